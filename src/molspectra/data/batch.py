@@ -1,0 +1,164 @@
+"""A batch of molecules and the directed edges between their atoms, as flat tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from molspectra.chem.molecule import Molecule
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Directed edges ``source -> target`` of a batch, sorted by target, then by source; self-edges included.
+
+    Attributes:
+        source: [E] int64, the atom a message comes from.
+        target: [E] int64, the atom it goes to, ascending.
+        reverse: [E] int64, index of the edge ``target -> source``; a self-edge is its own reverse.
+        pair: [E] int64, index of the unordered pair: 0 is the self-pair that all self-edges share (d = 0),
+            real pairs count from 1.
+        pair_first: [Q] int64, the smaller atom of each real pair; ``pair == q + 1`` is the pair
+            ``(pair_first[q], pair_second[q])``. Pairs are sorted by (first, second).
+        pair_second: [Q] int64, the larger atom.
+        ptr: [N + 1] int64, the edges of target ``i`` are ``ptr[i]:ptr[i + 1]``.
+    """
+
+    source: Tensor
+    target: Tensor
+    reverse: Tensor
+    pair: Tensor
+    pair_first: Tensor
+    pair_second: Tensor
+    ptr: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of directed edges E."""
+        return self.source.shape[0]
+
+    def to(self, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Edges:
+        """Return the same edges on another device."""
+        return self._map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Edges:
+        return Edges(**{each.name: function(getattr(self, each.name)) for each in fields(self)})
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B molecules with N atoms in all, their spectra, targets and (optionally) edges.
+
+    Atoms of molecule ``b`` are ``ptr[b]:ptr[b + 1]``. Units: Å for positions, the modality's units for spectra,
+    the store's units for targets.
+
+    Attributes:
+        numbers: [N] int64 atomic numbers.
+        positions: [N, 3] float32 or float64, Å.
+        ptr: [B + 1] int64 atom offsets.
+        molecule: [N] int64, the index 0..B-1 of each atom's molecule.
+        row: [B] int64 row in the store, -1 for a molecule that comes from none.
+        geometry_id: [B] int64, `Molecule.geometry_id`; seeds noise and masks.
+        spectra: per modality [B, points], non-negative and untransformed; zeros where `present` is False.
+        present: per modality [B] bool, whether the molecule has that spectrum.
+        targets: scalars [B] (NaN where the store has no value) and ``"forces"`` [N, 3].
+        edges: the neighbour list, or None before `with_edges`.
+    """
+
+    numbers: Tensor
+    positions: Tensor
+    ptr: Tensor
+    molecule: Tensor
+    row: Tensor
+    geometry_id: Tensor
+    spectra: dict[str, Tensor] = field(default_factory=dict)
+    present: dict[str, Tensor] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    edges: Edges | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of molecules B."""
+        return self.ptr.shape[0] - 1
+
+    def __len__(self) -> int:
+        """Return the number of molecules B."""
+        return self.size
+
+    def to(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        non_blocking: bool = False,
+    ) -> Batch:
+        """Return the batch on `device`, with every floating-point tensor as `dtype`; indices stay int64."""
+
+        def move(tensor: Tensor) -> Tensor:
+            wanted = dtype if tensor.is_floating_point() else None
+            return tensor.to(device=device, dtype=wanted, non_blocking=non_blocking)
+
+        return self._map(move)
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory, from which copies to a GPU can overlap with work."""
+        return self._map(Tensor.pin_memory)
+
+    def with_positions(self, positions: Tensor) -> Batch:
+        """Return the batch with other coordinates [N, 3] in Å; the edges are dropped, they no longer hold.
+
+        Raises:
+            ValueError: if the shape is not that of the present coordinates.
+        """
+        if positions.shape != self.positions.shape:
+            raise ValueError(f"positions {tuple(positions.shape)} instead of {tuple(self.positions.shape)}")
+        return replace(self, positions=positions, edges=None)
+
+    def with_edges(self, cutoff: float) -> Batch:
+        """Return the batch with all edges shorter than `cutoff` Å, found on the detached coordinates."""
+        from molspectra.data.neighbours import neighbour_edges
+
+        return replace(self, edges=neighbour_edges(self.positions.detach(), self.ptr, cutoff))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Tensor):
+                changed[each.name] = function(value)
+            elif isinstance(value, dict):
+                changed[each.name] = {key: function(tensor) for key, tensor in value.items()}
+            elif isinstance(value, Edges):
+                changed[each.name] = value._map(function)
+        return replace(self, **changed)
+
+
+def offsets_of(counts: Tensor) -> Tensor:
+    """Return the offsets [B + 1] int64 of consecutive runs with `counts` [B] elements each."""
+    offsets = torch.zeros(counts.shape[0] + 1, dtype=torch.int64, device=counts.device)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    return offsets
+
+
+def batch_of(molecules: Sequence[Molecule], dtype: torch.dtype = torch.float32) -> Batch:
+    """Return the batch of the given molecules, without spectra and targets; rows are -1.
+
+    Raises:
+        ValueError: if there is no molecule.
+    """
+    if not molecules:
+        raise ValueError("a batch needs at least one molecule")
+    counts = torch.tensor([len(molecule) for molecule in molecules])
+    return Batch(
+        numbers=torch.from_numpy(np.concatenate([molecule.numbers for molecule in molecules])),
+        positions=torch.from_numpy(np.concatenate([molecule.positions for molecule in molecules])).to(dtype),
+        ptr=offsets_of(counts),
+        molecule=torch.repeat_interleave(counts),
+        row=torch.full((len(molecules),), -1),
+        geometry_id=torch.tensor([molecule.geometry_id for molecule in molecules]),
+    )

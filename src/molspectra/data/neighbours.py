@@ -1,0 +1,97 @@
+"""Neighbour lists from per-molecule offsets, in plain torch: exact, deterministic and never truncated."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from molspectra.data.batch import Edges, offsets_of
+
+CHUNK = 1 << 20
+"""Candidate pairs looked at in one go; bounds the memory that one large molecule needs."""
+
+
+def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
+    """Return all edges with d < `cutoff` within each molecule, and one self-edge per atom.
+
+    All pairs of atoms of one molecule are candidates, in chunks of bounded memory; atoms of different molecules never
+    see each other. The result depends on the molecule alone, not on the batch around it. A pair whose distance
+    is not a number is kept, so that bad coordinates show in the result instead of vanishing from it.
+
+    Args:
+        positions: [N, 3] coordinates in Å, any floating dtype; distances are taken in that dtype.
+        ptr: [B + 1] int64 atom offsets of the molecules.
+        cutoff: in Å, positive.
+
+    Raises:
+        ValueError: if the cutoff is not positive.
+    """
+    if not cutoff > 0:
+        raise ValueError(f"cutoff must be positive, not {cutoff}")
+    positions = positions.detach()
+    pair_first, pair_second = _close_pairs(positions, ptr, float(cutoff))
+    atoms, pairs, device = positions.shape[0], pair_first.shape[0], positions.device
+
+    above = torch.bincount(pair_first, minlength=atoms)  # neighbours with a larger index, per atom
+    below = torch.bincount(pair_second, minlength=atoms)
+    edge_ptr = offsets_of(below + above + 1)
+    loop = edge_ptr[:-1] + below  # where the self-edge of each atom lies: after all smaller sources
+
+    # Pairs are sorted by (first, second): edges into `first` follow its self-edge in that order; a stable sort by
+    # `second` gives the order of the edges into `second`.
+    number = torch.arange(pairs, device=device)
+    into_first = loop[pair_first] + 1 + number - offsets_of(above)[pair_first]
+    order = torch.sort(pair_second, stable=True).indices
+    into_second = torch.empty_like(number)
+    target = pair_second[order]
+    into_second[order] = edge_ptr[target] + number - offsets_of(below)[target]
+
+    total = 2 * pairs + atoms
+    source, reverse, pair = (torch.empty(total, dtype=torch.int64, device=device) for _ in range(3))
+    for values, at_first, at_second, at_loop in (
+        (source, pair_second, pair_first, torch.arange(atoms, device=device)),
+        (reverse, into_second, into_first, loop),
+        (pair, number + 1, number + 1, torch.zeros_like(loop)),
+    ):
+        values[into_first], values[into_second], values[loop] = at_first, at_second, at_loop
+    return Edges(
+        source=source,
+        target=torch.repeat_interleave(below + above + 1, output_size=total),
+        reverse=reverse,
+        pair=pair,
+        pair_first=pair_first,
+        pair_second=pair_second,
+        ptr=edge_ptr,
+    )
+
+
+def _close_pairs(positions: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Return first < second [Q] of all pairs with d < cutoff, sorted by (first, second)."""
+    atoms, device = positions.shape[0], positions.device
+    index = torch.arange(atoms, device=device)
+    partners = torch.repeat_interleave(ptr[1:], ptr.diff(), output_size=atoms) - index - 1
+    start = offsets_of(partners)
+    found = []
+    for low, high in _chunks(start):
+        offset = start[low:high]
+        first = torch.repeat_interleave(index[low:high], partners[low:high])
+        second = torch.arange(first.shape[0], device=device) - (offset - offset[0])[first - low] + first + 1
+        squared = (positions[first] - positions[second]).square().sum(1)
+        keep = torch.nonzero(~(squared >= cutoff * cutoff)).squeeze(1)  # not (>=): a NaN is kept
+        found.append((first[keep], second[keep]))
+    if len(found) == 1:
+        return found[0]
+    return torch.cat([first for first, _ in found]), torch.cat([second for _, second in found])
+
+
+def _chunks(start: Tensor) -> list[tuple[int, int]]:
+    """Return ranges of first atoms with about `CHUNK` candidates each, from the offsets [N + 1] of candidates."""
+    atoms, total = start.shape[0] - 1, int(start[-1])
+    if total <= CHUNK:
+        return [(0, atoms)]
+    marks = torch.arange(CHUNK, total, CHUNK, device=start.device)
+    cuts = torch.unique(torch.searchsorted(start[:-1], marks)).tolist()
+    cuts = [0, *(cut for cut in cuts if 0 < cut < atoms), atoms]
+    return list(pairwise(cuts))
