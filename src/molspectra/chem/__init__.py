@@ -1,0 +1,1 @@
+"""Molecules: elements, coordinates, identity, file readers and conformers."""

@@ -1,0 +1,43 @@
+"""The names of the chemical elements, without importing a chemistry library."""
+
+import difflib
+from collections.abc import Iterable
+
+from molspectra.errors import InputError
+
+SYMBOLS: tuple[str, ...] = tuple(
+    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr "
+    "Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu "
+    "Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg "
+    "Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og".split()
+)
+"""Symbol of each atomic number; index 0 is the dummy atom X."""
+
+MAX_ATOMIC_NUMBER = len(SYMBOLS) - 1
+
+_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number}
+
+
+def atomic_number(symbol: str) -> int:
+    """Atomic number of an element symbol.
+
+    Raises:
+        InputError: the symbol is not that of an element (dummy atoms included).
+    """
+    number = _NUMBERS.get(symbol)
+    if number is None:
+        close = difflib.get_close_matches(symbol.capitalize(), _NUMBERS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"{symbol!r} is not the symbol of a chemical element{hint}")
+    return number
+
+
+def hill_formula(numbers: Iterable[int]) -> str:
+    """Molecular formula in Hill order: C and H first when there is carbon, else all alphabetical."""
+    counts: dict[str, int] = {}
+    for number in numbers:
+        symbol = SYMBOLS[int(number)]
+        counts[symbol] = counts.get(symbol, 0) + 1
+    first = ("C", "H") if "C" in counts else ()
+    order = [s for s in first if s in counts] + sorted(s for s in counts if s not in first)
+    return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)

@@ -1,0 +1,168 @@
+"""The identity of a molecule: what two records share when they are the same compound.
+
+The key is the first block of the InChIKey, which hashes formula, connectivity, hydrogens and the `/q` charge
+layer. Stereochemistry, isotopes and added or removed protons (`/p`) are in the other blocks, so that mirror
+images, E/Z isomers and an acid with its conjugate base share one identity, as do most tautomers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.errors import InputError
+
+if TYPE_CHECKING:
+    from molspectra.chem.molecule import Molecule
+
+GEOMETRY_PREFIX = "geom-"
+
+MAX_ATOMS = 400
+"""Larger structures get no bond perception, whose worst case grows exponentially."""
+
+_MAX_ITERATIONS = 20_000  # combinations of valences tried by RDKit before it gives up
+_BOND_FACTOR = 1.3  # two atoms count as bonded below this multiple of the sum of their covalent radii
+
+
+def identity_of(molecule: Molecule) -> str:
+    """Identity of a structure: 14 capitals, or `geom-` and 16 hexadecimal digits.
+
+    From `molecule.smiles` if given, else from bonds that RDKit perceives in the geometry, else, where that
+    fails, from a hash of the element-labelled contact graph, see `geometry_hash`.
+
+    Raises:
+        InputError: `molecule.smiles` cannot be read.
+    """
+    if molecule.smiles is not None:
+        key = _key_of(_parsed(molecule.smiles))
+    else:
+        key = _key_of(perceived_bonds(molecule))
+    return key or geometry_hash(molecule.numbers, molecule.positions)
+
+
+def identity_from_smiles(smiles: str) -> str:
+    """Identity of the molecule that a SMILES describes.
+
+    Raises:
+        InputError: the SMILES cannot be read, or has no InChI (dummy atoms, for one).
+    """
+    key = _key_of(_parsed(smiles))
+    if key is None:
+        raise InputError(f"no InChI exists for SMILES {smiles!r}")
+    return key
+
+
+def identity_from_inchi(inchi: str) -> str:
+    """Identity of the molecule that an InChI describes.
+
+    Raises:
+        InputError: the text is not an InChI.
+    """
+    from rdkit import rdBase
+    from rdkit.Chem import inchi as rdkit_inchi
+
+    with rdBase.BlockLogs():
+        key = str(rdkit_inchi.InchiToInchiKey(inchi.strip()) or "")
+    if not key:
+        raise InputError(f"unreadable InChI {inchi!r}")
+    return key[:14]
+
+
+def is_geometry_hash(identity: str) -> bool:
+    """Whether an identity is the geometry hash, used where no bonds were perceived."""
+    return re.fullmatch(re.escape(GEOMETRY_PREFIX) + "[0-9a-f]{16}", identity) is not None
+
+
+def _parsed(smiles: str) -> Any:
+    """RDKit molecule of a SMILES."""
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles)
+    if mol is None or mol.GetNumAtoms() == 0:
+        raise InputError(f"unreadable SMILES {smiles!r}")
+    return mol
+
+
+def _key_of(mol: Any) -> str | None:
+    """First block of the InChIKey of an RDKit molecule, or None where there is none."""
+    from rdkit import rdBase
+    from rdkit.Chem import inchi as rdkit_inchi
+
+    if mol is None:
+        return None
+    with rdBase.BlockLogs():
+        key = str(rdkit_inchi.MolToInchiKey(mol) or "")
+    return key[:14] or None
+
+
+def perceived_bonds(molecule: Molecule) -> Any:
+    """RDKit molecule with bonds perceived from the geometry, or None where no Lewis structure is found."""
+    from rdkit import Chem, rdBase
+    from rdkit.Chem import rdDetermineBonds
+    from rdkit.Geometry import Point3D
+
+    if len(molecule) > MAX_ATOMS:
+        return None
+    bare = Chem.RWMol()
+    conformer = Chem.Conformer(len(molecule))
+    for index, (number, position) in enumerate(zip(molecule.numbers, molecule.positions, strict=True)):
+        atom = Chem.Atom(int(number))
+        atom.SetNoImplicit(True)
+        bare.AddAtom(atom)
+        conformer.SetAtomPosition(index, Point3D(*map(float, position)))
+    bare.AddConformer(conformer)
+    with rdBase.BlockLogs():
+        # a Lewis structure with formal charges first; radicals only where that is impossible
+        for charged_fragments in (True, False):
+            mol = Chem.RWMol(bare)
+            try:
+                rdDetermineBonds.DetermineBonds(
+                    mol,
+                    charge=molecule.charge,
+                    allowChargedFragments=charged_fragments,
+                    embedChiral=False,
+                    maxIterations=_MAX_ITERATIONS,
+                )
+                Chem.SanitizeMol(mol)
+            except (ValueError, RuntimeError):
+                continue
+            return mol
+    return None
+
+
+def geometry_hash(numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.float64]) -> str:
+    """Hash of the graph of elements and contacts: `geom-` and 16 hexadecimal digits.
+
+    Atoms nearer than 1.3 times the sum of their covalent radii are linked, and atom labels are refined over
+    their neighbours (Weisfeiler-Lehman) until they settle. The result is invariant under rotation, reflection
+    and permutation, and conformers of one molecule share it, as a split key should. Limits: a distance that
+    lies on the threshold may fall on either side; charge is not part of it; graphs that the refinement cannot
+    tell apart (two cyclopropanes and one cyclohexane of bare atoms) share a hash.
+    """
+    from rdkit import Chem
+
+    table = Chem.GetPeriodicTable()
+    radii = np.array([table.GetRcovalent(int(number)) for number in numbers])
+    distance = np.linalg.norm(positions[:, None, :] - positions[None, :, :], axis=-1)
+    linked = distance < _BOND_FACTOR * (radii[:, None] + radii[None, :])
+    np.fill_diagonal(linked, False)
+    neighbours = [np.flatnonzero(row).tolist() for row in linked]
+    labels = [_digest([str(int(number))]) for number in numbers]
+    for _ in range(len(labels)):
+        refined = [_digest([own, *sorted(labels[j] for j in neighbours[i])]) for i, own in enumerate(labels)]
+        settled = len(set(refined)) == len(set(labels))
+        labels = refined
+        if settled:
+            break
+    return GEOMETRY_PREFIX + _digest(sorted(labels))
+
+
+def _digest(parts: Sequence[str]) -> str:
+    """64-bit hash of a list of words, as 16 hexadecimal digits."""
+    return hashlib.blake2b(" ".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,145 @@
+"""One molecular structure: elements, coordinates and, where known, its SMILES."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS, hill_formula
+from molspectra.errors import InputError
+
+MIN_DISTANCE = 0.1
+"""Two atoms closer than this (Å) are taken for a mistake; the shortest bond, H2, is 0.74 Å."""
+
+_ROWS = 256  # rows of the distance matrix held at once
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Molecule:
+    """One structure of N atoms; immutable, validated once on construction.
+
+    Attributes:
+        numbers: atomic numbers [N], int64, 1 to 118; read-only.
+        positions: coordinates [N, 3] in Å, float64, finite; read-only.
+        smiles: SMILES of the same molecule where the source has one; it decides the identity.
+        charge: total charge in elementary charges.
+        name: label given by the source.
+
+    Raises:
+        InputError: wrong shapes, no atoms, unknown element, non-finite coordinates, coincident atoms,
+            or a charge larger than the nuclear charge.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.float64]
+    smiles: str | None = None
+    charge: int = 0
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        numbers = _checked_numbers(self.numbers)
+        positions = _checked_positions(self.positions, len(numbers))
+        if self.charge != int(self.charge):
+            raise InputError(f"the charge of a molecule must be a whole number, not {self.charge!r}")
+        charge = int(self.charge)
+        if charge > int(numbers.sum()):
+            raise InputError(f"charge {charge:+d} leaves fewer than zero electrons")
+        object.__setattr__(self, "numbers", numbers)
+        object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "charge", charge)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        extras = [f"{key}={value!r}" for key in ("smiles", "name") if (value := getattr(self, key)) is not None]
+        if self.charge:
+            extras.append(f"charge={self.charge:+d}")
+        return f"Molecule({', '.join([self.formula, f'{len(self)} atoms', *extras])})"
+
+    @property
+    def symbols(self) -> list[str]:
+        """Element symbols, one per atom."""
+        return [SYMBOLS[number] for number in self.numbers]
+
+    @property
+    def formula(self) -> str:
+        """Molecular formula in Hill order, without the charge."""
+        return hill_formula(self.numbers)
+
+    @property
+    def n_electrons(self) -> int:
+        """Number of electrons; odd for a radical."""
+        return int(self.numbers.sum()) - self.charge
+
+    def with_positions(self, positions: npt.ArrayLike) -> Molecule:
+        """The same molecule with other coordinates [N, 3] in Å."""
+        return replace(self, positions=np.asarray(positions, dtype=np.float64))
+
+    @cached_property
+    def identity(self) -> str:
+        """Key of the molecule for splits and records; see `molspectra.chem.identity.identity_of`."""
+        from molspectra.chem.identity import identity_of
+
+        return identity_of(self)
+
+    @cached_property
+    def geometry_id(self) -> int:
+        """Signed 64-bit hash of the elements and the coordinates rounded to 1e-4 Å, in their given order.
+
+        Seeds the noise and masks of this structure; it changes with rotation and with atom order.
+        """
+        digest = hashlib.blake2b(self.numbers.astype("<i8").tobytes(), digest_size=8)
+        digest.update(np.rint(self.positions * 1e4).astype("<i8").tobytes())
+        return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+def _checked_numbers(numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Copy atomic numbers into a read-only int64 array [N]."""
+    given = np.asarray(numbers)
+    if given.ndim != 1 or given.size == 0:
+        raise InputError(f"a molecule needs a list of at least one atomic number, not an array of shape {given.shape}")
+    if given.dtype.kind not in "iu":
+        raise InputError(f"atomic numbers must be integers, not {given.dtype}")
+    wrong = (given < 1) | (given > MAX_ATOMIC_NUMBER)
+    if wrong.any():
+        atom = int(np.argmax(wrong))
+        raise InputError(f"atom {atom + 1} has atomic number {given[atom]}; elements go from 1 to {MAX_ATOMIC_NUMBER}")
+    result = given.astype(np.int64)
+    result.setflags(write=False)
+    return result
+
+
+def _checked_positions(positions: npt.ArrayLike, n_atoms: int) -> npt.NDArray[np.float64]:
+    """Copy coordinates into a read-only float64 array [N, 3], refusing non-finite and coincident ones."""
+    try:
+        result = np.array(positions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("coordinates must be numbers, three per atom") from error
+    if result.shape != (n_atoms, 3):
+        raise InputError(f"{n_atoms} atoms need coordinates of shape ({n_atoms}, 3), not {result.shape}")
+    finite = np.isfinite(result).all(axis=1)
+    if not finite.all():
+        raise InputError(f"atom {int(np.argmin(finite)) + 1} has a coordinate that is not a finite number")
+    pair = _coincident_pair(result)
+    if pair:
+        raise InputError(f"atoms {pair[0] + 1} and {pair[1] + 1} are closer than {MIN_DISTANCE} Å to each other")
+    result.setflags(write=False)
+    return result
+
+
+def _coincident_pair(positions: npt.NDArray[np.float64]) -> Sequence[int] | None:
+    """First pair of atoms nearer than MIN_DISTANCE, or None."""
+    for start in range(0, len(positions), _ROWS):
+        rows = positions[start : start + _ROWS, None, :]
+        distance2 = np.sum((rows - positions[None, :, :]) ** 2, axis=-1)
+        near = np.triu(distance2 < MIN_DISTANCE**2, k=start + 1)
+        if near.any():
+            row, column = np.argwhere(near)[0]
+            return int(row) + start, int(column)
+    return None

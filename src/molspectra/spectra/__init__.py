@@ -1,0 +1,1 @@
+"""Spectra: modalities and their axes, line and sampled spectra, broadening, units and plots."""
