@@ -1,0 +1,1 @@
+"""Command line, Python API and import of reference checkpoints."""

@@ -1,0 +1,177 @@
+"""The TorchMD-NET equivariant transformer (ET), the paper's 3D encoder (method, section 4).
+
+Shapes: N atoms, E directed edges, Q unordered pairs, K radial functions, C channels, H heads.
+Distance filters depend on the distance only, so they are computed once per pair and used in both directions.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from molspectra.data.batch import Batch, Edges
+from molspectra.models.encoder import Encoded, Encoder
+from molspectra.models.radial import ExponentialNormal, cosine_cutoff
+from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
+from molspectra.models.whitening import VectorWhitening
+
+
+@dataclass(frozen=True)
+class EquivariantTransformerConfig:
+    """Sizes and variants of the equivariant transformer."""
+
+    channels: int = 256
+    """Width C of scalars and vectors."""
+    layers: int = 8
+    """Number of attention layers."""
+    heads: int = 8
+    """Attention heads; must divide `channels`."""
+    radial: int = 64
+    """Radial basis functions K."""
+    cutoff: float = 5.0
+    """Neighbour cutoff in Å."""
+    layer_norms: bool = True
+    """Normalise scalars and whiten vectors after every layer (QM9 variant); False is the MD17 variant."""
+    whitening: Literal["isotropic", "reference"] = "isotropic"
+    """Regulariser of the whitening; "reference" reproduces the reference implementation's (not equivariant)."""
+    max_number: int = 99
+    """Largest atomic number with an embedding."""
+
+
+class EdgeGeometry(NamedTuple):
+    """What the layers know of the geometry."""
+
+    radial: Tensor
+    """[1 + Q, K] radial basis of every pair; row 0 is the self-pair, d = 0."""
+    cutoff: Tensor
+    """[E] φ(d) of every edge."""
+    direction: Tensor
+    """[E, 3] unit vector (r_source - r_target)/d; 0 for self-edges."""
+
+
+def edge_geometry(positions: Tensor, edges: Edges, expansion: ExponentialNormal) -> EdgeGeometry:
+    """Distances, cutoff weights and directions of all edges, differentiable in `positions` [N, 3] (Å)."""
+    difference = gather_source(positions, edges) - gather_target(positions, edges)
+    between = torch.linalg.vector_norm(difference.index_select(0, edges.pair_edge), dim=1)
+    distance = torch.cat([between.new_zeros(1), between])
+    inverse = torch.cat([between.new_zeros(1), 1.0 / between])
+    return EdgeGeometry(
+        radial=expansion(distance),
+        cutoff=gather_pair(cosine_cutoff(distance, expansion.cutoff), edges),
+        direction=difference * gather_pair(inverse, edges).unsqueeze(1),
+    )
+
+
+class NeighbourEmbedding(nn.Module):
+    """x_i = Linear([A_{z_i}, Σ_{j≠i} B_{z_j} ⊙ (W e(d_ij) + b) φ(d_ij)])."""
+
+    def __init__(self, config: EquivariantTransformerConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.max_number + 1, config.channels)
+        self.filter = nn.Linear(config.radial, config.channels)
+        self.combine = nn.Linear(2 * config.channels, config.channels)
+
+    def forward(self, own: Tensor, numbers: Tensor, edges: Edges, geometry: EdgeGeometry) -> Tensor:
+        """Add the neighbourhood to the atoms' own embedding; [N, C] to [N, C]."""
+        weight = geometry.cutoff.index_fill(0, edges.loop, 0.0)  # an atom is not its own neighbour here
+        filters = gather_pair(self.filter(geometry.radial), edges) * weight.unsqueeze(1)
+        neighbours = sum_by_target(gather_source(self.embedding(numbers), edges) * filters, edges)
+        combined: Tensor = self.combine(torch.cat([own, neighbours], dim=1))
+        return combined
+
+
+class AttentionLayer(nn.Module):
+    """One equivariant attention layer; returns the updates (Δx [N, C], Δv [N, 3, C])."""
+
+    def __init__(self, config: EquivariantTransformerConfig) -> None:
+        super().__init__()
+        channels, radial = config.channels, config.radial
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, 3 * channels)
+        self.output = nn.Linear(channels, 3 * channels)
+        self.vector = nn.Linear(channels, 3 * channels, bias=False)
+        self.key_filter = nn.Linear(radial, channels)
+        self.value_filter = nn.Linear(radial, 3 * channels)
+
+    def forward(
+        self, scalars: Tensor, vectors: Tensor, edges: Edges, geometry: EdgeGeometry
+    ) -> tuple[Tensor, Tensor]:
+        """Attend over the neighbours (the atom itself included) of every atom."""
+        atoms, channels = scalars.shape
+        per_head = (-1, self.heads, channels // self.heads)
+        normed = self.norm(scalars)
+        first, second, third = self.vector(vectors).chunk(3, dim=-1)
+
+        query = gather_target(self.query(normed), edges)
+        key = gather_source(self.key(normed), edges)
+        key_filter = gather_pair(F.silu(self.key_filter(geometry.radial)), edges)
+        attention = F.silu((query * key * key_filter).view(per_head).sum(-1)) * geometry.cutoff.unsqueeze(1)
+
+        value = gather_source(self.value(normed), edges)
+        value = value * gather_pair(F.silu(self.value_filter(geometry.radial)), edges)
+        message, gate, along = value.view(-1, self.heads, 3 * per_head[2]).chunk(3, dim=-1)
+        message = (message * attention.unsqueeze(-1)).reshape(-1, channels)
+        gate, along = gate.reshape(-1, 1, channels), along.reshape(-1, 1, channels)
+        vector_message = gather_source(vectors, edges) * gate + along * geometry.direction.unsqueeze(-1)
+
+        o1, o2, o3 = self.output(sum_by_target(message, edges)).chunk(3, dim=-1)
+        delta_scalars = (first * second).sum(1) * o2 + o3
+        delta_vectors = third * o1.unsqueeze(1) + sum_by_target(vector_message, edges)
+        return delta_scalars, delta_vectors
+
+
+class EquivariantTransformer(Encoder):
+    """TorchMD-NET ET: embedding, attention layers, final norms.
+
+    Raises:
+        ValueError: if `heads` does not divide `channels`.
+    """
+
+    def __init__(self, config: EquivariantTransformerConfig) -> None:
+        super().__init__()
+        if config.channels % config.heads:
+            raise ValueError(f"{config.heads} heads do not divide {config.channels} channels")
+        self.config = config
+        self.channels, self.cutoff = config.channels, config.cutoff
+        self.embedding = nn.Embedding(config.max_number + 1, config.channels)
+        self.expansion = ExponentialNormal(config.radial, config.cutoff)
+        self.neighbours = NeighbourEmbedding(config)
+        self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.layers))
+        between = config.layers if config.layer_norms else 0
+        self.scalar_norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(between))
+        self.vector_norms = nn.ModuleList(self._whitening() for _ in range(between))
+        self.scalar_norm = nn.LayerNorm(config.channels)
+        self.vector_norm = self._whitening()
+        self.reset_parameters()
+
+    def _whitening(self) -> VectorWhitening:
+        return VectorWhitening(self.config.channels, self.config.whitening)
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform weights and zero biases in every linear map of the layers, as published for ET."""
+        for module in [*self.layers.modules(), self.neighbours.filter, self.neighbours.combine]:
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, batch: Batch) -> Encoded:
+        """Encode a batch; see `Encoder.forward`."""
+        if batch.edges is None:
+            raise ValueError("the batch has no edges: call batch.with_edges(encoder.cutoff) first")
+        edges = batch.edges
+        geometry = edge_geometry(batch.positions, edges, self.expansion)
+        scalars = self.neighbours(self.embedding(batch.numbers), batch.numbers, edges, geometry)
+        vectors = scalars.new_zeros(scalars.shape[0], 3, self.channels)
+        for index, layer in enumerate(self.layers):
+            delta_scalars, delta_vectors = layer(scalars, vectors, edges, geometry)
+            scalars, vectors = scalars + delta_scalars, vectors + delta_vectors
+            if self.config.layer_norms:
+                scalars = self.scalar_norms[index](scalars)
+                vectors = self.vector_norms[index](vectors)
+        return Encoded(self.scalar_norm(scalars), self.vector_norm(vectors))

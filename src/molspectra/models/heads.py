@@ -1,0 +1,136 @@
+"""Heads: from atom features to properties, noise vectors, dipoles and forces (method, section 4)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from molspectra.data.batch import Batch
+from molspectra.models.encoder import Encoded
+from molspectra.models.segments import spread_to_atoms, sum_by_molecule
+
+PropertyKind = Literal["scalar", "dipole", "spatial_extent"]
+
+
+class GatedEquivariantBlock(nn.Module):
+    """Gated equivariant block of PaiNN and TorchMD-NET: (x, v) → (x', v') of a new width.
+
+    Args:
+        channels: input width C.
+        out_channels: output width.
+        activate: apply SiLU to the outgoing scalars.
+    """
+
+    def __init__(self, channels: int, out_channels: int, activate: bool) -> None:
+        super().__init__()
+        self.invariant = nn.Linear(channels, channels, bias=False)
+        self.equivariant = nn.Linear(channels, out_channels, bias=False)
+        self.update = nn.Sequential(
+            nn.Linear(2 * channels, channels), nn.SiLU(), nn.Linear(channels, 2 * out_channels)
+        )
+        self.activate = activate
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Map [N, C], [N, 3, C] to [N, C'], [N, 3, C']."""
+        length = _safe_norm(self.invariant(vectors))
+        update, gate = self.update(torch.cat([scalars, length], dim=-1)).chunk(2, dim=-1)
+        gated = gate.unsqueeze(1) * self.equivariant(vectors)
+        return (nn.functional.silu(update) if self.activate else update), gated
+
+
+def _safe_norm(vectors: Tensor) -> Tensor:
+    """Norm over axis 1 whose gradient at the zero vector is zero instead of NaN; [N, 3, C] to [N, C]."""
+    squared = vectors.square().sum(1)
+    zero = squared == 0
+    return torch.sqrt(squared.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
+
+
+class AtomHead(nn.Module):
+    """Two gated blocks, C → C/2 → 1: one scalar and one vector per atom."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [
+                GatedEquivariantBlock(channels, channels // 2, activate=True),
+                GatedEquivariantBlock(channels // 2, 1, activate=False),
+            ]
+        )
+
+    def forward(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        """Atom scalars [N] and vectors [N, 3]."""
+        scalars, vectors = encoded
+        for block in self.blocks:
+            scalars, vectors = block(scalars, vectors)
+        return scalars.squeeze(-1), vectors.squeeze(-1)
+
+
+class NoiseHead(nn.Module):
+    """Predicts the (standardised) noise of every atom: the vector output of an `AtomHead`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.atoms = AtomHead(channels)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Noise vectors [N, 3]."""
+        return self.atoms(encoded)[1]
+
+
+class PropertyHead(nn.Module):
+    """Predicts one property per molecule as a sum over atoms.
+
+    | kind | formula |
+    |---|---|
+    | scalar | Σ_i std·x_i + mean |
+    | dipole | std·‖Σ_i (x_i (r_i - r_c) + μ_i)‖, r_c the centre of mass |
+    | spatial_extent | Σ_i std·x_i ‖r_i - r_c‖² + mean |
+
+    Attributes:
+        mean: [] added to the sum, the training set's mean.
+        std: [] multiplies every atom's scalar, the training set's standard deviation.
+    """
+
+    mean: Tensor
+    std: Tensor
+    masses: Tensor
+
+    def __init__(self, channels: int, kind: PropertyKind = "scalar") -> None:
+        super().__init__()
+        from ase.data import atomic_masses
+
+        self.atoms = AtomHead(channels)
+        self.kind = kind
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        masses = torch.tensor(atomic_masses, dtype=torch.float64)
+        self.register_buffer("masses", masses, persistent=False)
+
+    def standardise(self, mean: float, std: float) -> None:
+        """Set the training set's mean and standard deviation (a std of 0 counts as 1).
+
+        The mean of a dipole stays 0: it is a length, nothing can be added before its norm is taken.
+        """
+        self.mean.fill_(0.0 if self.kind == "dipole" else mean)
+        self.std.fill_(std if std > 0 else 1.0)
+
+    def forward(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """Predictions [B] in the unit of the targets."""
+        scalars, vectors = self.atoms(encoded)
+        if self.kind == "scalar":
+            return sum_by_molecule(self.std * scalars, batch.molecule, batch.ptr) + self.mean
+        masses = self.masses.to(scalars.dtype)[batch.numbers].unsqueeze(1)
+        weighted = torch.cat([masses, masses * batch.positions], dim=1)
+        total = sum_by_molecule(weighted, batch.molecule, batch.ptr)
+        centre = spread_to_atoms(total[:, 1:] / total[:, :1], batch.molecule, batch.ptr)
+        offset = batch.positions - centre
+        if self.kind == "dipole":
+            dipole = sum_by_molecule(scalars.unsqueeze(1) * offset + vectors, batch.molecule, batch.ptr)
+            return self.std * _safe_norm(dipole.unsqueeze(-1)).squeeze(-1)
+        extent = self.std * scalars * offset.square().sum(1)
+        return sum_by_molecule(extent, batch.molecule, batch.ptr) + self.mean

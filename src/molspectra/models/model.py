@@ -1,0 +1,104 @@
+"""The assembled model: a 3D encoder, a spectrum encoder for pre-training, and heads."""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from molspectra.data.batch import Batch
+from molspectra.models.encoder import Encoded, Encoder
+from molspectra.models.equivariant_transformer import EquivariantTransformer, EquivariantTransformerConfig
+from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind
+from molspectra.models.segments import sum_by_molecule
+from molspectra.models.specformer import SpecFormer, SpecFormerConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model consists of."""
+
+    encoder: EquivariantTransformerConfig = field(default_factory=EquivariantTransformerConfig)
+    """The 3D encoder."""
+    spectrum_encoder: SpecFormerConfig | None = None
+    """SpecFormer, for stage 2 and retrieval; null for stage 1 and fine-tuning."""
+    property: PropertyKind | None = None
+    """Kind of the property head; null before fine-tuning."""
+    temperature: float = 0.07
+    """Initial temperature of the alignment, learned or fixed by the objective."""
+
+
+class MolSpectra(nn.Module):
+    """3D encoder with heads, and the spectrum encoder where the configuration has one."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder: Encoder = EquivariantTransformer(config.encoder)
+        channels = self.encoder.channels
+        self.noise_head = NoiseHead(channels)
+        self.property_head = PropertyHead(channels, config.property) if config.property else None
+        self.spectrum_encoder: SpecFormer | None = None
+        if config.spectrum_encoder is not None:
+            self.spectrum_encoder = SpecFormer(config.spectrum_encoder, channels)
+            self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Atom features of a batch; edges are built where the batch has none."""
+        if batch.edges is None:
+            batch = batch.with_edges(self.encoder.cutoff)
+        encoded: Encoded = self.encoder(batch)
+        return encoded
+
+    @staticmethod
+    def molecule_features(encoded: Encoded, batch: Batch) -> Tensor:
+        """[B, C] representation of every molecule for the alignment, Σ_i x_i."""
+        return sum_by_molecule(encoded.scalars, batch.molecule, batch.ptr)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """[B, C] representation of every molecule of a batch."""
+        return self.molecule_features(self.encode(batch), batch)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Predicted property [B], in the unit of the targets.
+
+        Raises:
+            ValueError: the model has no property head (it was not fine-tuned).
+        """
+        if self.property_head is None:
+            raise ValueError("the model has no property head: fine-tune it first")
+        prediction: Tensor = self.property_head(self.encode(batch), batch)
+        return prediction
+
+
+class EnergyForces(NamedTuple):
+    """A scalar property and its negative gradient."""
+
+    energy: Tensor
+    """[B] in the unit of the targets."""
+    forces: Tensor
+    """[N, 3] -∂E/∂r, that unit per Å."""
+    encoded: Encoded
+    """Atom features of the same pass."""
+
+
+def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = False) -> EnergyForces:
+    """Energy and forces by automatic differentiation.
+
+    Args:
+        model: a model with a property head.
+        batch: molecules, with or without edges.
+        create_graph: keep the graph, for a loss on the forces.
+    """
+    if model.property_head is None:
+        raise ValueError("the model has no property head: fine-tune it first")
+    edges = batch.edges
+    with torch.enable_grad():
+        positions = batch.positions.detach().requires_grad_(True)
+        moved = batch.with_positions(positions)
+        moved = moved.with_edges(model.encoder.cutoff) if edges is None else moved.with_edge_list(edges)
+        encoded = model.encode(moved)
+        energy = model.property_head(encoded, moved)
+        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
+    return EnergyForces(energy, -gradient, encoded)

@@ -1,0 +1,166 @@
+"""Gathers and sums along a symmetric, target-sorted edge list, differentiable to any order.
+
+The gradient of a gather is a sum and the gradient of a sum is a gather, so both directions are written once
+and call each other. Because the edge list is symmetric, a gather of the *source* atoms turns into a sum by
+target after a permutation with `Edges.reverse`: no atomic additions, the same result on every run.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from molspectra.data.batch import Edges
+
+
+def segment_sum(values: Tensor, index: Tensor, ptr: Tensor) -> Tensor:
+    """Sum rows that share a segment.
+
+    Args:
+        values: [E, ...] rows, sorted by segment.
+        index: [E] segment of every row.
+        ptr: [S+1] rows of segment s are ptr[s]:ptr[s+1].
+
+    Returns:
+        [S, ...] sums, in a fixed order of addition.
+    """
+    if values.is_cuda:  # index_add_ would add with atomics, in a random order
+        initial = 0.0
+        return torch.segment_reduce(values.contiguous(), "sum", offsets=ptr, axis=0, initial=initial, unsafe=True)
+    return values.new_zeros((ptr.numel() - 1, *values.shape[1:])).index_add_(0, index, values)
+
+
+class _GatherTarget(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        return values.index_select(0, edges.target)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return sum_by_target(grad, ctx.edges), None
+
+
+class _GatherSource(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        return values.index_select(0, edges.source)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return sum_by_target(_permute(grad, ctx.edges), ctx.edges), None
+
+
+class _SumByTarget(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        return segment_sum(values, edges.target, edges.ptr)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return gather_target(grad, ctx.edges), None
+
+
+class _PermuteReverse(torch.autograd.Function):
+    """`values[reverse]`; the permutation is its own inverse, hence its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        return values.index_select(0, edges.reverse)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _permute(grad, ctx.edges), None
+
+
+def _permute(values: Tensor, edges: Edges) -> Tensor:
+    result: Tensor = _PermuteReverse.apply(values, edges)
+    return result
+
+
+def gather_target(values: Tensor, edges: Edges) -> Tensor:
+    """Atom rows [N, ...] at the target of every edge, [E, ...]."""
+    result: Tensor = _GatherTarget.apply(values, edges)
+    return result
+
+
+def gather_source(values: Tensor, edges: Edges) -> Tensor:
+    """Atom rows [N, ...] at the source of every edge, [E, ...]."""
+    result: Tensor = _GatherSource.apply(values, edges)
+    return result
+
+
+def sum_by_target(values: Tensor, edges: Edges) -> Tensor:
+    """Edge rows [E, ...] summed over the edges that end in an atom, [N, ...]."""
+    result: Tensor = _SumByTarget.apply(values, edges)
+    return result
+
+
+class _GatherPair(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        return values.index_select(0, edges.pair)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        result: Tensor = _SumByPair.apply(grad, ctx.edges)
+        return result, None
+
+
+class _SumByPair(torch.autograd.Function):
+    """Both directions of a pair added up; row 0 is the sum over all self-edges."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        loops = values.index_select(0, edges.loop).sum(0, keepdim=True)
+        back = edges.reverse.index_select(0, edges.pair_edge)
+        return torch.cat([loops, values.index_select(0, edges.pair_edge) + values.index_select(0, back)])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return gather_pair(grad, ctx.edges), None
+
+
+def gather_pair(values: Tensor, edges: Edges) -> Tensor:
+    """Pair rows [1 + Q, ...] (row 0: the shared self-pair) at both directed edges of the pair, [E, ...]."""
+    result: Tensor = _GatherPair.apply(values, edges)
+    return result
+
+
+def sum_by_molecule(values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
+    """Atom rows [N, ...] summed per molecule, [B, ...]; `ptr` [B+1] are the molecules' atom offsets."""
+    result: Tensor = _SumByMolecule.apply(values, molecule, ptr)
+    return result
+
+
+class _SumByMolecule(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
+        ctx.molecule, ctx.ptr = molecule, ptr
+        return segment_sum(values, molecule, ptr)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return spread_to_atoms(grad, ctx.molecule, ctx.ptr), None, None
+
+
+class _SpreadToAtoms(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
+        ctx.molecule, ctx.ptr = molecule, ptr
+        return values.index_select(0, molecule)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return sum_by_molecule(grad, ctx.molecule, ctx.ptr), None, None
+
+
+def spread_to_atoms(values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
+    """Molecule rows [B, ...] copied to every atom of the molecule, [N, ...]."""
+    result: Tensor = _SpreadToAtoms.apply(values, molecule, ptr)
+    return result

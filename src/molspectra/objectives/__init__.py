@@ -1,0 +1,1 @@
+"""Training objectives: denoising, masked patch reconstruction, alignment, supervised losses."""

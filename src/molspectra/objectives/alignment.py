@@ -1,0 +1,83 @@
+"""Contrastive alignment of structures and spectra (method, section 6)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from molspectra.objectives.loss import Loss
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """Settings of the alignment."""
+
+    form: Literal["symmetric", "reference"] = "symmetric"
+    """"symmetric": InfoNCE in both directions; "reference": molecule to spectrum only, unmasked duplicates."""
+    similarity: Literal["cosine", "inner"] = "cosine"
+    """Similarity of two representations (the paper's text: inner product; its code: cosine)."""
+    temperature: Literal["learned", "fixed"] = "learned"
+    """Whether the model's temperature is trained."""
+    structure: Literal["noised", "clean"] = "noised"
+    """Which structure is aligned: the one of the denoising pass, or the clean one (a second encoder pass)."""
+    masked: bool = False
+    """Align the masked spectra of the reconstruction pass (the reference's way) instead of the whole ones."""
+
+
+class Alignment(nn.Module):
+    """InfoNCE between molecule and spectrum representations; the pairs (b, b) are positive.
+
+    Negatives are the other molecules of the micro-batch, gathered over all ranks; under gradient accumulation
+    each micro-batch is contrasted with itself. A copy of the same molecule is no negative of its twin.
+    """
+
+    def __init__(self, config: AlignmentConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(
+        self,
+        molecules: Tensor,
+        spectra: Tensor,
+        log_scale: Tensor,
+        *,
+        identity: Tensor | None = None,
+        everyone: tuple[Tensor, Tensor, Tensor] | None = None,
+        first: int = 0,
+    ) -> Loss:
+        """Contrast the rows of this rank with those of all.
+
+        Args:
+            molecules: [B, D] representations of this rank's molecules that have a spectrum.
+            spectra: [B, D] representations of their spectra.
+            log_scale: [] log(1/temperature).
+            identity: [B] int64, equal for copies of one molecule.
+            everyone: the same three tensors gathered over all ranks; None on one rank.
+            first: row of this rank's first molecule in `everyone`.
+
+        Returns:
+            Sum over molecules of the mean of both directions' cross-entropies.
+        """
+        if self.config.temperature == "fixed":
+            log_scale = log_scale.detach()
+        identity = torch.arange(len(molecules), device=molecules.device) if identity is None else identity
+        all_molecules, all_spectra, all_identities = everyone or (molecules, spectra, identity)
+        if self.config.similarity == "cosine":
+            molecules, spectra = F.normalize(molecules, dim=1), F.normalize(spectra, dim=1)
+            all_molecules, all_spectra = F.normalize(all_molecules, dim=1), F.normalize(all_spectra, dim=1)
+        own = torch.arange(len(molecules), device=molecules.device) + first
+        twin = identity.unsqueeze(1) == all_identities
+        twin[torch.arange(len(own), device=own.device), own] = False
+        scale = log_scale.exp()
+        to_spectra = scale * molecules @ all_spectra.T
+        if self.config.form == "reference":
+            return Loss(F.cross_entropy(to_spectra, own, reduction="sum"), float(len(own)))
+        to_molecules = scale * spectra @ all_molecules.T
+        total = sum(
+            F.cross_entropy(scores.masked_fill(twin, -torch.inf), own, reduction="sum")
+            for scores in (to_spectra, to_molecules)
+        )
+        assert isinstance(total, Tensor)
+        return Loss(0.5 * total, float(len(own)))

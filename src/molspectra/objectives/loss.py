@@ -1,0 +1,28 @@
+"""What every objective returns, and the key that its random numbers hang on."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Loss(NamedTuple):
+    """A sum over items and their number: exact to reduce over micro-batches and ranks."""
+
+    sum: Tensor
+    """[] sum over all items."""
+    count: float
+    """Number of items."""
+
+    @property
+    def mean(self) -> Tensor:
+        """[] sum / count; 0 where there are no items."""
+        return self.sum / max(self.count, 1.0)
+
+
+class NoiseKey(NamedTuple):
+    """What noise and masks depend on, besides the molecule: never the worker, the rank or the batch."""
+
+    seed: int
+    """Seed of the run."""
+    epoch: Tensor
+    """[B] int64, how often each molecule's data was passed before."""

@@ -1,0 +1,1 @@
+"""Training: one explicit loop, its stages, schedules, checkpoints and run records."""
