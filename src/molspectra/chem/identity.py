@@ -26,7 +26,7 @@ MAX_ATOMS = 400
 """Larger structures get no bond perception, whose worst case grows exponentially."""
 
 _MAX_ITERATIONS = 20_000  # combinations of valences tried by RDKit before it gives up
-_BOND_FACTOR = 1.3  # two atoms count as bonded below this multiple of the sum of their covalent radii
+_BOND_FACTORS = (1.15, 1.25, 1.35)  # multiples of the sum of covalent radii below which atoms count as bonded
 
 
 def identity_of(molecule: Molecule) -> str:
@@ -102,44 +102,61 @@ def _key_of(mol: Any) -> str | None:
 
 
 def perceived_bonds(molecule: Molecule) -> Any:
-    """RDKit molecule with bonds perceived from the geometry, or None where no Lewis structure is found."""
+    """RDKit molecule with bonds perceived from the geometry, or None where no Lewis structure is found.
+
+    Atoms are linked below a multiple of the sum of their covalent radii. The first multiple that gives a Lewis
+    structure without separated charges is taken; failing that, the first with separated charges; failing that,
+    the first with unpaired electrons. Hydrogens stay explicit and the structure is sanitised.
+    """
+    if len(molecule) > MAX_ATOMS:
+        return None
+    zwitterion = None
+    for factor in _BOND_FACTORS:
+        mol = _lewis_structure(molecule, factor, charged_fragments=True)
+        if mol is not None and sum(atom.GetFormalCharge() != 0 for atom in mol.GetAtoms()) <= abs(molecule.charge):
+            return mol
+        zwitterion = zwitterion or mol
+    if zwitterion is not None:
+        return zwitterion
+    radicals = (_lewis_structure(molecule, factor, charged_fragments=False) for factor in _BOND_FACTORS)
+    return next((mol for mol in radicals if mol is not None), None)
+
+
+def _lewis_structure(molecule: Molecule, factor: float, charged_fragments: bool) -> Any:
+    """One attempt of RDKit to find bonds and their orders; None where it finds none."""
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDetermineBonds
     from rdkit.Geometry import Point3D
 
-    if len(molecule) > MAX_ATOMS:
-        return None
-    bare = Chem.RWMol()
+    mol = Chem.RWMol()
     conformer = Chem.Conformer(len(molecule))
     for index, (number, position) in enumerate(zip(molecule.numbers, molecule.positions, strict=True)):
         atom = Chem.Atom(int(number))
         atom.SetNoImplicit(True)
-        bare.AddAtom(atom)
-        conformer.SetAtomPosition(index, Point3D(*map(float, position)))
-    bare.AddConformer(conformer)
+        mol.AddAtom(atom)
+        conformer.SetAtomPosition(index, Point3D(*position.tolist()))
+    mol.AddConformer(conformer)
     with rdBase.BlockLogs():
-        # a Lewis structure with formal charges first; radicals only where that is impossible
-        for charged_fragments in (True, False):
-            mol = Chem.RWMol(bare)
-            try:
-                rdDetermineBonds.DetermineBonds(
-                    mol,
-                    charge=molecule.charge,
-                    allowChargedFragments=charged_fragments,
-                    embedChiral=False,
-                    maxIterations=_MAX_ITERATIONS,
-                )
-                Chem.SanitizeMol(mol)
-            except (ValueError, RuntimeError):
-                continue
-            return mol
-    return None
+        try:
+            rdDetermineBonds.DetermineBonds(
+                mol,
+                charge=molecule.charge,
+                allowChargedFragments=charged_fragments,
+                covFactor=factor,
+                useVdw=True,
+                embedChiral=False,
+                maxIterations=_MAX_ITERATIONS,
+            )
+            Chem.SanitizeMol(mol)
+        except (ValueError, RuntimeError):
+            return None
+    return mol
 
 
 def geometry_hash(numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.float64]) -> str:
     """Hash of the graph of elements and contacts: `geom-` and 16 hexadecimal digits.
 
-    Atoms nearer than 1.3 times the sum of their covalent radii are linked, and atom labels are refined over
+    Atoms nearer than 1.25 times the sum of their covalent radii are linked, and atom labels are refined over
     their neighbours (Weisfeiler-Lehman) until they settle. The result is invariant under rotation, reflection
     and permutation, and conformers of one molecule share it, as a split key should. Limits: a distance that
     lies on the threshold may fall on either side; charge is not part of it; graphs that the refinement cannot
@@ -150,7 +167,7 @@ def geometry_hash(numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.floa
     table = Chem.GetPeriodicTable()
     radii = np.array([table.GetRcovalent(int(number)) for number in numbers])
     distance = np.linalg.norm(positions[:, None, :] - positions[None, :, :], axis=-1)
-    linked = distance < _BOND_FACTOR * (radii[:, None] + radii[None, :])
+    linked = distance < _BOND_FACTORS[1] * (radii[:, None] + radii[None, :])
     np.fill_diagonal(linked, False)
     neighbours = [np.flatnonzero(row).tolist() for row in linked]
     labels = [_digest([str(int(number))]) for number in numbers]
