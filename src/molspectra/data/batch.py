@@ -28,6 +28,8 @@ class Edges:
             ``(pair_first[q], pair_second[q])``. Pairs are sorted by (first, second).
         pair_second: [Q] int64, the larger atom.
         ptr: [N + 1] int64, the edges of target ``i`` are ``ptr[i]:ptr[i + 1]``.
+        loop: [N] int64, the self-edge of every atom.
+        pair_edge: [Q] int64, the edge ``pair_second -> pair_first`` of every real pair.
     """
 
     source: Tensor
@@ -37,6 +39,8 @@ class Edges:
     pair_first: Tensor
     pair_second: Tensor
     ptr: Tensor
+    loop: Tensor
+    pair_edge: Tensor
 
     def __len__(self) -> int:
         """Return the number of directed edges E."""
@@ -54,8 +58,8 @@ class Edges:
 class Batch:
     """B molecules with N atoms in all, their spectra, targets and (optionally) edges.
 
-    Atoms of molecule ``b`` are ``ptr[b]:ptr[b + 1]``. Units: Å for positions, the modality's units for spectra,
-    the store's units for targets.
+    Atoms of molecule ``b`` are ``ptr[b]:ptr[b + 1]``. Units: Å for positions, the modality's units for
+    spectra, the store's units for targets.
 
     Attributes:
         numbers: [N] int64 atomic numbers.
@@ -97,13 +101,14 @@ class Batch:
         *,
         non_blocking: bool = False,
     ) -> Batch:
-        """Return the batch on `device`, with every floating-point tensor as `dtype`; indices stay int64."""
+        """Return the batch on `device`, with positions and spectra as `dtype`.
 
-        def move(tensor: Tensor) -> Tensor:
-            wanted = dtype if tensor.is_floating_point() else None
-            return tensor.to(device=device, dtype=wanted, non_blocking=non_blocking)
-
-        return self._map(move)
+        Targets keep their dtype: a total energy loses its chemistry in float32 unless it is standardised
+        first.
+        """
+        moved = self._map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
+        spectra = {name: tensor.to(dtype) for name, tensor in moved.spectra.items()}
+        return replace(moved, positions=moved.positions.to(dtype), spectra=spectra)
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, from which copies to a GPU can overlap with work."""
@@ -124,6 +129,10 @@ class Batch:
         from molspectra.data.neighbours import neighbour_edges
 
         return replace(self, edges=neighbour_edges(self.positions.detach(), self.ptr, cutoff))
+
+    def with_edge_list(self, edges: Edges | None) -> Batch:
+        """Return the batch with a given neighbour list, which must hold for its coordinates."""
+        return replace(self, edges=edges)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {}

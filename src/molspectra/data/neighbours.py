@@ -16,9 +16,10 @@ CHUNK = 1 << 20
 def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
     """Return all edges with d < `cutoff` within each molecule, and one self-edge per atom.
 
-    All pairs of atoms of one molecule are candidates, in chunks of bounded memory; atoms of different molecules never
-    see each other. The result depends on the molecule alone, not on the batch around it. A pair whose distance
-    is not a number is kept, so that bad coordinates show in the result instead of vanishing from it.
+    All pairs of atoms of one molecule are candidates, in chunks of bounded memory; atoms of different
+    molecules never see each other. The result depends on the molecule alone, not on the batch around it. A
+    pair whose distance is not a number is kept, so that bad coordinates show in the result instead of
+    vanishing from it.
 
     Args:
         positions: [N, 3] coordinates in Å, any floating dtype; distances are taken in that dtype.
@@ -64,6 +65,8 @@ def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
         pair_first=pair_first,
         pair_second=pair_second,
         ptr=edge_ptr,
+        loop=loop,
+        pair_edge=into_first,
     )
 
 
@@ -87,7 +90,7 @@ def _close_pairs(positions: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor,
 
 
 def _chunks(start: Tensor) -> list[tuple[int, int]]:
-    """Return ranges of first atoms with about `CHUNK` candidates each, from the offsets [N + 1] of candidates."""
+    """Return ranges of first atoms with about `CHUNK` candidates each; candidates of i are start[i:i + 2]."""
     atoms, total = start.shape[0] - 1, int(start[-1])
     if total <= CHUNK:
         return [(0, atoms)]

@@ -1,0 +1,81 @@
+"""Which molecule belongs to training, validation and test: by its identity, never by its place in a file."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.errors import InputError
+
+SPLITS = ("train", "val", "test")
+"""Names of the parts, in the order of the fractions."""
+
+FRACTIONS = (0.8, 0.1, 0.1)
+"""Default shares of training, validation and test."""
+
+
+def split_of(identity: str, seed: int = 0, fractions: Sequence[float] = FRACTIONS) -> str:
+    """Return "train", "val" or "test" for a molecule, from a hash of (seed, identity) alone.
+
+    The answer is therefore the same in every dataset that holds the molecule, in any order and after growth.
+    A larger training share with the same seed keeps the molecules that were in training.
+
+    Raises:
+        InputError: if the fractions are not three shares of one.
+    """
+    return SPLITS[int(np.searchsorted(_limits(fractions), _hash(identity, seed), side="right"))]
+
+
+def split_rows(
+    identities: Iterable[str], seed: int = 0, fractions: Sequence[float] = FRACTIONS
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the ascending rows of each part for the identities of a store, as `split_of` decides.
+
+    Raises:
+        InputError: if the fractions are not three shares of one.
+    """
+    limits = _limits(fractions)
+    hashes = np.fromiter((_hash(identity, seed) for identity in identities), dtype=np.int64)
+    part = np.searchsorted(limits, hashes, side="right")
+    return {name: np.flatnonzero(part == index) for index, name in enumerate(SPLITS)}
+
+
+def reference_split(
+    n: int, train: int, val: int, test: int | None = None, seed: int = 1
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the published index splits: the first, next and last rows of one numpy permutation.
+
+    It goes by position, so a molecule may be in the test part of one dataset and in the training part of
+    another.
+
+    Args:
+        n: rows of the dataset.
+        train: rows for training.
+        val: rows for validation.
+        test: rows for test; None takes the rest.
+        seed: of `numpy.random.default_rng`.
+
+    Raises:
+        InputError: if the parts do not fit into n rows.
+    """
+    test = n - train - val if test is None else test
+    if min(train, val, test) < 0 or train + val + test > n:
+        raise InputError(f"a split of {train} + {val} + {test} rows does not fit a dataset of {n} rows")
+    order = np.random.default_rng(seed).permutation(n)
+    return dict(zip(SPLITS, np.split(order[: train + val + test], [train, train + val]), strict=True))
+
+
+def _hash(identity: str, seed: int) -> int:
+    """Return 62 uniform bits of (seed, identity)."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{identity}".encode(), digest_size=8).digest(), "big") >> 2
+
+
+def _limits(fractions: Sequence[float]) -> npt.NDArray[np.int64]:
+    """Return the two hashes where validation and test begin."""
+    shares = [float(share) for share in fractions]
+    if len(shares) != len(SPLITS) or not (min(shares) >= 0 and abs(sum(shares) - 1) < 1e-9):
+        raise InputError(
+            f"split fractions must be three shares (train, val, test) that add up to 1, not {shares}"
+        )
+    return np.array([round(limit * 2**62) for limit in (shares[0], 1 - shares[2])], dtype=np.int64)

@@ -1,0 +1,81 @@
+"""The order in which a training run sees its rows: a pure function of the optimizer step."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from molspectra.data.random import Purpose, philox
+from molspectra.errors import InputError
+
+_CHUNK = 1 << 16
+
+
+class BatchStream:
+    """An endless stream of rows 0..n-1: one permutation per epoch, one after the other, cut into batches.
+
+    There is no state: what step k sees depends on (n, batch_size, seed, k) alone, so to resume is to go on
+    counting. A batch may begin in one epoch and end in the next; no row is left out.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int = 0) -> None:
+        """Describe the stream.
+
+        Args:
+            n: rows to draw from.
+            batch_size: rows of one optimizer step, over all ranks.
+            seed: of the permutations.
+
+        Raises:
+            InputError: if there are no rows or the batch is empty.
+        """
+        if n < 1:
+            raise InputError("there are no rows to train on: the split is empty")
+        if batch_size < 1:
+            raise InputError(f"the batch size must be at least 1, not {batch_size}")
+        self.n, self.batch_size, self.seed = n, batch_size, seed
+
+    def indices(self, step: int, world_size: int = 1, rank: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the rows [b] and their epochs [b], int64, of one rank at one step.
+
+        The ranks' rows, one after the other, are those of a single process: results do not depend on how many
+        there are. If the batch does not divide evenly, b differs by one between ranks.
+
+        Raises:
+            ValueError: if step or rank is out of range.
+            InputError: if there are more ranks than rows in a batch.
+        """
+        if step < 0 or not 0 <= rank < world_size:
+            raise ValueError(f"no step {step} of rank {rank} of {world_size}")
+        if world_size > self.batch_size:
+            raise InputError(f"a batch of {self.batch_size} cannot be shared by {world_size} processes")
+        begin = step * self.batch_size
+        first, last = (begin + self.batch_size * each // world_size for each in (rank, rank + 1))
+        place = torch.arange(first, last)
+        epochs = place // self.n
+        rows = torch.empty_like(place)
+        for epoch in range(first // self.n, (last - 1) // self.n + 1):
+            here = epochs == epoch
+            rows[here] = permutation(self.n, self.seed, epoch)[place[here] - epoch * self.n]
+        return rows, epochs
+
+    def steps_per_epoch(self) -> float:
+        """Return how many steps show every row once."""
+        return self.n / self.batch_size
+
+
+@lru_cache(maxsize=4)
+def permutation(n: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of n rows in an epoch, [n] int64: rows sorted by 63 random bits; do not write to it.
+
+    It is made from Philox words, not from a library's shuffle, whose order may change with the library's
+    version.
+    """
+    tag = (Purpose.SHUFFLE << 24) | epoch
+    keys = []
+    for start in range(0, n, _CHUNK):  # two keys per block of four words
+        block = torch.arange(start // 2, -(-min(start + _CHUNK, n) // 2))
+        counter = torch.stack((block, torch.full_like(block, tag), 0 * block, 0 * block), dim=1)
+        words = philox(counter, seed)
+        keys.append(((words[:, 0::2] << 31) ^ words[:, 1::2]).reshape(-1))
+    return torch.sort(torch.cat(keys)[:n], stable=True).indices

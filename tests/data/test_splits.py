@@ -1,0 +1,88 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from molspectra.data.splits import SPLITS, reference_split, split_of, split_rows
+from molspectra.errors import InputError
+
+GOLDEN = Path(os.environ.get("MOLSPECTRA_GOLDEN", Path(__file__).parents[1] / "golden")) / "splits.npz"
+
+
+def test_published_answers_never_change():
+    keys = ["XLYOFNOQVPJJNP", "CSCPPACGZOOCGX", "UHOVQNZJYSORNB", "VNWKTOKETHGBQD", "geom-0123456789abcdef"]
+    assert [split_of(key, seed=1) for key in keys] == ["train", "val", "train", "test", "train"]
+    assert [split_of(key, seed=1, fractions=(0.2, 0.4, 0.4)) for key in keys] == [
+        "val",
+        "test",
+        "val",
+        "test",
+        "val",
+    ]
+
+
+@given(st.lists(st.text(max_size=20), max_size=50), st.integers(0, 2**40), st.randoms(use_true_random=False))
+def test_stable_under_order_and_growth(identities, seed, random):
+    parts = split_rows(identities, seed)
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(identities)))
+    known = {identities[row]: name for name, rows in parts.items() for row in rows}
+    assert known == {identity: split_of(identity, seed) for identity in identities}
+    grown = [*identities, "new", "newer"]
+    random.shuffle(grown)
+    again = split_rows(grown, seed)
+    for name, rows in again.items():
+        assert (np.diff(rows) > 0).all()
+        for row in rows:
+            assert known.get(grown[row], name) == name
+
+
+def test_shares_are_met():
+    parts = split_rows((f"molecule {k}" for k in range(50_000)), seed=3, fractions=(0.7, 0.1, 0.2))
+    for name, share in zip(SPLITS, (0.7, 0.1, 0.2), strict=True):
+        assert abs(len(parts[name]) / 50_000 - share) < 4 * (share * (1 - share) / 50_000) ** 0.5
+
+
+def test_more_training_data_keeps_what_was_training():
+    keys = [f"molecule {k}" for k in range(2000)]
+    small = split_rows(keys, fractions=(0.5, 0.3, 0.2))["train"]
+    large = split_rows(keys, fractions=(0.8, 0.1, 0.1))["train"]
+    assert set(small) <= set(large)
+
+
+def test_whole_shares_leave_nothing_for_the_others():
+    keys = [f"molecule {k}" for k in range(500)]
+    for index, name in enumerate(SPLITS):
+        shares = [0.0, 0.0, 0.0]
+        shares[index] = 1.0
+        assert len(split_rows(keys, fractions=shares)[name]) == 500
+    assert {split_of(key, fractions=(0.1 + 0.2, 0.7, 0.0)) for key in keys} == {"train", "val"}
+
+
+@pytest.mark.parametrize(
+    "fractions", [(0.5, 0.4), (0.9, 0.2, -0.1), (0.5, 0.4, 0.2), (float("nan"), 0.5, 0.5)]
+)
+def test_wrong_fractions(fractions):
+    with pytest.raises(InputError, match="fractions"):
+        split_of("CSCPPACGZOOCGX", fractions=fractions)
+
+
+def test_reference_split_is_the_published_one():
+    if not GOLDEN.is_file():
+        pytest.skip("no golden splits")
+    golden = np.load(GOLDEN)
+    parts = reference_split(
+        int(golden["dataset_len"]), int(golden["train_size"]), int(golden["val_size"]), seed=1
+    )
+    for name in SPLITS:
+        assert np.array_equal(parts[name], golden[f"idx_{name}"])
+
+
+def test_reference_split_parts():
+    parts = reference_split(10, 5, 2, 1, seed=0)
+    assert [len(parts[name]) for name in SPLITS] == [5, 2, 1]
+    assert len(np.unique(np.concatenate(list(parts.values())))) == 8
+    with pytest.raises(InputError, match="does not fit"):
+        reference_split(10, 8, 3)
