@@ -100,7 +100,9 @@ def surroundings(mol: Chem.Mol) -> set[tuple[object, ...]]:
     found = set()
     rings = mol.GetRingInfo()
     for atom in mol.GetAtoms():
-        size = min((n for n in (3, 4, 5) if rings.IsAtomInRingOfSize(atom.GetIdx(), n)), default=6 * atom.IsInRing())
+        size = min(
+            (n for n in (3, 4, 5) if rings.IsAtomInRingOfSize(atom.GetIdx(), n)), default=6 * atom.IsInRing()
+        )
         bonds = sorted(
             (str(b.GetBondType()), b.GetOtherAtom(atom).GetSymbol(), b.GetOtherAtom(atom).GetFormalCharge())
             for b in atom.GetBonds()
@@ -172,7 +174,11 @@ def edits(mol: Chem.Mol) -> Iterator[Chem.RWMol]:
     distance = Chem.GetDistanceMatrix(mol)
     for i in range(n):
         for j in range(i + 1, n):
-            if distance[i, j] > 1 and free_valence(mol.GetAtomWithIdx(i)) and free_valence(mol.GetAtomWithIdx(j)):
+            if (
+                distance[i, j] > 1
+                and free_valence(mol.GetAtomWithIdx(i))
+                and free_valence(mol.GetAtomWithIdx(j))
+            ):
                 new = Chem.RWMol(mol)
                 new.AddBond(i, j, SINGLE)
                 yield new
@@ -187,7 +193,12 @@ def finish(new: Chem.RWMol) -> Chem.Mol | None:
         mol = Chem.MolFromSmiles(Chem.MolToSmiles(new))
     except (RuntimeError, ValueError):
         return None
-    if mol is None or mol.GetNumAtoms() > MAX_HEAVY or Chem.GetFormalCharge(mol) or len(Chem.GetMolFrags(mol)) > 1:
+    if (
+        mol is None
+        or mol.GetNumAtoms() > MAX_HEAVY
+        or Chem.GetFormalCharge(mol)
+        or len(Chem.GetMolFrags(mol)) > 1
+    ):
         return None
     return None if any(a.GetNumRadicalElectrons() for a in mol.GetAtoms()) else mol
 

@@ -1,0 +1,59 @@
+# Every target sets up .venv by itself when it is missing. Variables: PYTHON, VENV, OUT, SCALE, ARGS.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= runs/demo
+SCALE ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+READY := $(VENV)/.ready
+UNFINISHED := $(VENV)/.unfinished
+FAIL = { echo "molspectra: error: $(1)" >&2; exit 2; }
+
+.PHONY: help venv demo test lint format docs bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+# An installation that was cut short leaves .unfinished behind and is started over.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  $(call FAIL,$(PYTHON) is not Python 3.11 or later; install one and run make PYTHON=python3.12 (or its path))
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  $(call FAIL,$(PYTHON) cannot make virtual environments; install its venv module (Debian and Ubuntu: apt install python3-venv))
+	@if [ -e $(UNFINISHED) ]; then $(PYTHON) -m venv --clear $(VENV); else $(PYTHON) -m venv $(VENV); fi
+	@touch $(UNFINISHED)
+	@echo "installing torch into $(VENV)"
+	@$(PIP) torch==2.13.0
+	@echo "installing molspectra and its tools into $(VENV)"
+	@$(PIP) -e '.[simulate,files,dev]'
+	@rm $(UNFINISHED)
+	@touch $(READY)
+
+venv: $(READY) ## set up the virtual environment
+
+demo: $(READY) ## spectra, pre-training, fine-tuning and a report (SCALE=smoke: a short run)
+	$(BIN)/molspectra demo --out $(OUT) $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(READY) ## check style, formatting, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
+
+format: $(READY) ## format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(READY) ## build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(READY) ## measure speed
+	$(BIN)/python scripts/bench.py $(ARGS)
+
+clean: ## remove what the targets made, except runs/
+	rm -rf $(VENV) docs/_build docs/api .mypy_cache .pytest_cache .ruff_cache build dist
