@@ -3,6 +3,7 @@
 Run `python benchmarks/broadening.py`; prints the median in milliseconds, and the direct sum for comparison.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -37,13 +38,15 @@ def direct(position: Tensor, intensity: Tensor, offsets: Tensor, modality: Modal
     bounds = offsets.tolist()
     position, height = position.float(), intensity.float() * width / (2 * torch.pi)
     spectra = []
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in itertools.pairwise(bounds):
         profile = (axis - position[low:high, None]).square_().add_(width**2 / 4).reciprocal_()
         spectra.append(height[low:high] @ profile)
     return torch.stack(spectra)
 
 
-def median_ms(work: Callable[[Tensor, Tensor, Tensor, Modality], Tensor], lists: list[Lines], repeats: int = 40) -> float:
+def median_ms(
+    work: Callable[[Tensor, Tensor, Tensor, Modality], Tensor], lists: list[Lines], repeats: int = 40
+) -> float:
     """Median wall time of broadening all three modalities."""
     times = []
     for _ in range(repeats):

@@ -25,7 +25,7 @@ GEOMETRY_PREFIX = "geom-"
 MAX_ATOMS = 400
 """Larger structures get no bond perception, whose worst case grows exponentially."""
 
-_MAX_ITERATIONS = 20_000  # combinations of valences tried by RDKit before it gives up
+_MAX_ITERATIONS = 2_000  # combinations of valences tried by RDKit before it gives up
 _BOND_FACTORS = (1.15, 1.25, 1.35)  # multiples of the sum of covalent radii below which atoms count as bonded
 
 
@@ -104,17 +104,19 @@ def _key_of(mol: Any) -> str | None:
 def perceived_bonds(molecule: Molecule) -> Any:
     """RDKit molecule with bonds perceived from the geometry, or None where no Lewis structure is found.
 
-    Atoms are linked below a multiple of the sum of their covalent radii. The first multiple that gives a Lewis
-    structure without separated charges is taken; failing that, the first with separated charges; failing that,
-    the first with unpaired electrons. Hydrogens stay explicit and the structure is sanitised.
+    Atoms are linked below a multiple of the sum of their covalent radii. The first multiple that gives a
+    Lewis structure without separated charges is taken; failing that, the first with separated charges;
+    failing that, the first with unpaired electrons. Hydrogens stay explicit and the structure is sanitised.
     """
     if len(molecule) > MAX_ATOMS:
         return None
     zwitterion = None
     for factor in _BOND_FACTORS:
         mol = _lewis_structure(molecule, factor, charged_fragments=True)
-        if mol is not None and sum(atom.GetFormalCharge() != 0 for atom in mol.GetAtoms()) <= abs(molecule.charge):
-            return mol
+        if mol is not None:
+            charged = sum(atom.GetFormalCharge() != 0 for atom in mol.GetAtoms())
+            if charged <= abs(molecule.charge):
+                return mol
         zwitterion = zwitterion or mol
     if zwitterion is not None:
         return zwitterion

@@ -57,9 +57,8 @@ class Molecule:
         return len(self.numbers)
 
     def __repr__(self) -> str:
-        extras = [f"{key}={value!r}" for key in ("smiles", "name") if (value := getattr(self, key)) is not None]
-        if self.charge:
-            extras.append(f"charge={self.charge:+d}")
+        known = {"smiles": self.smiles, "name": self.name, "charge": self.charge or None}
+        extras = [f"{key}={value!r}" for key, value in known.items() if value is not None]
         return f"Molecule({', '.join([self.formula, f'{len(self)} atoms', *extras])})"
 
     @property
@@ -103,13 +102,15 @@ def _checked_numbers(numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Copy atomic numbers into a read-only int64 array [N]."""
     given = np.asarray(numbers)
     if given.ndim != 1 or given.size == 0:
-        raise InputError(f"a molecule needs a list of at least one atomic number, not an array of shape {given.shape}")
+        raise InputError(f"a molecule needs a list of atomic numbers, not an array of shape {given.shape}")
     if given.dtype.kind not in "iu":
         raise InputError(f"atomic numbers must be integers, not {given.dtype}")
     wrong = (given < 1) | (given > MAX_ATOMIC_NUMBER)
     if wrong.any():
         atom = int(np.argmax(wrong))
-        raise InputError(f"atom {atom + 1} has atomic number {given[atom]}; elements go from 1 to {MAX_ATOMIC_NUMBER}")
+        raise InputError(
+            f"atom {atom + 1} has atomic number {given[atom]}; known are 1 to {MAX_ATOMIC_NUMBER}"
+        )
     result = given.astype(np.int64)
     result.setflags(write=False)
     return result
@@ -128,7 +129,7 @@ def _checked_positions(positions: npt.ArrayLike, n_atoms: int) -> npt.NDArray[np
         raise InputError(f"atom {int(np.argmin(finite)) + 1} has a coordinate that is not a finite number")
     pair = _coincident_pair(result)
     if pair:
-        raise InputError(f"atoms {pair[0] + 1} and {pair[1] + 1} are closer than {MIN_DISTANCE} Å to each other")
+        raise InputError(f"atoms {pair[0] + 1} and {pair[1] + 1} are closer than {MIN_DISTANCE} Å")
     result.setflags(write=False)
     return result
 

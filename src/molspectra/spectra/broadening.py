@@ -1,10 +1,11 @@
 """Broadening of many ragged line lists at once, in torch.
 
-The direct sum over all lines at all points is exact but is the slowest part of making a batch. Here the axis is cut
-into blocks: a line is summed directly on the points of its own block and the two beside it, and everywhere else,
-where its profile is smooth, on a few Chebyshev nodes per block, from which one matrix product interpolates the
-points. Nothing is cut off, and the work per line is about a sixth. In float32, for widths of at least one step of the
-axis, the result equals the direct sum in float64 to 1e-5 of the peak (measured: 4e-6 or better).
+The direct sum over all lines at all points is exact but is the slowest part of making a batch. Here the axis
+is cut into blocks: a line is summed directly on the points of its own block and the two beside it, and
+everywhere else, where its profile is smooth, on a few Chebyshev nodes per block, from which one matrix
+product interpolates the points. Nothing is cut off, and the work per line is about a sixth. In float32, for
+widths of at least one step of the axis, the result equals the direct sum in float64 to 1e-5 of the peak
+(measured: 4e-6 or better).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from molspectra.errors import InputError
 from molspectra.spectra.modality import Modality
 
 _BLOCK = 64  # points of a block
-_NODES = {"lorentzian": 9, "gaussian": 12}  # Chebyshev nodes of a block that hold the error below 1e-5 of the peak
+_NODES = {"lorentzian": 9, "gaussian": 12}  # Chebyshev nodes of a block, for 1e-5 of the peak
 _CHUNK = {"cpu": 512}  # lines worked on at once, so that the buffers stay in the cache
 _CHUNK_DEVICE = 65536
 
@@ -40,9 +41,10 @@ def broaden(
 ) -> Tensor:
     """Spectra of B molecules from their lines, as sums of area-normalised profiles.
 
-    With Δ the distance of a point from a line and w the full width at half maximum, a line of intensity 1 gives
-    w/2π / (Δ² + w²/4) (Lorentzian) or √(4 ln 2/π)/w · exp(−4 ln 2 Δ²/w²) (Gaussian). Lines outside the axis
-    contribute their tails. Lines need no order. A line that is NaN makes the spectrum of its molecule NaN.
+    With Δ the distance of a point from a line and w the full width at half maximum, a line of intensity 1
+    gives w/2π / (Δ² + w²/4) (Lorentzian) or √(4 ln 2/π)/w · exp(−4 ln 2 Δ²/w²) (Gaussian). Lines outside the
+    axis contribute their tails. Lines need no order. A line that is NaN makes the spectrum of its molecule
+    NaN.
 
     Args:
         position: positions [M] of all lines, molecule after molecule, in the modality's axis unit.
@@ -54,7 +56,8 @@ def broaden(
         scale: factor on the positions (not on widths or intensities).
 
     Returns:
-        float32 [B, points] on the device of `position`, in the modality's `intensity_unit`. Not differentiable.
+        float32 [B, points] on the device of `position`, in the modality's `intensity_unit`. Not
+        differentiable.
 
     Raises:
         InputError: unknown shape, or a width or scale that is not positive and finite.
@@ -109,7 +112,8 @@ class _Profile:
         if self.lorentzian:
             self.height, self.constant = width / (2 * math.pi), width**2 / 4
         else:
-            self.height, self.constant = math.sqrt(4 * math.log(2) / math.pi) / width, -4 * math.log(2) / width**2
+            exponent = 4 * math.log(2) / width**2
+            self.height, self.constant = math.sqrt(exponent / math.pi), -exponent
 
     def __call__(self, grid: Tensor, centre: Tensor, weight: Tensor, out: Tensor) -> Tensor:
         """Values [m, G] on `grid` [G] of m lines with `centre` and `weight` [m, 1], all in steps."""
@@ -126,7 +130,8 @@ def _block_rule(n: int) -> tuple[Tensor, Tensor]:
     nodes = np.cos((2 * np.arange(n) + 1) * np.pi / (2 * n))
     points = np.linspace(-1.0, 1.0, _BLOCK)
     lagrange = [
-        np.prod([(points - other) / (node - other) for other in nodes if other != node], axis=0) for node in nodes
+        np.prod([(points - other) / (node - other) for other in nodes if other != node], axis=0)
+        for node in nodes
     ]
     return torch.tensor((nodes + 1) * (_BLOCK - 1) / 2), torch.tensor(np.array(lagrange), dtype=torch.float32)
 

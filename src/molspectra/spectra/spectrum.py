@@ -100,7 +100,7 @@ class SampledSpectrum:
         if len(values) != kind.points:
             raise InputError(f"a sampled {kind.name} spectrum has {kind.points} points, not {len(values)}")
         if (values < 0).any():
-            raise InputError(f"the {kind.name} spectrum has negative values; subtract its baseline or clip it at 0")
+            raise InputError(f"a {kind.name} sample is negative; subtract the baseline or clip it at 0")
         object.__setattr__(self, "values", values)
 
     @property

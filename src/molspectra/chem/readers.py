@@ -1,0 +1,129 @@
+"""Molecules from files, from SMILES and from ASE."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from molspectra.chem.molecule import Molecule
+from molspectra.chem.records import Record, check_readable
+from molspectra.chem.sdf import sdf_records
+from molspectra.chem.smiles import csv_records, from_smiles, smi_records
+from molspectra.chem.xyz import xyz_records
+from molspectra.errors import InputError
+
+__all__ = ["FORMATS", "Rejection", "from_ase", "from_smiles", "read_molecules", "to_ase"]
+
+FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
+    "smi": smi_records,
+    "csv": csv_records,
+    "sdf": sdf_records,
+    "mol": sdf_records,
+    "xyz": xyz_records,
+    "extxyz": xyz_records,
+}
+"""Readers by format, which is also the suffix of the file."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One record of a file that was left out.
+
+    Attributes:
+        path: the file.
+        where: place of the record in it.
+        reason: why it was left out, one line.
+    """
+
+    path: str
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.where}: {self.reason}"
+
+
+def read_molecules(
+    path: str | PathLike[str],
+    format: str | None = None,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    rejected: list[Rejection] | None = None,
+) -> Iterator[Molecule]:
+    """Molecules of a file, one after the other; the file is never held in memory as a whole.
+
+    Args:
+        path: file of SMILES (`.smi`, `.csv` with a column `smiles`), SDF (`.sdf`, `.mol`) or XYZ (`.xyz`,
+            `.extxyz`).
+        format: one of `FORMATS`; None takes it from the suffix.
+        on_error: "raise" stops at the first bad record; "skip" leaves it out and appends it to `rejected`.
+        rejected: list that receives what was left out; needed with "skip", so that nothing is dropped unseen.
+
+    Raises:
+        InputError: at once where the file cannot be read or its format is unknown; during the iteration at a
+            bad record, naming file and record, or where the file holds no molecule. Files that are not text
+            and headers that are wrong raise under "skip" too.
+    """
+    source = Path(path)
+    kind = (format or source.suffix.removeprefix(".")).lower()
+    check_readable(source)
+    if kind not in FORMATS:
+        close = difflib.get_close_matches(kind, FORMATS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(FORMATS)}"
+        raise InputError(f"{source}: unknown format {kind!r} of a file of molecules; {hint}")
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    if on_error == "skip" and rejected is None:
+        raise InputError("on_error='skip' needs a list 'rejected' that receives the bad records")
+    return _molecules(source, FORMATS[kind], None if on_error == "raise" else rejected)
+
+
+def _molecules(
+    path: Path, records: Callable[[Path], Iterator[Record]], rejected: list[Rejection] | None
+) -> Iterator[Molecule]:
+    found = False
+    for where, build in records(path):
+        found = True
+        try:
+            molecule = build()
+        except InputError as error:
+            if rejected is None:
+                raise InputError(f"{path}, {where}: {error}") from error
+            rejected.append(Rejection(str(path), where, str(error)))
+        else:
+            yield molecule
+    if not found:
+        raise InputError(f"{path} holds no molecules")
+
+
+def from_ase(atoms: Any) -> Molecule:
+    """Molecule of an `ase.Atoms`.
+
+    `info["charge"]`, or else the sum of the initial charges, gives the charge; `info["smiles"]` and
+    `info["name"]` are taken where present.
+
+    Raises:
+        InputError: periodic boundary conditions, a fractional charge, or what `Molecule` refuses.
+    """
+    if atoms.pbc.any():
+        raise InputError("a periodic structure is not a molecule; set pbc to False")
+    total = float(atoms.info.get("charge", atoms.get_initial_charges().sum()))
+    if not np.isfinite(total) or abs(total - round(total)) > 1e-3:
+        raise InputError(f"the charges of the atoms add up to {total:g}, which is not a whole number")
+    label = {key: str(atoms.info[key]) for key in ("smiles", "name") if atoms.info.get(key) is not None}
+    return Molecule(atoms.numbers, atoms.positions, charge=round(total), **label)
+
+
+def to_ase(molecule: Molecule) -> Any:
+    """`ase.Atoms` with the charge in `info["charge"]`, and SMILES and name in `info` where known."""
+    from ase import Atoms
+
+    info: dict[str, str | int] = {"charge": molecule.charge}
+    info.update({key: value for key in ("smiles", "name") if (value := getattr(molecule, key)) is not None})
+    return Atoms(numbers=molecule.numbers, positions=molecule.positions, info=info)

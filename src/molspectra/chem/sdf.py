@@ -1,0 +1,113 @@
+"""Molecules from SDF and MOL files (V2000 and V3000), one record at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.chem.elements import atomic_number
+from molspectra.chem.molecule import Molecule
+from molspectra.chem.records import Record, text_lines
+from molspectra.errors import InputError
+
+_FLAT = 1e-3  # Å; below this in every z the coordinates are flat
+
+
+def sdf_records(path: Path) -> Iterator[Record]:
+    """Records of an SDF or MOL file; `$$$$` ends a record, and the title line is the name."""
+    block: list[str] = []
+    record, first = 0, 1
+    for number, line in enumerate(text_lines(path), start=1):
+        if not line.startswith("$$$$"):
+            block.append(line)
+            continue
+        record += 1
+        yield _record(record, first, block)
+        block, first = [], number + 1
+    if any(line.strip() for line in block):
+        yield _record(record + 1, first, block)
+
+
+def _record(record: int, first: int, block: list[str]) -> Record:
+    title = block[0].strip() if block else ""
+    where = f"record {record} (line {first}{f', {title!r}' if title else ''})"
+    return Record(where, partial(molecule_from_block, "\n".join(block) + "\n", title or None))
+
+
+def molecule_from_block(block: str, name: str | None = None) -> Molecule:
+    """Molecule of one MOL block with three-dimensional coordinates and explicit hydrogens.
+
+    Its bonds give the SMILES; where RDKit finds their valences impossible, the SMILES is left out and the
+    bonds will be perceived from the geometry. Several fragments are kept as they lie.
+
+    Raises:
+        InputError: truncated or unreadable block, dummy atoms, isotopes, a flat drawing in place of a
+            structure, or missing hydrogens.
+    """
+    from rdkit import Chem, rdBase
+
+    if "M  END" not in block:
+        raise InputError("the record ends before its 'M  END' line: the file is truncated or not an SDF")
+    with rdBase.BlockLogs():
+        try:
+            mol = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
+        except RuntimeError:  # an element unknown to RDKit breaks an internal condition
+            mol = None
+    if mol is None:
+        raise InputError(_explained(block))
+    for atom in mol.GetAtoms():
+        place = f"atom {atom.GetIdx() + 1} ({atom.GetSymbol()})"
+        if atom.GetAtomicNum() == 0:
+            raise InputError(f"{place} is a dummy or query atom, not an element")
+        if atom.GetIsotope():
+            raise InputError(f"{place} has an isotope label, which is not supported")
+    if mol.GetNumAtoms() == 0:
+        raise InputError("the record has no atoms")
+    positions = np.array(mol.GetConformer().GetPositions(), dtype=np.float64)
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    charge = Chem.GetFormalCharge(mol)
+    smiles = _smiles_and_checks(mol, positions, drawing=block.split("\n")[1][20:22] == "2D")
+    return Molecule(numbers, positions, smiles, charge, name)
+
+
+def _smiles_and_checks(mol: Any, positions: npt.NDArray[np.float64], drawing: bool) -> str | None:
+    """SMILES of the record's bonds; refuses drawings and missing hydrogens."""
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        try:
+            Chem.SanitizeMol(mol)
+        except ValueError:
+            return None
+        # an atom with four neighbours cannot lie in one plane with them
+        tetrahedral = any(atom.GetTotalDegree() >= 4 for atom in mol.GetAtoms())
+        if (np.abs(positions[:, 2]) < _FLAT).all() and (drawing or tetrahedral):
+            raise InputError("the coordinates are a flat drawing; give a 3D structure, or the SMILES alone")
+        missing = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
+        if missing:
+            raise InputError(f"{missing} hydrogen atoms have no coordinates; add explicit hydrogens in 3D")
+        return str(Chem.MolToSmiles(Chem.RemoveHs(mol)))
+
+
+def _explained(block: str) -> str:
+    """Why RDKit cannot read a block: the first bad atom line of a V2000 block, if there is one."""
+    lines = block.split("\n")
+    counts = lines[3] if len(lines) > 3 else ""
+    if "V3000" not in counts and counts[:3].strip().isdecimal():
+        for index, line in enumerate(lines[4 : 4 + int(counts[:3])], start=1):
+            try:
+                finite = all(math.isfinite(float(line[start : start + 10])) for start in (0, 10, 20))
+                atomic_number(line[31:34].strip())
+            except InputError as error:
+                return f"atom {index}: {error}"
+            except ValueError:
+                finite = False
+            if not finite:
+                return f"atom {index}: {line[:30].strip()!r} are not three coordinates"
+    return "RDKit cannot read the atom and bond lines"

@@ -1,0 +1,112 @@
+"""Molecules from SMILES: one, a `.smi` list or a CSV table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from molspectra.chem.molecule import Molecule
+from molspectra.chem.records import Record, text_lines
+from molspectra.errors import InputError
+
+_NAME_COLUMNS = ("name", "id", "title")
+
+
+def from_smiles(smiles: str, name: str | None = None, seed: int = 0) -> Molecule:
+    """Molecule with hydrogens and the conformer of `molspectra.chem.conformers.conformer`.
+
+    Formal charges set `charge`; radicals are allowed. One connected molecule is needed: a SMILES says nothing
+    about how fragments lie to each other, so salts and mixtures are refused (give their coordinates instead).
+    Isotope labels are refused, since every element is taken with its standard mass.
+
+    Args:
+        smiles: SMILES of one molecule; kept as it is in `Molecule.smiles`.
+        name: label of the molecule.
+        seed: seed of the conformer, not negative.
+
+    Raises:
+        InputError: unreadable SMILES, dummy atoms, several fragments, isotopes, or no conformer.
+    """
+    from rdkit import Chem, rdBase
+
+    from molspectra.chem.conformers import conformer
+
+    smiles = smiles.strip()
+    mol = _parsed(smiles)
+    for atom in mol.GetAtoms():
+        if atom.GetAtomicNum() == 0:
+            raise InputError(f"SMILES {smiles!r} has a dummy atom; name an element in its place")
+        if atom.GetIsotope():
+            raise InputError(f"SMILES {smiles!r} has an isotope label, which is not supported; remove it")
+    fragments = len(Chem.GetMolFrags(mol))
+    if fragments > 1:
+        raise InputError(f"SMILES {smiles!r} has {fragments} fragments; give one connected molecule")
+    with rdBase.BlockLogs():
+        mol = Chem.AddHs(mol)
+    try:
+        positions = conformer(mol, seed)
+    except InputError as error:
+        raise InputError(f"SMILES {smiles!r}: {error}") from error
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    return Molecule(numbers, positions, smiles, Chem.GetFormalCharge(mol), name)
+
+
+def _parsed(smiles: str) -> Any:
+    """RDKit molecule of a SMILES, with the reason where there is none."""
+    from rdkit import Chem, rdBase
+
+    if not smiles:
+        raise InputError("empty SMILES")
+    if len(smiles.split()) > 1:
+        raise InputError(f"unreadable SMILES {smiles!r}: it contains a space")
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles, sanitize=False)
+        if mol is None or mol.GetNumAtoms() == 0:
+            raise InputError(f"unreadable SMILES {smiles!r}")
+        try:
+            Chem.SanitizeMol(mol)
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"impossible molecule in SMILES {smiles!r}: {reason}") from error
+    return mol
+
+
+def smi_records(path: Path) -> Iterator[Record]:
+    """Records of a `.smi` file: a SMILES and, after white space, an optional name on each line.
+
+    Blank lines, lines that begin with `#`, and a first line that begins with the word "smiles" are passed
+    over.
+    """
+    for number, line in enumerate(text_lines(path), start=1):
+        smiles, _, name = line.strip().partition(" " if "\t" not in line else "\t")
+        if not smiles or smiles.startswith("#") or (number == 1 and smiles.lower() == "smiles"):
+            continue
+        yield Record(f"line {number}", partial(from_smiles, smiles, name.strip() or None))
+
+
+def csv_records(path: Path) -> Iterator[Record]:
+    """Records of a CSV table with a header: a column `smiles`, and optionally `name` (or `id`, `title`).
+
+    Raises:
+        InputError: no column `smiles`, or the quoting is broken.
+    """
+    rows = csv.reader(text_lines(path), strict=True)
+    try:
+        header = [cell.strip().lower() for cell in next(rows, [])]
+        if "smiles" not in header:
+            raise InputError(f"{path}, line 1: the header has no column 'smiles' but {', '.join(header)!r}")
+        column = header.index("smiles")
+        names = next((header.index(key) for key in _NAME_COLUMNS if key in header), None)
+        for row in rows:
+            if not any(cell.strip() for cell in row):
+                continue
+            smiles = row[column] if column < len(row) else ""
+            name = row[names].strip() if names is not None and names < len(row) else ""
+            yield Record(f"line {rows.line_num}", partial(from_smiles, smiles, name or None))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {rows.line_num}: broken CSV ({error})") from error
