@@ -40,8 +40,8 @@ def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
     edge_ptr = offsets_of(below + above + 1)
     loop = edge_ptr[:-1] + below  # where the self-edge of each atom lies: after all smaller sources
 
-    # Pairs are sorted by (first, second): edges into `first` follow its self-edge in that order; a stable sort by
-    # `second` gives the order of the edges into `second`.
+    # Pairs are sorted by (first, second): edges into `first` follow its self-edge in that order; a stable
+    # sort by `second` gives the order of the edges into `second`.
     number = torch.arange(pairs, device=device)
     into_first = loop[pair_first] + 1 + number - offsets_of(above)[pair_first]
     order = torch.sort(pair_second, stable=True).indices

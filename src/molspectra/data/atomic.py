@@ -1,0 +1,49 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from molspectra.errors import InputError
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn an operating system's complaint inside the block into one line that names the file.
+
+    Raises:
+        InputError: in place of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file beside `path`, which takes its place at the end, flushed to the disk.
+
+    If the block raises, the new file vanishes and `path` is as before.
+
+    Raises:
+        InputError: if the file cannot be made or moved into place.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with naming(path):
+            file = temporary.open("xb")
+        with file:
+            yield file
+            with naming(path):
+                file.flush()
+                os.fsync(file.fileno())
+        with naming(path):
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,305 @@
+"""A store's file as flat tensors over its memory map, safe to index.
+
+Arrow keeps a column in pieces, one per record batch. Here the whole file is viewed as one tensor per dtype,
+and each piece of a column is just a place in it, so that rows from anywhere are collected by one vectorised
+gather, whatever the number of pieces. Every place and offset that a gather uses is checked once, when the
+file is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from molspectra.data.batch import offsets_of
+from molspectra.errors import InputError
+
+_MAGIC = b"ARROW1"
+_DLPACK_TYPES = {
+    torch.uint8: pa.uint8(),
+    torch.int32: pa.int32(),
+    torch.int64: pa.int64(),
+    torch.float16: pa.float16(),
+    torch.float32: pa.float32(),
+    torch.float64: pa.float64(),
+}
+_TORCH_TYPES = {arrow: dtype for dtype, arrow in _DLPACK_TYPES.items()}
+
+
+class DamagedError(Exception):
+    """Something in the file is not as its writer left it; the message says what."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where B rows lie: the record batch of each and the row inside it, int64 [B]."""
+
+    chunk: Tensor
+    local: Tensor
+
+
+@dataclass(frozen=True)
+class Runs:
+    """B runs of any length, one after the other: their offsets and, per element, its run and number in it."""
+
+    ptr: Tensor
+    owner: Tensor
+    inner: Tensor
+
+
+def runs_of(counts: Tensor) -> Runs:
+    """Return runs with `counts` [B] elements."""
+    ptr = offsets_of(counts)
+    owner = torch.repeat_interleave(counts)
+    return Runs(ptr, owner, torch.arange(owner.shape[0]) - ptr[owner])
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """A column with one number per row.
+
+    Attributes:
+        view: the file in the column's dtype.
+        base: [chunks] where the numbers of each record batch begin in `view`.
+        valid: the rows that have one.
+    """
+
+    view: Tensor
+    base: Tensor
+    valid: Validity
+
+    def take(self, place: Place) -> Tensor:
+        """Return the numbers [B] of rows; what stands where a row has none is not defined."""
+        return self.view[self.base[place.chunk] + place.local]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """A column with any number of values per row, each a number or a vector of `width` numbers.
+
+    Attributes:
+        view: the file in the values' dtype: [n], or overlapping rows [n, width] of vectors.
+        width: numbers per value.
+        words: the file as int64, for the offsets.
+        offsets: [chunks] where the offsets of each record batch begin in `words`.
+        base: [chunks] where its values begin in `view`.
+        valid: the rows that have values at all; the others have a count of 0.
+    """
+
+    view: Tensor
+    width: int
+    words: Tensor
+    offsets: Tensor
+    base: Tensor
+    valid: Validity
+
+    def counts(self, place: Place) -> Tensor:
+        """Return how many values rows have, [B] int64."""
+        at = self.offsets[place.chunk] + place.local
+        return self.words[at + 1] - self.words[at]
+
+    def take(self, place: Place, runs: Runs) -> Tensor:
+        """Return the values of rows one after the other, [M] or [M, width], for the runs of their counts."""
+        begin = self.words[self.offsets[place.chunk] + place.local]
+        first = self.base[place.chunk] + self.width * begin
+        return self.view[first[runs.owner] + self.width * runs.inner]
+
+    def take_equal(self, place: Place, length: int) -> Tensor:
+        """Return the values of rows that all have `length` numbers, [B, length]."""
+        begin = self.words[self.offsets[place.chunk] + place.local]
+        windows = self.view.as_strided((len(self.view) - length + 1, length), (1, 1))
+        return windows[self.base[place.chunk] + begin]
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Which rows of a column have a value: one bit per row, or none at all where all have.
+
+    Attributes:
+        bytes: the file as uint8.
+        base: [chunks] where the bits of each record batch begin in `bytes`, -1 where all rows are valid.
+    """
+
+    bytes: Tensor
+    base: Tensor
+
+    def take(self, place: Place) -> Tensor:
+        """Return whether rows have a value, [B] bool."""
+        base = self.base[place.chunk]
+        bits = self.bytes[base.clamp(min=0) + (place.local >> 3)] >> (place.local & 7)
+        return (base < 0) | (bits & 1).bool()
+
+
+class MappedFile:
+    """An Arrow file under a memory map: its record batches, and its columns as gathers over the file."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file and check its frame; the columns are checked as they are looked up.
+
+        Raises:
+            InputError: if there is no such file.
+            DamagedError: if it is not a whole, uncompressed Arrow file.
+        """
+        try:
+            if not path.is_file():
+                raise InputError(f"{path}: no such file")
+            with path.open("rb") as file:
+                head = file.read(8)
+            if head[:6] != _MAGIC:
+                raise DamagedError("not an Arrow file")
+            self._memory = pa.memory_map(str(path)).read_buffer()
+            if self._memory.size < 32 or self._memory.slice(self._memory.size - 6).to_pybytes() != _MAGIC:
+                raise DamagedError("the file is cut short")
+            self._reader = pa.ipc.open_file(pa.BufferReader(self._memory))
+            self.schema = self._reader.schema
+            self.chunks = [self._reader.get_batch(index) for index in range(self._reader.num_record_batches)]
+        except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
+            raise DamagedError(_one_line(error)) from error
+        lengths = torch.tensor([chunk.num_rows for chunk in self.chunks], dtype=torch.int64)
+        if not self.chunks or int(lengths.min()) < 1:
+            raise DamagedError("a record batch has no rows")
+        self.starts = offsets_of(lengths)
+        self._views: dict[torch.dtype, Tensor] = {}
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self.starts[-1])
+
+    def place(self, rows: Tensor) -> Place:
+        """Return where rows [B] lie; they must be in range."""
+        chunk = torch.searchsorted(self.starts, rows, right=True) - 1
+        return Place(chunk, rows - self.starts[chunk])
+
+    def custom_metadata(self) -> Iterator[dict[bytes, bytes]]:
+        """Yield what the writer attached to each record batch."""
+        for index in range(len(self.chunks)):
+            try:
+                yield dict(self._reader.get_batch_with_custom_metadata(index)[1] or {})
+            except (pa.ArrowException, OSError, MemoryError) as error:
+                raise DamagedError(_one_line(error)) from error
+
+    def scalars(self, name: str) -> Scalars:
+        """Return a column of one number per row."""
+        arrays = self._column(name)
+        dtype = _TORCH_TYPES[arrays[0].type]
+        base = [self._begin(each.buffers()[1], len(each), dtype) for each in arrays]
+        return Scalars(self._view(dtype), torch.tensor(base), self._validity(arrays))
+
+    def ragged(self, name: str) -> Ragged:
+        """Return a column of lists or texts, after checking that its offsets ascend and stay in range."""
+        arrays = self._column(name)
+        text = pa.types.is_large_string(arrays[0].type)
+        value = pa.uint8() if text else arrays[0].type.value_type
+        width = value.list_size if pa.types.is_fixed_size_list(value) else 1
+        dtype = _TORCH_TYPES[value.value_type if width > 1 else value]
+        valid = self._validity(arrays)
+        offsets, base = [], []
+        for chunk, each in enumerate(arrays):
+            start = self._begin(each.buffers()[1], len(each) + 1, torch.int64)
+            data, length = _text_values(each) if text else _list_values(each, width)
+            own = self._view(torch.int64)[start : start + len(each) + 1]
+            counts = own.diff()
+            if int(own[0]) < 0 or int(counts.min()) < 0 or int(own[-1]) * width > length:
+                raise DamagedError(f"the offsets of column {name!r} leave its values")
+            if valid.base[chunk] >= 0:
+                rows = torch.arange(len(each))
+                if bool(counts[~valid.take(Place(torch.full_like(rows, chunk), rows))].any()):
+                    raise DamagedError(f"column {name!r} has values in rows without any")
+            offsets.append(start)
+            base.append(self._begin(data, length, dtype))
+        view = self._view(dtype)
+        if width > 1:
+            view = view.as_strided((max(len(view) - width + 1, 0), width), (1, 1))
+        return Ragged(view, width, self._view(torch.int64), torch.tensor(offsets), torch.tensor(base), valid)
+
+    def same_counts(self, one: Ragged, other: Ragged) -> bool:
+        """Return whether two columns have equally many values in each row."""
+        spans = zip(self.starts.diff() + 1, one.offsets, other.offsets, strict=True)
+        return all(torch.equal(one.words[a:][:n].diff(), other.words[b:][:n].diff()) for n, a, b in spans)
+
+    def all_counts(self, column: Ragged) -> Tensor:
+        """Return how many values every row of the file has, [rows] int64."""
+        spans = zip(self.starts.diff() + 1, column.offsets, strict=True)
+        return torch.cat([column.words[start:][:n].diff() for n, start in spans])
+
+    def texts(self, name: str) -> list[str | None]:
+        """Return a whole column of texts."""
+        return [text for chunk in self.chunks for text in _decoded(chunk.column(name))]
+
+    def text(self, name: str, row: int) -> str | None:
+        """Return the text of one row, None where it has none."""
+        place = self.place(torch.tensor([row]))
+        return _decoded(self.chunks[int(place.chunk)].column(name).slice(int(place.local), 1))[0]
+
+    def _column(self, name: str) -> list[pa.Array]:
+        arrays = [chunk.column(name) for chunk in self.chunks]
+        for chunk, each in zip(self.chunks, arrays, strict=True):
+            if len(each) != chunk.num_rows or each.offset != 0:
+                raise DamagedError(f"column {name!r} has another length than its record batch")
+        return arrays
+
+    def _validity(self, arrays: list[pa.Array]) -> Validity:
+        base = [
+            -1
+            if each.buffers()[0] is None
+            else self._begin(each.buffers()[0], -(-len(each) // 8), torch.uint8)
+            for each in arrays
+        ]
+        return Validity(self._view(torch.uint8), torch.tensor(base))
+
+    def _begin(self, buffer: pa.Buffer | None, length: int, dtype: torch.dtype) -> int:
+        """Return where a buffer begins in the view of its dtype; it must lie inside the file."""
+        if length == 0:
+            return 0
+        if buffer is None:
+            raise DamagedError("a buffer is missing")
+        where = int(buffer.address - self._memory.address)
+        # A compressed or foreign-endian buffer has been copied out of the map, so that it fails here too.
+        if where < 0 or length * dtype.itemsize > min(buffer.size, self._memory.size - where):
+            raise DamagedError("a buffer is compressed or lies outside the file")
+        if where % dtype.itemsize:
+            raise DamagedError("a buffer is not aligned")
+        return where // dtype.itemsize
+
+    def _view(self, dtype: torch.dtype) -> Tensor:
+        """Return the whole file as one read-only-by-contract tensor, without a copy."""
+        if dtype not in self._views:
+            length = self._memory.size // dtype.itemsize
+            whole = pa.Array.from_buffers(_DLPACK_TYPES[dtype], length, [None, self._memory])
+            self._views[dtype] = from_dlpack(whole)
+        return self._views[dtype]
+
+
+def _decoded(texts: pa.Array) -> list[str | None]:
+    try:
+        return list(texts.to_pylist())
+    except UnicodeDecodeError as error:
+        raise DamagedError("a text is not UTF-8") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _list_values(lists: pa.Array, width: int) -> tuple[pa.Buffer | None, int]:
+    """Return the buffer behind the values of a list column and how many numbers it should hold."""
+    child = lists.values
+    flat = child.values if width > 1 else child
+    # Asking for a count of nulls would read a bitmap that nobody has checked; there must be none.
+    if child.buffers()[0] is not None or flat.buffers()[0] is not None or child.offset or flat.offset:
+        raise DamagedError("a list has missing values")
+    if len(flat) < width * len(child):
+        raise DamagedError("a list of vectors is incomplete")
+    return flat.buffers()[1], len(flat)
+
+
+def _text_values(texts: pa.Array) -> tuple[pa.Buffer | None, int]:
+    """Return the buffer behind a column of texts and its length in bytes."""
+    data = texts.buffers()[2]
+    return data, 0 if data is None else data.size

@@ -1,0 +1,210 @@
+"""What a store holds: the description its maker gives, and the Arrow schema that carries it in the file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from molspectra.errors import InputError
+from molspectra.spectra.modality import MODALITIES, modality
+
+FORMAT = 1
+"""Version of the file format; a reader refuses any other."""
+
+HASH_KEY = b"sha256"
+"""Key of the running content hash in the custom metadata of each record batch."""
+
+_KEY = b"molspectra"
+_DTYPES = {"float16": pa.float16(), "float32": pa.float32(), "float64": pa.float64()}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_MAX_JSON = 1 << 20
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Unit and origin of the numbers of one column.
+
+    Attributes:
+        unit: as people write it, "" for a pure number.
+        level: level of theory or instrument, "" where unknown.
+    """
+
+    unit: str
+    level: str = ""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Description of a store; everything that a reader has to know besides the numbers.
+
+    Attributes:
+        source: where the data come from.
+        licence: under which terms.
+        level: level of theory of the geometries.
+        lines: modalities stored as lines, each with its level of theory.
+        samples: modalities stored as samples on their axis, each with its level of theory or instrument.
+        properties: scalar properties of a molecule (float64; a molecule may lack one).
+        forces: unit and level of the force on each atom, None without forces.
+        position_dtype: "float32" or "float64", of the coordinates in Å.
+        sample_dtype: "float16" or "float32", of sampled spectra.
+        notes: further facts in words: program versions, seeds, commands.
+
+    Raises:
+        InputError: if a modality or dtype is unknown, a modality is given twice, or a property's name cannot
+        be
+            the name of a column.
+    """
+
+    source: str
+    licence: str
+    level: str = ""
+    lines: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, Quantity] = field(default_factory=dict)
+    forces: Quantity | None = None
+    position_dtype: str = "float32"
+    sample_dtype: str = "float32"
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no file could hold."""
+        for name in (*self.lines, *self.samples):
+            modality(name)
+        for name in self.lines:
+            if name in self.samples:
+                raise InputError(f"a store holds {name} spectra as lines or as samples, not both")
+        if self.position_dtype not in ("float32", "float64"):
+            raise InputError(f"positions are stored as float32 or float64, not {self.position_dtype!r}")
+        if self.sample_dtype not in ("float16", "float32"):
+            raise InputError(f"samples are stored as float16 or float32, not {self.sample_dtype!r}")
+        taken = {each.name for each in _fixed_fields(self)}
+        for name in self.properties:
+            if not _NAME.fullmatch(name) or name in taken:
+                raise InputError(f"no property can be called {name!r}; use letters, digits and _")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the stored modalities, in the order of `MODALITIES`."""
+        return tuple(name for name in MODALITIES if name in self.lines or name in self.samples)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names that a batch can ask for as targets: the properties, and "forces" where there are any."""
+        return (*self.properties, *(("forces",) if self.forces else ()))
+
+
+def schema_of(metadata: Metadata) -> pa.Schema:
+    """Return the Arrow schema of a store with that description."""
+    scalars = [
+        pa.field(name, pa.float64(), metadata=_described("property", each))
+        for name, each in metadata.properties.items()
+    ]
+    facts = {
+        "format": FORMAT,
+        "source": metadata.source,
+        "licence": metadata.licence,
+        "level": metadata.level,
+        "notes": dict(sorted(metadata.notes.items())),
+    }
+    text = json.dumps(facts, ensure_ascii=False, sort_keys=True)
+    return pa.schema([*_fixed_fields(metadata), *scalars], metadata={_KEY: text.encode()})
+
+
+def metadata_of(schema: pa.Schema) -> Metadata:
+    """Return the description that a schema carries.
+
+    Raises:
+        InputError: if it is not the schema of a store, or of another version of the format.
+    """
+    text = (schema.metadata or {}).get(_KEY)
+    if text is None or len(text) > _MAX_JSON:
+        raise InputError("an Arrow file, but not a molspectra store")
+    try:
+        metadata = _parsed(schema, text)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError("the description of its columns is damaged") from error
+    if not schema_of(metadata).equals(schema, check_metadata=True):
+        raise InputError("its columns are not those that its description names")
+    return metadata
+
+
+def _parsed(schema: pa.Schema, text: bytes) -> Metadata:
+    """Read the description; whether it is consistent shows when the schema is built again from it."""
+    facts = json.loads(text)
+    if facts["format"] != FORMAT:
+        raise InputError(f"it has format version {facts['format']!r}; this program reads version {FORMAT}")
+    found: dict[str, dict[str, Quantity]] = {"lines": {}, "samples": {}, "property": {}, "forces": {}}
+    for each in schema:
+        about = each.metadata or {}
+        kind = about.get(b"kind", b"").decode()
+        if kind in found:
+            name = each.name.removesuffix("_position") if kind == "lines" else each.name
+            found[kind][name] = Quantity(about[b"unit"].decode(), about[b"level"].decode())
+    samples = [schema.field(name).type.value_type for name in found["samples"]]
+    return Metadata(
+        source=str(facts["source"]),
+        licence=str(facts["licence"]),
+        level=str(facts["level"]),
+        lines={name: each.level for name, each in found["lines"].items()},
+        samples={name: each.level for name, each in found["samples"].items()},
+        properties=found["property"],
+        forces=found["forces"].get("forces"),
+        position_dtype=_dtype_name(schema.field("positions").type.value_type.value_type),
+        sample_dtype=_dtype_name(samples[0]) if samples else "float32",
+        notes={str(key): str(value) for key, value in facts["notes"].items()},
+    )
+
+
+def _fixed_fields(metadata: Metadata) -> list[pa.Field]:
+    """Return the columns whose names are not the maker's choice."""
+    fields = [
+        pa.field("identity", pa.large_string(), nullable=False),
+        pa.field("smiles", pa.large_string()),
+        pa.field("name", pa.large_string()),
+        pa.field("charge", pa.int32(), nullable=False),
+        pa.field("geometry_id", pa.int64(), nullable=False),
+        pa.field("numbers", _ragged(pa.uint8()), nullable=False),
+        pa.field(
+            "positions",
+            _ragged(_vector(metadata.position_dtype)),
+            nullable=False,
+            metadata=_described("positions", Quantity("Å", metadata.level)),
+        ),
+    ]
+    if metadata.forces:
+        about = _described("forces", metadata.forces)
+        fields.append(pa.field("forces", _ragged(_vector("float32")), metadata=about))
+    for name in metadata.modalities:
+        kind = MODALITIES[name]
+        if name in metadata.lines:
+            level = metadata.lines[name]
+            position = _described("lines", Quantity(kind.unit, level))
+            intensity = _described("intensity", Quantity(kind.line_unit, level))
+            fields.append(pa.field(f"{name}_position", _ragged(pa.float32()), metadata=position))
+            fields.append(pa.field(f"{name}_intensity", _ragged(pa.float32()), metadata=intensity))
+        else:
+            about = _described("samples", Quantity(kind.intensity_unit, metadata.samples[name]))
+            fields.append(pa.field(name, _ragged(_DTYPES[metadata.sample_dtype]), metadata=about))
+    return fields
+
+
+def _ragged(value: pa.DataType) -> pa.DataType:
+    """Return the type of a column with any number of values per row, none of which is missing."""
+    return pa.large_list(pa.field("item", value, nullable=False))
+
+
+def _vector(dtype: str) -> pa.DataType:
+    """Return the type of a vector in space."""
+    return pa.list_(pa.field("item", _DTYPES[dtype], nullable=False), 3)
+
+
+def _described(kind: str, quantity: Quantity) -> dict[str, str]:
+    return {"kind": kind, "unit": quantity.unit, "level": quantity.level}
+
+
+def _dtype_name(dtype: pa.DataType) -> str:
+    return next((name for name, each in _DTYPES.items() if each == dtype), str(dtype))
