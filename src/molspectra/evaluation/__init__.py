@@ -1,0 +1,1 @@
+"""Evaluation: metrics, predictions, retrieval, reconstructed spectra, figures and the HTML report."""

@@ -1,0 +1,106 @@
+"""Errors of predictions against computed values, and what can be said of them over several seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.errors import InputError
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of n predictions, in the unit of the values.
+
+    Attributes:
+        count: number of values compared.
+        mae: mean absolute error.
+        rmse: root of the mean squared error.
+        bias: mean of prediction - target.
+        largest: largest absolute error.
+        r2: coefficient of determination 1 - Σ(p - t)² / Σ(t - t̄)²; NaN where all targets are equal.
+    """
+
+    count: int
+    mae: float
+    rmse: float
+    bias: float
+    largest: float
+    r2: float
+
+
+def errors(prediction: npt.ArrayLike, target: npt.ArrayLike) -> Errors:
+    """Compare predictions with targets of the same shape (any), in float64.
+
+    Raises:
+        InputError: different shapes, nothing to compare, or a value that is not finite.
+    """
+    predicted, wanted = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
+    if predicted.shape != wanted.shape:
+        raise InputError(f"{predicted.shape} predictions cannot be compared with {wanted.shape} targets")
+    if not predicted.size:
+        raise InputError("there are no predictions to compare")
+    for name, values in (("prediction", predicted), ("target", wanted)):
+        if not np.isfinite(values).all():
+            first = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise InputError(f"{name} {first} of {values.size} is not a finite number")
+    difference = predicted - wanted
+    spread = float(np.square(wanted - wanted.mean()).sum())
+    squared = float(np.square(difference).sum())
+    return Errors(
+        count=predicted.size,
+        mae=float(np.abs(difference).mean()),
+        rmse=math.sqrt(squared / predicted.size),
+        bias=float(difference.mean()),
+        largest=float(np.abs(difference).max()),
+        r2=1.0 - squared / spread if spread > 0 else math.nan,
+    )
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1 in the denominator; NaN for a single value).
+
+    Raises:
+        InputError: no values.
+    """
+    if not len(values):
+        raise InputError("the mean of no values is not defined")
+    array = np.asarray(values, np.float64)
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences of two sets of runs, seed by seed: first - second.
+
+    Attributes:
+        seeds: seeds that both have, ascending.
+        differences: one per seed.
+        mean: their mean.
+        sd: their sample standard deviation, NaN for one seed.
+        lower: in how many seeds the first is lower.
+        higher: in how many seeds the first is higher.
+    """
+
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+    mean: float
+    sd: float
+    lower: int
+    higher: int
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
+    """Compare values by seed; None where no seed is common to both."""
+    seeds = tuple(sorted(first.keys() & second.keys()))
+    if not seeds:
+        return None
+    differences = tuple(first[seed] - second[seed] for seed in seeds)
+    mean, sd = mean_and_sd(differences)
+    lower = sum(difference < 0 for difference in differences)
+    higher = sum(difference > 0 for difference in differences)
+    return Paired(seeds, differences, mean, sd, lower, higher)

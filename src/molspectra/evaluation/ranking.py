@@ -1,0 +1,116 @@
+"""Ranks of the true answers in a gallery, from similarities alone.
+
+Conventions: an answer is a molecule, however many entries of the gallery show it; its score is that of its
+best entry. Ties count against the query: the true answer stands behind every other answer whose score is not
+lower by more than `TIE`, so that a model which maps everything onto one point comes last, not by chance first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from molspectra.errors import InputError
+
+TIE = 1e-6
+"""Scores closer than this are a tie: cosines of float32 embeddings are no more exact than that."""
+
+RECALL_AT = (1, 5, 10, 25)
+"""Default k of recall@k."""
+
+
+def answer_scores(similarity: Tensor, answer: Tensor) -> Tensor:
+    """Score of every answer for every query: that of its most similar entry.
+
+    Args:
+        similarity: [Q, G] similarities of queries and gallery entries.
+        answer: [G] int64, the answer 0..A-1 that each entry shows; every answer has an entry.
+
+    Returns:
+        [Q, A] scores.
+    """
+    answers = int(answer.max()) + 1
+    scores = similarity.new_full((similarity.shape[0], answers), -torch.inf)
+    return scores.scatter_reduce(1, answer.expand_as(similarity), similarity, "amax")
+
+
+def ranks(scores: Tensor, true: Tensor, among: Tensor | None = None) -> Tensor:
+    """Rank of the true answer of every query, 1 for the best; ties count against it.
+
+    Args:
+        scores: [Q, A] scores of all answers.
+        true: [Q] int64, the true answer.
+        among: [Q, A] bool, the answers that compete; None for all. The true one always does.
+
+    Returns:
+        [Q] int64.
+
+    Raises:
+        InputError: a score that is not a number (it would compare as worse than anything).
+    """
+    if bool(torch.isnan(scores).any()):
+        raise InputError("a similarity is not a number; the embeddings are not finite")
+    own = scores.gather(1, true.unsqueeze(1))
+    ahead = scores >= own - TIE
+    if among is not None:
+        ahead = ahead & among
+    ahead = ahead.scatter(1, true.unsqueeze(1), False)
+    return ahead.sum(1) + 1
+
+
+def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best answers of every query, [Q, count] int64, and their scores; equal scores by number."""
+    ordered = scores.sort(dim=1, descending=True, stable=True)
+    return ordered.indices[:, :count], ordered.values[:, :count]
+
+
+@dataclass(frozen=True)
+class RankFigures:
+    """What ranks amount to, beside what a random order would give.
+
+    Attributes:
+        queries: number of queries.
+        candidates: mean number of answers that a query was searched in.
+        recall: share of queries whose true answer is among the first k, by k.
+        mrr: mean of 1/rank.
+        median_rank: median rank.
+        chance_recall: expected recall of a random order, by k: the mean of min(k/n, 1).
+        chance_mrr: expected mean of 1/rank of a random order: the mean of (1 + 1/2 + ... + 1/n)/n.
+    """
+
+    queries: int
+    candidates: float
+    recall: dict[int, float]
+    mrr: float
+    median_rank: float
+    chance_recall: dict[int, float]
+    chance_mrr: float
+
+
+def rank_figures(found: Tensor, candidates: Tensor, at: Sequence[int] = RECALL_AT) -> RankFigures:
+    """Summarise ranks.
+
+    Args:
+        found: [Q] int64 ranks, from 1.
+        candidates: [Q] int64 answers that each query was searched in.
+        at: values of k.
+
+    Raises:
+        InputError: no queries.
+    """
+    if not len(found):
+        raise InputError("there are no queries to rank")
+    rank, size = found.double(), candidates.double()
+    harmonic = torch.cat([size.new_zeros(1), (1.0 / torch.arange(1, int(size.max()) + 1).double()).cumsum(0)])
+    return RankFigures(
+        queries=len(found),
+        candidates=float(size.mean()),
+        recall={k: float((rank <= k).double().mean()) for k in at},
+        mrr=float((1.0 / rank).mean()),
+        median_rank=float(rank.quantile(0.5)),
+        chance_recall={k: float((k / size).clamp(max=1.0).mean()) for k in at},
+        chance_mrr=float((harmonic[candidates] / size).mean()),
+    )

@@ -1,0 +1,71 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from molspectra.errors import InputError
+from molspectra.evaluation.metrics import errors, mean_and_sd, paired
+
+
+def test_errors_of_a_table_computed_by_hand():
+    found = errors([1.0, 2.0, 5.0, 4.0], [1.0, 3.0, 3.0, 5.0])
+    # differences 0, -1, 2, -1; targets have mean 3 and squared deviations 4 + 0 + 0 + 4
+    assert found.count == 4
+    assert found.mae == pytest.approx(1.0)
+    assert found.rmse == pytest.approx(math.sqrt(6 / 4))
+    assert found.bias == pytest.approx(0.0)
+    assert found.largest == pytest.approx(2.0)
+    assert found.r2 == pytest.approx(1 - 6 / 8)
+
+
+def test_the_mean_of_the_targets_has_no_skill_and_a_shift_is_a_bias():
+    target = np.array([1.0, 2.0, 6.0])
+    assert errors(np.full(3, 3.0), target).r2 == pytest.approx(0.0)
+    assert errors(target - 0.5, target).bias == pytest.approx(-0.5)
+    assert math.isnan(errors([1.0, 2.0], [3.0, 3.0]).r2)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "message"),
+    [
+        ([1.0], [1.0, 2.0], "cannot be compared"),
+        ([], [], "no predictions"),
+        ([1.0, math.nan], [1.0, 2.0], "prediction 1 of 2"),
+        ([1.0, 2.0], [math.inf, 2.0], "target 0 of 2"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(prediction, target, message):
+    with pytest.raises(InputError, match=message):
+        errors(prediction, target)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20), st.floats(0.1, 10), st.floats(-10, 10))
+def test_errors_scale_and_do_not_shift_with_the_values(values, scale, shift):
+    target = np.array(values)
+    prediction = np.cos(target) * 3
+    plain, moved = errors(prediction, target), errors(prediction * scale + shift, target * scale + shift)
+    assert plain.mae <= plain.rmse * (1 + 1e-12) <= plain.largest * (1 + 1e-9)
+    assert moved.mae == pytest.approx(scale * plain.mae, rel=1e-9, abs=1e-9)
+    assert moved.rmse == pytest.approx(scale * plain.rmse, rel=1e-9, abs=1e-9)
+
+
+def test_mean_and_sample_deviation():
+    assert mean_and_sd([1.0, 2.0, 3.0]) == (pytest.approx(2.0), pytest.approx(1.0))
+    assert mean_and_sd([2.0, 4.0])[1] == pytest.approx(math.sqrt(2))
+    mean, sd = mean_and_sd([5.0])
+    assert mean == 5.0
+    assert math.isnan(sd)
+    with pytest.raises(InputError):
+        mean_and_sd([])
+
+
+def test_pairs_are_made_by_seed():
+    found = paired({0: 1.0, 1: 2.0, 2: 4.0, 7: 9.0}, {2: 3.0, 1: 2.0, 0: 3.0, 8: 0.0})
+    assert found is not None
+    assert found.seeds == (0, 1, 2)
+    assert found.differences == (-2.0, 0.0, 1.0)
+    assert found.mean == pytest.approx(-1 / 3)
+    assert (found.lower, found.higher) == (1, 1)
+    assert paired({0: 1.0}, {1: 1.0}) is None

@@ -1,0 +1,98 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molspectra.errors import InputError
+from molspectra.evaluation.ranking import TIE, answer_scores, best, rank_figures, ranks
+
+
+def test_ranks_of_a_similarity_matrix_made_by_hand():
+    scores = torch.tensor(
+        [
+            [0.9, 0.1, 0.3],  # true 0 is best
+            [0.9, 0.1, 0.3],  # true 1 is last
+            [0.5, 0.5, 0.2],  # true 0 shares the first place: second
+            [0.5, 0.5, 0.5],  # all the same: last
+        ]
+    )
+    assert ranks(scores, torch.tensor([0, 1, 0, 2])).tolist() == [1, 3, 2, 3]
+
+
+def test_a_tie_within_rounding_counts_against_the_query():
+    scores = torch.tensor([[0.5, 0.5 - TIE / 2, 0.5 - 3 * TIE]], dtype=torch.float64)
+    assert ranks(scores, torch.tensor([0])).tolist() == [2]
+
+
+def test_only_the_competing_answers_count():
+    scores = torch.tensor([[0.1, 0.9, 0.5, 0.3]])
+    among = torch.tensor([[True, False, True, False]])
+    assert ranks(scores, torch.tensor([0])).tolist() == [4]
+    assert ranks(scores, torch.tensor([0]), among).tolist() == [2]
+    assert ranks(scores, torch.tensor([3]), torch.zeros(1, 4, dtype=torch.bool)).tolist() == [1]
+
+
+def test_entries_of_one_molecule_are_one_answer():
+    similarity = torch.tensor([[0.2, 0.9, 0.4, 0.8]])
+    answer = torch.tensor([0, 1, 0, 1])
+    scores = answer_scores(similarity, answer)
+    assert scores.tolist() == [[pytest.approx(0.4), pytest.approx(0.9)]]
+    assert ranks(scores, torch.tensor([0])).tolist() == [2]  # behind one molecule, though behind two entries
+
+
+def test_a_score_that_is_not_a_number_never_ranks_first():
+    with pytest.raises(InputError, match="not a number"):
+        ranks(torch.tensor([[0.1, torch.nan]]), torch.tensor([0]))
+
+
+def test_best_answers_come_in_order_and_equal_ones_by_number():
+    answers, scores = best(torch.tensor([[0.1, 0.7, 0.7, 0.9]]), 3)
+    assert answers.tolist() == [[3, 1, 2]]
+    assert scores.tolist() == [[pytest.approx(0.9), pytest.approx(0.7), pytest.approx(0.7)]]
+    assert best(torch.zeros(2, 3), 5)[0].shape == (2, 3)
+
+
+def test_figures_of_ranks_computed_by_hand():
+    found = rank_figures(torch.tensor([1, 2, 4, 10]), torch.tensor([10, 10, 10, 10]), at=(1, 5, 25))
+    assert found.queries == 4
+    assert found.recall == {1: 0.25, 5: 0.75, 25: 1.0}
+    assert found.mrr == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 / 10) / 4)
+    assert found.median_rank == 3.0
+    assert found.chance_recall == {1: pytest.approx(0.1), 5: pytest.approx(0.5), 25: 1.0}
+    assert found.chance_mrr == pytest.approx(sum(1 / n for n in range(1, 11)) / 10)
+
+
+def test_chance_is_averaged_over_galleries_of_different_size():
+    found = rank_figures(torch.tensor([1, 1]), torch.tensor([2, 4]), at=(1, 3))
+    assert found.chance_recall == {1: pytest.approx((1 / 2 + 1 / 4) / 2), 3: pytest.approx((1 + 3 / 4) / 2)}
+    assert found.chance_mrr == pytest.approx((1.5 / 2 + (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4) / 2)
+    with pytest.raises(InputError):
+        rank_figures(torch.tensor([]), torch.tensor([]))
+
+
+def test_chance_is_what_random_scores_give():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(4000, 50, generator=generator, dtype=torch.float64)
+    found = rank_figures(ranks(scores, torch.arange(4000) % 50), torch.full((4000,), 50))
+    for k, expected in found.chance_recall.items():
+        assert found.recall[k] == pytest.approx(expected, abs=4 * (expected * (1 - expected) / 4000) ** 0.5)
+    assert found.mrr == pytest.approx(found.chance_mrr, abs=0.012)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 7), st.integers(0, 8))
+def test_ranks_equal_a_loop_over_molecules(seed, queries, answers, extra):
+    generator = torch.Generator().manual_seed(seed)
+    entries = answers + extra
+    answer = torch.cat([torch.arange(answers), torch.randint(answers, (extra,), generator=generator)])
+    # few different values, so that ties are common
+    similarity = torch.randint(4, (queries, entries), generator=generator).double() / 4
+    true = torch.randint(answers, (queries,), generator=generator)
+    found = ranks(answer_scores(similarity, answer), true).tolist()
+    for query in range(queries):
+        score = {}
+        for entry in range(entries):
+            molecule = int(answer[entry])
+            score[molecule] = max(score.get(molecule, -1.0), float(similarity[query, entry]))
+        own = score.pop(int(true[query]))
+        assert found[query] == 1 + sum(value >= own for value in score.values())
