@@ -53,7 +53,7 @@ docs: $(READY) ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(READY) ## measure speed
-	$(BIN)/python scripts/bench.py $(ARGS)
+	@for file in benchmarks/*.py; do echo "--- $$file"; $(BIN)/python $$file || exit 1; done
 
 clean: ## remove what the targets made, except runs/
 	rm -rf $(VENV) docs/_build docs/api .mypy_cache .pytest_cache .ruff_cache build dist

@@ -47,7 +47,7 @@ UNWANTED = {
         "two different leaving groups": "[Cl][CX4][OX2,SX2]",
         "halogen on a heteroatom": "[F,Cl]-[O,N]",
         "peroxide": "[OX2]-[OX2]",
-        "three heteroatoms in a row": "[OX2,SX2,NX3;!$(N(=O)),NX2]~[OX2,SX2,NX3;!$([NX3](=O)),NX2]~[OX2,SX2,NX3,NX2;A]",
+        "three heteroatoms in a row": "[OX2,SX2,NX3,NX2]~[OX2,SX2,NX3,NX2]~[OX2,SX2,NX3,NX2;A]",
         "sulfenyl": "[SX2]-[OX2,Cl,F,NX3,NX2;A]",
         "C-nitroso": "[#6]-[NX2]=O",
         "nitrite": "[OX2]-[NX2]=O",

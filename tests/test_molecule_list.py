@@ -64,13 +64,14 @@ def test_any_prefix_is_diverse_and_isomers_abound(rows):
 # Formulas known by heart, so that a name on the wrong SMILES shows.
 FORMULAS = {
     "water": "H2O", "acetone": "C3H6O", "benzene": "C6H6", "toluene": "C7H8", "phenol": "C6H6O",
-    "aniline": "C6H7N", "pyridine": "C5H5N", "furan": "C4H4O", "thiophene": "C4H4S", "imidazole": "C3H4N2",
-    "glycine": "C2H5NO2", "alanine": "C3H7NO2", "dimethyl sulfoxide": "C2H6OS", "acetic acid": "C2H4O2",
-    "urea": "CH4N2O", "glycerol": "C3H8O3", "tetrahydrofuran": "C4H8O", "1,4-dioxane": "C4H8O2",
-    "chloroform": "CHCl3", "N,N-dimethylformamide": "C3H7NO", "fluorobenzene": "C6H5F", "cysteine": "C3H7NO2S",
-    "chlorobenzene": "C6H5Cl", "nitromethane": "CH3NO2", "furfural": "C5H4O2", "norbornadiene": "C7H8",
-    "taurine": "C2H7NO3S", "hydantoin": "C3H4N2O2", "maleic anhydride": "C4H2O3", "sulfolane": "C4H8O2S",
-    "triethylamine": "C6H15N", "trifluoroacetic acid": "C2HF3O2", "lactic acid": "C3H6O3", "biuret": "C2H5N3O2",
+    "aniline": "C6H7N", "pyridine": "C5H5N", "furan": "C4H4O", "thiophene": "C4H4S",
+    "imidazole": "C3H4N2", "glycine": "C2H5NO2", "alanine": "C3H7NO2", "dimethyl sulfoxide": "C2H6OS",
+    "acetic acid": "C2H4O2", "urea": "CH4N2O", "glycerol": "C3H8O3", "tetrahydrofuran": "C4H8O",
+    "1,4-dioxane": "C4H8O2", "chloroform": "CHCl3", "N,N-dimethylformamide": "C3H7NO",
+    "fluorobenzene": "C6H5F", "cysteine": "C3H7NO2S", "chlorobenzene": "C6H5Cl", "nitromethane": "CH3NO2",
+    "furfural": "C5H4O2", "norbornadiene": "C7H8", "taurine": "C2H7NO3S", "hydantoin": "C3H4N2O2",
+    "maleic anhydride": "C4H2O3", "sulfolane": "C4H8O2S", "triethylamine": "C6H15N",
+    "trifluoroacetic acid": "C2HF3O2", "lactic acid": "C3H6O3", "biuret": "C2H5N3O2",
 }  # fmt: skip
 
 

@@ -1,0 +1,70 @@
+"""Sphinx configuration. The pages of the API are written from the modules found in the package."""
+
+import ast
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import molspectra
+
+PACKAGE = Path(molspectra.__file__).parent
+LAYERS = ("chem", "spectra", "simulate", "data", "models", "objectives", "training", "evaluation", "apps")
+
+project = "molspectra"
+author = "The molspectra developers"
+copyright = "The molspectra developers"
+version = release = molspectra.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+default_role = "code"
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"molspectra {version}"
+html_show_copyright = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True  # fields of a dataclass may stand in "Attributes:"
+
+
+def modules(layer: str) -> list[str]:
+    """Dotted names of a layer's public modules, sorted."""
+    paths = sorted(PACKAGE.joinpath(layer).rglob("*.py"))
+    names = [".".join(("molspectra", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in paths]
+    return [name for name in names if not name.rpartition(".")[2].startswith("_")]
+
+
+def write_api_pages(app: Sphinx) -> None:
+    """Write docs/api/<layer>.md with one section per module; unchanged files are left alone."""
+    folder = Path(app.srcdir) / "api"
+    folder.mkdir(exist_ok=True)
+    for layer in LAYERS:
+        purpose = ast.get_docstring(ast.parse((PACKAGE / layer / "__init__.py").read_text(encoding="utf-8")))
+        parts = [f"# {layer}", purpose or ""]
+        for name in modules(layer):
+            parts += [f"## {name}", f"```{{eval-rst}}\n.. automodule:: {name}\n```"]
+        text = "\n\n".join(parts) + "\n"
+        page = folder / f"{layer}.md"
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+
+
+def escape_bars(
+    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    """Let |x| in docstrings be an absolute value, not a substitution."""
+    for i, line in enumerate(lines):
+        pieces = line.split("`")
+        lines[i] = "`".join(p if k % 2 else p.replace("|", "\\|") for k, p in enumerate(pieces))
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", escape_bars, priority=400)  # before napoleon
+    app.connect("builder-inited", write_api_pages)
