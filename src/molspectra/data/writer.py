@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.readers import Rejection
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.content import ContentHash
 from molspectra.data.schema import HASH_KEY, Metadata, schema_of
@@ -56,21 +57,6 @@ class Candidate:
 
     name: str
     make: Callable[[], Row]
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A row that was kept out of a store.
-
-    Attributes:
-        name: the molecule's name or identity.
-        row: its number among the rows offered, from 0.
-        reason: one line.
-    """
-
-    name: str
-    row: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -126,7 +112,7 @@ def write_store(
     content, count, digest = ContentHash(schema), 0, ""
     with atomic_file(path) as file:
         writer = pa.ipc.new_file(file, schema)
-        for records in _chunks(_accepted(rows, metadata, on_error, rejected), chunk_rows):
+        for records in _chunks(_accepted(path, rows, metadata, on_error, rejected), chunk_rows):
             batch = _record_batch(records, schema)
             digest = content.update(batch)
             with naming(path):
@@ -142,7 +128,7 @@ def write_store(
 
 
 def _accepted(
-    rows: Iterable[Row | Candidate], metadata: Metadata, on_error: str, rejected: list[Rejection]
+    path: Path, rows: Iterable[Row | Candidate], metadata: Metadata, on_error: str, rejected: list[Rejection]
 ) -> Iterator[Record]:
     """Yield the columns of each row that fits; name the others."""
     for number, row in enumerate(rows):
@@ -151,8 +137,8 @@ def _accepted(
         except MolspectraError as error:
             name = row.name if isinstance(row, Candidate) else _name_of(row)
             if on_error == "raise":
-                raise InputError(f"row {number} ({name}): {error}") from error
-            rejected.append(Rejection(name, number, str(error)))
+                raise InputError(f"{path}, row {number} ({name}): {error}") from error
+            rejected.append(Rejection(str(path), f"row {number} ({name})", str(error)))
         else:
             yield record
 
