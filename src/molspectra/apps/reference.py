@@ -192,6 +192,7 @@ def config_from(checkpoint: ReferenceCheckpoint, settings: Mapping[str, Any] | N
             cutoff=float(settings["cutoff_upper"]),
             layer_norms=not settings["use_dataset_md17"],
             whitening="reference",
+            vector_cutoff=False,
             max_number=numbers - 1,
         ),
         spectrum_encoder=_spectrum_config(checkpoint.state, settings) if settings["spectra_model"] else None,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molspectra.data.batch import Batch, Edges
+from molspectra.errors import InputError
 from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.radial import ExponentialNormal, cosine_cutoff
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
@@ -35,9 +36,19 @@ class EquivariantTransformerConfig:
     layer_norms: bool = True
     """Normalise scalars and whiten vectors after every layer (QM9 variant); False is the MD17 variant."""
     whitening: Literal["isotropic", "reference"] = "isotropic"
-    """Regulariser of the whitening; "reference" reproduces the reference implementation's (not equivariant)."""
+    """Regulariser of the whitening; "reference" is the reference implementation's (not quite equivariant)."""
+    vector_cutoff: bool = True
+    """Let the vector messages, too, vanish at the cutoff; False is the published form, which jumps there."""
     max_number: int = 99
     """Largest atomic number with an embedding."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no network."""
+        sizes = (self.layers, self.heads, self.radial, self.max_number)
+        if min(sizes) < 1 or self.channels < 2 or not self.cutoff > 0:
+            raise InputError("encoder: channels must be at least 2, all other sizes and the cutoff positive")
+        if self.channels % self.heads:
+            raise InputError(f"encoder: {self.heads} heads do not divide {self.channels} channels")
 
 
 class EdgeGeometry(NamedTuple):
@@ -46,7 +57,7 @@ class EdgeGeometry(NamedTuple):
     radial: Tensor
     """[1 + Q, K] radial basis of every pair; row 0 is the self-pair, d = 0."""
     cutoff: Tensor
-    """[E] φ(d) of every edge."""
+    """[1 + Q, 1] φ(d) of every pair; 1 in row 0."""
     direction: Tensor
     """[E, 3] unit vector (r_source - r_target)/d; 0 for self-edges."""
 
@@ -59,7 +70,7 @@ def edge_geometry(positions: Tensor, edges: Edges, expansion: ExponentialNormal)
     inverse = torch.cat([between.new_zeros(1), 1.0 / between])
     return EdgeGeometry(
         radial=expansion(distance),
-        cutoff=gather_pair(cosine_cutoff(distance, expansion.cutoff), edges),
+        cutoff=cosine_cutoff(distance, expansion.cutoff).unsqueeze(1),
         direction=difference * gather_pair(inverse, edges).unsqueeze(1),
     )
 
@@ -75,9 +86,10 @@ class NeighbourEmbedding(nn.Module):
 
     def forward(self, own: Tensor, numbers: Tensor, edges: Edges, geometry: EdgeGeometry) -> Tensor:
         """Add the neighbourhood to the atoms' own embedding; [N, C] to [N, C]."""
-        weight = geometry.cutoff.index_fill(0, edges.loop, 0.0)  # an atom is not its own neighbour here
-        filters = gather_pair(self.filter(geometry.radial), edges) * weight.unsqueeze(1)
-        neighbours = sum_by_target(gather_source(self.embedding(numbers), edges) * filters, edges)
+        between = self.filter(geometry.radial[1:]) * geometry.cutoff[1:]
+        filters = torch.cat([between.new_zeros(1, between.shape[1]), between])  # no atom is its own neighbour
+        messages = gather_source(self.embedding(numbers), edges) * gather_pair(filters, edges)
+        neighbours = sum_by_target(messages, edges)
         combined: Tensor = self.combine(torch.cat([own, neighbours], dim=1))
         return combined
 
@@ -89,6 +101,7 @@ class AttentionLayer(nn.Module):
         super().__init__()
         channels, radial = config.channels, config.radial
         self.heads = config.heads
+        self.vector_cutoff = config.vector_cutoff
         self.norm = nn.LayerNorm(channels)
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
@@ -102,7 +115,7 @@ class AttentionLayer(nn.Module):
         self, scalars: Tensor, vectors: Tensor, edges: Edges, geometry: EdgeGeometry
     ) -> tuple[Tensor, Tensor]:
         """Attend over the neighbours (the atom itself included) of every atom."""
-        atoms, channels = scalars.shape
+        channels = scalars.shape[1]
         per_head = (-1, self.heads, channels // self.heads)
         normed = self.norm(scalars)
         first, second, third = self.vector(vectors).chunk(3, dim=-1)
@@ -110,10 +123,14 @@ class AttentionLayer(nn.Module):
         query = gather_target(self.query(normed), edges)
         key = gather_source(self.key(normed), edges)
         key_filter = gather_pair(F.silu(self.key_filter(geometry.radial)), edges)
-        attention = F.silu((query * key * key_filter).view(per_head).sum(-1)) * geometry.cutoff.unsqueeze(1)
+        attention = F.silu((query * key * key_filter).view(per_head).sum(-1))
 
-        value = gather_source(self.value(normed), edges)
-        value = value * gather_pair(F.silu(self.value_filter(geometry.radial)), edges)
+        value_filter = F.silu(self.value_filter(geometry.radial))
+        if self.vector_cutoff:  # silu(bias) is all that remains of the filter at the cutoff
+            value_filter = value_filter * geometry.cutoff
+        else:
+            attention = attention * gather_pair(geometry.cutoff, edges)
+        value = gather_source(self.value(normed), edges) * gather_pair(value_filter, edges)
         message, gate, along = value.view(-1, self.heads, 3 * per_head[2]).chunk(3, dim=-1)
         message = (message * attention.unsqueeze(-1)).reshape(-1, channels)
         gate, along = gate.reshape(-1, 1, channels), along.reshape(-1, 1, channels)
@@ -126,16 +143,10 @@ class AttentionLayer(nn.Module):
 
 
 class EquivariantTransformer(Encoder):
-    """TorchMD-NET ET: embedding, attention layers, final norms.
-
-    Raises:
-        ValueError: if `heads` does not divide `channels`.
-    """
+    """TorchMD-NET ET: embedding, attention layers, final norms."""
 
     def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__()
-        if config.channels % config.heads:
-            raise ValueError(f"{config.heads} heads do not divide {config.channels} channels")
         self.config = config
         self.channels, self.cutoff = config.channels, config.cutoff
         self.embedding = nn.Embedding(config.max_number + 1, config.channels)
@@ -161,7 +172,11 @@ class EquivariantTransformer(Encoder):
                     nn.init.zeros_(module.bias)
 
     def forward(self, batch: Batch) -> Encoded:
-        """Encode a batch; see `Encoder.forward`."""
+        """Encode a batch; see `Encoder.forward`.
+
+        Raises:
+            ValueError: the batch has no edges.
+        """
         if batch.edges is None:
             raise ValueError("the batch has no edges: call batch.with_edges(encoder.cutoff) first")
         edges = batch.edges

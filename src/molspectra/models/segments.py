@@ -25,8 +25,8 @@ def segment_sum(values: Tensor, index: Tensor, ptr: Tensor) -> Tensor:
         [S, ...] sums, in a fixed order of addition.
     """
     if values.is_cuda:  # index_add_ would add with atomics, in a random order
-        initial = 0.0
-        return torch.segment_reduce(values.contiguous(), "sum", offsets=ptr, axis=0, initial=initial, unsafe=True)
+        rows = values.contiguous()
+        return torch.segment_reduce(rows, "sum", offsets=ptr, axis=0, initial=0.0, unsafe=True)
     return values.new_zeros((ptr.numel() - 1, *values.shape[1:])).index_add_(0, index, values)
 
 

@@ -36,7 +36,9 @@ class _InverseSquareRoot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
         eigenvalues, basis = torch.linalg.eigh(matrix)
-        values = eigenvalues.sqrt()
+        # next to a huge eigenvalue, rounding can turn a tiny one negative
+        floor = eigenvalues[..., -1:] * torch.finfo(matrix.dtype).eps
+        values = torch.maximum(eigenvalues, floor).sqrt()
         inverse = (basis / values.unsqueeze(-2)) @ basis.mT
         ctx.save_for_backward(matrix, inverse, basis, values)
         return inverse
