@@ -53,10 +53,10 @@ class Simulation:
 
     Attributes:
         molecule: the optimised structure.
-        lines: line spectra by modality. `ir` and `raman` hold the same 3N−6 (3N−5, 0) modes in the same order;
-            `uv_vis` holds all singlets below 16 eV, dark ones included.
-        properties: `zpve` (eV) and `cv` (cal/mol/K, 298.15 K) with a vibrational modality; `homo`, `lumo`, `gap` (eV)
-            and `dipole` (D, about the centre of nuclear charge for ions) with `uv_vis`.
+        lines: line spectra by modality. `ir` and `raman` hold the same 3N−6 (3N−5, 0) modes in the same
+            order; `uv_vis` holds all singlets below 16 eV, dark ones included.
+        properties: `zpve` (eV) and `cv` (cal/mol/K, 298.15 K) with a vibrational modality; `homo`, `lumo`,
+            `gap` (eV) and `dipole` (D, about the centre of nuclear charge for ions) with `uv_vis`.
         levels: level of theory of the `geometry` and of each modality.
     """
 
@@ -95,8 +95,8 @@ def check_supported(molecule: Molecule) -> None:
     """Refuse what the methods cannot describe.
 
     Raises:
-        InputError: an element beyond radon, no electrons, or an odd number of electrons (tblite would compute a radical
-            without a word).
+        InputError: an element beyond radon, no electrons, or an odd number of electrons (tblite would compute
+            a radical without a word).
     """
     heavy = int(molecule.numbers.max())
     if heavy > MAX_ELEMENT:
@@ -116,9 +116,10 @@ def check_supported(molecule: Molecule) -> None:
 def simulate(molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES) -> Simulation:
     """Optimise a molecule and compute its spectra and properties.
 
-    Geometry, vibrations, IR and Raman are GFN2-xTB; UV-Vis, orbital energies and dipole are B3LYP/def2-SVP at that
-    geometry. Molecules are isolated closed-shell singlets; ions are supported, molecules with an even number of
-    electrons and a triplet ground state (O2) are computed as singlets. Frequencies are harmonic and unscaled.
+    Geometry, vibrations, IR and Raman are GFN2-xTB; UV-Vis, orbital energies and dipole are B3LYP/def2-SVP at
+    that geometry. Molecules are isolated closed-shell singlets; ions are supported, molecules with an even
+    number of electrons and a triplet ground state (O2) are computed as singlets. Frequencies are harmonic and
+    unscaled.
 
     Args:
         molecule: start structure; its coordinates decide which minimum is found.
@@ -194,7 +195,7 @@ def _vibrations(
         positions = positions + 0.3 * (attempt + 1) * direction / np.abs(direction).max()
     else:
         raise SimulationError(
-            f"{molecule.formula}: no minimum found in {ATTEMPTS} optimisations (lowest mode {lowest:.1f} cm⁻¹)"
+            f"{molecule.formula}: no minimum in {ATTEMPTS} optimisations (lowest mode {lowest:.1f} cm⁻¹)"
         )
     derivatives = xtb.field_derivatives(molecule.numbers, positions, molecule.charge, start)
     intensity = {"ir": vibrations.infrared, "raman": vibrations.raman}

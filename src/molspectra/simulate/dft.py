@@ -1,8 +1,8 @@
 """Restricted Kohn-Sham B3LYP/def2-SVP with density fitting, tuned for many small molecules. Atomic units.
 
-PySCF supplies integrals, grids and the functional; the SCF loop is ours because PySCF evaluates the orbitals on the
-grid anew in every cycle, which takes most of its time for a molecule of this size. Here they are kept, in single
-precision: the error this leaves in an orbital energy (about 1e-6 Hartree) is far below that of the grid.
+PySCF supplies integrals, grids and the functional; the SCF loop is ours because PySCF evaluates the orbitals
+on the grid anew in every cycle, which takes most of its time for a molecule of this size. Here they are kept,
+in single precision: the error this leaves in an orbital energy, about 1e-6 Hartree, is far below the grid's.
 """
 
 from dataclasses import dataclass
@@ -217,11 +217,10 @@ def ground_state(numbers: npt.NDArray[np.int64], positions: Array, charge: int =
         )
     orbital_energies, rotation = np.linalg.eigh(orthogonal.T @ fock @ orthogonal)
     two_electron = 0.5 * coulomb - 0.25 * EXACT_EXCHANGE * exchange
+    energy = float(np.einsum("ij,ij->", density, core + two_electron)) + xc_energy
     return GroundState(
         molecule=molecule,
-        energy=float(np.einsum("ij,ij->", density, core + two_electron))
-        + xc_energy
-        + float(molecule.energy_nuc()),
+        energy=energy + float(molecule.energy_nuc()),
         orbitals=orthogonal @ rotation,
         orbital_energies=orbital_energies,
         n_occupied=n_occupied,

@@ -49,7 +49,7 @@ def model_hessian(numbers: npt.NDArray[np.int64], positions: Array) -> Array:
         if rho[i, j] > _CUT:
             add(_STRETCH * rho[i, j], (i, j), (unit[i, j], -unit[i, j]))
     for j in range(n):
-        near = np.flatnonzero(rho[j] > 1e-2)
+        near = np.flatnonzero(rho[j] > 1e-2).tolist()
         for i, k in combinations(near, 2):
             strength = rho[i, j] * rho[j, k]
             if strength > _CUT * 10:
@@ -58,8 +58,8 @@ def model_hessian(numbers: npt.NDArray[np.int64], positions: Array) -> Array:
     for j, k in combinations(range(n), 2):
         if rho[j, k] < 0.3:
             continue
-        for i in np.flatnonzero(rho[j] > 0.3):
-            for m in np.flatnonzero(rho[k] > 0.3):
+        for i in np.flatnonzero(rho[j] > 0.3).tolist():
+            for m in np.flatnonzero(rho[k] > 0.3).tolist():
                 if i in (j, k) or m in (j, k) or i == m:
                     continue
                 torsion = _torsion_vector(offset[i, j], offset[k, j], offset[m, k])
@@ -70,13 +70,13 @@ def model_hessian(numbers: npt.NDArray[np.int64], positions: Array) -> Array:
 
 
 def positive(hessian: Array, floor: float = 1e-5) -> Array:
-    """The same curvatures without sign and not below `floor` (Hartree/bohr²), to start a minimisation from a saddle."""
+    """The same curvatures without sign, none below `floor` (Hartree/bohr²), to leave a saddle with."""
     values, vectors = np.linalg.eigh(hessian)
     return np.asarray((vectors * np.maximum(np.abs(values), floor)) @ vectors.T, dtype=np.float64)
 
 
 def _bend_vectors(first: Array, second: Array) -> list[tuple[Array, Array, Array]]:
-    """Derivatives of the angle between two vectors from its apex: one, or two perpendicular ones when it is straight."""
+    """Derivatives of the angle between two vectors from its apex; two perpendicular ones if straight."""
     r1, r2 = float(np.linalg.norm(first)), float(np.linalg.norm(second))
     e1, e2 = first / r1, second / r2
     cosine = float(e1 @ e2)
@@ -93,7 +93,7 @@ def _bend_vectors(first: Array, second: Array) -> list[tuple[Array, Array, Array
 
 
 def _torsion_vector(ij: Array, kj: Array, mk: Array) -> tuple[Array, Array, Array, Array] | None:
-    """Derivatives of the dihedral i-j-k-m from r_i − r_j, r_k − r_j and r_m − r_k; None where three atoms are in line."""
+    """Derivatives of the dihedral i-j-k-m from r_i − r_j, r_k − r_j, r_m − r_k; None if three are in line."""
     length = float(np.linalg.norm(kj))
     a, b = np.cross(ij, kj), np.cross(mk, kj)
     aa, bb = float(a @ a), float(b @ b)
@@ -146,7 +146,8 @@ def minimise(
         trust = max(trust, 1e-3)
         x, energy, gradient = x + step, new_energy, new_gradient
     raise SimulationError(
-        f"geometry optimisation did not converge in {MAX_STEPS} steps (gradient {np.abs(gradient).max():.1e} Hartree/bohr)"
+        f"geometry optimisation did not converge in {MAX_STEPS} steps "
+        f"(gradient {np.abs(gradient).max():.1e} Hartree/bohr)"
     )
 
 
@@ -159,7 +160,7 @@ def _flat(
 
 
 def _rational_step(matrix: Array, gradient: Array, trust: float) -> Array:
-    """Step to the minimum of the rational model (Banerjee et al., J. Phys. Chem. 89 (1985) 52), cut to the trust radius."""
+    """Minimum of the rational model (Banerjee et al., J. Phys. Chem. 89 (1985) 52), cut to `trust`."""
     values, vectors = np.linalg.eigh(matrix)
     slopes = vectors.T @ gradient
     size = len(values)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -95,9 +95,9 @@ def from_json(text: str) -> Record:
     """
     try:
         fields = json.loads(text)
-        head = [fields[name] for name in ("key", "identity", "smiles", "name", "seconds")]
+        record = Record(*(fields[name] for name in ("key", "identity", "smiles", "name", "seconds")))
         if "error" in fields:
-            return Record(*head, error=str(fields["error"]))
+            return replace(record, error=str(fields["error"]))
         molecule = Molecule(
             np.array(fields["numbers"], dtype=np.int64),
             np.array(fields["positions"], dtype=np.float64),
@@ -113,7 +113,7 @@ def from_json(text: str) -> Record:
         properties = {name: Property(*values) for name, values in fields["properties"].items()}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"not a simulation record ({type(error).__name__}: {error})") from None
-    return Record(*head, simulation=Simulation(molecule, lines, properties, levels))
+    return replace(record, simulation=Simulation(molecule, lines, properties, levels))
 
 
 def read_journal(path: str | Path) -> Iterator[Record]:
@@ -143,19 +143,34 @@ def _read_lines(path: Path) -> Iterator[tuple[int, Record]]:
         raise InputError(f"cannot read the journal {path}: {error.strerror}") from None
 
 
+def records_at(path: Path, offsets: Iterable[int]) -> Iterator[Record]:
+    """Records that begin at these byte offsets of a journal, in the given order.
+
+    Raises:
+        InputError: the file cannot be read or holds no record there.
+    """
+    try:
+        with open(path, "rb") as file:
+            for offset in offsets:
+                file.seek(offset)
+                yield from_json(file.readline().decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the journal {path}: {error}") from None
+
+
 class Journal:
     """Append-only file of records; each one is on the disk before `append` returns.
 
     Attributes:
         path: the file.
-        offsets: byte offset of the newest record of each key.
+        offsets: byte offset of the newest record of each key, for `record_at`.
         failed: keys whose newest record is a failure.
 
     Args:
         path: file, created with its folders when missing; a torn last line is cut off.
 
     Raises:
-        InputError: the file cannot be opened or is not a journal.
+        InputError: the file cannot be opened, is not a journal, or is being written by another process.
     """
 
     def __init__(self, path: str | Path):
@@ -168,6 +183,7 @@ class Journal:
         except OSError as error:
             raise InputError(f"cannot write the journal {path}: {error.strerror}") from None
         try:
+            _lock(self._file, self.path)
             for offset, record in _read_lines(self.path):
                 self._index(offset, record)
             self._cut_torn_line()
@@ -198,15 +214,6 @@ class Journal:
         os.fsync(self._file.fileno())
         self._index(offset, record)
 
-    def read(self, key: str) -> Record:
-        """The newest record with this key.
-
-        Raises:
-            KeyError: the journal has none.
-        """
-        self._file.seek(self.offsets[key])
-        return from_json(self._file.readline().decode())
-
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -218,3 +225,17 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Refuse a journal that another process has open, where the system can tell."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(
+            f"another process is writing the journal {path}; wait for it or choose another"
+        ) from None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import InputError, MolspectraError
 from molspectra.simulate.api import DEFAULT_MODALITIES, Simulation, levels_of_theory, simulate
-from molspectra.simulate.records import Journal, Record, key_of
+from molspectra.simulate.records import Journal, Record, key_of, records_at
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -36,7 +36,7 @@ class RunResult:
 
     Attributes:
         journal: path of the journal.
-        keys: key of each distinct molecule, in the order of the input.
+        offsets: byte offset in the journal of each distinct molecule's record, in the order of the input.
         failures: records of the molecules that failed, each with its reason, in the order of the input.
         computed: how many were computed now, failures included.
         reused: how many came from the journal.
@@ -44,7 +44,7 @@ class RunResult:
     """
 
     journal: Path
-    keys: list[str]
+    offsets: list[int]
     failures: list[Record]
     computed: int
     reused: int
@@ -52,11 +52,9 @@ class RunResult:
 
     def simulations(self) -> Iterator[Simulation]:
         """Results of the molecules that succeeded, in the order of the input."""
-        with Journal(self.journal) as store:
-            for key in self.keys:
-                simulation = store.read(key).simulation
-                if simulation is not None:
-                    yield simulation
+        for record in records_at(self.journal, self.offsets):
+            if record.simulation is not None:
+                yield record.simulation
 
 
 @dataclass
@@ -82,8 +80,8 @@ def simulate_many(
 ) -> RunResult:
     """Simulate every molecule once and keep each result in a journal, so that an interrupted run continues.
 
-    A molecule that fails, that exceeds `timeout` or whose process dies becomes a record with the reason, and the
-    others go on. On Ctrl-C the children are ended and everything finished so far stays in the journal.
+    A molecule that fails, that exceeds `timeout` or whose process dies becomes a record with the reason, and
+    the others go on. On Ctrl-C the children are ended and everything finished so far stays in the journal.
 
     Args:
         molecules: start structures.
@@ -115,9 +113,9 @@ def simulate_many(
         if count:
             with _progress(computed, progress) as bar, _pool(count, modalities) as workers:
                 _work(workers, todo, wanted, store, timeout, modalities, bar)
-        failures = [store.read(key) for key in wanted if key in store.failed]
-    keys = list(wanted)
-    return RunResult(Path(journal), keys, failures, computed, len(keys) - computed, total - len(keys))
+    offsets = [store.offsets[key] for key in wanted]
+    failed = list(records_at(store.path, (store.offsets[key] for key in wanted if key in store.failed)))
+    return RunResult(store.path, offsets, failed, computed, len(wanted) - computed, total - len(wanted))
 
 
 def usable_cores() -> int:
@@ -168,7 +166,7 @@ def _hand_out(worker: _Worker, todo: deque[str], wanted: dict[str, Molecule]) ->
 
 
 def _outcome(worker: _Worker, answered: bool, molecule: Molecule, key: str, timeout: float) -> Record:
-    """The worker's answer, or a failure when it died or took too long; in both cases the process is then gone."""
+    """The worker's answer, or a failure when it died or took too long; the process is gone in both cases."""
     result: Simulation | str
     if answered:
         try:
@@ -181,8 +179,8 @@ def _outcome(worker: _Worker, answered: bool, molecule: Molecule, key: str, time
         worker.process.join()
         result = f"took longer than {timeout:g} s"
     seconds = time.monotonic() - worker.since
-    head = (key, molecule.identity, molecule.smiles, molecule.name, seconds)
-    return Record(*head, error=result) if isinstance(result, str) else Record(*head, simulation=result)
+    simulation, error = (None, result) if isinstance(result, str) else (result, None)
+    return Record(key, molecule.identity, molecule.smiles, molecule.name, seconds, simulation, error)
 
 
 def _reason(code: int | None) -> str:
@@ -224,7 +222,8 @@ def _quiet_start() -> Iterator[None]:
     """Environment for a child: one thread for libraries that read it when they are loaded, and no Ctrl-C."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    # Ctrl-C reaches the whole process group; a child that inherits "ignore" leaves it to us from its first instruction
+    # Ctrl-C reaches the whole process group; a child that inherits "ignore" leaves it to us from its first
+    # instruction
     main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
@@ -241,20 +240,14 @@ def _quiet_start() -> Iterator[None]:
 
 def _serve(pipe: Connection, modalities: Sequence[str]) -> None:
     """Body of a child: molecules in, simulations or reasons out, until the pipe closes."""
-    from threadpoolctl import threadpool_limits
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with threadpool_limits(1):
+    with suppress(EOFError, OSError):  # the parent is gone or has no use for us
         while True:
-            try:
-                molecule = pipe.recv()
-            except EOFError:
-                return
-            pipe.send(_attempt(molecule, modalities))
+            pipe.send(_attempt(pipe.recv(), modalities))
 
 
 def _attempt(molecule: Molecule, modalities: Sequence[str]) -> Simulation | str:
-    """The simulation, or why there is none; an error of a library is a reason too, since the others must go on."""
+    """The simulation, or why there is none; any error is a reason, since the other molecules must go on."""
     try:
         return simulate(molecule, modalities)
     except MolspectraError as error:

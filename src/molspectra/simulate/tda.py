@@ -1,8 +1,8 @@
 """Singlet excitations from the explicit Tamm-Dancoff matrix of a B3LYP determinant. Atomic units.
 
-The matrix of the pairs i → a whose orbital gap lies inside a window is built with density fitting and diagonalised
-once, so hundreds of states cost little more than a few. The local kernel is the adiabatic LDA one with the weights of
-B3LYP (0.8 Slater exchange, VWN-RPA correlation), represented in the fitting basis.
+The matrix of the pairs i → a whose orbital gap lies inside a window is built with density fitting and
+diagonalised once, so hundreds of states cost little more than a few. The local kernel is the adiabatic LDA
+one with the weights of B3LYP (0.8 Slater exchange, VWN-RPA correlation), represented in the fitting basis.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from molspectra.simulate.dft import EXACT_EXCHANGE, GroundState
 Array = npt.NDArray[np.float64]
 
 WINDOW = 2.0
-"""Largest orbital gap of a pair i → a, Hartree; the states below 16 eV are then within 0.02 eV of those of all pairs."""
+"""Largest orbital gap of a pair i → a, Hartree: states below 16 eV are within 0.02 eV of the full space."""
 
 CEILING = 16.0 / 27.211386245988
 """States below 16 eV are kept, Hartree."""
@@ -53,14 +53,15 @@ def excitations(state: GroundState, window: float = WINDOW, ceiling: float = CEI
     matrix, pairs = tda_matrix(state, window)
     if not len(pairs):
         return Excitations(np.zeros(0), np.zeros(0), np.zeros((0, 3)))
-    energies, vectors = scipy.linalg.eigh(
-        matrix, subset_by_value=(-np.inf, ceiling), driver="evr", overwrite_a=True, check_finite=False
-    )
+    try:
+        energies, vectors = scipy.linalg.eigh(
+            matrix, subset_by_value=(-np.inf, ceiling), driver="evr", overwrite_a=True
+        )
+    except (np.linalg.LinAlgError, ValueError):
+        raise SimulationError("the TDA matrix could not be diagonalised") from None
     energies, vectors = energies.astype(np.float64), vectors.astype(np.float64)
     if len(energies) and energies[0] <= 0:
-        raise SimulationError(
-            "the closed-shell ground state is unstable (an excitation energy is not positive)"
-        )
+        raise SimulationError("the closed-shell ground state is unstable (lowest excitation not positive)")
     occupied, virtual = state.orbitals[:, : state.n_occupied], state.orbitals[:, state.n_occupied :]
     integrals = state.molecule.intor_symmetric("int1e_r", comp=3)
     dipoles = np.stack(
@@ -73,10 +74,10 @@ def excitations(state: GroundState, window: float = WINDOW, ceiling: float = CEI
 def tda_matrix(
     state: GroundState, window: float = WINDOW
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
-    """The singlet TDA matrix [M, M] and its pairs [M, 2] (occupied, virtual, the latter counted from the LUMO).
+    """The singlet TDA matrix [M, M] and its pairs [M, 2]: occupied, and virtual counted from the LUMO.
 
-    A(ia, jb) = δ(ε_a − ε_i) + 2(ia|jb) + 2(ia|f_xc|jb) − c_x (ij|ab) (Hirata and Head-Gordon, Chem. Phys. Lett. 314
-    (1999) 291), in single precision: its rounding moves an excitation by less than 0.1 meV.
+    A(ia, jb) = δ(ε_a − ε_i) + 2(ia|jb) + 2(ia|f_xc|jb) − c_x (ij|ab) (Hirata and Head-Gordon, Chem. Phys.
+    Lett. 314 (1999) 291), in single precision: its rounding moves an excitation by less than 0.1 meV.
     """
     n = state.n_occupied
     gaps = state.orbital_energies[None, n:] - state.orbital_energies[:n, None]

@@ -1,4 +1,4 @@
-"""Normal modes, infrared and Raman intensities, zero-point energy and heat capacity in the harmonic approximation."""
+"""Normal modes, infrared and Raman intensities, zero-point energy and heat capacity; all harmonic."""
 
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ def masses_of(numbers: npt.NDArray[np.int64]) -> Array:
 
 
 def rigid_motions(masses: Array, positions: Array) -> Array:
-    """Orthonormal mass-weighted translations and rotations [3N, 6]; 5 columns for linear molecules, 3 for an atom.
+    """Orthonormal mass-weighted translations and rotations [3N, 6]; 5 columns if linear, 3 for an atom.
 
     Args:
         masses: [N] amu.
@@ -92,7 +92,7 @@ def infrared(modes: Modes, derivatives: FieldDerivatives) -> Array:
 
 
 def raman(modes: Modes, derivatives: FieldDerivatives) -> Array:
-    """Raman activity of each mode [M], Å⁴/amu: 45a′² + 7γ′² of ∂α/∂Q (Wilson, Decius and Cross, *Molecular Vibrations*)."""
+    """Raman activity of each mode [M], Å⁴/amu: 45a′² + 7γ′² of ∂α/∂Q (Wilson, Decius and Cross, 1955)."""
     change = np.einsum("mk,kij->mij", modes.displacements, derivatives.polarisability) * BOHR**2
     mean = np.trace(change, axis1=1, axis2=2) / 3
     traceless = change - mean[:, None, None] * np.eye(3)
@@ -106,7 +106,7 @@ def zero_point_energy(modes: Modes) -> float:
 
 
 def heat_capacity(modes: Modes, n_atoms: int, temperature: float = TEMPERATURE) -> float:
-    """Cv of the ideal gas, cal/mol/K: 3/2 R translation, 3/2 R rotation (R if linear, 0 for an atom), harmonic vibrations.
+    """Cv of the ideal gas, cal/mol/K: translation 3R/2, rotation 3R/2 (linear R, atom 0), vibrations.
 
     Args:
         modes: normal modes.

@@ -1,6 +1,7 @@
 """GFN2-xTB energies, nuclear gradients, Hessians and electric-field derivatives through tblite.
 
-Everything here is in atomic units (bohr, Hartree); :mod:`molspectra.simulate.vibrations` turns it into spectra.
+Everything here is in atomic units (bohr, Hartree); :mod:`molspectra.simulate.vibrations` turns it into
+spectra.
 """
 
 from dataclasses import dataclass
@@ -53,8 +54,8 @@ class Xtb:
             vector = np.ascontiguousarray(field, dtype=np.float64)
             self._calculator.add("electric-field", library.ffi.cast("double*", vector.ctypes.data))
 
-    def run(self, positions: Array, start: "Result | None" = None) -> Result:
-        """Converge the SCF at these positions [N, 3] (bohr), from the density of `start`, which is not changed.
+    def run(self, positions: Array, start: Result | None = None) -> Result:
+        """Converge the SCF at these positions [N, 3] (bohr) from the density of `start`, left as it is.
 
         Raises:
             SimulationError: the SCF did not converge.
