@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from molspectra.data.batch import Batch
+from molspectra.errors import InputError
 from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.equivariant_transformer import EquivariantTransformer, EquivariantTransformerConfig
 from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind
@@ -64,12 +65,16 @@ class MolSpectra(nn.Module):
         """Predicted property [B], in the unit of the targets.
 
         Raises:
-            ValueError: the model has no property head (it was not fine-tuned).
+            InputError: the model has no property head (it was not fine-tuned).
         """
-        if self.property_head is None:
-            raise ValueError("the model has no property head: fine-tune it first")
-        prediction: Tensor = self.property_head(self.encode(batch), batch)
+        prediction: Tensor = _property_head(self)(self.encode(batch), batch)
         return prediction
+
+
+def _property_head(model: MolSpectra) -> PropertyHead:
+    if model.property_head is None:
+        raise InputError("the model has no property head: fine-tune it first")
+    return model.property_head
 
 
 class EnergyForces(NamedTuple):
@@ -89,16 +94,19 @@ def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = Fals
     Args:
         model: a model with a property head.
         batch: molecules, with or without edges.
-        create_graph: keep the graph, for a loss on the forces.
+        create_graph: keep the graph, for a loss on energy and forces; without it the results have none.
+
+    Raises:
+        InputError: the model has no property head.
     """
-    if model.property_head is None:
-        raise ValueError("the model has no property head: fine-tune it first")
-    edges = batch.edges
+    head, edges = _property_head(model), batch.edges
     with torch.enable_grad():
         positions = batch.positions.detach().requires_grad_(True)
         moved = batch.with_positions(positions)
         moved = moved.with_edges(model.encoder.cutoff) if edges is None else moved.with_edge_list(edges)
         encoded = model.encode(moved)
-        energy = model.property_head(encoded, moved)
+        energy = head(encoded, moved)
         (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
+    if not create_graph:
+        energy, encoded = energy.detach(), Encoded(*(features.detach() for features in encoded))
     return EnergyForces(energy, -gradient, encoded)

@@ -6,7 +6,7 @@ D representation width. Masks follow MAE's convention turned boolean: True is re
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,19 @@ class SpecFormerConfig:
     feed_forward: int = 256
     """Width of the feed-forward part."""
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no network.
+
+        Raises:
+            InputError: a size that is not positive, heads that do not divide the width, a modality twice.
+        """
+        if min(self.width, self.heads, self.layers, self.feed_forward) < 1:
+            raise InputError("spectrum encoder: width, heads, layers and feed_forward must be positive")
+        if self.width % self.heads:
+            raise InputError(f"spectrum encoder: {self.heads} heads do not divide the width {self.width}")
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise InputError("spectrum encoder: name at least one modality, and each only once")
+
     def kinds(self) -> dict[str, Modality]:
         """The modalities with this configuration's patches, by name, in token order.
 
@@ -46,8 +59,15 @@ class SpecFormerConfig:
             if values is None:
                 continue
             if len(values) != len(kinds) or min(values) < 1:
-                raise InputError(f"{key} must give one positive length for each of {', '.join(self.modalities)}")
-            kinds = [replace(kind, **{key: value}) for kind, value in zip(kinds, values, strict=True)]
+                names = ", ".join(self.modalities)
+                raise InputError(f"spectrum encoder: {key} must give one positive length for each of {names}")
+            changes: list[dict[str, Any]] = [{key: value} for value in values]
+            kinds = [replace(kind, **change) for kind, change in zip(kinds, changes, strict=True)]
+        for kind in kinds:
+            if kind.patch > kind.points:
+                raise InputError(
+                    f"spectrum encoder: a patch is longer than the {kind.points} points of {kind.name}"
+                )
         return {kind.name: kind for kind in kinds}
 
 
@@ -70,6 +90,13 @@ def transform(spectrum: Tensor) -> Tensor:
     return torch.log10(spectrum + 1.0)
 
 
+def _where_needed(names: list[str], present: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
+    """None when all are present: the fast path, equal to the published model."""
+    if present is None or bool(torch.stack([present[name] for name in names]).all()):
+        return None
+    return present
+
+
 class PresentBatchNorm(nn.BatchNorm1d):
     """Batch normalisation over the features of present tokens only (batch and tokens together).
 
@@ -78,7 +105,7 @@ class PresentBatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, tokens: Tensor, present: Tensor | None = None, track: bool = True) -> Tensor:
-        """Normalise [B, T, d]; rows where `present` [B, T] is False stay out of the statistics and are zero."""
+        """Normalise [B, T, d]; where `present` [B, T] is False, rows are left out and become 0."""
         rows = tokens.flatten(0, 1) if present is None else tokens[present]
         if self.training and not track:
             normed = F.batch_norm(rows, None, None, self.weight, self.bias, True, 0.0, self.eps)
@@ -92,8 +119,8 @@ class PresentBatchNorm(nn.BatchNorm1d):
 class ResidualAttention(nn.Module):
     """Multi-head attention whose scores add up over the layers (RealFormer), without storing a score matrix.
 
-    Σ_{m≤l} q_m·k_m = [q_1…q_l]·[k_1…k_l]: layer l attends with the concatenated queries and keys of all layers
-    so far, which is exact and lets fused attention kernels apply.
+    Σ_{m≤l} q_m·k_m = [q_1…q_l]·[k_1…k_l]: layer l attends with the concatenated queries and keys of all
+    layers so far, which is exact and lets fused attention kernels apply.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -111,16 +138,22 @@ class ResidualAttention(nn.Module):
     def forward(
         self, tokens: Tensor, queries: list[Tensor], keys: list[Tensor], visible: Tensor | None
     ) -> Tensor:
-        """Attend over the visible of [B, T, d]; appends this layer's queries and keys [B, H, T, d/H] to the lists."""
+        """Attend over the visible of tokens [B, T, d]; visible is [B, T] bool, or None for all.
+
+        Appends this layer's queries and keys, [B, H, T, d/H] each, to the lists.
+        """
         queries.append(self._split(self.query(tokens)))
         keys.append(self._split(self.key(tokens)))
+        query, key = torch.cat(queries, dim=-1), torch.cat(keys, dim=-1)
+        value = self._split(self.value(tokens))
+        width = value.shape[-1]
         attended = F.scaled_dot_product_attention(
-            torch.cat(queries, dim=-1),
-            torch.cat(keys, dim=-1),
-            self._split(self.value(tokens)),
+            query,
+            key,
+            F.pad(value, (0, query.shape[-1] - width)),  # fused kernels want one width for all three
             attn_mask=None if visible is None else visible[:, None, None, :],
             scale=self.scale,
-        )
+        )[..., :width]
         output: Tensor = self.output(attended.transpose(1, 2).flatten(-2))
         return output
 
@@ -166,20 +199,18 @@ class SpecFormer(nn.Module):
         representation: width D of the representation, the 3D encoder's width.
 
     Raises:
-        ValueError: if `heads` does not divide `width`.
+        InputError: an unknown modality, or patches that do not fit.
     """
 
     def __init__(self, config: SpecFormerConfig, representation: int) -> None:
         super().__init__()
-        if config.width % config.heads:
-            raise ValueError(f"{config.heads} heads do not divide the token width {config.width}")
         self.config = config
         self.kinds = config.kinds()
         kinds, width = self.kinds.items(), config.width
         self.projection = nn.ModuleDict({name: nn.Linear(kind.patch, width) for name, kind in kinds})
-        self.position = nn.ParameterDict(
-            {name: nn.Parameter(torch.empty(kind.patches, width).uniform_(-0.02, 0.02)) for name, kind in kinds}
-        )
+        self.position = nn.ParameterDict({name: torch.empty(kind.patches, width) for name, kind in kinds})
+        for position in self.position.values():
+            nn.init.uniform_(position, -0.02, 0.02)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
         self.reconstruction = nn.ModuleDict({name: nn.Linear(width, kind.patch) for name, kind in kinds})
         self.slices = nn.ModuleDict(
@@ -199,17 +230,23 @@ class SpecFormer(nn.Module):
         Args:
             spectra: per modality raw intensities [B, points] on the modality's axis.
             present: per modality [B] bool; None where every molecule has every spectrum. A modality that
-                is not in `spectra` is absent for all.
+                is not in `spectra` is absent for all. What an absent spectrum holds does not matter.
             masks: per modality [B, patches] bool, True where a patch is replaced by zeros before projection.
                 A pass with masks leaves the batch norms' running statistics alone.
+
+        Raises:
+            InputError: no spectra at all, a modality that this encoder does not have, or another axis.
         """
         return self._encode(spectra, present, masks, track=masks is None)
 
     def reference_forward(
-        self, spectra: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+        self,
+        spectra: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
     ) -> SpecFormerOutput:
         """The reference implementation's single pass: masked, and tracked by the running statistics."""
-        return self._encode(spectra, None, masks, track=True)
+        return self._encode(spectra, present, masks, track=True)
 
     def _encode(
         self,
@@ -218,17 +255,19 @@ class SpecFormer(nn.Module):
         masks: Mapping[str, Tensor] | None,
         track: bool,
     ) -> SpecFormerOutput:
-        names = [name for name in self.kinds if name in spectra]
+        names = self._names(spectra)
+        present = _where_needed(names, present)
         embedded = []
         for name in names:
-            patches = patchify(transform(spectra[name]), self.kinds[name])
+            spectrum = spectra[name]
+            if present is not None:  # before anything else, so that not even NaN gets through
+                spectrum = spectrum.masked_fill(~present[name].unsqueeze(1), 0.0)
+            patches = patchify(transform(spectrum), self.kinds[name])
             if masks is not None:
                 patches = patches.masked_fill(masks[name].unsqueeze(-1), 0.0)
             embedded.append(self.projection[name](patches) + self.position[name])
         tokens = torch.cat(embedded, dim=1)
         here = self._token_presence(names, present)
-        if here is not None:
-            tokens = tokens * here.unsqueeze(-1)
 
         queries: list[Tensor] = []
         keys: list[Tensor] = []
@@ -240,9 +279,22 @@ class SpecFormer(nn.Module):
         representation = sum((self.slices[name](pieces[name].flatten(1)) for name in names), self.slice_bias)
         return SpecFormerOutput(tokens, self.norm(representation))
 
+    def _names(self, spectra: Mapping[str, Tensor]) -> list[str]:
+        """The modalities that are in, in token order."""
+        known = ", ".join(self.kinds)
+        if not spectra:
+            raise InputError(f"no spectra to encode; this spectrum encoder takes {known}")
+        for name, spectrum in spectra.items():
+            if name not in self.kinds:
+                raise InputError(f"this spectrum encoder does not take {name!r}, but {known}")
+            if spectrum.shape[-1] != self.kinds[name].points:
+                wanted = self.kinds[name].points
+                raise InputError(f"{spectrum.shape[-1]} points in a {name} spectrum instead of {wanted}")
+        return [name for name in self.kinds if name in spectra]
+
     def _token_presence(self, names: list[str], present: Mapping[str, Tensor] | None) -> Tensor | None:
-        """[B, T] bool, or None when every token is there (the fast path, equal to the published model)."""
-        if present is None or all(bool(present[name].all()) for name in names):
+        """[B, T] bool, or None when every token is there."""
+        if present is None:
             return None
         spread = [present[name].unsqueeze(1).expand(-1, self.kinds[name].patches) for name in names]
         return torch.cat(spread, dim=1)
@@ -250,7 +302,8 @@ class SpecFormer(nn.Module):
     def split(self, tokens: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
         """Cut tokens [B, T, d] into the modalities' [B, patches, d]; `names` lists those that are in."""
         names = list(self.kinds) if names is None else names
-        return dict(zip(names, tokens.split([self.kinds[name].patches for name in names], dim=1), strict=True))
+        pieces = tokens.split([self.kinds[name].patches for name in names], dim=1)
+        return dict(zip(names, pieces, strict=True))
 
     def reconstruct(self, tokens: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
         """Predicted patches [B, patches, P] per modality, in the transformed scale log10(s + 1)."""

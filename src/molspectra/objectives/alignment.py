@@ -15,7 +15,8 @@ class AlignmentConfig:
     """Settings of the alignment."""
 
     form: Literal["symmetric", "reference"] = "symmetric"
-    """"symmetric": InfoNCE in both directions; "reference": molecule to spectrum only, unmasked duplicates."""
+    """"symmetric": InfoNCE in both directions; "reference": molecule to spectrum only, copies of a molecule
+    count as negatives."""
     similarity: Literal["cosine", "inner"] = "cosine"
     """Similarity of two representations (the paper's text: inner product; its code: cosine)."""
     temperature: Literal["learned", "fixed"] = "learned"

@@ -89,7 +89,7 @@ class CoordDenoising(nn.Module):
         return Noised(batch.with_positions(batch.positions + noise), noise)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Loss:
-        """Squared error of predicted, standardised noise [N, 3] against the noise in Å; one item a coordinate."""
+        """Squared error of the standardised prediction [N, 3] against noise in Å; an item is a coordinate."""
         wanted = target / self.config.sigma if self.normaliser is None else self.normaliser(target)
         return Loss((prediction - wanted).square().sum(), self.count(target.shape[0]))
 

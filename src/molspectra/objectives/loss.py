@@ -1,11 +1,13 @@
 """What every objective returns, and the key that its random numbers hang on."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
 
-class Loss(NamedTuple):
+@dataclass(eq=False)  # not frozen: Fabric looks for tensors in what a module returns, and refuses those
+class Loss:
     """A sum over items and their number: exact to reduce over micro-batches and ranks."""
 
     sum: Tensor

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, uniform
+from molspectra.errors import InputError
 from molspectra.models.specformer import patchify, transform
 from molspectra.objectives.loss import Loss, NoiseKey
-from molspectra.errors import InputError
 from molspectra.spectra.modality import Modality
 
 
@@ -22,20 +22,24 @@ class ReconstructionConfig:
     """Share α of the patches of every spectrum that is removed."""
 
 
+def kept_patches(patches: int, ratio: float) -> int:
+    """Patches of a spectrum that are not masked, int(patches·(1-α))."""
+    return int(patches * (1 - ratio))
+
+
 def random_masks(scores: Tensor, ratio: float) -> Tensor:
     """Mask the patches with the highest scores.
 
     Args:
         scores: [B, patches] random numbers.
-        ratio: share α; the first int(patches·(1-α)) patches in ascending order of score are kept.
+        ratio: share α; the first `kept_patches` in ascending order of score are kept.
 
     Returns:
         [B, patches] bool, True is removed.
     """
-    patches = scores.shape[1]
-    kept = int(patches * (1 - ratio))
+    kept = kept_patches(scores.shape[1], ratio)
     masks = torch.zeros_like(scores, dtype=torch.bool)
-    return masks.scatter_(1, scores.argsort(dim=1)[:, kept:], True)
+    return masks.scatter_(1, scores.argsort(dim=1, stable=True)[:, kept:], True)
 
 
 def patch_errors(prediction: Tensor, spectrum: Tensor, kind: Modality, mask: Tensor) -> Tensor:
@@ -95,5 +99,5 @@ class MaskedReconstruction(nn.Module):
     def count(self, batch: Batch, name: str) -> float:
         """Masked patches of one modality in a batch, known before any pass."""
         patches = self.kinds[name].patches
-        masked = patches - int(patches * (1 - self.config.mask_ratio))
+        masked = patches - kept_patches(patches, self.config.mask_ratio)
         return float(masked * int(batch.present[name].sum()))

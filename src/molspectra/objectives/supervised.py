@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from molspectra.objectives.loss import Loss
 
+ErrorKind = Literal["mse", "mae"]
+
 
 @dataclass(frozen=True)
 class SupervisedConfig:
     """Settings of the supervised losses."""
 
-    error: Literal["mse", "mae"] = "mse"
+    error: ErrorKind = "mse"
     """Squared or absolute error."""
     standardised: bool = True
     """Divide errors by the training set's standard deviation, so that the loss has no unit; False is the
@@ -21,7 +23,7 @@ class SupervisedConfig:
 
 
 def regression_loss(
-    prediction: Tensor, target: Tensor, scale: Tensor | float = 1.0, error: str = "mse"
+    prediction: Tensor, target: Tensor, scale: Tensor | float = 1.0, error: ErrorKind = "mse"
 ) -> Loss:
     """Squared ("mse") or absolute ("mae") error of (prediction - target)/scale; one item an element.
 
@@ -30,7 +32,12 @@ def regression_loss(
         target: the same shape; elements that are NaN (no label) are left out.
         scale: unit in which the error is counted.
         error: "mse" or "mae".
+
+    Raises:
+        ValueError: the shapes differ (broadcasting them would pair every prediction with every target).
     """
+    if prediction.shape != target.shape:
+        raise ValueError(f"predictions {tuple(prediction.shape)}, but targets {tuple(target.shape)}")
     known = ~torch.isnan(target)
     difference = torch.where(known, prediction - target, 0.0) / scale
     errors = difference.square() if error == "mse" else difference.abs()
