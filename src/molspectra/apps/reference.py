@@ -54,7 +54,10 @@ _RULES: tuple[tuple[str, str], ...] = (
         for part, name in _HEAD
     ),
     *(
-        (rf"representation_spec_model\.backbone\.encoder\.layers\.(\d+)\.{theirs}", rf"spectrum_encoder.layers.\1.{ours}")
+        (
+            rf"representation_spec_model\.backbone\.encoder\.layers\.(\d+)\.{theirs}",
+            rf"spectrum_encoder.layers.\1.{ours}",
+        )
         for theirs, ours in (
             (r"self_attn\.W_Q", "attention.query"),
             (r"self_attn\.W_K", "attention.key"),
@@ -151,7 +154,9 @@ def convert_state(state: Mapping[str, Tensor], spectrum: SpecFormerConfig | None
         if ours is not None:
             converted[ours] = value
         elif spectrum is None:
-            raise InputError(f"checkpoint key {theirs!r} needs a spectrum encoder, but the settings have none")
+            raise InputError(
+                f"checkpoint key {theirs!r} needs a spectrum encoder, but the settings have none"
+            )
         elif theirs == SLICES:
             converted.update(split_slices(value, spectrum))
         elif not math.isclose(float(value), (spectrum.width / spectrum.heads) ** -0.5, rel_tol=1e-6):
@@ -163,7 +168,9 @@ def split_slices(weight: Tensor, spectrum: SpecFormerConfig) -> dict[str, Tensor
     """Cut the reference's [D, T·d] matrix into one slice per modality, by our names."""
     widths = {name: kind.patches * spectrum.width for name, kind in spectrum.kinds().items()}
     if weight.shape[1] != sum(widths.values()):
-        raise InputError(f"checkpoint key {SLICES!r} has {weight.shape[1]} columns, not {sum(widths.values())}")
+        raise InputError(
+            f"checkpoint key {SLICES!r} has {weight.shape[1]} columns, not {sum(widths.values())}"
+        )
     pieces = weight.split(list(widths.values()), dim=1)
     return {
         f"spectrum_encoder.slices.{name}.weight": piece.contiguous()

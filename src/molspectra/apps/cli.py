@@ -1,0 +1,68 @@
+"""The command line: `molspectra COMMAND ...`; each command lives in a module of its own, imported when it is run."""
+
+import difflib
+import os
+import sys
+from importlib import import_module
+
+from molspectra import __version__
+from molspectra.errors import InputError, MolspectraError
+
+COMMANDS = {
+    "simulate": "compute IR, Raman and UV-Vis spectra of molecules",
+    "pretrain": "pre-train an encoder (stage 1: structures; stage 2: structures and spectra)",
+    "finetune": "fine-tune an encoder on a property",
+    "evaluate": "test a finished run: property errors, retrieval by spectra",
+    "report": "write an HTML page about runs",
+    "demo": "the whole path on the bundled data, in minutes",
+    "doctor": "check this installation and machine",
+}
+"""Commands and what they are for; command `x` is the function `main` of `molspectra.apps.commands.x`."""
+
+
+def usage() -> str:
+    """The text of `molspectra --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        f"molspectra {__version__}: pre-training of 3D molecular encoders with energy spectra",
+        "",
+        "usage: molspectra COMMAND [options]",
+        "",
+        *(f"  {name:<{width}}  {purpose}" for name, purpose in COMMANDS.items()),
+        "",
+        "molspectra COMMAND --help tells a command's options; molspectra --version the version.",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(arguments)
+    except MolspectraError as error:
+        print(f"molspectra: error: {error}", file=sys.stderr)
+        return 130 if getattr(error, "interrupted", False) else 2
+    except KeyboardInterrupt:
+        print("molspectra: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name == "--version":
+        print(f"molspectra {__version__}")
+        return 0
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(COMMANDS)}"
+        raise InputError(f"unknown command {name!r}; {hint}")
+    command = import_module(f"molspectra.apps.commands.{name}")
+    code: int = command.main(rest)
+    return code

@@ -1,0 +1,179 @@
+"""Settings of training runs: frozen, documented dataclasses; the command line and YAML are made of them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from molspectra.errors import InputError
+from molspectra.models.heads import PropertyKind
+from molspectra.models.model import ModelConfig
+from molspectra.objectives.alignment import AlignmentConfig
+from molspectra.objectives.denoising import CoordConfig
+from molspectra.objectives.reconstruction import ReconstructionConfig
+from molspectra.objectives.supervised import SupervisedConfig
+from molspectra.training.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which molecules a run sees."""
+
+    store: str = "bundled"
+    """Path of a store, or "bundled" for the dataset that comes with the package."""
+    split_seed: int = 0
+    """Seed of the identity split; the same in every stage, so that no test molecule is seen in pre-training."""
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    """Shares of training, validation and test molecules."""
+    train_rows: int = 0
+    """Use only this many training molecules (the same ones for every run with this split seed); 0 for all."""
+    workers: int = 0
+    """Processes that prepare batches ahead of time; results do not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without opening the store."""
+        if self.train_rows < 0 or self.workers < 0:
+            raise InputError("data: train_rows and workers must not be negative")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and what happens around its step."""
+
+    learning_rate: float = 4e-4
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of the exponential moving average of the weights that validation and checkpoints use; 0 for none."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Learning rate over the steps."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip < 0 or not 0 <= self.ema < 1:
+            raise InputError(
+                "optimizer: learning_rate > 0, weight_decay >= 0, clip >= 0 and 0 <= ema < 1 are needed"
+            )
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """The training loop."""
+
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 64
+    """Molecules per optimizer step, over all devices and micro-batches."""
+    accumulation: int = 1
+    """Micro-batches per optimizer step. Losses equal those of one large batch, except the alignment, which
+    contrasts the molecules of each micro-batch with each other."""
+    seed: int = 0
+    """Seed of initial weights, batch order, noise and masks."""
+    validate_every: int = 250
+    """Steps between validations (and at the end); 0 only at the end."""
+    save_every: int = 250
+    """Steps between checkpoints (and at the end); 0 only at the end."""
+    log_every: int = 10
+    """Steps between rows of metrics.csv."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
+    """Kind of device."""
+    devices: int = 1
+    """Number of devices."""
+    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    """Arithmetic."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files (needs the tensorboard package)."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that make no run."""
+        for name in ("steps", "batch_size", "accumulation", "log_every", "devices"):
+            if getattr(self, name) < 1:
+                raise InputError(f"loop: {name} must be at least 1, not {getattr(self, name)}")
+        if self.validate_every < 0 or self.save_every < 0:
+            raise InputError("loop: validate_every and save_every must not be negative")
+        if self.batch_size < self.accumulation * self.devices:
+            raise InputError(
+                f"loop: a batch of {self.batch_size} cannot be cut into {self.accumulation * self.devices} parts"
+            )
+
+
+@dataclass(frozen=True)
+class PretrainWeights:
+    """Weights of the pre-training losses."""
+
+    denoising: float = 1.0
+    """Coordinate denoising."""
+    reconstruction: float = 1.0
+    """Masked patch reconstruction, summed over modalities."""
+    alignment: float = 1.0
+    """Contrastive alignment."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A pre-training run: stage 1 without, stage 2 with a spectrum encoder in `model`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The model."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The molecules."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """The loop."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The optimizer."""
+    denoising: CoordConfig = field(default_factory=CoordConfig)
+    """Coordinate denoising."""
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    """Masked patch reconstruction (stage 2)."""
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    """Alignment (stage 2)."""
+    weights: PretrainWeights = field(default_factory=PretrainWeights)
+    """Weights of the losses."""
+    init: str | None = None
+    """Run or checkpoint whose encoder and noise head the run starts from; null starts from scratch."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """A fine-tuning run on one property."""
+
+    target: str = "gap"
+    """Column of the store to learn."""
+    forces: bool = False
+    """Also learn the store's forces as the negative gradient of the target."""
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(property="scalar"))
+    """The model; its encoder must fit `init`."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The molecules."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """The loop."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The optimizer."""
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+    """The supervised loss."""
+    denoising: CoordConfig = field(default_factory=lambda: CoordConfig(sigma=0.005))
+    """Noise of the noisy nodes."""
+    energy_weight: float = 1.0
+    """Weight of the property's loss."""
+    force_weight: float = 1.0
+    """Weight of the forces' loss."""
+    denoising_weight: float = 0.1
+    """Weight of the denoising loss (noisy nodes); 0 leaves structures clean."""
+    energy_smoothing: float = 1.0
+    """α of the exponential smoothing of the property's loss (published for MD17: 0.05); 1 for none."""
+    init: str | None = None
+    """Run or checkpoint to start from; null starts from scratch."""
+
+    def __post_init__(self) -> None:
+        """The model needs a property head."""
+        if self.model.property is None:
+            raise InputError(
+                "model.property must name a head (scalar, dipole or spatial_extent) for fine-tuning"
+            )
+
+
+def property_kind(target: str) -> PropertyKind:
+    """The head that fits a property by its usual name: dipole for `dipole`/`mu`, extent for `r2`, else a sum."""
+    kinds: dict[str, PropertyKind] = {"dipole": "dipole", "mu": "dipole", "r2": "spatial_extent"}
+    return kinds.get(target, "scalar")
