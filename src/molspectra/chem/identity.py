@@ -67,7 +67,9 @@ def identity_from_inchi(inchi: str) -> str:
     from rdkit.Chem import inchi as rdkit_inchi
 
     with rdBase.BlockLogs():
-        key = str(rdkit_inchi.InchiToInchiKey(inchi.strip()) or "")
+        # the hash itself takes any text that begins like an InChI
+        valid = rdkit_inchi.MolFromInchi(inchi.strip(), sanitize=False) is not None
+        key = str(rdkit_inchi.InchiToInchiKey(inchi.strip()) or "") if valid else ""
     if not key:
         raise InputError(f"unreadable InChI {inchi!r}")
     return key[:14]
