@@ -61,6 +61,9 @@ class AtomHead(nn.Module):
                 GatedEquivariantBlock(channels // 2, 1, activate=False),
             ]
         )
+        # predictions begin near the mean: whitened features are large, and their sum over atoms larger
+        with torch.no_grad():
+            self.blocks[-1].update[-1].weight.mul_(0.1)
 
     def forward(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """Atom scalars [N] and vectors [N, 3]."""

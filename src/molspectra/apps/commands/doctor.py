@@ -1,0 +1,20 @@
+"""`molspectra doctor`: check this installation and machine."""
+
+from molspectra.apps.commands.parser import CommandParser
+
+MARKS = {"ok": "ok     ", "missing": "missing", "failed": "FAILED "}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns 0, or 1 where a check failed."""
+    CommandParser(
+        "doctor", description="Check versions, devices and optional parts; a self-test of seconds."
+    ).parse_args(arguments)
+
+    from molspectra.apps.doctor import checks
+
+    failed = False
+    for check in checks():
+        print(f"{MARKS[check.state]}  {check.name}: {check.detail}", flush=True)
+        failed = failed or check.state == "failed"
+    return int(failed)

@@ -1,0 +1,126 @@
+"""`molspectra simulate`: from SMILES or a structure file to a store of line spectra."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from molspectra.apps.commands.parser import CommandParser
+from molspectra.chem.molecule import Molecule
+from molspectra.errors import InputError, SimulationError
+from molspectra.spectra.modality import MODALITIES, modality
+
+if TYPE_CHECKING:
+    from molspectra.simulate.api import Simulation
+
+SHOWN = 10
+"""Results are printed for at most this many molecules."""
+STRONGEST = 3
+"""Lines printed per spectrum."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0; 1 where some molecules failed and the others are in the store.
+    """
+    options = _parser().parse_args(arguments)
+    modalities = [modality(name).name for name in options.modalities]
+    out = Path(options.out)
+    if out.exists() and not options.overwrite:
+        raise InputError(f"{out} exists already; choose another name or give --overwrite")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the directory {out.parent} does not exist")
+    molecules, rejected = _molecules(options)
+
+    from molspectra.data.simulated import simulated_metadata, simulated_row
+    from molspectra.data.store import write_store
+    from molspectra.simulate.runner import simulate_many
+
+    journal = out.with_name(out.name + ".journal.jsonl")
+    result = simulate_many(
+        molecules, journal, modalities, processes=options.processes, progress=not options.quiet
+    )
+    if options.quiet:  # else the progress display has named them
+        for failure in result.failures:
+            print(f"molspectra: failed: {failure.label}: {failure.error}", file=sys.stderr)
+    done = result.simulations()
+    first = next(done, None)
+    if first is None:
+        journal.unlink()
+        raise SimulationError(
+            f"none of the {len(molecules)} molecules could be simulated; nothing was written"
+        )
+    metadata = simulated_metadata(first, source="computed by molspectra simulate", licence="")
+    written = write_store(
+        out, map(simulated_row, chain([first], done)), metadata, overwrite=options.overwrite
+    )
+    for number, simulation in enumerate(result.simulations()):
+        if number == SHOWN:
+            print(f"... and {written.rows - SHOWN} more")
+            break
+        print(describe(simulation))
+    journal.unlink()
+    print(f"{written.rows} molecules in {out}")
+    return 1 if result.failures or rejected else 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "simulate", description="Compute spectra; interrupted, the same command continues."
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--smiles", nargs="+", help="molecules as SMILES")
+    source.add_argument("--input", help="structures: .sdf, .mol, .xyz, .extxyz, or SMILES: .smi, .csv")
+    parser.add_argument(
+        "--modalities", nargs="+", default=list(MODALITIES), help=f"any of {', '.join(MODALITIES)}"
+    )
+    parser.add_argument("--out", required=True, help="store to write (.arrow)")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_argument("--processes", type=int, default=None, help="processes; one per core if not given")
+    parser.add_argument(
+        "--on-error", choices=("raise", "skip"), default="raise", help="what to do with unreadable molecules"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _molecules(options: argparse.Namespace) -> tuple[list[Molecule], int]:
+    """The molecules asked for, and how many were skipped as unreadable."""
+    from molspectra.chem.readers import Rejection, from_smiles, read_molecules
+
+    rejected: list[Rejection] = []
+
+    def read() -> Iterator[Molecule]:
+        if options.input is not None:
+            yield from read_molecules(options.input, on_error=options.on_error, rejected=rejected)
+            return
+        for smiles in options.smiles:
+            yield from_smiles(smiles)
+
+    molecules = list(read())
+    for rejection in rejected:
+        print(f"molspectra: skipped: {rejection}", file=sys.stderr)
+    return molecules, len(rejected)
+
+
+def describe(simulation: "Simulation") -> str:
+    """A few lines about a simulation: properties and strongest bands with their units."""
+    molecule = simulation.molecule
+    title = molecule.name or molecule.smiles or molecule.identity
+    lines = [f"{title} ({molecule.formula})"]
+    for name, spectrum in simulation.lines.items():
+        kind = modality(name)
+        order = spectrum.intensity.argsort()[::-1][:STRONGEST]
+        bands = ", ".join(
+            f"{spectrum.position[i]:.{2 if kind.unit == 'eV' else 0}f} {kind.unit}"
+            f" ({spectrum.intensity[i]:.3g}{' ' + kind.line_unit if kind.line_unit else ''})"
+            for i in order
+        )
+        lines.append(f"  {name}: {len(spectrum.position)} lines, strongest {bands}   [{spectrum.level}]")
+    properties = (f"{name} {value.value:.4g} {value.unit}" for name, value in simulation.properties.items())
+    lines.append(f"  {', '.join(properties)}")
+    return "\n".join(lines)

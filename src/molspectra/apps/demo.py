@@ -1,0 +1,197 @@
+"""The demo: simulation, both pre-training stages, fine-tuning from three starts, and a page about it.
+
+Every part leaves a directory with a record; parts that are done are not done again, so an interrupted demo
+continues. All arms of the comparison see the same molecules, steps and seeds; pre-training is done once.
+"""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from molspectra.apps.commands.training import read_recipe
+from molspectra.chem.readers import from_smiles
+from molspectra.errors import InputError
+from molspectra.evaluation.collect import collect_report
+from molspectra.evaluation.evaluate import evaluate
+from molspectra.evaluation.live import simulated_molecule
+from molspectra.evaluation.report import write_report
+from molspectra.simulate.records import read_journal
+from molspectra.simulate.runner import simulate_many
+from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.record import machine, read_json, write_json
+from molspectra.training.run import finetune, pretrain
+from molspectra.training.settings import from_dict
+
+LIVE = {
+    "water": "O",
+    "carbon dioxide": "O=C=O",
+    "formaldehyde": "C=O",
+    "ethanol": "CCO",
+    "acetone": "CC(C)=O",
+}
+"""Molecules simulated while one watches: name to SMILES."""
+
+STARTS = ("scratch", "stage1", "stage2")
+"""What fine-tuning starts from."""
+
+SUMMARY, REPORT, PARTS = "summary.json", "report.html", "parts.json"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything a demo does."""
+
+    molecules: int
+    stage1_steps: int
+    stage2_steps: int
+    finetune_steps: int
+    seeds: tuple[int, ...]
+
+
+SCALES = {
+    "full": Scale(len(LIVE), stage1_steps=500, stage2_steps=400, finetune_steps=300, seeds=(0, 1)),
+    "smoke": Scale(1, stage1_steps=4, stage2_steps=4, finetune_steps=4, seeds=(0, 1)),
+}
+
+
+class Demo:
+    """A demo's directory and the seconds that its parts took."""
+
+    def __init__(self, out: Path, scale: Scale, show: bool) -> None:
+        self.out, self.scale, self.show = out, scale, show
+        self.seconds: dict[str, float] = read_json(out / PARTS) if (out / PARTS).is_file() else {}
+
+    def part(self, name: str, work: Callable[[], object]) -> None:
+        """Do a part unless it was done before; note its wall time."""
+        if name in self.seconds:
+            return
+        began = time.perf_counter()
+        work()
+        self.seconds[name] = round(time.perf_counter() - began, 2)
+        write_json(self.out / PARTS, self.seconds)
+
+    def simulate(self) -> None:
+        """Compute the spectra of a handful of molecules."""
+        chosen = list(LIVE.items())[: self.scale.molecules]
+        molecules = [from_smiles(smiles, name=name) for name, smiles in chosen]
+        result = simulate_many(molecules, self.out / "simulated.jsonl", progress=self.show)
+        if result.failures:
+            raise InputError(f"{result.failures[0].label}: {result.failures[0].error}")
+
+    def pretrain(self, name: str, steps: int, init: str | None) -> None:
+        """One pre-training stage by its small recipe, then its evaluation on held-out molecules."""
+        settings = read_recipe(f"small-{name}") | {"init": init}
+        config = from_dict(PretrainConfig, settings, f"small-{name}")
+        config = replace(config, loop=replace(config.loop, steps=steps))
+        pretrain(config, self.out / name, resume=True, show=self.show)
+        evaluate(self.out / name)
+
+    def finetune(self, start: str, seed: int) -> None:
+        """The gap from one start with one seed, then its test error."""
+        init = None if start == "scratch" else str(self.out / start)
+        settings = read_recipe("small-gap") | {"init": init}
+        config = from_dict(FinetuneConfig, settings, "small-gap")
+        config = replace(config, loop=replace(config.loop, steps=self.scale.finetune_steps, seed=seed))
+        directory = self.out / f"gap-{start}-seed{seed}"
+        finetune(config, directory, resume=True, show=self.show)
+        evaluate(directory)
+
+    def arms(self) -> list[tuple[str, int]]:
+        """All (start, seed), seed by seed, so that an unfinished demo is still paired."""
+        return [(start, seed) for seed in self.scale.seeds for start in STARTS]
+
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` holds."""
+        maes: dict[str, list[float]] = {start: [] for start in STARTS}
+        for start, seed in self.arms():
+            maes[start].append(read_json(self.out / f"gap-{start}-seed{seed}" / "evaluation.json")["mae"])
+        retrieval = read_json(self.out / "stage2" / "evaluation.json")["retrieval"]
+        return {
+            "gap_mae_ev": maes,
+            "seeds": list(self.scale.seeds),
+            "pretraining_repeated_per_seed": False,
+            "retrieval_top1": retrieval["recall"]["1"],
+            "retrieval_top5": retrieval["recall"]["5"],
+            "gallery_size": retrieval["gallery_size"],
+            "wall_seconds": round(sum(self.seconds.values()), 1),
+            "seconds": self.seconds,
+            "machine": machine(),
+        }
+
+    def report(self) -> None:
+        """`report.html` and `summary.json`."""
+        began = time.perf_counter()
+        runs = [self.out / name for name in ("stage1", "stage2")]
+        runs += [self.out / f"gap-{start}-seed{seed}" for start, seed in self.arms()]
+        content = collect_report(runs, "molspectra demo")
+        simulated = tuple(
+            simulated_molecule(record.simulation, record.seconds)
+            for record in read_journal(self.out / "simulated.jsonl")
+            if record.simulation
+        )
+        total = sum(self.seconds.values())
+        write_report(self.out / REPORT, replace(content, simulated=simulated, wall_seconds=total))
+        self.seconds["report"] = round(time.perf_counter() - began, 2)
+        write_json(self.out / SUMMARY, self.summary())
+
+
+def run_demo(
+    out: str | Path = "runs/demo", scale: str = "full", *, overwrite: bool = False, show: bool = True
+) -> dict[str, Any]:
+    """Run or continue the demo; a finished one is only summed up again.
+
+    Args:
+        out: its directory.
+        scale: "full" or "smoke".
+        overwrite: remove an earlier demo first.
+        show: progress on standard error.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        InputError: the directory holds something else, or an unfinished demo of another scale.
+    """
+    if scale not in SCALES:
+        raise InputError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
+    out = Path(out)
+    mark = out / "demo.json"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not mark.is_file():
+            raise InputError(f"{out}: exists already and holds no demo; choose another directory")
+        if overwrite:
+            shutil.rmtree(out)
+        elif read_json(mark) != {"scale": scale}:
+            raise InputError(f"{out}: holds a demo of another scale; give --overwrite or another directory")
+        elif (out / SUMMARY).is_file():
+            summary: dict[str, Any] = read_json(out / SUMMARY)
+            return summary | {"out": str(out)}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(mark, {"scale": scale})
+    demo = Demo(out, SCALES[scale], show)
+    demo.part("simulation", demo.simulate)
+    demo.part("stage1", lambda: demo.pretrain("stage1", demo.scale.stage1_steps, None))
+    demo.part("stage2", lambda: demo.pretrain("stage2", demo.scale.stage2_steps, str(out / "stage1")))
+    for start, seed in demo.arms():
+        demo.part(f"gap-{start}-seed{seed}", lambda start=start, seed=seed: demo.finetune(start, seed))  # type: ignore[misc]
+    demo.report()
+    return demo.summary() | {"out": str(out)}
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The demo's result for a terminal."""
+    lines = ["HOMO-LUMO gap, test MAE in eV (same data, steps and seeds; pre-training done once)"]
+    for start, values in summary["gap_mae_ev"].items():
+        seeds = "  ".join(f"{value:.3f}" for value in values)
+        lines.append(f"  {start:<8} mean {statistics.mean(values):.3f}   by seed {seeds}")
+    size = summary["gallery_size"]
+    lines.append(
+        f"structures found by their spectra among {size}: top 1 {summary['retrieval_top1']:.1%}, "
+        f"top 5 {summary['retrieval_top5']:.1%} (chance {1 / size:.1%}, {min(5 / size, 1):.1%})"
+    )
+    lines.append(f"{summary['wall_seconds']:.0f} s; see {Path(summary['out']) / REPORT}")
+    return "\n".join(lines)

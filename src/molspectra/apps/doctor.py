@@ -1,0 +1,140 @@
+"""Is this installation sound? Versions, optional parts, devices, and a self-test that takes seconds."""
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from molspectra.errors import MolspectraError
+
+EXTRAS = {
+    "simulate": ("tblite", "pyscf"),
+    "files": ("cclib", "jcamp"),
+    "search": ("faiss",),
+    "explorer": ("gradio", "plotly"),
+    "cluster": ("executorlib",),
+}
+"""Modules of every optional extra."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's answer."""
+
+    name: str
+    """What was looked at."""
+    state: Literal["ok", "missing", "failed"]
+    """"missing" is a choice (an extra that is not installed), "failed" is a defect."""
+    detail: str
+    """What was found, with what to do where something is wrong."""
+
+
+def checks() -> Iterator[Check]:
+    """All checks, one after the other."""
+    from molspectra.training.record import machine, versions
+
+    about = machine()
+    yield Check("machine", "ok", f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB")
+    yield Check("versions", "ok", ", ".join(f"{name} {number}" for name, number in versions().items()))
+    yield Check("devices", "ok", _devices())
+    for extra, modules in EXTRAS.items():
+        absent = [name for name in modules if importlib.util.find_spec(name) is None]
+        detail = (
+            f"pip install 'molspectra[{extra}]' adds {', '.join(absent)}" if absent else ", ".join(modules)
+        )
+        yield Check(f"extra {extra}", "missing" if absent else "ok", detail)
+    for name, test in (
+        ("bundled data", _bundled),
+        ("encoder", _encoder),
+        ("training", _training),
+        ("simulation", _simulation),
+    ):
+        yield _tried(name, test)
+
+
+def _tried(name: str, test: Callable[[], str]) -> Check:
+    began = time.perf_counter()
+    try:
+        detail = test()
+    except MolspectraError as error:
+        return Check(name, "failed", str(error))
+    except Exception as error:  # a self-test reports whatever is broken
+        return Check(name, "failed", f"{type(error).__name__}: {error}")
+    return Check(
+        name,
+        "ok" if detail else "missing",
+        f"{detail or 'not installed'} ({time.perf_counter() - began:.1f} s)",
+    )
+
+
+def _devices() -> str:
+    import torch
+
+    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    if torch.cuda.is_available():
+        found += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return ", ".join(found)
+
+
+def _bundled() -> str:
+    from molspectra.data.bundled import bundled
+
+    store = bundled()
+    store.verify()
+    return f"{len(store)} molecules with {', '.join(store.metadata.modalities)}; content hash agrees"
+
+
+def _encoder() -> str:
+    import torch
+
+    from molspectra.data.batch import batch_of
+    from molspectra.data.bundled import bundled
+    from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
+    from molspectra.models.model import ModelConfig, MolSpectra
+
+    torch.manual_seed(0)
+    config = EquivariantTransformerConfig(channels=32, layers=2, heads=4, radial=16)
+    model = MolSpectra(ModelConfig(config)).double()
+    batch = batch_of([bundled().molecule(0)], torch.float64)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+    plain = model.encode(batch)
+    turned = model.encode(batch.with_positions(batch.positions @ turn.T))
+    scalars = float((plain.scalars - turned.scalars).abs().max().detach())
+    moved = torch.einsum("xy,nyc->nxc", turn, plain.vectors)
+    vectors = float((moved - turned.vectors).abs().max().detach())
+    if max(scalars, vectors) > 1e-8:
+        raise MolspectraError(f"not equivariant: scalars differ by {scalars:.1e}, vectors by {vectors:.1e}")
+    return f"rotation changes scalars by {scalars:.0e} and vectors by {vectors:.0e}"
+
+
+def _training() -> str:
+    import tempfile
+    from pathlib import Path
+
+    from molspectra.apps.commands.training import read_recipe
+    from molspectra.training.config import PretrainConfig
+    from molspectra.training.run import pretrain
+    from molspectra.training.settings import from_dict
+
+    settings = read_recipe("small-stage2")
+    settings["model"] |= {"encoder": {"channels": 16, "layers": 1, "heads": 2, "radial": 8}}
+    settings["loop"] |= {"steps": 2, "batch_size": 4, "validate_every": 0, "save_every": 0}
+    settings["data"] = {"fractions": [0.97, 0.01, 0.02]}
+    config = from_dict(PretrainConfig, settings, "self-test")
+    with tempfile.TemporaryDirectory() as scratch:
+        result = pretrain(config, Path(scratch) / "run", show=False)
+    return f"two steps of stage 2, validation loss {result.metrics['loss']:.3g}"
+
+
+def _simulation() -> str:
+    if any(importlib.util.find_spec(name) is None for name in EXTRAS["simulate"]):
+        return ""
+    from molspectra.chem.readers import from_smiles
+    from molspectra.simulate.api import simulate
+
+    lines = simulate(from_smiles("O"), ("ir", "raman")).lines["ir"]
+    bands = ", ".join(f"{value:.0f}" for value in lines.position)
+    return f"water vibrates at {bands} cm⁻¹ (GFN2-xTB)"
