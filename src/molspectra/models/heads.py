@@ -55,15 +55,11 @@ class AtomHead(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            [
-                GatedEquivariantBlock(channels, channels // 2, activate=True),
-                GatedEquivariantBlock(channels // 2, 1, activate=False),
-            ]
-        )
+        last = GatedEquivariantBlock(channels // 2, 1, activate=False)
+        self.blocks = nn.ModuleList([GatedEquivariantBlock(channels, channels // 2, activate=True), last])
         # predictions begin near the mean: whitened features are large, and their sum over atoms larger
         with torch.no_grad():
-            self.blocks[-1].update[-1].weight.mul_(0.1)
+            last.update[-1].weight.mul_(0.1)
 
     def forward(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """Atom scalars [N] and vectors [N, 3]."""

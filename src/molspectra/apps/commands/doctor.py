@@ -7,9 +7,8 @@ MARKS = {"ok": "ok     ", "missing": "missing", "failed": "FAILED "}
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns 0, or 1 where a check failed."""
-    CommandParser(
-        "doctor", description="Check versions, devices and optional parts; a self-test of seconds."
-    ).parse_args(arguments)
+    parser = CommandParser("doctor", description="Check versions, devices, optional parts; test in seconds.")
+    parser.parse_args(arguments)
 
     from molspectra.apps.doctor import checks
 
