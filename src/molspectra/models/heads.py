@@ -19,21 +19,22 @@ class GatedEquivariantBlock(nn.Module):
         channels: input width C.
         out_channels: output width.
         activate: apply SiLU to the outgoing scalars.
+        gain: factor on the initial weights of the last linear map.
     """
 
-    def __init__(self, channels: int, out_channels: int, activate: bool) -> None:
+    def __init__(self, channels: int, out_channels: int, activate: bool, gain: float = 1.0) -> None:
         super().__init__()
         self.invariant = nn.Linear(channels, channels, bias=False)
         self.equivariant = nn.Linear(channels, out_channels, bias=False)
-        self.update = nn.Sequential(
-            nn.Linear(2 * channels, channels), nn.SiLU(), nn.Linear(channels, 2 * out_channels)
-        )
+        last = nn.Linear(channels, 2 * out_channels)
+        self.update = nn.Sequential(nn.Linear(2 * channels, channels), nn.SiLU(), last)
         self.activate = activate
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(last.weight, gain)
 
     def forward(self, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Map [N, C], [N, 3, C] to [N, C'], [N, 3, C']."""
@@ -55,11 +56,13 @@ class AtomHead(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        last = GatedEquivariantBlock(channels // 2, 1, activate=False)
-        self.blocks = nn.ModuleList([GatedEquivariantBlock(channels, channels // 2, activate=True), last])
-        # predictions begin near the mean: whitened features are large, and their sum over atoms larger
-        with torch.no_grad():
-            last.update[-1].weight.mul_(0.1)
+        self.blocks = nn.ModuleList(
+            [
+                GatedEquivariantBlock(channels, channels // 2, activate=True),
+                # predictions begin near the mean: whitened features are large, and their sum over atoms larger
+                GatedEquivariantBlock(channels // 2, 1, activate=False, gain=0.1),
+            ]
+        )
 
     def forward(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """Atom scalars [N] and vectors [N, 3]."""
