@@ -59,7 +59,7 @@ class AtomHead(nn.Module):
         self.blocks = nn.ModuleList(
             [
                 GatedEquivariantBlock(channels, channels // 2, activate=True),
-                # predictions begin near the mean: whitened features are large, and their sum over atoms larger
+                # predictions begin near the mean: features are large, their sum over atoms larger
                 GatedEquivariantBlock(channels // 2, 1, activate=False, gain=0.1),
             ]
         )
