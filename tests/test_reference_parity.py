@@ -83,7 +83,7 @@ class Reference:
         self.model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
         if self.settings["standardize"]:
             assert self.model.property_head is not None
-            self.model.property_head.standardise(0.25, 1.5)
+            self.model.property_head.standardise(case.get("mean", 0.25), case.get("std", 1.5))
         self.denoising = CoordDenoising(CoordConfig(normalise="running")).to(self.dtype)
         assert self.denoising.normaliser is not None
         self.denoising.normaliser.load_state_dict(

@@ -84,6 +84,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"representation_spec_model\.out_norm", "spectrum_encoder.norm"),
     (r"representation_spec_model\.head\.linear\.bias", "spectrum_encoder.slice_bias"),
     (r"(mean|std)", r"property_head.\1"),
+    (r"output_model\.atomic_mass", "property_head.masses"),
     (r"pos_normalizer", "normaliser"),
 )
 SLICES = "representation_spec_model.head.linear.weight"

@@ -1,9 +1,6 @@
 """`molspectra report`: one HTML page about runs."""
 
-from pathlib import Path
-
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
@@ -16,12 +13,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--title", default="molspectra report", help="heading of the page")
     parser.add_argument("--overwrite", action="store_true", help="replace --out")
     options = parser.parse_args(arguments)
-    out = Path(options.out)
-    if out.exists() and not options.overwrite:
-        raise InputError(f"{out} exists already; choose another name or give --overwrite")
 
-    from molspectra.evaluation.collect import collect_report
-    from molspectra.evaluation.report import write_report
+    from molspectra.apps.api import report
 
-    print(write_report(out, collect_report(options.runs, options.title)))
+    print(report(options.runs, options.out, title=options.title, overwrite=options.overwrite))
     return 0
