@@ -159,6 +159,8 @@ class MappedFile:
             self._reader = pa.ipc.open_file(pa.BufferReader(self._memory))
             self.schema = self._reader.schema
             self.chunks = [self._reader.get_batch(index) for index in range(self._reader.num_record_batches)]
+            for chunk in self.chunks:
+                chunk.validate()  # lengths against buffers; offsets are checked with the columns
         except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
             raise DamagedError(_one_line(error)) from error
         lengths = torch.tensor([chunk.num_rows for chunk in self.chunks], dtype=torch.int64)

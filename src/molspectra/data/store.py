@@ -24,7 +24,7 @@ from molspectra.data.columns import open_columns
 from molspectra.data.content import ContentHash
 from molspectra.data.mapped import DamagedError, MappedFile, Place, Ragged, Scalars, runs_of
 from molspectra.data.schema import HASH_KEY, Metadata, Quantity, metadata_of
-from molspectra.data.writer import Candidate, Rejection, Row, Written, write_store
+from molspectra.data.writer import Candidate, Row, Written, write_store
 from molspectra.errors import InputError
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import modality as known_modality
@@ -38,7 +38,6 @@ __all__ = [
     "Candidate",
     "Metadata",
     "Quantity",
-    "Rejection",
     "Row",
     "Store",
     "Written",

@@ -157,9 +157,9 @@ def _record(row: Row, metadata: Metadata) -> Record:
     dtype = np.dtype(metadata.position_dtype)
     stored = molecule.with_positions(_fitting(molecule.positions, dtype, "a coordinate"))
     record: Record = {
-        "identity": row.identity or molecule.identity,
-        "smiles": molecule.smiles,
-        "name": molecule.name,
+        "identity": _encoded(row.identity or molecule.identity),
+        "smiles": _encoded(molecule.smiles),
+        "name": _encoded(molecule.name),
         "charge": molecule.charge,
         "geometry_id": stored.geometry_id,  # of the stored coordinates, so that reading them gives it again
         "numbers": molecule.numbers.astype(np.uint8),
@@ -202,6 +202,14 @@ def _spectrum_columns(
     }
 
 
+def _encoded(text: str | None) -> bytes | None:
+    """Return a text as UTF-8; one that a file's wrong encoding has left with lone surrogates is refused."""
+    try:
+        return None if text is None else text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{text!r} is not a text that can be stored") from error
+
+
 def _fitting(values: npt.ArrayLike, dtype: np.dtype[np.floating], what: str) -> npt.NDArray[np.floating]:
     """Return values in a narrower dtype, refusing what is not finite there."""
     with np.errstate(over="ignore"):
@@ -229,16 +237,9 @@ def _record_batch(records: list[Record], schema: pa.Schema) -> pa.RecordBatch:
     columns = []
     for each in schema:
         values = [record.get(each.name) for record in records]
-        convert = _lists if pa.types.is_large_list(each.type) else _plain
+        convert = _lists if pa.types.is_large_list(each.type) else pa.array
         columns.append(convert(values, each.type))
     return pa.record_batch(columns, schema=schema)
-
-
-def _plain(values: list[object], dtype: pa.DataType) -> pa.Array:
-    try:
-        return pa.array(values, dtype)
-    except (pa.ArrowException, UnicodeError, OverflowError) as error:
-        raise InputError(f"a text or number cannot be stored: {error}") from error
 
 
 def _lists(values: list[object], dtype: pa.DataType) -> pa.Array:
