@@ -3,6 +3,11 @@
 M = v vᵀ/C + regulariser; v ← M^(-1/2) v. The inverse square root of the symmetric 3×3 matrix comes from an
 eigen-solver; its derivative solves a Sylvester equation, which is well defined also where eigenvalues
 coincide (an SVD's derivative is not), and is differentiable again, as forces need.
+
+M^(-1/2) alone enlarges directions in which there is next to nothing by 1/√ε = 316, layer after layer: out of
+the plane of a planar molecule, rounding grows to vectors of full size that differ between orientations. The
+default therefore multiplies by 1 - ε·M⁻¹ as well, which is about 1 - ε/λ where v vᵀ/C has an eigenvalue λ
+well above ε, and 0 where it has none; vectors that pass through zero do so smoothly.
 """
 
 from typing import Any, Literal
@@ -63,8 +68,9 @@ class VectorWhitening(nn.Module):
 
     Args:
         channels: number of channels C.
-        regulariser: "isotropic" adds ε·1 (exactly equivariant); "reference" adds ε·diag(1, 2, 3) + ε·1,
-            the reference implementation's form, which breaks rotation equivariance slightly.
+        regulariser: "isotropic" is v ← (1 - ε·M⁻¹) M^(-1/2) v with M = v vᵀ/C + ε·1, equivariant to rounding;
+            "reference" is v ← M^(-1/2) v with M = v vᵀ/C + ε·diag(1, 2, 3) + ε·1, the reference
+            implementation's form, which breaks rotation equivariance slightly.
         eps: ε.
     """
 
@@ -77,7 +83,9 @@ class VectorWhitening(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Whiten [N, 3, C] vectors; returns the same shape and dtype."""
         centred = (vectors - vectors.mean(-1, keepdim=True)).double()
-        diagonal = [2.0, 3.0, 4.0] if self.regulariser == "reference" else [1.0, 1.0, 1.0]
-        ridge = torch.diag(centred.new_tensor(diagonal)) * self.eps
-        covariance = centred @ centred.mT / vectors.shape[-1] + ridge
-        return (inverse_square_root(covariance) @ centred).to(vectors.dtype) * self.weight
+        reference = self.regulariser == "reference"
+        ridge = torch.diag(centred.new_tensor([2.0, 3.0, 4.0] if reference else [1.0, 1.0, 1.0])) * self.eps
+        whiten = inverse_square_root(centred @ centred.mT / vectors.shape[-1] + ridge)
+        if not reference:
+            whiten = whiten - self.eps * (whiten @ whiten @ whiten)
+        return (whiten @ centred).to(vectors.dtype) * self.weight
