@@ -74,7 +74,7 @@ def test_numbers_do_not_depend_on_the_batch():
     counts = torch.randint(1, 30, (40,), generator=generator)
     epochs = torch.randint(0, 5, (40,), generator=generator)
     noise = normal(0, epochs, ids, Purpose.NOISE, counts, 3)
-    masks = uniform(0, epochs, ids, Purpose.MASK_IR, 139)
+    masks = uniform(0, epochs, ids, Purpose.MASK, 139)
     start = offsets_of(counts)
     for size in (1, 2, 7, 40):
         some = torch.randperm(40, generator=generator)[:size]
@@ -82,7 +82,7 @@ def test_numbers_do_not_depend_on_the_batch():
         total = int(counts[some].sum())
         again = normal(0, epochs[some], ids[some], Purpose.NOISE, counts[some], 3, total=total)
         assert torch.equal(again, noise[atoms])
-        assert torch.equal(uniform(0, epochs[some], ids[some], Purpose.MASK_IR, 139), masks[some])
+        assert torch.equal(uniform(0, epochs[some], ids[some], Purpose.MASK, 139), masks[some])
 
 
 def test_a_molecule_may_occur_twice_with_different_epochs():
@@ -106,7 +106,7 @@ def test_no_two_uses_share_a_number():
 
 
 def test_uniform_statistics():
-    values = uniform(0, 0, torch.arange(1000), Purpose.MASK_UV_VIS, 1000).numpy()
+    values = uniform(0, 0, torch.arange(1000), Purpose.MASK, 1000).numpy()
     assert values.min() >= 0
     assert values.max() < 1
     assert abs(values.mean() - 0.5) < 4 * math.sqrt(1 / 12 / values.size)
@@ -140,7 +140,7 @@ def test_width_beyond_one_block_and_empty_molecules():
     assert values.shape == (3, 6)
     assert values.unique().numel() == 18
     assert normal(0, 0, ids, Purpose.TORSION, torch.zeros(3, dtype=torch.int64), 1).shape == (0, 1)
-    assert uniform(0, 0, ids, Purpose.MASK_IR, 0).shape == (3, 0)
+    assert uniform(0, 0, ids, Purpose.MASK, 0).shape == (3, 0)
 
 
 @pytest.mark.parametrize("epoch", [-1, 2**24])

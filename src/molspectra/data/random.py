@@ -12,6 +12,7 @@ counter 2-3  molecule id, 64 bits (low word first)
 ===========  =======================================================
 """
 
+import hashlib
 import math
 from enum import IntEnum
 from functools import lru_cache
@@ -34,14 +35,17 @@ class Purpose(IntEnum):
     """What a random number is for (8 bits); numbers of different purposes are independent."""
 
     NOISE = 1
-    MASK_UV_VIS = 2
-    MASK_IR = 3
-    MASK_RAMAN = 4
+    MASK = 2
     TORSION = 5
     BOND = 6
     ANGLE = 7
     MODALITY = 8
     SHUFFLE = 9
+
+
+def seed_for(seed: int, name: str) -> int:
+    """Return a seed of 64 bits for one of several uses that are told apart by a name, such as a modality's."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest(), "little")
 
 
 def philox(counter: Tensor, seed: int) -> Tensor:

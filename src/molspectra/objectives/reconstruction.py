@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from molspectra.data.batch import Batch
-from molspectra.data.random import Purpose, uniform
+from molspectra.data.random import Purpose, seed_for, uniform
 from molspectra.errors import InputError
 from molspectra.models.specformer import patchify, transform
 from molspectra.objectives.loss import Loss, NoiseKey
@@ -81,8 +81,8 @@ class MaskedReconstruction(nn.Module):
         return {name: self._mask(batch, key, name) for name in self.kinds if name in batch.spectra}
 
     def _mask(self, batch: Batch, key: NoiseKey, name: str) -> Tensor:
-        purpose = Purpose[f"MASK_{name.upper()}"]
-        scores = uniform(key.seed, key.epoch, batch.geometry_id, purpose, self.kinds[name].patches)
+        seed = seed_for(key.seed, name)
+        scores = uniform(seed, key.epoch, batch.geometry_id, Purpose.MASK, self.kinds[name].patches)
         return random_masks(scores, self.config.mask_ratio)
 
     def forward(
