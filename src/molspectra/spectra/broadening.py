@@ -44,11 +44,11 @@ def broaden(
     With Δ the distance of a point from a line and w the full width at half maximum, a line of intensity 1
     gives w/2π / (Δ² + w²/4) (Lorentzian) or √(4 ln 2/π)/w · exp(−4 ln 2 Δ²/w²) (Gaussian). Lines outside the
     axis contribute their tails. Lines need no order. A line that is NaN makes the spectrum of its molecule
-    NaN.
+    NaN. On CUDA the last bit is reproducible only under `torch.use_deterministic_algorithms`.
 
     Args:
         position: positions [M] of all lines, molecule after molecule, in the modality's axis unit.
-        intensity: intensities [M].
+        intensity: intensities [M], not negative.
         offsets: int64 [B + 1], from 0 to M; the lines of molecule b are offsets[b]:offsets[b + 1].
         modality: gives the axis and the default width.
         shape: "lorentzian" or "gaussian".
@@ -69,7 +69,9 @@ def broaden(
     rows = n_blocks + 2  # a spare block on either side takes what falls outside the axis
     grid = torch.arange(-_BLOCK, 2 * _BLOCK, device=device, dtype=torch.float32)
     nodes, interpolation = (t.to(device) for t in _block_rule(_NODES[shape]))
-    far_grid = (torch.arange(-1, n_blocks + 1, device=device)[:, None] * _BLOCK + nodes).flatten().float()
+    blocks = torch.arange(-1, n_blocks + 1, device=device)[:, None]
+    middle = n_blocks * _BLOCK / 2  # origin of the far coordinates, where float32 is finest
+    far_grid = (blocks * _BLOCK - middle + nodes).flatten().float()
 
     # positions in steps from the start of the axis; the place within the block is what float32 must hold well
     place = (position.double() * scale - modality.start) / modality.step
@@ -77,7 +79,7 @@ def broaden(
     local = (place - block * _BLOCK).float()[:, None]
     beside = block.long().clamp_(-3, n_blocks + 2)[:, None] + torch.arange(-1, 2, device=device)
     beside = beside.clamp_(-1, n_blocks) + 1
-    place = place.float()[:, None]
+    place = (place - middle).float()[:, None]
     weight = (intensity.double() / modality.step).float()[:, None]
     molecule = torch.repeat_interleave(
         torch.arange(n_molecules, device=device), offsets.to(device).diff(), output_size=n_lines
@@ -100,6 +102,8 @@ def broaden(
         values.view(-1, len(nodes)).index_fill_(0, holes[triples], 0.0)
         far.index_add_(0, molecule[lines], values)
     near.addmm_(far.view(-1, len(nodes)), interpolation)
+    if shape == "gaussian":
+        near.clamp_(min=0)  # interpolated between nodes, the foot of a Gaussian may fall below zero
     return near.view(n_molecules, rows * _BLOCK)[:, _BLOCK : _BLOCK + modality.points].contiguous()
 
 

@@ -75,7 +75,7 @@ def modality(name: str) -> Modality:
     """
     found = MODALITIES.get(name)
     if found is None:
-        close = difflib.get_close_matches(name.lower().replace("-", "_"), MODALITIES, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(name.lower().replace("-", "_"), MODALITIES, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(MODALITIES)}"
         raise InputError(f"unknown modality {name!r}; {hint}")
     return found
