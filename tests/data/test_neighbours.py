@@ -33,6 +33,8 @@ def assert_consistent(edges, positions, ptr, cutoff):
     number = {pair: index + 1 for index, pair in enumerate(pairs)}
     wanted = [number[min(edge), max(edge)] if edge[0] != edge[1] else 0 for edge in expected]
     assert edges.pair.tolist() == wanted
+    assert [expected[edge] for edge in edges.loop.tolist()] == [(i, i) for i in range(len(positions))]
+    assert [expected[edge] for edge in edges.pair_edge.tolist()] == pairs
     atoms = positions.shape[0]
     targets = [target for target, _ in expected]
     assert edges.ptr.tolist() == [sum(target < atom for target in targets) for atom in range(atoms + 1)]
