@@ -17,7 +17,10 @@ from molspectra.simulate.dft import EXACT_EXCHANGE, GroundState
 Array = npt.NDArray[np.float64]
 
 WINDOW = 2.0
-"""Largest orbital gap of a pair i → a, Hartree: states below 16 eV are within 0.02 eV of the full space."""
+"""Largest orbital gap of a pair i → a, Hartree.
+
+Leaving out the higher pairs raises formaldehyde's states below 16 eV by 0.02 eV on average, 0.11 at most.
+"""
 
 CEILING = 16.0 / 27.211386245988
 """States below 16 eV are kept, Hartree."""

@@ -1,0 +1,183 @@
+"""Print the tables of docs/validation.md: simulated frequencies and excitations beside experiment.
+
+python scripts/validate_simulation.py            # about one minute on one core
+python scripts/validate_simulation.py --kernel   # also PySCF's own TDA of formaldehyde
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from molspectra.chem.readers import from_smiles
+from molspectra.simulate import vibrations, xtb
+from molspectra.simulate.api import Simulation, simulate
+from molspectra.simulate.units import BOHR, HARTREE
+
+EXPERIMENT = Path(__file__).resolve().parents[1] / "tests" / "simulate" / "experiment.json"
+BRIGHT = 0.01
+"""Oscillator strength from which a state counts as bright."""
+
+DEGENERATE = 2.0
+"""Modes nearer than this many cm⁻¹ count as degenerate."""
+
+ACTIVE = 5e-4
+"""Intensity (km/mol or Å⁴/amu) from which a mode counts as active; those of symmetry zero stay below 2e-4."""
+
+
+def read_experiment() -> dict:
+    """Experimental values and their sources."""
+    return json.loads(EXPERIMENT.read_text(encoding="utf-8"))
+
+
+def mode_classes(simulation: Simulation) -> list[str]:
+    """Parity, degeneracy and activity of each mode of a centrosymmetric molecule, such as "u2 active"."""
+    molecule = simulation.molecule
+    positions = molecule.positions / BOHR
+    calculator = xtb.Xtb(molecule.numbers, positions, molecule.charge)
+    matrix = xtb.hessian(calculator, positions, calculator.run(positions))
+    masses = vibrations.masses_of(molecule.numbers)
+    modes = vibrations.normal_modes(masses, positions, matrix)
+    centred = positions - masses @ positions / masses.sum()
+    image = np.linalg.norm(centred[:, None] + centred[None, :], axis=-1).argmin(1)
+    classes = []
+    for k, vector in enumerate(modes.displacements.reshape(len(modes.wavenumbers), -1, 3)):
+        parity = "g" if (vector * vector[image]).sum() < 0 else "u"
+        distance = np.abs(np.delete(modes.wavenumbers, k) - modes.wavenumbers[k])
+        degenerate = distance.min(initial=np.inf) < DEGENERATE
+        active = max(line.intensity[k] for line in simulation.lines.values()) > ACTIVE
+        classes.append(f"{parity}{1 + degenerate} {'active' if active else 'silent'}")
+    return classes
+
+
+def compare_frequencies(simulation: Simulation, fundamentals: dict[str, list[float]]) -> np.ndarray:
+    """Simulated and experimental wavenumbers [M, 2], paired in ascending order within each symmetry class."""
+    wavenumbers = simulation.lines["ir"].position
+    single = list(fundamentals) == ["all"]
+    classes = np.array(["all"] * len(wavenumbers) if single else mode_classes(simulation))
+    pairs = [
+        np.stack([wavenumbers[classes == name], np.array(values, dtype=float)], axis=1)
+        for name, values in fundamentals.items()
+    ]
+    return np.concatenate(pairs)
+
+
+def compare_excitations(simulation: Simulation, states: list[dict]) -> list[tuple[str, float, float, float]]:
+    """Label, simulated energy (eV), strength with its degenerate partners, reference energy (eV)."""
+    lines = simulation.lines["uv_vis"]
+    rows = []
+    for state in states:
+        same = (lines.intensity > BRIGHT) == state["bright"]
+        found = lines.position[same][state["rank"] - 1]
+        strength = lines.intensity[np.abs(lines.position - found) < 0.01].sum()
+        rows.append((state["label"], float(found), float(strength), float(state["energy"])))
+    return rows
+
+
+def print_frequencies(data: dict) -> None:
+    """Table of errors, then every pair."""
+    print(f"Source: {data['source']}\n")
+    print("| molecule | modes | mean error | mean absolute error | largest error | mean relative error |")
+    print("|---|---|---|---|---|---|")
+    details = []
+    for name, entry in data["molecules"].items():
+        pairs = compare_frequencies(
+            simulate(from_smiles(entry["smiles"]), ("ir", "raman")), entry["fundamentals"]
+        )
+        error = pairs[:, 0] - pairs[:, 1]
+        worst = error[np.abs(error).argmax()]
+        relative = 100 * (np.abs(error) / pairs[:, 1]).mean()
+        mean, absolute = f"{error.mean():+.0f}", f"{np.abs(error).mean():.0f}"
+        print(f"| {name} | {len(pairs)} | {mean} | {absolute} | {worst:+.0f} | {relative:.1f} % |")
+        unique = sorted({(round(b), round(a)) for a, b in pairs})
+        details.append(f"- {name}: " + ", ".join(f"{b} → {a}" for b, a in unique))
+    print("\nExperiment → simulation, cm⁻¹:\n")
+    print("\n".join(details))
+
+
+def print_intensities() -> None:
+    """IR intensities and Raman activities of the molecules whose weaknesses the page names."""
+    for name, smiles in (("water", "O"), ("carbon dioxide", "O=C=O"), ("benzene", "c1ccccc1")):
+        lines = simulate(from_smiles(smiles), ("ir", "raman")).lines
+        rows = zip(lines["ir"].position, lines["ir"].intensity, lines["raman"].intensity, strict=True)
+        shown = [f"{p:.0f}: {i:.1f}, {r:.1f}" for p, i, r in rows if i > 0.05 or r > 0.5]
+        print(f"- {name}: " + "; ".join(shown))
+
+
+def print_excitations(data: dict) -> None:
+    """Table of first excitations."""
+    print(f"Source: {data['source']}\n")
+    print("| molecule | state | simulated (eV) | oscillator strength | reference (eV) | error |")
+    print("|---|---|---|---|---|---|")
+    for name, entry in data["molecules"].items():
+        simulation = simulate(from_smiles(entry["smiles"]), ("uv_vis",))
+        for label, found, strength, expected in compare_excitations(simulation, entry["states"]):
+            error = found - expected
+            print(f"| {name} | {label} | {found:.2f} | {strength:.3f} | {expected:.2f} | {error:+.2f} |")
+
+
+def print_kernel() -> None:
+    """Excitations of formaldehyde here and by PySCF with both kernels, full pair space."""
+    from pyscf import dft
+
+    from molspectra.simulate.dft import FUNCTIONAL, ground_state
+    from molspectra.simulate.tda import KERNEL, excitations
+
+    molecule = simulate(from_smiles("C=O"), ("uv_vis",)).molecule
+    state = ground_state(molecule.numbers, molecule.positions / BOHR)
+    reference = dft.RKS(state.molecule, xc=FUNCTIONAL)
+    reference.grids.level = 3
+    reference.conv_tol = 1e-10
+    reference.kernel()
+    rows = {
+        "here": excitations(state).energies[:6],
+        "here, all pairs": excitations(state, window=np.inf).energies[:6],
+    }
+    for label, functional in (
+        ("PySCF, LDA kernel", f"0.2*HF + {KERNEL}"),
+        ("PySCF, B3LYP kernel", FUNCTIONAL),
+    ):
+        reference.xc = functional
+        tda = reference.TDA()
+        tda.nstates = 6
+        rows[label] = tda.kernel()[0]
+    for label, energies in rows.items():
+        print(f"| {label} | " + " | ".join(f"{energy * HARTREE:.3f}" for energy in energies) + " |")
+
+
+def print_cost() -> None:
+    """CPU seconds for C7H10O2 after imports, second run of two."""
+    molecule = from_smiles("CC1(C)CC(=O)CC1=O")
+    for modalities in (("ir", "raman"), ("ir", "raman", "uv_vis")):
+        simulate(molecule, modalities)
+        start = time.process_time()
+        simulate(molecule, modalities)
+        print(
+            f"- {molecule.formula}, {' + '.join(modalities)}: {time.process_time() - start:.2f} CPU-seconds"
+        )
+
+
+def main() -> None:
+    """Print everything that was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kernel", action="store_true", help="compare with PySCF's own TDA")
+    options = parser.parse_args()
+    data = read_experiment()
+    print_frequencies(data["vibrations"])
+    print("\nWavenumber: IR (km/mol), Raman (Å⁴/amu):\n")
+    print_intensities()
+    print()
+    print_excitations(data["excitations"])
+    if options.kernel:
+        print()
+        print_kernel()
+    print()
+    print_cost()
+
+
+if __name__ == "__main__":
+    main()
