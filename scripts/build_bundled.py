@@ -39,7 +39,7 @@ LARGEST = 8_000_000
 
 BROKEN = 1.30
 FORMED = 1.15
-"""In sums of covalent radii: a bond longer than BROKEN has broken, other atoms nearer than FORMED made one."""
+"""In sums of covalent radii: a bond longer than BROKEN has broken, other atoms within FORMED made one."""
 
 
 def read_list(path: Path) -> list[dict[str, str]]:
