@@ -1,4 +1,4 @@
-"""The command line: `molspectra COMMAND ...`; each command lives in a module of its own, imported when it is run."""
+"""The command line: `molspectra COMMAND ...`; each command is a module, imported when it is run."""
 
 import difflib
 import os
@@ -41,14 +41,19 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except MolspectraError as error:
-        print(f"molspectra: error: {error}", file=sys.stderr)
-        return 130 if getattr(error, "interrupted", False) else 2
+        interrupted = getattr(error, "interrupted", False)
+        print(f"molspectra: {'' if interrupted else 'error: '}{error}", file=sys.stderr)
+        return 130 if interrupted else 2
     except KeyboardInterrupt:
         print("molspectra: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
         return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"molspectra: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def _dispatch(arguments: list[str]) -> int:

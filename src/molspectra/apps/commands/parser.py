@@ -1,11 +1,11 @@
-"""Argument parsing shared by the plain commands: one-line errors with a suggestion, no abbreviations."""
+"""Argument parsing shared by the commands: one-line errors with a suggestion, no abbreviations."""
 
 import argparse
-import difflib
 import re
 from typing import Any, NoReturn
 
 from molspectra.errors import InputError
+from molspectra.training.settings import did_you_mean
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -20,10 +20,15 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Raise `InputError` with a suggestion for an unknown option."""
-        unknown = re.search(r"unrecognized arguments: (--?[\w-]+)", message)
+        """Raise `InputError` with a suggestion for an unknown option.
+
+        Raises:
+            InputError: always.
+        """
+        unknown = re.search(r"unrecognized arguments: --?([\w.-]+)", message)
         if unknown:
-            known = [option for action in self._actions for option in action.option_strings]
-            close = difflib.get_close_matches(unknown[1], known, n=1)
-            message += f"; did you mean {close[0]}?" if close else f"; see {self.prog} --help"
+            options = [option for action in self._actions for option in action.option_strings]
+            known = {option.removeprefix("--") for option in options if option.startswith("--")}
+            hint = did_you_mean(unknown[1], known).replace("mean ", "mean --")
+            message += hint or f"; see {self.prog} --help"
         raise InputError(message)

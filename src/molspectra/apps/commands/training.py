@@ -1,16 +1,18 @@
 """What `pretrain` and `finetune` share: recipes, `--config`, one option per setting, `--out`, `--resume`."""
 
-import dataclasses
+import argparse
 import difflib
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import InputError
 from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.record import read_json
 from molspectra.training.run import RunResult
-from molspectra.training.settings import SettingsParser, from_dict, load_yaml, to_dict
+from molspectra.training.settings import Setting, from_dict, load_yaml, settings_of
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
@@ -47,33 +49,76 @@ def run_command(
     name: str, cls: type[Config], run: Callable[..., RunResult], purpose: str, arguments: list[str]
 ) -> int:
     """Parse the options of a training command and run it."""
-    parser = SettingsParser(prog=f"molspectra {name}", description=purpose)
-    parser.add_argument(
-        "--config", help="YAML file or name of a recipe; options on the command line win over it"
-    )
-    parser.add_argument("--out", required=True, help="run directory to make")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    recipe = _option(arguments, "--config")
-    defaults = from_dict(cls, {} if recipe is None else read_recipe(recipe), recipe or name)
-    parser.add_class_arguments(cls, None)
-    parser.set_defaults(to_dict(defaults))
-    options = parser.parse_args(arguments)
-    built = parser.instantiate(options)
-    config = cls(**{field.name: built[field.name] for field in dataclasses.fields(cls)})
-    result = run(config, options.out, resume=options.resume, show=not options.quiet)
-    for key, value in result.metrics.items():
-        print(f"val/{key}: {value:.6g}")
-    print(f"{result.directory} ({result.seconds:.1f} s)")
+    is_help = bool({"-h", "--help"} & set(arguments))
+    settings = settings_of(cls, documented=is_help)
+    options = vars(_parser(name, purpose, settings).parse_args(arguments))
+    source, values = _base(name, options)
+    for setting in settings:
+        if setting.name in options:
+            _put(values, setting.name, options[setting.name], source)
+    config = from_dict(cls, values, source)
+    result = run(config, options["out"], resume=options["resume"], show=not options["quiet"])
+    if result.rank == 0:
+        for key, value in result.metrics.items():
+            print(f"val/{key}: {value:.6g}")
+        print(f"{result.directory} ({result.seconds:.1f} s)")
     return 0
 
 
-def _option(arguments: list[str], name: str) -> str | None:
-    """The value of an option before the parser exists; the last one counts."""
-    found = None
-    for index, argument in enumerate(arguments):
-        if argument == name and index + 1 < len(arguments):
-            found = arguments[index + 1]
-        elif argument.startswith(f"{name}="):
-            found = argument.split("=", 1)[1]
-    return found
+def _parser(name: str, purpose: str, settings: list[Setting]) -> CommandParser:
+    usage = f"molspectra {name} --out DIRECTORY [--config RECIPE] [--resume] [--quiet] [--SETTING VALUE ...]"
+    parser = CommandParser(
+        name,
+        usage=usage,
+        description=purpose,
+        epilog=f"Recipes: {', '.join(sorted(recipes()))}. Lists are written a,b,c and nothing is null.",
+    )
+    parser.add_argument("--config", help="YAML file or name of a recipe; options win over it")
+    parser.add_argument("--out", required=True, metavar="DIRECTORY", help="run directory to make")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in --out (with its settings), or start it"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    for setting in settings:
+        about = f"{setting.help} [{setting.expected}; default: {_shown(setting.default)}]".replace("%", "%%")
+        parser.add_argument(
+            f"--{setting.name}",
+            dest=setting.name,
+            metavar="VALUE",
+            type=setting.parse,
+            default=argparse.SUPPRESS,
+            help=about,
+        )
+    return parser
+
+
+def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The settings that options are added to, and what to call them in errors."""
+    before = Path(options["out"]) / "config.json"
+    if options["config"] is not None:
+        return options["config"], read_recipe(options["config"])
+    if options["resume"] and before.is_file():
+        values = read_json(before)
+        if not isinstance(values, dict):
+            raise InputError(f"{before}: not the settings of a run")
+        return str(before), values
+    return name, {}
+
+
+def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
+    """Set the setting with a full name in nested settings."""
+    *groups, last = name.split(".")
+    for group in groups:
+        if values.get(group) is None:
+            values[group] = {}
+        values = values[group]
+        if not isinstance(values, dict):
+            raise InputError(f"{source}: {group}: expected a mapping of settings, not {values!r}")
+    values[last] = value
+
+
+def _shown(default: Any) -> str:
+    """A default as it would be written on the command line."""
+    if default is None or isinstance(default, bool):
+        return "null" if default is None else str(default).lower()
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
