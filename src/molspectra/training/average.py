@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class WeightAverage:
     """θ̄ ← β θ̄ + (1 - β) θ with a warm-up of β: (1 + k)/(10 + k) in step k, at most `decay`.
 
-    Buffers (batch-norm statistics) are not averaged; they belong to the current weights and are averages already.
+    Buffers (batch-norm statistics) are not averaged: they are averages over the steps already.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -1,44 +1,34 @@
 """Checkpoints: weights as safetensors + JSON for everyone, resume state for the run; each save is atomic.
 
-A checkpoint is a directory, written under a temporary name, flushed to disk and renamed: a directory with its
-final name is complete. Nothing is unpickled; `resume.pt` is read with `weights_only=True`.
+A checkpoint is a directory, written under a hidden name, flushed to disk and renamed: one that has its final
+name is complete. Nothing is unpickled; `resume.pt` is read with `weights_only=True`.
 """
 
+import dataclasses
+import io
 import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from molspectra.data.atomic import naming
 from molspectra.errors import InputError
 from molspectra.models.model import ModelConfig, MolSpectra
-from molspectra.training.settings import from_dict
+from molspectra.training.settings import from_dict, to_dict
 
 WEIGHTS, CONFIG, RESUME = "model.safetensors", "config.json", "resume.pt"
 FORMAT = 1
 _NAME = re.compile(r"(step|best)-(\d{9})")
-
-
-def save_model(directory: Path, model: MolSpectra, about: Mapping[str, Any] | None = None) -> None:
-    """Write weights and configuration of a model into an existing directory.
-
-    Args:
-        directory: where `model.safetensors` and `config.json` go.
-        model: the model.
-        about: further JSON values for `config.json` (target, unit, run ...).
-    """
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, directory / WEIGHTS, metadata={"format": str(FORMAT)})
-    config = {"format": FORMAT, "model": asdict(model.config), **(about or {})}
-    (directory / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+_PARTS = ("encoder", "noise_head", "spectrum_encoder")
 
 
 def save_checkpoint(
@@ -52,32 +42,62 @@ def save_checkpoint(
     """Write `<root>/<kind>-<step>` atomically, then remove older checkpoints of that kind.
 
     Args:
-        root: the run's checkpoint directory.
+        root: the run's checkpoint directory; made where it is missing. One process at a time may save there.
         kind: "step" or "best".
         step: optimizer steps done.
         model: holds the weights to use (the averaged ones where there is an average).
-        about: goes to `config.json`.
-        resume: what a resumed run needs (tensors and plain values); None where the checkpoint is for use only.
+        about: JSON values that go to `config.json` beside the model's settings (target, unit, run ...).
+        resume: what a resumed run needs (tensors and plain values); None for a checkpoint that is only used.
+
+    Raises:
+        InputError: it cannot be written (no space, no permission); the checkpoints from before are intact.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    final = root / f"{kind}-{step:09d}"
-    scratch = root / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    save_model(scratch, model, about)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    config = {"format": FORMAT, "model": to_dict(model.config), **about}
+    files = {
+        WEIGHTS: to_safetensors(state, {"format": str(FORMAT)}),
+        CONFIG: json.dumps(config, indent=1, ensure_ascii=False).encode(),
+    }
     if resume is not None:
-        torch.save(dict(resume), scratch / RESUME)
-    for file in scratch.iterdir():
-        _flush(file)
-    _flush(scratch)
-    shutil.rmtree(final, ignore_errors=True)
-    scratch.rename(final)
-    _flush(root)
-    for other in root.iterdir():
-        match = _NAME.fullmatch(other.name)
-        if match and match[1] == kind and other != final:
-            shutil.rmtree(other)
+        buffer = io.BytesIO()
+        torch.save(dict(resume), buffer)
+        files[RESUME] = buffer.getvalue()
+    final = root / f"{kind}-{step:09d}"
+    with naming(final):
+        root.mkdir(parents=True, exist_ok=True)
+        for left_over in (*root.glob(".new-*"), *root.glob(".old-*")):  # of a process that was killed
+            shutil.rmtree(left_over)
+        hidden = root / f".new-{final.name}"
+        _write_directory(hidden, files)
+        _remove(final)  # the same step, reached again from an earlier one
+        hidden.rename(final)
+        _flush(root)
+        for other in root.iterdir():
+            match = _NAME.fullmatch(other.name)
+            if match and match[1] == kind and other != final:
+                _remove(other)
     return final
+
+
+def _write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a new directory and flush it to the disk; if that fails it vanishes again."""
+    directory.mkdir()
+    try:
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+            _flush(directory / name)
+        _flush(directory)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint so that at no moment half of it bears its name."""
+    if checkpoint.exists():
+        hidden = checkpoint.with_name(f".old-{checkpoint.name}")
+        checkpoint.rename(hidden)
+        shutil.rmtree(hidden)
 
 
 def _flush(path: Path) -> None:
@@ -118,15 +138,23 @@ def read_about(directory: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, damaged, or of a newer format.
     """
+    path = directory / CONFIG
     try:
-        about = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{directory / CONFIG}: cannot be read as JSON ({error})") from error
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(
-            f"{directory / CONFIG}: not a checkpoint of format {FORMAT}; a newer version may read it"
-        )
+        raise InputError(f"{path}: not a checkpoint of format {FORMAT}; a newer version may read it")
     return about
+
+
+def read_model_config(directory: Path) -> ModelConfig:
+    """The settings of a checkpoint's model.
+
+    Raises:
+        InputError: `config.json` is missing or damaged.
+    """
+    return from_dict(ModelConfig, read_about(directory).get("model"), f"{directory / CONFIG}: model")
 
 
 def read_weights(directory: Path) -> dict[str, Tensor]:
@@ -138,7 +166,7 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     try:
         return load_file(directory / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{directory / WEIGHTS}: cannot be read ({error})") from error
+        raise InputError(f"{directory / WEIGHTS}: cannot be read ({_first_line(error)})") from error
 
 
 def load_model(path: str | Path) -> tuple[MolSpectra, dict[str, Any]]:
@@ -148,10 +176,9 @@ def load_model(path: str | Path) -> tuple[MolSpectra, dict[str, Any]]:
         InputError: no checkpoint there, or weights that do not fit the configuration.
     """
     directory = find_checkpoint(path)
-    about = read_about(directory)
-    model = MolSpectra(from_dict(ModelConfig, about.get("model"), f"{directory / CONFIG}: model"))
+    model = MolSpectra(read_model_config(directory))
     load_exactly(model, read_weights(directory), directory / WEIGHTS)
-    return model.eval(), about
+    return model.eval(), read_about(directory)
 
 
 def load_exactly(model: torch.nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
@@ -161,7 +188,7 @@ def load_exactly(model: torch.nn.Module, state: Mapping[str, Tensor], where: Pat
         InputError: naming the first key that is missing, unknown or of another shape.
     """
     own = model.state_dict()
-    for name in own.keys() | state.keys():
+    for name in dict.fromkeys([*own, *state]):
         if name not in state:
             raise InputError(f"{where}: the weights lack {name!r}, which the configuration asks for")
         if name not in own:
@@ -173,10 +200,10 @@ def load_exactly(model: torch.nn.Module, state: Mapping[str, Tensor], where: Pat
 
 
 def initialise(model: MolSpectra, path: str | Path) -> list[str]:
-    """Start a model from a pre-trained one: every part that both have must fit key by key.
+    """Start a model from a pre-trained one: each part that both have must fit in its settings and key by key.
 
-    The encoder must be there; the noise head and the spectrum encoder are taken where both models have them, a
-    property head never (it belongs to its target).
+    The encoder must be there; the noise head and the spectrum encoder are taken where both models have them.
+    A property head never is: it belongs to its target.
 
     Returns:
         The names of the parts taken.
@@ -185,22 +212,30 @@ def initialise(model: MolSpectra, path: str | Path) -> list[str]:
         InputError: no checkpoint there, or a part that does not fit.
     """
     directory = find_checkpoint(path)
-    state = read_weights(directory)
+    state, theirs = read_weights(directory), read_model_config(directory)
     taken = []
-    for part in ("encoder", "noise_head", "spectrum_encoder"):
-        module = getattr(model, part)
-        theirs = {
-            name.removeprefix(f"{part}."): value
-            for name, value in state.items()
-            if name.startswith(f"{part}.")
-        }
-        if module is None or (not theirs and part != "encoder"):
+    for part in _PARTS:
+        module, prefix = getattr(model, part), f"{part}."
+        tensors = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+        if module is None or (not tensors and part != "encoder"):
             continue
-        load_exactly(module, theirs, f"{directory / WEIGHTS} ({part})")
+        if part != "noise_head":
+            _compare(getattr(theirs, part), getattr(model.config, part), f"{directory}: {part}")
+        load_exactly(module, tensors, f"{directory / WEIGHTS} ({part})")
         taken.append(part)
     if "spectrum_encoder" in taken and "log_scale" in state:
         model.log_scale.data.copy_(state["log_scale"])
     return taken
+
+
+def _compare(theirs: Any, ours: Any, where: str) -> None:
+    """Refuse settings that differ, also where the shapes of the weights do not tell (cutoff, heads ...)."""
+    for field in dataclasses.fields(ours):
+        there, here = getattr(theirs, field.name, None), getattr(ours, field.name)
+        if there != here:
+            raise InputError(
+                f"{where}.{field.name} is {there} there and {here} in the run that starts from it"
+            )
 
 
 def read_resume(directory: Path) -> dict[str, Any]:
@@ -211,8 +246,13 @@ def read_resume(directory: Path) -> dict[str, Any]:
     """
     path = directory / RESUME
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a resume state ({reason})") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged file leads to
+        raise InputError(f"{path}: cannot be read as a resume state ({_first_line(error)})") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: cannot be read as a resume state (it holds a {type(state).__name__})")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

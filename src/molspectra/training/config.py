@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from molspectra.errors import InputError
-from molspectra.models.heads import PropertyKind
 from molspectra.models.model import ModelConfig
 from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.objectives.denoising import CoordConfig
 from molspectra.objectives.reconstruction import ReconstructionConfig
 from molspectra.objectives.supervised import SupervisedConfig
 from molspectra.training.schedule import ScheduleConfig
+
+RESERVED = ("forces", "denoising", "loss")
+"""Names that the losses of a fine-tuning run have besides its target."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +22,20 @@ class DataConfig:
     store: str = "bundled"
     """Path of a store, or "bundled" for the dataset that comes with the package."""
     split_seed: int = 0
-    """Seed of the identity split; the same in every stage, so that no test molecule is seen in pre-training."""
+    """Seed of the identity split; keep it in all stages, so that no test molecule is seen in pre-training."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of training, validation and test molecules."""
     train_rows: int = 0
-    """Use only this many training molecules (the same ones for every run with this split seed); 0 for all."""
+    """Use only this many training rows (the same for every run with this split seed); 0 for all."""
     workers: int = 0
     """Processes that prepare batches ahead of time; results do not depend on it."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without opening the store."""
+        """Check what can be checked without opening the store.
+
+        Raises:
+            InputError: a negative number.
+        """
         if self.train_rows < 0 or self.workers < 0:
             raise InputError("data: train_rows and workers must not be negative")
 
@@ -45,12 +51,16 @@ class OptimizerConfig:
     clip: float = 0.0
     """Largest gradient norm; 0 does not clip."""
     ema: float = 0.0
-    """Decay of the exponential moving average of the weights that validation and checkpoints use; 0 for none."""
+    """Decay of the moving average of the weights, which validation and checkpoints use; 0 for none."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Learning rate over the steps."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot train."""
+        """Refuse values that cannot train.
+
+        Raises:
+            InputError: a rate, decay or norm out of its range.
+        """
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip < 0 or not 0 <= self.ema < 1:
             raise InputError(
                 "optimizer: learning_rate > 0, weight_decay >= 0, clip >= 0 and 0 <= ema < 1 are needed"
@@ -67,7 +77,7 @@ class LoopConfig:
     """Molecules per optimizer step, over all devices and micro-batches."""
     accumulation: int = 1
     """Micro-batches per optimizer step. Losses equal those of one large batch, except the alignment, which
-    contrasts the molecules of each micro-batch with each other."""
+    contrasts the molecules of each micro-batch with each other, and batch norms, which see one at a time."""
     seed: int = 0
     """Seed of initial weights, batch order, noise and masks."""
     validate_every: int = 250
@@ -86,16 +96,19 @@ class LoopConfig:
     """Also write TensorBoard event files (needs the tensorboard package)."""
 
     def __post_init__(self) -> None:
-        """Refuse counts that make no run."""
+        """Refuse counts that make no run.
+
+        Raises:
+            InputError: a count that is too small, or a batch that cannot be shared out.
+        """
         for name in ("steps", "batch_size", "accumulation", "log_every", "devices"):
             if getattr(self, name) < 1:
                 raise InputError(f"loop: {name} must be at least 1, not {getattr(self, name)}")
         if self.validate_every < 0 or self.save_every < 0:
             raise InputError("loop: validate_every and save_every must not be negative")
-        if self.batch_size < self.accumulation * self.devices:
-            raise InputError(
-                f"loop: a batch of {self.batch_size} cannot be cut into {self.accumulation * self.devices} parts"
-            )
+        parts = self.accumulation * self.devices
+        if self.batch_size < parts:
+            raise InputError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,14 @@ class PretrainWeights:
     """Masked patch reconstruction, summed over modalities."""
     alignment: float = 1.0
     """Contrastive alignment."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would drive a loss up.
+
+        Raises:
+            InputError: a negative weight.
+        """
+        _refuse_negative("weights", self.denoising, self.reconstruction, self.alignment)
 
 
 @dataclass(frozen=True)
@@ -132,6 +153,14 @@ class PretrainConfig:
     """Weights of the losses."""
     init: str | None = None
     """Run or checkpoint whose encoder and noise head the run starts from; null starts from scratch."""
+
+    def __post_init__(self) -> None:
+        """Refuse noise without a size.
+
+        Raises:
+            InputError: σ is not positive.
+        """
+        _refuse_no_noise(self.denoising)
 
 
 @dataclass(frozen=True)
@@ -166,14 +195,26 @@ class FinetuneConfig:
     """Run or checkpoint to start from; null starts from scratch."""
 
     def __post_init__(self) -> None:
-        """The model needs a property head."""
+        """Refuse what cannot be learnt.
+
+        Raises:
+            InputError: no property head, a negative weight, no such smoothing, or no such property.
+        """
         if self.model.property is None:
-            raise InputError(
-                "model.property must name a head (scalar, dipole or spatial_extent) for fine-tuning"
-            )
+            raise InputError("model.property must name a head (scalar, dipole or spatial_extent)")
+        if self.target in RESERVED:
+            raise InputError(f"target: {self.target!r} is not a property; settings of its own deal with it")
+        _refuse_negative("weights", self.energy_weight, self.force_weight, self.denoising_weight)
+        if not 0 < self.energy_smoothing <= 1:
+            raise InputError(f"energy_smoothing must lie in (0, 1], not {self.energy_smoothing}")
+        _refuse_no_noise(self.denoising)
 
 
-def property_kind(target: str) -> PropertyKind:
-    """The head that fits a property by its usual name: dipole for `dipole`/`mu`, extent for `r2`, else a sum."""
-    kinds: dict[str, PropertyKind] = {"dipole": "dipole", "mu": "dipole", "r2": "spatial_extent"}
-    return kinds.get(target, "scalar")
+def _refuse_negative(what: str, *values: float) -> None:
+    if min(values) < 0:
+        raise InputError(f"{what}: no weight may be negative")
+
+
+def _refuse_no_noise(denoising: CoordConfig) -> None:
+    if not denoising.sigma > 0:
+        raise InputError(f"denoising: sigma must be positive, not {denoising.sigma}")

@@ -1,6 +1,6 @@
 """What a run trains and validates on: rows of a store by identity split, and the batches of every step."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +9,17 @@ import torch
 
 from molspectra.data.batch import Batch
 from molspectra.data.bundled import bundled
+from molspectra.data.loader import batches
 from molspectra.data.splits import split_rows
 from molspectra.data.store import Store
-from molspectra.data.stream import BatchStream
-from molspectra.errors import InputError
+from molspectra.data.stream import BatchStream, permutation
+from molspectra.errors import InputError, MolspectraError
 from molspectra.objectives.loss import NoiseKey
 from molspectra.training.config import DataConfig
+from molspectra.training.interrupt import deaf_children
+
+Rows = npt.NDArray[np.int64]
+"""Row numbers of a store."""
 
 
 def open_store(name: str) -> Store:
@@ -27,30 +32,36 @@ class Selection:
     """The rows of each part of a store's identity split."""
 
     store: Store
-    train: npt.NDArray[np.int64]
-    val: npt.NDArray[np.int64]
-    test: npt.NDArray[np.int64]
+    train: Rows
+    val: Rows
+    test: Rows
 
     @classmethod
-    def of(cls, config: DataConfig, targets: tuple[str, ...] = ()) -> "Selection":
-        """Split a store by identity; rows without the targets are left out.
+    def of(
+        cls, config: DataConfig, targets: tuple[str, ...] = (), modalities: tuple[str, ...] = ()
+    ) -> "Selection":
+        """Split a store by identity; rows without the scalar targets are left out.
+
+        Args:
+            config: the store and how to split it.
+            targets: properties and "forces" that the store must have.
+            modalities: spectra that the store must have.
 
         Raises:
-            InputError: a target that the store does not have, or an empty part.
+            InputError: a target or modality that the store does not have, or an empty part.
         """
         store = open_store(config.store)
         parts = split_rows(store.identities, config.split_seed, config.fractions)
-        for target in targets:
-            if target != "forces":
-                known = ~np.isnan(store.column(target))
-                parts = {name: rows[known[rows]] for name, rows in parts.items()}
+        for name in (*targets, *modalities):
+            known = store.has(name)
+            if name in targets and name != "forces":
+                parts = {part: rows[known[rows]] for part, rows in parts.items()}
         if config.train_rows:
-            if config.train_rows > len(parts["train"]):
-                raise InputError(
-                    f"data.train_rows: {config.train_rows} asked for, the training part has {len(parts['train'])}"
-                )
-            order = np.random.Generator(np.random.PCG64(config.split_seed)).permutation(len(parts["train"]))
-            parts["train"] = np.sort(parts["train"][order[: config.train_rows]])
+            every = parts["train"]
+            if config.train_rows > len(every):
+                raise InputError(f"data.train_rows: {config.train_rows} asked for, there are {len(every)}")
+            chosen = permutation(len(every), config.split_seed, 0)[: config.train_rows]
+            parts["train"] = np.sort(every[chosen.numpy()])
         for name in ("train", "val"):
             if not len(parts[name]):
                 raise InputError(f"{config.store}: the {name} part of the split is empty; use more molecules")
@@ -70,7 +81,7 @@ class BatchMaker:
     """The micro-batches of an optimizer step: a pure function of the step, so it can run in any process."""
 
     store: Store
-    rows: npt.NDArray[np.int64]
+    rows: Rows
     stream: BatchStream
     modalities: tuple[str, ...]
     targets: tuple[str, ...]
@@ -83,20 +94,43 @@ class BatchMaker:
         """The micro-batches of this rank."""
         places, epochs = self.stream.indices(step, self.world, self.rank)
         return [
-            self._micro(place, epoch)
+            self.micro(self.rows[place.numpy()], epoch)
             for place, epoch in zip(
                 places.tensor_split(self.accumulation), epochs.tensor_split(self.accumulation), strict=True
             )
         ]
 
-    def _micro(self, places: torch.Tensor, epochs: torch.Tensor) -> Micro:
-        batch = self.store.batch(self.rows[places.numpy()], modalities=self.modalities, targets=self.targets)
+    def micro(self, rows: Rows, epochs: torch.Tensor) -> Micro:
+        """The given rows [b] in their given epochs [b]."""
+        batch = self.store.batch(rows, modalities=self.modalities, targets=self.targets)
         return Micro(batch, NoiseKey(self.seed, epochs))
+
+
+def prepared(maker: BatchMaker, start: int, stop: int, workers: int) -> Generator[list[Micro], None, None]:
+    """The micro-batches of the steps from `start` to `stop`, exclusive, made ahead of time by `workers`.
+
+    Raises:
+        InputError: the store cannot be read; one line, from whichever process.
+    """
+    if not workers:
+        yield from map(maker, range(start, stop))
+        return
+    source = batches(maker, start, stop, workers=workers)
+    try:
+        with deaf_children():
+            first = next(source, None)
+        if first is not None:
+            yield first
+            yield from source
+    except MolspectraError as error:  # a worker's error comes with its traceback as text
+        kind = type(error)
+        line = str(error).rstrip().rpartition("\n")[2]
+        raise kind(line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from error
 
 
 def in_order(
     store: Store,
-    rows: npt.NDArray[np.int64],
+    rows: Rows,
     size: int,
     modalities: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),

@@ -1,238 +1,255 @@
 """The training loop: fetch a step's micro-batches, losses, backward, step; now and then validate and save."""
 
 import math
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
-from molspectra.data.batch import Batch
-from molspectra.data.loader import batches
-from molspectra.errors import MolspectraError
-from molspectra.objectives.loss import NoiseKey
+from molspectra.errors import InputError, MolspectraError
+from molspectra.objectives.loss import Loss
 from molspectra.training.average import WeightAverage
 from molspectra.training.checkpoint import newest, read_resume, save_checkpoint
 from molspectra.training.config import LoopConfig, OptimizerConfig
-from molspectra.training.data import BatchMaker, Micro, in_order
+from molspectra.training.data import BatchMaker, Micro, Rows, in_order, prepared
+from molspectra.training.interrupt import Interrupted, stop_requests
 from molspectra.training.progress import progress
 from molspectra.training.ranks import Ranks
 from molspectra.training.record import MetricLog
 from molspectra.training.schedule import learning_rate
 from molspectra.training.stages import Stage
 
+NAMED = 5
+"""At most this many molecules are named in an error."""
+
 
 class NonFiniteError(MolspectraError):
-    """A loss or gradient is not a number; the update was not made."""
-
-
-class Interrupted(MolspectraError):
-    """The run was asked to stop and has saved its state."""
-
-    interrupted = True
+    """A loss or gradient is not a finite number; the update was not made."""
 
 
 @dataclass
 class Trainer:
     """Everything that a run's loop holds on to."""
 
-    fabric: Any
+    fabric: Fabric
+    """Device, precision and processes; launched."""
     stage: Stage
+    """The model with its objectives."""
     maker: BatchMaker
-    validation: Any  # rows [n] int64
+    """The training batches."""
+    validation: Rows
+    """Rows to validate on."""
     loop: LoopConfig
-    optimizer_config: OptimizerConfig
+    """Settings of the loop."""
+    adam: OptimizerConfig
+    """Settings of the optimizer."""
     directory: Path
-    about: dict[str, Any]
+    """The run directory."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What every checkpoint says about itself."""
     workers: int = 0
+    """Processes that prepare batches."""
     show: bool = True
+    """Show progress."""
 
     def __post_init__(self) -> None:
-        """Set up optimizer, devices and the weight average."""
+        """Set up ranks, device, optimizer and the weight average."""
         self.ranks = Ranks(self.fabric)
-        optimizer = torch.optim.AdamW(
-            self.stage.parameters(),
-            lr=self.optimizer_config.learning_rate,
-            weight_decay=self.optimizer_config.weight_decay,
+        self.precision = torch.float64 if self.loop.precision == "64-true" else torch.float32
+        self.stage.to(self.fabric.device)
+        if self.precision == torch.float64:
+            self.stage.double()
+        self.optimizer = torch.optim.AdamW(
+            self.stage.parameters(), lr=self.adam.learning_rate, weight_decay=self.adam.weight_decay
         )
-        self.wrapped, self.optimizer = self.fabric.setup(self.stage, optimizer)
-        decay = self.optimizer_config.ema
-        self.average = WeightAverage(self.stage.model, decay) if decay else None
-        self.best = math.inf
-        self.step = 0
+        self.average = WeightAverage(self.stage.model, self.adam.ema) if self.adam.ema else None
         self.checkpoints = self.directory / "checkpoints"
+        self.step, self.best = 0, math.inf
 
-    def run(self) -> dict[str, float]:
-        """Train from `self.step` to the end; returns the last validation's metrics.
+    def run(self, log: MetricLog | None = None) -> dict[str, float]:
+        """Train from `self.step` to the end; returns the last validation's losses, none if there was no step.
+
+        Args:
+            log: where metrics go; None on all ranks but the first.
 
         Raises:
             NonFiniteError: a loss or gradient is not finite; the last checkpoint is untouched.
             Interrupted: Ctrl-C or SIGTERM came; the state was saved.
+            InputError: a batch cannot be read, or a checkpoint cannot be written.
         """
-        log = MetricLog(self.directory, self.step, self.loop.tensorboard) if self.ranks.rank == 0 else None
-        name, steps, metrics = self.about.get("stage", "training"), self.loop.steps, {}
-        source = batches(self.maker, self.step, steps, workers=self.workers)
-        try:
-            with (
-                _stop_requests() as stop,
-                progress(name, steps, self.step, self.show and log is not None) as advance,
-            ):
-                for micros in source:
-                    values = self._optimizer_step(micros)
-                    self.step += 1
-                    if log and (self.step % self.loop.log_every == 0 or self.step == steps):
-                        log.write(self.step, {f"train/{key}": value for key, value in values.items()})
-                    if _due(self.step, self.loop.validate_every, steps):
-                        metrics = self.validate()
-                        if log:
-                            log.write(self.step, {f"val/{key}": value for key, value in metrics.items()})
-                        self._keep_best(metrics["loss"])
-                    if stop.is_set() or _due(self.step, self.loop.save_every, steps):
-                        self.save()
-                    advance(self.step, f"loss {values['loss']:.4g}")
-                    if stop.is_set() and self.step < steps:
-                        raise Interrupted(
-                            f"stopped at step {self.step} of {steps}, the state is saved; continue with --resume"
-                        )
-        finally:
-            if log:
-                log.close()
+        steps, metrics = self.loop.steps, {}
+        title = str(self.about.get("stage", "training"))
+        source = closing(prepared(self.maker, self.step, steps, self.workers))
+        bar = progress(title, steps, self.step, self.show and self.ranks.rank == 0)
+        with stop_requests() as stop, bar as advance, source as batches:
+            for micros in batches:
+                values = self._update(micros)
+                self.step += 1
+                stopping = self.ranks.any(stop.is_set())
+                if log and _due(self.step, self.loop.log_every, steps):
+                    log.write(self.step, {f"train/{name}": value for name, value in values.items()})
+                if _due(self.step, self.loop.validate_every, steps):
+                    metrics = self.validate()
+                    if log:
+                        log.write(self.step, {f"val/{name}": value for name, value in metrics.items()})
+                    self._keep_best(metrics["loss"])
+                if stopping or _due(self.step, self.loop.save_every, steps):
+                    self.save()
+                advance(self.step, f"loss {values['loss']:.4g}")
+                if stopping and self.step < steps:
+                    reached = f"stopped at step {self.step} of {steps}"
+                    raise Interrupted(f"{reached}, the state is saved; continue with --resume")
         return metrics
 
-    def _optimizer_step(self, micros: list[Micro]) -> dict[str, float]:
-        """One update from a step's micro-batches; returns the mean losses."""
-        micros = [Micro(self._here(micro.batch), self._key(micro.key)) for micro in micros]
-        weights = self.stage.weights()
-        counts = dict.fromkeys(weights, 0.0)
-        for micro in micros:
-            for name, count in self.stage.counts(micro.batch).items():
-                counts[name] += count
-        counts = self.ranks.total(counts)
-        rate = learning_rate(
-            self.optimizer_config.schedule, self.optimizer_config.learning_rate, self.step, self.loop.steps
-        )
+    def _update(self, micros: list[Micro]) -> dict[str, float]:
+        """One optimizer step; returns its mean losses, gradient norm and learning rate.
+
+        Micro-batches and ranks add up sums of losses, divided by the number of items in the whole step.
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite; no weight was changed.
+        """
+        stage, weights = self.stage, self.stage.gradient_weights()
+        counts = self._total_counts(micros)
+        stage.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(len(weights), dtype=self.precision, device=self.fabric.device)
+        for micro in map(self._here, micros):
+            losses = self._losses(micro, shared=True)
+            parts = torch.stack(
+                [losses[name].sum if name in losses else sums.new_zeros(()) for name in weights]
+            )
+            factors = [weight / max(counts[name], 1.0) for name, weight in weights.items()]
+            (parts * parts.new_tensor(factors)).sum().backward()
+            sums += parts.detach()
+        self.ranks.add_gradients(stage.parameters())
+        self.ranks.share_buffers(stage)
+
+        gradients = [weight.grad for weight in stage.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        totals = dict(zip(weights, self.ranks.total(sums).tolist(), strict=True))
+        for what, value in (*totals.items(), ("gradient", float(norm))):
+            if not math.isfinite(value):
+                raise self._failure(f"the {what} is not finite in step {self.step + 1}", micros)
+        if self.adam.clip:
+            torch.nn.utils.clip_grads_with_norm_(stage.parameters(), self.adam.clip, norm)
+        rate = learning_rate(self.adam.schedule, self.adam.learning_rate, self.step, self.loop.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-
-        self.wrapped.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        means = dict.fromkeys(weights, 0.0)
-        for index, micro in enumerate(micros):
-            last = index == len(micros) - 1
-            with (
-                nullcontext()
-                if last
-                else self.fabric.no_backward_sync(self.wrapped, enabled=self.ranks.world > 1)
-            ):
-                total, parts = self._weighted(micro, weights, counts)
-                self._check(torch.isfinite(total), micro, "loss")
-                self.fabric.backward(
-                    total * self.ranks.world
-                )  # ranks are averaged, the loss is a sum over them
-            for name, value in parts.items():
-                means[name] += value
-        norm = self._gradient_norm()
-        self._check(torch.isfinite(norm), micros[-1], "gradient")
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(self.stage.model, self.step)
-        means = self.ranks.total(means)
-        loss = sum(weight * means[name] for name, weight in weights.items())
+            self.average.update(stage.model, self.step)
+        means = stage.smoothed({name: total / max(counts[name], 1.0) for name, total in totals.items()})
+        loss = sum(weight * means[name] for name, weight in stage.weights().items())
         return {"loss": loss, **means, "gradient_norm": float(norm), "learning_rate": rate}
 
-    def _weighted(
-        self, micro: Micro, weights: dict[str, float], counts: dict[str, float]
-    ) -> tuple[Tensor, dict[str, float]]:
-        gather = self.ranks.gather if self.ranks.world > 1 else None
-        losses = self.wrapped(micro.batch, micro.key, gather)
-        total = torch.zeros((), device=self.fabric.device)
-        parts = {}
-        for name, loss in losses.items():
-            mean = loss.sum / max(counts[name], 1.0)
-            parts[name] = float(mean.detach())
-            total = total + weights[name] * self.stage.smooth(name, mean)
-        return total, parts
+    def _total_counts(self, micros: Iterable[Micro]) -> dict[str, float]:
+        """Items of every loss in a step, over all micro-batches and ranks."""
+        each = [self.stage.counts(micro.batch) for micro in micros]
+        counts = torch.tensor([[count[name] for name in self.stage.weights()] for count in each]).sum(0)
+        return dict(zip(self.stage.weights(), self.ranks.total(counts).tolist(), strict=True))
 
-    def _gradient_norm(self) -> Tensor:
-        gradients = [value.grad for value in self.stage.parameters() if value.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        clip = self.optimizer_config.clip
-        if clip > 0 and bool(norm > clip):
-            torch.nn.utils.clip_grads_with_norm_(self.stage.parameters(), clip, norm)
-        return norm
+    def _losses(self, micro: Micro, shared: bool = False) -> dict[str, Loss]:
+        """Losses of a micro-batch; `shared` between the ranks where they contrast molecules."""
+        gather = self.ranks.gather if shared and self.ranks.world > 1 else None
+        with self.fabric.autocast():
+            losses: dict[str, Loss] = self.stage(micro.batch, micro.key, gather)
+        return losses
 
-    def _check(self, finite: Tensor, micro: Micro, what: str) -> None:
-        """Stop before the update where a number is not finite, and name the molecules that cause it."""
-        if bool(finite):
-            return
-        names = self._offenders(micro)
-        where = (
-            f"molecules {', '.join(names)}"
-            if names
-            else "no single molecule; a smaller learning rate may help"
-        )
-        raise NonFiniteError(
-            f"the {what} is not finite at step {self.step}: {where}; the last checkpoint is intact"
-        )
+    def _here(self, micro: Micro) -> Micro:
+        """A micro-batch on the device and in the precision of the run.
 
-    @torch.no_grad()
-    def _offenders(self, micro: Micro) -> list[str]:
-        store, found = self.maker.store, []
-        self.stage.eval()
-        for row, epoch in zip(micro.batch.row.tolist(), micro.key.epoch, strict=True):
-            alone = store.batch([row], modalities=self.stage.modalities, targets=self.stage.targets)
-            key = NoiseKey(micro.key.seed, epoch[None])
-            losses = self.stage(self._here(alone), key).values()
-            if not all(bool(torch.isfinite(loss.sum)) for loss in losses):
-                found.append(f"{store.identities[row]} (row {row})")
-        return found
+        Raises:
+            InputError: an element that the encoder does not know.
+        """
+        batch, limit = micro.batch, self.stage.model.config.encoder.max_number
+        if int(batch.numbers.max()) > limit:
+            row = int(batch.row[batch.molecule[batch.numbers.argmax()]])
+            element = f"atomic number {int(batch.numbers.max())} is above model.encoder.max_number {limit}"
+            raise InputError(f"{self.maker.store.path}, row {row}: {element}")
+        epoch = micro.key.epoch.to(self.fabric.device)
+        return Micro(batch.to(self.fabric.device, self.precision), micro.key._replace(epoch=epoch))
 
     def validate(self) -> dict[str, float]:
-        """Mean losses over the validation rows with fixed noise and the weights that would be saved."""
-        self.stage.eval()
+        """Mean losses over the validation rows with fixed noise and the weights that would be saved.
+
+        Raises:
+            NonFiniteError: a loss is not finite.
+        """
         weights = self.stage.weights()
-        sums, counts = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0.0)
-        rows = self.validation[self.ranks.rank :: self.ranks.world]
-        batch_size = max(self.loop.batch_size // self.ranks.world, 1)
-        stage = self.stage
+        table = torch.zeros(2, len(weights), dtype=torch.float64)
+        self.stage.eval()
         with self._averaged(), torch.no_grad():
-            for micro in in_order(self.maker.store, rows, batch_size, stage.modalities, stage.targets):
-                for name, loss in stage(self._here(micro.batch), self._key(micro.key)).items():
-                    sums[name] += float(loss.sum)
-                    counts[name] += loss.count
-        sums, counts = self.ranks.total(sums), self.ranks.total(counts)
-        means = {name: sums[name] / counts[name] for name in weights if counts[name]}
+            for micro in map(self._here, self._validation()):
+                losses = self._losses(micro)
+                for place, name in enumerate(weights):
+                    if name in losses:
+                        table[:, place] += torch.tensor([float(losses[name].sum), losses[name].count])
+            sums, counts = self.ranks.total(table).tolist()
+            if not all(map(math.isfinite, sums)):
+                what = f"the validation loss is not finite after step {self.step}"
+                raise self._failure(what, self._validation())
+        means = {
+            name: total / count for name, total, count in zip(weights, sums, counts, strict=True) if count
+        }
         return {"loss": sum(weights[name] * mean for name, mean in means.items()), **means}
 
-    def _averaged(self) -> Any:
+    def _validation(self) -> Iterator[Micro]:
+        """This rank's share of the validation batches, which are the same for any number of ranks."""
+        rows, size, stage = self.validation, self.loop.batch_size, self.stage
+        for start in range(0, len(rows), size)[self.ranks.rank :: self.ranks.world]:
+            chosen = rows[start : start + size]
+            yield from in_order(self.maker.store, chosen, size, stage.modalities, stage.targets)
+
+    def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.applied(self.stage.model)
 
-    def _here(self, batch: Batch) -> Batch:
-        precision = torch.float64 if self.loop.precision == "64-true" else torch.float32
-        moved: Batch = batch.to(self.fabric.device, precision)
-        return moved
+    def _failure(self, what: str, micros: Iterable[Micro]) -> NonFiniteError:
+        """The error for losses that are not finite, with the molecules that are to blame; on all ranks."""
+        guilty = [
+            (int(row), not self._is_finite(int(row), epoch))
+            for micro in micros
+            for row, epoch in zip(micro.batch.row, micro.key.epoch, strict=True)
+        ]
+        table = torch.tensor(guilty, dtype=torch.int64, device=self.fabric.device).reshape(-1, 2)
+        everyone = self.ranks.gather(table)[0].tolist()
+        found = [row for row, is_guilty in everyone if is_guilty]
+        identities = self.maker.store.identities
+        names = ", ".join(f"{identities[row]} (row {row})" for row in found[:NAMED])
+        if len(found) > NAMED:
+            names += f" and {len(found) - NAMED} more"
+        if not found or 1 < len(found) == len(everyone):  # the weights are to blame
+            names = f"{'every molecule' if found else 'no molecule alone'}; try a smaller learning rate"
+        return NonFiniteError(f"{what}, by {names}; the weights and checkpoints from before are untouched")
 
-    def _key(self, key: NoiseKey) -> NoiseKey:
-        return key._replace(epoch=key.epoch.to(self.fabric.device))
+    def _is_finite(self, row: int, epoch: Tensor) -> bool:
+        """Whether the losses of one molecule, and in training their gradients, are finite numbers."""
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._losses(self._here(self.maker.micro(np.array([row]), epoch[None]))).values()
+        total = torch.stack([loss.sum for loss in losses]).sum()
+        if total.requires_grad:
+            total.backward()
+        gradients = [weight.grad for weight in self.stage.parameters() if weight.grad is not None]
+        return all(bool(value.isfinite().all()) for value in (total, *gradients))
 
     def _keep_best(self, loss: float) -> None:
+        """Save the weights if no validation before was better."""
         if loss < self.best:
             self.best = loss
-            if self.ranks.rank == 0:
-                with self._averaged():
-                    about = {**self.about, "step": self.step, "validation_loss": loss}
-                    save_checkpoint(self.checkpoints, "best", self.step, self.stage.model, about, None)
+            self._save("best", {"validation_loss": loss}, None)
 
     def save(self) -> None:
-        """Write a checkpoint from which the run continues bit for bit."""
-        if self.ranks.rank:
-            return
+        """Write a checkpoint from which the run continues bit for bit.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         resume = {
             "step": self.step,
             "best": self.best,
@@ -241,44 +258,36 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": {} if self.average is None else self.average.state_dict(),
         }
-        about = {**self.about, "step": self.step}
-        with self._averaged():
-            save_checkpoint(self.checkpoints, "step", self.step, self.stage.model, about, resume)
+        self._save("step", {}, resume)
+
+    def _save(self, kind: str, more: Mapping[str, Any], resume: Mapping[str, Any] | None) -> None:
+        if self.ranks.rank == 0:
+            about = {**self.about, "step": self.step, **more}
+            with self._averaged():
+                save_checkpoint(self.checkpoints, kind, self.step, self.stage.model, about, resume)
+        self.ranks.wait()  # a rank that ends early would take the writing one with it
 
     def resume(self) -> bool:
-        """Go back to the newest complete checkpoint; False where there is none."""
+        """Go back to the newest complete checkpoint; False where there is none.
+
+        Raises:
+            InputError: it is damaged, or not of this run.
+        """
         directory = newest(self.checkpoints)
         if directory is None:
             return False
         state = read_resume(directory)
-        self.stage.load_state_dict(state["stage"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.step, self.best = int(state["step"]), float(state["best"])
+        try:
+            self.stage.load_state_dict(state["stage"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.step, self.best = int(state["step"]), float(state["best"])
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            what = f"{type(error).__name__} {error}".splitlines()[0]
+            raise InputError(f"{directory}: not a state that this run can continue from ({what})") from error
         return True
 
 
 def _due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a run stops between two steps; a second Ctrl-C stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,7 +14,14 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(title: str, total: int, start: int = 0, show: bool = True) -> Iterator[Advance]:
-    """A rich progress bar on a terminal; a line now and then where output is not one; nothing if not `show`."""
+    """Show progress on standard error: a bar on a terminal, else ten lines in all; nothing if not `show`.
+
+    Args:
+        title: what is being done.
+        total: steps in all.
+        start: steps done before.
+        show: whether to show anything.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import molspectra
+from molspectra.data.atomic import atomic_file, naming
 from molspectra.errors import InputError
 
 PACKAGES = ("torch", "numpy", "lightning-fabric", "rdkit", "pyarrow", "safetensors")
@@ -17,8 +19,8 @@ PACKAGES = ("torch", "numpy", "lightning-fabric", "rdkit", "pyarrow", "safetenso
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the libraries that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("molspectra", *PACKAGES):
+    found = {"python": platform.python_version(), "molspectra": molspectra.__version__}
+    for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -28,12 +30,14 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout this package runs from ("+changes" if it was edited); None if installed."""
+    here = Path(__file__).resolve()
+    tracked = ["git", "ls-files", "--error-unmatch", here.name]  # else a checkout that holds the installation
+    describe = ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
     try:
-        here = Path(__file__).resolve().parent
-        done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        for command in (tracked, describe):
+            done = subprocess.run(
+                command, cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
+            )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
@@ -48,9 +52,8 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
     return {
         "system": platform.platform(),
@@ -61,10 +64,13 @@ def machine() -> dict[str, Any]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON atomically."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-    scratch.replace(path)
+    """Write JSON atomically.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic_file(path) as file:
+        file.write(json.dumps(values, indent=1, ensure_ascii=False).encode())
 
 
 def read_json(path: Path) -> Any:
@@ -75,32 +81,39 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
 
 
 class MetricLog:
-    """`metrics.csv` in long form (step, name, value), and TensorBoard events where asked for."""
+    """`metrics.csv` in long form (step, name, value), and TensorBoard events where asked for.
+
+    Attributes:
+        before: seconds that earlier sessions of the run took up to the step that this one starts from.
+    """
 
     COLUMNS = ("step", "name", "value", "seconds")
 
     def __init__(self, directory: Path, start: int, tensorboard: bool) -> None:
-        """Open for appending; rows from beyond `start` (of a run that was cut off) are dropped."""
-        self.path = directory / "metrics.csv"
-        kept = [row for row in read_metrics(self.path) if row[0] <= start] if start else []
-        self.before = kept[-1][3] if kept else 0.0
-        self.file = self.path.open("w", newline="", encoding="utf-8")
-        self.writer = csv.writer(self.file)
-        self.writer.writerow(self.COLUMNS)
-        self.writer.writerows(kept)
+        """Open for appending; rows from beyond step `start` (of a session that was cut off) are dropped.
+
+        Raises:
+            InputError: the file cannot be written, or TensorBoard is not installed.
+        """
+        self.events = _event_writer(directory / "tensorboard", start) if tensorboard else None
+        path = directory / "metrics.csv"
+        kept = [line for line in _lines(path) if int(line[0]) <= start] if start else []
+        self.before = float(kept[-1][3]) if kept else 0.0
         self.began = time.perf_counter()
-        self.events: Any = None
-        if tensorboard:
-            self.events = _event_writer(directory / "tensorboard", start)
+        with atomic_file(path) as file:
+            file.write("".join(",".join(line) + "\n" for line in (self.COLUMNS, *kept)).encode())
+        with naming(path):
+            self.file = path.open("a", newline="", encoding="utf-8")
+        self.writer = csv.writer(self.file, lineterminator="\n")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Add values after `step` optimizer steps."""
-        seconds = round(self.before + time.perf_counter() - self.began, 2)
+        seconds = f"{self.before + time.perf_counter() - self.began:.2f}"
         for name, value in values.items():
             self.writer.writerow((step, name, f"{value:.8g}", seconds))
             if self.events is not None:
@@ -118,21 +131,27 @@ def _event_writer(directory: Path, start: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise InputError(
-            "loop.tensorboard: needs the tensorboard package (pip install tensorboard)"
-        ) from error
+        raise InputError("loop.tensorboard: needs tensorboard (pip install tensorboard)") from error
     return SummaryWriter(str(directory), purge_step=start + 1)
 
 
 def read_metrics(path: Path) -> list[tuple[int, str, float, float]]:
-    """Rows (step, name, value, seconds) of a `metrics.csv`; empty where there is none, torn lines left out."""
+    """Rows (step, name, value, seconds) of a `metrics.csv`; none if it is missing, torn lines left out."""
+    return [(int(step), name, float(value), float(seconds)) for step, name, value, seconds in _lines(path)]
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """The complete lines of a `metrics.csv` as they stand there, without the header."""
     if not path.is_file():
         return []
-    rows = []
     with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            try:
-                rows.append((int(row["step"]), row["name"], float(row["value"]), float(row["seconds"])))
-            except (TypeError, ValueError, KeyError):
-                continue
-    return rows
+        return [line for line in csv.reader(file) if _is_complete(line)]
+
+
+def _is_complete(line: list[str]) -> bool:
+    try:
+        step, _, value, seconds = line
+        int(step), float(value), float(seconds)
+    except ValueError:
+        return False
+    return True

@@ -1,30 +1,37 @@
 """Whole runs: from a configuration to a run directory with checkpoints, metrics and a record.
 
-A run directory holds `config.json`, `record.json`, `metrics.csv` and `checkpoints/`.
+A run directory holds `record.json`, `config.json`, `metrics.csv` and `checkpoints/`.
 """
 
-import dataclasses
+import importlib.util
+import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from molspectra.data.atomic import naming
 from molspectra.data.stream import BatchStream
 from molspectra.errors import InputError
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import initialise, newest
-from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig
 from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.loop import Trainer
-from molspectra.training.record import commit, machine, read_json, versions, write_json
+from molspectra.training.record import MetricLog, commit, machine, read_json, versions, write_json
 from molspectra.training.settings import to_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
 
 RunConfig = PretrainConfig | FinetuneConfig
+
+MAY_DIFFER = ("data.store", "data.workers", "loop.tensorboard")
+"""Settings that a resumed run may change; of the store the content is compared."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class RunResult:
     """Losses of the last validation."""
     seconds: float
     """Wall time of this call."""
+    rank: int = 0
+    """Place of this process among those of the run; the first has written the files."""
 
 
 def pretrain(
@@ -47,7 +56,8 @@ def pretrain(
     Args:
         config: the run's settings.
         out: run directory to make.
-        resume: continue the run that is there; the settings must be the same.
+        resume: continue the run that is there, with the same settings and data; start it where there is none,
+            and do nothing where it is finished.
         show: progress on standard error.
 
     Raises:
@@ -55,19 +65,20 @@ def pretrain(
         NonFiniteError: a loss or gradient is not finite; the last checkpoint is untouched.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    stage = "stage2" if config.model.spectrum_encoder else "stage1"
 
     def build(model: MolSpectra, selection: Selection) -> Stage:
         return PretrainStage(model, config)
 
-    return _run(config, Path(out), build, (), {"stage": stage}, resume, show)
+    spectra = config.model.spectrum_encoder
+    about = {"stage": "stage2" if spectra else "stage1"}
+    needs = ((), spectra.modalities if spectra else ())
+    return _run(config, Path(out), build, needs, about, resume, show)
 
 
 def finetune(
     config: FinetuneConfig, out: str | Path, *, resume: bool = False, show: bool = True
 ) -> RunResult:
     """Fine-tune on a property, optionally with forces; arguments and errors as in `pretrain`."""
-    targets = (config.target, "forces") if config.forces else (config.target,)
 
     def build(model: MolSpectra, selection: Selection) -> Stage:
         values = selection.store.column(config.target)[selection.train]
@@ -75,34 +86,146 @@ def finetune(
         model.property_head.standardise(float(values.mean()), float(values.std()))
         return FinetuneStage(model, config)
 
-    return _run(
-        config, Path(out), build, targets, {"stage": "finetune", "target": config.target}, resume, show
-    )
+    targets = (config.target, "forces") if config.forces else (config.target,)
+    about = {"stage": "finetune", "target": config.target}
+    return _run(config, Path(out), build, (targets, ()), about, resume, show)
 
 
 def _run(
     config: RunConfig,
     out: Path,
     build: Callable[[MolSpectra, Selection], Stage],
-    targets: tuple[str, ...],
+    needs: tuple[tuple[str, ...], tuple[str, ...]],
     about: dict[str, Any],
     resume: bool,
     show: bool,
 ) -> RunResult:
+    """Train the stage that `build` makes; `needs` are the targets and modalities that the store must have."""
     began = time.perf_counter()
-    started = _prepare_directory(out, config, resume)
-    loop = config.loop
-    fabric = Fabric(accelerator=loop.accelerator, devices=loop.devices, precision=loop.precision)
-    fabric.launch()
-    selection = Selection.of(config.data, targets)
+    earlier = _earlier_record(out, config, resume)
+    if earlier.get("finished"):
+        return RunResult(out, dict(earlier["validation"]), 0.0)
+    fabric = _launched(config.loop)
+    selection = Selection.of(config.data, *needs)
+    _compare_data(out, earlier, config, selection)
+    is_started = newest(out / "checkpoints") is not None
+
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(loop.seed)
+        torch.manual_seed(config.loop.seed)
         model = MolSpectra(config.model)
-    if config.init is not None:
+    if is_started:
+        about = dict(earlier["about"])
+    elif config.init is not None:
         about["initialised"] = {"from": str(config.init), "parts": initialise(model, config.init)}
     stage = build(model, selection)
-    if targets:
-        about["unit"] = selection.store.metadata.properties[targets[0]].unit
+    if stage.targets:
+        about["unit"] = selection.store.metadata.properties[stage.targets[0]].unit
+    trainer = _trainer(config, fabric, stage, selection, out, about, show)
+    if is_started:
+        trainer.resume()
+        if show and trainer.ranks.rank == 0:
+            print(f"{out}: continues from step {trainer.step}", file=sys.stderr)
+
+    record = _record(config, selection, about, fabric)
+    if is_started:
+        session = {name: record[name] for name in ("versions", "commit", "machine", "device", "processes")}
+        record = earlier | {"resumed": [*earlier.get("resumed", ()), {"step": trainer.step, **session}]}
+    if fabric.global_rank > 0:
+        return RunResult(out, _train(trainer, None), time.perf_counter() - began, fabric.global_rank)
+    with naming(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "record.json", record)
+    write_json(out / "config.json", to_dict(config))
+    with closing(MetricLog(out, trainer.step, config.loop.tensorboard)) as log:
+        metrics = _train(trainer, log)
+    seconds = time.perf_counter() - began
+    outcome = {"steps": trainer.step, "seconds": round(log.before + seconds, 2), "validation": metrics}
+    write_json(out / "record.json", record | outcome | {"finished": True})
+    return RunResult(out, metrics, seconds)
+
+
+def _train(trainer: Trainer, log: MetricLog | None) -> dict[str, float]:
+    """Run to the end; a run that was cut off after its last step is only validated again."""
+    return trainer.run(log) or trainer.validate()
+
+
+def _earlier_record(out: Path, config: RunConfig, resume: bool) -> dict[str, Any]:
+    """The record of the run that is to be continued; empty where there is none.
+
+    Raises:
+        InputError: the directory is in use and `resume` was not asked for, or its settings are others.
+    """
+    if config.loop.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("loop.tensorboard: needs tensorboard (pip install tensorboard)")
+    if not out.exists():
+        return {}
+    if not out.is_dir():
+        raise InputError(f"{out}: is a file; choose a directory")
+    if not any(out.iterdir()):
+        return {}
+    if not resume:
+        raise InputError(f"{out}: exists already; continue it with --resume or choose another directory")
+    if not (out / "config.json").is_file():
+        raise InputError(f"{out}: holds no run that could be resumed (no config.json)")
+    difference = _difference(read_json(out / "config.json"), to_dict(config))
+    if difference:
+        raise InputError(f"{out}: cannot resume with other settings: {difference}")
+    record = read_json(out / "record.json")
+    if not isinstance(record, dict) or not {"about", "data"} <= record.keys():
+        raise InputError(f"{out / 'record.json'}: not the record of a run")
+    return record
+
+
+def _difference(before: Any, now: Any, where: str = "") -> str:
+    """The first setting in which two configurations differ, or ""; those of `MAY_DIFFER` do not count."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            name = f"{where}.{key}" if where else key
+            found = "" if name in MAY_DIFFER else _difference(before.get(key), now.get(key), name)
+            if found:
+                return found
+        return ""
+    return "" if before == now else f"{where} was {before!r} and is {now!r} now"
+
+
+def _compare_data(out: Path, earlier: dict[str, Any], config: RunConfig, selection: Selection) -> None:
+    """Refuse to continue with other data than those that the run began with.
+
+    Raises:
+        InputError: the hash of the store is not that of the record.
+    """
+    known, found = earlier and earlier["data"].get("hash"), selection.store.hash
+    if earlier and known != found:
+        contents = f"its content is {found[:12]}, that of the run {str(known)[:12]}"
+        raise InputError(f"{config.data.store}: not the data that {out} began with: {contents}")
+
+
+def _launched(loop: LoopConfig) -> Fabric:
+    """Devices, precision and processes of a run.
+
+    Raises:
+        InputError: this machine does not have them.
+    """
+    try:
+        fabric = Fabric(accelerator=loop.accelerator, devices=loop.devices, precision=loop.precision)
+        fabric.launch()
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        wanted = f"loop: {loop.devices} devices of kind {loop.accelerator!r} with {loop.precision}"
+        reason = " ".join(str(error).split())
+        raise InputError(f"{wanted} cannot be used: {reason}") from error
+    return fabric
+
+
+def _trainer(
+    config: RunConfig,
+    fabric: Fabric,
+    stage: Stage,
+    selection: Selection,
+    out: Path,
+    about: dict[str, Any],
+    show: bool,
+) -> Trainer:
+    loop = config.loop
     maker = BatchMaker(
         store=selection.store,
         rows=selection.train,
@@ -114,63 +237,14 @@ def _run(
         world=fabric.world_size,
         rank=fabric.global_rank,
     )
-    trainer = Trainer(
-        fabric, stage, maker, selection.val, loop, config.optimizer, out, about, config.data.workers, show
-    )
-    if started:
-        trainer.resume()
-    record = _record(config, selection, about, fabric.world_size)
-    if fabric.global_rank == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "config.json", to_dict(config))
-        write_json(out / "record.json", record)
-    metrics = trainer.run() or trainer.validate()
-    seconds = time.perf_counter() - began
-    if fabric.global_rank == 0:
-        outcome = {
-            "finished": True,
-            "steps": trainer.step,
-            "seconds": round(seconds, 2),
-            "validation": metrics,
-        }
-        write_json(out / "record.json", record | outcome)
-    return RunResult(out, metrics, seconds)
+    workers = config.data.workers
+    return Trainer(fabric, stage, maker, selection.val, loop, config.optimizer, out, about, workers, show)
 
 
-def _prepare_directory(out: Path, config: RunConfig, resume: bool) -> bool:
-    """Whether there is a checkpoint to continue from.
-
-    Raises:
-        InputError: the directory is in use and `resume` was not asked for, or its settings are others.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not resume:
-            raise InputError(f"{out}: exists already; continue it with --resume or choose another directory")
-        if not (out / "config.json").is_file():
-            raise InputError(f"{out}: holds no run that could be resumed (no config.json)")
-        difference = _difference(read_json(out / "config.json"), to_dict(config))
-        if difference:
-            raise InputError(f"{out}: cannot resume with other settings: {difference}")
-        return newest(out / "checkpoints") is not None
-    return False
-
-
-def _difference(before: Any, now: Any, where: str = "") -> str:
-    """The first setting in which two configurations differ, or "" (workers and logging may differ)."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            name = f"{where}.{key}" if where else key
-            if name in ("data.workers", "loop.tensorboard"):
-                continue
-            found = _difference(before.get(key), now.get(key), name)
-            if found:
-                return found
-        return ""
-    return "" if before == now else f"{where} was {before!r} and is {now!r} now"
-
-
-def _record(config: RunConfig, selection: Selection, about: dict[str, Any], world: int) -> dict[str, Any]:
+def _record(config: RunConfig, selection: Selection, about: dict[str, Any], fabric: Fabric) -> dict[str, Any]:
     """Everything that a published number needs to carry."""
+    parts = ("train", "val", "test")
+    device = fabric.device
     return {
         "config": to_dict(config),
         "about": about,
@@ -178,16 +252,13 @@ def _record(config: RunConfig, selection: Selection, about: dict[str, Any], worl
         "data": {
             "store": config.data.store,
             "hash": selection.store.hash,
-            "rows": {
-                part.name: len(getattr(selection, part.name))
-                for part in dataclasses.fields(selection)
-                if part.name != "store"
-            },
+            "rows": {part: len(getattr(selection, part)) for part in parts},
         },
         "versions": versions(),
         "commit": commit(),
         "machine": machine(),
-        "processes": world,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": fabric.world_size,
         "finished": False,
         "seconds": None,
     }

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from molspectra.errors import InputError
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -14,24 +16,33 @@ class ScheduleConfig:
     warmup: int = 0
     """Steps of linear warm-up."""
     length: int = 0
-    """Cosine: step of the minimum; restarts: length of the first period; 0 takes the run's number of steps."""
+    """Cosine: step of the minimum; restarts: length of the first period; 0 takes the steps of the run."""
     factor: int = 2
     """Restarts: each period is this many times longer than the one before."""
     floor: float = 1e-7
     """Smallest learning rate."""
 
+    def __post_init__(self) -> None:
+        """Refuse what is no schedule.
+
+        Raises:
+            InputError: a negative length or rate, or periods that shrink to nothing.
+        """
+        if min(self.warmup, self.length, self.floor) < 0 or self.factor < 1:
+            raise InputError("schedule: warmup, length and floor must not be negative, factor at least 1")
+
 
 def learning_rate(config: ScheduleConfig, peak: float, step: int, total: int = 0) -> float:
     """Learning rate of optimizer step `step` (counted from 0).
+
+    The cosine counts its angle from step 0 and starts from the peak when the warm-up ends; beyond its minimum
+    it rises again, as the published schedule does.
 
     Args:
         config: the schedule.
         peak: learning rate at the end of the warm-up.
         step: optimizer step.
         total: steps of the whole run, used where `config.length` is 0.
-
-    The cosine counts its angle from step 0 and starts from the peak when the warm-up ends; beyond its minimum
-    it rises again, as the published schedule does.
     """
     if step < config.warmup:
         return peak * (step + 1) / config.warmup

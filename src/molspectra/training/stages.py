@@ -1,7 +1,7 @@
 """What one training step computes, per stage: batch in, named losses out.
 
-A stage is a module so that Fabric can wrap it for several devices. `counts` says, before any pass, how many items
-each loss will have, so that micro-batches and ranks add up to exactly the loss of one large batch.
+`counts` says, before any pass, how many items each loss will have, so that micro-batches and ranks add up to
+exactly the loss of one large batch.
 """
 
 from abc import ABC, abstractmethod
@@ -40,17 +40,27 @@ class Stage(nn.Module, ABC):
     def weights(self) -> dict[str, float]:
         """Weight of every loss that the stage has."""
 
+    def gradient_weights(self) -> dict[str, float]:
+        """Factor of the gradient of every mean loss; the weight, unless the loss is smoothed."""
+        return self.weights()
+
+    def smoothed(self, means: dict[str, float]) -> dict[str, float]:
+        """Mean losses of a step as they are logged; remembers what it needs to smooth those of the next."""
+        return means
+
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, float]:
         """Items of every loss in a batch."""
 
     @abstractmethod
     def forward(self, batch: Batch, key: NoiseKey, gather: Gather | None = None) -> dict[str, Loss]:
-        """Losses of a batch of clean structures; in evaluation mode too."""
+        """Losses of a batch of clean structures; in evaluation mode too.
 
-    def smooth(self, name: str, loss: Tensor) -> Tensor:
-        """Hook for losses that are smoothed over the steps; [] mean loss to []."""
-        return loss
+        Args:
+            batch: on the model's device.
+            key: what noise and masks depend on.
+            gather: shares rows between the ranks of a run; then every rank must call it with the same stage.
+        """
 
 
 class PretrainStage(Stage):
@@ -92,36 +102,43 @@ class PretrainStage(Stage):
         noised = self.denoising.perturb(batch, key)
         encoded = model.encode(noised.batch)
         losses = {"denoising": self.denoising(model.noise_head(encoded), noised.target)}
-        if (
-            model.spectrum_encoder is None
-            or self.reconstruction is None
-            or not bool(has_spectrum(batch).any())
-        ):
+        if self.reconstruction is None:
             return losses
-
-        spectra, present = batch.spectra, batch.present
-        masks = self.reconstruction.masks(batch, key)
-        masked = model.spectrum_encoder(spectra, present, masks)
-        predicted = model.spectrum_encoder.reconstruct(masked.tokens)
-        parts = self.reconstruction(predicted, batch, masks)
-        losses |= {f"reconstruction_{name}": loss for name, loss in parts.items()}
-
-        whole = masked if self.config.alignment.masked else model.spectrum_encoder(spectra, present)
+        here = has_spectrum(batch)
+        if not bool(here.any()) and gather is None:
+            return losses
         aligned = model.encode(batch) if self.config.alignment.structure == "clean" else encoded
-        features = model.molecule_features(aligned, batch)
-        losses["alignment"] = self._align(features, whole.representation, batch, gather)
+        features = model.molecule_features(aligned, batch)[here]
+        spectra = features.new_zeros(features.shape)
+        if bool(here.any()):
+            parts, representation = self._read_spectra(batch, key)
+            losses |= {f"reconstruction_{name}": loss for name, loss in parts.items()}
+            spectra = representation[here]
+        losses["alignment"] = self._align(features, spectra, batch.geometry_id[here], gather)
         return losses
 
-    def _align(self, features: Tensor, spectra: Tensor, batch: Batch, gather: Gather | None) -> Loss:
-        here = has_spectrum(batch)
-        rows = (features[here], spectra[here], batch.geometry_id[here])
+    def _read_spectra(self, batch: Batch, key: NoiseKey) -> tuple[dict[str, Loss], Tensor]:
+        """Losses of the reconstruction, and the representations [B, C] to align."""
+        encoder, reconstruction = self.model.spectrum_encoder, self.reconstruction
+        assert encoder is not None
+        assert reconstruction is not None
+        masks = reconstruction.masks(batch, key)
+        if self.config.alignment.masked:  # one pass for both, so it has to feed the running statistics
+            masked = whole = encoder.reference_forward(batch.spectra, masks, batch.present)
+        else:
+            masked = encoder(batch.spectra, batch.present, masks)
+            whole = encoder(batch.spectra, batch.present)
+        parts = reconstruction(encoder.reconstruct(masked.tokens), batch, masks)
+        return parts, whole.representation
+
+    def _align(self, features: Tensor, spectra: Tensor, identity: Tensor, gather: Gather | None) -> Loss:
+        """Contrast the molecules that have a spectrum, [b, C] each, with those of all ranks."""
         scale = self.model.log_scale
         if gather is None:
-            return self.alignment(rows[0], rows[1], scale, identity=rows[2])
-        (molecules, first), (everyone, _), (twins, _) = (gather(row) for row in rows)
-        return self.alignment(
-            rows[0], rows[1], scale, identity=rows[2], everyone=(molecules, everyone, twins), first=first
-        )
+            return self.alignment(features, spectra, scale, identity=identity)
+        pairs, first = gather(torch.cat([features, spectra.to(features)], dim=1))
+        everyone = (*pairs.chunk(2, dim=1), gather(identity)[0])
+        return self.alignment(features, spectra, scale, identity=identity, everyone=everyone, first=first)
 
 
 class FinetuneStage(Stage):
@@ -152,9 +169,15 @@ class FinetuneStage(Stage):
             counts["denoising"] = self.denoising.count(len(batch.numbers))
         return counts
 
-    def smooth(self, name: str, loss: Tensor) -> Tensor:
-        """The property's loss is smoothed over the steps, where asked for."""
-        return self.smoothing(loss) if name == self.config.target else loss
+    def gradient_weights(self) -> dict[str, float]:
+        """See `Stage.gradient_weights`; of α·loss + (1 - α)·previous only the first term has a gradient."""
+        weights = self.weights()
+        return weights | {self.config.target: self.smoothing.alpha * weights[self.config.target]}
+
+    def smoothed(self, means: dict[str, float]) -> dict[str, float]:
+        """See `Stage.smoothed`; the property's loss is smoothed where asked for."""
+        target = self.config.target
+        return means | {target: float(self.smoothing(torch.tensor(means[target])))}
 
     def forward(self, batch: Batch, key: NoiseKey, gather: Gather | None = None) -> dict[str, Loss]:
         """See `Stage.forward`; structures are moved in training only."""

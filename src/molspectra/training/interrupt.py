@@ -1,0 +1,52 @@
+"""Stopping between two steps when asked to, instead of in the middle of one."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from molspectra.errors import MolspectraError
+
+
+class Interrupted(MolspectraError):
+    """A run was asked to stop and has saved its state; the command line exits with code 130."""
+
+    interrupted = True
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C raises KeyboardInterrupt at once.
+
+    Outside the main thread, where Python handles no signals, the event is never set.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes started inside the block never see Ctrl-C: a worker must not die before its run has saved.
+
+    A terminal sends Ctrl-C to all processes of a command; a new process inherits what its parent blocks.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
