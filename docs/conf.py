@@ -24,6 +24,7 @@ html_theme = "furo"
 html_title = f"molspectra {version}"
 html_show_copyright = False
 
+suppress_warnings = ["ref.python"]  # a name that two modules offer may be linked to either
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -164,3 +165,21 @@ def test_package_is_typed_and_its_folders_are_packages():
     assert (package / "py.typed").exists()
     for path in SOURCES:
         assert (path.parent / "__init__.py").exists(), path.parent
+
+
+def test_every_import_is_declared():
+    extras = PROJECT["optional-dependencies"]
+    declared = {Requirement(r).name.lower().replace("-", "_") for r in PROJECT["dependencies"]}
+    declared |= {Requirement(r).name.lower().replace("-", "_") for name in extras for r in extras[name]}
+    declared |= {
+        "yaml",
+        "faiss",
+        "molspectra",
+        *sys.stdlib_module_names,
+    }  # modules named unlike their packages
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            assert {name.partition(".")[0] for name in names} <= declared, f"{path.name}: {names}"
