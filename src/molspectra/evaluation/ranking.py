@@ -2,7 +2,7 @@
 
 Conventions: an answer is a molecule, however many entries of the gallery show it; its score is that of its
 best entry. Ties count against the query: the true answer stands behind every other answer whose score is not
-lower by more than `TIE`, so that a model which maps everything onto one point comes last, not by chance first.
+lower by more than `TIE`, so that a model which maps everything onto one point comes last and not first.
 """
 
 from __future__ import annotations

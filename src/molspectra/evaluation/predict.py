@@ -1,0 +1,122 @@
+"""Predictions of a fine-tuned model for rows of a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from molspectra.data.batch import Batch
+from molspectra.data.store import Store
+from molspectra.errors import InputError, MolspectraError
+from molspectra.models.model import MolSpectra, energy_and_forces
+from molspectra.training.data import in_order
+
+
+@dataclass(frozen=True, eq=False)
+class ForcePredictions:
+    """Forces on the atoms of all predicted molecules, one after the other.
+
+    Attributes:
+        target: [N, 3] float64, as the store has them; NaN for a molecule without forces.
+        prediction: [N, 3] float64, the negative gradient of the predicted property.
+        unit: of both.
+    """
+
+    target: npt.NDArray[np.float64]
+    prediction: npt.NDArray[np.float64]
+    unit: str
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predicted and computed values of n molecules, in the order of the rows.
+
+    Attributes:
+        rows: [n] int64 rows of the store.
+        identities: split key of every row.
+        target: [n] float64, as the store has it; NaN where it has none.
+        prediction: [n] float64.
+        unit: of both.
+        forces: where they were asked for.
+    """
+
+    rows: npt.NDArray[np.int64]
+    identities: tuple[str, ...]
+    target: npt.NDArray[np.float64]
+    prediction: npt.NDArray[np.float64]
+    unit: str
+    forces: ForcePredictions | None = None
+
+
+def predict_rows(
+    model: MolSpectra,
+    store: Store,
+    rows: npt.NDArray[np.int64],
+    target: str,
+    *,
+    batch_size: int = 64,
+    forces: bool = False,
+    device: str = "cpu",
+) -> Predictions:
+    """Predict a property, and optionally forces, for clean structures.
+
+    Args:
+        model: fine-tuned on `target`; it is moved to `device` and put into evaluation mode.
+        store: holds the structures and the computed values.
+        rows: n rows.
+        target: property of the store.
+        batch_size: molecules per pass; the result does not depend on it beyond rounding.
+        forces: also predict forces, which the store must have.
+        device: where to compute.
+
+    Raises:
+        InputError: no rows, no such property or forces in the store, or a model without a property head.
+        MolspectraError: a prediction is not a finite number.
+    """
+    if model.property_head is None:
+        raise InputError("the model has no property head; only a fine-tuned model predicts a property")
+    if not len(rows):
+        raise InputError("there are no molecules to predict")
+    names = (target, "forces") if forces else (target,)
+    model = model.to(device).eval()
+    wanted, predicted, wanted_forces, predicted_forces = [], [], [], []
+    for micro in in_order(store, rows, batch_size, targets=names):
+        values, force = _predicted(model, on_device(micro.batch, model), forces)
+        wanted.append(micro.batch.targets[target].double())
+        predicted.append(values)
+        if force is not None:
+            wanted_forces.append(micro.batch.targets["forces"].double())
+            predicted_forces.append(force)
+    prediction = torch.cat(predicted).numpy()
+    everyone = store.identities
+    identities = tuple(everyone[row] for row in rows)
+    bad = np.flatnonzero(~np.isfinite(prediction))
+    if len(bad):
+        which = f"{identities[bad[0]]} (row {rows[bad[0]]})"
+        raise MolspectraError(f"the predicted {target} of {which} is not finite; the model is not usable")
+    about = store.metadata
+    both = None
+    if forces:
+        assert about.forces is not None
+        pair = torch.cat(wanted_forces).numpy(), torch.cat(predicted_forces).numpy()
+        both = ForcePredictions(*pair, about.forces.unit)
+    unit = about.properties[target].unit
+    return Predictions(np.asarray(rows), identities, torch.cat(wanted).numpy(), prediction, unit, both)
+
+
+def _predicted(model: MolSpectra, batch: Batch, forces: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Values [B] and forces [N, 3] of a batch, float64 on the CPU."""
+    if forces:
+        energy, force, _ = energy_and_forces(model, batch)
+        return energy.detach().double().cpu(), force.detach().double().cpu()
+    with torch.no_grad():
+        return model(batch).double().cpu(), None
+
+
+def on_device(batch: Batch, model: torch.nn.Module) -> Batch:
+    """Return a batch on the device and in the floating-point type of a model's weights."""
+    weight = next(model.parameters())
+    return batch.to(weight.device, weight.dtype)

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+
+from molspectra.chem.readers import from_smiles
+from molspectra.data.store import Metadata, Quantity, Row, Store, write_store
+from molspectra.errors import InputError, MolspectraError
+from molspectra.evaluation.predict import predict_rows
+from molspectra.models.model import ModelConfig, MolSpectra
+
+
+@pytest.fixture
+def model(tiny):
+    torch.manual_seed(0)
+    made = MolSpectra(ModelConfig(tiny.pretrain_model.encoder, property="scalar"))
+    made.property_head.standardise(7.0, 0.5)
+    return made
+
+
+def test_predictions_come_in_the_order_of_the_rows_in_any_batch(tiny, model):
+    rows = np.array([7, 3, 12, 3, 20])
+    found = predict_rows(model, tiny.store, rows, "gap", batch_size=2)
+    assert found.unit == "eV"
+    assert found.forces is None
+    assert found.identities == tuple(tiny.store.identities[row] for row in rows)
+    np.testing.assert_array_equal(found.target, tiny.store.column("gap")[rows])
+    whole = predict_rows(model, tiny.store, rows, "gap").prediction
+    np.testing.assert_allclose(found.prediction, whole, rtol=1e-5)
+    assert found.prediction[1] == pytest.approx(found.prediction[3], rel=1e-5)
+    with torch.no_grad():
+        alone = model(tiny.store.batch([12]))
+    assert found.prediction[2] == pytest.approx(float(alone), rel=1e-5)
+
+
+def test_a_molecule_without_a_value_keeps_its_prediction(tiny, model):
+    found = predict_rows(model, tiny.store, np.array([tiny.row("ammonia")]), "gap")
+    assert np.isnan(found.target[0])
+    assert np.isfinite(found.prediction[0])
+
+
+def test_forces_are_the_negative_gradient(tmp_path, model):
+    molecules = [from_smiles("CO"), from_smiles("O")]
+    rows = [
+        Row(molecule, properties={"energy": 1.0}, forces=np.full((len(molecule), 3), 0.5))
+        for molecule in molecules
+    ]
+    metadata = Metadata(
+        source="",
+        licence="",
+        properties={"energy": Quantity("eV")},
+        forces=Quantity("eV/Å"),
+        position_dtype="float64",
+    )
+    write_store(tmp_path / "f.arrow", rows, metadata)
+    store = Store(tmp_path / "f.arrow")
+    model = model.double()
+    found = predict_rows(model, store, np.array([0, 1]), "energy", forces=True)
+    assert found.forces is not None
+    assert found.forces.unit == "eV/Å"
+    assert found.forces.target.shape == found.forces.prediction.shape == (9, 3)
+    batch, step = store.batch([1], dtype=torch.float64), 1e-4
+    energies = []
+    for sign in (1, -1):
+        moved = batch.positions.clone()
+        moved[2, 1] += sign * step
+        with torch.no_grad():
+            energies.append(float(model(batch.with_positions(moved))))
+    assert found.forces.prediction[8, 1] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), rel=1e-4)
+
+
+def test_what_cannot_be_predicted_is_refused(tiny, model):
+    with pytest.raises(InputError, match="no property head"):
+        predict_rows(MolSpectra(ModelConfig(tiny.pretrain_model.encoder)), tiny.store, np.array([0]), "gap")
+    with pytest.raises(InputError, match="no molecules"):
+        predict_rows(model, tiny.store, np.array([], np.int64), "gap")
+    with pytest.raises(InputError, match="'nope'"):
+        predict_rows(model, tiny.store, np.array([0]), "nope")
+    with torch.no_grad():
+        model.property_head.std.fill_(torch.nan)
+    with pytest.raises(MolspectraError, match="is not finite"):
+        predict_rows(model, tiny.store, np.array([0]), "gap")
