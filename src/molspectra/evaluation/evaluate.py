@@ -1,0 +1,100 @@
+"""Test a run on molecules that it was not trained on, and leave the figures in its directory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from molspectra.evaluation.finetuned import assess_property
+from molspectra.evaluation.pretrained import assess_pretraining
+from molspectra.evaluation.subject import Subject, open_subject
+from molspectra.training.checkpoint import find_checkpoint
+from molspectra.training.config import FinetuneConfig
+from molspectra.training.record import commit, machine, versions, write_json
+
+
+def evaluate(
+    run: str | Path,
+    out: str | Path | None = None,
+    part: str = "test",
+    *,
+    store: str | None = None,
+    allow_other_data: bool = False,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Test a run's best model and write `evaluation.json` (and tables beside it) into the run directory.
+
+    Fine-tuned runs get the errors of the property (and forces) and `predictions.csv`; stage 1 the denoising
+    loss; stage 2 all losses, retrieval (`retrieval.csv`) and reconstructed patches of three molecules
+    (`reconstruction.safetensors`). Earlier results on the same part are replaced. The dictionary returned is
+    what `evaluation.json` holds.
+
+    Args:
+        run: run directory.
+        out: another directory for the results; made where it is missing.
+        part: "test", "val" or "train" of the run's own split.
+        store: another place of the store; None takes the one that the run names.
+        allow_other_data: accept a store with other content than the run was trained on. Its split is by
+            identity with the run's seed, so that no training molecule of the run is in the test part.
+        device: where to compute.
+
+    Raises:
+        InputError: not a run, a store that is missing or whose content differs, an unknown or empty part.
+        MolspectraError: a prediction or embedding is not finite.
+    """
+    began = time.perf_counter()
+    run = Path(run)
+    target = run if out is None else Path(out)
+    subject = open_subject(run, target, part, store, allow_other_data=allow_other_data, device=device)
+    target.mkdir(parents=True, exist_ok=True)
+    result = _header(subject)
+    if isinstance(subject.config, FinetuneConfig):
+        result |= assess_property(subject, subject.config)
+    else:
+        result |= assess_pretraining(subject, subject.config)
+    result["seconds"] = round(time.perf_counter() - began, 2)
+    result = _json(result)
+    write_json(subject.file("evaluation", ".json"), result)
+    return result
+
+
+def _header(subject: Subject) -> dict[str, Any]:
+    """What every published number carries."""
+    checkpoint = find_checkpoint(subject.directory)
+    about = subject.selection.store.metadata
+    return {
+        "stage": subject.record["about"]["stage"],
+        "part": subject.part,
+        "molecules": len(subject.rows),
+        "data": {
+            "store": subject.data.store,
+            "hash": subject.selection.store.hash,
+            "trained_on": subject.record["data"]["hash"],
+            "split_seed": subject.data.split_seed,
+            "fractions": list(subject.data.fractions),
+            "source": about.source,
+            "licence": about.licence,
+            "levels": {"geometry": about.level, **about.lines, **about.samples},
+        },
+        "seed": subject.config.loop.seed,
+        "checkpoint": checkpoint.name,
+        "finished": bool(subject.record.get("finished")),
+        "trained_at": subject.record.get("commit"),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def _json(value: Any) -> Any:
+    """Plain JSON values: keys are texts, a number that is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,192 @@
+"""Test of a pre-training run: its losses on held-out molecules, retrieval, and reconstructed spectra."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import save
+
+from molspectra.data.atomic import atomic_file
+from molspectra.data.store import Store
+from molspectra.evaluation.predict import on_device
+from molspectra.evaluation.reconstruct import reconstruct, reconstruction_errors
+from molspectra.evaluation.retrieval import Gallery, Retrieval, retrieve
+from molspectra.evaluation.subject import Subject, rows_of
+from molspectra.objectives.loss import NoiseKey
+from molspectra.training.checkpoint import newest, read_resume
+from molspectra.training.config import PretrainConfig
+from molspectra.training.data import in_order
+from molspectra.training.stages import PretrainStage, has_spectrum
+
+MIN_GALLERY = 100
+"""A part with fewer different molecules is searched together with the other held-out part."""
+
+RECONSTRUCTED = (0.1, 0.5, 0.9)
+"""Which molecules are shown: those at these quantiles of the reconstruction error, best first."""
+
+SEARCHED = (0.25, 0.5, 0.75, 0.9)
+"""Which queries are shown: those at these quantiles of the rank, best first."""
+
+
+def assess_pretraining(subject: Subject, config: PretrainConfig) -> dict[str, Any]:
+    """Losses; for stage 2 also retrieval and reconstruction, with their files."""
+    stage = PretrainStage(subject.model, config)
+    _restore_normaliser(subject, stage)
+    found, no_skill = _losses(subject, stage)
+    result: dict[str, Any] = {"losses": found, "no_skill": no_skill}
+    if stage.reconstruction is None:
+        return result
+    store, rows, batch_size = subject.selection.store, subject.rows, subject.batch_size
+    errors = reconstruction_errors(subject.model, store, rows, stage.reconstruction, batch_size)
+    no_skill |= {f"reconstruction_{name}": value for name, value in errors.flat.items()}
+    known = np.flatnonzero(~np.isnan(errors.per_row))
+    places = known[at_quantiles(errors.per_row[known], RECONSTRUCTED)]
+    result["mask_ratio"] = config.reconstruction.mask_ratio
+    result["reconstructed"] = [
+        {
+            **about(store, int(rows[place])),
+            "error": float(errors.per_row[place]),
+            "chosen": f"{quantile:.0%} of the molecules have a smaller error",
+        }
+        for place, quantile in zip(places, RECONSTRUCTED, strict=True)
+    ]
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for number, place in enumerate(places):
+        for name, spectrum in reconstruct(
+            subject.model, store, int(rows[place]), stage.reconstruction
+        ).items():
+            arrays[f"{number}.{name}.values"] = spectrum.values
+            arrays[f"{number}.{name}.mask"] = spectrum.mask
+            arrays[f"{number}.{name}.predicted"] = spectrum.predicted
+    with atomic_file(subject.file("reconstruction", ".safetensors")) as file:
+        file.write(save(arrays))
+    return result | {"retrieval": _retrieval(subject, config, stage.modalities)}
+
+
+def _restore_normaliser(subject: Subject, stage: PretrainStage) -> None:
+    """The running statistics of the noise belong to the run's state, not to the model."""
+    normaliser = stage.denoising.normaliser
+    if normaliser is None:
+        return
+    state = read_resume(newest(subject.directory / "checkpoints") or subject.directory)["stage"]
+    own = {name: state[f"denoising.normaliser.{name}"] for name in normaliser.state_dict()}
+    normaliser.load_state_dict(own)
+
+
+@torch.no_grad()
+def _losses(subject: Subject, stage: PretrainStage) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean losses with fixed noise, and those of a model that has learnt nothing.
+
+    That is: zero noise predicted, and all pairs of a batch equally likely. The losses of the alignment are
+    means over batches of the run's batch size (the last one may be smaller).
+    """
+    stage.eval().to(next(subject.model.parameters()).device)
+    sums: dict[str, list[float]] = {}
+    nothing = {"denoising": 0.0, "alignment": 0.0}
+    store, rows = subject.selection.store, subject.rows
+    for micro in in_order(store, rows, subject.batch_size, stage.modalities):
+        batch = on_device(micro.batch, subject.model)
+        key = NoiseKey(micro.key.seed, micro.key.epoch.to(batch.ptr.device))
+        for name, loss in stage(batch, key).items():
+            total = sums.setdefault(name, [0.0, 0.0])
+            total[0] += float(loss.sum)
+            total[1] += loss.count
+        noise = stage.denoising.perturb(batch, key).target
+        nothing["denoising"] += float(stage.denoising(torch.zeros_like(noise), noise).sum)
+        pairs = int(has_spectrum(batch).sum()) if batch.present else 0
+        nothing["alignment"] += pairs * math.log(max(pairs, 1))
+    means = {name: total / count for name, (total, count) in sums.items() if count}
+    weights = stage.weights()
+    means = {"loss": sum(weights[name] * value for name, value in means.items()), **means}
+    return means, {name: value / sums[name][1] for name, value in nothing.items() if name in means}
+
+
+def _retrieval(subject: Subject, config: PretrainConfig, modalities: Sequence[str]) -> dict[str, Any]:
+    """Search with all spectra together and with each alone; tables and a few examples."""
+    store, rows, batch_size = subject.selection.store, subject.rows, subject.batch_size
+    parts = [subject.part]
+    identities = store.identities
+    if subject.part != "train" and len({identities[row] for row in rows}) < MIN_GALLERY:
+        parts.append("val" if subject.part == "test" else "test")
+    searched = np.concatenate([rows_of(subject.selection, part) for part in parts])
+    gallery = Gallery.of(subject.model, store, searched, batch_size)
+    present = {name: store.has(name)[rows].any() for name in modalities}
+    subsets = [tuple(modalities)] if len(modalities) > 1 else []
+    subsets += [(name,) for name in modalities if present[name]]
+    similarity = config.alignment.similarity
+    found = [
+        retrieve(subject.model, store, rows, gallery, names, similarity=similarity, batch_size=batch_size)
+        for names in subsets
+    ]
+    main = found[0]
+    _write_ranks(subject.file("retrieval", ".csv"), main)
+    isomers = main.isomer_figures()
+    return {
+        "gallery_size": len(gallery),
+        "gallery_parts": parts,
+        "similarity": similarity,
+        "ties": "count against the query",
+        "modalities": list(main.modalities),
+        "without_spectrum": main.without_spectrum,
+        **asdict(main.figures()),
+        "isomers": None if isomers is None else asdict(isomers),
+        "by_modality": {" + ".join(each.modalities): asdict(each.figures()) for each in found[1:]},
+        "chosen": "queries at the quartiles and the ninth decile of the rank, best first",
+        "examples": [
+            _example(store, main, int(place)) for place in at_quantiles(main.rank.numpy(), SEARCHED)
+        ],
+    }
+
+
+def _write_ranks(path: Path, found: Retrieval) -> None:
+    """One line per query: its rank among all and among its isomers."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("row", "identity", "rank", "similarity", "isomers", "isomer_rank"))
+    columns = (found.rows, found.identities, found.rank, found.own_score, found.isomers, found.isomer_rank)
+    for row, identity, rank, score, isomers, isomer_rank in zip(*columns, strict=True):
+        writer.writerow((int(row), identity, int(rank), f"{score:.6f}", int(isomers), int(isomer_rank)))
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _example(store: Store, found: Retrieval, place: int) -> dict[str, Any]:
+    """A query with its best candidates."""
+    identities = store.identities
+    candidates = [
+        {**about(store, int(row)), "score": float(score), "true": identities[row] == found.identities[place]}
+        for row, score in zip(found.best_rows[place], found.best_scores[place], strict=True)
+    ]
+    return {
+        **about(store, int(found.rows[place])),
+        "rank": int(found.rank[place]),
+        "score": float(found.own_score[place]),
+        "candidates": candidates,
+    }
+
+
+def about(store: Store, row: int) -> dict[str, Any]:
+    """What a reader wants to know of a molecule."""
+    molecule = store.molecule(row)
+    return {
+        "row": row,
+        "identity": store.identities[row],
+        "name": molecule.name,
+        "smiles": molecule.smiles,
+        "formula": molecule.formula,
+    }
+
+
+def at_quantiles(values: npt.NDArray[Any], quantiles: Sequence[float]) -> npt.NDArray[np.int64]:
+    """Places of the values at the given quantiles, in ascending order of value (equal ones by place)."""
+    order = np.argsort(values, kind="stable")
+    return np.asarray(order[[round(quantile * (len(order) - 1)) for quantile in quantiles]])

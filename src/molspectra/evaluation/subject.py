@@ -1,0 +1,110 @@
+"""A run about to be tested: its settings, record, best model, and the rows to test on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.errors import InputError
+from molspectra.models.model import MolSpectra
+from molspectra.training.checkpoint import load_model
+from molspectra.training.config import DataConfig, FinetuneConfig, PretrainConfig
+from molspectra.training.data import Selection
+from molspectra.training.record import read_json
+from molspectra.training.settings import from_dict
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A run about to be tested.
+
+    Attributes:
+        directory: the run directory.
+        out: where results go.
+        config: its settings.
+        data: its data settings, with the store that is used now.
+        record: its record.
+        model: its best model, in evaluation mode on the chosen device.
+        selection: the store and its split.
+        part: "train", "val" or "test".
+    """
+
+    directory: Path
+    out: Path
+    config: PretrainConfig | FinetuneConfig
+    data: DataConfig
+    record: Mapping[str, Any]
+    model: MolSpectra
+    selection: Selection
+    part: str
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Rows of the part."""
+        return rows_of(self.selection, self.part)
+
+    @property
+    def batch_size(self) -> int:
+        """Molecules per pass, as in the run's validation: in-batch contrasts depend on it."""
+        return self.config.loop.batch_size
+
+    def file(self, stem: str, suffix: str) -> Path:
+        """Path of a result file; results on other parts than the test part carry the part's name."""
+        return self.out / (f"{stem}{suffix}" if self.part == "test" else f"{stem}-{self.part}{suffix}")
+
+
+def rows_of(selection: Selection, part: str) -> npt.NDArray[np.int64]:
+    """Return the rows of a part by its name."""
+    rows: npt.NDArray[np.int64] = getattr(selection, part)
+    return rows
+
+
+def read_run(run: Path) -> tuple[PretrainConfig | FinetuneConfig, dict[str, Any]]:
+    """Settings and record of a run directory.
+
+    Raises:
+        InputError: not a run directory, or a damaged one.
+    """
+    for name in ("config.json", "record.json"):
+        if not (run / name).is_file():
+            raise InputError(
+                f"{run}: not a run directory (no {name}); give the one named by --out in training"
+            )
+    record = read_json(run / "record.json")
+    stage = (record.get("about") or {}).get("stage") if isinstance(record, dict) else None
+    if stage not in ("stage1", "stage2", "finetune"):
+        raise InputError(f"{run / 'record.json'}: not the record of a run (no stage)")
+    path = run / "config.json"
+    if stage == "finetune":
+        return from_dict(FinetuneConfig, read_json(path), str(path)), record
+    return from_dict(PretrainConfig, read_json(path), str(path)), record
+
+
+def open_subject(
+    run: Path, out: Path, part: str, store: str | None = None, *, allow_other_data: bool, device: str
+) -> Subject:
+    """Load a run's best model and its data; arguments and errors as in `evaluate`."""
+    if part not in PARTS:
+        raise InputError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+    config, record = read_run(run)
+    data = config.data if store is None else dataclasses.replace(config.data, store=store)
+    targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
+    selection = Selection.of(data, targets)
+    known, found = record["data"]["hash"], selection.store.hash
+    if known != found and not allow_other_data:
+        raise InputError(
+            f"{data.store}: its content ({found[:12]}) is not what {run} was trained on ({str(known)[:12]}); "
+            "give that store, or allow other data"
+        )
+    if not len(rows_of(selection, part)):
+        raise InputError(f"{data.store}: the {part} part of the run's split is empty")
+    model, _ = load_model(run)
+    return Subject(run, out, config, data, record, model.to(device), selection, part)
