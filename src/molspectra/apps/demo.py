@@ -53,7 +53,7 @@ class Scale:
 
 
 SCALES = {
-    "full": Scale(len(LIVE), stage1_steps=500, stage2_steps=400, finetune_steps=300, seeds=(0, 1)),
+    "full": Scale(len(LIVE), stage1_steps=500, stage2_steps=300, finetune_steps=300, seeds=(0, 1)),
     "smoke": Scale(1, stage1_steps=4, stage2_steps=4, finetune_steps=4, seeds=(0, 1)),
 }
 
