@@ -1,0 +1,82 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from molspectra.chem.molecule import Molecule
+from molspectra.data.batch import batch_of
+from molspectra.models.encoder import Encoded
+from molspectra.models.heads import GatedEquivariantBlock, PropertyHead
+
+HF = Molecule([1, 9], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.9]])
+HE = Molecule([2], [[3.0, 0.0, 0.0]])
+
+
+class Given(nn.Module):
+    """Stands for an atom head whose outputs are known."""
+
+    def __init__(self, scalars, vectors):
+        super().__init__()
+        self.out = torch.tensor(scalars).double(), torch.tensor(vectors).double()
+
+    def forward(self, encoded):
+        return self.out
+
+
+def predictions(kind, scalars, vectors, mean=0.0, std=1.0):
+    head = PropertyHead(4, kind).double()
+    head.atoms = Given(scalars, vectors)
+    head.standardise(mean, std)
+    batch = batch_of([HF, HE], dtype=torch.float64)
+    return head(Encoded(torch.zeros(3, 4), torch.zeros(3, 3, 4)), batch).tolist()
+
+
+def test_scalar_by_hand():
+    assert predictions("scalar", [1.0, 2.0, 5.0], [[0.0] * 3] * 3, 10.0, 2.0) == pytest.approx([16.0, 20.0])
+
+
+def test_dipole_by_hand():
+    """Charges about the centre of mass plus atomic dipoles; the mean of a length is not added."""
+    centre = 0.9 * 18.998403163 / (18.998403163 + 1.008)
+    along = 0.4 * (0 - centre) - 0.4 * (0.9 - centre) + 0.1
+    vectors = [[0.0, 0.3, 0.0], [0.0, 0.0, 0.1], [0.0, 0.0, 0.0]]
+    values = predictions("dipole", [0.4, -0.4, 7.0], vectors, mean=5.0, std=2.0)
+    assert values == pytest.approx([2 * math.hypot(along, 0.3), 0.0], rel=1e-6)
+
+
+def test_spatial_extent_by_hand():
+    centre = 0.9 * 18.998403163 / (18.998403163 + 1.008)
+    values = predictions("spatial_extent", [2.0, 3.0, 7.0], [[0.0] * 3] * 3, mean=1.0, std=4.0)
+    assert values == pytest.approx([1 + 4 * (2 * centre**2 + 3 * (0.9 - centre) ** 2), 1.0], rel=1e-6)
+
+
+def test_constant_targets_keep_their_unit():
+    assert predictions("scalar", [1.0, 2.0, 5.0], [[0.0] * 3] * 3, mean=1.0, std=0.0) == [4.0, 6.0]
+
+
+def test_gated_block_by_hand():
+    """One channel: x' = silu(W₂ silu(W₁ [x, |a·v|] + b₁) + b₂), v' = gate·(u·v)."""
+    block = GatedEquivariantBlock(1, 1, activate=True).double()
+    weights = [0.5, 2.0, (1.0, -1.0), 0.3, (0.7, -0.4), (0.1, 0.2)]
+    with torch.no_grad():
+        for value, weight in zip(block.parameters(), weights, strict=True):
+            value.copy_(torch.tensor(weight, dtype=torch.float64).view_as(value))
+    scalar, vector = block(torch.tensor([[1.5]]).double(), torch.tensor([[[3.0], [0.0], [4.0]]]).double())
+
+    def silu(x):
+        return x / (1 + math.exp(-x))
+
+    hidden = silu(1.0 * 1.5 - 1.0 * (0.5 * 5.0) + 0.3)
+    assert scalar.item() == pytest.approx(silu(0.7 * hidden + 0.1))
+    assert vector.flatten().tolist() == pytest.approx(
+        [(-0.4 * hidden + 0.2) * 2 * x for x in (3.0, 0.0, 4.0)]
+    )
+
+
+def test_gradient_at_zero_vectors_is_zero():
+    block = GatedEquivariantBlock(4, 2, activate=False)
+    vectors = torch.zeros(2, 3, 4, requires_grad=True)
+    scalars, _ = block(torch.randn(2, 4), vectors)
+    (gradient,) = torch.autograd.grad(scalars.sum(), vectors)
+    assert not gradient.any()
