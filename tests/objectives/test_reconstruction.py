@@ -1,0 +1,150 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from molspectra.chem.molecule import Molecule
+from molspectra.data.batch import batch_of
+from molspectra.errors import InputError
+from molspectra.objectives.loss import NoiseKey
+from molspectra.objectives.reconstruction import (
+    MaskedReconstruction,
+    ReconstructionConfig,
+    kept_patches,
+    patch_errors,
+    random_masks,
+)
+from molspectra.spectra.modality import IR, MODALITIES, UV_VIS
+
+KINDS = dict(MODALITIES)
+WATERS = [
+    Molecule([8, 1, 1], [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, y, 0.0]]) for y in (0.9, 0.92, 0.94, 0.96)
+]
+
+
+def batch_with_spectra(molecules=WATERS, present=None, seed=0):
+    random = np.random.default_rng(seed)
+    batch = batch_of(molecules, dtype=torch.float64)
+    everywhere = torch.ones(len(molecules), dtype=torch.bool)
+    spectra = {
+        molecule.geometry_id: {name: random.random(kind.points) for name, kind in KINDS.items()}
+        for molecule in WATERS
+    }
+    rows = {
+        name: torch.from_numpy(np.stack([spectra[molecule.geometry_id][name] for molecule in molecules]))
+        for name in KINDS
+    }
+    return replace(batch, spectra=rows, present=present or dict.fromkeys(KINDS, everywhere))
+
+
+def key(batch, seed=0, epoch=0):
+    return NoiseKey(seed, torch.full((batch.size,), epoch))
+
+
+@pytest.mark.parametrize(
+    ("patches", "ratio", "kept"), [(69, 0.1, 62), (139, 0.1, 125), (69, 0.3, 48), (10, 0.05, 9), (4, 0.9, 0)]
+)
+def test_counts(patches, ratio, kept):
+    assert kept_patches(patches, ratio) == kept
+    masks = random_masks(torch.rand(5, patches), ratio)
+    assert masks.sum(1).tolist() == [patches - kept] * 5
+
+
+def test_the_highest_scores_are_masked():
+    scores = torch.tensor([[0.1, 0.9, 0.4, 0.8], [0.7, 0.2, 0.7, 0.1]])
+    assert random_masks(scores, 0.5).tolist() == [[False, True, False, True], [True, False, True, False]]
+
+
+def test_equal_scores_are_kept_in_order():
+    assert random_masks(torch.full((1, 5), 0.5), 0.4).tolist() == [[False, False, False, True, True]]
+
+
+def test_masks_do_not_depend_on_the_batch():
+    objective = MaskedReconstruction(ReconstructionConfig(), KINDS)
+    batch = batch_with_spectra()
+    masks = objective.masks(batch, key(batch))
+    assert {name: mask.sum(1).unique().tolist() for name, mask in masks.items()} == {
+        "uv_vis": [7],
+        "ir": [14],
+        "raman": [14],
+    }
+    for index, molecule in enumerate(WATERS):
+        alone = batch_with_spectra([molecule])
+        for name, mask in objective.masks(alone, key(alone)).items():
+            assert torch.equal(mask[0], masks[name][index])
+
+
+def test_masks_depend_on_seed_epoch_molecule_and_modality():
+    objective = MaskedReconstruction(ReconstructionConfig(), KINDS)
+    batch = batch_with_spectra()
+    drawn = [objective.masks(batch, key(batch, seed, epoch)) for seed, epoch in ((0, 0), (1, 0), (0, 1))]
+    different = [masks["ir"][index] for masks in drawn for index in range(len(WATERS))]
+    different.append(drawn[0]["raman"][0])
+    for index, one in enumerate(different):
+        assert not any(torch.equal(one, two) for two in different[:index])
+
+
+def test_every_patch_is_masked_as_often():
+    objective = MaskedReconstruction(ReconstructionConfig(), {"uv_vis": UV_VIS})
+    batch = batch_with_spectra(WATERS[:1])
+    often = sum(objective.masks(batch, key(batch, epoch=epoch))["uv_vis"][0].double() for epoch in range(400))
+    share = 7 / 69
+    assert ((often / 400 - share).abs() < 5 * (share * (1 - share) / 400) ** 0.5).all()
+
+
+def test_errors_by_hand():
+    kind = replace(UV_VIS, stop=1.1, patch=2, stride=2)  # 6 points, 3 patches
+    spectrum = torch.tensor([[0.0, 9.0, 99.0, 0.0, 9.0, 9.0]])  # log10(s + 1): 0 1 2 0 1 1
+    prediction = torch.tensor([[[1.0, 1.0], [0.0, 0.0], [3.0, 1.0]]])
+    mask = torch.tensor([[True, False, True]])
+    assert patch_errors(prediction, spectrum, kind, mask).tolist() == [[0.5, 0.0, 2.0]]
+
+
+def predictions_for(batch):
+    generator = torch.Generator().manual_seed(3)
+    shapes = {name: (len(WATERS), kind.patches, kind.patch) for name, kind in KINDS.items()}
+    drawn = {name: torch.randn(shape, generator=generator).double() for name, shape in shapes.items()}
+    rows = [[water.geometry_id for water in WATERS].index(each) for each in batch.geometry_id.tolist()]
+    return {name: values[rows] for name, values in drawn.items()}
+
+
+def test_absent_spectra_and_kept_patches_do_not_count():
+    present = {
+        "uv_vis": torch.tensor([True, False, True, True]),
+        "ir": torch.tensor([False, False, False, False]),
+        "raman": torch.tensor([True, True, True, True]),
+    }
+    objective = MaskedReconstruction(ReconstructionConfig(), KINDS)
+    batch = batch_with_spectra(present=present)
+    masks, predictions = objective.masks(batch, key(batch)), predictions_for(batch)
+    losses = objective(predictions, batch, masks)
+    assert {name: loss.count for name, loss in losses.items()} == {"uv_vis": 21, "ir": 0, "raman": 56}
+    assert all(objective.count(batch, name) == loss.count for name, loss in losses.items())
+    total = 0.0
+    for molecule in (0, 2, 3):
+        for patch in masks["uv_vis"][molecule].nonzero().flatten().tolist():
+            wanted = torch.log10(batch.spectra["uv_vis"][molecule, 10 * patch : 10 * patch + 20] + 1)
+            total += float((predictions["uv_vis"][molecule, patch] - wanted).square().mean())
+    assert losses["uv_vis"].sum.item() == pytest.approx(total, rel=1e-12)
+    assert losses["ir"].sum.item() == 0.0
+    assert losses["ir"].mean.item() == 0.0
+
+
+def test_micro_batches_add_up():
+    objective = MaskedReconstruction(ReconstructionConfig(0.2), KINDS)
+
+    def losses(molecules):
+        batch = batch_with_spectra(molecules)
+        return objective(predictions_for(batch), batch, objective.masks(batch, key(batch)))
+
+    whole, parts = losses(WATERS), [losses(WATERS[:1]), losses(WATERS[1:])]
+    for name, loss in whole.items():
+        torch.testing.assert_close(parts[0][name].sum + parts[1][name].sum, loss.sum)
+        assert parts[0][name].count + parts[1][name].count == loss.count
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, float("nan")])
+def test_mask_ratio_must_be_a_share(ratio):
+    with pytest.raises(InputError, match="mask_ratio must lie between 0 and 1"):
+        MaskedReconstruction(ReconstructionConfig(ratio), {"ir": IR})
