@@ -1,11 +1,11 @@
 """Every number of the reference implementation's golden files, computed by this package.
 
-`MOLSPECTRA_GOLDEN` names another folder in the same layout. Sizes, weights and settings all come from the files.
+`MOLSPECTRA_GOLDEN` names another folder in the same layout. Sizes, weights and settings come from the files.
 """
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor
 from molspectra.apps.reference import (
     MODALITIES,
     SLICES,
+    ReferenceCheckpoint,
     config_from,
     convert_state,
     our_name,
@@ -45,6 +46,20 @@ def arrays(name: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
+@cache
+def weights(name: str) -> ReferenceCheckpoint:
+    return read_checkpoint(GOLDEN / name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads only get into each other's way where tensors are this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def runs() -> list[Any]:
     found = []
     for case in CASES:
@@ -68,7 +83,7 @@ class Reference:
         self.vectors = arrays(case["vectors"])
         self.run = run
         self.dtype = torch.float64 if run.startswith("f64") else torch.float32
-        checkpoint = read_checkpoint(GOLDEN / case["checkpoint"])
+        checkpoint = weights(case["checkpoint"])
         self.settings = json.loads((GOLDEN / case["hparams"]).read_text())
         config = config_from(checkpoint, self.settings)
         self.spectrum = config.spectrum_encoder or config_from(checkpoint).spectrum_encoder
@@ -86,8 +101,9 @@ class Reference:
             self.model.property_head.standardise(case.get("mean", 0.25), case.get("std", 1.5))
         self.denoising = CoordDenoising(CoordConfig(normalise="running")).to(self.dtype)
         assert self.denoising.normaliser is not None
+        noise = [name for name in state if name.startswith("normaliser.")]
         self.denoising.normaliser.load_state_dict(
-            {name.removeprefix("normaliser."): state[name] for name in state if name.startswith("normaliser.")}
+            {name.removeprefix("normaliser."): state[name] for name in noise}
         )
         self.alignment = Alignment(AlignmentConfig(form="reference", temperature="fixed"))
         self.batch, self.inputs = self._batch(case)
