@@ -5,7 +5,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,15 +49,6 @@ def arrays(name: str) -> dict[str, np.ndarray]:
 @cache
 def weights(name: str) -> ReferenceCheckpoint:
     return read_checkpoint(GOLDEN / name)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads only get into each other's way where tensors are this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def runs() -> list[Any]:
