@@ -1,6 +1,6 @@
 """Print the tables of docs/validation.md: simulated frequencies and excitations beside experiment.
 
-python scripts/validate_simulation.py            # about one minute on one core
+python scripts/validate_simulation.py            # about two minutes on one core
 python scripts/validate_simulation.py --kernel   # also PySCF's own TDA of formaldehyde
 """
 
@@ -14,7 +14,9 @@ import numpy as np
 from molspectra.chem.readers import from_smiles
 from molspectra.simulate import vibrations, xtb
 from molspectra.simulate.api import Simulation, simulate
-from molspectra.simulate.units import BOHR, HARTREE
+from molspectra.simulate.dft import FUNCTIONAL, ground_state
+from molspectra.simulate.tda import KERNEL, excitations
+from molspectra.simulate.units import BOHR, DEBYE, HARTREE, IR_INTENSITY
 
 EXPERIMENT = Path(__file__).resolve().parents[1] / "tests" / "simulate" / "experiment.json"
 BRIGHT = 0.01
@@ -32,14 +34,19 @@ def read_experiment() -> dict:
     return json.loads(EXPERIMENT.read_text(encoding="utf-8"))
 
 
-def mode_classes(simulation: Simulation) -> list[str]:
-    """Parity, degeneracy and activity of each mode of a centrosymmetric molecule, such as "u2 active"."""
+def normal_modes(simulation: Simulation) -> vibrations.Modes:
+    """Normal modes at the optimised geometry."""
     molecule = simulation.molecule
     positions = molecule.positions / BOHR
     calculator = xtb.Xtb(molecule.numbers, positions, molecule.charge)
     matrix = xtb.hessian(calculator, positions, calculator.run(positions))
-    masses = vibrations.masses_of(molecule.numbers)
-    modes = vibrations.normal_modes(masses, positions, matrix)
+    return vibrations.normal_modes(vibrations.masses_of(molecule.numbers), positions, matrix)
+
+
+def mode_classes(simulation: Simulation) -> list[str]:
+    """Parity, degeneracy and activity of each mode of a centrosymmetric molecule, such as "u2 active"."""
+    modes = normal_modes(simulation)
+    positions, masses = simulation.molecule.positions, vibrations.masses_of(simulation.molecule.numbers)
     centred = positions - masses @ positions / masses.sum()
     image = np.linalg.norm(centred[:, None] + centred[None, :], axis=-1).argmin(1)
     classes = []
@@ -97,13 +104,52 @@ def print_frequencies(data: dict) -> None:
     print("\n".join(details))
 
 
+def dft_intensity(simulation: Simulation, direction: np.ndarray) -> float:
+    """IR intensity (km/mol) of one mode ∂R/∂Q [N, 3] from B3LYP/def2-SVP dipoles at displaced geometries."""
+    molecule = simulation.molecule
+    step = 0.02 / np.abs(direction).max()
+    dipoles = [
+        ground_state(molecule.numbers, molecule.positions / BOHR + sign * step * direction).dipole
+        for sign in (1, -1)
+    ]
+    change = (dipoles[0] - dipoles[1]) / (2 * step) * DEBYE / BOHR
+    return IR_INTENSITY * float(change @ change)
+
+
 def print_intensities() -> None:
-    """IR intensities and Raman activities of the molecules whose weaknesses the page names."""
+    """IR intensities of GFN2-xTB beside those of B3LYP for the same modes at the same geometry."""
+    print("| molecule | wavenumber (cm⁻¹) | GFN2-xTB (km/mol) | B3LYP/def2-SVP (km/mol) |\n|---|---|---|---|")
     for name, smiles in (("water", "O"), ("carbon dioxide", "O=C=O"), ("benzene", "c1ccccc1")):
-        lines = simulate(from_smiles(smiles), ("ir", "raman")).lines
-        rows = zip(lines["ir"].position, lines["ir"].intensity, lines["raman"].intensity, strict=True)
-        shown = [f"{p:.0f}: {i:.1f}, {r:.1f}" for p, i, r in rows if i > 0.05 or r > 0.5]
-        print(f"- {name}: " + "; ".join(shown))
+        simulation = simulate(from_smiles(smiles), ("ir", "raman"))
+        modes = normal_modes(simulation)
+        lines = simulation.lines["ir"]
+        done = -np.inf
+        for k in np.flatnonzero(lines.intensity > ACTIVE):
+            if lines.position[k] - done < DEGENERATE:
+                continue  # the partner of a degenerate pair
+            done = lines.position[k]
+            reference = dft_intensity(simulation, modes.displacements[k].reshape(-1, 3))
+            print(f"| {name} | {lines.position[k]:.0f} | {lines.intensity[k]:.1f} | {reference:.1f} |")
+
+
+def print_polarisabilities() -> None:
+    """Mean polarisability by dipoles in a field, beside experiment."""
+    print("| molecule | GFN2-xTB (Å³) | experiment (Å³) |\n|---|---|---|")
+    for name, smiles, expected in (
+        ("water", "O", 1.45),
+        ("carbon dioxide", "O=C=O", 2.91),
+        ("benzene", "c1ccccc1", 10.3),
+    ):
+        molecule = simulate(from_smiles(smiles), ("ir",)).molecule
+        positions = molecule.positions / BOHR
+        trace = 0.0
+        for k in range(3):
+            ahead, behind = (
+                xtb.Xtb(molecule.numbers, positions, 0, sign * xtb.FIELD * np.eye(3)[k]).run(positions)
+                for sign in (1, -1)
+            )
+            trace += (ahead.get("dipole")[k] - behind.get("dipole")[k]) / (2 * xtb.FIELD)
+        print(f"| {name} | {trace / 3 * BOHR**3:.2f} | {expected:.2f} |")
 
 
 def print_excitations(data: dict) -> None:
@@ -121,9 +167,6 @@ def print_excitations(data: dict) -> None:
 def print_kernel() -> None:
     """Excitations of formaldehyde here and by PySCF with both kernels, full pair space."""
     from pyscf import dft
-
-    from molspectra.simulate.dft import FUNCTIONAL, ground_state
-    from molspectra.simulate.tda import KERNEL, excitations
 
     molecule = simulate(from_smiles("C=O"), ("uv_vis",)).molecule
     state = ground_state(molecule.numbers, molecule.positions / BOHR)
@@ -168,8 +211,10 @@ def main() -> None:
     options = parser.parse_args()
     data = read_experiment()
     print_frequencies(data["vibrations"])
-    print("\nWavenumber: IR (km/mol), Raman (Å⁴/amu):\n")
+    print()
     print_intensities()
+    print()
+    print_polarisabilities()
     print()
     print_excitations(data["excitations"])
     if options.kernel:
