@@ -1,18 +1,18 @@
 """Time to make one batch of 128 molecules, and to open and sample a very large store, on one core.
 
-    python benchmarks/batching.py                          # the bundled store, or a made-up one where it is missing
-    python benchmarks/batching.py --store qm9.arrow        # any other store
-    python benchmarks/batching.py --rows 3400000           # the made-up large store of so many structures
+    python benchmarks/batching.py                       # the bundled store, then a large made-up one
+    python benchmarks/batching.py --store qm9.arrow     # any other store
+    python benchmarks/batching.py --rows 3400000        # so many structures in the large one
 
-Prints medians in milliseconds. The large store repeats one record batch, so that it is made in a minute; it has the
-size and layout of a real one.
+Prints medians in milliseconds. The large store repeats one record batch, so that it is made quickly; it has
+the size and layout of a real one.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,12 @@ import pyarrow as pa
 import torch
 
 from molspectra.chem.molecule import Molecule
-from molspectra.data.bundled import bundled, bundled_path
+from molspectra.data.bundled import bundled
+from molspectra.data.neighbours import neighbour_edges
 from molspectra.data.random import Purpose, normal
+from molspectra.data.sampled import sampled_copy
 from molspectra.data.schema import schema_of
 from molspectra.data.store import Metadata, Row, Store, write_store
-from molspectra.spectra.spectrum import LineSpectrum
 
 BATCH = 128
 CUTOFF = 5.0
@@ -41,19 +42,13 @@ def median_ms(work: Callable[[int], object], repeats: int = 50) -> float:
     return 1e3 * statistics.median(times[3:])
 
 
-def made_up_rows(n: int, atoms: tuple[int, int], spectra: bool) -> list[Row]:
-    """Structures of random atoms on a grid, with as many lines as molecules of that size have."""
+def made_up_rows(n: int) -> Iterator[Row]:
+    """Structures of random atoms on a grid, as large as those of PCQM4Mv2 with their hydrogens."""
     rng = np.random.default_rng(0)
-    rows = []
     for k in range(n):
-        size = int(rng.integers(*atoms))
+        size = int(rng.integers(20, 40))
         molecule = Molecule(rng.integers(1, 10, size), GRID[:size] + rng.normal(0, 0.05, (size, 3)))
-        lines = {}
-        for name, low, high, count in (("uv_vis", 4, 16, 138), ("ir", 50, 4e3, 51), ("raman", 50, 4e3, 51)):
-            position = np.sort(rng.uniform(low, high, count))
-            lines[name] = LineSpectrum(name, position, rng.uniform(0, 1, count) ** 4)
-        rows.append(Row(molecule, lines if spectra else {}, identity=f"MADEUP{k:08d}"))
-    return rows
+        yield Row(molecule, identity=f"MADEUP{k:08d}")
 
 
 def batches(store: Store) -> None:
@@ -71,8 +66,9 @@ def batches(store: Store) -> None:
         full = median_ms(lambda k: store.batch(rows[k], modalities=modalities))
         label = f"with {len(modalities)} spectra:"
         print(f"{label:30} {full:7.2f} ms  ({1e3 * BATCH / full:,.0f} molecules/s)")
-    edges = median_ms(lambda k: batch.with_edges(CUTOFF))
-    print(f"neighbour list (apart):        {edges:7.2f} ms  ({len(batch.with_edges(CUTOFF).edges)} edges)")
+    edges = neighbour_edges(batch.positions, batch.ptr, CUTOFF)
+    search = median_ms(lambda k: neighbour_edges(batch.positions, batch.ptr, CUTOFF))
+    print(f"neighbour list (apart):        {search:7.2f} ms  ({len(edges)} edges)")
     noise = median_ms(lambda k: normal(0, k + 3, ids, Purpose.NOISE, counts, 3))
     print(f"noise for all atoms (apart):   {noise:7.2f} ms")
 
@@ -80,8 +76,9 @@ def batches(store: Store) -> None:
 def large(n: int, folder: Path) -> None:
     """Make, open and sample a store of n structures."""
     part = folder / "part.arrow"
-    write_store(part, made_up_rows(min(n, 8192), (20, 40), spectra=False), Metadata("made up", "CC0-1.0"))
-    chunks = pa.ipc.open_file(part).read_all().combine_chunks().to_batches()
+    write_store(part, made_up_rows(4096), Metadata("made up", "CC0-1.0"))
+    table = pa.ipc.open_file(part).read_all()
+    chunks = pa.concat_tables([table] * 16).combine_chunks().to_batches()
     path = folder / "large.arrow"
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema_of(Store(part).metadata)) as writer:
         for _ in range(-(-n // chunks[0].num_rows)):
@@ -107,18 +104,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        if options.store:
-            store = Store(options.store)
-        elif bundled_path().is_file():
-            store = bundled()
-        else:
-            lines = dict.fromkeys(("uv_vis", "ir", "raman"), "")
-            path = Path(folder) / "made-up.arrow"
-            write_store(
-                path, made_up_rows(2000, (9, 23), spectra=True), Metadata("made up", "CC0-1.0", lines=lines)
-            )
-            store = Store(path)
+        store = Store(options.store) if options.store else bundled()
         batches(store)
+        if store.metadata.lines:
+            batches(sampled_copy(store, folder))
         if options.rows:
             large(options.rows, Path(folder))
 

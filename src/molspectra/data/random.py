@@ -44,7 +44,7 @@ class Purpose(IntEnum):
 
 
 def seed_for(seed: int, name: str) -> int:
-    """Return a seed of 64 bits for one of several uses that are told apart by a name, such as a modality's."""
+    """Return a seed of 64 bits for one of several uses told apart by a name, such as a modality's."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest(), "little")
 
 

@@ -21,9 +21,9 @@ def sampled_copy(
 ) -> Store:
     """Return a store with the same rows and float16 samples instead of lines, made at the first call.
 
-    Its name holds the hash of the original and of the widths, so that another dataset or width never meets an
-    old copy. It takes two bytes per point: 15 kB per row with all three modalities. Samples are rounded to one
-    part in 2000.
+    Its name holds a hash of the original and of the widths, so that another dataset or width never meets an
+    old copy. It takes two bytes per point: 15 kB per row with all three modalities. Samples are rounded to
+    one part in 2000.
 
     Args:
         store: a store of lines.
@@ -31,7 +31,7 @@ def sampled_copy(
         broadening: by modality, as for `Store.batch`.
 
     Raises:
-        InputError: if the store has no lines, a value is too large for float16, or the copy cannot be written.
+        InputError: if the store has no lines, a value is too large for float16, or nothing can be written.
     """
     chosen = {name: (broadening or {}).get(name, Broadening()) for name in store.metadata.lines}
     if not chosen:
