@@ -133,8 +133,13 @@ class Demo:
             for record in read_journal(self.out / "simulated.jsonl")
             if record.simulation
         )
+        more = (
+            f"Stage 2 continues stage 1 for {self.scale.stage2_steps} steps, so it has also denoised for longer; "
+            "the demo does not tell apart what the spectra and what the further steps gave."
+        )
         total = sum(self.seconds.values())
-        write_report(self.out / REPORT, replace(content, simulated=simulated, wall_seconds=total))
+        content = replace(content, simulated=simulated, wall_seconds=total, notes=(*content.notes, more))
+        write_report(self.out / REPORT, content)
         self.seconds["report"] = round(time.perf_counter() - began, 2)
         write_json(self.out / SUMMARY, self.summary())
 
