@@ -115,6 +115,19 @@ def test_any_scale_and_rank_is_finite(regulariser, dtype, rank, scale):
         assert not gradient.any()
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_a_number_stays_in_its_row(bad):
+    layer, vectors = VectorWhitening(6).double(), vectors_of_rank(3)
+    expected = layer(vectors)
+    vectors[1, 0, 2] = bad
+    vectors.requires_grad_(True)
+    out = layer(vectors)
+    out[0].sum().backward()
+    assert torch.equal(out[0], expected[0])
+    assert out[1].isnan().all()
+    assert torch.isfinite(vectors.grad[0]).all()
+
+
 @pytest.mark.parametrize("regulariser", ["isotropic", "reference"])
 @pytest.mark.parametrize("rank", [0, 1, 2, 3])
 def test_derivatives(regulariser, rank):

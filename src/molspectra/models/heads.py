@@ -81,7 +81,8 @@ class NoiseHead(nn.Module):
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Noise vectors [N, 3]."""
-        return self.atoms(encoded)[1]
+        noise: Tensor = self.atoms(encoded)[1]
+        return noise
 
 
 class PropertyHead(nn.Module):

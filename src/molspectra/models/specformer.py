@@ -133,7 +133,8 @@ class ResidualAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def _split(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        """[B, T, d] to [B, H, T, d/H]."""
+        return tokens.view(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
 
     def forward(
         self, tokens: Tensor, queries: list[Tensor], keys: list[Tensor], visible: Tensor | None

@@ -41,12 +41,12 @@ class _InverseSquareRoot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
         finite = matrix.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-        # the solver raises where it meets NaN; of zeros comes NaN again, which tells the molecule it belongs to
+        # the solver raises where it meets NaN; of zeros comes NaN again, in the molecule it belongs to
         eigenvalues, basis = torch.linalg.eigh(matrix.masked_fill(~finite, 0.0))
         # next to a huge eigenvalue, rounding can turn a tiny one negative
         floor = eigenvalues[..., -1:] * torch.finfo(matrix.dtype).eps
         values = torch.maximum(eigenvalues, floor).sqrt()
-        inverse = (basis / values.unsqueeze(-2)) @ basis.mT
+        inverse: Tensor = (basis / values.unsqueeze(-2)) @ basis.mT
         ctx.save_for_backward(matrix, inverse, basis, values)
         return inverse
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-@dataclass(eq=False)  # not frozen: Fabric looks for tensors in what a module returns, and refuses those
+@dataclass(frozen=True, eq=False)
 class Loss:
     """A sum over items and their number: exact to reduce over micro-batches and ranks."""
 
