@@ -134,8 +134,8 @@ class Demo:
             if record.simulation
         )
         more = (
-            f"Stage 2 continues stage 1 for {self.scale.stage2_steps} steps, so it has also denoised for longer; "
-            "the demo does not tell apart what the spectra and what the further steps gave."
+            f"Stage 2 continues stage 1 for {self.scale.stage2_steps} steps, so it has also denoised for "
+            "longer; the demo does not tell apart what the spectra and what the further steps gave."
         )
         total = sum(self.seconds.values())
         content = replace(content, simulated=simulated, wall_seconds=total, notes=(*content.notes, more))
