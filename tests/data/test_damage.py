@@ -145,6 +145,15 @@ def test_values_that_no_writer_writes(tmp_path, parts):
     refused(tmp_path / "a.arrow", "row 2.*an atom is damaged")
 
 
+def test_a_text_that_is_not_utf8(tmp_path, good):
+    path = tmp_path / "a.arrow"
+    path.write_bytes(good.replace(b"ID000001", b"ID\xff00001"))
+    store = Store(path)
+    for read in (lambda: store.identities, lambda: store.row(1)):
+        with pytest.raises(InputError, match="not UTF-8"):
+            read()
+
+
 def test_a_changed_value_is_found_with_its_rows(tmp_path, parts):
     schema, (first, (batch, about)) = parts
     gap = pa.array([1.5 for _ in range(batch.num_rows)], pa.float64())

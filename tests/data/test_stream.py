@@ -73,6 +73,8 @@ def test_out_of_range(step, world_size, rank):
 
 
 def square(step):
+    if step == 9:
+        raise InputError("row 9 is damaged")
     return torch.tensor(step * step)
 
 
@@ -81,6 +83,10 @@ def test_loader_is_the_same_with_workers_and_resumes_anywhere():
     before = torch.get_rng_state()
     alone = [int(value) for value in batches(square, 3, 9)]
     assert alone == [9, 16, 25, 36, 49, 64]
-    assert [int(value) for value in batches(square, 3, 9, workers=1)] == alone
+    ahead = batches(square, 3, 11, workers=1)
+    assert [int(next(ahead)) for _ in alone] == alone
+    with pytest.raises(InputError) as raised:
+        next(ahead)
+    assert str(raised.value) == "row 9 is damaged"
     assert [int(value) for value in batches(square, 6, 9)] == alone[3:]
     assert torch.equal(torch.get_rng_state(), before)

@@ -117,11 +117,18 @@ def test_rows_that_cannot_be_built_are_rejected_by_the_same_policy(tmp_path):
     ]
 
 
+def test_identities_from_geometry_are_counted(tmp_path):
+    water_row = water()
+    rows = [water_row, Row(water_row.molecule, identity="geom-0123456789abcdef"), water_row]
+    written = write_store(tmp_path / "a.arrow", rows, Metadata("made up", "CC0"))
+    assert (written.rows, written.by_geometry) == (3, 1)
+
+
 def test_nothing_to_write(tmp_path):
     metadata = Metadata("made up", "CC0")
-    with pytest.raises(InputError, match="no rows"):
+    with pytest.raises(InputError, match="no rows to write, 0 rejected"):
         write_store(tmp_path / "a.arrow", [], metadata)
-    with pytest.raises(InputError, match="2 rejected"):
+    with pytest.raises(InputError, match="no rows to write, 2 rejected"):
         write_store(tmp_path / "a.arrow", [BAD[0][0]] * 2, metadata, on_error="skip")
     with pytest.raises(InputError, match="on_error"):
         write_store(tmp_path / "a.arrow", [water()], metadata, on_error="ignore")

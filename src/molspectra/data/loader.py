@@ -1,22 +1,35 @@
 """Making the batches of a run's steps, here or ahead of time in worker processes."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from molspectra.errors import MolspectraError
+
 T = TypeVar("T")
 
 
-class _Steps(Dataset[T]):
+@dataclass(frozen=True)
+class _Failed:
+    """An error on its way out of a worker, which would otherwise arrive with a traceback as its message."""
+
+    error: MolspectraError
+
+
+class _Steps(Dataset[T | _Failed]):
     """The batches of all steps, as something that worker processes can look up."""
 
     def __init__(self, make: Callable[[int], T]) -> None:
         self.make = make
 
-    def __getitem__(self, step: int) -> T:
-        return self.make(step)
+    def __getitem__(self, step: int) -> T | _Failed:
+        try:
+            return self.make(step)
+        except MolspectraError as error:
+            return _Failed(error)
 
 
 def batches(
@@ -34,6 +47,9 @@ def batches(
         stop: step to end before.
         workers: processes that work ahead; 0 makes each batch when it is asked for.
         pin_memory: hand over page-locked memory, for asynchronous copies to a GPU.
+
+    Raises:
+        MolspectraError: what `make` raised, here or in a worker.
     """
     loader = DataLoader(
         _Steps(make),
@@ -44,4 +60,7 @@ def batches(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else each pass would draw from the global generator
     )
-    yield from loader
+    for made in loader:
+        if isinstance(made, _Failed):
+            raise made.error
+        yield made

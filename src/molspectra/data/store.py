@@ -1,8 +1,8 @@
 """The dataset store: an Arrow file of molecules, spectra and labels, read through a memory map.
 
-Tensors are gathered from the map, which is shared between processes and read-only by contract: never write to
-one that a column method returns without a copy. A file must not be changed in place while it is open;
-`write_store` never does, it makes a new file and renames it.
+The map is shared with torch and between processes without a copy; a batch is gathered from it and belongs to
+its reader. A file must not be changed in place while it is open: `write_store` never does, it makes a new file
+and renames it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Store:
 
     @property
     def identities(self) -> list[str]:
-        """Split key of every row, made anew at each call (a third of a second for 3.4 million rows)."""
+        """Split key of every row, made anew at each call (about a second for 3.4 million rows)."""
         with self._refusing_damage():
             return [text or "" for text in self._file.texts("identity")]
 
@@ -188,6 +188,8 @@ class Store:
             InputError: if the file is damaged there.
         """
         spectra = {name: self.spectrum(row, name) for name in self.metadata.modalities}
+        with self._refusing_damage(f", row {row}"):
+            identity = self._file.text("identity", row)
         batch = self.batch([row], targets=self.metadata.targets)
         forces = batch.targets.pop("forces").numpy() if self.metadata.forces else None
         values = {name: float(value) for name, value in batch.targets.items()}
@@ -196,7 +198,7 @@ class Store:
             {name: spectrum for name, spectrum in spectra.items() if spectrum is not None},
             {name: value for name, value in values.items() if not np.isnan(value)},
             None if forces is None or np.isnan(forces).any() else forces,
-            self._file.text("identity", row),
+            identity,
         )
 
     def batch(
@@ -216,13 +218,12 @@ class Store:
                 `Batch.present` False.
             targets: properties, and "forces". A row without one has NaN.
             dtype: of the positions.
-            broadening: by modality, for those stored as lines; Lorentzian of the modality's width where not
-            given.
+            broadening: by modality, for those stored as lines; the default is a Lorentzian of the modality's
+                own width.
 
         Raises:
             IndexError: if a row does not exist.
-            InputError: if the store has no such modality or target, or the file is damaged in one of the
-            rows.
+            InputError: if the store has no such modality or target, or the file is damaged in these rows.
         """
         index = self._rows(rows)
         place = self._place(index)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from molspectra.chem.identity import is_geometry_hash
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import Rejection
 from molspectra.data.atomic import atomic_file, naming
@@ -67,11 +68,13 @@ class Written:
         rows: number of rows in the file.
         hash: SHA-256 of their content, as `Store.hash` tells it again.
         rejected: the rows kept out, each with its reason.
+        by_geometry: rows whose identity is a hash of their geometry, because no bonds could be perceived.
     """
 
     rows: int
     hash: str
     rejected: tuple[Rejection, ...]
+    by_geometry: int
 
 
 def write_store(
@@ -98,9 +101,8 @@ def write_store(
         chunk_rows: rows per record batch.
 
     Raises:
-        InputError: if the file exists or cannot be written, a row does not fit and `on_error` is "raise", or
-        no
-            row is left.
+        InputError: if the file exists or cannot be written, a row does not fit and `on_error` is "raise",
+            or no row is left.
     """
     path = Path(path)
     if on_error not in ("raise", "skip"):
@@ -109,7 +111,7 @@ def write_store(
         raise InputError(f"{path} exists already; choose another name or remove it")
     rejected: list[Rejection] = []
     schema = schema_of(metadata)
-    content, count, digest = ContentHash(schema), 0, ""
+    content, count, by_geometry, digest = ContentHash(schema), 0, 0, ""
     with atomic_file(path) as file:
         writer = pa.ipc.new_file(file, schema)
         for records in _chunks(_accepted(path, rows, metadata, on_error, rejected), chunk_rows):
@@ -118,13 +120,12 @@ def write_store(
             with naming(path):
                 writer.write_batch(batch, custom_metadata={HASH_KEY: digest})
             count += len(records)
+            by_geometry += sum(is_geometry_hash(identity.as_py()) for identity in batch.column("identity"))
         with naming(path):
             writer.close()
         if not count:
-            raise InputError(
-                f"{path}: no rows to write" + (f", {len(rejected)} rejected" if rejected else "")
-            )
-    return Written(count, digest, tuple(rejected))
+            raise InputError(f"{path}: no rows to write, {len(rejected)} rejected")
+    return Written(count, digest, tuple(rejected), by_geometry)
 
 
 def _accepted(
