@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "pyproject.toml"
 HEAVY = (
     "ase",
-    "jsonargparse",
     "lightning_fabric",
     "matplotlib",
     "pyarrow",
