@@ -40,11 +40,13 @@ def _lines(modality, low, high, seed, count=6):
 
 @dataclass(frozen=True)
 class Tiny:
-    """The tiny store, and the configuration of a tiny stage-2 model."""
+    """The tiny store, its split, the configuration of a tiny stage-2 model, and that of a stage-1 run."""
 
     path: Path
     store: Store
+    data: DataConfig
     pretrain_model: ModelConfig
+    stage1: PretrainConfig
 
     def row(self, name):
         """Row of a molecule by its name."""
@@ -54,7 +56,8 @@ class Tiny:
 @pytest.fixture(scope="session")
 def tiny(store_path):
     """See `Tiny`."""
-    return Tiny(store_path, Store(store_path), ModelConfig(ENCODER, SPECFORMER))
+    stage1 = PretrainConfig(model=ModelConfig(ENCODER), **settings(store_path, 0))
+    return Tiny(store_path, Store(store_path), stage1.data, ModelConfig(ENCODER, SPECFORMER), stage1)
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +102,7 @@ def settings(store_path, seed, steps=4):
 
 
 @pytest.fixture(scope="session")
-def runs(store_path, tmp_path_factory):
+def runs(tiny, tmp_path_factory):
     """Run directories: stage1, stage2 (from stage1), and gap runs from each start for seeds 0 and 1."""
     root = tmp_path_factory.mktemp("runs")
     found = {}
@@ -107,17 +110,15 @@ def runs(store_path, tmp_path_factory):
     def keep(name, start, config):
         found[name] = start(config, root / name, show=False).directory
 
-    keep("stage1", pretrain, PretrainConfig(model=ModelConfig(ENCODER), **settings(store_path, 0)))
-    both = PretrainConfig(
-        model=ModelConfig(ENCODER, SPECFORMER), init=str(found["stage1"]), **settings(store_path, 0, 6)
-    )
+    keep("stage1", pretrain, tiny.stage1)
+    both = PretrainConfig(model=tiny.pretrain_model, init=str(found["stage1"]), **settings(tiny.path, 0, 6))
     keep("stage2", pretrain, both)
     for seed in (0, 1):
         for start in ("scratch", "stage1", "stage2"):
             config = FinetuneConfig(
                 model=ModelConfig(ENCODER, property="scalar"),
                 init=None if start == "scratch" else str(found[start]),
-                **settings(store_path, seed),
+                **settings(tiny.path, seed),
             )
             keep(f"gap-{start}-{seed}", finetune, config)
     return found

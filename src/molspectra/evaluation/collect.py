@@ -25,6 +25,7 @@ from molspectra.evaluation.content import (
     RunFacts,
     Search,
 )
+from molspectra.evaluation.pretrained import read_ranks
 from molspectra.evaluation.ranking import RankFigures
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
 from molspectra.evaluation.tables import LABELS, Run, arm_keys, origin_of, result_tables, with_ancestors
@@ -203,9 +204,9 @@ def _depicted(values: Mapping[str, Any]) -> Depicted:
 def _retrieval(run: Run) -> RetrievalResult:
     assert run.evaluation is not None
     values = run.evaluation["retrieval"]
-    ranks = np.loadtxt(
-        run.directory / "retrieval.csv", np.int64, delimiter=",", skiprows=1, usecols=2, ndmin=1
-    )
+    ranks = read_ranks(run.directory / "retrieval.csv")
+    if len(ranks) != values["queries"]:
+        raise ValueError(f"{len(ranks)} ranks of {values['queries']} queries in retrieval.csv")
     examples = [
         Search(
             _depicted(each),

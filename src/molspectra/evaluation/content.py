@@ -106,6 +106,11 @@ class Arm:
     pretraining: str = ""
 
     @property
+    def start(self) -> str:
+        """The label without its "from", for sentences."""
+        return self.label.removeprefix("from ")
+
+    @property
     def mae(self) -> dict[int, float]:
         """Mean absolute error by seed."""
         return {score.seed: score.mae for score in self.scores}

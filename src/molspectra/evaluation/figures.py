@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from molspectra.evaluation.canvas import COLOURS, INK, OTHERS, colour_of, marker_of, new_figure, styled
 from molspectra.evaluation.content import Curve, ReconstructedMolecule, ResultTable, RetrievalResult
 from molspectra.evaluation.metrics import mean_and_sd
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
+from molspectra.evaluation.wording import number
 
 RECALL_UP_TO = 50
 
@@ -46,7 +48,7 @@ def _curves_panel(axes: Axes, curves: Sequence[Curve], keys: list[str]) -> None:
     for curve in sorted(curves, key=lambda each: each.part):  # training below validation
         colour = colour_of(curve.key, keys)
         if curve.part == "train":
-            axes.plot(curve.steps, curve.values, color=colour, linewidth=1.0, alpha=0.35)
+            axes.plot(curve.steps, curve.values, color=colour, linewidth=1.0, alpha=0.45)
             continue
         label = None if curve.key in named else curve.label
         named.add(curve.key)
@@ -54,8 +56,12 @@ def _curves_panel(axes: Axes, curves: Sequence[Curve], keys: list[str]) -> None:
         (line,) = axes.plot(curve.steps, curve.values, color=colour, label=label)
         line.set(marker=marker, markersize=3.5)
     values = [value for curve in curves for value in curve.values if math.isfinite(value)]
+    few = bool(values) and max(values) < 200 * min(values)  # else labels would crowd
     if values and min(values) > 0 and max(values) > 8 * min(values):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def parity(table: ResultTable) -> Figure | None:
@@ -74,16 +80,16 @@ def parity(table: ResultTable) -> Figure | None:
         for index, arm in enumerate(arms):
             axes = drawn.add_subplot(math.ceil(len(arms) / columns), columns, index + 1)
             axes.plot(span, span, color=INK, linewidth=1.0, alpha=0.6)
-            for number, score in enumerate(arm.scores):
+            for place, score in enumerate(arm.scores):
                 axes.scatter(
                     score.target,
                     score.prediction,
                     s=14,
                     color=colour_of(arm.key, keys),
-                    marker=("o", "^", "s", "D", "v")[number % 5],
+                    marker=("o", "^", "s", "D", "v")[place % 5],
                     alpha=0.55,
                     linewidths=0,
-                    label=f"seed {score.seed}: MAE {score.mae:.3g}",
+                    label=f"seed {score.seed}: MAE {number(score.mae)}",
                 )
             axes.set(xlim=span, ylim=span, aspect="equal", title=arm.label)
             axes.set_xlabel(f"computed {table.target} ({table.unit})")
@@ -128,12 +134,13 @@ def reconstruction(molecule: ReconstructedMolecule) -> Figure:
     """Spectra with masked patches: grey windows were hidden, coloured lines are the model's values there."""
     spectra = list(molecule.spectra.values())
     with styled():
-        drawn = new_figure(9.6, 2.3 * len(spectra) + 0.3)
+        drawn = new_figure(9.6, 2.4 * len(spectra) + 0.4)
         for index, spectrum in enumerate(spectra):
             axes = drawn.add_subplot(len(spectra), 1, index + 1)
             _reconstruction_panel(axes, spectrum)
             if index == 0:
-                axes.legend(loc="upper right", ncols=3)
+                handles, names = axes.get_legend_handles_labels()
+                drawn.legend(handles, names, loc="outside upper right", ncols=2)
     return drawn
 
 
@@ -145,15 +152,16 @@ def _reconstruction_panel(axes: Axes, spectrum: ReconstructedSpectrum) -> None:
     for start, stop in _runs(hidden):
         axes.axvspan(axis[start], axis[stop], color=INK, alpha=0.16, linewidth=0)
     axes.plot(axis, spectrum.values, color=INK, linewidth=1.1, label="computed spectrum")
-    for number, (patch, values) in enumerate(
+    for place, (patch, values) in enumerate(
         zip(np.flatnonzero(spectrum.mask), spectrum.predicted, strict=True)
     ):
         window = slice(patch * kind.stride, patch * kind.stride + kind.patch)
-        label = "predicted from the other patches" if number == 0 else None
+        label = "predicted from the other patches" if place == 0 else None
         axes.plot(axis[window], values, color="#d55e00", linewidth=1.8, label=label)
-    axes.set(xlim=(axis[0], axis[-1]), xlabel=f"{kind.title or kind.name} ({kind.unit})")
+    axes.set(xlim=(axis[0], axis[-1]), xlabel=kind.unit)
     axes.set_ylabel("log$_{10}$(s + 1)", parse_math=True)
-    axes.set_title(f"mean squared error of the masked patches {spectrum.error:.2g}", fontsize=10)
+    error = number(spectrum.error, 2)
+    axes.set_title(f"{kind.title or kind.name}: mean squared error of the masked patches {error}")
     axes.grid(False)
 
 
@@ -187,14 +195,14 @@ def recall_curves(results: Sequence[RetrievalResult]) -> Figure:
     with styled():
         drawn = new_figure(6.6, 3.6)
         axes = drawn.add_subplot()
-        for number, result in enumerate(results):
+        for place, result in enumerate(results):
             share = [float((result.ranks <= k).mean()) for k in at]
             label = "whole spectra to structures" if len(results) == 1 else result.run
-            colour = colours[number % len(colours)]
+            colour = colours[place % len(colours)]
             axes.plot(at, share, color=colour, marker="D", markersize=3, label=label)
         chance = [min(k / gallery, 1.0) for k in at]
         label = f"random order of {gallery}"
         axes.plot(at, chance, color=INK, linestyle="--", linewidth=1.2, label=label)
         axes.set(ylim=(0, 1.02), xlim=(0.5, len(at) + 0.5), xlabel="k", ylabel="recall@k")
-        axes.legend(loc="best")
+        axes.legend(loc="center right")
     return drawn

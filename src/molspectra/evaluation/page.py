@@ -25,10 +25,11 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; list-style: none; p
   margin: 1rem 0 1.25rem; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
+caption { text-align: left; color: var(--soft); padding-bottom: .4rem;
+  max-width: min(46rem, calc(100vw - 2rem)); }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-thead th { border-bottom: 2px solid var(--line); white-space: nowrap; }
-tbody th { font-weight: 600; }
+thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; }
+tbody th { font-weight: 600; min-width: 7.5rem; }
 .number { text-align: right; white-space: nowrap; }
 figure { margin: 1.25rem 0; }
 figcaption { color: var(--soft); font-size: .93rem; max-width: 46rem; margin-top: .35rem; }

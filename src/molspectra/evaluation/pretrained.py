@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from molspectra.data.atomic import atomic_file
 from molspectra.data.store import Store
+from molspectra.errors import InputError
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.reconstruct import reconstruct, reconstruction_errors
 from molspectra.evaluation.retrieval import Gallery, Retrieval, retrieve
@@ -33,8 +34,8 @@ MIN_GALLERY = 100
 RECONSTRUCTED = (0.1, 0.5, 0.9)
 """Which molecules are shown: those at these quantiles of the reconstruction error, best first."""
 
-SEARCHED = (0.25, 0.5, 0.75, 0.9)
-"""Which queries are shown: those at these quantiles of the rank, best first."""
+SEARCHED = (0.25, 0.5, 0.75, 1.0)
+"""Which queries are shown: those at these quantiles of the rank, the worst of all last."""
 
 
 def assess_pretraining(subject: Subject, config: PretrainConfig) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _retrieval(subject: Subject, config: PretrainConfig, modalities: Sequence[st
         **asdict(main.figures()),
         "isomers": None if isomers is None else asdict(isomers),
         "by_modality": {" + ".join(each.modalities): asdict(each.figures()) for each in found[1:]},
-        "chosen": "queries at the quartiles and the ninth decile of the rank, best first",
+        "chosen": "queries at the quartiles of the rank, and last the one that was found worst of all",
         "examples": [
             _example(store, main, int(place)) for place in at_quantiles(main.rank.numpy(), SEARCHED)
         ],
@@ -157,6 +158,20 @@ def _write_ranks(path: Path, found: Retrieval) -> None:
         writer.writerow((int(row), identity, int(rank), f"{score:.6f}", int(isomers), int(isomer_rank)))
     with atomic_file(path) as file:
         file.write(text.getvalue().encode())
+
+
+def read_ranks(path: Path) -> npt.NDArray[np.int64]:
+    """Ranks [Q] of a `retrieval.csv`.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            ranks = [int(row["rank"]) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table of ranks ({error}); evaluate the run again") from error
+    return np.array(ranks, dtype=np.int64)
 
 
 def _example(store: Store, found: Retrieval, place: int) -> dict[str, Any]:

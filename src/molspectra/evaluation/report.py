@@ -83,7 +83,7 @@ def _short(content: ReportContent) -> Iterator[str]:
         what = f"Mean absolute error of the {result.target}{settings} in {result.unit}"
         yield f"{what}, {seeds} seed{'s' if seeds != 1 else ''}: {errors}."
         for first, second in wording.comparisons(result):
-            yield wording.paired_sentence(first, second, result.unit)
+            yield wording.verdict(first, second)
     for found in content.retrievals:
         yield wording.retrieval_sentences(found)[0]
     if content.wall_seconds is not None:
@@ -107,6 +107,7 @@ def _what(content: ReportContent) -> list[Child]:
         ]
         for run in runs
     ]
+    settings = [[element("h3", run.name), element("pre", run.settings)] for run in runs if run.settings]
     head = ["run", "stage", "started from", "seed", "steps", "time", "train / val / test"]
     facts: list[tuple[str, str]] = []
     for label, values in (
@@ -119,11 +120,13 @@ def _what(content: ReportContent) -> list[Child]:
         ),
     ):
         facts += [(label, value) for value in dict.fromkeys(values)]
+    levels: dict[str, list[str]] = {}
     for name, level in content.levels.items():
-        facts.append(("Level of theory", f"{sections.modality_title(name)}: {level}"))
+        levels.setdefault(level, []).append(sections.modality_title(name))
+    facts += [("Level of theory", f"{level}: {', '.join(names)}") for level, names in levels.items()]
     return [
         table("Runs; time is that of training.", head, rows, numbers=(3, 4, 5, 6)),
         listing([[element("strong", label), ": ", value] for label, value in facts]),
         listing(content.notes),
-        *(details(f"Settings of {run.name}", element("pre", run.settings)) for run in runs if run.settings),
+        details("Settings of every run", settings) if settings else None,
     ]

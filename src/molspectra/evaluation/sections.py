@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from molspectra.evaluation import figures, wording
 from molspectra.evaluation.content import (
+    Candidate,
     Curve,
     LossLine,
     ReportContent,
     ResultTable,
     RetrievalResult,
-    Search,
     SimulatedMolecule,
 )
 from molspectra.evaluation.markup import Child, Markup, element, listing, paragraph, table
@@ -146,7 +146,8 @@ def retrieval(pictures: Pictures, found: RetrievalResult) -> list[Child]:
         rows.append(["among isomers, random order", "", *chance, number(isomers.chance_mrr), ""])
     caption = (
         f"Recall@k with {found.run}: share of queries whose molecule is among the first k of "
-        f"{found.gallery_size}. Ties count against the query."
+        f"{found.gallery_size}; ties count against the query. With one kind of spectrum the others are "
+        "withheld."
     )
     head = ["spectra", "queries", *(f"R@{k}" for k in at), "MRR", "median rank"]
     return [
@@ -169,16 +170,18 @@ def _examples(pictures: Pictures, found: RetrievalResult) -> Iterator[Markup]:
     for search in found.examples:
         molecule = search.molecule
         yield element("h4", f"Searched: {molecule.label} ({molecule.formula}); found at rank {search.rank}")
-        cards = [_card(pictures, search, place) for place in range(len(search.candidates))]
-        yield element("ol", cards, class_="row")
+        ranked = list(enumerate(search.candidates, 1))
+        if not any(candidate.true for _, candidate in ranked):
+            ranked.append((search.rank, Candidate(molecule, search.score, true=True)))
+        cards = [_card(pictures, rank, candidate) for rank, candidate in ranked]
+        yield element("ul", cards, class_="row")
 
 
-def _card(pictures: Pictures, search: Search, place: int) -> Markup:
-    candidate = search.candidates[place]
+def _card(pictures: Pictures, rank: int, candidate: Candidate) -> Markup:
     return element(
         "li",
         pictures.molecule(candidate.molecule),
-        element("div", f"{place + 1}. {candidate.molecule.label}"),
+        element("div", f"{rank}. {candidate.molecule.label}"),
         element("div", f"similarity {number(candidate.score)}"),
         element("div", "✓ the right one", class_="mark") if candidate.true else None,
         class_="card true" if candidate.true else "card",

@@ -58,10 +58,21 @@ def comparisons(table: ResultTable) -> list[tuple[Arm, Arm]]:
     return found
 
 
+def verdict(first: Arm, second: Arm) -> str:
+    """The same comparison in a few words."""
+    difference = paired(first.mae, second.mae)
+    if difference is None:
+        return f"{first.start} and {second.start} have no seed in common."
+    n, base = len(difference.seeds), mean_and_sd([second.mae[seed] for seed in difference.seeds])[0]
+    share = f", mean difference {signed(100 * difference.mean / base)}\u00a0%" if base > 0 else ""
+    counts = f"lower in {difference.lower}, higher in {difference.higher} of {n} seed{'s' if n > 1 else ''}"
+    return f"Error of {first.start} against {second.start}: {counts}{share}."
+
+
 def paired_sentence(first: Arm, second: Arm, unit: str) -> str:
     """Differences of the mean absolute error seed by seed, and no more than they say."""
     difference = paired(first.mae, second.mae)
-    heading = f"{first.label} minus {second.label}"
+    heading = f"{first.start} minus {second.start}"
     if difference is None:
         return f"{heading}: no seed in common, so there is no paired comparison."
     each = ", ".join(
@@ -70,7 +81,7 @@ def paired_sentence(first: Arm, second: Arm, unit: str) -> str:
     )
     n = len(difference.seeds)
     base, _ = mean_and_sd([second.mae[seed] for seed in difference.seeds])
-    share = f" ({signed(100 * difference.mean / base)} %)" if base > 0 else ""
+    share = f" ({signed(100 * difference.mean / base)}\u00a0%)" if base > 0 else ""
     text = f"{heading}, {unit}: {each}; mean {signed(difference.mean)}{share}. "
     if difference.lower == n:
         verdict = f"The error is lower in {'the one seed' if n == 1 else f'all {n} seeds'}"
@@ -88,7 +99,9 @@ def paired_sentence(first: Arm, second: Arm, unit: str) -> str:
     if n < FEW_SEEDS:
         chance = number(100 * 2.0 ** (1 - n), 2)
         return (
-            text + verdict + f"; with {n} seeds the same sign in all comes by chance in {chance} % of cases."
+            text
+            + verdict
+            + f"; with {n} seeds the same sign in all comes by chance in {chance}\u00a0% of cases."
         )
     return text + verdict + "."
 
@@ -99,7 +112,7 @@ def table_sentences(table: ResultTable) -> list[str]:
     constant = table.constant_mae
     if constant is not None and table.arms:
         worse = [
-            f"{arm.label} seed {score.seed}"
+            f"{arm.start} seed {score.seed}"
             for arm in table.arms
             for score in arm.scores
             if score.mae >= constant
@@ -110,7 +123,7 @@ def table_sentences(table: ResultTable) -> list[str]:
         found.append(
             f"{text}; no better than that: {', '.join(worse)}." if worse else f"{text}; every run is below."
         )
-    found += [f"{arm.label}: {arm.pretraining}" for arm in table.arms if arm.pretraining]
+    found += [f"{arm.start}: {arm.pretraining}" for arm in table.arms if arm.pretraining]
     return found
 
 
@@ -149,4 +162,4 @@ def loss_sentences(losses: Sequence[LossLine]) -> list[str]:
 
 def percent(share: float) -> str:
     """A share as a percentage."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\u00a0%"
