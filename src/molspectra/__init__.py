@@ -8,21 +8,41 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from molspectra.apps.api import doctor as doctor
+    from molspectra.apps.api import report as report
     from molspectra.chem.molecule import Molecule as Molecule
     from molspectra.chem.readers import from_smiles as from_smiles
     from molspectra.chem.readers import read_molecules as read_molecules
+    from molspectra.data.bundled import bundled as bundled
+    from molspectra.data.store import Store as Store
+    from molspectra.evaluation.evaluate import evaluate as evaluate
     from molspectra.simulate.api import simulate as simulate
     from molspectra.spectra.spectrum import LineSpectrum as LineSpectrum
     from molspectra.spectra.spectrum import SampledSpectrum as SampledSpectrum
+    from molspectra.training.checkpoint import load_model as load_model
+    from molspectra.training.config import FinetuneConfig as FinetuneConfig
+    from molspectra.training.config import PretrainConfig as PretrainConfig
+    from molspectra.training.run import finetune as finetune
+    from molspectra.training.run import pretrain as pretrain
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "FinetuneConfig": "molspectra.training.config",
     "LineSpectrum": "molspectra.spectra.spectrum",
     "Molecule": "molspectra.chem.molecule",
+    "PretrainConfig": "molspectra.training.config",
     "SampledSpectrum": "molspectra.spectra.spectrum",
+    "Store": "molspectra.data.store",
+    "bundled": "molspectra.data.bundled",
+    "doctor": "molspectra.apps.api",
+    "evaluate": "molspectra.evaluation.evaluate",
+    "finetune": "molspectra.training.run",
     "from_smiles": "molspectra.chem.readers",
+    "load_model": "molspectra.training.checkpoint",
+    "pretrain": "molspectra.training.run",
     "read_molecules": "molspectra.chem.readers",
+    "report": "molspectra.apps.api",
 }
 
 

@@ -22,7 +22,7 @@ def from_smiles(smiles: str, name: str | None = None, seed: int = 0) -> Molecule
 
     Formal charges set `charge`; radicals are allowed. One connected molecule is needed: a SMILES says nothing
     about how fragments lie to each other, so salts and mixtures are refused (give their coordinates instead).
-    Isotope labels are refused, since every element is taken with its standard mass.
+    Isotope labels are refused, since masses are always those of the most abundant isotopes.
 
     Args:
         smiles: SMILES of one molecule; kept as it is in `Molecule.smiles`.
