@@ -1,7 +1,7 @@
 """The dataset store: an Arrow file of molecules, spectra and labels, read through a memory map.
 
 The map is shared with torch and between processes without a copy; a batch is gathered from it and belongs to
-its reader. A file must not be changed in place while it is open: `write_store` never does, it makes a new file
+its reader. A file must not be changed in place while it is open: `write_store` never does, it makes a new one
 and renames it.
 """
 
