@@ -37,6 +37,7 @@ from molspectra.training.schedule import ScheduleConfig, learning_rate
 
 GOLDEN = Path(os.environ.get("MOLSPECTRA_GOLDEN", Path(__file__).parent / "golden"))
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "cases.json").read_text())["cases"]
+SCALE = "representation_spec_model.backbone.encoder.layers.{}.self_attn.sdp_attn.scale"
 SHORT = dict(zip(("uv", "ir", "raman"), MODALITIES, strict=True))
 
 
@@ -87,6 +88,9 @@ class Reference:
             extra = {name for name in state if name not in own and not name.startswith("normaliser.")}
             assert not extra
         self.model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
+        if self.model.spectrum_encoder is not None:  # theirs is stored as a float32 number
+            for index, layer in enumerate(self.model.spectrum_encoder.layers):
+                layer.attention.scale = float(checkpoint.state[SCALE.format(index)])
         if self.settings["standardize"]:
             assert self.model.property_head is not None
             self.model.property_head.standardise(case.get("mean", 0.25), case.get("std", 1.5))
