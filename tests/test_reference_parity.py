@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class Reference:
             assert not extra
         self.model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
         if self.model.spectrum_encoder is not None:  # theirs is stored as a float32 number
+            self.model.log_scale.data.fill_(-math.log(0.07))
             for index, layer in enumerate(self.model.spectrum_encoder.layers):
                 layer.attention.scale = float(checkpoint.state[SCALE.format(index)])
         if self.settings["standardize"]:
