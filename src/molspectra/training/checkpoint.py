@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -246,9 +247,12 @@ def read_resume(directory: Path) -> dict[str, Any]:
     """
     path = directory / RESUME
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of the loader, about strange files
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file leads to
-        raise InputError(f"{path}: cannot be read as a resume state ({_first_line(error)})") from error
+        is_foreign = type(error).__name__ == "UnpicklingError"
+        reason = "it holds more than tensors and plain values" if is_foreign else _first_line(error)
+        raise InputError(f"{path}: cannot be read as a resume state ({reason})") from error
     if not isinstance(state, dict):
         raise InputError(f"{path}: cannot be read as a resume state (it holds a {type(state).__name__})")
     return state

@@ -15,6 +15,7 @@ from molspectra.data.store import Store
 from molspectra.data.stream import BatchStream, permutation
 from molspectra.errors import InputError, MolspectraError
 from molspectra.objectives.loss import NoiseKey
+from molspectra.spectra.modality import modality
 from molspectra.training.config import DataConfig
 from molspectra.training.interrupt import deaf_children
 
@@ -52,10 +53,14 @@ class Selection:
         """
         store = open_store(config.store)
         parts = split_rows(store.identities, config.split_seed, config.fractions)
-        for name in (*targets, *modalities):
-            known = store.has(name)
-            if name in targets and name != "forces":
-                parts = {part: rows[known[rows]] for part, rows in parts.items()}
+        for name in modalities:
+            if modality(name).name not in store.metadata.modalities:
+                known = ", ".join(store.metadata.modalities) or "none"
+                raise InputError(f"{config.store}: no {name} spectra in it; it has: {known}")
+        for name in targets:
+            has = store.has(name)
+            if name != "forces":
+                parts = {part: rows[has[rows]] for part, rows in parts.items()}
         if config.train_rows:
             every = parts["train"]
             if config.train_rows > len(every):

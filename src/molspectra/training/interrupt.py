@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 from molspectra.errors import MolspectraError
@@ -45,6 +46,7 @@ def deaf_children() -> Iterator[None]:
 
     A terminal sends Ctrl-C to all processes of a command; a new process inherits what its parent blocks.
     """
+    resource_tracker.ensure_running()  # else the first spawned process would start it, which unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
