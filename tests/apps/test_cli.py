@@ -1,0 +1,130 @@
+"""The command line as such: help, versions, unknown names, exit codes, and that it starts light."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import molspectra
+from molspectra.apps import cli
+from molspectra.apps.cli import COMMANDS, main
+from molspectra.errors import InputError, MolspectraError, SimulationError
+
+HEAVY = {
+    "torch",
+    "rdkit",
+    "ase",
+    "pyarrow",
+    "lightning_fabric",
+    "scipy",
+    "matplotlib",
+    "pyscf",
+    "tblite",
+    "numpy",
+}
+
+
+def loaded_by(statement: str) -> tuple[str, set[str]]:
+    """What a new interpreter prints, and the top-level modules it has afterwards."""
+    code = f"import sys\n{statement}\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *printed, modules = done.stdout.splitlines()
+    return "\n".join(printed), set(modules.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
+    statement = f"from molspectra.apps.cli import main\nassert main({arguments!r}) == 0"
+    printed, modules = loaded_by(statement)
+    assert molspectra.__version__ in printed
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_the_package_loads_nothing_heavy() -> None:
+    _, modules = loaded_by("import molspectra")
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_the_installed_command_is_this_one() -> None:
+    command = Path(sys.executable).with_name("molspectra")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{cli.usage()}\n"
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for name, purpose in COMMANDS.items():
+        assert f"  {name}" in printed
+        assert purpose in printed
+        assert (Path(cli.__file__).parent / "commands" / f"{name}.py").is_file()
+
+
+def test_without_a_command_it_says_how_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "usage: molspectra COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
+        (["xyzzy"], "unknown command 'xyzzy'; known: simulate, pretrain"),
+        (["--verbose"], "unknown command '--verbose'"),
+    ],
+)
+def test_unknown_commands(arguments: Sequence[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(list(arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"molspectra: error: {said}")
+    assert error.count("\n") == 1
+
+
+class Stopped(MolspectraError):
+    interrupted = True
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("no such file"), 2, "molspectra: error: no such file\n"),
+        (SimulationError("no convergence"), 2, "molspectra: error: no convergence\n"),
+        (Stopped("stopped at step 3"), 130, "molspectra: stopped at step 3\n"),
+        (KeyboardInterrupt(), 130, "molspectra: interrupted\n"),
+        (PermissionError(13, "Permission denied", "x/y"), 2, "molspectra: error: x/y: Permission denied\n"),
+        (OSError("strange"), 2, "molspectra: error: strange\n"),
+    ],
+)
+def test_exit_codes(
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert main([]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(ZeroDivisionError):
+        main([])
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = "import sys\nfrom molspectra.apps import cli\n"
+    code += "cli.usage = lambda: 'x' * 1_000_000\nsys.exit(cli.main(['--help']))"
+    command = f"{sys.executable} -c '{code.replace(chr(39), chr(34))}' | head -c 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "x"
+    assert done.stderr == ""

@@ -1,0 +1,221 @@
+"""`pretrain` and `finetune` as they are typed, on a few of the bundled molecules."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from molspectra.apps.cli import main
+from molspectra.apps.commands.training import read_recipe, recipes
+from molspectra.data.bundled import bundled
+from molspectra.errors import InputError
+from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
+from molspectra.models.specformer import SpecFormerConfig
+from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.run import finetune, pretrain
+from molspectra.training.settings import from_dict
+
+TINY = [
+    "--model.encoder.channels=16", "--model.encoder.layers=1", "--model.encoder.heads=2",
+    "--model.encoder.radial=8", "--data.fractions=0.97,0.01,0.02", "--data.train_rows=40",
+    "--loop.batch_size=8", "--loop.steps=4", "--loop.validate_every=2", "--loop.save_every=2",
+    "--loop.log_every=1",
+]  # fmt: skip
+SPECTRA = [
+    "--model.spectrum_encoder.width=16", "--model.spectrum_encoder.heads=2",
+    "--model.spectrum_encoder.layers=1", "--model.spectrum_encoder.feed_forward=16",
+]  # fmt: skip
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a refused command prints."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert captured.out == ""
+    return line.removeprefix("molspectra: error: ")
+
+
+def test_from_pretraining_to_a_resumed_fine_tuning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = ["--config", "small-stage1", "--out", "runs/one", *TINY]
+    two = ["--config", "small-stage2", "--out", "runs/two", "--init", "runs/one", *TINY, *SPECTRA]
+    gap = ["--config", "small-gap", "--out", "runs/gap", "--init", "runs/two", *TINY]
+    assert main(["pretrain", *one]) == 0
+    printed = capsys.readouterr()
+    assert "val/denoising: " in printed.out
+    assert printed.out.splitlines()[-1].startswith("runs/one (")
+    assert "stage1: 4/4 loss" in printed.err
+    assert main(["pretrain", *two, "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert "val/alignment: " in printed.out
+    assert printed.err == ""
+
+    assert main(["finetune", *gap]) == 0
+    whole = capsys.readouterr().out.splitlines()[0]
+    assert refused(capsys, "finetune", *gap).startswith("runs/gap: exists already; continue it with --resume")
+    about = json.loads((tmp_path / "runs/gap/record.json").read_text())["about"]
+    assert about["initialised"] == {"from": "runs/two", "parts": ["encoder", "noise_head"]}
+
+    # as if it had been killed; --resume alone knows the settings
+    record = tmp_path / "runs/gap/record.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+    assert main(["finetune", "--out", "runs/gap", "--resume"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] == whole
+    assert "runs/gap: continues from step 4" in printed.err
+    said = refused(capsys, "finetune", "--out", "runs/gap", "--resume", "--loop.seed", "1")
+    assert said == "runs/gap: cannot resume with other settings: loop.seed was 0 and is 1 now"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--stepz", "3"], "unrecognized arguments: --stepz 3; did you mean --loop.steps?"),
+        (["--loop.stepz", "3"], "unrecognized arguments: --loop.stepz 3; did you mean --loop.steps?"),
+        (["--loop.step", "3"], "unrecognized arguments: --loop.step 3; did you mean --loop.steps?"),
+        (["--xyzzy"], "unrecognized arguments: --xyzzy; see molspectra pretrain --help"),
+        (["--quiett"], "unrecognized arguments: --quiett; did you mean --quiet?"),
+        (["--loop.steps"], "argument --loop.steps: expected one argument"),
+        (["--loop.steps", "five"], "--loop.steps: expected an integer, not 'five'"),
+        (["--data.fractions", "0.8,0.2"], "--data.fractions: expected 3 numbers, not [0.8, 0.2]"),
+        (["--loop.steps", "0"], "pretrain: loop: steps must be at least 1, not 0"),
+        (["--config", "small-stage3"], "small-stage3: no such file or recipe; did you mean 'small-stage2'?"),
+        (["--config", "xyzzy"], "xyzzy: no such file or recipe; recipes: paper-qm9, paper-stage1"),
+        (["--config", "small-gap"], "small-gap: unknown setting 'target'"),
+        (["--config", "bad.yaml"], "bad.yaml: loop.steps: expected an integer, not 'five'"),
+        (["--config", "twice.yaml"], "twice.yaml: not readable as YAML (duplicate key 'loop' in line 2)"),
+        (["--config", "list.yaml"], "list.yaml: a mapping of settings is needed"),
+        (["--config", "binary.yaml"], "binary.yaml: not readable as YAML ("),
+        (["--config", "flat.yaml", "--loop.steps", "1"], "flat.yaml: loop: expected a mapping of settings"),
+        (["--config", "."], ".: no such file or recipe"),
+        (
+            ["--config", "bad.yaml", "--loop.steps", "4"],
+            "bad.yaml: unknown setting 'lop'; did you mean loop?",
+        ),
+        (["--init", "nowhere"], "nowhere: neither a run nor a checkpoint"),
+        (["--data.store", "nowhere.arrow"], "nowhere.arrow"),
+        (["--model.spectrum_encoder.modalities", "ir,ramam"], "unknown modality 'ramam'"),
+    ],
+)
+def test_one_line_for_what_does_not_fit(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "bad.yaml": b"loop: {steps: five}\nlop: 3",
+        "twice.yaml": b"loop: {steps: 1}\nloop: {steps: 2}",
+        "list.yaml": b"- 1",
+        "binary.yaml": b"\xff\xfe\x00",
+        "flat.yaml": b"loop: 7",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert said in refused(capsys, "pretrain", "--out", "run", *arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+def test_a_run_needs_a_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "finetune") == "the following arguments are required: --out"
+
+
+def test_a_class_path_on_the_command_line_imports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trap.py").write_text("open('imported', 'w').close()\nclass Trap: pass\n")
+    for option in ("--model.spectrum_encoder", "--model.encoder", "--model", "--init"):
+        refused(capsys, "pretrain", "--out", "run", option, "trap.Trap")
+    refused(capsys, "pretrain", "--out", "run", "--model.spectrum_encoder", "{class_path: trap.Trap}")
+    refused(capsys, "pretrain", "--out", "run", "--model.spectrum_encoder.class_path", "trap.Trap")
+    assert [path.name for path in tmp_path.iterdir()] == ["trap.py"]
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_help_documents_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "--loop.batch_size VALUE Molecules per optimizer step" in printed
+    assert "[an integer; default: 64]" in printed
+    assert "Recipes: paper-qm9, paper-stage1" in printed
+
+
+SHIPPED = sorted(recipes())
+
+
+def config_of(name: str) -> PretrainConfig | FinetuneConfig:
+    values = read_recipe(name)
+    return from_dict(FinetuneConfig if "target" in values else PretrainConfig, values, name)
+
+
+def test_recipes_are_shipped() -> None:
+    assert SHIPPED == [
+        "paper-qm9",
+        "paper-stage1",
+        "paper-stage2",
+        "small-gap",
+        "small-stage1",
+        "small-stage2",
+    ]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_recipe_fits_its_dataclass(name: str) -> None:
+    config = config_of(name)
+    assert isinstance(config, FinetuneConfig) == (name in ("paper-qm9", "small-gap"))
+    encoder = config.model.encoder
+    assert encoder.channels % encoder.heads == 0
+    if name.startswith("paper"):  # the published settings
+        assert (encoder.channels, encoder.layers, encoder.radial, encoder.cutoff) == (256, 8, 64, 5.0)
+        assert config.optimizer.learning_rate == 4e-4
+        assert config.optimizer.schedule.warmup == 10_000
+        assert config.loop.steps == (700_000 if name == "paper-qm9" else 400_000)
+        assert config.loop.batch_size == (70 if name == "paper-stage1" else 128)
+        assert config.denoising.sigma == (0.005 if name == "paper-qm9" else 0.04)
+    else:
+        assert config.data.store == "bundled"
+
+
+def test_stages_of_a_family_fit_each_other() -> None:
+    for family, names in (("paper", ("stage1", "stage2", "qm9")), ("small", ("stage1", "stage2", "gap"))):
+        configs = [config_of(f"{family}-{name}") for name in names]
+        assert len({config.model.encoder for config in configs}) == 1
+        assert [bool(config.model.spectrum_encoder) for config in configs] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("small")])
+def test_small_recipes_run(name: str, tmp_path: Path) -> None:
+    config: Any = config_of(name)
+    model = replace(config.model, encoder=EquivariantTransformerConfig(16, 1, 2, 8))
+    if model.spectrum_encoder:
+        model = replace(
+            model, spectrum_encoder=SpecFormerConfig(width=16, heads=2, layers=1, feed_forward=16)
+        )
+    loop = replace(config.loop, steps=2, batch_size=8)
+    data = replace(config.data, train_rows=16, fractions=(0.97, 0.01, 0.02))
+    start = finetune if isinstance(config, FinetuneConfig) else pretrain
+    result = start(replace(config, model=model, loop=loop, data=data), tmp_path / "run", show=False)
+    assert result.metrics["loss"] > 0
+    record = json.loads((result.directory / "record.json").read_text())
+    assert record["data"]["hash"] == bundled().hash
+
+
+def test_a_recipe_of_ones_own_wins_over_a_shipped_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small-gap").write_text("init: mine")
+    assert read_recipe("small-gap") == {"init": "mine"}
+    with pytest.raises(InputError, match=r"nothing\.yaml: no such file or recipe"):
+        read_recipe("nothing.yaml")

@@ -1,0 +1,219 @@
+"""What a run leaves behind, what it refuses, and which rows it sees."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import molspectra
+from molspectra.data.splits import split_of
+from molspectra.data.store import Store, write_store
+from molspectra.data.stream import BatchStream
+from molspectra.errors import InputError
+from molspectra.training import record as records
+from molspectra.training.data import BatchMaker, Selection, prepared
+from molspectra.training.record import (
+    MetricLog,
+    commit,
+    machine,
+    read_json,
+    read_metrics,
+    versions,
+    write_json,
+)
+from molspectra.training.run import finetune, pretrain
+from molspectra.training.settings import from_dict, to_dict
+
+Make = Callable[..., Any]
+
+
+def test_the_run_directory(
+    gap: Make, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = gap(loop__seed=3, loop__log_every=3)
+    result = finetune(config, tmp_path / "deep" / "run")
+    run = result.directory
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoints", "config.json", "metrics.csv", "record.json",
+    ]  # fmt: skip
+    assert sorted(path.name[:5] for path in (run / "checkpoints").iterdir()) == ["best-", "step-"]
+    assert from_dict(type(config), read_json(run / "config.json"), "") == config
+
+    record = read_json(run / "record.json")
+    assert record["config"] == to_dict(config)
+    assert record["about"] == {"stage": "finetune", "target": "gap", "unit": "eV"}
+    assert record["seed"] == 3
+    assert record["data"]["hash"] == store.hash
+    assert sum(record["data"]["rows"].values()) == 39  # row 5 has no gap
+    assert record["versions"] == versions()
+    assert record["commit"] == commit()
+    assert record["machine"] == json.loads(json.dumps(machine()))
+    assert (record["device"], record["processes"]) == ("cpu", 1)
+    assert (record["finished"], record["steps"]) == (True, 4)
+    assert record["validation"] == result.metrics
+    assert 0 < record["seconds"] < 600
+
+    rows = read_metrics(run / "metrics.csv")
+    steps = {name: [step for step, each, *_ in rows if each == name] for _, name, *_ in rows}
+    assert steps["train/loss"] == steps["train/learning_rate"] == steps["train/gradient_norm"] == [3, 4]
+    assert steps["val/gap"] == [2, 4]
+    last = {name: value for step, name, value, _ in rows if step == 4}
+    assert last["val/loss"] == pytest.approx(result.metrics["loss"])
+    times = [seconds for *_, seconds in rows]
+    assert times == sorted(times)
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 4
+    assert said[-1].startswith("finetune: 4/4 loss ")
+
+
+def test_a_directory_in_use_is_left_alone(stage1: Make, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="exists already; continue it with --resume or choose another"):
+        pretrain(stage1(), tmp_path, show=False)
+    with pytest.raises(InputError, match="holds no run that could be resumed"):
+        pretrain(stage1(), tmp_path, resume=True, show=False)
+    with pytest.raises(InputError, match=r"thesis\.txt: is a file; choose a directory"):
+        pretrain(stage1(), tmp_path / "thesis.txt", resume=True, show=False)
+    with pytest.raises(InputError, match=r"cannot be written: "):
+        pretrain(stage1(), tmp_path / "thesis.txt" / "run", show=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data__store": "nothing.arrow"}, "nothing.arrow"),
+        ({"data__fractions": (0.5, 0.5, 0.5)}, "add up to 1"),
+        ({"data__fractions": (1.0, 0.0, 0.0)}, "the val part of the split is empty"),
+        ({"data__train_rows": 1000}, "data.train_rows: 1000 asked for, there are"),
+        ({"init": "nothing"}, "nothing: neither a run nor a checkpoint"),
+        ({"loop__accelerator": "cuda"}, "loop: 1 devices of kind 'cuda' with 32-true cannot be used"),
+        ({"reconstruction__mask_ratio": 1.5}, "mask_ratio"),
+    ],
+)
+def test_what_cannot_start_leaves_nothing(
+    stage2: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError) as caught:
+        pretrain(stage2(**change), tmp_path / "run", show=False)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_columns_that_are_not_there_are_named(gap: Make, stage2: Make, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no property 'homo'; it has: gap"):
+        finetune(gap(target="homo"), tmp_path / "run", show=False)
+    encoder = replace(stage2().model.spectrum_encoder, modalities=("ramam",), patch=None, stride=None)
+    with pytest.raises(InputError, match="did you mean 'raman'"):
+        pretrain(stage2(model__spectrum_encoder=encoder), tmp_path / "run", show=False)
+    plain = replace(store.metadata, lines={"ir": "made up"}, forces=None)
+    rows = (store.row(i) for i in range(20))
+    bare = tmp_path / "bare.arrow"
+    write_store(bare, (replace(row, spectra={}, forces=None) for row in rows), plain)
+    with pytest.raises(InputError, match=r"bare\.arrow: no uv_vis spectra in it; it has: ir"):
+        pretrain(stage2(data__store=str(bare)), tmp_path / "run", show=False)
+    with pytest.raises(InputError, match="no property 'forces'; it has: gap"):
+        finetune(gap(data__store=str(bare), forces=True), tmp_path / "run", show=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_split_goes_by_identity(stage1: Make, store: Store) -> None:
+    config = stage1().data
+    selection = Selection.of(config)
+    for part in ("train", "val", "test"):
+        rows = getattr(selection, part)
+        assert len(rows)
+        assert {split_of(store.identities[row], 0, config.fractions) for row in rows} == {part}
+    few = Selection.of(replace(config, train_rows=7))
+    more = Selection.of(replace(config, train_rows=12))
+    assert len(few.train) == 7
+    assert set(few.train) < set(more.train) < set(selection.train)
+    assert list(few.train) == sorted(few.train)
+    assert np.array_equal(few.val, selection.val)
+    missing = {"gap": 5, "forces": 7}
+    for target, left_out in (("gap", True), ("forces", False)):  # molecules without forces have energies
+        known = Selection.of(config, (target,))
+        everyone = np.concatenate([known.train, known.val, known.test])
+        assert (missing[target] not in everyone) == left_out
+
+
+def test_a_damaged_store_is_one_line_from_any_process(stage1: Make, store_path: Path, tmp_path: Path) -> None:
+    """Damage that shows only when a batch is read, in a worker."""
+    path = tmp_path / "store.arrow"
+    content = bytearray(store_path.read_bytes())
+    positions = Store(store_path).molecule(0).positions.astype(np.float32).tobytes()
+    place = content.find(positions)
+    assert place > 0
+    content[place : place + 4] = np.float32(np.nan).tobytes()
+    path.write_bytes(content)
+    maker = BatchMaker(Store(path), np.array([0]), BatchStream(1, 1), (), (), 0)
+    said = []
+    for workers in (0, 1):
+        with pytest.raises(InputError) as caught:
+            list(prepared(maker, 0, 2, workers))
+        said.append(str(caught.value))
+    assert "row 0: not a readable store: an atom is damaged" in said[0]
+    assert said[0] == said[1]
+
+
+def test_tensorboard(stage1: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pretrain(stage1(loop__tensorboard=True, loop__steps=1), tmp_path / "run", show=False).directory
+    assert len(list((run / "tensorboard").glob("events.*"))) == 1
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs tensorboard"):
+        pretrain(stage1(loop__tensorboard=True), tmp_path / "other", show=False)
+    assert not (tmp_path / "other").exists()
+
+
+def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"å": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"bad": object()})
+    assert read_json(path) == {"å": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["x.json"]
+    for content in (b"{", b"\xff", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"x\.json: cannot be read as JSON") as caught:
+            read_json(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"nothing\.json"):
+        read_json(tmp_path / "nothing.json")
+
+
+def test_metrics_of_a_run_that_never_was(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path / "metrics.csv") == []
+    log = MetricLog(tmp_path, 0, tensorboard=False)
+    log.write(1, {"train/loss": 1 / 3})
+    log.close()
+    ((step, name, value, seconds),) = read_metrics(tmp_path / "metrics.csv")
+    assert (step, name) == (1, "train/loss")
+    assert value == pytest.approx(1 / 3, rel=1e-7)
+    assert seconds >= 0
+
+
+def test_the_commit_is_that_of_this_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of a checkout that merely holds the installation."""
+    assert versions()["molspectra"] == molspectra.__version__
+    inside = tmp_path / "project" / "site-packages" / "record.py"
+    inside.parent.mkdir(parents=True)
+    inside.write_text("")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C", str(tmp_path / "project")]
+    subprocess.run([*git, "init", "-q"], check=True)
+    monkeypatch.setattr(records, "__file__", str(inside))
+    assert commit() is None
+    subprocess.run([*git, "add", "site-packages"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
+    known = commit()
+    assert known is not None
+    assert len(known) == 40
+    inside.write_text("# edited")
+    assert commit() == f"{known}+changes"
