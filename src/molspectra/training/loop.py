@@ -115,45 +115,53 @@ class Trainer:
         Raises:
             NonFiniteError: a loss or gradient is not finite; no weight was changed.
         """
-        stage, weights = self.stage, self.stage.gradient_weights()
-        counts = self._total_counts(micros)
-        stage.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(len(weights), dtype=self.precision, device=self.fabric.device)
-        for micro in map(self._here, micros):
-            losses = self._losses(micro, shared=True)
-            parts = torch.stack(
-                [losses[name].sum if name in losses else sums.new_zeros(()) for name in weights]
-            )
-            factors = [weight / max(counts[name], 1.0) for name, weight in weights.items()]
-            (parts * parts.new_tensor(factors)).sum().backward()
-            sums += parts.detach()
-        self.ranks.add_gradients(stage.parameters())
-        self.ranks.share_buffers(stage)
-
-        gradients = [weight.grad for weight in stage.parameters() if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        totals = dict(zip(weights, self.ranks.total(sums).tolist(), strict=True))
-        for what, value in (*totals.items(), ("gradient", float(norm))):
+        stage, adam = self.stage, self.adam
+        means = self._backward(micros)
+        norm = self._gradient_norm()
+        for what, value in (*means.items(), ("gradient", float(norm))):
             if not math.isfinite(value):
                 raise self._failure(f"the {what} is not finite in step {self.step + 1}", micros)
-        if self.adam.clip:
-            torch.nn.utils.clip_grads_with_norm_(stage.parameters(), self.adam.clip, norm)
-        rate = learning_rate(self.adam.schedule, self.adam.learning_rate, self.step, self.loop.steps)
+        if adam.clip:
+            torch.nn.utils.clip_grads_with_norm_(stage.parameters(), adam.clip, norm)
+        rate = learning_rate(adam.schedule, adam.learning_rate, self.step, self.loop.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         if self.average is not None:
             self.average.update(stage.model, self.step)
-        means = stage.smoothed({name: total / max(counts[name], 1.0) for name, total in totals.items()})
+        means = stage.smoothed(means)
         loss = sum(weight * means[name] for name, weight in stage.weights().items())
         return {"loss": loss, **means, "gradient_norm": float(norm), "learning_rate": rate}
 
-    def _total_counts(self, micros: Iterable[Micro]) -> dict[str, float]:
-        """Items of every loss in a step, over all micro-batches and ranks."""
+    def _backward(self, micros: list[Micro]) -> dict[str, float]:
+        """Gradients of the whole step on every rank; returns the mean losses."""
+        weights, counts = self.stage.gradient_weights(), self._counts(micros)
+        factors = [weight / counts[name] for name, weight in weights.items()]
+        sums = torch.zeros(len(weights), dtype=self.precision, device=self.fabric.device)
+        self.stage.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        for micro in map(self._here, micros):
+            losses = self._losses(micro, shared=True)
+            absent = sums.new_zeros(())
+            parts = torch.stack([losses[name].sum if name in losses else absent for name in weights])
+            (parts * parts.new_tensor(factors)).sum().backward()
+            sums += parts.detach()
+        self.ranks.add_gradients(self.stage.parameters())
+        self.ranks.share_buffers(self.stage)
+        totals = self.ranks.total(sums).tolist()
+        return {name: total / counts[name] for name, total in zip(weights, totals, strict=True)}
+
+    def _counts(self, micros: Iterable[Micro]) -> dict[str, float]:
+        """Items of every loss in a step, over all micro-batches and ranks; 1 where there are none."""
+        names = list(self.stage.weights())
         each = [self.stage.counts(micro.batch) for micro in micros]
-        counts = torch.tensor([[count[name] for name in self.stage.weights()] for count in each]).sum(0)
-        return dict(zip(self.stage.weights(), self.ranks.total(counts).tolist(), strict=True))
+        counts = torch.tensor([[count[name] for name in names] for count in each], dtype=torch.float64)
+        return dict(zip(names, self.ranks.total(counts.sum(0)).clamp(min=1.0).tolist(), strict=True))
+
+    def _gradient_norm(self) -> Tensor:
+        """[] norm of all gradients together."""
+        gradients = [weight.grad for weight in self.stage.parameters() if weight.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
 
     def _losses(self, micro: Micro, shared: bool = False) -> dict[str, Loss]:
         """Losses of a micro-batch; `shared` between the ranks where they contrast molecules."""
@@ -219,12 +227,12 @@ class Trainer:
         ]
         table = torch.tensor(guilty, dtype=torch.int64, device=self.fabric.device).reshape(-1, 2)
         everyone = self.ranks.gather(table)[0].tolist()
-        found = [row for row, is_guilty in everyone if is_guilty]
+        found = sorted({row for row, is_guilty in everyone if is_guilty})
         identities = self.maker.store.identities
         names = ", ".join(f"{identities[row]} (row {row})" for row in found[:NAMED])
         if len(found) > NAMED:
             names += f" and {len(found) - NAMED} more"
-        if not found or 1 < len(found) == len(everyone):  # the weights are to blame
+        if not found or 1 < len(found) == len({row for row, _ in everyone}):  # the weights are to blame
             names = f"{'every molecule' if found else 'no molecule alone'}; try a smaller learning rate"
         return NonFiniteError(f"{what}, by {names}; the weights and checkpoints from before are untouched")
 
@@ -235,8 +243,7 @@ class Trainer:
         total = torch.stack([loss.sum for loss in losses]).sum()
         if total.requires_grad:
             total.backward()
-        gradients = [weight.grad for weight in self.stage.parameters() if weight.grad is not None]
-        return all(bool(value.isfinite().all()) for value in (total, *gradients))
+        return bool(total.isfinite() & self._gradient_norm().isfinite())
 
     def _keep_best(self, loss: float) -> None:
         """Save the weights if no validation before was better."""

@@ -73,8 +73,13 @@ def _parser(name: str, purpose: str, settings: list[Setting]) -> CommandParser:
         description=purpose,
         epilog=f"Recipes: {', '.join(sorted(recipes()))}. Lists are written a,b,c and nothing is null.",
     )
-    parser.add_argument("--config", help="YAML file or name of a recipe; options win over it")
-    parser.add_argument("--out", required=True, metavar="DIRECTORY", help="run directory to make")
+    unset = argparse.SUPPRESS
+    parser.add_argument(
+        "--config", metavar="RECIPE", default=unset, help="YAML file or name of a recipe; options win over it"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIRECTORY", default=unset, help="run directory to make"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --out (with its settings), or start it"
     )
@@ -86,7 +91,7 @@ def _parser(name: str, purpose: str, settings: list[Setting]) -> CommandParser:
             dest=setting.name,
             metavar="VALUE",
             type=setting.parse,
-            default=argparse.SUPPRESS,
+            default=unset,
             help=about,
         )
     return parser
@@ -95,7 +100,7 @@ def _parser(name: str, purpose: str, settings: list[Setting]) -> CommandParser:
 def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The settings that options are added to, and what to call them in errors."""
     before = Path(options["out"]) / "config.json"
-    if options["config"] is not None:
+    if "config" in options:
         return options["config"], read_recipe(options["config"])
     if options["resume"] and before.is_file():
         values = read_json(before)
