@@ -118,6 +118,8 @@ def test_other_data_are_refused_unless_allowed(runs, tiny, tmp_path):
 def test_what_is_no_run_is_refused(runs, tmp_path):
     with pytest.raises(InputError, match="not a run directory"):
         evaluate(tmp_path)
+    with pytest.raises(InputError, match="device 'cuda:99' cannot be used"):
+        evaluate(runs["stage1"], tmp_path / "out", device="cuda:99")
     with pytest.raises(InputError, match="part must be one of"):
         evaluate(runs["stage1"], part="tset")
     (tmp_path / "config.json").write_text("{}")

@@ -106,6 +106,14 @@ def test_a_table_without_predictions_has_no_parity_plot():
     assert figures.parity(bare) is None
 
 
+def test_many_points_are_drawn_as_pixels(monkeypatch):
+    few = canvas.svg(figures.parity(TABLE), "x", "p")
+    monkeypatch.setattr(figures, "MANY_POINTS", 10)
+    many = canvas.svg(figures.parity(TABLE), "x", "p")
+    assert "data:image/png;base64," in many
+    assert many.count("<use") < few.count("<use") - 100
+
+
 def test_error_points_are_the_scores():
     axes = figures.errors_by_start(TABLE).axes[0]
     points = [tuple(sorted(each.get_offsets()[:, 0])) for each in axes.collections]

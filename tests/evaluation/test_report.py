@@ -301,6 +301,14 @@ def test_text_from_data_stays_text(tmp_path):
     assert any(values.get("aria-label") == f"structure of {EVIL}" for values in parser.pictures)
 
 
+def test_characters_that_html_forbids_are_replaced(tmp_path):
+    molecule = Depicted("A", "a\x00b\ud800", "CCO", "C2H6O")
+    simulated = SimulatedMolecule(molecule, 1.0, {"ir": 3}, {"ir": ()}, {})
+    text, _ = outline(write_report(tmp_path / "r.html", ReportContent(title="\x1b", simulated=(simulated,))))
+    assert "a\ufffdb\ufffd" in text
+    assert "\x00" not in text
+
+
 def test_an_empty_report_is_a_page(tmp_path):
     text, parser = outline(write_report(tmp_path / "empty.html", ReportContent()))
     assert "molspectra report" in text

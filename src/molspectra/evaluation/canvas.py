@@ -7,14 +7,13 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from molspectra.evaluation.markup import Markup
+from molspectra.evaluation.markup import Markup, markup
 
 INK = "#1f2328"
 """Lines and letters; in SVG it becomes the colour of the page's text."""
@@ -101,7 +100,10 @@ def svg(drawn: Figure, alt: str, prefix: str) -> Markup:
     buffer = io.StringIO()
     with styled():
         drawn.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+            buffer,
+            format="svg",
+            dpi=160,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
     return inline_svg(buffer.getvalue().replace(INK, "currentColor"), alt, prefix)
 
@@ -117,5 +119,5 @@ def inline_svg(text: str, alt: str, prefix: str) -> Markup:
     head, body = re.split(r"(?<=>)", text[text.index("<svg") :], maxsplit=1)
     size = re.search(r"""viewBox=['"]([-\d. ]+)['"]""", head)
     box = size[1] if size else "0 0 100 100"
-    opening = f'<svg viewBox="{box}" role="img" aria-label="{escape(alt)}">'
-    return Markup((opening + f"<title>{escape(alt)}</title>" + body).strip())
+    opening = f'<svg viewBox="{box}" role="img" aria-label="{markup(alt)}">'
+    return Markup((opening + f"<title>{markup(alt)}</title>" + body).strip())

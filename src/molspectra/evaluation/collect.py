@@ -45,7 +45,7 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
 
     Fine-tuning runs are put into one table where they agree in property, data and settings, and differ in
     seed and start alone. The runs that they started from need not be given, but are named by their stage only
-    where their directories still exist.
+    where their directories still exist. Reconstructed spectra are those of the first stage-2 run.
 
     Raises:
         InputError: no directory given, one that is not a run, damaged files, or two runs of a table with the

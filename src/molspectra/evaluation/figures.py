@@ -19,6 +19,9 @@ from molspectra.evaluation.wording import number
 
 RECALL_UP_TO = 50
 
+MANY_POINTS = 5_000
+"""A scatter plot of more points is drawn as pixels, which keeps the page small."""
+
 
 def learning_curves(curves: Sequence[Curve]) -> Figure:
     """One panel per loss; faint lines are training batches, strong ones validation, one line per seed.
@@ -70,6 +73,7 @@ def parity(table: ResultTable) -> Figure | None:
     if not arms:
         return None
     keys = [arm.key for arm in table.arms]
+    points = sum(len(score.target) for arm in arms for score in arm.scores)
     everything = [v for arm in arms for score in arm.scores for v in (*score.target, *score.prediction)]
     low, high = min(everything), max(everything)
     margin = 0.04 * (high - low or 1.0)
@@ -89,6 +93,7 @@ def parity(table: ResultTable) -> Figure | None:
                     marker=("o", "^", "s", "D", "v")[place % 5],
                     alpha=0.55,
                     linewidths=0,
+                    rasterized=points > MANY_POINTS,
                     label=f"seed {score.seed}: MAE {number(score.mae)}",
                 )
             axes.set(xlim=span, ylim=span, aspect="equal", title=arm.label)

@@ -107,4 +107,9 @@ def open_subject(
     if not len(rows_of(selection, part)):
         raise InputError(f"{data.store}: the {part} part of the run's split is empty")
     model, _ = load_model(run)
-    return Subject(run, out, config, data, record, model.to(device), selection, part)
+    try:
+        model = model.to(device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for unknown and absent devices
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device!r} cannot be used: {reason}") from error
+    return Subject(run, out, config, data, record, model, selection, part)
