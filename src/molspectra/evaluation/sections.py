@@ -85,8 +85,8 @@ def parities(pictures: Pictures, tables: Sequence[ResultTable]) -> list[Markup]:
             continue
         settings = f" ({found.settings})" if found.settings else ""
         caption = (
-            f"The {found.target}{settings} of the {found.molecules} molecules of the {found.part} part; on the "
-            "line the prediction equals the computed value. Markers tell the seeds apart."
+            f"The {found.target}{settings} of the {found.molecules} molecules of the {found.part} part; on "
+            "the line the prediction equals the computed value. Markers tell the seeds apart."
         )
         starts = ", ".join(arm.label for arm in found.arms)
         parts.append(pictures.figure(drawn, f"Predicted against computed {found.target}: {starts}", caption))
