@@ -119,7 +119,8 @@ def test_children_use_one_thread_and_the_environment_is_left_alone(tmp_path, mon
 
 
 ENDLESS = """
-import sys, numpy as np
+import signal, sys, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without it
 from molspectra.chem.molecule import Molecule
 from molspectra.simulate.runner import simulate_many
 molecules = [Molecule(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.5 + i / 1e4]])) for i in range(300)]
