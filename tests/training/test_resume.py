@@ -141,6 +141,34 @@ def test_ctrl_c_saves_with_workers_and_goes_on_bit_for_bit(config: Any, whole: P
     assert_same_end(run, whole)
 
 
+DEAF = """
+import multiprocessing, signal, sys
+from molspectra.training.interrupt import deaf_children
+
+def is_blocked():
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+def child():
+    sys.exit(7 if is_blocked() else 0)
+
+if __name__ == "__main__":
+    processes = [multiprocessing.get_context("spawn").Process(target=child) for _ in range(2)]
+    with deaf_children():
+        for process in processes:
+            process.start()
+    for process in processes:
+        process.join()
+    print([process.exitcode for process in processes], is_blocked())
+"""
+
+
+def test_workers_are_deaf_to_ctrl_c_from_the_start(tmp_path: Path) -> None:
+    (tmp_path / "deaf.py").write_text(DEAF)
+    command = [sys.executable, str(tmp_path / "deaf.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[7, 7] False"
+
+
 def stopping_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGTERM) -> None:
     """Send a signal to this process during a step."""
     update = Trainer._update
