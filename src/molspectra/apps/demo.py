@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def run_demo(
     demo.part("stage1", lambda: demo.pretrain("stage1", demo.scale.stage1_steps, None))
     demo.part("stage2", lambda: demo.pretrain("stage2", demo.scale.stage2_steps, str(out / "stage1")))
     for start, seed in demo.arms():
-        demo.part(f"gap-{start}-seed{seed}", lambda start=start, seed=seed: demo.finetune(start, seed))  # type: ignore[misc]
+        demo.part(f"gap-{start}-seed{seed}", partial(demo.finetune, start, seed))
     demo.report()
     return demo.summary() | {"out": str(out)}
 

@@ -30,17 +30,6 @@ def segment_sum(values: Tensor, index: Tensor, ptr: Tensor) -> Tensor:
     return values.new_zeros((ptr.numel() - 1, *values.shape[1:])).index_add_(0, index, values)
 
 
-class _GatherTarget(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
-        ctx.edges = edges
-        return values.index_select(0, edges.target)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return sum_by_target(grad, ctx.edges), None
-
-
 class _GatherSource(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
@@ -50,17 +39,6 @@ class _GatherSource(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return sum_by_target(_permute(grad, ctx.edges), ctx.edges), None
-
-
-class _SumByTarget(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
-        ctx.edges = edges
-        return segment_sum(values, edges.target, edges.ptr)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return gather_target(grad, ctx.edges), None
 
 
 class _PermuteReverse(torch.autograd.Function):
@@ -83,7 +61,7 @@ def _permute(values: Tensor, edges: Edges) -> Tensor:
 
 def gather_target(values: Tensor, edges: Edges) -> Tensor:
     """Atom rows [N, ...] at the target of every edge, [E, ...]."""
-    result: Tensor = _GatherTarget.apply(values, edges)
+    result: Tensor = _SpreadSegments.apply(values, edges.target, edges.ptr)
     return result
 
 
@@ -95,7 +73,7 @@ def gather_source(values: Tensor, edges: Edges) -> Tensor:
 
 def sum_by_target(values: Tensor, edges: Edges) -> Tensor:
     """Edge rows [E, ...] summed over the edges that end in an atom, [N, ...]."""
-    result: Tensor = _SumByTarget.apply(values, edges)
+    result: Tensor = _SumSegments.apply(values, edges.target, edges.ptr)
     return result
 
 
@@ -134,11 +112,11 @@ def gather_pair(values: Tensor, edges: Edges) -> Tensor:
 
 def sum_by_molecule(values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
     """Atom rows [N, ...] summed per molecule, [B, ...]; `ptr` [B+1] are the molecules' atom offsets."""
-    result: Tensor = _SumByMolecule.apply(values, molecule, ptr)
+    result: Tensor = _SumSegments.apply(values, molecule, ptr)
     return result
 
 
-class _SumByMolecule(torch.autograd.Function):
+class _SumSegments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
         ctx.molecule, ctx.ptr = molecule, ptr
@@ -149,7 +127,7 @@ class _SumByMolecule(torch.autograd.Function):
         return spread_to_atoms(grad, ctx.molecule, ctx.ptr), None, None
 
 
-class _SpreadToAtoms(torch.autograd.Function):
+class _SpreadSegments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
         ctx.molecule, ctx.ptr = molecule, ptr
@@ -162,5 +140,5 @@ class _SpreadToAtoms(torch.autograd.Function):
 
 def spread_to_atoms(values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
     """Molecule rows [B, ...] copied to every atom of the molecule, [N, ...]."""
-    result: Tensor = _SpreadToAtoms.apply(values, molecule, ptr)
+    result: Tensor = _SpreadSegments.apply(values, molecule, ptr)
     return result
