@@ -16,6 +16,7 @@ from molspectra.data.store import Store, write_store
 from molspectra.data.stream import BatchStream
 from molspectra.errors import InputError
 from molspectra.training import record as records
+from molspectra.training.config import PretrainConfig
 from molspectra.training.data import BatchMaker, Selection, prepared
 from molspectra.training.record import (
     MetricLog,
@@ -217,3 +218,66 @@ def test_the_commit_is_that_of_this_package(tmp_path: Path, monkeypatch: pytest.
     assert len(known) == 40
     inside.write_text("# edited")
     assert commit() == f"{known}+changes"
+
+
+def test_a_reference_split(stage1: Make, store: Store, tmp_path: Path) -> None:
+    config = stage1().data
+    plain = replace(config, split="reference", sizes=(20, 5), split_seed=1)
+    parts = Selection.of(plain)
+    order = np.random.default_rng(1).permutation(40)
+    assert parts.train.tolist() == sorted(order[:20])
+    assert parts.val.tolist() == sorted(order[20:25])
+    assert parts.test.tolist() == sorted(order[25:])
+    assert len(Selection.of(replace(plain, sizes=(20, 5, 3))).test) == 3
+    labelled = Selection.of(plain, ("gap",))
+    assert sum(len(rows) for rows in (labelled.train, labelled.val, labelled.test)) == 39  # row 5 has no gap
+    few = Selection.of(replace(plain, train_rows=6))
+    assert set(few.train) < set(parts.train)
+    with pytest.raises(InputError, match=r"a split of 39 \+ 5 \+ -4 rows does not fit a dataset of 40 rows"):
+        Selection.of(replace(plain, sizes=(39, 5)))
+    run = pretrain(stage1(data=plain), tmp_path / "run", show=False).directory
+    assert read_json(run / "record.json")["data"]["rows"] == {"train": 20, "val": 5, "test": 15}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sizes": [950, 50]}, "data.sizes: an identity split goes by data.fractions"),
+        ({"split": "reference"}, "data.sizes: a reference split needs rows for training and validation"),
+        ({"split": "reference", "sizes": [950]}, "a reference split needs rows for training and validation"),
+        ({"split": "reference", "sizes": [950, -1]}, "a reference split needs rows for training"),
+        ({"split": "reference", "sizes": [950, 50], "split_seed": -1}, "and a split_seed from 0"),
+        ({"split": "refrence"}, "did you mean reference?"),
+    ],
+)
+def test_settings_of_a_split(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        from_dict(PretrainConfig, {"data": values}, "recipe.yaml")
+
+
+def test_frames_of_one_molecule_need_a_reference_split(stage1: Make, store: Store, tmp_path: Path) -> None:
+    frames = [replace(store.row(row), identity="LFQSCWFLJHTTHZ") for row in range(12)]
+    write_store(tmp_path / "md.arrow", frames, store.metadata)
+    config = replace(stage1().data, store=str(tmp_path / "md.arrow"))
+    with pytest.raises(
+        InputError, match=r"all 12 rows are one molecule \(LFQSCWFLJHTTHZ\).*split: reference"
+    ):
+        Selection.of(config)
+    parts = Selection.of(replace(config, split="reference", sizes=(8, 2)))
+    assert [len(rows) for rows in (parts.train, parts.val, parts.test)] == [8, 2, 2]
+
+
+def test_settings_from_before_there_were_splits(stage1: Make, tmp_path: Path) -> None:
+    run = pretrain(stage1(loop__steps=2), tmp_path / "run", show=False).directory
+    values = read_json(run / "config.json")
+    for name in ("split", "sizes"):
+        del values["data"][name]
+    write_json(run / "config.json", values)
+    assert from_dict(PretrainConfig, values, "") == stage1(loop__steps=2)
+    record = read_json(run / "record.json")
+    write_json(run / "record.json", record | {"finished": False})
+    again = pretrain(stage1(loop__steps=2), run, resume=True, show=False)
+    assert again.metrics == record["validation"]
+    with pytest.raises(InputError, match=r"cannot resume with other settings: data\.sizes"):
+        other = replace(stage1().data, split="reference", sizes=(20, 5))
+        pretrain(stage1(loop__steps=2, data=other), run, resume=True, show=False)

@@ -287,5 +287,7 @@ def _notes(runs: Sequence[Run], known: Sequence[Run]) -> Iterator[str]:
         yield "The runs were made with different versions of the code; see the commits."
 
 
-def _split(run: Run) -> tuple[int, tuple[float, ...]]:
-    return run.config.data.split_seed, tuple(run.config.data.fractions)
+def _split(run: Run) -> tuple[str, int, tuple[float, ...]]:
+    """What decides the part of a row, as far as settings do."""
+    data = run.config.data
+    return data.split, data.split_seed, tuple(data.sizes if data.split == "reference" else data.fractions)

@@ -38,7 +38,8 @@ def evaluate(
         part: "test", "val" or "train" of the run's own split.
         store: another place of the store; None takes the one that the run names.
         allow_other_data: accept a store with other content than the run was trained on. Its split is by
-            identity with the run's seed, so that no training molecule of the run is in the test part.
+            identity with the run's seed, so that no training molecule of the run is in the test part; a run
+            with a reference split, which goes by row number, is tested on its own data only.
         device: where to compute.
 
     Raises:
@@ -73,8 +74,10 @@ def _header(subject: Subject) -> dict[str, Any]:
             "store": subject.data.store,
             "hash": subject.selection.store.hash,
             "trained_on": subject.record["data"]["hash"],
+            "split": subject.data.split,
             "split_seed": subject.data.split_seed,
             "fractions": list(subject.data.fractions),
+            "sizes": list(subject.data.sizes),
             "source": about.source,
             "licence": about.licence,
             "levels": {"geometry": about.level, **about.lines, **about.samples},

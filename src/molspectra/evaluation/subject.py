@@ -104,6 +104,11 @@ def open_subject(
             f"{data.store}: its content ({found[:12]}) is not what {run} was trained on ({str(known)[:12]}); "
             "give that store, or allow other data"
         )
+    if known != found and data.split == "reference":
+        raise InputError(
+            f"{data.store}: {run} has a reference split, which goes by row number, so on other data than its "
+            "own the test part may hold what it was trained on; give its own store"
+        )
     if not len(rows_of(selection, part)):
         raise InputError(f"{data.store}: the {part} part of the run's split is empty")
     model, _ = load_model(run)

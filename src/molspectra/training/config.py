@@ -21,10 +21,18 @@ class DataConfig:
 
     store: str = "bundled"
     """Path of a store, or "bundled" for the dataset that comes with the package."""
+    split: Literal["identity", "reference"] = "identity"
+    """How rows are shared out: "identity" keeps all rows of a molecule in one part, the same in every dataset
+    (see `fractions`); "reference" is the published permutation of row numbers (see `sizes`), also for the
+    frames of a trajectory, which are all one molecule."""
     split_seed: int = 0
-    """Seed of the identity split; keep it in all stages, so that no test molecule is seen in pre-training."""
+    """Seed of the split (published: 1); keep it in all stages, so that an identity split keeps test molecules
+    out of pre-training."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of training, validation and test molecules."""
+    """Shares of training, validation and test molecules in an identity split."""
+    sizes: tuple[int, ...] = ()
+    """Rows for training and validation in a reference split, and for test where not all others are (published:
+    110000,10000 for QM9 and 950,50 for MD17)."""
     train_rows: int = 0
     """Use only this many training rows (the same for every run with this split seed); 0 for all."""
     workers: int = 0
@@ -34,10 +42,21 @@ class DataConfig:
         """Check what can be checked without opening the store.
 
         Raises:
-            InputError: a negative number.
+            InputError: a negative number, or sizes that do not belong to the split.
         """
         if self.train_rows < 0 or self.workers < 0:
             raise InputError("data: train_rows and workers must not be negative")
+        if self.split == "identity" and self.sizes:
+            raise InputError(
+                "data.sizes: an identity split goes by data.fractions; set data.split: reference"
+            )
+        if self.split == "reference" and not (
+            len(self.sizes) in (2, 3) and min(self.sizes) >= 0 and self.split_seed >= 0
+        ):
+            raise InputError(
+                "data.sizes: a reference split needs rows for training and validation (and test, else all "
+                f"others), such as 950,50, and a split_seed from 0; not {list(self.sizes)}, {self.split_seed}"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run trains and validates on: rows of a store by identity split, and the batches of every step."""
+"""What a run trains and validates on: rows of a store by its split, and the batches of every step."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from molspectra.data.batch import Batch
 from molspectra.data.bundled import bundled
 from molspectra.data.loader import batches
-from molspectra.data.splits import split_rows
+from molspectra.data.splits import reference_split, split_rows
 from molspectra.data.store import Store
 from molspectra.data.stream import BatchStream, permutation
 from molspectra.errors import InputError, MolspectraError
@@ -28,9 +28,28 @@ def open_store(name: str) -> Store:
     return bundled() if name == "bundled" else Store(name)
 
 
+def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
+    """The ascending rows of "train", "val" and "test", for all rows of a store.
+
+    Raises:
+        InputError: shares or sizes that do not fit, or one molecule alone, which no identity split can divide.
+    """
+    if config.split == "reference":
+        parts = reference_split(len(store), *config.sizes, seed=config.split_seed)
+        return {name: np.sort(rows) for name, rows in parts.items()}
+    identities = store.identities
+    parts = split_rows(identities, config.split_seed, config.fractions)
+    if len(identities) > 1 and len(set(identities)) == 1:
+        raise InputError(
+            f"{config.store}: all {len(identities)} rows are one molecule ({identities[0]}), which an identity "
+            "split cannot divide; set data.split: reference and data.sizes, for example 950,50"
+        )
+    return parts
+
+
 @dataclass(frozen=True)
 class Selection:
-    """The rows of each part of a store's identity split."""
+    """The rows of each part of a store's split."""
 
     store: Store
     train: Rows
@@ -41,7 +60,7 @@ class Selection:
     def of(
         cls, config: DataConfig, targets: tuple[str, ...] = (), modalities: tuple[str, ...] = ()
     ) -> "Selection":
-        """Split a store by identity; rows without the scalar targets are left out.
+        """Split a store; rows without the scalar targets are left out.
 
         Args:
             config: the store and how to split it.
@@ -52,7 +71,7 @@ class Selection:
             InputError: a target or modality that the store does not have, or an empty part.
         """
         store = open_store(config.store)
-        parts = split_rows(store.identities, config.split_seed, config.fractions)
+        parts = split_store(store, config)
         for name in modalities:
             if modality(name).name not in store.metadata.modalities:
                 known = ", ".join(store.metadata.modalities) or "none"

@@ -25,7 +25,7 @@ from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfi
 from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.loop import Trainer
 from molspectra.training.record import MetricLog, commit, machine, read_json, versions, write_json
-from molspectra.training.settings import to_dict
+from molspectra.training.settings import from_dict, to_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
 
 RunConfig = PretrainConfig | FinetuneConfig
@@ -167,7 +167,8 @@ def _earlier_record(out: Path, config: RunConfig, resume: bool) -> dict[str, Any
         raise InputError(f"{out}: exists already; continue it with --resume or choose another directory")
     if not (out / "config.json").is_file():
         raise InputError(f"{out}: holds no run that could be resumed (no config.json)")
-    difference = _difference(read_json(out / "config.json"), to_dict(config))
+    before = from_dict(type(config), read_json(out / "config.json"), str(out / "config.json"))
+    difference = _difference(to_dict(before), to_dict(config))
     if difference:
         raise InputError(f"{out}: cannot resume with other settings: {difference}")
     record = read_json(out / "record.json")
