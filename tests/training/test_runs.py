@@ -278,6 +278,6 @@ def test_settings_from_before_there_were_splits(stage1: Make, tmp_path: Path) ->
     write_json(run / "record.json", record | {"finished": False})
     again = pretrain(stage1(loop__steps=2), run, resume=True, show=False)
     assert again.metrics == record["validation"]
+    other = replace(stage1().data, split="reference", sizes=(20, 5))
     with pytest.raises(InputError, match=r"cannot resume with other settings: data\.sizes"):
-        other = replace(stage1().data, split="reference", sizes=(20, 5))
         pretrain(stage1(loop__steps=2, data=other), run, resume=True, show=False)

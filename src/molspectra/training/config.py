@@ -31,8 +31,8 @@ class DataConfig:
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of training, validation and test molecules in an identity split."""
     sizes: tuple[int, ...] = ()
-    """Rows for training and validation in a reference split, and for test where not all others are (published:
-    110000,10000 for QM9 and 950,50 for MD17)."""
+    """Rows for training and validation in a reference split, and for test where it is not all others
+    (published: 110000,10000 for QM9 and 950,50 for MD17)."""
     train_rows: int = 0
     """Use only this many training rows (the same for every run with this split seed); 0 for all."""
     workers: int = 0

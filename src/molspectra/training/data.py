@@ -32,7 +32,7 @@ def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
     """The ascending rows of "train", "val" and "test", for all rows of a store.
 
     Raises:
-        InputError: shares or sizes that do not fit, or one molecule alone, which no identity split can divide.
+        InputError: shares or sizes that do not fit; an identity split of a single molecule's structures.
     """
     if config.split == "reference":
         parts = reference_split(len(store), *config.sizes, seed=config.split_seed)
@@ -41,8 +41,8 @@ def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
     parts = split_rows(identities, config.split_seed, config.fractions)
     if len(identities) > 1 and len(set(identities)) == 1:
         raise InputError(
-            f"{config.store}: all {len(identities)} rows are one molecule ({identities[0]}), which an identity "
-            "split cannot divide; set data.split: reference and data.sizes, for example 950,50"
+            f"{config.store}: all {len(identities)} rows are one molecule ({identities[0]}), which an "
+            "identity split cannot divide; set data.split: reference and data.sizes, for example 950,50"
         )
     return parts
 
