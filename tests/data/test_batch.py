@@ -110,6 +110,6 @@ def test_bundled_store_is_there_or_says_what_to_do(monkeypatch, tmp_path):
         assert store.metadata.modalities == ("uv_vis", "ir", "raman")
         assert bundled_path().stat().st_size <= 8 << 20
         store.verify()
-    monkeypatch.setattr("molspectra.data.bundled.bundled_path", lambda: tmp_path / "molecules.arrow")
+    monkeypatch.setattr("molspectra.data.bundled.bundled_path", lambda _: tmp_path / "molecules.arrow")
     with pytest.raises(InputError, match="missing"):
         bundled()

@@ -1,4 +1,4 @@
-"""The dataset that comes with the package."""
+"""The datasets that come with the package, by name."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ from pathlib import Path
 from molspectra.data.store import Store
 from molspectra.errors import InputError
 
+BUNDLED = {
+    "bundled": ("molecules.arrow", "scripts/build_bundled.py"),
+    "bundled-ethanol": ("ethanol-500K.arrow", "scripts/build_trajectory.py"),
+}
+"""File of each bundled store, and the script that makes it."""
 
-def bundled_path() -> Path:
-    """Return where the bundled store lies in this installation, whether it is there or not."""
-    return Path(__file__).with_name("bundled") / "molecules.arrow"
+
+def bundled_path(name: str = "bundled") -> Path:
+    """Return where a bundled store lies in this installation, whether it is there or not."""
+    return Path(__file__).with_name("bundled") / BUNDLED[name][0]
 
 
-def bundled() -> Store:
-    """Return the bundled store: small molecules with computed IR, Raman and UV-Vis lines and properties.
+def bundled(name: str = "bundled") -> Store:
+    """Return a bundled store.
+
+    Args:
+        name: "bundled", small molecules with computed IR, Raman and UV-Vis lines and properties, or
+            "bundled-ethanol", 2,000 frames of ethanol at 500 K with GFN2-xTB energies and forces.
 
     Raises:
-        InputError: if this installation came without it, or it is damaged.
+        InputError: if there is no such name, this installation came without it, or it is damaged.
     """
-    path = bundled_path()
+    if name not in BUNDLED:
+        raise InputError(f"no bundled dataset is called {name!r}; there are: {', '.join(BUNDLED)}")
+    path = bundled_path(name)
     if not path.is_file():
         raise InputError(
             f"{path}: the bundled dataset is missing; install the package again, or make it with "
-            "`python scripts/build_bundled.py` from a checkout"
+            f"`python {BUNDLED[name][1]}` from a checkout"
         )
     return Store(path)

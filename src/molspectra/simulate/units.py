@@ -26,3 +26,6 @@ GAS_CONSTANT = 1.987204258641
 
 IR_INTENSITY = 42.2561
 """km/mol per (D/Å)²/amu."""
+
+KCAL = 627.5094740631
+"""kcal/mol per Hartree."""

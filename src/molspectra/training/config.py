@@ -20,7 +20,7 @@ class DataConfig:
     """Which molecules a run sees."""
 
     store: str = "bundled"
-    """Path of a store, or "bundled" for the dataset that comes with the package."""
+    """Path of a store, or "bundled" or "bundled-ethanol" for the datasets that come with the package."""
     split: Literal["identity", "reference"] = "identity"
     """How rows are shared out: "identity" keeps all rows of a molecule in one part, the same in every dataset
     (see `fractions`); "reference" is the published permutation of row numbers (see `sizes`), also for the

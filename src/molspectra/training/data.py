@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from molspectra.data.batch import Batch
-from molspectra.data.bundled import bundled
+from molspectra.data.bundled import BUNDLED, bundled
 from molspectra.data.loader import batches
 from molspectra.data.splits import reference_split, split_rows
 from molspectra.data.store import Store
@@ -24,8 +24,8 @@ Rows = npt.NDArray[np.int64]
 
 
 def open_store(name: str) -> Store:
-    """The store at a path, or the bundled one by the name "bundled"."""
-    return bundled() if name == "bundled" else Store(name)
+    """The store at a path, or a bundled one by its name, such as "bundled" or "bundled-ethanol"."""
+    return bundled(name) if name in BUNDLED else Store(name)
 
 
 def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
