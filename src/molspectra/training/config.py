@@ -177,9 +177,10 @@ class PretrainConfig:
         """Refuse noise without a size.
 
         Raises:
-            InputError: σ is not positive.
+            InputError: σ is not positive, or a plateau schedule without validations.
         """
         _refuse_no_noise(self.denoising)
+        _refuse_no_validation(self.optimizer, self.loop)
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,7 @@ class FinetuneConfig:
         if not 0 < self.energy_smoothing <= 1:
             raise InputError(f"energy_smoothing must lie in (0, 1], not {self.energy_smoothing}")
         _refuse_no_noise(self.denoising)
+        _refuse_no_validation(self.optimizer, self.loop)
 
 
 def _refuse_negative(what: str, *values: float) -> None:
@@ -237,3 +239,11 @@ def _refuse_negative(what: str, *values: float) -> None:
 def _refuse_no_noise(denoising: CoordConfig) -> None:
     if not denoising.sigma > 0:
         raise InputError(f"denoising: sigma must be positive, not {denoising.sigma}")
+
+
+def _refuse_no_validation(optimizer: OptimizerConfig, loop: LoopConfig) -> None:
+    if optimizer.schedule.kind == "plateau" and not loop.validate_every:
+        raise InputError(
+            "optimizer.schedule: a plateau is seen in validations only; set loop.validate_every, "
+            "such as the steps of one pass over the training rows"
+        )

@@ -22,7 +22,7 @@ from molspectra.training.interrupt import Interrupted, stop_requests
 from molspectra.training.progress import progress
 from molspectra.training.ranks import Ranks
 from molspectra.training.record import MetricLog
-from molspectra.training.schedule import learning_rate
+from molspectra.training.schedule import Plateau, learning_rate
 from molspectra.training.stages import Stage
 
 NAMED = 5
@@ -70,7 +70,7 @@ class Trainer:
         )
         self.average = WeightAverage(self.stage.model, self.adam.ema) if self.adam.ema else None
         self.checkpoints = self.directory / "checkpoints"
-        self.step, self.best = 0, math.inf
+        self.step, self.best, self.plateau = 0, math.inf, Plateau()
 
     def run(self, log: MetricLog | None = None) -> dict[str, float]:
         """Train from `self.step` to the end; returns the last validation's losses, none if there was no step.
@@ -99,6 +99,7 @@ class Trainer:
                     if log:
                         log.write(self.step, {f"val/{name}": value for name, value in metrics.items()})
                     self._keep_best(metrics["loss"])
+                    self.plateau = self.plateau.after(metrics["loss"], self.adam.schedule)
                 if stopping or _due(self.step, self.loop.save_every, steps):
                     self.save()
                 advance(self.step, f"loss {values['loss']:.4g}")
@@ -123,7 +124,8 @@ class Trainer:
                 raise self._failure(f"the {what} is not finite in step {self.step + 1}", micros)
         if adam.clip:
             torch.nn.utils.clip_grads_with_norm_(stage.parameters(), adam.clip, norm)
-        rate = learning_rate(adam.schedule, adam.learning_rate, self.step, self.loop.steps)
+        reductions = self.plateau.reductions
+        rate = learning_rate(adam.schedule, adam.learning_rate, self.step, self.loop.steps, reductions)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -260,6 +262,7 @@ class Trainer:
         resume = {
             "step": self.step,
             "best": self.best,
+            "plateau": tuple(self.plateau),
             # copied, because the averaged weights are about to be put in their place
             "stage": {name: value.clone() for name, value in self.stage.state_dict().items()},
             "optimizer": self.optimizer.state_dict(),
@@ -290,6 +293,9 @@ class Trainer:
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.step, self.best = int(state["step"]), float(state["best"])
+            if self.adam.schedule.kind == "plateau":  # others had no such state before
+                best, bad, reductions = state["plateau"]
+                self.plateau = Plateau(float(best), int(bad), int(reductions))
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             what = f"{type(error).__name__} {error}".splitlines()[0]
             raise InputError(f"{directory}: not a state that this run can continue from ({what})") from error
