@@ -112,6 +112,11 @@ class Store:
             return [text or "" for text in self._file.texts("identity")]
 
     @property
+    def geometry_ids(self) -> npt.NDArray[np.int64]:
+        """`Molecule.geometry_id` of every row's stored structure, [n]."""
+        return np.asarray(self._scalars("geometry_id").take(self._place(torch.arange(len(self)))))
+
+    @property
     def atom_counts(self) -> npt.NDArray[np.int64]:
         """Number of atoms of every row, [n]."""
         return np.asarray(self._file.all_counts(self._numbers))
