@@ -9,6 +9,7 @@ from molspectra import __version__
 from molspectra.errors import InputError, MolspectraError
 
 COMMANDS = {
+    "prepare": "make a store of a published dataset or of your own files",
     "simulate": "compute IR, Raman and UV-Vis spectra of molecules",
     "pretrain": "pre-train an encoder (stage 1: structures; stage 2: structures and spectra)",
     "finetune": "fine-tune an encoder on a property",

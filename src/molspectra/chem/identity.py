@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 GEOMETRY_PREFIX = "geom-"
 
+GEOMETRY_PATTERN = f"{GEOMETRY_PREFIX}[0-9a-f]{{16}}"
+"""Regular expression of an identity that is a hash of the geometry."""
+
 MAX_ATOMS = 400
 """Larger structures get no bond perception, whose worst case grows exponentially."""
 
@@ -77,7 +80,7 @@ def identity_from_inchi(inchi: str) -> str:
 
 def is_geometry_hash(identity: str) -> bool:
     """Whether an identity is the geometry hash, used where no bonds were perceived."""
-    return re.fullmatch(re.escape(GEOMETRY_PREFIX) + "[0-9a-f]{16}", identity) is not None
+    return re.fullmatch(GEOMETRY_PATTERN, identity) is not None
 
 
 def _parsed(smiles: str) -> Any:

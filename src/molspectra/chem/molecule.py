@@ -93,9 +93,14 @@ class Molecule:
 
         Seeds the noise and masks of this structure; it changes with rotation and with atom order.
         """
-        digest = hashlib.blake2b(self.numbers.astype("<i8").tobytes(), digest_size=8)
-        digest.update(np.rint(self.positions * 1e4).astype("<i8").tobytes())
-        return int.from_bytes(digest.digest(), "little", signed=True)
+        return geometry_id_of(self.numbers, self.positions)
+
+
+def geometry_id_of(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> int:
+    """`Molecule.geometry_id` of atomic numbers [N] and coordinates [N, 3] in Å that need no further check."""
+    digest = hashlib.blake2b(numbers.astype("<i8").tobytes(), digest_size=8)
+    digest.update(np.rint(positions.astype(np.float64) * 1e4).astype("<i8").tobytes())
+    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 def _checked_numbers(numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from molspectra.chem.identity import is_geometry_hash
-from molspectra.chem.molecule import Molecule
+from molspectra.chem.identity import GEOMETRY_PATTERN
+from molspectra.chem.molecule import Molecule, geometry_id_of
 from molspectra.chem.readers import Rejection
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.content import ContentHash
@@ -38,6 +39,8 @@ class Row:
         properties: by name, in the metadata's units; a name may be absent.
         forces: [N, 3] in the metadata's unit, or None.
         identity: split key; None takes the molecule's own.
+        left_out: spectra that the source has but that cannot be used, by modality, each with the reason; the
+            row is written without them.
     """
 
     molecule: Molecule
@@ -45,6 +48,7 @@ class Row:
     properties: Mapping[str, float] = field(default_factory=dict)
     forces: npt.NDArray[np.floating] | None = None
     identity: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,45 +114,74 @@ def write_store(
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; choose another name or remove it")
     rejected: list[Rejection] = []
+    written = write_records(path, _accepted(path, rows, metadata, on_error, rejected), metadata, chunk_rows)
+    return replace(written, rejected=tuple(rejected))
+
+
+def write_records(
+    path: Path, records: Iterable[Record], metadata: Metadata, chunk_rows: int = CHUNK_ROWS
+) -> Written:
+    """Write records into a new store, which takes the place of any file of that name.
+
+    Raises:
+        InputError: if the file cannot be written, or there are no records.
+    """
     schema = schema_of(metadata)
-    content, count, by_geometry, digest = ContentHash(schema), 0, 0, ""
+    return write_batches(path, (_record_batch(each, schema) for each in _chunks(records, chunk_rows)), schema)
+
+
+def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Written:
+    """Write record batches of a store's schema into a new store, as `write_records`.
+
+    Raises:
+        InputError: if the file cannot be written, or there are no rows.
+    """
+    content, rows, by_geometry, digest = ContentHash(schema), 0, 0, ""
     with atomic_file(path) as file:
         writer = pa.ipc.new_file(file, schema)
-        for records in _chunks(_accepted(path, rows, metadata, on_error, rejected), chunk_rows):
-            batch = _record_batch(records, schema)
+        for batch in batches:
             digest = content.update(batch)
             with naming(path):
                 writer.write_batch(batch, custom_metadata={HASH_KEY: digest})
-            count += len(records)
-            by_geometry += sum(is_geometry_hash(identity.as_py()) for identity in batch.column("identity"))
+            rows += batch.num_rows
+            hashed = pc.match_substring_regex(batch.column("identity"), f"^{GEOMETRY_PATTERN}$")
+            by_geometry += pc.sum(hashed).as_py()
         with naming(path):
             writer.close()
-        if not count:
-            raise InputError(f"{path}: no rows to write, {len(rejected)} rejected")
-    return Written(count, digest, tuple(rejected), by_geometry)
+        if not rows:
+            raise InputError(f"{path}: no rows to write")
+    return Written(rows, digest, (), by_geometry)
 
 
 def _accepted(
     path: Path, rows: Iterable[Row | Candidate], metadata: Metadata, on_error: str, rejected: list[Rejection]
 ) -> Iterator[Record]:
-    """Yield the columns of each row that fits; name the others."""
+    """Yield the columns of each row that fits; name the others.
+
+    Raises:
+        InputError: if none fits, or `on_error` is "raise" and one does not.
+    """
+    accepted = 0
     for number, row in enumerate(rows):
         try:
-            record = _record(row if isinstance(row, Row) else row.make(), metadata)
+            record = record_of(row if isinstance(row, Row) else row.make(), metadata)
         except MolspectraError as error:
             name = row.name if isinstance(row, Candidate) else _name_of(row)
             if on_error == "raise":
                 raise InputError(f"{path}, row {number} ({name}): {error}") from error
             rejected.append(Rejection(str(path), f"row {number} ({name})", str(error)))
         else:
+            accepted += 1
             yield record
+    if not accepted:
+        raise InputError(f"{path}: no rows to write, {len(rejected)} rejected")
 
 
 def _name_of(row: Row) -> str:
     return row.molecule.name or row.identity or row.molecule.identity
 
 
-def _record(row: Row, metadata: Metadata) -> Record:
+def record_of(row: Row, metadata: Metadata) -> Record:
     """Return the row's value for each column of the schema, None where it has none.
 
     Raises:
@@ -156,15 +189,16 @@ def _record(row: Row, metadata: Metadata) -> Record:
     """
     molecule = row.molecule
     dtype = np.dtype(metadata.position_dtype)
-    stored = molecule.with_positions(_fitting(molecule.positions, dtype, "a coordinate"))
+    positions = _fitting(molecule.positions, dtype, "a coordinate")
     record: Record = {
         "identity": _encoded(row.identity or molecule.identity),
         "smiles": _encoded(molecule.smiles),
         "name": _encoded(molecule.name),
         "charge": molecule.charge,
-        "geometry_id": stored.geometry_id,  # of the stored coordinates, so that reading them gives it again
+        # of the stored coordinates, so that reading them gives it again
+        "geometry_id": geometry_id_of(molecule.numbers, positions),
         "numbers": molecule.numbers.astype(np.uint8),
-        "positions": stored.positions.astype(dtype),
+        "positions": positions,
     }
     for name, value in row.properties.items():
         if name not in metadata.properties:

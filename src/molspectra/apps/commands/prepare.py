@@ -1,0 +1,82 @@
+"""`molspectra prepare`: from the files of a published dataset to a store."""
+
+import sys
+
+from molspectra.apps.commands.parser import CommandParser
+from molspectra.errors import InputError
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    from molspectra.data.datasets.registry import NAMES, importer
+
+    if arguments and not arguments[0].startswith("-") and {"-h", "--help"} & set(arguments):
+        print(about(arguments[0]))
+        return 0
+    parser = CommandParser(
+        "prepare",
+        description="Make a store of a dataset; interrupted, the same command continues.",
+        epilog=f"Datasets: {', '.join(NAMES)}; `molspectra prepare NAME --help` tells more of one.",
+    )
+    parser.add_argument("name", help="the dataset")
+    parser.add_argument("--raw", required=True, help="file or folder with the published files")
+    parser.add_argument("--out", required=True, help="store to write (.arrow)")
+    parser.add_argument(
+        "--option", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options of the dataset"
+    )
+    parser.add_argument("--limit", type=int, default=None, help="read only so many records")
+    parser.add_argument(
+        "--on-error", choices=("raise", "skip"), default="skip", help="what to do with bad records"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    given = parser.parse_args(arguments)
+    chosen = importer(given.name)
+    options: dict[str, str] = {}
+    for text in given.option:
+        key, equals, value = text.partition("=")
+        if not equals or not key or key in options:
+            raise InputError(f"--option {text}: expected KEY=VALUE, each key once")
+        options[key] = value
+
+    from molspectra.data.datasets.prepare import prepare
+
+    report = prepare(
+        chosen,
+        given.raw,
+        given.out,
+        options=options,
+        on_error=given.on_error,
+        overwrite=given.overwrite,
+        limit=given.limit,
+        show=not given.quiet,
+    )
+    for difference in report.differences:
+        print(f"molspectra: warning: {report.title}: {difference}", file=sys.stderr)
+    tally = report.tally
+    rejected, excluded = sum(tally.rejected.values()), sum(tally.excluded.values())
+    spectra = sum(tally.left_out.values())
+    print(
+        f"{tally.rows} rows in {report.out}; {rejected} records rejected, {tally.repeated} repeated, "
+        f"{excluded} excluded, {spectra} spectra left out; details in {report.out}.report.txt"
+    )
+    return 0
+
+
+def about(name: str) -> str:
+    """What a dataset needs and which options it has.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    from molspectra.data.datasets.registry import importer
+
+    chosen = importer(name)
+    lines = [
+        f"usage: molspectra prepare {name} --raw PATH --out STORE [--option KEY=VALUE ...] [--limit N] "
+        "[--on-error raise|skip] [--overwrite] [--quiet]",
+        "",
+        f"{chosen.title}: --raw is {chosen.files}",
+    ]
+    lines += [f"  --option {key}=...  {text}" for key, text in chosen.options.items()]
+    return "\n".join(lines)

@@ -1,0 +1,44 @@
+"""Plausibility of structures: coordinates that seem to be in bohr."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+_LOW, _HIGH = 1.5, 2.4
+_NOBLE = (2, 10, 18, 36, 54, 86, 118)
+
+
+@cache
+def covalent_radii() -> npt.NDArray[np.float64]:
+    """Covalent radii [119] in Å by atomic number from RDKit's table; 0 for the dummy atom."""
+    from rdkit import Chem
+
+    table = Chem.GetPeriodicTable()
+    return np.array([0.0, *(table.GetRcovalent(number) for number in range(1, 119))])
+
+
+def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> bool:
+    """Whether coordinates that should be in Å look as if they were in bohr.
+
+    Every atom's nearest neighbour, in units of the sum of the two covalent radii, lies near 1 in a molecule
+    in Å and near 1.89 in bohr. Suspected is a structure where no atom has a neighbour nearer than 1.5, and
+    half of the atoms have theirs below 2.4, so that it is stretched but not just scattered. Noble gas atoms
+    are ignored; a single atom is never suspected.
+
+    Args:
+        numbers: atomic numbers [N].
+        positions: coordinates [N, 3].
+    """
+    bonding = ~np.isin(numbers, _NOBLE)
+    if bonding.sum() < 2:
+        return False
+    radii = covalent_radii()[numbers[bonding]]
+    at = np.asarray(positions, np.float64)[bonding]
+    between = at[:, None, :] - at[None, :, :]
+    ratio = np.sqrt(np.einsum("ijk,ijk->ij", between, between)) / (radii[:, None] + radii[None, :])
+    np.fill_diagonal(ratio, np.inf)
+    nearest = ratio.min(axis=1)
+    return bool(nearest.min() > _LOW and np.median(nearest) < _HIGH)

@@ -1,0 +1,29 @@
+"""The datasets that `molspectra prepare` knows, each imported when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from molspectra.data.datasets.importer import Importer
+from molspectra.errors import InputError
+
+NAMES: dict[str, str] = {
+    "qm9": "molspectra.data.datasets.qm9:QM9",
+}
+"""Importers by the name of the dataset, as "module:attribute"."""
+
+
+def importer(name: str) -> Importer:
+    """Return the importer of a dataset.
+
+    Raises:
+        InputError: if there is none of that name; the message suggests the nearest.
+    """
+    if name not in NAMES:
+        close = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(NAMES)}"
+        raise InputError(f"unknown dataset {name!r}; {hint}")
+    module, attribute = NAMES[name].split(":")
+    found: Importer = getattr(import_module(module), attribute)
+    return found

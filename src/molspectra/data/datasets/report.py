@@ -1,0 +1,197 @@
+"""What a preparation has found, counted while it runs and written beside the store."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from molspectra.data.atomic import atomic_file, naming
+
+MAX_REASONS = 100
+"""Kinds of reasons that are counted apart; those beyond are counted together."""
+
+NAMED = 20
+"""Records that the report names; all of them are in `STORE.rejected.jsonl`."""
+
+_OTHER = "other reasons"
+
+
+@dataclass
+class Tally:
+    """Counts of one part of a dataset, or of all of it.
+
+    Attributes:
+        records: records read.
+        rows: rows written.
+        rejected: records that are bad, by the kind of their reason.
+        repeated: records left out because an earlier one has the same elements and coordinates.
+        excluded: records that the dataset's documentation tells to leave out, by its word for them.
+        left_out: spectra left out of rows that were written, by "modality: kind of reason".
+        seconds: wall time.
+        cpu_seconds: processor time.
+    """
+
+    records: int = 0
+    rows: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    repeated: int = 0
+    excluded: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, object]:
+        """The counts by name, ready for JSON."""
+        return asdict(self)
+
+    def add(self, other: Tally) -> None:
+        """Add the counts of another part."""
+        for name in ("records", "rows", "repeated", "seconds", "cpu_seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for mine, theirs in (
+            (self.rejected, other.rejected),
+            (self.excluded, other.excluded),
+            (self.left_out, other.left_out),
+        ):
+            for kind, number in theirs.items():
+                count(mine, kind, number)
+
+
+def count(counts: dict[str, int], kind: str, number: int = 1) -> None:
+    """Add to one of the counts; once there are `MAX_REASONS` of them, further kinds are counted together."""
+    key = kind if kind in counts or len(counts) < MAX_REASONS else _OTHER
+    counts[key] = counts.get(key, 0) + number
+
+
+def kind_of(reason: str) -> str:
+    """The reason without the numbers and quotations that differ from record to record."""
+    without = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", reason)
+    return re.sub(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?", "#", without)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Outcome of a preparation.
+
+    Attributes:
+        name: of the dataset.
+        title: its name for people.
+        out: the store.
+        hash: SHA-256 of its content.
+        options: given to the importer.
+        limit: records that were to be read at most, None for all.
+        tally: all counts.
+        same_identity: rows that share their identity with an earlier row.
+        by_geometry: rows whose identity is a hash of their geometry.
+        total: records expected, None where unknown.
+        expected: rows expected, None where unknown.
+        documented: documented exclusions with the number expected.
+        units: unit of each property and of positions and forces.
+        remarks: what only reading the data could tell.
+        resumed: parts taken over from an earlier, interrupted run.
+        peak_mebibytes: largest memory of this process so far.
+        named: the first rejections and left-out spectra, each with its name and reason.
+        differences: where counts differ from what was expected, in words; empty if nowhere.
+    """
+
+    name: str
+    title: str
+    out: str
+    hash: str
+    options: Mapping[str, str]
+    limit: int | None
+    tally: Tally
+    same_identity: int
+    by_geometry: int
+    total: int | None
+    expected: int | None
+    documented: Mapping[str, int]
+    units: Mapping[str, str]
+    remarks: Mapping[str, str]
+    resumed: int
+    peak_mebibytes: float
+    named: tuple[Mapping[str, object], ...]
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """Where counts differ from what was expected; nothing is expected of a run with a limit."""
+        if self.limit is not None:
+            return ()
+        found = []
+        if self.total is not None and self.tally.records != self.total:
+            found.append(f"{self.tally.records:,} records read, {self.total:,} expected")
+        for kind, number in self.documented.items():
+            met = self.tally.excluded.get(kind, 0)
+            if met != number:
+                found.append(f"{met:,} records {kind}, {number:,} documented")
+        if self.expected is not None and self.tally.rows != self.expected:
+            found.append(f"{self.tally.rows:,} rows written, {self.expected:,} in the published dataset")
+        return tuple(found)
+
+    def write(self, rejected: Iterator[str]) -> tuple[Path, Path]:
+        """Write `STORE.report.json`, `STORE.report.txt` and, if there are any, `STORE.rejected.jsonl`.
+
+        Args:
+            rejected: lines of the third file.
+
+        Returns:
+            Paths of the first two.
+
+        Raises:
+            InputError: if one cannot be written.
+        """
+        out = Path(self.out)
+        beside = {suffix: out.with_name(out.name + suffix) for suffix in (".report.json", ".report.txt")}
+        facts = {**asdict(self), "differences": self.differences}
+        texts = (json.dumps(facts, ensure_ascii=False, indent=1) + "\n", self.text())
+        for path, text in zip(beside.values(), texts, strict=True):
+            with atomic_file(path) as file, naming(path):
+                file.write(text.encode())
+        listing = out.with_name(out.name + ".rejected.jsonl")
+        listing.unlink(missing_ok=True)
+        if self.named:
+            with atomic_file(listing) as file, naming(listing):
+                file.writelines(line.encode() for line in rejected)
+        return beside[".report.json"], beside[".report.txt"]
+
+    def text(self) -> str:
+        """The report for people."""
+        tally = self.tally
+        lines = [
+            f"{self.title}: {tally.rows:,} rows in {self.out}",
+            f"content hash {self.hash}",
+            *(f"option {key} = {value}" for key, value in self.options.items()),
+            *([f"only the first {self.limit:,} records were asked for"] if self.limit is not None else []),
+            "",
+            *(f"DIFFERENCE: {each}" for each in self.differences),
+            f"records read            {tally.records:>12,}",
+            *(f"left out, {kind:<13} {number:>12,}" for kind, number in tally.excluded.items()),
+            f"rejected as bad         {sum(tally.rejected.values()):>12,}",
+            *(f"    {number:>8,}  {kind}" for kind, number in _by_number(tally.rejected)),
+            f"same geometry again     {tally.repeated:>12,}   (left out)",
+            f"rows written            {tally.rows:>12,}",
+            f"same identity again     {self.same_identity:>12,}   (kept)",
+            f"identity from geometry  {self.by_geometry:>12,}   (no bonds were found)",
+            f"spectra left out        {sum(tally.left_out.values()):>12,}",
+            *(f"    {number:>8,}  {kind}" for kind, number in _by_number(tally.left_out)),
+            "",
+            "checked: structures (elements, coordinates, atoms too near), Å and not bohr, finite numbers,",
+            "    columns and lengths, same geometry, same identity, counts",
+            "units: " + ", ".join(f"{name} {unit or '1'}" for name, unit in self.units.items()),
+            *(f"{key}: {value}" for key, value in self.remarks.items()),
+            f"{tally.seconds:.1f} s, {tally.cpu_seconds:.1f} s of processor time, "
+            f"{self.resumed} parts from an earlier run, at most {self.peak_mebibytes:.0f} MiB of memory",
+        ]
+        if self.named:
+            lines += ["", f"the first {len(self.named)} that were rejected or lost a spectrum:"]
+            lines += [
+                f"    record {each['record']} ({each['name']}): {each['reason']}" for each in self.named
+            ]
+        return "\n".join(lines) + "\n"
+
+
+def _by_number(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: -item[1])
