@@ -41,7 +41,7 @@ def frame_row(
 
     frame = Molecule(
         molecule.numbers,
-        positions,
+        np.asarray(positions, np.float64),
         smiles=molecule.smiles,
         charge=molecule.charge,
         name=f"{molecule.name or molecule.formula} frame {number}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ class State:
 
     positions: Array
     momenta: Array
-    random: dict[str, Any]
+    random: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)

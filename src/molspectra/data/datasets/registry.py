@@ -10,6 +10,9 @@ from molspectra.errors import InputError
 
 NAMES: dict[str, str] = {
     "qm9": "molspectra.data.datasets.qm9:QM9",
+    "md17": "molspectra.data.datasets.md17:MD17",
+    "rmd17": "molspectra.data.datasets.md17:RMD17",
+    "npz": "molspectra.data.datasets.own_npz:NPZ",
 }
 """Importers by the name of the dataset, as "module:attribute"."""
 
