@@ -84,11 +84,14 @@ class Importer(Protocol):
 def checked_options(importer: Importer, given: Mapping[str, str]) -> dict[str, str]:
     """Return the options given to an importer, after checking that it knows their names.
 
+    An option called `unit.NAME` stands for all names after the dot.
+
     Raises:
         InputError: at one that it does not know.
     """
     for name in given:
-        if name not in importer.options:
+        family = f"{name.partition('.')[0]}.NAME"
+        if name not in importer.options and (family not in importer.options or name.endswith(".")):
             close = difflib.get_close_matches(name, importer.options, n=1)
             known = ", ".join(importer.options) or "none"
             hint = f"did you mean {close[0]!r}?" if close else f"known: {known}"

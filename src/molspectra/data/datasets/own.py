@@ -7,13 +7,14 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.data.datasets.importer import choice
+from molspectra.data.datasets.importer import Opened, choice
 from molspectra.data.schema import Quantity
 from molspectra.data.writer import Row
 from molspectra.errors import InputError
@@ -48,6 +49,33 @@ _KNOWN = {unit.casefold(): unit for unit in _UNITS.split()} | {"debye": "D", "ha
 _PURE = ("1", "-", "none", "dimensionless")
 _HEADED = re.compile(r"^(.*?)\s*(?:\[([^\]]*)\]|\(([^)]*)\)|\s/\s*(\S+))\s*$")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-"))
+
+
+@dataclass(frozen=True)
+class OwnImporter:
+    """An importer of one format of own data; see `molspectra.data.datasets.importer.Importer`.
+
+    Attributes:
+        name: what `molspectra prepare` calls it.
+        title: its name for people.
+        files: what `--raw` must hold, in words.
+        options: names of its options, each with its help.
+        opener: opens the files.
+    """
+
+    name: str
+    title: str
+    files: str
+    options: Mapping[str, str]
+    opener: Callable[[Path, Mapping[str, str]], Opened]
+
+    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
+        """Open the raw files.
+
+        Raises:
+            InputError: if they are not what they should be, or an option has a wrong value.
+        """
+        return self.opener(raw, options)
 
 
 @dataclass(frozen=True)
@@ -153,6 +181,10 @@ class Selection:
     quantities: Mapping[str, Quantity]
     left_out: tuple[str, ...] = ()
 
+    def notes(self) -> dict[str, str]:
+        """What the store's metadata say of columns that were not taken."""
+        return {"columns_left_out": listed(self.left_out)} if self.left_out else {}
+
 
 def selection(found: Mapping[str, str | None], options: OwnOptions, where: str) -> Selection:
     """Choose the properties of a file and settle their units.
@@ -256,7 +288,7 @@ def is_number(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Known:
     """What a file says of one molecule, not yet checked; spectra by modality.
 
     Attributes:
@@ -276,19 +308,19 @@ class Parts:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def row_of(parts: Parts) -> Row:
+def row_of(known: Known) -> Row:
     """The row of one record.
 
     Raises:
         InputError: if the structure, a property or the forces cannot be.
     """
-    molecule = parts.molecule()
-    values = {name: float(value) for name, value in parts.values.items() if not np.isnan(value)}
-    if parts.forces is not None and not np.isfinite(parts.forces).all():
+    molecule = known.molecule()
+    values = {name: float(value) for name, value in known.values.items() if not np.isnan(value)}
+    if known.forces is not None and not np.isfinite(known.forces).all():
         raise InputError("a force is not a finite number")
     spectra: dict[str, LineSpectrum | SampledSpectrum] = {}
-    left_out = dict(parts.left_out)
-    for name, build in parts.spectra.items():
+    left_out = dict(known.left_out)
+    for name, build in known.spectra.items():
         try:
             spectrum = build()
             heights = spectrum.intensity if isinstance(spectrum, LineSpectrum) else spectrum.values
@@ -297,7 +329,7 @@ def row_of(parts: Parts) -> Row:
             spectra[name] = spectrum
         except InputError as error:
             left_out[name] = str(error)
-    return Row(molecule, spectra, values, parts.forces, parts.identity, left_out)
+    return Row(molecule, spectra, values, known.forces, known.identity, left_out)
 
 
 def listed(words: Iterable[str], most: int = 20) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ from molspectra.data.datasets.own import (
     MAX_ATOMS,
     OPTIONS,
     POSITIONS,
+    Known,
+    OwnImporter,
     OwnOptions,
-    Parts,
     Selection,
-    column_name,
     force_quantity,
-    listed,
     own_options,
     row_of,
     selection,
@@ -44,7 +43,8 @@ LINES = {
 
 _ALIASES = {"numbers": "z", "positions": "pos"}
 _TEXTS = ("name", "identity", "smiles")
-_STRUCTURE = ("n_atoms", "z", "pos", "charge", "gdb_idx", *_TEXTS, "props", "prop_names", "prop_units")
+_WHOLE = ("n_atoms", "z", "charge", "gdb_idx")
+_STRUCTURE = ("pos", *_WHOLE, *_TEXTS, "props", "prop_names", "prop_units")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Layout:
         samples: modalities with an array `NAME_samples`.
         columns: one-dimensional numeric arrays with one value per molecule.
         forces: key of the forces, None without.
+        table: names of the columns of `props`.
     """
 
     path: Path
@@ -68,51 +69,39 @@ class Layout:
     samples: tuple[str, ...]
     columns: tuple[str, ...]
     forces: str | None
+    table: tuple[str, ...] = ()
 
 
-class _Npz:
-    name = "npz"
-    title = "own data: an .npz file"
-    files = "one .npz file with the arrays n_atoms, z, pos and whatever else is known (docs: Your own data)"
-    options = {**OPTIONS, **POSITIONS, **FORCES, "spectra_level": "level of theory of the spectra"}
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Check the layout of the archive and which properties to take.
-
-        Raises:
-            InputError: if an array is missing, has a wrong shape, or a unit is not stated.
-        """
-        own = own_options(options, raw.name)
-        level = options.get("spectra_level", "")
-        with opened(raw) as archive:
-            layout = _layout(archive, raw, own)
-            _check_counts(archive, layout)
-            stated = dict.fromkeys(layout.columns) | _table(archive, layout)
-        chosen = selection(stated, own, str(raw))
-        if chosen.left_out:
-            notes = {"columns_left_out": listed(chosen.left_out)}
-        else:
-            notes = {}
-        metadata = Metadata(
-            source=own.source,
-            licence=own.licence,
-            level=own.level,
-            lines={
-                name: level
-                for key in layout.lines
-                for name in LINES[key][1]
-                if LINES[key][1][name] in layout.keys
-            },
-            samples=dict.fromkeys(layout.samples, level),
-            properties=chosen.quantities,
-            forces=force_quantity(own, str(raw)),
-            notes=notes,
-        )
-        read = partial(_candidates, layout, chosen, own, level)
-        return Opened(metadata, read, total=layout.rows)
+def _open(raw: Path, options: Mapping[str, str]) -> Opened:
+    """Check the layout of the archive and which properties to take."""
+    own = own_options(options, raw.name)
+    level = options.get("spectra_level", "")
+    with opened(raw) as archive:
+        layout = _layout(archive, raw, own)
+        _check_counts(archive, layout)
+        table = _table(archive, layout)
+    layout = replace(layout, table=tuple(table))
+    chosen = selection(dict.fromkeys(layout.columns) | table, own, str(raw))
+    metadata = Metadata(
+        source=own.source,
+        licence=own.licence,
+        level=own.level,
+        lines=dict.fromkeys(_line_modalities(layout), level),
+        samples=dict.fromkeys(layout.samples, level),
+        properties=chosen.quantities,
+        forces=force_quantity(own, str(raw)),
+        notes=chosen.notes(),
+    )
+    return Opened(metadata, partial(_candidates, layout, chosen, own, level), total=layout.rows)
 
 
-NPZ = _Npz()
+NPZ = OwnImporter(
+    "npz",
+    "own data: an .npz file",
+    "one .npz file with the arrays n_atoms, z, pos and whatever else is known (docs: Your own data)",
+    {**OPTIONS, **POSITIONS, **FORCES, "spectra_level": "level of theory of the spectra"},
+    _open,
+)
 """Importer `npz`."""
 
 
@@ -133,9 +122,9 @@ def _layout(archive: zipfile.ZipFile, path: Path, own: OwnOptions) -> Layout:
     if forces is not None and forces not in keys:
         raise InputError(f"{path} has no array {forces!r} (option forces); it has: {', '.join(found[:20])}")
     shapes: dict[str, tuple[int, ...]] = {"n_atoms": (), "z": (), "pos": (3,), "charge": (), "gdb_idx": ()}
-    shapes |= {key: () for key in _TEXTS}
+    shapes |= dict.fromkeys(_TEXTS, ())
     shapes |= {f"{name}_samples": (modality(name).points,) for name in samples}
-    shapes |= {key: () for key in lines} | ({forces: (3,)} if forces else {})
+    shapes |= dict.fromkeys(lines, ()) | ({forces: (3,)} if forces else {})
     for key, shape in shapes.items():
         if key not in headers:
             continue
@@ -165,6 +154,11 @@ def _layout(archive: zipfile.ZipFile, path: Path, own: OwnOptions) -> Layout:
         if key not in used and each.rows == rows and each.shape == () and each.dtype.kind in "fiu"
     )
     return Layout(path, keys, rows, lines, samples, columns, forces)
+
+
+def _line_modalities(layout: Layout) -> list[str]:
+    intensities = {name: key for counts in layout.lines for name, key in LINES[counts][1].items()}
+    return [name for name, key in intensities.items() if key in layout.keys]
 
 
 def _check_counts(archive: zipfile.ZipFile, layout: Layout) -> None:
@@ -318,8 +312,8 @@ def _row(arrays: Arrays, name: str, layout: Layout, chosen: Selection, own: OwnO
         raise InputError(f"a structure of {arrays['n_atoms']} atoms; at most {MAX_ATOMS} are read")
     values = {stored: float(arrays[key]) for key, stored in chosen.columns.items() if key in layout.columns}
     if "props" in arrays:
-        inside = [key for key in chosen.columns if key not in layout.columns]
-        values |= {chosen.columns[key]: float(arrays["props"][chosen.place(key)]) for key in inside}
+        row = zip(layout.table, arrays["props"].tolist(), strict=True)
+        values |= {chosen.columns[key]: float(value) for key, value in row if key in chosen.columns}
     spectra: dict[str, Callable[[], LineSpectrum | SampledSpectrum]] = {}
     for counts in layout.lines:
         position, intensities = LINES[counts]
@@ -333,7 +327,7 @@ def _row(arrays: Arrays, name: str, layout: Layout, chosen: Selection, own: OwnO
     positions = arrays["pos"].astype(np.float64) * own.scale
     molecule = partial(Molecule, arrays["z"].astype(np.int64), positions, texts.get("smiles"), charge, name)
     forces = arrays[own.forces].astype(np.float64) if own.forces else None
-    return row_of(Parts(molecule, values, forces, texts.get("identity"), spectra))
+    return row_of(Known(molecule, values, forces, texts.get("identity"), spectra))
 
 
 def _lines(kind: str, position: npt.NDArray[Any], intensity: npt.NDArray[Any], level: str) -> LineSpectrum:
