@@ -40,7 +40,7 @@ def refusal(values: object, cls: type[Any] = PretrainConfig) -> str:
         ([1], "expected a mapping of settings, not [1]"),
         (
             {"optimizer": {"schedule": {"kind": "cosin"}}},
-            "optimizer.schedule.kind: expected one of constant, cosine, restarts, not 'cosin';"
+            "optimizer.schedule.kind: expected one of constant, cosine, restarts, plateau, not 'cosin';"
             " did you mean cosine?",
         ),
         (
@@ -100,7 +100,6 @@ def test_values_out_of_range_are_refused(values: object) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"model": {"property": None}},
         {"target": "forces"},
         {"energy_smoothing": 0},
         {"denoising_weight": -0.1},
@@ -133,7 +132,7 @@ def test_what_is_not_given_keeps_the_default_of_its_place() -> None:
     config = from_dict(
         FinetuneConfig, {"model": {"encoder": {"layers": 2}}, "denoising": {"centred": False}}, ""
     )
-    assert config.model.property == "scalar"
+    assert config.model.property is None
     assert config.model.encoder.layers == 2
     assert config.model.encoder.channels == FinetuneConfig().model.encoder.channels
     assert config.denoising.sigma == 0.005
@@ -198,10 +197,10 @@ def test_every_setting_is_documented() -> None:
         assert [setting.name for setting in settings if not setting.help] == []
         assert len({setting.name for setting in settings}) == len(settings)
     names = {setting.name: setting for setting in settings_of(FinetuneConfig)}
-    assert names["model.property"].default == "scalar"
+    assert names["model.property"].default is None
     assert names["denoising.sigma"].default == 0.005
     assert names["model.spectrum_encoder.width"].default == 128
-    assert names["optimizer.schedule.kind"].expected == "one of constant, cosine, restarts"
+    assert names["optimizer.schedule.kind"].expected == "one of constant, cosine, restarts, plateau"
     assert not names["loop.steps"].help  # only read when asked for
 
 

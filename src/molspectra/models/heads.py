@@ -5,7 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from molspectra.chem.elements import MAX_ATOMIC_NUMBER
 from molspectra.data.batch import Batch
+from molspectra.errors import InputError
 from molspectra.models.encoder import Encoded
 from molspectra.models.segments import spread_to_atoms, sum_by_molecule
 
@@ -94,16 +96,29 @@ class PropertyHead(nn.Module):
     | dipole | std·‖Σ_i (x_i (r_i - r_c) + μ_i)‖, r_c the centre of mass |
     | spatial_extent | Σ_i std·x_i ‖r_i - r_c‖² + mean |
 
+    With atom references, Σ_i reference(z_i) is added to a scalar in float64: total energies are so large that
+    float32 would round away what is to be learnt.
+
+    Args:
+        channels: width C of the atom features.
+        kind: row of the table.
+        has_references: whether there is an energy per element besides.
+
     Attributes:
         mean: [] added to the sum, the training set's mean.
         std: [] multiplies every atom's scalar, the training set's standard deviation.
+        references: [119] float64 by atomic number; None without.
+
+    Raises:
+        InputError: references for a property that is no sum over atoms.
     """
 
     mean: Tensor
     std: Tensor
     masses: Tensor
+    references: Tensor | None
 
-    def __init__(self, channels: int, kind: PropertyKind = "scalar") -> None:
+    def __init__(self, channels: int, kind: PropertyKind = "scalar", has_references: bool = False) -> None:
         super().__init__()
         from ase.data import atomic_masses
 
@@ -113,6 +128,10 @@ class PropertyHead(nn.Module):
         self.register_buffer("std", torch.ones(()))
         masses = torch.tensor(atomic_masses, dtype=torch.float64)
         self.register_buffer("masses", masses, persistent=False)
+        if has_references and kind != "scalar":
+            raise InputError(f"model.atom_references: a {kind} has none; leave them out")
+        none = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+        self.register_buffer("references", none if has_references else None)
 
     def standardise(self, mean: float, std: float) -> None:
         """Set the training set's mean and standard deviation (a std of 0 counts as 1).
@@ -123,10 +142,14 @@ class PropertyHead(nn.Module):
         self.std.fill_(std if std > 0 else 1.0)
 
     def forward(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """Predictions [B] in the unit of the targets."""
+        """Predictions [B] in the unit of the targets; float64 with atom references."""
         scalars, vectors = self.atoms(encoded)
         if self.kind == "scalar":
-            return sum_by_molecule(self.std * scalars, batch.molecule, batch.ptr) + self.mean
+            total = sum_by_molecule(self.std * scalars, batch.molecule, batch.ptr) + self.mean
+            if self.references is None:
+                return total
+            atoms = self.references[batch.numbers]
+            return total.double() + sum_by_molecule(atoms, batch.molecule, batch.ptr)
         masses = self.masses.to(scalars.dtype)[batch.numbers].unsqueeze(1)
         weighted = torch.cat([masses, masses * batch.positions], dim=1)
         total = sum_by_molecule(weighted, batch.molecule, batch.ptr)

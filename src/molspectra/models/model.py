@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind
 from molspectra.models.segments import sum_by_molecule
 from molspectra.models.specformer import SpecFormer, SpecFormerConfig
 
+AtomReferences = Literal["none", "fit", "published", "auto"]
+"""Where the energies of the free atoms come from."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -25,7 +28,11 @@ class ModelConfig:
     spectrum_encoder: SpecFormerConfig | None = None
     """SpecFormer, for stage 2 and retrieval; null for stage 1 and fine-tuning."""
     property: PropertyKind | None = None
-    """Kind of the property head; null before fine-tuning."""
+    """Kind of the property head; null before fine-tuning, and there for the head that the target needs."""
+    atom_references: AtomReferences = "none"
+    """Energy per element that the scalar head adds and so need not learn: "fit" by least squares on the
+    training rows, "published" for QM9 (free atoms, in `training/targets.py`), "auto" for those of the targets
+    that were published with them (U0, U, H, G), else none."""
     temperature: float = 0.07
     """Initial temperature of the alignment, learned or fixed by the objective."""
 
@@ -39,7 +46,10 @@ class MolSpectra(nn.Module):
         self.encoder: Encoder = EquivariantTransformer(config.encoder)
         channels = self.encoder.channels
         self.noise_head = NoiseHead(channels)
-        self.property_head = PropertyHead(channels, config.property) if config.property else None
+        self.property_head: PropertyHead | None = None
+        if config.property is not None:
+            has_references = config.atom_references != "none"
+            self.property_head = PropertyHead(channels, config.property, has_references)
         self.spectrum_encoder: SpecFormer | None = None
         if config.spectrum_encoder is not None:
             self.spectrum_encoder = SpecFormer(config.spectrum_encoder, channels)
@@ -62,7 +72,7 @@ class MolSpectra(nn.Module):
         return self.molecule_features(self.encode(batch), batch)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Predicted property [B], in the unit of the targets.
+        """Predicted property [B], in the unit of the targets; float64 with atom references.
 
         Raises:
             InputError: the model has no property head (it was not fine-tuned).

@@ -191,7 +191,7 @@ class FinetuneConfig:
     """Column of the store to learn."""
     forces: bool = False
     """Also learn the store's forces as the negative gradient of the target."""
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(property="scalar"))
+    model: ModelConfig = field(default_factory=ModelConfig)
     """The model; its encoder must fit `init`."""
     data: DataConfig = field(default_factory=DataConfig)
     """The molecules."""
@@ -209,6 +209,11 @@ class FinetuneConfig:
     """Weight of the forces' loss."""
     denoising_weight: float = 0.1
     """Weight of the denoising loss (noisy nodes); 0 leaves structures clean."""
+    noisy_nodes: Literal["auto", "joint", "separate", "reference"] = "auto"
+    """What is learnt from the moved structure. "joint": everything in one pass, with the labels of the clean
+    structure (published for QM9). "separate": denoising alone, in a pass of its own; labels belong to the
+    clean one. "reference": as joint, and atoms are moved even if `denoising_weight` is 0 (published for MD17,
+    whose forces then belong to other coordinates). "auto": separate with forces, joint without."""
     energy_smoothing: float = 1.0
     """α of the exponential smoothing of the property's loss (published for MD17: 0.05); 1 for none."""
     init: str | None = None
@@ -218,10 +223,8 @@ class FinetuneConfig:
         """Refuse what cannot be learnt.
 
         Raises:
-            InputError: no property head, a negative weight, no such smoothing, or no such property.
+            InputError: a negative weight, no such smoothing, or no such property.
         """
-        if self.model.property is None:
-            raise InputError("model.property must name a head (scalar, dipole or spatial_extent)")
         if self.target in RESERVED:
             raise InputError(f"target: {self.target!r} is not a property; settings of its own deal with it")
         _refuse_negative("weights", self.energy_weight, self.force_weight, self.denoising_weight)
@@ -229,6 +232,13 @@ class FinetuneConfig:
             raise InputError(f"energy_smoothing must lie in (0, 1], not {self.energy_smoothing}")
         _refuse_no_noise(self.denoising)
         _refuse_no_validation(self.optimizer, self.loop)
+
+    @property
+    def noise_mode(self) -> str:
+        """What `noisy_nodes` means: "joint", "separate" or "reference"."""
+        if self.noisy_nodes != "auto":
+            return self.noisy_nodes
+        return "separate" if self.forces else "joint"
 
 
 def _refuse_negative(what: str, *values: float) -> None:

@@ -27,6 +27,8 @@ from molspectra.training.loop import Trainer
 from molspectra.training.record import MetricLog, commit, machine, read_json, versions, write_json
 from molspectra.training.settings import from_dict, to_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
+from molspectra.training.standardise import standardise
+from molspectra.training.targets import resolved
 
 RunConfig = PretrainConfig | FinetuneConfig
 
@@ -79,11 +81,10 @@ def finetune(
     config: FinetuneConfig, out: str | Path, *, resume: bool = False, show: bool = True
 ) -> RunResult:
     """Fine-tune on a property, optionally with forces; arguments and errors as in `pretrain`."""
+    config = resolved(config)
 
     def build(model: MolSpectra, selection: Selection) -> Stage:
-        values = selection.store.column(config.target)[selection.train]
-        assert model.property_head is not None
-        model.property_head.standardise(float(values.mean()), float(values.std()))
+        standardise(model, selection, config.target)
         return FinetuneStage(model, config)
 
     targets = (config.target, "forces") if config.forces else (config.target,)

@@ -181,12 +181,12 @@ class FinetuneStage(Stage):
 
     def forward(self, batch: Batch, key: NoiseKey, gather: Gather | None = None) -> dict[str, Loss]:
         """See `Stage.forward`; structures are moved in training only."""
-        config, head = self.config, self.model.property_head
+        config, head, mode = self.config, self.model.property_head, self.config.noise_mode
         assert head is not None
         noised = None
-        if self.training and config.denoising_weight > 0:
+        if self.training and (config.denoising_weight > 0 or mode == "reference"):
             noised = self.denoising.perturb(batch, key)
-        structures = batch if noised is None else noised.batch
+        structures = batch if noised is None or mode == "separate" else noised.batch
         predicted = {}
         if config.forces:
             energy, forces, encoded = energy_and_forces(self.model, structures, create_graph=self.training)
@@ -200,7 +200,9 @@ class FinetuneStage(Stage):
             name: regression_loss(value, batch.targets[name].to(value), unit, config.supervised.error)
             for name, value in predicted.items()
         }
-        if noised is not None:
+        if noised is not None and config.denoising_weight > 0:
+            if mode == "separate":
+                encoded = self.model.encode(noised.batch)
             losses["denoising"] = self.denoising(self.model.noise_head(encoded), noised.target)
         return losses
 

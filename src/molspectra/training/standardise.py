@@ -1,0 +1,78 @@
+"""What the property head takes from the training rows: atom references, mean and standard deviation."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS, atomic_number
+from molspectra.data.store import Store
+from molspectra.errors import InputError
+from molspectra.models.model import AtomReferences, MolSpectra
+from molspectra.training.data import Rows, Selection
+from molspectra.training.targets import published_references
+
+CHUNK = 4096
+"""Rows whose atoms are read in one go."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def standardise(model: MolSpectra, selection: Selection, target: str) -> None:
+    """Set references, mean and standard deviation of a model's property head from the training rows.
+
+    Raises:
+        InputError: published references that do not cover the elements of the rows.
+    """
+    head, store, rows = model.property_head, selection.store, selection.train
+    assert head is not None
+    values = store.column(target)[rows]
+    if head.references is not None:
+        counts = compositions(store, rows)
+        references = atom_references(model.config.atom_references, store, target, counts, values)
+        head.references.copy_(torch.from_numpy(references))
+        values = values - counts @ references
+    head.standardise(float(values.mean()), float(values.std()))
+
+
+def compositions(store: Store, rows: Rows) -> Floats:
+    """Atoms of every element in the given rows, [n, 119] by atomic number."""
+    width = MAX_ATOMIC_NUMBER + 1
+    counts = np.zeros((len(rows), width))
+    for start in range(0, len(rows), CHUNK):
+        batch = store.batch(rows[start : start + CHUNK])
+        place = batch.molecule * width + batch.numbers
+        found = torch.bincount(place, minlength=len(batch) * width)
+        counts[start : start + len(batch)] = found.reshape(-1, width).numpy()
+    return counts
+
+
+def atom_references(
+    kind: AtomReferences, store: Store, target: str, counts: Floats, values: Floats
+) -> Floats:
+    """Energy of every element, [119] in the unit of the target; 0 for elements that do not occur.
+
+    Args:
+        kind: "fit" for the least-squares solution of smallest norm of counts @ energies = values (for the
+            frames of one molecule that is their mean energy), or "published".
+        store: holds the target.
+        target: its column.
+        counts: [n, 119] compositions of the training rows.
+        values: [n] of the target.
+
+    Raises:
+        InputError: an element without a published energy.
+    """
+    energies = np.zeros(counts.shape[1])
+    present = np.flatnonzero(counts.any(0))
+    if kind == "published":
+        known = published_references(target, store.metadata.properties[target].unit)
+        for symbol, energy in known.items():
+            energies[atomic_number(symbol)] = energy
+        missing = [SYMBOLS[number] for number in present if SYMBOLS[number] not in known]
+        if missing:
+            raise InputError(
+                f"{store.path}: no published energy of {', '.join(missing)}; set model.atom_references: fit"
+            )
+        return energies
+    energies[present] = np.linalg.lstsq(counts[:, present], values, rcond=None)[0]
+    return energies
