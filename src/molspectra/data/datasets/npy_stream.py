@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -56,6 +56,8 @@ class Column:
             raise InputError(f"{path}: array {name!r} is of type {self.dtype}, not of numbers or text")
         if not shape:
             raise InputError(f"{path}: array {name!r} is a single value, not a list with one row per record")
+        if min(shape) < 0:
+            raise InputError(f"{path}: array {name!r} states a negative size")
         if fortran and len(shape) > 1:
             raise InputError(f"{path}: array {name!r} is in Fortran order; save np.ascontiguousarray of it")
         self.rows, self.shape = int(shape[0]), tuple(int(size) for size in shape[1:])
@@ -105,15 +107,16 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     Raises:
         InputError: if the file is missing or is no such archive.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a directory; name the .npz file in it") from error
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: not an .npz file ({error})") from error
-    with archive:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))  # ours to close, whatever members are still open
+            archive = stack.enter_context(zipfile.ZipFile(file))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file") from error
+        except IsADirectoryError as error:
+            raise InputError(f"{path} is a directory; name the .npz file in it") from error
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise InputError(f"{path}: not an .npz file ({error})") from error
         yield archive
 
 

@@ -302,7 +302,7 @@ class _Reader:
     def name(arrays: Arrays, number: int) -> str:
         """Name of a molecule: `name`, else gdb_ and `gdb_idx`, else its number in the file."""
         if "name" in arrays:
-            return _text(arrays["name"][()])
+            return _text(arrays["name"])
         return f"gdb_{arrays['gdb_idx']}" if "gdb_idx" in arrays else str(number)
 
 
@@ -322,7 +322,7 @@ def _row(arrays: Arrays, name: str, layout: Layout, chosen: Selection, own: OwnO
                 spectra[kind] = partial(_lines, kind, arrays[position], arrays[key], level)
     for kind in layout.samples:
         spectra[kind] = partial(SampledSpectrum, kind, arrays[f"{kind}_samples"], level)
-    texts = {key: _text(arrays[key][()]) or None for key in ("smiles", "identity") if key in arrays}
+    texts = {key: _text(arrays[key]) or None for key in ("smiles", "identity") if key in arrays}
     charge = int(arrays["charge"]) if "charge" in arrays else 0
     positions = arrays["pos"].astype(np.float64) * own.scale
     molecule = partial(Molecule, arrays["z"].astype(np.int64), positions, texts.get("smiles"), charge, name)
