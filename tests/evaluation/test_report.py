@@ -160,7 +160,11 @@ def test_everything_else_is_collected(content):
     assert content.reconstructions[0].error <= content.reconstructions[2].error
     each = content.reconstructions[0]
     assert each.error == pytest.approx(np.mean([s.error for s in each.spectra.values()]), rel=1e-3)
-    assert content.notes == ()
+    (note,) = content.notes
+    assert note == (
+        "No test molecule of stage2, gap-stage1-0, gap-stage2-0, gap-stage1-1, gap-stage2-1 was seen in "
+        "pre-training."
+    )
     assert content.levels["gap"] == "synthetic"
 
 

@@ -31,6 +31,7 @@ from molspectra.evaluation.reconstruct import ReconstructedSpectrum
 from molspectra.evaluation.tables import LABELS, Run, arm_keys, origin_of, result_tables, with_ancestors
 from molspectra.spectra.modality import MODALITIES
 from molspectra.training.config import FinetuneConfig
+from molspectra.training.leaks import is_clean
 from molspectra.training.record import read_metrics
 from molspectra.training.settings import to_dict
 
@@ -276,15 +277,28 @@ def _notes(runs: Sequence[Run], known: Sequence[Run]) -> Iterator[str]:
         elif run.evaluation["data"]["hash"] != run.evaluation["data"]["trained_on"]:
             yield f"{run.name} was tested on other data than it was trained on."
         origin = origin_of(run, known)
-        if origin is not None and _split(origin) != _split(run):
+        seen = _seen(run)
+        if seen is not None:
+            if not is_clean(seen):
+                yield f"{run.name}: {seen['sentence']}."
+        elif origin is not None and _split(origin) != _split(run):
             yield (
                 f"The splits of {run.name} and of {origin.name}, which it started from, differ: molecules "
                 "that were tested may have been seen in pre-training."
             )
+    clean = [run.name for run in runs if run.config.init and (seen := _seen(run)) and is_clean(seen)]
+    if clean:
+        yield f"No test molecule of {', '.join(clean)} was seen in pre-training."
     if len({run.record["data"]["hash"] for run in runs}) > 1:
         yield "The runs were made on different data; see the hashes."
     if len({run.record.get("commit") for run in runs}) > 1:
         yield "The runs were made with different versions of the code; see the commits."
+
+
+def _seen(run: Run) -> Mapping[str, Any] | None:
+    """How the run's test molecules compare with those of its pre-training, where it was evaluated."""
+    seen: Mapping[str, Any] | None = ((run.evaluation or {}).get("seen") or {}).get("pretraining")
+    return seen
 
 
 def _split(run: Run) -> tuple[str, int, tuple[float, ...]]:

@@ -13,7 +13,9 @@ from molspectra.evaluation.pretrained import assess_pretraining
 from molspectra.evaluation.subject import Subject, open_subject
 from molspectra.training.checkpoint import find_checkpoint
 from molspectra.training.config import FinetuneConfig
+from molspectra.training.leaks import exposure, twins
 from molspectra.training.record import commit, machine, versions, write_json
+from molspectra.training.seen import seen_by
 
 
 def evaluate(
@@ -51,7 +53,7 @@ def evaluate(
     target = run if out is None else Path(out)
     subject = open_subject(run, target, part, store, allow_other_data=allow_other_data, device=device)
     target.mkdir(parents=True, exist_ok=True)
-    result = _header(subject)
+    result = _header(subject) | _seen(subject)
     if isinstance(subject.config, FinetuneConfig):
         result |= assess_property(subject, subject.config)
     else:
@@ -90,6 +92,21 @@ def _header(subject: Subject) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
     }
+
+
+def _seen(subject: Subject) -> dict[str, Any]:
+    """Whether the molecules tested were seen before: in pre-training, and in the run's own training part."""
+    if subject.part == "train":
+        return {}
+    selection, config = subject.selection, subject.config
+    found: dict[str, Any] = {}
+    if not isinstance(config, FinetuneConfig):
+        found["pretraining"] = exposure(selection.store, subject.rows, seen_by(subject.directory)).plain()
+    elif config.init is not None:
+        found["pretraining"] = exposure(selection.store, subject.rows, seen_by(config.init)).plain()
+    if config.data.split != "identity" and subject.part == "test":
+        found["test_in_own_training"] = twins(selection)
+    return {"seen": found} if found else {}
 
 
 def _json(value: Any) -> Any:

@@ -35,7 +35,8 @@ def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
         InputError: shares or sizes that do not fit; an identity split of a single molecule's structures.
     """
     if config.split == "reference":
-        parts = reference_split(len(store), *config.sizes, seed=config.split_seed)
+        train, val, *test = config.sizes
+        parts = reference_split(len(store), train, val, test[0] if test else None, config.split_seed)
         return {name: np.sort(rows) for name, rows in parts.items()}
     identities = store.identities
     parts = split_rows(identities, config.split_seed, config.fractions)

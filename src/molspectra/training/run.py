@@ -1,6 +1,7 @@
 """Whole runs: from a configuration to a run directory with checkpoints, metrics and a record.
 
-A run directory holds `record.json`, `config.json`, `metrics.csv` and `checkpoints/`.
+A run directory holds `record.json`, `config.json`, `metrics.csv` and `checkpoints/`, after pre-training also
+`seen.safetensors`: which molecules it has seen.
 """
 
 import importlib.util
@@ -23,8 +24,10 @@ from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import initialise, newest
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig
 from molspectra.training.data import BatchMaker, Selection
+from molspectra.training.leaks import compare_seen
 from molspectra.training.loop import Trainer
 from molspectra.training.record import MetricLog, commit, machine, read_json, versions, write_json
+from molspectra.training.seen import SEEN, own_seen, seen_by
 from molspectra.training.settings import from_dict, to_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
 from molspectra.training.standardise import standardise
@@ -32,7 +35,7 @@ from molspectra.training.targets import resolved
 
 RunConfig = PretrainConfig | FinetuneConfig
 
-MAY_DIFFER = ("data.store", "data.workers", "loop.tensorboard")
+MAY_DIFFER = ("data.store", "data.workers", "data.allow_leak", "loop.tensorboard")
 """Settings that a resumed run may change; of the store the content is compared."""
 
 
@@ -110,6 +113,7 @@ def _run(
     selection = Selection.of(config.data, *needs)
     _compare_data(out, earlier, config, selection)
     is_started = newest(out / "checkpoints") is not None
+    seen = {} if is_started else compare_seen(config, selection)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.loop.seed)
@@ -127,7 +131,7 @@ def _run(
         if show and trainer.ranks.rank == 0:
             print(f"{out}: continues from step {trainer.step}", file=sys.stderr)
 
-    record = _record(config, selection, about, fabric)
+    record = _record(config, selection, about, fabric) | seen
     if is_started:
         session = {name: record[name] for name in ("versions", "commit", "machine", "device", "processes")}
         record = earlier | {"resumed": [*earlier.get("resumed", ()), {"step": trainer.step, **session}]}
@@ -137,12 +141,21 @@ def _run(
         out.mkdir(parents=True, exist_ok=True)
     write_json(out / "record.json", record)
     write_json(out / "config.json", to_dict(config))
+    _keep_seen(config, selection, out, about["stage"])
     with closing(MetricLog(out, trainer.step, config.loop.tensorboard)) as log:
         metrics = _train(trainer, log)
     seconds = time.perf_counter() - began
     outcome = {"steps": trainer.step, "seconds": round(log.before + seconds, 2), "validation": metrics}
     write_json(out / "record.json", record | outcome | {"finished": True})
     return RunResult(out, metrics, seconds)
+
+
+def _keep_seen(config: RunConfig, selection: Selection, out: Path, stage: str) -> None:
+    """Leave in a pre-training run which molecules it sees, with those of the runs that it started from."""
+    if isinstance(config, FinetuneConfig) or (out / SEEN).is_file():
+        return
+    seen = own_seen(config, selection, out, stage)
+    (seen if config.init is None else seen.merged(seen_by(config.init))).save(out / SEEN)
 
 
 def _train(trainer: Trainer, log: MetricLog | None) -> dict[str, float]:

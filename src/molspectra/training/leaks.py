@@ -1,0 +1,170 @@
+"""Whether the molecules that a run is tested on were seen in its pre-training, and what follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from molspectra.chem.identity import is_geometry_hash
+from molspectra.data.store import Store
+from molspectra.errors import InputError
+from molspectra.training.config import DataConfig, FinetuneConfig
+from molspectra.training.data import Rows, Selection
+from molspectra.training.seen import SPECTRUM, STRUCTURE, RunConfig, Seen, hashes_of, seen_by
+
+EXAMPLES = 3
+"""At most this many molecules are named."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How many tested molecules were seen.
+
+    Attributes:
+        compared: "molecules" by identity; "frames" by geometry, where all rows are one molecule.
+        tested: different molecules (or frames).
+        structures: of these, in training before, with or without spectra.
+        spectra: of these, in training with spectra before.
+        validated: of these, in validation only.
+        incomparable: not found, but their identity is a geometry hash, which other datasets may not share.
+        molecule: for frames, whether the molecule itself was seen: "with spectra", "as structures" or "no".
+        examples: a few that were seen, those with spectra first.
+        unknown: runs of which it is not known what they saw.
+    """
+
+    compared: str
+    tested: int
+    structures: int
+    spectra: int
+    validated: int = 0
+    incomparable: int = 0
+    molecule: str | None = None
+    examples: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for people."""
+        with_spectra = f", {self.spectra} of them with spectra" if self.spectra else ""
+        said = (
+            f"{self.structures} of {self.tested} test {self.compared} were seen in pre-training{with_spectra}"
+        )
+        if self.validated:
+            said += f", {self.validated} more in its validation"
+        if self.molecule is not None:
+            seen = {"no": "was not seen", "as structures": "was seen as structures"}
+            said += f"; the molecule itself {seen.get(self.molecule, 'was seen with spectra')}"
+        if self.incomparable:
+            said += f"; {self.incomparable} have identities that cannot be compared between datasets"
+        if self.unknown:
+            said += f"; what was seen is not known of {', '.join(self.unknown)}"
+        return said
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values, with the sentence."""
+        values = asdict(self) | {"sentence": self.sentence}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def is_clean(exposure: Mapping[str, Any]) -> bool:
+    """Whether all that was tested is known to be new, by `Exposure.plain`."""
+    doubtful = ("structures", "validated", "incomparable", "unknown")
+    return not any(exposure[name] for name in doubtful) and exposure["molecule"] in (None, "no")
+
+
+def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
+    """Compare rows of a store with what was seen.
+
+    Molecules are compared by identity. Where all rows of the store are one molecule, as in a trajectory,
+    frames are compared by geometry, and whether the molecule itself was seen is told apart.
+    """
+    identities = store.identities
+    if len(identities) > 1 and len(set(identities)) == 1:
+        return _frames(store, rows, seen, identities[0])
+    first: dict[str, int] = {}
+    for row in rows.tolist():
+        first.setdefault(identities[row], row)
+    names = list(first)
+    flags = seen.flags_of(hashes_of(names))
+    trained = flags & STRUCTURE > 0
+    order = np.argsort(-(flags & (STRUCTURE | SPECTRUM)).astype(int), kind="stable")
+    found = [names[place] for place in order[:EXAMPLES] if trained[place]]
+    return Exposure(
+        "molecules",
+        tested=len(names),
+        structures=int(trained.sum()),
+        spectra=int(np.count_nonzero(flags & SPECTRUM)),
+        validated=int(np.count_nonzero((flags > 0) & ~trained)),
+        incomparable=sum(is_geometry_hash(name) for name, flag in zip(names, flags, strict=True) if not flag),
+        examples=tuple(f"{name} (row {first[name]})" for name in found),
+        unknown=seen.unknown,
+    )
+
+
+def _frames(store: Store, rows: Rows, seen: Seen, identity: str) -> Exposure:
+    """The same for the frames of one molecule."""
+    structures, places = np.unique(store.geometry_ids[rows], return_index=True)
+    known = np.isin(structures, seen.structures, assume_unique=True)
+    flag = int(seen.flags_of(hashes_of([identity]))[0])
+    with_spectra, without = bool(flag & SPECTRUM), bool(flag & STRUCTURE)
+    return Exposure(
+        "frames",
+        tested=len(structures),
+        structures=int(known.sum()),
+        spectra=int(known.sum()) if with_spectra else 0,
+        molecule="with spectra" if with_spectra else "as structures" if without else "no",
+        examples=tuple(f"row {row}" for row in sorted(rows[places[known]].tolist())[:EXAMPLES]),
+        unknown=seen.unknown,
+    )
+
+
+def compare_seen(config: RunConfig, selection: Selection) -> dict[str, Any]:
+    """What a run's record says of the molecules seen before it; a leak into a fine-tuning run is refused.
+
+    Returns:
+        "seen": what the runs before it saw, how its test part compares (see `Exposure`), what was allowed,
+        and how many test molecules are in its own training part (none in an identity split). Nothing for a
+        run that starts from scratch by an identity split.
+
+    Raises:
+        InputError: a fine-tuning run whose test molecules were seen in pre-training.
+    """
+    found: dict[str, Any] = {}
+    if config.init is not None:
+        seen = seen_by(config.init)
+        compared = exposure(selection.store, selection.test, seen)
+        if isinstance(config, FinetuneConfig):
+            refuse_leak(config.data, compared, config.init)
+        found = {"before": seen.summary(), "test": compared.plain(), "allow_leak": config.data.allow_leak}
+    if config.data.split != "identity":
+        found["test_in_own_training"] = twins(selection)
+    return {"seen": found} if found else {}
+
+
+def refuse_leak(config: DataConfig, found: Exposure, init: str) -> None:
+    """Refuse to train where molecules of the test part were seen before, unless the settings allow it.
+
+    Raises:
+        InputError: how many, a few of them, and what to do.
+    """
+    allowed = {"none": 0, "structures": found.structures - found.spectra, "all": found.structures}
+    leaked = found.structures - allowed[config.allow_leak]
+    if not leaked:
+        return
+    wanted = "all" if found.spectra else "structures"
+    raise InputError(
+        f"{config.store}: {found.sentence} ({init}): {', '.join(found.examples)}; split all stages alike "
+        "(data.split, data.split_seed, share of test molecules), or accept it with data.allow_leak: "
+        f"{wanted}"
+    )
+
+
+def twins(selection: Selection) -> int:
+    """How many different test molecules (frames: geometries) are in the training part of the same split."""
+    store = selection.store
+    identities = np.array(store.identities, dtype=object)
+    if len(set(identities)) == 1:
+        both = np.intersect1d(store.geometry_ids[selection.test], store.geometry_ids[selection.train])
+        return len(both)
+    return len(set(identities[selection.test]) & set(identities[selection.train]))

@@ -1,0 +1,258 @@
+"""Which molecules a run has seen, and how: a small file in its directory, through the chain of `init`.
+
+`seen.safetensors` holds 64-bit hashes of identities with flags, and the geometry ids of the training
+structures (for trajectories, whose frames share one identity). Two different identities share a hash with a
+probability of about 1e-6 in a set of 4 million.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from molspectra.chem.identity import is_geometry_hash
+from molspectra.data.atomic import atomic_file
+from molspectra.errors import InputError
+from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.data import Rows, Selection
+from molspectra.training.record import read_json
+from molspectra.training.settings import from_dict
+
+SEEN = "seen.safetensors"
+"""Name of the file in a run directory."""
+
+STRUCTURE, SPECTRUM, VALIDATED, SPECTRUM_VALIDATED = 1, 2, 4, 8
+"""Flags: trained on the structure, trained with a spectrum, and the same for validation."""
+
+Hashes = npt.NDArray[np.uint64]
+RunConfig = PretrainConfig | FinetuneConfig
+
+
+def hashes_of(identities: Iterable[str]) -> Hashes:
+    """64-bit hashes [n] of identities, in their order."""
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in identities)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a line of runs has seen.
+
+    Attributes:
+        molecules: [n] ascending hashes of identities.
+        flags: [n] uint8, `STRUCTURE` and so on of each.
+        structures: [m] ascending geometry ids of the structures trained on.
+        by_geometry: how many of the identities are geometry hashes, which other datasets may not share.
+        runs: one mapping per run, the last one first: its directory, stage, store and counts.
+        unknown: runs or files of the line of which it is not known what they saw, each with the reason.
+    """
+
+    molecules: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    flags: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    structures: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    by_geometry: int = 0
+    runs: tuple[Mapping[str, Any], ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        selection: Selection,
+        modalities: Iterable[str] = (),
+        about: Mapping[str, Any] | None = None,
+    ) -> "Seen":
+        """What a run on a selection sees: its training and validation parts.
+
+        Args:
+            selection: store and rows.
+            modalities: spectra that the run uses; those that the store lacks do not count.
+            about: what to tell about the run.
+        """
+        store = selection.store
+        spectra = np.zeros(len(store), dtype=bool)
+        for name in modalities:
+            if name in store.metadata.modalities:
+                spectra |= store.has(name)
+        identities = np.array(store.identities, dtype=object)
+        parts = ((selection.train, STRUCTURE, SPECTRUM), (selection.val, VALIDATED, SPECTRUM_VALIDATED))
+        rows = np.concatenate([part for part, _, _ in parts])
+        flags = np.concatenate(
+            [(plain | spectral * spectra[part]).astype(np.uint8) for part, plain, spectral in parts]
+        )
+        facts = {
+            "store": str(store.path),
+            "hash": store.hash,
+            "train": len(selection.train),
+            "val": len(selection.val),
+        }
+        return cls(
+            *_united(hashes_of(identities[rows]), flags),
+            structures=np.unique(geometry_ids(selection, selection.train)),
+            by_geometry=len({each for each in identities[rows] if is_geometry_hash(each)}),
+            runs=({**(about or {}), **facts},),
+        )
+
+    def merged(self, earlier: "Seen") -> "Seen":
+        """This and what was seen before."""
+        return Seen(
+            *_united(
+                np.concatenate([self.molecules, earlier.molecules]),
+                np.concatenate([self.flags, earlier.flags]),
+            ),
+            structures=np.union1d(self.structures, earlier.structures),
+            by_geometry=max(self.by_geometry, earlier.by_geometry),
+            runs=(*self.runs, *earlier.runs),
+            unknown=(*self.unknown, *earlier.unknown),
+        )
+
+    def flags_of(self, hashes: Hashes) -> npt.NDArray[np.uint8]:
+        """Flags [n] of molecules by their hashes [n], 0 where they were not seen."""
+        if not len(self.molecules):
+            return np.zeros(len(hashes), np.uint8)
+        place = np.minimum(np.searchsorted(self.molecules, hashes), len(self.molecules) - 1)
+        return np.where(self.molecules[place] == hashes, self.flags[place], 0).astype(np.uint8)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts for a record: different molecules, in training unless said otherwise."""
+        return {
+            "molecules": int(np.count_nonzero(self.flags & STRUCTURE)),
+            "with_spectra": int(np.count_nonzero(self.flags & SPECTRUM)),
+            "validation_only": int(np.count_nonzero(self.flags & (STRUCTURE | SPECTRUM) == 0)),
+            "structures": len(self.structures),
+            "by_geometry": self.by_geometry,
+            "runs": [dict(run) for run in self.runs],
+            "unknown": list(self.unknown),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        about = {"runs": [dict(run) for run in self.runs], "unknown": list(self.unknown)}
+        metadata = {"format": "1", "by_geometry": str(self.by_geometry), "about": json.dumps(about)}
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        arrays |= {"molecules": self.molecules, "flags": self.flags, "structures": self.structures}
+        with atomic_file(path) as file:
+            file.write(save(arrays, metadata))
+
+    @classmethod
+    def read(cls, path: Path) -> "Seen":
+        """Read the file.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        try:
+            with safe_open(path, "numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in ("molecules", "flags", "structures")}
+                metadata = file.metadata() or {}
+            about = json.loads(metadata["about"])
+            found = cls(
+                **arrays,
+                by_geometry=int(metadata["by_geometry"]),
+                runs=tuple(map(dict, about["runs"])),
+                unknown=tuple(map(str, about["unknown"])),
+            )
+            types = (arrays["molecules"].dtype, arrays["flags"].dtype, arrays["structures"].dtype)
+            if types != (np.uint64, np.uint8, np.int64) or metadata["format"] != "1":
+                raise ValueError("its arrays are of other types")
+            if found.molecules.shape != found.flags.shape or not _ascending(found.molecules):
+                raise ValueError("its hashes are not in order")
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path}: not a readable list of molecules seen ({_line(error)}); remove it to have it remade"
+            ) from error
+        return found
+
+
+def geometry_ids(selection: Selection, rows: Rows) -> npt.NDArray[np.int64]:
+    """Geometry ids [n] of rows of a selection's store."""
+    if not len(rows):
+        return np.empty(0, np.int64)
+    return selection.store.geometry_ids[rows]
+
+
+def seen_by(path: str | Path) -> Seen:
+    """What a run, or the run that a checkpoint is of, has seen, with the runs that it started from.
+
+    Runs from before there was a file are read again: their record, settings and store, if it is the same.
+
+    Raises:
+        InputError: the file that tells it is damaged.
+    """
+    return _seen_by(Path(path), ())
+
+
+def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
+    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    if (run / SEEN).is_file():
+        return Seen.read(run / SEEN)
+    if run.resolve() in before:
+        return Seen(unknown=(f"{path} (it starts from itself)",))
+    if not ((run / "record.json").is_file() and (run / "config.json").is_file()):
+        return Seen(unknown=(f"{path} (not a run directory, or gone)",))
+    try:
+        config, stage = _settings(run)
+    except (InputError, KeyError, TypeError) as error:
+        return Seen(unknown=(f"{path} ({_line(error)})",))
+    try:
+        found = own_seen(config, _same_selection(run, config), run, stage)
+    except (InputError, KeyError, TypeError) as error:
+        found = Seen(unknown=(f"{path} ({_line(error)})",))
+    return (
+        found if config.init is None else found.merged(_seen_by(Path(config.init), (*before, run.resolve())))
+    )
+
+
+def _same_selection(run: Path, config: RunConfig) -> Selection:
+    """The rows that a run was given.
+
+    Raises:
+        InputError: the store is gone or has changed.
+    """
+    targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
+    selection = Selection.of(config.data, targets)
+    if selection.store.hash != read_json(run / "record.json")["data"]["hash"]:
+        raise InputError(f"{config.data.store} has changed since")
+    return selection
+
+
+def _settings(run: Path) -> tuple[RunConfig, str]:
+    """Settings and stage of a run directory."""
+    stage = str(read_json(run / "record.json")["about"]["stage"])
+    values, where = read_json(run / "config.json"), str(run / "config.json")
+    if stage == "finetune":
+        return from_dict(FinetuneConfig, values, where), stage
+    return from_dict(PretrainConfig, values, where), stage
+
+
+def own_seen(config: RunConfig, selection: Selection, directory: Path, stage: str) -> Seen:
+    """What a run itself sees, without the runs that it started from."""
+    encoder = config.model.spectrum_encoder if isinstance(config, PretrainConfig) else None
+    about = {"run": str(directory), "stage": stage}
+    return Seen.of(selection, encoder.modalities if encoder else (), about)
+
+
+def _united(hashes: Hashes, flags: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.NDArray[np.uint8]]:
+    """Each hash once, ascending, with the flags of all its occurrences."""
+    unique, inverse = np.unique(hashes, return_inverse=True)
+    united = np.zeros(len(unique), np.uint8)
+    np.bitwise_or.at(united, inverse, flags)
+    return unique, united
+
+
+def _ascending(values: Hashes) -> bool:
+    return bool((values[1:] > values[:-1]).all())
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,186 @@
+"""What a run has seen, and that a fine-tuning run refuses to be tested on it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from molspectra.data.store import Store, write_store
+from molspectra.errors import InputError
+from molspectra.evaluation.evaluate import evaluate
+from molspectra.training.data import Selection
+from molspectra.training.leaks import exposure
+from molspectra.training.record import read_json
+from molspectra.training.run import finetune, pretrain
+from molspectra.training.seen import (
+    SEEN,
+    SPECTRUM,
+    SPECTRUM_VALIDATED,
+    STRUCTURE,
+    VALIDATED,
+    Seen,
+    hashes_of,
+    seen_by,
+)
+
+Make = Callable[..., Any]
+QUICK = {"loop__steps": 1, "loop__validate_every": 0, "loop__save_every": 0}
+
+
+def names(store: Store, rows: Any) -> set[str]:
+    return {store.identities[row] for row in rows}
+
+
+def flagged(seen: Seen, store: Store, flag: int) -> set[str]:
+    everyone = sorted(set(store.identities))
+    flags = seen.flags_of(hashes_of(everyone))
+    return {name for name, each in zip(everyone, flags, strict=True) if each & flag}
+
+
+def test_a_line_of_runs_remembers_what_it_saw(
+    stage1: Make, stage2: Make, store: Store, tmp_path: Path
+) -> None:
+    first = stage1(**QUICK, data__fractions=(0.5, 0.2, 0.3))
+    one = pretrain(first, tmp_path / "one", show=False).directory
+    second = stage2(**QUICK, init=str(one), data__fractions=(0.3, 0.2, 0.5))
+    two = pretrain(second, tmp_path / "two", show=False).directory
+    seen = seen_by(two)
+    plain, spectral = Selection.of(first.data), Selection.of(second.data)
+    assert flagged(seen, store, STRUCTURE) == names(store, plain.train) | names(store, spectral.train)
+    assert flagged(seen, store, VALIDATED) == names(store, plain.val) | names(store, spectral.val)
+    bare = np.ones(len(store), bool)
+    for name in store.metadata.modalities:
+        bare &= ~store.has(name)
+    with_spectra = [row for row in spectral.train if not bare[row]]
+    assert 0 < len(with_spectra) < len(spectral.train)  # rows without a spectrum are seen as structures only
+    assert flagged(seen, store, SPECTRUM) == names(store, with_spectra)
+    assert flagged(seen, store, SPECTRUM_VALIDATED) == names(store, [r for r in spectral.val if not bare[r]])
+    assert set(seen.structures) == set(store.geometry_ids[np.union1d(plain.train, spectral.train)])
+    assert [run["stage"] for run in seen.runs] == ["stage2", "stage1"]
+    assert seen.unknown == ()
+    before = read_json(two / "record.json")["seen"]["before"]
+    assert before["molecules"] == len(plain.train)
+    assert before["with_spectra"] == 0
+
+    (one / SEEN).unlink()
+    (two / SEEN).unlink()  # runs from before there was a file, and a checkpoint in place of a run
+    (checkpoint,) = (two / "checkpoints").glob("step-*")
+    again = seen_by(checkpoint)
+    np.testing.assert_array_equal(again.molecules, seen.molecules)
+    np.testing.assert_array_equal(again.flags, seen.flags)
+    np.testing.assert_array_equal(again.structures, seen.structures)
+
+
+def test_the_file_survives_and_refuses_damage(store: Store, tmp_path: Path) -> None:
+    rows = np.arange(5)
+    selection = Selection(store, rows, rows[:2], rows[:0])
+    seen = Seen.of(selection, ["ir"], {"run": "x", "stage": "stage2"})
+    seen.save(tmp_path / SEEN)
+    again = Seen.read(tmp_path / SEEN)
+    assert again.summary() == seen.summary()
+    assert again.summary()["molecules"] == 5
+    np.testing.assert_array_equal(again.flags, seen.flags)
+    replace(seen, molecules=seen.molecules[::-1].copy()).save(tmp_path / "disorder")
+    (tmp_path / "nonsense").write_bytes(b"nonsense")
+    for name in ("disorder", "nonsense", "absent"):
+        with pytest.raises(InputError, match="not a readable list of molecules seen"):
+            Seen.read(tmp_path / name)
+
+
+def test_what_is_not_known_is_said(stage1: Make, store: Store, tmp_path: Path) -> None:
+    moved = tmp_path / "tiny.arrow"
+    moved.write_bytes(store.path.read_bytes())
+    run = pretrain(stage1(**QUICK, data__store=str(moved)), tmp_path / "one", show=False).directory
+    (run / SEEN).unlink()
+    assert seen_by(run).unknown == ()
+    write_store(moved, [store.row(row) for row in range(30)], store.metadata, overwrite=True)
+    assert "has changed since" in seen_by(run).unknown[0]
+    moved.unlink()
+    assert str(moved) in seen_by(run).unknown[0]
+    assert "not a run directory" in seen_by(tmp_path / "weights").unknown[0]
+    compared = exposure(store, np.arange(3), seen_by(run))
+    assert compared.structures == 0
+    assert "what was seen is not known of" in compared.sentence
+
+
+def test_a_leak_is_refused_unless_allowed(
+    stage1: Make, stage2: Make, gap: Make, store: Store, tmp_path: Path
+) -> None:
+    clean = pretrain(stage1(**QUICK), tmp_path / "clean", show=False).directory
+    plain = pretrain(stage1(**QUICK, data__fractions=(0.96, 0.04, 0.0)), tmp_path / "1", show=False).directory
+    both = stage2(**QUICK, data__fractions=(0.96, 0.04, 0.0), init=str(plain))
+    spectra = pretrain(both, tmp_path / "2", show=False).directory
+
+    run = finetune(gap(**QUICK, init=str(clean)), tmp_path / "good", show=False).directory
+    test = read_json(run / "record.json")["seen"]["test"]
+    assert (test["structures"], test["tested"]) == (0, len(Selection.of(gap().data, ("gap",)).test))
+
+    def start(init: Path, allow: str) -> Any:
+        config = gap(**QUICK, init=str(init), data__allow_leak=allow)
+        return finetune(config, tmp_path / f"{init.name}-{allow}", show=False).directory
+
+    with pytest.raises(
+        InputError, match=r"\d+ of \d+ test molecules were seen in pre-training.*: ID00"
+    ) as error:
+        start(plain, "none")
+    assert "data.allow_leak: structures" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "1-none").exists()
+    leaky = start(plain, "structures")
+    assert read_json(leaky / "record.json")["seen"]["allow_leak"] == "structures"
+    assert evaluate(leaky)["seen"]["pretraining"]["structures"] > 0
+    for allow in ("none", "structures"):
+        with pytest.raises(InputError, match=r"of them with spectra.*data\.allow_leak: all"):
+            start(spectra, allow)
+    found = evaluate(start(spectra, "all"))["seen"]["pretraining"]
+    assert 0 < found["spectra"] <= found["structures"] <= found["tested"]
+    json.dumps(found)
+
+
+def test_stage_2_is_told_what_stage_1_saw(stage1: Make, stage2: Make, tmp_path: Path) -> None:
+    every = pretrain(stage1(**QUICK, data__fractions=(0.96, 0.04, 0.0)), tmp_path / "1", show=False).directory
+    run = pretrain(stage2(**QUICK, init=str(every)), tmp_path / "2", show=False).directory
+    found = evaluate(run)["seen"]["pretraining"]
+    assert found["structures"] > 0
+    assert found["spectra"] == 0
+    assert read_json(run / "record.json")["seen"]["test"]["structures"] == found["structures"]
+    clean = pretrain(stage2(**QUICK), tmp_path / "3", show=False).directory
+    assert evaluate(clean)["seen"]["pretraining"]["structures"] == 0
+
+
+def test_frames_are_compared_by_geometry(stage1: Make, gap: Make, store: Store, tmp_path: Path) -> None:
+    frames = [replace(store.row(row), identity="LFQSCWFLJHTTHZ") for row in range(6, 18)]
+    write_store(tmp_path / "md.arrow", frames, store.metadata)
+    others = [replace(store.row(row), identity="LFQSCWFLJHTTHZ") for row in range(24, 30)]
+    write_store(tmp_path / "apart.arrow", others, store.metadata)
+    frame_split = {"split": "reference", "sizes": (6, 3), "split_seed": 1}
+    data = replace(stage1().data, store=str(tmp_path / "md.arrow"), **frame_split)
+    apart = replace(stage1().data, store=str(tmp_path / "apart.arrow"), split="reference", sizes=(4, 2))
+    same = pretrain(
+        stage1(**QUICK, loop__batch_size=4, data=replace(data, split_seed=2)), tmp_path / "same", show=False
+    )
+    none = pretrain(stage1(**QUICK, loop__batch_size=4, data=apart), tmp_path / "apart", show=False)
+
+    config = gap(**QUICK, loop__batch_size=4, data=data, init=str(none.directory))
+    run = finetune(config, tmp_path / "run", show=False).directory
+    told = read_json(run / "record.json")["seen"]
+    assert (told["test"]["compared"], told["test"]["structures"]) == ("frames", 0)
+    assert told["test"]["molecule"] == "as structures"
+    assert told["test_in_own_training"] == 0
+    assert "the molecule itself was seen as structures" in evaluate(run)["seen"]["pretraining"]["sentence"]
+    with pytest.raises(InputError, match="of 3 test frames were seen in pre-training"):
+        finetune(
+            gap(**QUICK, loop__batch_size=4, data=data, init=str(same.directory)), tmp_path / "no", show=False
+        )
+
+
+def test_identities_from_geometry_are_counted(store: Store) -> None:
+    rows = [replace(store.row(row), identity=f"geom-{row:016x}") for row in range(3)]
+    assert hashes_of(["geom-0000000000000000"]).dtype == np.uint64
+    seen = Seen.of(Selection(store, np.arange(3), np.arange(0), np.arange(0)))
+    assert seen.by_geometry == 0
+    assert len({row.identity for row in rows}) == 3
