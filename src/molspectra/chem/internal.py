@@ -1,0 +1,243 @@
+"""Internal coordinates of a molecule: what turns, bends and stretches, and how stiff it is.
+
+Only acyclic bonds move: cutting one splits the molecule, and of its two sides the smaller one moves. Sides
+are nested or apart, so that every move changes exactly the coordinate that it is meant for, the others of
+the same kind at the same atom aside. Left out, as by the published methods: all that lies inside a ring.
+
+==========  =============================================================================================
+coordinate  which
+==========  =============================================================================================
+bond        every acyclic bond
+angle       every angle of which at least one bond is acyclic, unless it is straight (above 175°)
+torsion     one per acyclic bond between two atoms that have other neighbours: through the heaviest
+            neighbour on each side (the first of equals) whose bond is not nearly in line (above 165°)
+rotatable   bonds that match the SMARTS `[!$(*#*)&!D1]-&!@[!$(*#*)&!D1]` on the structure without its
+            hydrogens: a methyl or hydroxyl group does not count
+==========  =============================================================================================
+
+The standard deviations are σ = 1/√k with k of the force field in kcal/mol, which is a Boltzmann distribution
+at kT = 1 kcal/mol (503 K); a term without a constant takes the published fallback.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.chem.forcefield import Kind, Term, directed, stiffness, with_force_field_aromaticity
+from molspectra.chem.identity import perceived_bonds
+
+if TYPE_CHECKING:
+    from molspectra.chem.molecule import Molecule
+
+BOND_SIGMA = 0.058
+"""σ of a bond without a force constant, in Å (SliDe)."""
+ANGLE_SIGMA = 0.129
+"""σ of an angle without a force constant, in rad (SliDe)."""
+FIXED_TORSION_SIGMA = 0.18
+"""σ of a torsion without a force constant about a bond that is not rotatable, in rad (SliDe)."""
+ROTATABLE_SIGMA = 1.0
+"""σ of a torsion without a force constant about a rotatable bond, in rad (SliDe); no torsion has a larger."""
+
+STRAIGHT = math.radians(175.0)
+"""An angle above this has no plane to bend in."""
+IN_LINE = math.radians(165.0)
+"""A torsion is not measured through an angle above this."""
+
+ROTATABLE = "[!#1;!$(*#*);$(*(~[!#1])~[!#1])]-&!@[!#1;!$(*#*);$(*(~[!#1])~[!#1])]"
+"""The published pattern of rotatable bonds, for structures with explicit hydrogens."""
+
+Integers = npt.NDArray[np.int16]
+Floats = npt.NDArray[np.float32]
+Points = list[list[float]]
+Graph = list[list[int]]
+"""The neighbours of every atom, ascending."""
+
+
+@dataclass(frozen=True, eq=False)
+class InternalCoordinates:
+    """A molecule's A acyclic bonds, G angles and T torsions; atoms count from 0.
+
+    Attributes:
+        bonds: [A, 2] acyclic bonds (inner, outer): what lies beyond the outer atom moves.
+        bond_sigma: [A] standard deviation of the length, Å.
+        rotatable: [A] 1 for a rotatable bond.
+        side_count: [A] atoms that move with each bond, the outer one included.
+        sides: [S] those atoms, one bond after the other.
+        angles: [G, 4] (fixed, centre, moved, bond): the side of `bond` turns about the centre, and `moved`
+            with it; a positive turn opens the angle.
+        angle_sigma: [G] rad.
+        torsions: [T, 3] (first, bond, last): the dihedral first-inner-outer-last, turned by the bond's side.
+        torsion_sigma: [T] rad.
+        perceived: whether a structure with bonds was found in the geometry; if not, all is empty.
+    """
+
+    bonds: Integers
+    bond_sigma: Floats
+    rotatable: npt.NDArray[np.uint8]
+    side_count: Integers
+    sides: Integers
+    angles: Integers
+    angle_sigma: Floats
+    torsions: Integers
+    torsion_sigma: Floats
+    perceived: bool = True
+
+
+def internal_coordinates(molecule: Molecule, mol: Any = None) -> InternalCoordinates:
+    """The internal coordinates of a structure.
+
+    Args:
+        molecule: the structure; its geometry decides what is straight or in line.
+        mol: its sanitised RDKit molecule with explicit hydrogens in the same order of atoms; perceived in
+            the geometry if not given.
+    """
+    mol = perceived_bonds(molecule) if mol is None else mol
+    if mol is None:
+        return _packed([], {}, [], [], {}, {}, {}, set(), perceived=False)
+    positions = molecule.positions.tolist()
+    graph = [sorted(other.GetIdx() for other in atom.GetNeighbors()) for atom in mol.GetAtoms()]
+    sides = _sides(mol, graph)
+    bonds = list(sides)
+    angles = _angles(graph, bonds, sides, positions)
+    torsions = _torsions(graph, bonds, molecule.numbers.tolist(), positions)
+    rotatable = {directed(match) for match in mol.GetSubstructMatches(_rotatable_query(), uniquify=False)}
+    typed = with_force_field_aromaticity(mol)
+
+    def constants(kind: Kind, terms: list[Term]) -> dict[Term, float]:
+        return stiffness(typed, kind, {directed(term) for term in terms})
+
+    return _packed(
+        bonds,
+        sides,
+        angles,
+        torsions,
+        constants("bond", bonds),
+        constants("angle", [angle[:3] for angle in angles]),
+        constants("torsion", [(first, *bonds[bond], last) for first, bond, last in torsions]),
+        rotatable,
+    )
+
+
+@lru_cache(maxsize=1)
+def _rotatable_query() -> Any:
+    from rdkit import Chem
+
+    return Chem.MolFromSmarts(ROTATABLE)
+
+
+def _sides(mol: Any, graph: Graph) -> dict[Term, list[int]]:
+    """The atoms that move with each acyclic bond (inner, outer): the smaller side of its fragment."""
+    sides: dict[Term, list[int]] = {}
+    for bond in mol.GetBonds():
+        if not bond.IsInRing():
+            ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+            choices = [(_reached(graph, *way), way) for way in (ends, ends[::-1])]
+            beyond, way = min(choices, key=lambda choice: (len(choice[0]), choice[1]))
+            sides[way] = beyond
+    return dict(sorted(sides.items()))
+
+
+def _reached(graph: Graph, start: int, through: int) -> list[int]:
+    """The atoms beyond a bond."""
+    found, seen = [through], {start, through}
+    for atom in found:  # grows while it is read
+        for neighbour in graph[atom]:
+            if neighbour not in seen:
+                seen.add(neighbour)
+                found.append(neighbour)
+    return sorted(found)
+
+
+def _angles(graph: Graph, bonds: list[Term], sides: dict[Term, list[int]], positions: Points) -> list[Term]:
+    """Every angle that can be bent, as (fixed, centre, moved, number of the bond)."""
+    number = {bond: place for place, bond in enumerate(bonds)}
+    found = []
+    for centre, around in enumerate(graph):
+        for first, second in combinations(around, 2):
+            if _angle(positions, first, centre, second) > STRAIGHT:
+                continue
+            outward = [end for end in (first, second) if (centre, end) in number]
+            inward = [end for end in (first, second) if (end, centre) in number]
+            if outward:
+                moved = min(outward, key=lambda end: (len(sides[centre, end]), -end))
+                found.append((first + second - moved, centre, moved, number[centre, moved]))
+            elif inward:  # the other end is in a ring with the centre: all that lies beyond the bond turns
+                fixed = inward[0]
+                found.append((fixed, centre, first + second - fixed, number[fixed, centre]))
+    return found
+
+
+def _torsions(graph: Graph, bonds: list[Term], numbers: list[int], positions: Points) -> list[Term]:
+    """One torsion per bond that has any, as (first, number of the bond, last)."""
+
+    def end(inner: int, outer: int) -> int | None:
+        around = (atom for atom in graph[inner] if atom != outer)
+        usable = [atom for atom in around if _angle(positions, atom, inner, outer) < IN_LINE]
+        return max(usable, key=lambda atom: (numbers[atom], -atom), default=None)
+
+    found = []
+    for number, (inner, outer) in enumerate(bonds):
+        first, last = end(inner, outer), end(outer, inner)
+        if first is not None and last is not None:
+            found.append((first, number, last))
+    return found
+
+
+def _angle(positions: Points, first: int, centre: int, second: int) -> float:
+    """The angle at `centre` in rad."""
+    x, y, z = positions[centre]
+    a, b, c = positions[first]
+    d, e, f = positions[second]
+    a, b, c, d, e, f = a - x, b - y, c - z, d - x, e - y, f - z
+    return math.atan2(math.hypot(b * f - c * e, c * d - a * f, a * e - b * d), a * d + b * e + c * f)
+
+
+def _packed(
+    bonds: list[Term],
+    sides: dict[Term, list[int]],
+    angles: list[Term],
+    torsions: list[Term],
+    bond_k: dict[Term, float],
+    angle_k: dict[Term, float],
+    torsion_k: dict[Term, float],
+    rotatable: set[Term],
+    perceived: bool = True,
+) -> InternalCoordinates:
+    """Arrays, with the standard deviations that the force constants mean."""
+    turns = [directed(bond) in rotatable for bond in bonds]
+    torsion_sigma = []
+    for first, bond, last in torsions:
+        fallback = ROTATABLE_SIGMA if turns[bond] else FIXED_TORSION_SIGMA
+        constant = torsion_k.get(directed((first, *bonds[bond], last)), 0.0)
+        torsion_sigma.append(min(_sigma(constant, fallback), ROTATABLE_SIGMA))
+    return InternalCoordinates(
+        bonds=_integers(bonds, 2),
+        bond_sigma=_floats([_sigma(bond_k.get(directed(bond), 0.0), BOND_SIGMA) for bond in bonds]),
+        rotatable=np.array(turns, dtype=np.uint8),
+        side_count=np.array([len(sides[bond]) for bond in bonds], dtype=np.int16),
+        sides=np.array([atom for bond in bonds for atom in sides[bond]], dtype=np.int16),
+        angles=_integers(angles, 4),
+        angle_sigma=_floats([_sigma(angle_k.get(directed(each[:3]), 0.0), ANGLE_SIGMA) for each in angles]),
+        torsions=_integers(torsions, 3),
+        torsion_sigma=_floats(torsion_sigma),
+        perceived=perceived,
+    )
+
+
+def _sigma(constant: float, fallback: float) -> float:
+    return constant**-0.5 if constant > 0 else fallback
+
+
+def _integers(terms: list[Term], width: int) -> Integers:
+    return np.array(terms, dtype=np.int16).reshape(-1, width)
+
+
+def _floats(values: list[float]) -> Floats:
+    return np.array(values, dtype=np.float32)
