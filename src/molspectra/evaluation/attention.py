@@ -1,0 +1,268 @@
+"""Where a trained spectrum encoder looks: its attention maps over wavenumbers, averaged over molecules.
+
+The encoder never stores its attention; here the softmax is recomputed from the queries and keys of a forward
+pass, in chunks of molecules. Layer l attends with the sum of the scores of the layers up to l (residual
+attention, method, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import save
+from torch import Tensor
+
+from molspectra.data.atomic import atomic_file
+from molspectra.data.store import Store
+from molspectra.errors import InputError
+from molspectra.evaluation.predict import on_device
+from molspectra.evaluation.subject import open_subject
+from molspectra.models.specformer import SpecFormer, transform
+from molspectra.spectra.modality import Modality
+from molspectra.training.data import in_order
+from molspectra.training.record import write_json
+
+LIMIT = 256
+"""At most this many molecules are averaged, unless rows are given."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMap:
+    """Mean attention of a spectrum encoder.
+
+    Attributes:
+        run: the run directory.
+        part: part of the split that the molecules are from, "" where rows were given.
+        rows: [n] rows of the store that were averaged; all have the same modalities.
+        kinds: modalities with the encoder's patches, in token order.
+        layers: numbers of the layers, from 1.
+        heads: numbers of the heads that were averaged, from 1.
+        matrix: [layers, T, T] share of its attention that a token (row) pays to each token (column), the mean
+            over molecules and heads; every row adds up to 1.
+        spectra: per modality the mean of log10(s + 1), [points].
+    """
+
+    run: str
+    part: str
+    rows: npt.NDArray[np.int64]
+    kinds: dict[str, Modality]
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    matrix: npt.NDArray[np.float64]
+    spectra: dict[str, npt.NDArray[np.float64]]
+
+    def pieces(self) -> dict[str, slice]:
+        """Places of every modality's tokens."""
+        ends = np.cumsum([0, *(kind.patches for kind in self.kinds.values())]).tolist()
+        return {name: slice(*ends[place : place + 2]) for place, name in enumerate(self.kinds)}
+
+    def received(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Per modality the attention that each patch receives from all tokens, [layers, patches].
+
+        As a multiple of what it would receive if every token paid the same to all.
+        """
+        share = self.matrix.mean(axis=1) * self.matrix.shape[1]
+        return {name: share[:, piece] for name, piece in self.pieces().items()}
+
+    def blocks(self) -> npt.NDArray[np.float64]:
+        """Share of attention that the tokens of one modality pay to those of another, [layers, S, S].
+
+        Rows are the modalities that look, columns those looked at; every row adds up to 1.
+        """
+        pieces = list(self.pieces().values())
+        paid = np.stack([self.matrix[:, :, piece].sum(axis=2) for piece in pieces], axis=2)
+        return np.stack([paid[:, piece].mean(axis=1) for piece in pieces], axis=1)
+
+    def uniform(self) -> list[float]:
+        """Share of each modality in the tokens: what every row of `blocks` is without preference, [S]."""
+        return [kind.patches / self.matrix.shape[1] for kind in self.kinds.values()]
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values, without the full matrix."""
+        received, spectra = self.received(), self.spectra
+        return {
+            "run": self.run,
+            "part": self.part,
+            "molecules": len(self.rows),
+            "rows": self.rows.tolist(),
+            "layers": list(self.layers),
+            "heads": list(self.heads),
+            "blocks": {
+                "modalities": list(self.kinds),
+                "uniform": self.uniform(),
+                "layers": self.blocks().tolist(),
+            },
+            "modalities": {
+                name: {
+                    "unit": kind.unit,
+                    "patch": kind.patch,
+                    "centres": patch_centres(kind).tolist(),
+                    "received": received[name].tolist(),
+                    "mean_log_spectrum": np.round(spectra[name], 6).tolist(),
+                }
+                for name, kind in self.kinds.items()
+            },
+        }
+
+
+def patch_centres(kind: Modality) -> npt.NDArray[np.float64]:
+    """Middle of every patch on the modality's axis, [patches]."""
+    first = np.arange(kind.patches) * kind.stride
+    axis = kind.axis()
+    return np.asarray((axis[first] + axis[first + kind.patch - 1]) / 2)
+
+
+def attention_map(
+    run_dir: str | Path,
+    rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    *,
+    part: str = "test",
+    limit: int = LIMIT,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    batch_size: int = 8,
+    store: str | None = None,
+    allow_other_data: bool = False,
+    device: str = "cpu",
+) -> AttentionMap:
+    """Mean attention of a stage-2 run's best model over whole, unmasked spectra.
+
+    Args:
+        run_dir: a stage-2 run.
+        rows: rows of its store; None takes the part's first `limit` molecules among those with the most
+            modalities. Of given rows, too, those with the most modalities are used.
+        part: part of the run's split.
+        limit: at most so many molecules of the part; 0 for all.
+        layers: numbers of the layers from 1; None takes all.
+        heads: numbers of the heads from 1 to average; None takes all.
+        batch_size: molecules at a time (the scores of one take heads x T x T numbers: 8 MB as published).
+        store: another place of the run's store.
+        allow_other_data: accept a store with other content.
+        device: where to compute.
+
+    Raises:
+        InputError: not a stage-2 run, no such layer, head or row, or no molecule with a spectrum.
+    """
+    subject = open_subject(
+        Path(run_dir), Path(run_dir), part, store, allow_other_data=allow_other_data, device=device
+    )
+    encoder = subject.model.spectrum_encoder
+    if encoder is None:
+        raise InputError(f"{run_dir}: has no spectrum encoder; attention maps need a stage-2 run")
+    count, number = encoder.config.layers, encoder.config.heads
+    chosen_layers = _numbers(layers, count, "layer")
+    chosen_heads = _numbers(heads, number, "head")
+    data = subject.selection.store
+    wanted = subject.rows if rows is None else np.asarray(rows, dtype=np.int64)
+    if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(data)):
+        raise InputError(f"{run_dir}: rows must lie between 0 and {len(data) - 1}")
+    names, alike = most_complete(data, wanted, tuple(encoder.kinds))
+    if rows is None and limit:
+        alike = alike[:limit]
+    kinds = {name: encoder.kinds[name] for name in names}
+    matrix = np.zeros((len(chosen_layers), *[sum(kind.patches for kind in kinds.values())] * 2))
+    sums = {name: np.zeros(kind.points) for name, kind in kinds.items()}
+    for micro in in_order(data, alike, batch_size, modalities=names):
+        spectra = on_device(micro.batch, subject.model).spectra
+        for name in names:
+            sums[name] += transform(spectra[name]).double().sum(0).cpu().numpy()
+        for place, shares in enumerate(layer_attention(encoder, spectra, chosen_layers)):
+            picked = shares[:, [head - 1 for head in chosen_heads]]
+            matrix[place] += picked.double().mean(1).sum(0).cpu().numpy()
+    return AttentionMap(
+        run=str(run_dir),
+        part=part if rows is None else "",
+        rows=alike,
+        kinds=kinds,
+        layers=chosen_layers,
+        heads=chosen_heads,
+        matrix=matrix / len(alike),
+        spectra={name: total / len(alike) for name, total in sums.items()},
+    )
+
+
+@torch.no_grad()
+def layer_attention(encoder: SpecFormer, spectra: dict[str, Tensor], layers: Sequence[int]) -> list[Tensor]:
+    """Attention [B, H, T, T] of the chosen layers (from 1) over complete raw spectra [B, points] each."""
+    held: list[tuple[list[Tensor], list[Tensor], float]] = []
+
+    def keep(module: Any, arguments: tuple[Any, ...], output: Tensor) -> None:
+        held.append((arguments[1], arguments[2], float(module.scale)))
+
+    last: Any = encoder.layers[-1]
+    handle = last.attention.register_forward_hook(keep)
+    try:
+        encoder(spectra)
+    finally:
+        handle.remove()
+    queries, keys, scale = held[0]
+    scores = torch.zeros(())
+    found = {}
+    for number, (query, key) in enumerate(zip(queries, keys, strict=True), start=1):
+        scores = scores.to(query) + query @ key.transpose(-1, -2) * scale
+        if number in layers:
+            found[number] = scores.softmax(-1)
+    return [found[number] for number in layers]
+
+
+def most_complete(
+    store: Store, rows: npt.NDArray[np.int64], names: Sequence[str]
+) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """The largest set of modalities that rows have together, and the rows that have exactly these.
+
+    Of sets of the same size, the one that more rows have.
+
+    Raises:
+        InputError: no row has any spectrum.
+    """
+    known = [name for name in names if name in store.metadata.modalities]
+    present = np.array([store.has(name)[rows] for name in known], dtype=bool).reshape(len(known), len(rows))
+    patterns, inverse, counts = np.unique(present, axis=1, return_inverse=True, return_counts=True)
+    sizes = patterns.sum(axis=0)
+    if not len(rows) or not sizes.max(initial=0):
+        raise InputError(f"{store.path}: none of the {len(rows)} molecules has a spectrum")
+    best = max(range(len(counts)), key=lambda place: (sizes[place], counts[place]))
+    chosen = tuple(name for name, has in zip(known, patterns[:, best], strict=True) if has)
+    return chosen, rows[inverse.reshape(-1) == best]
+
+
+def write_attention(found: AttentionMap, out: str | Path) -> None:
+    """Write `attention.json`, `attention.safetensors` (the matrix), `attention.svg` and `.png` into a folder.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    from molspectra.evaluation.attention_figure import attention_figure
+    from molspectra.evaluation.canvas import png, svg
+
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "attention.json", found.plain())
+    drawn = attention_figure(found)
+    picture = svg(drawn, "mean attention over wavenumbers", "attention")
+    files = {
+        "attention.safetensors": save({"matrix": found.matrix.astype(np.float32)}),
+        "attention.svg": str(picture)
+        .replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+        .encode(),
+        "attention.png": png(drawn),
+    }
+    for name, content in files.items():
+        with atomic_file(folder / name) as file:
+            file.write(content)
+
+
+def _numbers(chosen: Sequence[int] | None, count: int, what: str) -> tuple[int, ...]:
+    """The chosen numbers from 1 to count, each once, ascending."""
+    if chosen is None:
+        return tuple(range(1, count + 1))
+    numbers = tuple(sorted(set(chosen)))
+    if not numbers or numbers[0] < 1 or numbers[-1] > count:
+        raise InputError(f"there is no {what} {list(chosen)}; choose from 1 to {count}")
+    return numbers

@@ -1,0 +1,141 @@
+"""Attention maps against a direct computation, layer by layer and molecule by molecule."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from molspectra.errors import InputError
+from molspectra.evaluation.attention import (
+    attention_map,
+    layer_attention,
+    most_complete,
+    patch_centres,
+    write_attention,
+)
+from molspectra.models.specformer import SpecFormer, SpecFormerConfig, patchify, transform
+from molspectra.spectra.modality import IR
+from molspectra.training.checkpoint import load_model
+from molspectra.training.data import Selection
+
+
+def direct(encoder, spectra):
+    """Scores of every layer as the paper writes them: this layer's plus those of the layer before."""
+    tokens = torch.cat(
+        [
+            encoder.projection[name](patchify(transform(spectra[name]), kind)) + encoder.position[name]
+            for name, kind in encoder.kinds.items()
+            if name in spectra
+        ],
+        dim=1,
+    )
+    before, found = 0.0, []
+    for layer in encoder.layers:
+        part = layer.attention
+        b, t, d = tokens.shape
+        query, key, value = (
+            linear(tokens).reshape(b, t, part.heads, d // part.heads).permute(0, 2, 1, 3)
+            for linear in (part.query, part.key, part.value)
+        )
+        before = before + torch.einsum("bhic,bhjc->bhij", query, key) / (d // part.heads) ** 0.5
+        shares = before.softmax(-1)
+        found.append(shares)
+        attended = torch.einsum("bhij,bhjc->bihc", shares, value).reshape(b, t, d)
+        tokens = layer.attention_norm(tokens + part.output(attended))
+        tokens = layer.feed_forward_norm(tokens + layer.feed_forward(tokens))
+    return found
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(1)
+    config = SpecFormerConfig(("ir", "raman"), (250, 500), (125, 250), 16, 4, 3, 16)
+    return SpecFormer(config, 8).double().eval()
+
+
+@torch.no_grad()
+def test_layers_are_those_of_the_paper(encoder):
+    spectra = {name: 50 * torch.rand(3, 3501, dtype=torch.float64) for name in ("ir", "raman")}
+    wanted = direct(encoder, spectra)
+    found = layer_attention(encoder, spectra, (1, 2, 3))
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+    assert (wanted[0] - wanted[2]).abs().max() > 1e-3
+    (second,) = layer_attention(encoder, spectra, (2,))
+    torch.testing.assert_close(second, wanted[1], rtol=1e-10, atol=1e-12)
+
+
+@torch.no_grad()
+def test_the_map_of_a_run(runs, tiny):
+    rows = Selection.of(tiny.data).test
+    with_all = [row for row in rows if all(tiny.store.has(name)[row] for name in ("uv_vis", "ir", "raman"))]
+    found = attention_map(runs["stage2"], batch_size=4)
+    assert found.rows.tolist() == with_all
+    assert list(found.kinds) == ["uv_vis", "ir", "raman"]
+    model, _ = load_model(runs["stage2"])
+    batch = tiny.store.batch(with_all, modalities=tuple(found.kinds))
+    (wanted,) = direct(model.spectrum_encoder, batch.spectra)
+    np.testing.assert_allclose(found.matrix[0], wanted.double().mean((0, 1)).numpy(), rtol=2e-4, atol=1e-7)
+    np.testing.assert_allclose(found.matrix.sum(2), 1, atol=1e-5)
+    received = np.concatenate(list(found.received().values()), axis=1)
+    np.testing.assert_allclose(
+        received[0], wanted.double().mean((0, 1, 2)).numpy() * received.shape[1], rtol=1e-3
+    )
+    assert received.mean() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(found.spectra["ir"], transform(batch.spectra["ir"]).mean(0), rtol=1e-4)
+
+    pieces = found.pieces()
+    blocks = found.blocks()
+    np.testing.assert_allclose(blocks.sum(2), 1, atol=1e-5)
+    ir_to_raman = found.matrix[0][pieces["ir"], pieces["raman"]].sum(1).mean()
+    assert blocks[0, 1, 2] == pytest.approx(ir_to_raman)
+    assert sum(found.uniform()) == pytest.approx(1)
+
+
+@torch.no_grad()
+def test_heads_and_rows_can_be_chosen(runs, tiny):
+    model, _ = load_model(runs["stage2"])
+    batch = tiny.store.batch([3, 8], modalities=("uv_vis", "ir", "raman"))
+    (wanted,) = direct(model.spectrum_encoder, batch.spectra)
+    found = attention_map(runs["stage2"], [3, 8], heads=[2], layers=[1])
+    assert (found.heads, found.layers, found.part) == ((2,), (1,), "")
+    np.testing.assert_allclose(found.matrix[0], wanted[:, 1].double().mean(0), rtol=2e-4, atol=1e-7)
+    assert len(attention_map(runs["stage2"], limit=2).rows) == 2
+    for wrong in ({"heads": [3]}, {"layers": [0]}, {"rows": [40]}, {"layers": []}):
+        with pytest.raises(InputError, match=r"there is no|rows must lie between 0 and 39"):
+            attention_map(runs["stage2"], **wrong)
+    with pytest.raises(InputError, match="attention maps need a stage-2 run"):
+        attention_map(runs["stage1"])
+
+
+def test_molecules_with_the_most_spectra_are_taken(tiny):
+    water, other = tiny.row("water"), tiny.row("benzene")
+    names, rows = most_complete(tiny.store, np.array([water, other]), ("uv_vis", "ir", "raman"))
+    assert (names, rows.tolist()) == (("uv_vis", "ir", "raman"), [other])
+    names, rows = most_complete(tiny.store, np.array([water]), ("uv_vis", "ir", "raman"))
+    assert (names, rows.tolist()) == (("uv_vis", "ir"), [water])
+    with pytest.raises(InputError, match="none of the 1 molecules has a spectrum"):
+        most_complete(tiny.store, np.array([water]), ("raman",))
+
+
+def test_files_of_a_map(runs, tmp_path):
+    found = attention_map(runs["stage2"], limit=3)
+    write_attention(found, tmp_path / "out")
+    values = json.loads((tmp_path / "out" / "attention.json").read_text())
+    assert values["molecules"] == 3
+    assert len(values["modalities"]["ir"]["received"][0]) == len(values["modalities"]["ir"]["centres"])
+    assert np.shape(values["blocks"]["layers"]) == (1, 3, 3)
+    stored = load_file(tmp_path / "out" / "attention.safetensors")["matrix"]
+    np.testing.assert_allclose(stored, found.matrix, rtol=1e-6)
+    assert (
+        (tmp_path / "out" / "attention.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    )
+    assert (tmp_path / "out" / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_patches_have_their_centres():
+    centres = patch_centres(IR)
+    assert len(centres) == 139
+    assert centres[:2].tolist() == [524.5, 549.5]
