@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molspectra.data.coordinates import InternalBatch
+
 if TYPE_CHECKING:
     from molspectra.chem.molecule import Molecule
 
@@ -72,6 +74,7 @@ class Batch:
         present: per modality [B] bool, whether the molecule has that spectrum.
         targets: scalars [B] (NaN where the store has no value) and ``"forces"`` [N, 3].
         edges: the neighbour list, or None before `with_edges`.
+        internal: the internal coordinates, for the objectives that move them; else None.
     """
 
     numbers: Tensor
@@ -84,6 +87,7 @@ class Batch:
     present: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     edges: Edges | None = None
+    internal: InternalBatch | None = None
 
     @property
     def size(self) -> int:
@@ -144,6 +148,8 @@ class Batch:
                 changed[each.name] = {key: function(tensor) for key, tensor in value.items()}
             elif isinstance(value, Edges):
                 changed[each.name] = value._map(function)
+            elif isinstance(value, InternalBatch):
+                changed[each.name] = value.map(function)
         return replace(self, **changed)
 
 

@@ -23,6 +23,7 @@ from molspectra.errors import InputError
 _MAGIC = b"ARROW1"
 _DLPACK_TYPES = {
     torch.uint8: pa.uint8(),
+    torch.int16: pa.int16(),
     torch.int32: pa.int32(),
     torch.int64: pa.int64(),
     torch.float16: pa.float16(),

@@ -33,6 +33,8 @@ from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from molspectra.data.internal import InternalFile
+
 __all__ = [
     "Broadening",
     "Candidate",
@@ -91,6 +93,7 @@ class Store:
         self._hashes = [each.decode("ascii", "replace") for each in hashes]
         self.hash = self._hashes[-1]
         self._numbers = self._ragged("numbers")
+        self._internal: InternalFile | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -103,7 +106,22 @@ class Store:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the path and the hash, never the data."""
-        return _reopened, (str(self.path), self.hash)
+        return _reopened, (str(self.path), self.hash, self._internal is not None)
+
+    def with_internal(self, *, show: bool = True) -> Store:
+        """Return this store again, with internal coordinates in its batches; made now if they are missing.
+
+        Args:
+            show: progress on standard error while they are made.
+
+        Raises:
+            InputError: if they cannot be written.
+        """
+        from molspectra.data.internal import ensure_internal
+
+        other = Store(self.path)
+        other._internal = ensure_internal(other, show=show)
+        return other
 
     @property
     def identities(self) -> list[str]:
@@ -261,6 +279,7 @@ class Store:
             spectra=spectra,
             present=present,
             targets=labels,
+            internal=None if self._internal is None else self._internal.batch(index, runs.ptr),
         )
 
     def verify(self) -> None:
@@ -360,7 +379,7 @@ def _filled(column: Scalars, place: Place) -> Tensor:
     return torch.where(column.valid.take(place), column.take(place), torch.nan)
 
 
-def _reopened(path: str, expected: str) -> Store:
+def _reopened(path: str, expected: str, internal: bool) -> Store:
     """Open a pickled store again.
 
     Raises:
@@ -369,4 +388,4 @@ def _reopened(path: str, expected: str) -> Store:
     store = Store(path)
     if store.hash != expected:
         raise InputError(f"{path} has changed since it was first opened; start the run again")
-    return store
+    return store.with_internal(show=False) if internal else store

@@ -127,7 +127,7 @@ def write_records(
         InputError: if the file cannot be written, or there are no records.
     """
     schema = schema_of(metadata)
-    return write_batches(path, (_record_batch(each, schema) for each in _chunks(records, chunk_rows)), schema)
+    return write_batches(path, (record_batch(each, schema) for each in _chunks(records, chunk_rows)), schema)
 
 
 def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Written:
@@ -268,7 +268,8 @@ def _chunks(records: Iterable[Record], chunk_rows: int) -> Iterator[list[Record]
         yield chunk
 
 
-def _record_batch(records: list[Record], schema: pa.Schema) -> pa.RecordBatch:
+def record_batch(records: list[Record], schema: pa.Schema) -> pa.RecordBatch:
+    """One record batch of a schema; a column that a record lacks has no value in its row."""
     columns = []
     for each in schema:
         values = [record.get(each.name) for record in records]
