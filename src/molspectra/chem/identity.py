@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.elements import atomic_number, hill_formula
 from molspectra.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ MAX_ATOMS = 400
 
 _MAX_ITERATIONS = 2_000  # combinations of valences tried by RDKit before it gives up
 _BOND_FACTORS = (1.15, 1.25, 1.35)  # multiples of the sum of covalent radii below which atoms count as bonded
+
+_FORMULA = re.compile(r"(\d*)((?:[A-Z][a-z]?\d*)+)")
+_ELEMENT = re.compile(r"([A-Z][a-z]?)(\d*)")
+_SIGNED = re.compile(r"[+-]?\d+")
 
 
 def identity_of(molecule: Molecule) -> str:
@@ -60,22 +66,50 @@ def identity_from_smiles(smiles: str) -> str:
     return key
 
 
-def identity_from_inchi(inchi: str) -> str:
+def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer] | None = None) -> str:
     """Identity of the molecule that an InChI describes.
 
+    Args:
+        inchi: of one or several fragments.
+        numbers: atomic numbers of the structure that it should describe. Its formula is then compared with
+            them, in place of the hundred times slower reconstruction of the molecule from all its layers.
+
     Raises:
-        InputError: the text is not an InChI.
+        InputError: the text is not an InChI, or not one of these atoms.
     """
     from rdkit import rdBase
     from rdkit.Chem import inchi as rdkit_inchi
 
+    text = inchi.strip()
     with rdBase.BlockLogs():
         # the hash itself takes any text that begins like an InChI
-        valid = rdkit_inchi.MolFromInchi(inchi.strip(), sanitize=False) is not None
-        key = str(rdkit_inchi.InchiToInchiKey(inchi.strip()) or "") if valid else ""
+        if numbers is None:
+            valid = rdkit_inchi.MolFromInchi(text, sanitize=False) is not None
+        else:
+            valid = _atoms_of_inchi(text) == dict(Counter(numbers.tolist()))
+            if not valid and text.startswith("InChI=1"):
+                raise InputError(
+                    f"{inchi!r} does not describe the {len(numbers)} atoms {hill_formula(numbers)}"
+                )
+        key = str(rdkit_inchi.InchiToInchiKey(text) or "") if valid else ""
     if not key:
         raise InputError(f"unreadable InChI {inchi!r}")
     return key[:14]
+
+
+def _atoms_of_inchi(inchi: str) -> dict[int, int]:
+    """Number of atoms of each element, from formula and proton layer; empty if there is no formula."""
+    layers = inchi.split("/")
+    counts: Counter[int] = Counter()
+    for fragment in layers[1].split(".") if len(layers) > 1 else ():
+        found = _FORMULA.fullmatch(fragment)
+        if found is None:
+            return {}
+        for symbol, number in _ELEMENT.findall(found[2]):
+            counts[atomic_number(symbol)] += int(number or 1) * int(found[1] or 1)
+    protons = next((layer[1:] for layer in layers[2:] if layer.startswith("p")), "0")
+    counts[1] += int(protons) if _SIGNED.fullmatch(protons) else 0
+    return {element: number for element, number in counts.items() if number}
 
 
 def is_geometry_hash(identity: str) -> bool:

@@ -40,11 +40,17 @@ def _record(record: int, first: int, block: list[str]) -> Record:
     return Record(where, partial(molecule_from_block, "\n".join(block) + "\n", title or None))
 
 
-def molecule_from_block(block: str, name: str | None = None) -> Molecule:
+def molecule_from_block(block: str, name: str | None = None, *, complete: bool = False) -> Molecule:
     """Molecule of one MOL block with three-dimensional coordinates and explicit hydrogens.
 
     Its bonds give the SMILES; where RDKit finds their valences impossible, the SMILES is left out and the
     bonds will be perceived from the geometry. Several fragments are kept as they lie.
+
+    Args:
+        block: the lines up to `M  END`.
+        name: of the molecule.
+        complete: all hydrogens are known to be there, so that bonds which leave valences open are wrong and
+            are left out in the same way.
 
     Raises:
         InputError: truncated or unreadable block, dummy atoms, isotopes, a flat drawing in place of a
@@ -72,11 +78,14 @@ def molecule_from_block(block: str, name: str | None = None) -> Molecule:
     positions = np.array(mol.GetConformer().GetPositions(), dtype=np.float64)
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
     charge = Chem.GetFormalCharge(mol)
-    smiles = _smiles_and_checks(mol, positions, drawing=block.split("\n")[1][20:22] == "2D")
+    drawing = block.split("\n")[1][20:22] == "2D"
+    smiles = _smiles_and_checks(mol, positions, drawing, complete)
     return Molecule(numbers, positions, smiles, charge, name)
 
 
-def _smiles_and_checks(mol: Any, positions: npt.NDArray[np.float64], drawing: bool) -> str | None:
+def _smiles_and_checks(
+    mol: Any, positions: npt.NDArray[np.float64], drawing: bool, complete: bool
+) -> str | None:
     """SMILES of the record's bonds; refuses drawings and missing hydrogens."""
     from rdkit import Chem, rdBase
 
@@ -90,6 +99,8 @@ def _smiles_and_checks(mol: Any, positions: npt.NDArray[np.float64], drawing: bo
         if (np.abs(positions[:, 2]) < _FLAT).all() and (drawing or tetrahedral):
             raise InputError("the coordinates are a flat drawing; give a 3D structure, or the SMILES alone")
         missing = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
+        if missing and complete:
+            return None
         if missing:
             raise InputError(f"{missing} hydrogen atoms have no coordinates; add explicit hydrogens in 3D")
         return str(Chem.MolToSmiles(Chem.RemoveHs(mol)))
