@@ -15,6 +15,7 @@ COMMANDS = {
     "finetune": "fine-tune an encoder on a property",
     "evaluate": "test a finished run: property errors, retrieval by spectra",
     "report": "write an HTML page about runs",
+    "reproduce": "repeat an experiment of the paper beside its published values",
     "demo": "the whole path on the bundled data, in minutes",
     "doctor": "check this installation and machine",
 }

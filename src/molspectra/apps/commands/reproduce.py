@@ -1,0 +1,105 @@
+"""`molspectra reproduce`: an experiment of the paper, repeated."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from molspectra.apps.commands.parser import CommandParser
+from molspectra.errors import InputError, MolspectraError
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+
+    from molspectra.apps.reproduce import page
+    from molspectra.apps.reproduce.experiments import experiment
+    from molspectra.apps.reproduce.plan import check, make_plan
+    from molspectra.apps.reproduce.results import collect
+    from molspectra.apps.reproduce.run import execute, listed
+    from molspectra.apps.reproduce.scales import STORES, read_scale
+
+    chosen = experiment(options.experiment)
+    subject = _subject(chosen.kind, options.target, options.molecule)
+    scale = read_scale(options.scale, chosen.key, options.set or ())
+    stores = {kind: path for kind in STORES if (path := getattr(options, kind)) is not None}
+    plan = make_plan(chosen, subject, scale, Path(options.out), stores, options.seeds or ())
+    check(plan)
+    if options.plan:
+        print(listed(plan))
+        return 0
+    command = f"molspectra reproduce {shlex.join(arguments)}"
+    plan.out.mkdir(parents=True, exist_ok=True)
+
+    def write(failures: Mapping[str, str]) -> Path:
+        return page.write(plan, collect(plan, failures), command)
+
+    failures = execute(plan, write, show=not options.quiet)
+    path = write(failures)
+    print(page.text(collect(plan, failures)))
+    print(path)
+    if failures:
+        (name, reason), *others = failures.items()
+        more = f" (and {len(others)} more)" if others else ""
+        raise MolspectraError(f"{name} failed{more}: {reason}")
+    return 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "reproduce",
+        description="Repeat an experiment of the paper: make or continue its runs, and set the results "
+        "beside the published ones. Interrupted, the same command continues. Experiments that share --out "
+        "share their pre-training runs.",
+    )
+    parser.add_argument("experiment", help="table2 (QM9), table3 (MD17), table4 to table7 (ablations)")
+    parser.add_argument("--out", required=True, help="directory of the runs and results")
+    parser.add_argument("--target", default=None, help="property; gap if not given")
+    parser.add_argument("--molecule", default=None, help="molecule of MD17; aspirin if not given")
+    parser.add_argument("--scale", default="smoke", help="smoke, small, paper, or a YAML file like theirs")
+    parser.add_argument(
+        "--seeds", type=_seeds, default=None, help="such as 0,1,2; those of the scale if not given"
+    )
+    parser.add_argument("--structures", default=None, metavar="STORE", help="structures of stage 1")
+    parser.add_argument("--spectra", default=None, metavar="STORE", help="structures and spectra of stage 2")
+    parser.add_argument(
+        "--labels", default=None, metavar="STORE", help="structures and properties to fine-tune on"
+    )
+    parser.add_argument("--trajectory", default=None, metavar="STORE", help="frames with energy and forces")
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="SECTION.SETTING=VALUE",
+        help="change a setting of all, pretrain, stage1, stage2, qm9 or md17; may be given again",
+    )
+    parser.add_argument("--plan", action="store_true", help="only list the runs and their estimated time")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """Seeds as `0,1,2`.
+
+    Raises:
+        InputError: not such a list.
+    """
+    try:
+        found = tuple(int(each) for each in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 0 or len(set(found)) < len(found):
+        raise InputError(f"--seeds {text}: write different numbers from 0, such as 0,1,2")
+    return found
+
+
+def _subject(kind: str, target: str | None, molecule: str | None) -> str:
+    """The property or molecule that is meant.
+
+    Raises:
+        InputError: an option that the experiment does not have.
+    """
+    if kind == "qm9" and molecule is not None:
+        raise InputError("--molecule: this experiment is about a property; give --target")
+    if kind == "md17" and target is not None:
+        raise InputError("--target: this experiment is about the forces of a molecule; give --molecule")
+    return (target or "gap") if kind == "qm9" else (molecule or "aspirin")

@@ -1,0 +1,180 @@
+"""What the experiments are: their arms, what these start from, and the published rows they correspond to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from molspectra.errors import InputError
+
+Kind = Literal["qm9", "md17"]
+"""Fine-tuning on a property of many molecules, or on energies and forces of one."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A pre-training run that fine-tuning can start from.
+
+    Attributes:
+        label: for people.
+        section: of the scale whose settings it has, "stage1" or "stage2".
+        parent: the variant that it starts from; None starts from scratch.
+        changes: settings by dotted name in which it differs from the section.
+        cost: which rough time per step holds.
+    """
+
+    label: str
+    section: str
+    parent: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    cost: str = ""
+
+
+def _stage2(label: str, **changes: Any) -> Variant:
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    return Variant(label, "stage2", "stage1", named, "stage2")
+
+
+WITHOUT_SPECTRA = {"model.spectrum_encoder": None}
+"""Stage 2 without its spectrum encoder: the same molecules, batches, noise and steps, denoising alone."""
+
+VARIANTS: Mapping[str, Variant] = {
+    "stage1": Variant("stage 1", "stage1", cost="stage1"),
+    "control": Variant("stage 1 continued without spectra", "stage2", "stage1", WITHOUT_SPECTRA, "control"),
+    "stage2": _stage2("stages 1+2"),
+    "stage2-patch20": _stage2(
+        "patches of 20, stride 10",
+        model__spectrum_encoder__patch=[20, 20, 20],
+        model__spectrum_encoder__stride=[10, 10, 10],
+    ),
+    "stage2-mask0.05": _stage2("mask ratio 0.05", reconstruction__mask_ratio=0.05),
+    "stage2-mask0.30": _stage2("mask ratio 0.30", reconstruction__mask_ratio=0.3),
+    "stage2-no-reconstruction": _stage2("without reconstruction", weights__reconstruction=0.0),
+    "stage2-no-uv_vis": _stage2("without UV-Vis", model__spectrum_encoder__modalities=["ir", "raman"]),
+    "stage2-no-ir": _stage2("without IR", model__spectrum_encoder__modalities=["uv_vis", "raman"]),
+    "stage2-no-raman": _stage2("without Raman", model__spectrum_encoder__modalities=["uv_vis", "ir"]),
+}
+"""Pre-training runs by the name of their directory."""
+
+PAIRS = (
+    ("stage2", "control", "what the spectra gave, further steps on the same molecules set aside"),
+    ("stage2", "stage1", "the published comparison: spectra and further steps together"),
+    ("control", "stage1", "what further steps without spectra gave"),
+    ("stage1", "scratch", "what stage 1 gave"),
+    ("stage2", "scratch", "what all of pre-training gave"),
+)
+"""Comparisons of the usual arms, first minus second, and what each of them tells."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One table of the paper, repeated.
+
+    Attributes:
+        key: on the command line.
+        title: for people.
+        kind: of fine-tuning.
+        arms: keys of `VARIANTS`, and "scratch"; in the order of the table.
+        pairs: arms that are compared (first, second, what it tells).
+        published: name of the published row of an arm.
+        about: what the reader has to know about it.
+    """
+
+    key: str
+    title: str
+    kind: Kind
+    arms: tuple[str, ...]
+    pairs: tuple[tuple[str, str, str], ...] = PAIRS
+    published: Mapping[str, str] = field(default_factory=dict)
+    about: str = ""
+
+
+_USUAL = ("scratch", "stage1", "control", "stage2")
+_ROWS = {"scratch": "TorchMD-NET, from scratch", "stage1": "Coord", "stage2": "MolSpectra"}
+
+
+def _ablation(key: str, title: str, published: Mapping[str, str], about: str = "") -> Experiment:
+    """An ablation of stage 2: its variants, the whole method and the control."""
+    variants = [arm for arm in published if arm not in ("stage2", "control")]
+    pairs = [(arm, "stage2", "what the change gave") for arm in variants]
+    arms = ("control", *variants, "stage2")
+    return Experiment(key, title, "qm9", arms, (*pairs, PAIRS[0]), dict(published), about)
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    each.key: each
+    for each in (
+        Experiment("table2", "Properties of QM9", "qm9", _USUAL, published=_ROWS),
+        Experiment("table3", "Forces of MD17", "md17", _USUAL, published=_ROWS),
+        _ablation(
+            "table4",
+            "Length and stride of patches",
+            {"stage2-patch20": "", "stage2": ""},
+            "The paper's text gives patches of 20 with stride 10 for all spectra, its scripts 50 with stride "
+            "25 for IR and Raman. The published errors of this ablation are not among the figures kept here.",
+        ),
+        _ablation(
+            "table5",
+            "Mask ratio",
+            {
+                "stage2-mask0.05": "mask ratio 0.05",
+                "stage2": "mask ratio 0.10",
+                "stage2-mask0.30": "mask ratio 0.30",
+            },
+        ),
+        _ablation(
+            "table6",
+            "Objectives of stage 2",
+            {
+                "control": "without reconstruction and contrast",
+                "stage2-no-reconstruction": "without reconstruction",
+                "stage2": "all objectives",
+            },
+            "Without reconstruction and contrast, stage 2 is denoising alone: that is the control.",
+        ),
+        _ablation(
+            "table7",
+            "Kinds of spectra",
+            {
+                "stage2-no-uv_vis": "without UV-Vis",
+                "stage2-no-ir": "without IR",
+                "stage2-no-raman": "without Raman",
+                "stage2": "all spectra",
+            },
+        ),
+    )
+}
+"""Experiments by name; tables 4 to 7 are the paper's ablations in the order of its text."""
+
+
+def experiment(key: str) -> Experiment:
+    """An experiment by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if key not in EXPERIMENTS:
+        close = difflib.get_close_matches(key, EXPERIMENTS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(EXPERIMENTS)}"
+        raise InputError(f"unknown experiment {key!r}; {hint}")
+    return EXPERIMENTS[key]
+
+
+def label(arm: str) -> str:
+    """An arm for people."""
+    return "from scratch" if arm == "scratch" else VARIANTS[arm].label
+
+
+def chain(arms: tuple[str, ...]) -> list[str]:
+    """The pre-training runs that arms need, each after the one that it starts from."""
+    found: list[str] = []
+    for arm in arms:
+        line: list[str] = []
+        key: str | None = None if arm == "scratch" else arm
+        while key is not None:
+            line.insert(0, key)
+            key = VARIANTS[key].parent
+        found += [each for each in line if each not in found]
+    return found

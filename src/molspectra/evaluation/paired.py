@@ -1,0 +1,205 @@
+"""Paired statistics: the same seeds and the same test molecules under two treatments.
+
+Two sources of chance are kept apart. Tests over seeds ask whether a difference would be seen again with new
+initial weights, batches and pre-training; they need several seeds. The bootstrap over test molecules asks
+whether these very models would differ on other molecules of the same kind; it says nothing about new seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from molspectra.errors import InputError
+
+CONFIDENCE = 0.95
+RESAMPLES = 4000
+EXACT_UP_TO = 16
+"""Signs of at most this many differences are gone through one by one (65,536 cases)."""
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """Differences (first - second) over n seeds, and three two-sided tests that their centre is zero.
+
+    Attributes:
+        seeds: seeds that both have, ascending.
+        differences: one per seed.
+        mean: their mean.
+        sd: their sample standard deviation; NaN for one seed.
+        low: lower end of the 95 % interval of the mean by Student's t; NaN for one seed.
+        high: its upper end.
+        t_p: p of the paired t-test, which takes the differences as normally distributed; NaN for one seed.
+        sign_p: p of the exact sign test (zeros left out).
+        permutation_p: p of the exact test that flips the signs of the differences; NaN for too many seeds.
+        smallest_p: the smallest p that the exact tests can give with n seeds, 2^(1-n).
+    """
+
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+    mean: float
+    sd: float
+    low: float
+    high: float
+    t_p: float
+    sign_p: float
+    permutation_p: float
+    smallest_p: float
+
+
+def seed_test(first: Mapping[int, float], second: Mapping[int, float]) -> SeedTest | None:
+    """Test the differences of two sets of runs seed by seed; None where no seed is common to both.
+
+    Args:
+        first: value by seed.
+        second: value by seed.
+    """
+    seeds = tuple(sorted(first.keys() & second.keys()))
+    if not seeds:
+        return None
+    values = np.array([first[seed] - second[seed] for seed in seeds], np.float64)
+    n, mean = len(values), float(values.mean())
+    sd = float(values.std(ddof=1)) if n > 1 else math.nan
+    low = high = t_p = math.nan
+    if n > 1:
+        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * sd / math.sqrt(n)
+        low, high = mean - half, mean + half
+        t_p = float(2 * stats.t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1)) if sd > 0 else float(mean == 0)
+    return SeedTest(
+        seeds=seeds,
+        differences=tuple(values.tolist()),
+        mean=mean,
+        sd=sd,
+        low=low,
+        high=high,
+        t_p=t_p,
+        sign_p=_sign_p(values),
+        permutation_p=_permutation_p(values),
+        smallest_p=2.0 ** (1 - n),
+    )
+
+
+def _sign_p(values: npt.NDArray[np.float64]) -> float:
+    """Two-sided p that so few of the differences that are not zero have the rarer sign, each sign 1/2."""
+    lower, higher = int((values < 0).sum()), int((values > 0).sum())
+    if not lower + higher:
+        return 1.0
+    return min(1.0, 2 * float(stats.binom.cdf(min(lower, higher), lower + higher, 0.5)))
+
+
+def _permutation_p(values: npt.NDArray[np.float64]) -> float:
+    """Share of all 2^n choices of signs whose |mean| is not smaller than that of the values."""
+    if len(values) > EXACT_UP_TO:
+        return math.nan
+    signs = np.array(list(product((-1.0, 1.0), repeat=len(values))))
+    sums = np.abs(signs @ values)
+    return float((sums >= abs(values.sum()) * (1 - 1e-12)).mean())
+
+
+@dataclass(frozen=True)
+class MoleculeInterval:
+    """Difference of two mean absolute errors on the same test molecules, with its interval over molecules.
+
+    Attributes:
+        molecules: number of test molecules (or frames).
+        runs: pairs of runs whose errors were averaged per molecule.
+        difference: mean of |error of the first| - |error of the second|.
+        low: lower end of the 95 % interval of that mean over resampled molecules.
+        high: its upper end.
+        better: share of the molecules on which the first is closer to the computed value.
+    """
+
+    molecules: int
+    runs: int
+    difference: float
+    low: float
+    high: float
+    better: float
+
+
+def molecule_interval(
+    first: Sequence[npt.ArrayLike],
+    second: Sequence[npt.ArrayLike],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> MoleculeInterval:
+    """Percentile bootstrap over molecules of the difference of two mean absolute errors.
+
+    Args:
+        first: absolute errors [M] of each run of the first arm, of the same molecules in the same order.
+        second: those of the second arm, the run with the same seed in the same place.
+        resamples: how often M molecules are drawn with replacement.
+        seed: of the draws.
+
+    Raises:
+        InputError: no runs, not as many of both, or not the same number of molecules.
+    """
+    if not len(first) or len(first) != len(second):
+        raise InputError(f"{len(first)} runs cannot be paired with {len(second)}")
+    pairs = [
+        np.asarray(one, np.float64) - np.asarray(other, np.float64)
+        for one, other in zip(first, second, strict=True)
+        if np.shape(one) == np.shape(other)
+    ]
+    if len(pairs) < len(first) or len({each.shape for each in pairs}) > 1 or not pairs[0].size:
+        raise InputError("errors of different molecules cannot be paired; evaluate the runs on the same data")
+    values = np.mean(pairs, axis=0)
+    generator = np.random.default_rng(seed)
+    means = np.array(
+        [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+    )
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    better = float((values < 0).mean())
+    return MoleculeInterval(len(values), len(pairs), float(values.mean()), float(low), float(high), better)
+
+
+def conclusion(first: str, second: str, test: SeedTest | None, interval: MoleculeInterval | None) -> str:
+    """What follows for "first against second", and what does not, in plain words."""
+    if test is None:
+        return f"{first} and {second} have no seed in common: nothing follows."
+    parts = [_over_seeds(first, second, test)]
+    if interval is not None:
+        which = "lower" if interval.difference < 0 else "higher"
+        if interval.low > 0 or interval.high < 0:
+            expected = f"would be expected to have the {which} error again"
+        else:
+            expected = "could as well come out the other way"
+        parts.append(f"On other test molecules of this kind these very models of {first} {expected}.")
+    return " ".join(parts)
+
+
+def few_seeds(n: int) -> str:
+    """What n seeds cannot show, in words; "" where the exact tests can reach the 5 % level."""
+    if n == 1:
+        return "One seed has no spread: differences over seeds cannot be tested."
+    smallest = 2.0 ** (1 - n)
+    if smallest <= 1 - CONFIDENCE:
+        return ""
+    return (
+        f"With {n} seeds the exact tests cannot give a p below {smallest:.3g} and confirm nothing at the "
+        "5 % level; the t-test assumes normally distributed differences and sees only large ones."
+    )
+
+
+def _over_seeds(first: str, second: str, test: SeedTest) -> str:
+    """What the seeds say."""
+    n, which = len(test.seeds), "lower" if test.mean < 0 else "higher"
+    if n == 1:
+        return (
+            f"One seed: the error of {first} is {which} than that of {second}, and nothing can be said about "
+            "whether another seed would show the same."
+        )
+    p = f"t-test p = {test.t_p:.2g}"
+    if test.t_p < 1 - CONFIDENCE:
+        return f"Over {n} seeds the error of {first} is {which} than that of {second} ({p})."
+    return (
+        f"Over {n} seeds no difference between {first} and {second} is shown ({p}); that is no proof that "
+        "there is none."
+    )
