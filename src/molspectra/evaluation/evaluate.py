@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from molspectra.evaluation.finetuned import assess_property
 from molspectra.evaluation.pretrained import assess_pretraining
@@ -26,8 +26,9 @@ def evaluate(
     store: str | None = None,
     allow_other_data: bool = False,
     device: str = "cpu",
+    checkpoint: Literal["best", "last"] = "best",
 ) -> dict[str, Any]:
-    """Test a run's best model and write `evaluation.json` (and tables beside it) into the run directory.
+    """Test a run's model and write `evaluation.json` (and tables beside it) into the run directory.
 
     Fine-tuned runs get the errors of the property (and forces) and `predictions.csv`; stage 1 the denoising
     loss; stage 2 all losses, retrieval (`retrieval.csv`) and reconstructed patches of three molecules
@@ -43,6 +44,7 @@ def evaluate(
             identity with the run's seed, so that no training molecule of the run is in the test part; a run
             with a reference split, which goes by row number, is tested on its own data only.
         device: where to compute.
+        checkpoint: test the weights with the lowest validation loss ("best", as published), or the newest.
 
     Raises:
         InputError: not a run, a store that is missing or whose content differs, an unknown or empty part.
@@ -51,7 +53,15 @@ def evaluate(
     began = time.perf_counter()
     run = Path(run)
     target = run if out is None else Path(out)
-    subject = open_subject(run, target, part, store, allow_other_data=allow_other_data, device=device)
+    subject = open_subject(
+        run,
+        target,
+        part,
+        store,
+        allow_other_data=allow_other_data,
+        device=device,
+        checkpoint=checkpoint,
+    )
     target.mkdir(parents=True, exist_ok=True)
     result = _header(subject) | _seen(subject)
     if isinstance(subject.config, FinetuneConfig):
@@ -66,7 +76,7 @@ def evaluate(
 
 def _header(subject: Subject) -> dict[str, Any]:
     """What every published number carries."""
-    checkpoint = find_checkpoint(subject.directory)
+    checkpoint = find_checkpoint(subject.directory, subject.checkpoint)
     about = subject.selection.store.metadata
     return {
         "stage": subject.record["about"]["stage"],
@@ -86,6 +96,7 @@ def _header(subject: Subject) -> dict[str, Any]:
         },
         "seed": subject.config.loop.seed,
         "checkpoint": checkpoint.name,
+        "checkpoint_choice": subject.checkpoint,
         "finished": bool(subject.record.get("finished")),
         "trained_at": subject.record.get("commit"),
         "commit": commit(),

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from molspectra.data.atomic import atomic_file
+from molspectra.data.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.metrics import errors
 from molspectra.evaluation.predict import Predictions, predict_rows
 from molspectra.evaluation.subject import Subject
 from molspectra.training.config import FinetuneConfig
+
+CHUNK = 4096
+"""Rows whose forces are read in one go."""
 
 COLUMNS = ("row", "identity", "computed", "predicted")
 
@@ -47,9 +52,25 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
     if predictions.forces is not None:
         known = ~np.isnan(predictions.forces.target).any(1)
         found = errors(predictions.forces.prediction[known], predictions.forces.target[known])
-        result["forces"] = {"unit": predictions.forces.unit, **asdict(found)}
+        constant = force_constant(store, subject.selection.train)
+        result["forces"] = {
+            "unit": predictions.forces.unit,
+            "level": store.metadata.forces.level if store.metadata.forces else "",
+            **asdict(found),
+            "constant": constant,
+            "median_predictor_mae": float(np.abs(predictions.forces.target[known] - constant).mean()),
+        }
     write_predictions(subject.file("predictions", ".csv"), predictions)
     return result
+
+
+def force_constant(store: Store, rows: npt.NDArray[np.int64]) -> float:
+    """The number with the smallest mean absolute error of all force components of the given rows."""
+    parts = [
+        store.batch(rows[start : start + CHUNK], targets=("forces",)).targets["forces"].numpy()
+        for start in range(0, len(rows), CHUNK)
+    ]
+    return float(np.nanmedian(np.concatenate(parts).astype(np.float64)))
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,10 @@ class Subject:
         config: its settings.
         data: its data settings, with the store that is used now.
         record: its record.
-        model: its best model, in evaluation mode on the chosen device.
+        model: its model from `checkpoint`, in evaluation mode on the chosen device.
         selection: the store and its split.
         part: "train", "val" or "test".
+        checkpoint: "best" or "last".
     """
 
     directory: Path
@@ -45,6 +46,7 @@ class Subject:
     model: MolSpectra
     selection: Selection
     part: str
+    checkpoint: Literal["best", "last"] = "best"
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
@@ -89,9 +91,16 @@ def read_run(run: Path) -> tuple[PretrainConfig | FinetuneConfig, dict[str, Any]
 
 
 def open_subject(
-    run: Path, out: Path, part: str, store: str | None = None, *, allow_other_data: bool, device: str
+    run: Path,
+    out: Path,
+    part: str,
+    store: str | None = None,
+    *,
+    allow_other_data: bool,
+    device: str,
+    checkpoint: Literal["best", "last"] = "best",
 ) -> Subject:
-    """Load a run's best model and its data; arguments and errors as in `evaluate`."""
+    """Load a run's model and its data; arguments and errors as in `evaluate`."""
     if part not in PARTS:
         raise InputError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
     config, record = read_run(run)
@@ -111,10 +120,10 @@ def open_subject(
         )
     if not len(rows_of(selection, part)):
         raise InputError(f"{data.store}: the {part} part of the run's split is empty")
-    model, _ = load_model(run)
+    model, _ = load_model(run, checkpoint)
     try:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:  # what torch raises for unknown and absent devices
         reason = str(error).splitlines()[0]
         raise InputError(f"device {device!r} cannot be used: {reason}") from error
-    return Subject(run, out, config, data, record, model, selection, part)
+    return Subject(run, out, config, data, record, model, selection, part, checkpoint)

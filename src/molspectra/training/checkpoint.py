@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -117,8 +117,12 @@ def newest(root: Path, kind: str = "step") -> Path | None:
     return max(found, key=lambda path: path.name, default=None)
 
 
-def find_checkpoint(path: str | Path) -> Path:
-    """The model directory that a path means: itself, or a run's best, else newest checkpoint.
+def find_checkpoint(path: str | Path, prefer: Literal["best", "last"] = "best") -> Path:
+    """The model directory that a path means: itself, or one of a run's checkpoints.
+
+    Args:
+        path: a run or a checkpoint.
+        prefer: of a run the one with the lowest validation loss ("best", else the newest), or the newest.
 
     Raises:
         InputError: there is none.
@@ -127,7 +131,8 @@ def find_checkpoint(path: str | Path) -> Path:
     if (path / WEIGHTS).is_file():
         return path
     checkpoints = path / "checkpoints"
-    found = newest(checkpoints, "best") or newest(checkpoints)
+    best = newest(checkpoints, "best") if prefer == "best" else None
+    found = best or newest(checkpoints)
     if found is None:
         raise InputError(f"{path}: neither a run nor a checkpoint (no {WEIGHTS} and no checkpoints/ in it)")
     return found
@@ -170,13 +175,19 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
         raise InputError(f"{directory / WEIGHTS}: cannot be read ({_first_line(error)})") from error
 
 
-def load_model(path: str | Path) -> tuple[MolSpectra, dict[str, Any]]:
+def load_model(
+    path: str | Path, prefer: Literal["best", "last"] = "best"
+) -> tuple[MolSpectra, dict[str, Any]]:
     """The model of a run or checkpoint, in evaluation mode, and the content of its `config.json`.
+
+    Args:
+        path: as in `find_checkpoint`.
+        prefer: as there.
 
     Raises:
         InputError: no checkpoint there, or weights that do not fit the configuration.
     """
-    directory = find_checkpoint(path)
+    directory = find_checkpoint(path, prefer)
     model = MolSpectra(read_model_config(directory))
     load_exactly(model, read_weights(directory), directory / WEIGHTS)
     return model.eval(), read_about(directory)

@@ -6,7 +6,7 @@ from molspectra.apps.commands.parser import CommandParser
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     parser = CommandParser(
-        "evaluate", description="Test a run's best model: property errors; for stage 2 retrieval by spectra."
+        "evaluate", description="Test a run's model: property errors; for stage 2 retrieval by spectra."
     )
     parser.add_argument("run", help="run directory of pretrain or finetune")
     parser.add_argument("--part", choices=("test", "val", "train"), default="test", help="part of the split")
@@ -14,6 +14,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--store", default=None, help="another place of the run's store")
     parser.add_argument(
         "--allow-other-data", action="store_true", help="accept a store with other content than the run saw"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="weights with the lowest validation loss, or the newest",
     )
     parser.add_argument("--device", default="cpu", help="where to compute")
     options = parser.parse_args(arguments)
@@ -27,6 +33,7 @@ def main(arguments: list[str]) -> int:
         store=options.store,
         allow_other_data=options.allow_other_data,
         device=options.device,
+        checkpoint=options.checkpoint,
     )
     for line in summary(result):
         print(line)
