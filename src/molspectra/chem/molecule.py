@@ -129,9 +129,11 @@ def _checked_positions(positions: npt.ArrayLike, n_atoms: int) -> npt.NDArray[np
         raise InputError("coordinates must be numbers, three per atom") from error
     if result.shape != (n_atoms, 3):
         raise InputError(f"{n_atoms} atoms need coordinates of shape ({n_atoms}, 3), not {result.shape}")
-    finite = np.isfinite(result).all(axis=1)
+    finite = np.isfinite(result)
     if not finite.all():
-        raise InputError(f"atom {int(np.argmin(finite)) + 1} has a coordinate that is not a finite number")
+        raise InputError(
+            f"atom {int(np.argmin(finite.all(axis=1))) + 1} has a coordinate that is not a finite number"
+        )
     pair = _coincident_pair(result)
     if pair:
         raise InputError(f"atoms {pair[0] + 1} and {pair[1] + 1} are closer than {MIN_DISTANCE} Å")
@@ -142,10 +144,9 @@ def _checked_positions(positions: npt.ArrayLike, n_atoms: int) -> npt.NDArray[np
 def _coincident_pair(positions: npt.NDArray[np.float64]) -> Sequence[int] | None:
     """First pair of atoms nearer than MIN_DISTANCE, or None."""
     for start in range(0, len(positions), _ROWS):
-        rows = positions[start : start + _ROWS, None, :]
-        distance2 = np.sum((rows - positions[None, :, :]) ** 2, axis=-1)
-        near = np.triu(distance2 < MIN_DISTANCE**2, k=start + 1)
-        if near.any():
-            row, column = np.argwhere(near)[0]
+        between = positions[start : start + _ROWS, None, :] - positions
+        near = np.einsum("ijk,ijk->ij", between, between) < MIN_DISTANCE**2
+        if np.count_nonzero(near) > len(near):  # every atom is near itself
+            row, column = np.argwhere(np.triu(near, k=start + 1))[0]
             return int(row) + start, int(column)
     return None

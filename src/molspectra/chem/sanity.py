@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 _LOW, _HIGH = 1.5, 2.4
-_NOBLE = (2, 10, 18, 36, 54, 86, 118)
+
+_BONDING = np.ones(119, np.bool_)
+_BONDING[[0, 2, 10, 18, 36, 54, 86, 118]] = False  # a noble gas has no bonds to be measured
 
 
 @cache
@@ -32,13 +34,14 @@ def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.f
         numbers: atomic numbers [N].
         positions: coordinates [N, 3].
     """
-    bonding = ~np.isin(numbers, _NOBLE)
-    if bonding.sum() < 2:
-        return False
+    bonding = _BONDING[numbers]
     radii = covalent_radii()[numbers[bonding]]
+    if len(radii) < 2:
+        return False
     at = np.asarray(positions, np.float64)[bonding]
     between = at[:, None, :] - at[None, :, :]
-    ratio = np.sqrt(np.einsum("ijk,ijk->ij", between, between)) / (radii[:, None] + radii[None, :])
-    np.fill_diagonal(ratio, np.inf)
-    nearest = ratio.min(axis=1)
-    return bool(nearest.min() > _LOW and np.median(nearest) < _HIGH)
+    ratio2 = np.einsum("ijk,ijk->ij", between, between) / np.square(radii[:, None] + radii)
+    ratio2.flat[:: len(ratio2) + 1] = np.inf
+    if ratio2.min() <= _LOW**2:
+        return False
+    return bool(np.median(ratio2.min(axis=1)) < _HIGH**2)
