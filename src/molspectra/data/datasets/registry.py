@@ -12,6 +12,7 @@ NAMES: dict[str, str] = {
     "qm9": "molspectra.data.datasets.qm9:QM9",
     "md17": "molspectra.data.datasets.md17:MD17",
     "rmd17": "molspectra.data.datasets.md17:RMD17",
+    "qm9s": "molspectra.data.datasets.qm9s:QM9S",
     "npz": "molspectra.data.datasets.own_npz:NPZ",
 }
 """Importers by the name of the dataset, as "module:attribute"."""
