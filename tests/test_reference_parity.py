@@ -31,7 +31,7 @@ from molspectra.data.splits import reference_split
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.models.whitening import VectorWhitening
 from molspectra.objectives.alignment import Alignment, AlignmentConfig
-from molspectra.objectives.denoising import CoordConfig, CoordDenoising
+from molspectra.objectives.denoising import CoordDenoising, DenoisingConfig, Noised
 from molspectra.objectives.reconstruction import MaskedReconstruction, ReconstructionConfig, random_masks
 from molspectra.objectives.supervised import Smoothed, regression_loss
 from molspectra.training.schedule import ScheduleConfig, learning_rate
@@ -96,7 +96,7 @@ class Reference:
         if self.settings["standardize"]:
             assert self.model.property_head is not None
             self.model.property_head.standardise(case.get("mean", 0.25), case.get("std", 1.5))
-        self.denoising = CoordDenoising(CoordConfig(normalise="running")).to(self.dtype)
+        self.denoising = CoordDenoising(DenoisingConfig(normalise="running")).to(self.dtype)
         assert self.denoising.normaliser is not None
         noise = [name for name in state if name.startswith("normaliser.")]
         self.denoising.normaliser.load_state_dict(
@@ -150,7 +150,8 @@ class Reference:
         if weights["denoising_weight"] > 0:
             values["noise_pred"] = model.noise_head(encoded)
             noise = self.inputs["pos_noise"].to(self.dtype)
-            losses["pos"] = (weights["denoising_weight"], self.denoising(values["noise_pred"], noise).mean)
+            found = self.denoising({"denoising": values["noise_pred"]}, Noised(batch, noise))
+            losses["pos"] = (weights["denoising_weight"], found["denoising"].mean)
         if not weights["denoising_only"]:
             target = self.inputs["y"].to(self.dtype)
             loss = regression_loss(values["out"], target).mean

@@ -4,7 +4,13 @@ import torch
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
-from molspectra.objectives.denoising import CoordConfig, CoordDenoising, RunningNormaliser
+from molspectra.errors import InputError
+from molspectra.objectives.denoising import (
+    CoordDenoising,
+    DenoisingConfig,
+    Noised,
+    RunningNormaliser,
+)
 from molspectra.objectives.loss import NoiseKey
 
 RANDOM = np.random.default_rng(0)
@@ -17,7 +23,7 @@ def key(batch, seed=0, epoch=0):
 
 def noise_of(molecules, seed=0, epoch=0, **config):
     batch = batch_of(molecules, dtype=torch.float64)
-    noised = CoordDenoising(CoordConfig(**config)).perturb(batch, key(batch, seed, epoch))
+    noised = CoordDenoising(DenoisingConfig(**config)).perturb(batch, key(batch, seed, epoch))
     torch.testing.assert_close(noised.batch.positions, batch.positions + noised.target)
     return noised.target.split(batch.ptr.diff().tolist())
 
@@ -42,7 +48,7 @@ def test_noise_depends_on_seed_epoch_and_molecule():
 def test_every_molecule_has_its_own_epoch():
     batch = batch_of(MOLECULES, dtype=torch.float64)
     epochs = torch.tensor([0, 5, 2, 7])
-    target = CoordDenoising(CoordConfig()).perturb(batch, NoiseKey(0, epochs)).target
+    target = CoordDenoising(DenoisingConfig()).perturb(batch, NoiseKey(0, epochs)).target
     for index, part in enumerate(target.split(batch.ptr.diff().tolist())):
         assert torch.equal(part, noise_of([MOLECULES[index]], epoch=int(epochs[index]))[0])
 
@@ -68,7 +74,7 @@ def test_sigma(sigma):
 
 def test_noised_batch_has_no_edges_and_keeps_the_rest():
     batch = batch_of(MOLECULES).with_edges(5.0)
-    noised = CoordDenoising(CoordConfig()).perturb(batch, key(batch)).batch
+    noised = CoordDenoising(DenoisingConfig()).perturb(batch, key(batch)).batch
     assert noised.edges is None
     assert noised.positions.dtype == torch.float32
     assert torch.equal(noised.numbers, batch.numbers)
@@ -76,22 +82,25 @@ def test_noised_batch_has_no_edges_and_keeps_the_rest():
 
 
 def test_loss_by_hand():
-    objective = CoordDenoising(CoordConfig(sigma=0.5))
+    objective = CoordDenoising(DenoisingConfig(sigma=0.5))
     prediction = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
-    loss = objective(prediction, torch.tensor([[0.5, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    batch = batch_of([Molecule([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.7]])])
+    noised = Noised(batch, torch.tensor([[0.5, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    loss = objective({"denoising": prediction}, noised)["denoising"]
     assert loss.sum.item() == pytest.approx(8.0)  # targets (1, 0, 0) and (0, 2, 0)
-    assert loss.count == objective.count(2) == 6
+    assert loss.count == objective.counts(batch)["denoising"] == 6
 
 
 def test_micro_batches_add_up():
-    objective, batch = CoordDenoising(CoordConfig()), batch_of(MOLECULES, dtype=torch.float64)
-    target = objective.perturb(batch, key(batch)).target
-    prediction = torch.randn_like(target)
-    whole = objective(prediction, target)
+    objective, batch = CoordDenoising(DenoisingConfig()), batch_of(MOLECULES, dtype=torch.float64)
+    noised = objective.perturb(batch, key(batch))
+    prediction = torch.randn_like(noised.target)
+    whole = objective({"denoising": prediction}, noised)["denoising"]
     parts = []
     for molecules, rows in ((MOLECULES[:2], slice(4)), (MOLECULES[2:], slice(4, 42))):
         part = batch_of(molecules, dtype=torch.float64)
-        parts.append(objective(prediction[rows], objective.perturb(part, key(part)).target))
+        moved = objective.perturb(part, key(part))
+        parts.append(objective({"denoising": prediction[rows]}, moved)["denoising"])
     torch.testing.assert_close(parts[0].sum + parts[1].sum, whole.sum)
     assert parts[0].count + parts[1].count == whole.count == 126
 
@@ -115,7 +124,16 @@ def test_running_normaliser_against_numpy():
 
 
 def test_running_objective_uses_the_statistics():
-    objective = CoordDenoising(CoordConfig(normalise="running")).double()
+    objective = CoordDenoising(DenoisingConfig(normalise="running")).double()
     target = torch.randn(6, 3, dtype=torch.float64)
     standardised = (target - target.mean(0)) / target.std(0, unbiased=False)
-    assert objective(standardised, target).sum.item() == pytest.approx(0.0, abs=1e-20)
+    noised = Noised(batch_of(MOLECULES[:1]), target)
+    loss = objective({"denoising": standardised}, noised)["denoising"]
+    assert loss.sum.item() == pytest.approx(0.0, abs=1e-20)
+
+
+@pytest.mark.parametrize("name", ["sigma", "rotation", "force_unit"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_noise_needs_a_size(name, value):
+    with pytest.raises(InputError, match=f"{name} must be positive"):
+        DenoisingConfig(**{name: value})

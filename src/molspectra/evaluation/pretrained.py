@@ -92,8 +92,9 @@ def _losses(subject: Subject, stage: PretrainStage) -> tuple[dict[str, float], d
     """
     stage.eval().to(next(subject.model.parameters()).device)
     sums: dict[str, list[float]] = {}
-    nothing = {"denoising": 0.0, "alignment": 0.0}
+    nothing = dict.fromkeys((*stage.denoising.losses, "alignment"), 0.0)
     store, rows = subject.selection.store, subject.rows
+    store = store.with_internal() if stage.internal else store
     for micro in in_order(store, rows, subject.batch_size, stage.modalities):
         batch = on_device(micro.batch, subject.model)
         key = NoiseKey(micro.key.seed, micro.key.epoch.to(batch.ptr.device))
@@ -101,8 +102,10 @@ def _losses(subject: Subject, stage: PretrainStage) -> tuple[dict[str, float], d
             total = sums.setdefault(name, [0.0, 0.0])
             total[0] += float(loss.sum)
             total[1] += loss.count
-        noise = stage.denoising.perturb(batch, key).target
-        nothing["denoising"] += float(stage.denoising(torch.zeros_like(noise), noise).sum)
+        noised = stage.denoising.perturb(batch, key)
+        zero = torch.zeros_like(noised.target)
+        for name, loss in stage.denoising(dict.fromkeys(stage.denoising.losses, zero), noised).items():
+            nothing[name] += float(loss.sum)
         pairs = int(has_spectrum(batch).sum()) if batch.present else 0
         nothing["alignment"] += pairs * math.log(max(pairs, 1))
     means = {name: total / count for name, (total, count) in sums.items() if count}

@@ -35,6 +35,8 @@ class ModelConfig:
     that were published with them (U0, U, H, G), else none."""
     temperature: float = 0.07
     """Initial temperature of the alignment, learned or fixed by the objective."""
+    force_head: bool = False
+    """A second noise head, for the force of SliDe denoising, which sets this itself."""
 
 
 class MolSpectra(nn.Module):
@@ -54,6 +56,7 @@ class MolSpectra(nn.Module):
         if config.spectrum_encoder is not None:
             self.spectrum_encoder = SpecFormer(config.spectrum_encoder, channels)
             self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.force_head = NoiseHead(channels) if config.force_head else None  # last: others begin as without
 
     def encode(self, batch: Batch) -> Encoded:
         """Atom features of a batch; edges are built where the batch has none."""

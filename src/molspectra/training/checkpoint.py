@@ -29,7 +29,7 @@ from molspectra.training.settings import from_dict, to_dict
 WEIGHTS, CONFIG, RESUME = "model.safetensors", "config.json", "resume.pt"
 FORMAT = 1
 _NAME = re.compile(r"(step|best)-(\d{9})")
-_PARTS = ("encoder", "noise_head", "spectrum_encoder")
+_PARTS = ("encoder", "noise_head", "force_head", "spectrum_encoder")
 
 
 def save_checkpoint(
@@ -214,7 +214,7 @@ def load_exactly(model: torch.nn.Module, state: Mapping[str, Tensor], where: Pat
 def initialise(model: MolSpectra, path: str | Path) -> list[str]:
     """Start a model from a pre-trained one: each part that both have must fit in its settings and key by key.
 
-    The encoder must be there; the noise head and the spectrum encoder are taken where both models have them.
+    The encoder must be there; the noise heads and the spectrum encoder are taken where both models have them.
     A property head never is: it belongs to its target.
 
     Returns:
@@ -231,7 +231,7 @@ def initialise(model: MolSpectra, path: str | Path) -> list[str]:
         tensors = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
         if module is None or (not tensors and part != "encoder"):
             continue
-        if part != "noise_head":
+        if part not in ("noise_head", "force_head"):
             _compare(getattr(theirs, part), getattr(model.config, part), f"{directory}: {part}")
         load_exactly(module, tensors, f"{directory / WEIGHTS} ({part})")
         taken.append(part)

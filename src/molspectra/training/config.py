@@ -1,17 +1,17 @@
 """Settings of training runs: frozen, documented dataclasses; the command line and YAML are made of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from molspectra.errors import InputError
 from molspectra.models.model import ModelConfig
 from molspectra.objectives.alignment import AlignmentConfig
-from molspectra.objectives.denoising import CoordConfig
+from molspectra.objectives.denoising import DenoisingConfig
 from molspectra.objectives.reconstruction import ReconstructionConfig
 from molspectra.objectives.supervised import SupervisedConfig
 from molspectra.training.schedule import ScheduleConfig
 
-RESERVED = ("forces", "denoising", "loss")
+RESERVED = ("forces", "denoising", "slide", "loss")
 """Names that the losses of a fine-tuning run have besides its target."""
 
 
@@ -138,11 +138,13 @@ class PretrainWeights:
     """Weights of the pre-training losses."""
 
     denoising: float = 1.0
-    """Coordinate denoising."""
+    """Denoising of the Gaussian noise on the atoms."""
     reconstruction: float = 1.0
     """Masked patch reconstruction, summed over modalities."""
     alignment: float = 1.0
     """Contrastive alignment."""
+    slide: float = 1.0
+    """Force of the noise on internal coordinates (where denoising.kind is "slide")."""
 
     def __post_init__(self) -> None:
         """Refuse what would drive a loss up.
@@ -150,7 +152,7 @@ class PretrainWeights:
         Raises:
             InputError: a negative weight.
         """
-        _refuse_negative("weights", self.denoising, self.reconstruction, self.alignment)
+        _refuse_negative("weights", self.denoising, self.slide, self.reconstruction, self.alignment)
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,8 @@ class PretrainConfig:
     """The loop."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer."""
-    denoising: CoordConfig = field(default_factory=CoordConfig)
-    """Coordinate denoising."""
+    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
+    """Denoising."""
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     """Masked patch reconstruction (stage 2)."""
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
@@ -177,12 +179,13 @@ class PretrainConfig:
     """Run or checkpoint whose encoder and noise head the run starts from; null starts from scratch."""
 
     def __post_init__(self) -> None:
-        """Refuse noise without a size.
+        """Give the model the head that its denoising needs.
 
         Raises:
-            InputError: σ is not positive, or a plateau schedule without validations.
+            InputError: a plateau schedule without validations.
         """
-        _refuse_no_noise(self.denoising)
+        if self.denoising.kind == "slide" and not self.model.force_head:
+            object.__setattr__(self, "model", replace(self.model, force_head=True))
         _refuse_no_validation(self.optimizer, self.loop)
 
 
@@ -204,7 +207,7 @@ class FinetuneConfig:
     """The optimizer."""
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     """The supervised loss."""
-    denoising: CoordConfig = field(default_factory=lambda: CoordConfig(sigma=0.005))
+    denoising: DenoisingConfig = field(default_factory=lambda: DenoisingConfig(sigma=0.005))
     """Noise of the noisy nodes."""
     energy_weight: float = 1.0
     """Weight of the property's loss."""
@@ -233,7 +236,8 @@ class FinetuneConfig:
         _refuse_negative("weights", self.energy_weight, self.force_weight, self.denoising_weight)
         if not 0 < self.energy_smoothing <= 1:
             raise InputError(f"energy_smoothing must lie in (0, 1], not {self.energy_smoothing}")
-        _refuse_no_noise(self.denoising)
+        if self.denoising.kind != "coord":
+            raise InputError("denoising: noisy nodes of a fine-tuning run take the kind coord")
         _refuse_no_validation(self.optimizer, self.loop)
 
     @property
@@ -247,11 +251,6 @@ class FinetuneConfig:
 def _refuse_negative(what: str, *values: float) -> None:
     if min(values) < 0:
         raise InputError(f"{what}: no weight may be negative")
-
-
-def _refuse_no_noise(denoising: CoordConfig) -> None:
-    if not denoising.sigma > 0:
-        raise InputError(f"denoising: sigma must be positive, not {denoising.sigma}")
 
 
 def _refuse_no_validation(optimizer: OptimizerConfig, loop: LoopConfig) -> None:

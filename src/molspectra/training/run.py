@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,9 @@ def _run(
     elif config.init is not None:
         about["initialised"] = {"from": str(config.init), "parts": initialise(model, config.init)}
     stage = build(model, selection)
+    if stage.internal:
+        with fabric.rank_zero_first():  # one process makes what is missing, the others find it
+            selection = replace(selection, store=selection.store.with_internal(show=show))
     if stage.targets:
         about["unit"] = selection.store.metadata.properties[stage.targets[0]].unit
     trainer = _trainer(config, fabric, stage, selection, out, about, show)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from molspectra.data.batch import Batch
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.objectives.alignment import Alignment
-from molspectra.objectives.denoising import CoordDenoising
+from molspectra.objectives.choice import denoising_objective
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction
 from molspectra.objectives.supervised import Smoothed, regression_loss
@@ -30,11 +30,13 @@ class Stage(nn.Module, ABC):
         model: the model that is trained.
         modalities: spectra that batches must carry.
         targets: columns that batches must carry.
+        internal: whether batches must carry internal coordinates.
     """
 
     model: MolSpectra
     modalities: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    internal: bool = False
 
     @abstractmethod
     def weights(self) -> dict[str, float]:
@@ -70,7 +72,8 @@ class PretrainStage(Stage):
         super().__init__()
         self.model = model
         self.config = config
-        self.denoising = CoordDenoising(config.denoising)
+        self.denoising = denoising_objective(config.denoising)
+        self.internal = self.denoising.internal
         self.alignment = Alignment(config.alignment)
         self.reconstruction: MaskedReconstruction | None = None
         if model.spectrum_encoder is not None:
@@ -81,7 +84,7 @@ class PretrainStage(Stage):
     def weights(self) -> dict[str, float]:
         """See `Stage.weights`; reconstruction counts once per modality."""
         weights = self.config.weights
-        chosen = {"denoising": weights.denoising}
+        chosen = {name: getattr(weights, name) for name in self.denoising.losses}
         if self.modalities:
             chosen |= {f"reconstruction_{name}": weights.reconstruction for name in self.modalities}
             chosen["alignment"] = weights.alignment
@@ -89,7 +92,7 @@ class PretrainStage(Stage):
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Stage.counts`."""
-        counts = {"denoising": self.denoising.count(len(batch.numbers))}
+        counts = self.denoising.counts(batch)
         if self.reconstruction is not None:
             for name in self.modalities:
                 counts[f"reconstruction_{name}"] = self.reconstruction.count(batch, name)
@@ -101,7 +104,10 @@ class PretrainStage(Stage):
         model = self.model
         noised = self.denoising.perturb(batch, key)
         encoded = model.encode(noised.batch)
-        losses = {"denoising": self.denoising(model.noise_head(encoded), noised.target)}
+        predictions = {"denoising": model.noise_head(encoded)}
+        if model.force_head is not None:
+            predictions["slide"] = model.force_head(encoded)
+        losses: dict[str, Loss] = self.denoising(predictions, noised)
         if self.reconstruction is None:
             return losses
         here = has_spectrum(batch)
@@ -149,7 +155,7 @@ class FinetuneStage(Stage):
         self.model = model
         self.config = config
         self.targets = (config.target, "forces") if config.forces else (config.target,)
-        self.denoising = CoordDenoising(config.denoising)
+        self.denoising = denoising_objective(config.denoising)
         self.smoothing = Smoothed(config.energy_smoothing)
 
     def weights(self) -> dict[str, float]:
@@ -166,7 +172,7 @@ class FinetuneStage(Stage):
         """See `Stage.counts`."""
         counts = {name: float((~torch.isnan(batch.targets[name])).sum()) for name in self.targets}
         if self.config.denoising_weight > 0:
-            counts["denoising"] = self.denoising.count(len(batch.numbers))
+            counts |= self.denoising.counts(batch)
         return counts
 
     def gradient_weights(self) -> dict[str, float]:
@@ -203,7 +209,7 @@ class FinetuneStage(Stage):
         if noised is not None and config.denoising_weight > 0:
             if mode == "separate":
                 encoded = self.model.encode(noised.batch)
-            losses["denoising"] = self.denoising(self.model.noise_head(encoded), noised.target)
+            losses |= self.denoising({"denoising": self.model.noise_head(encoded)}, noised)
         return losses
 
 
