@@ -4,7 +4,7 @@ Shapes: N atoms, E directed edges, Q unordered pairs, K radial functions, C chan
 Distance filters depend on the distance only, so they are computed once per pair and used in both directions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,6 +23,8 @@ from molspectra.models.whitening import VectorWhitening
 class EquivariantTransformerConfig:
     """Sizes and variants of the equivariant transformer."""
 
+    kind: Literal["et"] = field(default="et", kw_only=True)
+    """Which encoder it is: "et", the equivariant transformer, or "egnn"."""
     channels: int = 256
     """Width C of scalars and vectors."""
     layers: int = 8

@@ -8,6 +8,7 @@ run.
 import ast
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import re
@@ -15,6 +16,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import getitem, or_
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -131,7 +133,7 @@ class Setting:
                 value = load_yaml(f"[{text}]" if is_list else text)
             except yaml.YAMLError:
                 value = text
-        if dataclasses.is_dataclass(kind):
+        if _groups(kind):
             return value if value is None else to_dict(_checked(self.hint, value, f"--{self.name}", None))
         return _checked(self.hint, value, f"--{self.name}", None)
 
@@ -166,11 +168,27 @@ def _settings(base: Any, prefix: str, documented: bool) -> Iterator[Setting]:
         kind, optional = _without_none(hints[field.name])
         default = getattr(base, field.name)
         name = f"{prefix}{field.name}"
-        if optional or not dataclasses.is_dataclass(kind):
+        groups = _groups(kind)
+        if optional or not groups:
             yield Setting(name, hints[field.name], default, help_texts.get(field.name, ""))
-        if dataclasses.is_dataclass(kind):
-            assert isinstance(kind, type)
-            yield from _settings(kind() if default is None else default, f"{name}.", documented)
+        if groups:
+            yield from _group_settings(groups, default, f"{name}.", documented)
+
+
+def _group_settings(
+    groups: tuple[type[Any], ...], default: Any, prefix: str, documented: bool
+) -> Iterator[Setting]:
+    """Settings of nested groups; of several to choose from, those that are common once, with all `kind`s."""
+    first = groups[0]() if default is None else default
+    others = [group() for group in groups if group is not type(first)]
+    found = {setting.name: setting for setting in _settings(first, prefix, documented)}
+    for other in others:
+        for setting in _settings(other, prefix, documented):
+            found.setdefault(setting.name, setting)
+    if others:
+        name = f"{prefix}kind"
+        found[name] = dataclasses.replace(found[name], hint=_kinds(groups))
+    yield from found.values()
 
 
 def _docstrings(cls: type[Any]) -> dict[str, str]:
@@ -212,9 +230,10 @@ def _checked(hint: Any, value: Any, name: str, base: Any, root: type[Any] | None
     kind, optional = _without_none(hint)
     if value is None and optional:
         return None
-    if dataclasses.is_dataclass(kind):
-        assert isinstance(kind, type)
-        return _built(kind() if base is None else base, value, name, root or kind)
+    groups = _groups(kind)
+    if groups:
+        start = _start(groups, value, name, base)
+        return _built(start, value, name, root or type(start))
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal and isinstance(value, str) and value in parts:
         return value
@@ -235,12 +254,32 @@ def _checked(hint: Any, value: Any, name: str, base: Any, root: type[Any] | None
     raise InputError(f"{name}: expected {_described(hint)}, not {_shown(value)}{hint_at}")
 
 
+def _start(groups: tuple[type[Any], ...], value: object, name: str, base: Any) -> Any:
+    """The settings that given ones are added to: the present ones, or defaults of the `kind` asked for."""
+    chosen = groups[0] if base is None else type(base)
+    if len(groups) > 1 and isinstance(value, Mapping) and "kind" in value:
+        kind = _checked(_kinds(groups), value["kind"], f"{name}.kind", None)
+        (chosen,) = (group for group in groups if kind in get_args(get_type_hints(group)["kind"]))
+    return base if type(base) is chosen else chosen()
+
+
+def _kinds(groups: tuple[type[Any], ...]) -> Any:
+    """The annotation of the field `kind` that tells several groups of settings apart."""
+    return getitem(Literal, tuple(part for each in groups for part in get_args(get_type_hints(each)["kind"])))
+
+
+def _groups(kind: Any) -> tuple[type[Any], ...]:
+    """The dataclasses that an annotation allows: one, or several told apart by their field `kind`."""
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return tuple(each for each in members if isinstance(each, type) and dataclasses.is_dataclass(each))
+
+
 def _without_none(hint: Any) -> tuple[Any, bool]:
-    """The one kind of value that an annotation allows, and whether it also allows None."""
+    """The kind of value that an annotation allows (a union of dataclasses is one), and whether also None."""
     if get_origin(hint) not in (Union, UnionType):
         return hint, False
-    (kind,) = (each for each in get_args(hint) if each is not NoneType)
-    return kind, NoneType in get_args(hint)
+    kinds = [each for each in get_args(hint) if each is not NoneType]
+    return functools.reduce(or_, kinds), len(kinds) < len(get_args(hint))
 
 
 def _described(hint: Any) -> str:
