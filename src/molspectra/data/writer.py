@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Row:
         identity: split key; None takes the molecule's own.
         left_out: spectra that the source has but that cannot be used, by modality, each with the reason; the
             row is written without them.
+        changes: what was altered on the way from the source, in words that are the same for all such rows.
     """
 
     molecule: Molecule
@@ -49,6 +50,7 @@ class Row:
     forces: npt.NDArray[np.floating] | None = None
     identity: str | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    changes: Collection[str] = ()
 
 
 @dataclass(frozen=True)

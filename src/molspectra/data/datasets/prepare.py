@@ -197,6 +197,8 @@ class _Reader:
             if reason is not None:
                 _name(listing, number, candidate.name, reason)
                 continue
+            for change in row.changes:
+                count(tally.changes, change)
             for modality, why in row.left_out.items():
                 count(tally.left_out, kind_of(f"{modality}: {why}"))
                 _name(listing, number, candidate.name, f"{modality} spectrum left out: {why}")

@@ -52,12 +52,12 @@ def candidates(raw: Path, excluded: Collection[int], start: int) -> Iterator[Can
         yield Candidate(f"gdb_{joined.index}", partial(_row, joined, places, repeated, excluded))
 
 
-def _row(joined: Joined, places: dict[str, int], repeated: bool, excluded: Collection[int]) -> Row:
+def _row(joined: Joined[str], places: dict[str, int], repeated: bool, excluded: Collection[int]) -> Row:
     if joined.index in excluded:
         raise Excluded("uncharacterised")
     if repeated:
         raise InputError(f"index {joined.index} occurs a second time")
-    molecule = molecule_from_block(joined.block, f"gdb_{joined.index}", complete=True)
+    molecule = molecule_from_block(joined.structure, f"gdb_{joined.index}", complete=True)
     try:
         numbers = {name: float(joined.words[places[name]]) for name in PUBLISHED}
         atomisation = {

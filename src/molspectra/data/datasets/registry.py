@@ -10,6 +10,7 @@ from molspectra.errors import InputError
 
 NAMES: dict[str, str] = {
     "qm9": "molspectra.data.datasets.qm9:QM9",
+    "qm8": "molspectra.data.datasets.qm8:QM8",
     "md17": "molspectra.data.datasets.md17:MD17",
     "rmd17": "molspectra.data.datasets.md17:RMD17",
     "qm9s": "molspectra.data.datasets.qm9s:QM9S",

@@ -30,6 +30,7 @@ class Tally:
         repeated: records left out because an earlier one has the same elements and coordinates.
         excluded: records that the dataset's documentation tells to leave out, by its word for them.
         left_out: spectra left out of rows that were written, by "modality: kind of reason".
+        changes: rows with something altered on the way from the source, by what it was.
         seconds: wall time.
         cpu_seconds: processor time.
     """
@@ -40,6 +41,7 @@ class Tally:
     repeated: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -55,6 +57,7 @@ class Tally:
             (self.rejected, other.rejected),
             (self.excluded, other.excluded),
             (self.left_out, other.left_out),
+            (self.changes, other.changes),
         ):
             for kind, number in theirs.items():
                 count(mine, kind, number)
@@ -177,6 +180,7 @@ class Report:
             f"identity from geometry  {self.by_geometry:>12,}   (no bonds were found)",
             f"spectra left out        {sum(tally.left_out.values()):>12,}",
             *(f"    {number:>8,}  {kind}" for kind, number in _by_number(tally.left_out)),
+            *(f"rows altered            {number:>12,}   ({kind})" for kind, number in tally.changes.items()),
             "",
             "checked: structures (elements, coordinates, atoms too near), Å and not bohr, finite numbers,",
             "    columns and lengths, same geometry, same identity, counts",

@@ -1,4 +1,4 @@
-"""An SDF file of structures and a CSV table of their labels, joined record by record."""
+"""A file of structures and a table of their labels, joined record by record."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, TypeVar
 
 from molspectra.data.datasets.archives import open_text
 from molspectra.errors import InputError
 
-_INDEX = re.compile(r"(?:gdb9?_)?(\d+)")
+_INDEX = re.compile(r"(?:gdb\d*[_ ])?(\d+)")
+
+T = TypeVar("T")
 
 
-class Joined(NamedTuple):
+@dataclass(frozen=True)
+class Joined(Generic[T]):
     """One structure with its labels.
 
     Attributes:
-        number: of the record, from 0.
         index: in GDB-9, which the table gives.
-        block: MOL block with its line ends.
-        words: cells of the table's row.
+        structure: as the file of structures gives it.
+        words: cells of the table's row, the index first.
     """
 
-    number: int
     index: int
-    block: str
+    structure: T
     words: list[str]
 
 
@@ -41,13 +43,13 @@ def header(raw: Path, table: str) -> list[str]:
         return next(csv.reader([text.readline()]), [])
 
 
-def records(raw: Path, structures: str, table: str) -> Iterator[Joined]:
-    """Yield all structures with their labels, in file order.
+def records(raw: Path, structures: str, table: str) -> Iterator[Joined[str]]:
+    """Yield all MOL blocks of an SDF file with the rows of a CSV file that has a header, in file order.
 
     Args:
         raw: folder or archive that holds both files.
         structures: name of the SDF file; its titles, where they hold an index, must be those of the table.
-        table: name of the CSV file with a header; its first column is the index, "7" or "gdb_7".
+        table: name of the CSV file.
 
     Raises:
         InputError: if one file is missing, damaged or shorter than the other, or they do not belong together.
@@ -56,38 +58,59 @@ def records(raw: Path, structures: str, table: str) -> Iterator[Joined]:
         sdf = stack.enter_context(open_text(raw, structures))
         rows = csv.reader(stack.enter_context(open_text(raw, table)))
         next(rows, None)
-        number = -1
-        for number, block in enumerate(blocks(sdf)):
-            words = next(rows, None)
-            if words is None:
-                raise InputError(f"{raw}: {table} ends after {number} rows, but {structures} goes on")
-            index = index_of(words[0]) if words else None
-            if index is None:
-                raise InputError(f"{raw}: row {number + 1} of {table} does not begin with an index")
-            title = index_of(block.partition("\n")[0])
-            if title not in (None, index):
-                raise InputError(
-                    f"{raw}: record {number + 1} of {structures} is molecule {title}, that of {table} is "
-                    f"molecule {index}; the files do not belong together"
-                )
-            yield Joined(number, index, block, words)
-        if next(rows, None):
-            raise InputError(f"{raw}: {structures} ends after {number + 1} records, but {table} goes on")
+        yield from join(raw, structures, blocks(sdf), table, rows)
 
 
-def blocks(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the MOL blocks of an SDF file, without the data behind `M  END`."""
+def join(
+    raw: Path,
+    structures: str,
+    found: Iterable[tuple[int | None, T]],
+    table: str,
+    rows: Iterator[list[str]],
+) -> Iterator[Joined[T]]:
+    """Yield structures with the rows of a table, whose first cell is the index, "7" or "gdb_7".
+
+    Args:
+        raw: what holds both, for messages.
+        structures: name of the file of structures, for messages.
+        found: the structures, each with its index where that is known.
+        table: name of the table, for messages.
+        rows: of the table.
+
+    Raises:
+        InputError: if one is shorter than the other, or they do not belong together.
+    """
+    number = -1
+    for number, (given, structure) in enumerate(found):
+        words = next(rows, None)
+        if words is None:
+            raise InputError(f"{raw}: {table} ends after {number} rows, but {structures} goes on")
+        index = index_of(words[0]) if words else None
+        if index is None:
+            raise InputError(f"{raw}: row {number + 1} of {table} does not begin with an index")
+        if given not in (None, index):
+            raise InputError(
+                f"{raw}: record {number + 1} of {structures} is molecule {given}, that of {table} is "
+                f"molecule {index}; the files do not belong together"
+            )
+        yield Joined(index, structure, words)
+    if next(rows, None):
+        raise InputError(f"{raw}: {structures} ends after {number + 1} records, but {table} goes on")
+
+
+def blocks(lines: Iterable[str]) -> Iterator[tuple[int | None, str]]:
+    """Yield the MOL blocks of an SDF file up to `M  END`, each with the index in its title."""
     block: list[str] = []
     ended = False
     for line in lines:
         if line.startswith("$$$$"):
-            yield "".join(block)
+            yield index_of("".join(block[:1])), "".join(block)
             block, ended = [], False
         elif not ended:
             block.append(line)
             ended = line.startswith("M  END")
     if any(line.strip() for line in block):
-        yield "".join(block)
+        yield index_of("".join(block[:1])), "".join(block)
 
 
 def index_of(text: str) -> int | None:
