@@ -11,9 +11,11 @@ from molspectra.errors import InputError
 NAMES: dict[str, str] = {
     "qm9": "molspectra.data.datasets.qm9:QM9",
     "qm8": "molspectra.data.datasets.qm8:QM8",
+    "pcqm4mv2": "molspectra.data.datasets.pcqm4mv2:PCQM4MV2",
     "md17": "molspectra.data.datasets.md17:MD17",
     "rmd17": "molspectra.data.datasets.md17:RMD17",
     "qm9s": "molspectra.data.datasets.qm9s:QM9S",
+    "qm9s-processed": "molspectra.data.datasets.processed:PROCESSED",
     "npz": "molspectra.data.datasets.own_npz:NPZ",
 }
 """Importers by the name of the dataset, as "module:attribute"."""
