@@ -10,6 +10,8 @@ from molspectra.errors import InputError, MolspectraError
 
 COMMANDS = {
     "prepare": "make a store of a published dataset or of your own files",
+    "prepare-internal": "rotatable bonds, angles and torsions of a store, for Frad and SliDe",
+    "audit-splits": "tell which test molecules occur in pre-training sets",
     "simulate": "compute IR, Raman and UV-Vis spectra of molecules",
     "pretrain": "pre-train an encoder (stage 1: structures; stage 2: structures and spectra)",
     "finetune": "fine-tune an encoder on a property",
@@ -19,7 +21,7 @@ COMMANDS = {
     "demo": "the whole path on the bundled data, in minutes",
     "doctor": "check this installation and machine",
 }
-"""Commands and what they are for; command `x` is the function `main` of `molspectra.apps.commands.x`."""
+"""Commands and what they are for; `x-y` is the function `main` of `molspectra.apps.commands.x_y`."""
 
 
 def usage() -> str:
@@ -70,6 +72,6 @@ def _dispatch(arguments: list[str]) -> int:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(COMMANDS)}"
         raise InputError(f"unknown command {name!r}; {hint}")
-    command = import_module(f"molspectra.apps.commands.{name}")
+    command = import_module(f"molspectra.apps.commands.{name.replace('-', '_')}")
     code: int = command.main(rest)
     return code

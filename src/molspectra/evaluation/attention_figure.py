@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,7 +19,8 @@ def attention_figure(found: AttentionMap) -> Figure:
     modalities, layers = list(found.kinds), len(found.layers)
     with styled():
         drawn = new_figure(9.6, 2.3 * len(modalities) + 2.9)
-        upper, lower = drawn.subfigures(2, 1, height_ratios=(2.3 * len(modalities), 2.9))
+        halves: Any = drawn.subfigures(2, 1, height_ratios=(2.3 * len(modalities), 2.9))
+        upper, lower = halves
         for place, name in enumerate(modalities):
             axes = upper.add_subplot(len(modalities), 1, place + 1)
             _spectrum_panel(axes, found, name)
@@ -57,5 +60,5 @@ def _block_panel(axes: Axes, found: AttentionMap, place: int) -> None:
     axes.set_yticks(
         range(len(names)), [f"from {name}" for name in names] if place == 0 else [""] * len(names)
     )
-    axes.set_title(f"layer {found.layers[place]} (uniform)")
+    axes.set_title(f"layer {found.layers[place]} (uniform share)")
     axes.grid(False)

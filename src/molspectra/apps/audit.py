@@ -1,0 +1,200 @@
+"""Which molecules of a test part occur in pre-training sets, with and without spectra."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from molspectra.data.atomic import atomic_file
+from molspectra.data.store import Store
+from molspectra.errors import InputError
+from molspectra.evaluation.subject import read_run
+from molspectra.training.config import DataConfig, FinetuneConfig
+from molspectra.training.data import Rows, Selection, open_store, split_store
+from molspectra.training.leaks import Exposure, exposure
+from molspectra.training.record import write_json
+from molspectra.training.seen import SPECTRUM, STRUCTURE, VALIDATED, Seen, hashes_of, seen_by
+
+COLUMNS = ("identity", "row", "pretraining", "structure", "spectra", "validation")
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        test: what was tested: store, hash, split and number of rows.
+        sources: per pre-training set its name, what it holds, and how the test part compares.
+        together: the test part against all of them.
+        molecules: one mapping per test molecule and set that has seen it, with the names of `COLUMNS`.
+    """
+
+    test: Mapping[str, Any]
+    sources: tuple[tuple[str, Seen, Exposure], ...]
+    together: Exposure
+    molecules: tuple[Mapping[str, Any], ...]
+
+    @property
+    def has_overlap(self) -> bool:
+        """Whether a test molecule was seen in training, or it is not known whether."""
+        return bool(self.together.structures or self.together.unknown)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values."""
+        sources = [
+            {"name": name, "seen": seen.summary(), "test": found.plain()}
+            for name, seen, found in self.sources
+        ]
+        return {
+            "test": dict(self.test),
+            "pretraining": sources,
+            "together": self.together.plain(),
+            "molecules": [dict(each) for each in self.molecules],
+        }
+
+    def table(self) -> str:
+        """The counts as lines of text."""
+        head = ("pre-training", "holds", "seen", "with spectra", "in validation", "not comparable")
+        lines = [
+            (name, seen.summary()["molecules"], *_counts(found), found.incomparable)
+            for name, seen, found in self.sources
+        ]
+        if len(lines) > 1:
+            together = self.together
+            lines.append(("together", "", *_counts(together), together.incomparable))
+        cells = [
+            head,
+            *(tuple(f"{cell:,}" if isinstance(cell, int) else cell for cell in line) for line in lines),
+        ]
+        widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+        rows = [
+            "  ".join(
+                [
+                    line[0].ljust(widths[0]),
+                    *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+                ]
+            )
+            for line in cells
+        ]
+        what = f"{self.together.tested:,} different test {self.together.compared} of {self.test['store']}"
+        unknown = [f"not known: {each}" for each in self.together.unknown]
+        return "\n".join([f"{what} ({self.test['split']})", *rows, *unknown])
+
+    def write(self, path: Path) -> None:
+        """Write a report: JSON with everything, or CSV with one line per molecule seen and set.
+
+        Raises:
+            InputError: another suffix, or the file cannot be written.
+        """
+        if path.suffix == ".json":
+            write_json(path, self.plain())
+            return
+        if path.suffix != ".csv":
+            raise InputError(f"{path}: reports end in .json or .csv")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.molecules)
+        with atomic_file(path) as file:
+            file.write(text.getvalue().encode())
+
+
+def audit(
+    test: str | Path,
+    pretrain: Sequence[str | Path],
+    split: DataConfig | None = None,
+    pretrain_split: DataConfig | None = None,
+) -> Audit:
+    """Compare the test part of a store or run with what pre-training sets hold or runs have seen.
+
+    Args:
+        test: store, or run directory, whose own split is taken.
+        pretrain: stores, run directories, or checkpoints in them.
+        split: how the test store is split; None takes all of its rows as test rows.
+        pretrain_split: how pre-training stores are split, of which the training part counts as seen; None
+            takes all rows.
+
+    Raises:
+        InputError: nothing to compare, or a store or split that does not fit.
+    """
+    if not pretrain:
+        raise InputError("an audit needs at least one pre-training store or run")
+    store, rows, about = _tested(Path(test), str(test), split)
+    if not len(rows):
+        raise InputError(f"{test}: the test part is empty")
+    sources = []
+    for name in map(str, pretrain):
+        seen = _held(name, pretrain_split) if _is_store(name) else seen_by(name)
+        sources.append((name, seen, exposure(store, rows, seen)))
+    together = Seen()
+    for _, seen, _ in sources:
+        together = together.merged(seen)
+    molecules = [line for name, seen, _ in sources for line in _lines(store, rows, name, seen)]
+    facts = about | {"store": str(store.path), "hash": store.hash, "rows": len(rows)}
+    return Audit(facts, tuple(sources), exposure(store, rows, together), tuple(molecules))
+
+
+def _tested(path: Path, name: str, split: DataConfig | None) -> tuple[Store, Rows, dict[str, Any]]:
+    """Store and test rows, and how they were chosen."""
+    if (path / "config.json").is_file():
+        config, _ = read_run(path)
+        targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
+        selection = Selection.of(config.data, targets)
+        return selection.store, selection.test, {"run": name, "split": _split_name(config.data)}
+    store = open_store(name)
+    if split is None:
+        return store, np.arange(len(store)), {"split": "all rows"}
+    chosen = replace(split, store=name)
+    return store, split_store(store, chosen)["test"], {"split": _split_name(chosen)}
+
+
+def _is_store(name: str) -> bool:
+    return name == "bundled" or Path(name).is_file()
+
+
+def _held(name: str, split: DataConfig | None) -> Seen:
+    """What a run on a store would see; its spectra count where a row has any."""
+    store = open_store(name)
+    nothing = np.arange(0)
+    if split is None:
+        selection, how = Selection(store, np.arange(len(store)), nothing, nothing), "all rows"
+    else:
+        chosen = replace(split, store=name)
+        selection, how = Selection(store, **split_store(store, chosen)), _split_name(chosen)
+    return Seen.of(selection, store.metadata.modalities, {"store": name, "split": how})
+
+
+def _split_name(config: DataConfig) -> str:
+    shares = config.sizes if config.split == "reference" else config.fractions
+    return f"{config.split} split, seed {config.split_seed}, {' / '.join(map(str, shares))}"
+
+
+def _lines(store: Store, rows: Rows, name: str, seen: Seen) -> list[dict[str, Any]]:
+    """One mapping per test molecule that was seen, at its first row."""
+    identities = store.identities
+    first: dict[str, int] = {}
+    for row in rows.tolist():
+        first.setdefault(identities[row], row)
+    flags = seen.flags_of(hashes_of(first))
+    return [
+        {
+            "identity": identity,
+            "row": row,
+            "pretraining": name,
+            "structure": int(flag & STRUCTURE > 0),
+            "spectra": int(flag & SPECTRUM > 0),
+            "validation": int(flag & VALIDATED > 0),
+        }
+        for (identity, row), flag in zip(first.items(), flags.tolist(), strict=True)
+        if flag
+    ]
+
+
+def _counts(found: Exposure) -> tuple[int, int, int]:
+    return found.structures, found.spectra, found.validated
