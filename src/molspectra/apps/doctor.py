@@ -10,7 +10,7 @@ from molspectra.errors import MolspectraError
 
 EXTRAS = {
     "simulate": ("tblite", "pyscf"),
-    "files": ("cclib", "jcamp"),
+    "files": ("cclib",),
     "search": ("faiss",),
     "explorer": ("gradio", "plotly"),
     "cluster": ("executorlib",),

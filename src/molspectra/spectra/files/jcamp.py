@@ -1,0 +1,225 @@
+"""JCAMP-DX files of infrared, Raman and UV-Vis spectra (versions 4.24 and 5.0).
+
+Read here and not by the package `jcamp` 1.3, which prints and goes on where a line fails its check or the
+number of values is wrong, reads the text NaN as packed digits, and lets a block written over another win.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.errors import InputError
+from molspectra.spectra.files.asdf import Lines, Table, pairs
+from molspectra.spectra.files.measured import MeasuredSpectrum
+from molspectra.spectra.files.text import decoded_lines
+from molspectra.spectra.files.units import AXIS_UNITS, axis_unit, quantity
+
+MAX_POINTS = 4_000_000
+"""More points than this are refused before any is read."""
+
+_TABLES = ("XYDATA", "XYPOINTS")
+_OTHER = {
+    "PEAKTABLE": "a table of peaks, not a spectrum",
+    "PEAKASSIGNMENTS": "a table of peaks, not a spectrum",
+    "NTUPLES": "an NTUPLES block (NMR or mass spectrum)",
+    "DATATABLE": "an NTUPLES block (NMR or mass spectrum)",
+    "RADATA": "an interferogram",
+}
+_KINDS = (("RAMAN", "raman"), ("INFRARED", "ir"), ("UV", "uv_vis"), ("ULTRAVIOLET", "uv_vis"))
+_STRANGE = ("NMR", "MASS", "INTERFEROGRAM")
+_LABEL = re.compile(r"##\s*(?P<label>[^=]*)=(?P<value>.*)")
+
+
+@dataclass
+class Block:
+    """One block of a file: its entries by label (capitals, without spaces, dashes and underscores).
+
+    Attributes:
+        line: where it begins.
+        entries: value of each label, the first line only for tables.
+        tables: lines after a label of a table.
+        closed: whether its END was found.
+    """
+
+    line: int
+    entries: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, Lines] = field(default_factory=dict)
+    closed: bool = False
+
+
+def read_jcamp(path: Path) -> list[MeasuredSpectrum]:
+    """All spectra of a JCAMP-DX file, those of a LINK block in their order.
+
+    A block whose ordinate is no spectrum (a variance, say) keeps its own word as `quantity`, and is refused
+    when it is converted.
+
+    Raises:
+        InputError: naming file and line, where the file is no JCAMP-DX, is damaged, or holds no spectrum.
+    """
+    blocks = _blocks(path)
+    spectra, others = [], []
+    for block in blocks:
+        kind = block.entries.get("DATATYPE", "").upper()
+        if kind == "LINK":
+            continue
+        found = next((name for name in _TABLES if name in block.tables), None)
+        if found is None:
+            others.append(next((text for name, text in _OTHER.items() if name in block.tables), "no data"))
+            continue
+        try:
+            spectra.append(_spectrum(path, block, found))
+        except InputError as error:
+            title = block.entries.get("TITLE", "").strip()[:40]
+            raise InputError(f"{path}, block {title!r} (line {block.line}): {error}") from error
+    if not spectra:
+        reason = f": {others[0]}" if others else ""
+        raise InputError(f"{path}: a JCAMP-DX file without an infrared, Raman or UV-Vis spectrum{reason}")
+    return spectra
+
+
+def _blocks(path: Path) -> list[Block]:
+    """Blocks of a file in the order of their beginnings."""
+    blocks: list[Block] = []
+    open_blocks: list[Block] = []
+    table: Lines | None = None
+    for number, raw in enumerate(decoded_lines(path), start=1):
+        line = raw.partition("$$")[0]
+        label = _LABEL.match(line.lstrip())
+        if label is None:
+            if line.lstrip().startswith("##"):
+                raise InputError(f"{path}, line {number}: {line.strip()[:40]!r} has no '='")
+            if line.strip():
+                if not open_blocks:
+                    raise InputError(f"{path}, line {number}: not a JCAMP-DX file; it begins with ##TITLE=")
+                if table is not None:
+                    table.append((number, line))
+            continue
+        name = re.sub(r"[\s_/-]", "", label["label"]).upper()
+        if name == "TITLE":
+            open_blocks.append(Block(number))
+            blocks.append(open_blocks[-1])
+        if not open_blocks:
+            raise InputError(f"{path}, line {number}: ##{name[:20]}= outside of a block; ##TITLE= begins one")
+        table = None
+        if name == "END":
+            open_blocks.pop().closed = True
+            continue
+        entries = open_blocks[-1].entries
+        if name in (*_TABLES, "NPOINTS", "FIRSTX", "LASTX", "XFACTOR", "YFACTOR") and name in entries:
+            raise InputError(f"{path}, line {number}: a second ##{name}= in one block")
+        entries.setdefault(name, label["value"].strip())
+        if name in _TABLES or name in _OTHER:
+            table = open_blocks[-1].tables.setdefault(name, [])
+    if not blocks:
+        raise InputError(f"{path}: not a JCAMP-DX file; it holds no ##TITLE=")
+    for block in blocks:
+        if not block.closed:
+            raise InputError(f"{path}: the block of line {block.line} has no ##END=: the file is truncated")
+    return blocks
+
+
+def _spectrum(path: Path, block: Block, table: str) -> MeasuredSpectrum:
+    """The spectrum of one block."""
+    entries, lines = block.entries, block.tables[table]
+    kind = entries.get("DATATYPE", "").upper()
+    if any(word in kind for word in _STRANGE):
+        raise InputError(f"its DATA TYPE is {kind[:40]!r}, not infrared, Raman or UV-Vis")
+    unit = axis_unit(entries.get("XUNITS", ""))
+    if unit is None:
+        raise InputError(f"XUNITS={entries.get('XUNITS', '')[:40]!r} is none of {', '.join(AXIS_UNITS)}")
+    if "YUNITS" not in entries:
+        raise InputError("it has no ##YUNITS=")
+    form = re.sub(r"\s", "", entries[table]).upper()
+    if form.startswith("(X++(Y..Y))"):
+        axis, values = _evenly_spaced(entries, lines)
+    elif form.startswith("(XY..XY)"):
+        axis, values = _pairs(entries, lines)
+    else:
+        raise InputError(f"{table} of the form {form[:20]!r} is not read; known: (X++(Y..Y)) and (XY..XY)")
+    title = entries.get("TITLE", "")
+    return MeasuredSpectrum(
+        axis,
+        values,
+        unit,
+        quantity(entries["YUNITS"]) or entries["YUNITS"].lower(),
+        next((name for word, name in _KINDS if word in kind), None),
+        title,
+        f"{path}, block {title[:40]!r}",
+        header={key: value for key, value in entries.items() if key not in _TABLES},
+    )
+
+
+def _evenly_spaced(
+    entries: dict[str, str], lines: Lines
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Axis and values of a table (X++(Y..Y)), after all the checks that its header allows."""
+    count = _count(entries)
+    first, last = _number(entries, "FIRSTX"), _number(entries, "LASTX")
+    x_factor, y_factor = _number(entries, "XFACTOR", 1.0), _number(entries, "YFACTOR", 1.0)
+    if 0.0 in (x_factor, y_factor):
+        raise InputError("XFACTOR and YFACTOR cannot be 0")
+    table = Table(count)
+    for number, line in lines:
+        table.read(number, line)
+    if len(table.values) != count:
+        raise InputError(f"NPOINTS={count}, but there are {len(table.values)} values: truncated or damaged")
+    axis = np.linspace(first, last, count)
+    step = (last - first) / (count - 1)
+    for start, before, number in table.starts:
+        expected = float(axis[min(before, count - 1)])
+        if abs(start * x_factor - expected) > 1.01 * abs(step) + 0.51 * abs(x_factor):
+            raise InputError(
+                f"line {number}: begins at {start * x_factor:.6g} where FIRSTX, LASTX and NPOINTS give "
+                f"{expected:.6g}: lines are missing or damaged"
+            )
+    if "DELTAX" in entries and not 0.9 < _number(entries, "DELTAX") / (step or 1.0) < 1.1:
+        raise InputError(f"DELTAX={entries['DELTAX']} does not fit FIRSTX, LASTX and NPOINTS ({step:.6g})")
+    values = np.array(table.values) * y_factor
+    if "FIRSTY" in entries:
+        first_y, slack = _number(entries, "FIRSTY"), 0.01 * float(np.abs(values).max())
+        if min(abs(first_y - values[0]), abs(first_y - table.values[0])) > slack:
+            raise InputError(f"FIRSTY={first_y:g}, but the first value times YFACTOR is {values[0]:g}")
+    return axis, values
+
+
+def _pairs(entries: dict[str, str], lines: Lines) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Axis and values of a table (XY..XY)."""
+    most = _count(entries) if "NPOINTS" in entries else MAX_POINTS
+    points = pairs(lines, most)
+    if "NPOINTS" in entries and len(points) != most:
+        raise InputError(f"NPOINTS={most}, but there are {len(points)} points: truncated or damaged")
+    axis = points[:, 0] * _number(entries, "XFACTOR", 1.0)
+    values = points[:, 1] * _number(entries, "YFACTOR", 1.0)
+    if len(axis) > 1:
+        slack = 0.51 * abs(axis[-1] - axis[0]) / (len(axis) - 1)
+        for name, found in (("FIRSTX", axis[0]), ("LASTX", axis[-1])):
+            if name in entries and abs(_number(entries, name) - found) > slack:
+                raise InputError(f"{name}={entries[name]}, but the table has {found:g} there")
+    return axis, values
+
+
+def _count(entries: dict[str, str]) -> int:
+    text = entries.get("NPOINTS", "").strip()
+    if not re.fullmatch(r"\d{1,9}", text) or not 2 <= int(text) <= MAX_POINTS:
+        raise InputError(f"NPOINTS={text[:20]!r} is not a number from 2 to {MAX_POINTS}")
+    return int(text)
+
+
+def _number(entries: dict[str, str], name: str, default: float | None = None) -> float:
+    """The number of an entry; finite."""
+    if name not in entries and default is not None:
+        return default
+    text = entries.get(name, "").strip()
+    try:
+        value = float(text)
+    except ValueError as error:
+        what = f"##{name}={text[:20]} is not a number" if text else f"it has no ##{name}="
+        raise InputError(what) from error
+    if not np.isfinite(value):
+        raise InputError(f"##{name}={text[:20]} is not a finite number")
+    return value

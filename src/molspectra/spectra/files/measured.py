@@ -1,0 +1,243 @@
+"""Measured spectra with the axis of their file, and their way onto the axis of a modality.
+
+Reading and converting are two steps, so that a pipeline (baseline, smoothing, shift) can stand between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.errors import InputError
+from molspectra.spectra.files.units import AXIS_UNITS, QUANTITIES
+from molspectra.spectra.modality import modality
+from molspectra.spectra.spectrum import SampledSpectrum
+from molspectra.spectra.units import convert_position
+
+FLOOR = 1e-4
+"""Smallest transmittance taken at its word: an absorbance of 4, more than instruments resolve."""
+
+REFLECTANCES = ("refuse", "log", "kubelka-munk")
+OUTSIDE = ("refuse", "zero")
+
+_LEAST_POINTS = 16
+_PER_CENT = 1.5  # no transmittance is larger as a fraction, and one in per cent that is not is black
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSpectrum:
+    """A spectrum as its file has it.
+
+    Attributes:
+        axis: strictly ascending positions [n], float64, in `unit`; a file's descending axis is turned round.
+        values: ordinates [n], float64, finite.
+        unit: one of `AXIS_UNITS`.
+        quantity: one of `QUANTITIES`, or the file's own word where it is none of them.
+        modality: name of the modality, None where the file does not tell.
+        title: what the file calls it.
+        source: file and place in it, for messages.
+        remarks: what had to be done or assumed on the way here.
+        header: further entries of the file.
+
+    Raises:
+        InputError: if the axis has no order, or a number is not finite.
+    """
+
+    axis: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
+    unit: str
+    quantity: str
+    modality: str | None = None
+    title: str = ""
+    source: str = ""
+    remarks: tuple[str, ...] = ()
+    header: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Turn the axis round where it descends, and refuse what is no spectrum."""
+        axis = np.array(self.axis, dtype=np.float64)
+        values = np.array(self.values, dtype=np.float64)
+        where = f"{self.source}: " if self.source else ""
+        if self.unit not in AXIS_UNITS:
+            raise InputError(f"{where}unknown unit {self.unit!r} of the axis; known: {', '.join(AXIS_UNITS)}")
+        if axis.ndim != 1 or axis.shape != values.shape or len(axis) < 2:
+            raise InputError(f"{where}a spectrum needs two lists of equal length, at least 2 points")
+        for what, numbers in (("position", axis), ("value", values)):
+            bad = ~np.isfinite(numbers)
+            if bad.any():
+                raise InputError(
+                    f"{where}the {what} of point {int(np.argmax(bad)) + 1} is not a finite number"
+                )
+        if axis[0] > axis[-1]:
+            axis, values = axis[::-1].copy(), values[::-1].copy()
+        unordered = np.diff(axis) <= 0
+        if unordered.any():
+            place = float(axis[int(np.argmax(unordered)) + 1])
+            raise InputError(
+                f"{where}the axis does not run one way: near {place:g} {self.unit} it turns or stands"
+            )
+        for numbers in (axis, values):
+            numbers.setflags(write=False)
+        object.__setattr__(self, "axis", axis)
+        object.__setattr__(self, "values", values)
+
+    def __len__(self) -> int:
+        return len(self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """A measured spectrum on the axis of its modality.
+
+    Attributes:
+        spectrum: the samples.
+        coverage: part of the modality's points that lie inside the measured range, 0 to 1.
+        remarks: what was assumed or changed, in words.
+    """
+
+    spectrum: SampledSpectrum
+    coverage: float
+    remarks: tuple[str, ...]
+
+
+def to_absorbance(
+    measured: MeasuredSpectrum, *, floor: float = FLOOR, reflectance: str = "refuse"
+) -> MeasuredSpectrum:
+    """The same spectrum as absorbance, or unchanged where it is proportional to absorbance already.
+
+    Transmittance T gives A = −log10 T; where T is below `floor` (noise of a band that lets nothing through)
+    it is set to `floor`, and counted in the remarks. A transmittance whose largest value exceeds 1.5 is taken
+    to be in per cent. Absorptivity, densities and Raman intensities stay as they are; a logarithm of the
+    absorptivity is undone.
+
+    Args:
+        measured: the spectrum.
+        floor: smallest transmittance or reflectance.
+        reflectance: "refuse", "log" (−log10 R, the apparent absorbance) or "kubelka-munk"
+            ((1 − R)² / 2R, for powders; Kubelka and Munk 1931).
+
+    Raises:
+        InputError: if the ordinate is reflectance and `reflectance` is "refuse", or unknown.
+    """
+    if reflectance not in REFLECTANCES:
+        raise InputError(f"unknown way {reflectance!r} with a reflectance; known: {', '.join(REFLECTANCES)}")
+    where = f"{measured.source}: " if measured.source else ""
+    kind, remarks = measured.quantity, list(measured.remarks)
+    if kind not in QUANTITIES:
+        raise InputError(f"{where}the ordinate is {kind!r}; known: {', '.join(QUANTITIES)}")
+    if kind == "log absorptivity":
+        values = _powers(measured.values, where)
+        return replace(measured, values=values, quantity="absorptivity")
+    if not kind.endswith("ance") or kind == "absorbance":
+        return measured
+    reflected = kind.endswith("reflectance")
+    if reflected and reflectance == "refuse":
+        ways = ", ".join(REFLECTANCES[1:])
+        raise InputError(
+            f"{where}a reflectance is no absorbance; choose how to convert it: reflectance={ways}"
+        )
+    part = measured.values
+    if kind.startswith("percent"):
+        part = part / 100
+    elif part.max() > _PER_CENT:
+        part = part / 100
+        remarks.append(f"values up to {measured.values.max():g} taken as per cent")
+    low = int((part < floor).sum())
+    if low:
+        remarks.append(f"{low} points below {floor:g} set to it")
+    part = np.maximum(part, floor)
+    munk = reflected and reflectance == "kubelka-munk"
+    values = (1 - part) ** 2 / (2 * part) if munk else -np.log10(part)
+    name = "absorptivity" if munk else "absorbance"
+    return replace(measured, values=values, quantity=name, remarks=tuple(remarks))
+
+
+def onto_axis(
+    measured: MeasuredSpectrum,
+    name: str | None = None,
+    *,
+    outside: str = "refuse",
+    floor: float = FLOOR,
+    reflectance: str = "refuse",
+) -> Conversion:
+    """A measured spectrum as samples on the axis of its modality.
+
+    The ordinate becomes absorbance (`to_absorbance`), the axis goes to the modality's unit, and the values
+    are interpolated linearly. Absorbance is a value at a place and stays as it is when the axis changes from
+    nm to eV; only a "density" is multiplied by |dx/dx'|. What the file does not cover is missing: it is
+    refused, or set to 0. Values below zero (noise, baseline) are set to 0 and counted. The samples keep the
+    scale of the file: absorbance has no absolute intensity unit, so only shapes can be compared.
+
+    Args:
+        measured: the spectrum.
+        name: modality; None takes that of the spectrum.
+        outside: "refuse" a spectrum that does not cover the whole axis, or set the rest to "zero".
+        floor: see `to_absorbance`.
+        reflectance: see `to_absorbance`.
+
+    Raises:
+        InputError: if the modality is not known, the spectrum does not cover the axis and `outside` is
+            "refuse", hardly any point lies on it, or the ordinate cannot be converted.
+    """
+    if outside not in OUTSIDE:
+        raise InputError(f"unknown way {outside!r} with missing points; known: {', '.join(OUTSIDE)}")
+    where = f"{measured.source}: " if measured.source else ""
+    name = name or measured.modality
+    if name is None:
+        raise InputError(f"{where}the file does not tell which kind of spectrum it is; name the modality")
+    kind = modality(name)
+    plain = to_absorbance(measured, floor=floor, reflectance=reflectance)
+    axis, values = _converted(plain, kind.unit, where)
+    points = kind.axis()
+    slack = 1e-6 * kind.step
+    inside = (points >= axis[0] - slack) & (points <= axis[-1] + slack)
+    coverage = float(inside.mean())
+    reach = f"{axis[0]:.6g} to {axis[-1]:.6g} {kind.unit}"
+    asked = f"{kind.start:g} to {kind.stop:g} {kind.unit}"
+    used = int(((axis >= kind.start) & (axis <= kind.stop)).sum())
+    if used < _LEAST_POINTS:
+        raise InputError(f"{where}only {used} of its points ({reach}) lie on the {name} axis ({asked})")
+    if coverage < 1 and outside == "refuse":
+        advice = "outside=zero sets the rest to 0"
+        raise InputError(f"{where}it covers {reach}, {coverage:.1%} of the {name} axis ({asked}); {advice}")
+    samples = np.where(inside, np.interp(points, axis, values), 0.0)
+    remarks = list(plain.remarks)
+    if coverage < 1:
+        remarks.append(f"covers {reach}, {coverage:.1%} of the axis; the rest is 0")
+    negative = int((samples < 0).sum())
+    if negative:
+        remarks.append(
+            f"{negative} of {len(samples)} samples below zero set to 0 (lowest {samples.min():.3g})"
+        )
+    text = "; ".join((plain.quantity, *remarks))
+    spectrum = SampledSpectrum(name, np.maximum(samples, 0.0), f"measured, {text}")
+    return Conversion(spectrum, coverage, tuple(remarks))
+
+
+def _converted(
+    measured: MeasuredSpectrum, unit: str, where: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Ascending axis in another unit, and the values that belong to it."""
+    own, scale = ("nm", 1e3) if measured.unit == "µm" else (measured.unit, 1.0)
+    if own == unit:
+        return measured.axis, measured.values
+    old = measured.axis * scale
+    try:
+        axis = convert_position(old, own, unit)
+    except InputError as error:
+        raise InputError(f"{where}{error}") from error
+    values = measured.values
+    if measured.quantity == "density":
+        # all conversions are y = c·x or y = c/x, and |dx/dy| = x/y for both
+        values = values / scale * old / axis
+    return (axis[::-1], values[::-1]) if axis[0] > axis[-1] else (axis, values)
+
+
+def _powers(values: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:
+    if values.max() > 12:
+        raise InputError(f"{where}a logarithm of an absorptivity cannot be {values.max():g}")
+    powers: npt.NDArray[np.float64] = np.power(10.0, values)
+    return powers

@@ -1,0 +1,144 @@
+"""Outputs of quantum-chemistry programs: structure, lines and level of theory of one calculation.
+
+ORCA from version 6 on is read by `molspectra.spectra.files.orca`, since cclib 1.8 fails on it; Gaussian,
+older ORCA and every other program that it knows by cclib.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.chem.molecule import Molecule
+from molspectra.errors import InputError
+from molspectra.spectra.files.text import decoded_lines
+from molspectra.spectra.spectrum import LineSpectrum
+
+_NOISE = 1e-3
+"""Oscillator strengths and intensities down to minus this are rounding and become 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What an output says of one molecule.
+
+    Attributes:
+        molecule: the last structure in it, Å; its name is that of the file.
+        spectra: lines by modality; an imaginary frequency is a negative position.
+        level: method, basis and program.
+        scf_energy: last self-consistent-field energy in Hartree, None where there is none.
+        imaginary: imaginary frequencies in cm⁻¹ as negative numbers; none for a minimum.
+    """
+
+    molecule: Molecule
+    spectra: Mapping[str, LineSpectrum] = field(default_factory=dict)
+    level: str = ""
+    scf_energy: float | None = None
+    imaginary: tuple[float, ...] = ()
+
+
+def read_output(path: Path | str) -> Output:
+    """Read one output.
+
+    Raises:
+        InputError: if the file is no output that is known, the calculation did not end normally, or the
+            package cclib is needed and missing.
+    """
+    path = Path(path)
+    lines = list(decoded_lines(path))
+    head = "\n".join(lines[:400])
+    if "O   R   C   A" in head:
+        from molspectra.spectra.files.orca import orca_output, orca_version
+
+        if orca_version(lines) >= 6:
+            return orca_output(path, lines)
+    elif not any(
+        mark in head for mark in ("Gaussian", "Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS", "Molpro")
+    ):
+        raise InputError(f"{path}: not an output of Gaussian, ORCA or another program that is known")
+    return _from_cclib(path)
+
+
+def line_spectrum(
+    path: Path,
+    name: str,
+    position: npt.ArrayLike,
+    intensity: npt.ArrayLike,
+    level: str,
+) -> LineSpectrum:
+    """Lines of an output in ascending order; intensities that are negative by rounding become 0.
+
+    Raises:
+        InputError: naming the file, if the lists do not fit or hold other negative or no finite numbers.
+    """
+    where, height = np.asarray(position, np.float64), np.asarray(intensity, np.float64)
+    if where.shape != height.shape or where.ndim != 1:
+        raise InputError(f"{path}: {where.size} {name} positions but {height.size} intensities")
+    order = np.argsort(where, kind="stable")
+    height = np.where((height < 0) & (height > -_NOISE), 0.0, height)
+    try:
+        return LineSpectrum(name, where[order], height[order], level)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _from_cclib(path: Path) -> Output:
+    """An output as cclib reads it."""
+    try:
+        ccio, utils = import_module("cclib.io.ccio"), import_module("cclib.parser.utils")
+    except ImportError as error:
+        raise InputError(f"{path}: needs the package cclib; pip install 'molspectra[files]'") from error
+    silence = io.StringIO()
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        try:
+            data = ccio.ccread(str(path), loglevel=logging.CRITICAL)
+        except Exception as error:  # a parser of free text can fail in any way
+            reason = " ".join(str(error).split())[:80] or type(error).__name__
+            raise InputError(f"{path}: cclib cannot read this output ({reason})") from error
+    if data is None or not hasattr(data, "atomnos") or not hasattr(data, "atomcoords"):
+        raise InputError(f"{path}: no structure found in it by cclib")
+    if not data.metadata.get("success", False):
+        raise InputError(f"{path}: the calculation did not end normally")
+    about, level = data.metadata, cclib_level(data.metadata)
+    molecule = _molecule(path, data.atomnos, data.atomcoords[-1], int(getattr(data, "charge", 0)))
+    spectra: dict[str, LineSpectrum] = {}
+    for name, key in (("ir", "vibirs"), ("raman", "vibramans")):
+        if hasattr(data, key) and hasattr(data, "vibfreqs"):
+            spectra[name] = line_spectrum(path, name, data.vibfreqs, getattr(data, key), level)
+    if hasattr(data, "etenergies") and hasattr(data, "etoscs"):
+        energies = [utils.convertor(float(value), "wavenumber", "eV") for value in data.etenergies]
+        method = about.get("excited_states_method", "excited states")
+        spectra["uv_vis"] = line_spectrum(path, "uv_vis", energies, data.etoscs, f"{method}, {level}")
+    scf: list[float] = list(getattr(data, "scfenergies", []))
+    energy = utils.convertor(float(scf[-1]), "eV", "hartree") if scf else None
+    imaginary = tuple(float(value) for value in getattr(data, "vibfreqs", ()) if value < 0)
+    return Output(molecule, spectra, level, energy, imaginary)
+
+
+def cclib_level(about: Mapping[str, Any]) -> str:
+    """Level of theory from cclib's metadata, such as `B3LYP/STO-3G (Gaussian 16)`."""
+    methods = about.get("methods") or ["unknown method"]
+    method = about.get("functional") or methods[-1]
+    basis = about.get("basis_set") or "unknown basis"
+    version = str(about.get("legacy_package_version") or about.get("package_version") or "").split(
+        "revision"
+    )[0]
+    return f"{method}/{basis} ({' '.join(word for word in (about.get('package', ''), version) if word)})"
+
+
+def _molecule(path: Path, numbers: npt.ArrayLike, positions: npt.ArrayLike, charge: int) -> Molecule:
+    try:
+        return Molecule(
+            np.asarray(numbers, np.int64), np.asarray(positions, np.float64), None, charge, path.stem
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+
+from molspectra.errors import InputError
+from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis, to_absorbance
+from molspectra.spectra.files.units import asked_quantity, axis_unit, quantity
+from molspectra.spectra.modality import UV_VIS
+from molspectra.spectra.units import EV_NM
+
+
+def measured(axis, values, unit="cm⁻¹", kind="absorbance", **more):
+    return MeasuredSpectrum(
+        np.asarray(axis, float), np.asarray(values, float), unit, kind, source="a.jdx", **more
+    )
+
+
+WAVENUMBERS = np.linspace(400.0, 4100.0, 1234)
+
+
+def test_it_is_ascending_and_read_only():
+    spectrum = measured([3, 2, 1], [30, 20, 10])
+    assert spectrum.axis.tolist() == [1, 2, 3]
+    assert spectrum.values.tolist() == [10, 20, 30]
+    with pytest.raises(ValueError, match="read-only"):
+        spectrum.values[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "unit", "message"),
+    [
+        ([1, 2, 2], [1, 1, 1], "nm", "does not run one way: near 2 nm"),
+        ([1, np.nan], [1, 1], "nm", "the position of point 2 is not a finite number"),
+        ([1, 2], [np.inf, 1], "nm", "the value of point 1 is not a finite number"),
+        ([1, 2], [1], "nm", "two lists of equal length"),
+        ([1, 2], [1, 1], "Hz", "unknown unit 'Hz'"),
+    ],
+)
+def test_what_is_no_spectrum_is_refused(axis, values, unit, message):
+    with pytest.raises(InputError, match=message):
+        measured(axis, values, unit)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        ("transmittance", [1, 0.1, 0.5], [0, 1, 0.30103]),
+        ("percent transmittance", [100, 10, 50], [0, 1, 0.30103]),
+        ("absorbance", [0, 1, 2], [0, 1, 2]),
+        ("intensity", [5, 6, 7], [5, 6, 7]),
+        ("log absorptivity", [3, 0, 4], [1000, 1, 10000]),
+    ],
+)
+def test_absorbance(kind, values, expected):
+    assert to_absorbance(measured([1, 2, 3], values, kind=kind)).values == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_transmittance_above_one_is_in_per_cent_and_one_below_the_floor_is_raised():
+    spectrum = to_absorbance(measured([1, 2, 3], [99, 10, -0.5], kind="transmittance"))
+    assert spectrum.values == pytest.approx([-np.log10(0.99), 1, 4])
+    assert spectrum.remarks == ("values up to 99 taken as per cent", "1 points below 0.0001 set to it")
+    assert spectrum.quantity == "absorbance"
+
+
+def test_a_reflectance_is_converted_only_on_demand():
+    spectrum = measured([1, 2], [0.5, 0.25], kind="reflectance")
+    with pytest.raises(InputError, match=r"a.jdx: a reflectance is no absorbance; .*log, kubelka-munk"):
+        to_absorbance(spectrum)
+    assert to_absorbance(spectrum, reflectance="log").values == pytest.approx([0.30103, 0.60206], abs=1e-5)
+    # (1 - 1/2)^2 / (2/2) = 1/4; (3/4)^2 / (2/4) = 9/8
+    assert to_absorbance(spectrum, reflectance="kubelka-munk").values == pytest.approx([0.25, 1.125])
+    with pytest.raises(InputError, match="unknown way 'x' with a reflectance"):
+        to_absorbance(spectrum, reflectance="x")
+
+
+def test_interpolation_is_linear_and_says_what_is_missing():
+    converted = onto_axis(measured(WAVENUMBERS, 2 + WAVENUMBERS / 1000), "ir")
+    assert converted.coverage == 1
+    assert converted.remarks == ()
+    assert converted.spectrum.values == pytest.approx(2 + converted.spectrum.axis / 1000)
+    half = measured(np.linspace(500, 2250, 500), np.ones(500), modality="raman")
+    with pytest.raises(
+        InputError, match=r"a.jdx: it covers 500 to 2250 cm⁻¹, 50.0% of the raman axis \(500 to 4000"
+    ):
+        onto_axis(half)
+    converted = onto_axis(half, outside="zero")
+    assert converted.coverage == pytest.approx(1751 / 3501)
+    assert converted.spectrum.values.sum() == 1751
+    assert converted.spectrum.source == (
+        "measured, absorbance; covers 500 to 2250 cm⁻¹, 50.0% of the axis; the rest is 0"
+    )
+
+
+def test_absorbance_keeps_its_value_when_the_axis_goes_from_nm_to_ev():
+    wavelength = np.linspace(80, 1300, 40000)
+    peak = np.exp(-(((wavelength - 250) / 15) ** 2))
+    spectrum = onto_axis(measured(wavelength, peak, "nm"), "uv_vis").spectrum
+    energy = UV_VIS.axis()
+    assert np.abs(spectrum.values - np.exp(-(((EV_NM / energy - 250) / 15) ** 2))).max() < 1e-4
+    assert spectrum.values.max() == pytest.approx(1, abs=1e-3)  # a Jacobian would move and scale it
+    micrometres = onto_axis(measured(wavelength / 1000, peak, "µm"), "uv_vis").spectrum
+    assert micrometres.values == pytest.approx(spectrum.values, abs=1e-12)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("nm", 1.0), ("µm", 1e-3)])
+def test_a_density_keeps_its_area(unit, factor):
+    wavelength = np.linspace(80, 1300, 40000)
+    density = np.exp(-(((wavelength - 250) / 15) ** 2))  # per nm
+    area = density.sum() * (wavelength[1] - wavelength[0])
+    given = measured(wavelength * factor, density / factor, unit, "density")
+    spectrum = onto_axis(given, "uv_vis").spectrum
+    assert spectrum.values.sum() * UV_VIS.step == pytest.approx(area, rel=1e-4)
+
+
+def test_negative_samples_are_clipped_and_counted():
+    converted = onto_axis(measured(WAVENUMBERS, np.where(WAVENUMBERS < 600, -0.5, 1)), "ir")
+    assert converted.spectrum.values.min() == 0
+    assert "samples below zero set to 0 (lowest -0.5)" in converted.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "options", "message"),
+    [
+        (measured([1, 2], [1, 1], "nm"), {}, "name the modality"),
+        (measured([1, 2], [1, 1], "nm"), {"name": "nmr"}, "unknown modality 'nmr'"),
+        (measured([-1, 2], [1, 1], "nm"), {"name": "uv_vis"}, "only for a positive position"),
+        (measured([500, 4000], [1, 1]), {"name": "ir"}, "only 2 of its points"),
+        (measured([1, 2], [1, 1]), {"name": "ir", "outside": "zero"}, "only 0 of its points"),
+        (
+            measured([1, 2], [1, 1], kind="phase"),
+            {"name": "ir"},
+            "the ordinate is 'phase'; known: absorbance",
+        ),
+        (measured([1, 2], [1, 20], kind="log absorptivity"), {"name": "ir"}, "cannot be 20"),
+        (measured([1, 2], [1, 1]), {"name": "ir", "outside": "guess"}, "unknown way 'guess'"),
+    ],
+)
+def test_what_cannot_be_put_on_the_axis(spectrum, options, message):
+    with pytest.raises(InputError, match=message):
+        onto_axis(spectrum, **options)
+
+
+def test_words_of_files():
+    assert axis_unit(" 1/cm ") == "cm⁻¹"
+    assert axis_unit("µm") == axis_unit("MICRONS") == "µm"
+    assert axis_unit("SECONDS") is None
+    assert quantity("T%") == quantity("Transmittance (%)".replace("(%)", "%")) == "percent transmittance"
+    assert quantity("VARIANCE") is None
+    assert asked_quantity("Transmission") == "transmittance"

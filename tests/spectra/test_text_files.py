@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from molspectra.errors import InputError
+from molspectra.spectra.files.read import read_measured, read_spectrum
+from molspectra.spectra.files.text import read_text
+
+ROWS = [(400.0, 0.5), (401.5, 0.25), (403.0, 1e-3)]
+
+
+def read(tmp_path, content, **options):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_text(path, **options)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "cm-1,absorbance\n400,0.5\n401.5,0.25\n403,1e-3\n",
+        "cm-1;absorbance\r\n400;0,5\r\n401,5;0,25\r\n403;1E-3\r\n",
+        "cm-1\tabsorbance\n400\t0.5\t\n401.5\t0.25\n403.0\t.001\n",
+        "wavenumber [cm^-1]   absorbance\n400 0,5\n401,5  0,25\n  403 0,001  \n",
+        "# Absorbance over 1/cm\n\n400, 0.5\n401.5, 0.25\n# half time\n403, 0.001",
+        '"Wavenumber","Absorbance"\n"400","0.5"\n"401.5","0.25"\n"403","1.0D-3"\n',
+        "sample: water\noperator: 7\nX_UNITS cm⁻¹ Y: Abs\n403 0.001\n401.5 0.25\n400 0.5\n",
+        "\ufeffcm-1,absorbance\n400,0.5\n401.5,0.25\n403,0.001\n",
+        "cm-1,absorbance\n400,0.5\n401.5,0.25\n403,0.001\n".encode("utf-16"),
+        "cm⁻¹;Absorbance\n400;0.5\n401.5;0.25\n403;0.001\n",
+        "name: gr\u00fcn\ncm-1;absorbance\n400;0.5\n401.5;0.25\n403;0.001\n".encode("latin-1"),
+    ],
+)
+def test_separators_decimal_commas_headers_and_encodings(tmp_path, content):
+    spectrum = read(tmp_path, content)
+    assert list(zip(spectrum.axis, spectrum.values, strict=True)) == ROWS
+    assert (spectrum.unit, spectrum.quantity) == ("cm⁻¹", "absorbance")
+    assert spectrum.title == "a"
+
+
+@pytest.mark.parametrize(
+    ("header", "unit", "quantity", "modality"),
+    [
+        ("Wavelength (nm),Absorbance", "nm", "absorbance", None),
+        ("nm,%T", "nm", "percent transmittance", None),
+        ("cm-1,Transmittance [%]", "cm⁻¹", "percent transmittance", None),
+        ("Raman shift (cm-1),Counts", "cm⁻¹", "intensity", "raman"),
+        ("energy (eV),Molar absorptivity", "eV", "absorptivity", None),
+        ("FTIR cm-1,Reflectance", "cm⁻¹", "reflectance", "ir"),
+        ("UV nm,Abs", "nm", "absorbance", "uv_vis"),
+        ("µm,Transmission", "µm", "transmittance", None),
+    ],
+)
+def test_units_and_quantities_from_the_header(tmp_path, header, unit, quantity, modality):
+    spectrum = read(tmp_path, f"{header}\n1,1\n2,2\n")
+    assert (spectrum.unit, spectrum.quantity, spectrum.modality) == (unit, quantity, modality)
+
+
+def test_without_a_header_they_are_asked_for(tmp_path):
+    with pytest.raises(
+        InputError, match=r"a.csv: which unit\? The header names none; give unit= one of cm⁻¹, nm"
+    ):
+        read(tmp_path, "1,1\n2,2\n")
+    with pytest.raises(
+        InputError, match=r"which quantity\? The header names none; .* absorbance, transmittance"
+    ):
+        read(tmp_path, "1,1\n2,2\n", unit="nm")
+    spectrum = read(tmp_path, "1,1\n2,2\n", unit="cm-1", quantity="abs", modality="ir")
+    assert (spectrum.unit, spectrum.quantity, spectrum.modality) == ("cm⁻¹", "absorbance", "ir")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"", {}, "is empty"),
+        (b" \n\n", {}, "is empty"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", {}, "not a text file"),
+        (bytes(range(1, 32)) * 9, {}, "not a text file"),
+        (b"\xff\xfe\x00\xd8\x00", {}, "not a text file"),
+        ("no numbers here\n" * 3, {}, "no line of two numbers"),
+        ("words\n" * 300, {}, "no line of two numbers among the first 201"),
+        ("nm,abs\n1,1\n2\n", {}, "line 3: 1 columns in '2'; expected position and value"),
+        ("nm,abs\n1,1,1\n2,2,2\n", {}, "line 2: 3 columns in '1,1,1'; keep position and value only"),
+        ("nm,abs\n1,1\n2,x\n", {}, "line 3: 'x' is not a number"),
+        ("nm,abs\n1,1\n2,nan\n", {}, "line 3: 'nan' is not a finite number"),
+        ("nm,abs\n1,1\n2,-inf\n", {}, "line 3: '-inf' is not a finite number"),
+        ("nm,abs\n1,1\n2,1_000\n", {}, "line 3: '1_000' is not a number"),
+        ("nm,abs\n1,1\n2," + "9" * 1_000_000 + "\n", {}, "value of point 2 is not a finite number"),
+        ("nm,abs\n1,1\n2,1e999\n", {}, "value of point 2 is not a finite number"),
+        ("nm,abs\n1,1\n2,1e9999\n", {}, "'1e9999' is not a number"),
+        ("nm,abs\n1,1\n3,1\n2,1\n", {}, "the axis does not run one way: near 2 nm"),
+        ("nm,abs\n1,1\n1,1\n", {}, "the axis does not run one way"),
+        ("nm,abs\n1,1\n", {}, "at least 2 points"),
+        (
+            "1,1\n2,2\n",
+            {"unit": "parsec"},
+            "unknown unit 'parsec' of a spectral axis; known: cm⁻¹, nm, µm, eV",
+        ),
+        ("nm\n1,1\n2,2\n", {"unit": "eV"}, "the header says nm, not eV"),
+        ("nm or eV,abs\n1,1\n2,2\n", {}, r"which unit\? The header names eV and nm"),
+        (
+            "nm\n1,1\n2,2\n",
+            {"quantity": "colour"},
+            "unknown quantity 'colour' of a spectrum; known: absorbance",
+        ),
+    ],
+)
+def test_bad_files_give_one_clear_line(tmp_path, content, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read(tmp_path, content, **options)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_file_by_its_name(tmp_path):
+    axis = np.linspace(490, 4010, 3521)
+    path = tmp_path / "b.TXT"
+    np.savetxt(path, np.stack([axis, axis / 1e4], 1), header="cm-1 absorbance")
+    assert len(read_measured(path)[0]) == 3521
+    spectrum = read_spectrum(path, "ir")
+    assert np.abs(spectrum.values - spectrum.axis / 1e4).max() < 1e-12
+    with pytest.raises(
+        InputError, match="the file does not tell which kind of spectrum it is; name the modality"
+    ):
+        read_spectrum(path)
+    with pytest.raises(InputError, match=r"outputs of programs hold lines"):
+        read_measured(tmp_path / "b.out")
