@@ -103,7 +103,7 @@ class Parts:
 
     def _check(self, settings: Any) -> None:
         path = self.folder / _SETTINGS
-        if not path.is_file():
+        if not path.is_file() or not self._tally(0).is_file():  # nothing that would have to fit
             with naming(self.folder):
                 self.folder.mkdir(exist_ok=True)
             _write_json(path, settings)

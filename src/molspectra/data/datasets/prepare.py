@@ -81,9 +81,9 @@ def prepare(
         "on_error": on_error,
         "limit": limit,
         "part_records": part_records,
-        "raw": _fingerprint(raw),
+        "raw files": _fingerprint(raw),
         "program": __version__,
-        "metadata": repr(opened.metadata),
+        "description": repr(opened.metadata),
     }
     parts = Parts(out, settings)
     resumed = len(parts.tallies)
@@ -268,11 +268,12 @@ def _units(metadata: Metadata) -> dict[str, str]:
 def _fingerprint(raw: Path) -> str:
     """What tells a changed file or folder: names, sizes and times, not the content."""
     entries = [raw] if raw.is_file() else sorted(raw.iterdir())
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     for entry in entries:
         about = entry.stat()
         digest.update(repr((entry.name, about.st_size, about.st_mtime_ns)).encode(errors="replace"))
-    return digest.hexdigest()
+        size += about.st_size
+    return f"{len(entries)} entries, {size} bytes, {digest.hexdigest()[:16]}"
 
 
 def _peak() -> float:
