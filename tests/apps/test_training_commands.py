@@ -9,7 +9,7 @@ import pytest
 
 from molspectra.apps.cli import main
 from molspectra.apps.commands.training import read_recipe, recipes
-from molspectra.data.bundled import bundled
+from molspectra.data.bundled import bundled, bundled_path
 from molspectra.errors import InputError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.specformer import SpecFormerConfig
@@ -85,7 +85,10 @@ def test_from_pretraining_to_a_resumed_fine_tuning(
         (["--data.fractions", "0.8,0.2"], "--data.fractions: expected 3 numbers, not [0.8, 0.2]"),
         (["--loop.steps", "0"], "pretrain: loop: steps must be at least 1, not 0"),
         (["--config", "small-stage3"], "small-stage3: no such file or recipe; did you mean 'small-stage2'?"),
-        (["--config", "xyzzy"], "xyzzy: no such file or recipe; recipes: paper-qm9, paper-stage1"),
+        (
+            ["--config", "xyzzy"],
+            "xyzzy: no such file or recipe; recipes: paper-md17, paper-qm9",
+        ),
         (["--config", "small-gap"], "small-gap: unknown setting 'target'"),
         (["--config", "bad.yaml"], "bad.yaml: loop.steps: expected an integer, not 'five'"),
         (["--config", "twice.yaml"], "twice.yaml: not readable as YAML (duplicate key 'loop' in line 2)"),
@@ -148,7 +151,7 @@ def test_help_documents_every_setting(command: str, capsys: pytest.CaptureFixtur
     printed = " ".join(capsys.readouterr().out.split())
     assert "--loop.batch_size VALUE Molecules per optimizer step" in printed
     assert "[an integer; default: 64]" in printed
-    assert "Recipes: paper-qm9, paper-stage1" in printed
+    assert "Recipes: paper-md17, paper-qm9, paper-stage1" in printed
 
 
 SHIPPED = sorted(recipes())
@@ -161,10 +164,14 @@ def config_of(name: str) -> PretrainConfig | FinetuneConfig:
 
 def test_recipes_are_shipped() -> None:
     assert SHIPPED == [
+        "paper-md17",
         "paper-qm9",
         "paper-stage1",
+        "paper-stage1-frad",
+        "paper-stage1-slide",
         "paper-stage2",
         "small-gap",
+        "small-md17",
         "small-stage1",
         "small-stage2",
     ]
@@ -173,18 +180,45 @@ def test_recipes_are_shipped() -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_recipe_fits_its_dataclass(name: str) -> None:
     config = config_of(name)
-    assert isinstance(config, FinetuneConfig) == (name in ("paper-qm9", "small-gap"))
+    assert isinstance(config, FinetuneConfig) == name.endswith(("qm9", "gap", "md17"))
     encoder = config.model.encoder
     assert encoder.channels % encoder.heads == 0
-    if name.startswith("paper"):  # the published settings
-        assert (encoder.channels, encoder.layers, encoder.radial, encoder.cutoff) == (256, 8, 64, 5.0)
-        assert config.optimizer.learning_rate == 4e-4
-        assert config.optimizer.schedule.warmup == 10_000
-        assert config.loop.steps == (700_000 if name == "paper-qm9" else 400_000)
-        assert config.loop.batch_size == (70 if name == "paper-stage1" else 128)
-        assert config.denoising.sigma == (0.005 if name == "paper-qm9" else 0.04)
-    else:
-        assert config.data.store == "bundled"
+    if name.startswith("small"):
+        assert config.data.store == ("bundled-ethanol" if name == "small-md17" else "bundled")
+
+
+@pytest.mark.parametrize("kind", ["frad", "slide"])
+def test_other_denoising_differs_by_its_line_alone(kind: str) -> None:
+    values, other = read_recipe("paper-stage1"), read_recipe(f"paper-stage1-{kind}")
+    assert values["denoising"] | {"kind": kind} == other.pop("denoising")
+    values.pop("denoising")
+    assert values == other
+
+
+@pytest.mark.parametrize("name", ["paper-qm9", "paper-stage1", "paper-stage2"])
+def test_published_settings(name: str) -> None:
+    config = config_of(name)
+    encoder = config.model.encoder
+    assert (encoder.channels, encoder.layers, encoder.radial, encoder.cutoff) == (256, 8, 64, 5.0)
+    assert config.optimizer.learning_rate == 4e-4
+    assert config.optimizer.schedule.warmup == 10_000
+    assert config.loop.steps == (700_000 if name == "paper-qm9" else 400_000)
+    assert config.loop.batch_size == (70 if name == "paper-stage1" else 128)
+    assert config.denoising.sigma == (0.005 if name == "paper-qm9" else 0.04)
+
+
+def test_published_settings_of_md17() -> None:
+    config = config_of("paper-md17")
+    assert isinstance(config, FinetuneConfig)
+    encoder, schedule = config.model.encoder, config.optimizer.schedule
+    assert (encoder.channels, encoder.layers, encoder.heads, encoder.radial) == (128, 6, 8, 32)
+    assert not encoder.layer_norms
+    assert (config.data.split, config.data.sizes) == ("reference", (950, 50))
+    assert (config.energy_weight, config.force_weight, config.energy_smoothing) == (0.2, 0.8, 0.05)
+    assert (config.loop.steps, config.loop.batch_size) == (140_000, 8)
+    assert config.loop.validate_every == -(-950 // 8)  # patience counts epochs
+    assert config.optimizer.learning_rate == 5e-4
+    assert (schedule.kind, schedule.shrink, schedule.patience) == ("plateau", 0.8, 30)
 
 
 def test_stages_of_a_family_fit_each_other() -> None:
@@ -197,18 +231,22 @@ def test_stages_of_a_family_fit_each_other() -> None:
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("small")])
 def test_small_recipes_run(name: str, tmp_path: Path) -> None:
     config: Any = config_of(name)
+    if name == "small-md17" and not bundled_path("bundled-ethanol").is_file():
+        pytest.skip("the bundled trajectory is not in this checkout")
     model = replace(config.model, encoder=EquivariantTransformerConfig(16, 1, 2, 8))
     if model.spectrum_encoder:
         model = replace(
             model, spectrum_encoder=SpecFormerConfig(width=16, heads=2, layers=1, feed_forward=16)
         )
     loop = replace(config.loop, steps=2, batch_size=8)
-    data = replace(config.data, train_rows=16, fractions=(0.97, 0.01, 0.02))
+    data = replace(config.data, train_rows=16)
+    if data.split == "identity":
+        data = replace(data, fractions=(0.97, 0.01, 0.02))
     start = finetune if isinstance(config, FinetuneConfig) else pretrain
     result = start(replace(config, model=model, loop=loop, data=data), tmp_path / "run", show=False)
     assert result.metrics["loss"] > 0
     record = json.loads((result.directory / "record.json").read_text())
-    assert record["data"]["hash"] == bundled().hash
+    assert record["data"]["hash"] == bundled(data.store).hash
 
 
 def test_a_recipe_of_ones_own_wins_over_a_shipped_name(

@@ -9,6 +9,7 @@ from molspectra import __version__
 from molspectra.errors import InputError, MolspectraError
 
 COMMANDS = {
+    "download": "fetch the files of a published dataset",
     "prepare": "make a store of a published dataset or of your own files",
     "prepare-internal": "rotatable bonds, angles and torsions of a store, for Frad and SliDe",
     "audit-splits": "tell which test molecules occur in pre-training sets",

@@ -158,7 +158,7 @@ def _reached(graph: Graph, start: int, through: int) -> list[int]:
 def _angles(graph: Graph, bonds: list[Term], sides: dict[Term, list[int]], positions: Points) -> list[Term]:
     """Every angle that can be bent, as (fixed, centre, moved, number of the bond)."""
     number = {bond: place for place, bond in enumerate(bonds)}
-    found = []
+    found: list[Term] = []
     for centre, around in enumerate(graph):
         for first, second in combinations(around, 2):
             if _angle(positions, first, centre, second) > STRAIGHT:
@@ -182,7 +182,7 @@ def _torsions(graph: Graph, bonds: list[Term], numbers: list[int], positions: Po
         usable = [atom for atom in around if _angle(positions, atom, inner, outer) < IN_LINE]
         return max(usable, key=lambda atom: (numbers[atom], -atom), default=None)
 
-    found = []
+    found: list[Term] = []
     for number, (inner, outer) in enumerate(bonds):
         first, last = end(inner, outer), end(outer, inner)
         if first is not None and last is not None:
