@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import InputError
 
@@ -20,6 +23,24 @@ class Record(NamedTuple):
 
     where: str
     build: Callable[[], Molecule]
+
+
+class Entry(NamedTuple):
+    """One molecule of a file and what the file says of it, none of it parsed yet.
+
+    Attributes:
+        where: its place for people.
+        name: what the file calls it, None where it does not.
+        molecule: builds the structure.
+        fields: values by key, as texts; raises InputError where they are ambiguous.
+        vectors: builds an array [N, 3] of the atoms by its key; raises InputError where there is none.
+    """
+
+    where: str
+    name: str | None
+    molecule: Callable[[], Molecule]
+    fields: Callable[[], dict[str, str]] = dict
+    vectors: Callable[[str], npt.NDArray[np.float64]] | None = None
 
 
 def failing(where: str, reason: str) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,14 +14,21 @@ import numpy.typing as npt
 
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Record, text_lines
+from molspectra.chem.records import Entry, Record, text_lines
 from molspectra.errors import InputError
 
+_FIELD = re.compile(r">.*?<([^>]+)>")
 _FLAT = 1e-3  # Å; below this in every z the coordinates are flat
 
 
 def sdf_records(path: Path) -> Iterator[Record]:
     """Records of an SDF or MOL file; `$$$$` ends a record, and the title line is the name."""
+    for entry in sdf_entries(path):
+        yield Record(entry.where, entry.molecule)
+
+
+def sdf_entries(path: Path) -> Iterator[Entry]:
+    """Records of an SDF or MOL file with their data fields."""
     block: list[str] = []
     record, first = 0, 1
     for number, line in enumerate(text_lines(path), start=1):
@@ -28,16 +36,40 @@ def sdf_records(path: Path) -> Iterator[Record]:
             block.append(line)
             continue
         record += 1
-        yield _record(record, first, block)
+        yield _entry(record, first, block)
         block, first = [], number + 1
     if any(line.strip() for line in block):
-        yield _record(record + 1, first, block)
+        yield _entry(record + 1, first, block)
 
 
-def _record(record: int, first: int, block: list[str]) -> Record:
+def _entry(record: int, first: int, block: list[str]) -> Entry:
     title = block[0].strip() if block else ""
     where = f"record {record} (line {first}{f', {title!r}' if title else ''})"
-    return Record(where, partial(molecule_from_block, "\n".join(block) + "\n", title or None))
+    build = partial(molecule_from_block, "\n".join(block) + "\n", title or None)
+    return Entry(where, title or None, build, partial(data_fields, block))
+
+
+def data_fields(block: list[str]) -> dict[str, str]:
+    """Data fields of a record: the lines below `> <NAME>` up to the next empty one.
+
+    Raises:
+        InputError: if a field occurs twice.
+    """
+    fields: dict[str, str] = {}
+    lines = iter(block)
+    for line in lines:
+        found = _FIELD.match(line)
+        if found is None:
+            continue
+        if found[1] in fields:
+            raise InputError(f"the data field {found[1][:40]!r} occurs twice")
+        value = []
+        for text in lines:
+            if not text.strip():
+                break
+            value.append(text.strip())
+        fields[found[1]] = " ".join(value)
+    return fields
 
 
 def molecule_from_block(block: str, name: str | None = None, *, complete: bool = False) -> Molecule:

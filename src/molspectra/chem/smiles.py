@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Record, text_lines
+from molspectra.chem.records import Entry, Record, text_lines
 from molspectra.errors import InputError
 
 _NAME_COLUMNS = ("name", "id", "title")
@@ -95,18 +96,50 @@ def csv_records(path: Path) -> Iterator[Record]:
     Raises:
         InputError: no column `smiles`, or the quoting is broken.
     """
-    rows = csv.reader(text_lines(path), strict=True)
+    for entry in csv_entries(path):
+        yield Record(entry.where, entry.molecule)
+
+
+def csv_entries(path: Path) -> Iterator[Entry]:
+    """Rows of a CSV table with their other cells by the header; separated by commas, semicolons or tabs.
+
+    Raises:
+        InputError: no column `smiles`, a column twice, or the quoting is broken.
+    """
+    lines = text_lines(path)
+    head = next(lines, "")
+    separator = max(",;\t", key=head.count)
+    rows = csv.reader(chain([head], lines), strict=True, delimiter=separator)
     try:
-        header = [cell.strip().lower() for cell in next(rows, [])]
-        if "smiles" not in header:
-            raise InputError(f"{path}, line 1: the header has no column 'smiles' but {', '.join(header)!r}")
-        column = header.index("smiles")
-        names = next((header.index(key) for key in _NAME_COLUMNS if key in header), None)
+        header = [cell.strip() for cell in next(rows, [])]
+        lower = [cell.lower() for cell in header]
+        if "smiles" not in lower:
+            found = ", ".join(header)[:200]
+            raise InputError(f"{path}, line 1: the header has no column 'smiles' but {found!r}")
+        twice = next((cell for cell in header if cell and header.count(cell) > 1), None)
+        if twice is not None:
+            raise InputError(f"{path}, line 1: the column {twice[:40]!r} occurs twice")
+        column = lower.index("smiles")
+        names = next((lower.index(key) for key in _NAME_COLUMNS if key in lower), None)
         for row in rows:
             if not any(cell.strip() for cell in row):
                 continue
             smiles = row[column] if column < len(row) else ""
             name = row[names].strip() if names is not None and names < len(row) else ""
-            yield Record(f"line {rows.line_num}", partial(from_smiles, smiles, name or None))
+            fields = partial(_cells, header, row, (column, names))
+            build = partial(from_smiles, smiles, name or None)
+            yield Entry(f"line {rows.line_num}", name or None, build, fields)
     except csv.Error as error:
         raise InputError(f"{path}, line {rows.line_num}: broken CSV ({error})") from error
+
+
+def _cells(header: list[str], row: list[str], structure: tuple[int | None, ...]) -> dict[str, str]:
+    """Cells of a row by the header, but for those of the structure; a row may end early.
+
+    Raises:
+        InputError: if the row has more cells than the header.
+    """
+    if len(row) > len(header):
+        raise InputError(f"the row has {len(row)} cells, the header {len(header)}")
+    pairs = enumerate(zip(header, row, strict=False))
+    return {key: cell for place, (key, cell) in pairs if key and place not in structure}

@@ -9,15 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, atomic_number
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Record, failing, text_lines
+from molspectra.chem.records import Entry, Record, failing, text_lines
 from molspectra.errors import InputError
 
+_MAX_COUNT = 1_000_000  # atoms of a frame
+_STRUCTURE = ("properties", "pbc", "lattice", "charge", "smiles", "name")
 _PAIR = re.compile(r"""([^\s="']+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\S+)""")
 
 
@@ -28,6 +32,12 @@ def xyz_records(path: Path) -> Iterator[Record]:
     are. Entries `charge`, `smiles` and `name` of the comment are read; a comment without any entry is the
     name. A frame whose number of atoms cannot be read ends the reading, since the next one cannot be found.
     """
+    for entry in xyz_entries(path):
+        yield Record(entry.where, entry.molecule)
+
+
+def xyz_entries(path: Path) -> Iterator[Entry]:
+    """Frames of a file with the entries of their comments and their columns."""
     lines = enumerate(text_lines(path), start=1)
     frame = 0
     for number, line in lines:
@@ -35,20 +45,66 @@ def xyz_records(path: Path) -> Iterator[Record]:
             continue
         frame += 1
         where = f"frame {frame} (line {number})"
-        try:
-            count = int(line)
-        except ValueError:
-            yield failing(where, f"expected the number of atoms, found {line.strip()[:40]!r}; reading ends")
+        if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", line):
+            yield _failing(where, f"expected the number of atoms, found {line.strip()[:40]!r}; reading ends")
             return
-        if count < 1:
-            yield failing(where, f"a frame of {count} atoms; reading ends")
+        count = int(line)
+        if not 1 <= count <= _MAX_COUNT:
+            yield _failing(where, f"a frame of {count} atoms; reading ends")
             return
         comment = next(lines, (0, ""))[1]
-        atoms = [text for _, text in (next(lines, (0, None)) for _ in range(count)) if text is not None]
+        atoms = [text for _, text in islice(lines, count)]
         if len(atoms) < count:
-            yield failing(where, f"the frame has {count} atoms, but the file ends after {len(atoms)}")
+            yield _failing(where, f"the frame has {count} atoms, but the file ends after {len(atoms)}")
             return
-        yield Record(where, partial(_frame, comment, atoms))
+        fields = partial(_fields, comment)
+        yield Entry(
+            where, _name(comment), partial(_frame, comment, atoms), fields, partial(_vectors, comment, atoms)
+        )
+
+
+def _failing(where: str, reason: str) -> Entry:
+    return Entry(where, None, failing(where, reason).build)
+
+
+def _fields(comment: str) -> dict[str, str]:
+    """Entries of a comment that are not part of the structure.
+
+    Raises:
+        InputError: if a key occurs twice.
+    """
+    pairs = [(key, _unquoted(value)) for key, value in _PAIR.findall(comment)]
+    fields = {key: value for key, value in pairs if key.lower() not in _STRUCTURE}
+    twice = next((key for key in fields if sum(key == other for other, _ in pairs) > 1), None)
+    if twice is not None:
+        raise InputError(f"the entry {twice[:40]!r} occurs twice in the comment")
+    return fields
+
+
+def _name(comment: str) -> str | None:
+    """Name of a frame: the entry `name`, or a comment without entries."""
+    entries = {key.lower(): _unquoted(value) for key, value in _PAIR.findall(comment)}
+    return (entries.get("name") if entries else comment.strip()) or None
+
+
+def _vectors(comment: str, atoms: list[str], key: str) -> npt.NDArray[np.float64]:
+    """Array [N, 3] of the columns that `Properties` calls `key`.
+
+    Raises:
+        InputError: if there are no such columns, or not three numbers in them.
+    """
+    entries = {name.lower(): _unquoted(value) for name, value in _PAIR.findall(comment)}
+    starts = _starts(entries.get("properties", "species:S:1:pos:R:3"))
+    if key.lower() not in starts:
+        raise InputError(f"the frame has no columns {key!r}; it has: {', '.join(starts)}")
+    start, width = starts[key.lower()]
+    if width != 3:
+        raise InputError(f"{key!r} has {width} columns, not 3")
+    try:
+        rows = [[float(word) for word in line.split()[start : start + 3]] for line in atoms]
+        return np.array(rows, np.float64).reshape(len(atoms), 3)
+    except ValueError as error:
+        raise InputError(f"the columns {key!r} are not three numbers for each atom") from error
 
 
 def _frame(comment: str, atoms: list[str]) -> Molecule:
@@ -84,17 +140,25 @@ def _frame(comment: str, atoms: list[str]) -> Molecule:
 
 def _columns(properties: str) -> tuple[int, int]:
     """Columns where the symbol and the first coordinate stand, from an extended XYZ `Properties` entry."""
+    starts = _starts(properties)
+    symbol = starts.get("species", starts.get("z"))
+    if symbol is None or "pos" not in starts:
+        raise InputError(f"Properties={properties[:80]} does not name the columns species and pos")
+    return symbol[0], starts["pos"][0]
+
+
+def _starts(properties: str) -> dict[str, tuple[int, int]]:
+    """First column and number of columns by name, from an extended XYZ `Properties` entry."""
     words = properties.split(":")
-    starts: dict[str, int] = {}
+    starts: dict[str, tuple[int, int]] = {}
     column = 0
     try:
         for name, _, width in zip(words[::3], words[1::3], words[2::3], strict=True):
-            starts[name.lower()] = column
+            starts[name.lower()] = column, int(width)
             column += int(width)
-        symbol = starts["species"] if "species" in starts else starts["z"]
-        return symbol, starts["pos"]
-    except (ValueError, KeyError) as error:
-        raise InputError(f"Properties={properties} does not name the columns species and pos") from error
+    except ValueError as error:
+        raise InputError(f"Properties={properties[:80]} does not name the columns species and pos") from error
+    return starts
 
 
 def _unquoted(value: str) -> str:
