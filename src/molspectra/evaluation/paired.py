@@ -160,8 +160,22 @@ def molecule_interval(
     return MoleculeInterval(len(values), len(pairs), float(values.mean()), float(low), float(high), better)
 
 
-def conclusion(first: str, second: str, test: SeedTest | None, interval: MoleculeInterval | None) -> str:
-    """What follows for "first against second", and what does not, in plain words."""
+def conclusion(
+    first: str,
+    second: str,
+    test: SeedTest | None,
+    interval: MoleculeInterval | None,
+    things: str = "molecules",
+) -> str:
+    """What follows for "first against second", and what does not, in plain words.
+
+    Args:
+        first: name of an arm.
+        second: name of the other.
+        test: over seeds.
+        interval: over what was tested on.
+        things: what was tested on.
+    """
     if test is None:
         return f"{first} and {second} have no seed in common: nothing follows."
     parts = [_over_seeds(first, second, test)]
@@ -171,7 +185,7 @@ def conclusion(first: str, second: str, test: SeedTest | None, interval: Molecul
             expected = f"would be expected to have the {which} error again"
         else:
             expected = "could as well come out the other way"
-        parts.append(f"On other test molecules of this kind these very models of {first} {expected}.")
+        parts.append(f"On other test {things} of this kind these very models of {first} {expected}.")
     return " ".join(parts)
 
 

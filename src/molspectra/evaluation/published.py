@@ -129,7 +129,9 @@ def md17(molecule: str) -> tuple[Published, ...]:
         return ()
     place = MD17_MOLECULES.index(molecule)
     return tuple(
-        Published(method, values[place], FORCE_UNIT, source, NOTES.get(method, ""))
+        Published(
+            method, values[place], FORCE_UNIT, source, "" if method == "Coord" else NOTES.get(method, "")
+        )
         for (method, source), values in _MD17.items()
     )
 

@@ -175,6 +175,8 @@ def caption(results: Results) -> str:
     return text
 
 
+SEEN = "Test molecules in pre-training:"
+
 HOW = (
     "All arms of a seed have the same fine-tuning molecules, steps, batches and test molecules. The control "
     "continues stage 1 for as many steps as stage 2, on the same molecules, batches and noise, without "
@@ -200,6 +202,8 @@ def markdown(results: Results, command: str) -> str:
     if results.rows:
         parts += [f"Published for the same quantity, in {results.rows[0].unit}:", ""]
         parts += [*_markdown_table(*published_rows(results.rows)), ""]
+    if results.seen:
+        parts += [SEEN, "", *(f"- {arm}: {sentence}." for arm, sentence in results.seen.items()), ""]
     if results.comparisons:
         parts += ["## Paired comparisons", "", f"In {results.unit}.", ""]
         parts += [*_markdown_table(*comparison_rows(results)), ""]
@@ -226,6 +230,9 @@ def html(plan: Plan, results: Results, command: str) -> str:
     if results.rows:
         text = f"Published for the same quantity, in {results.rows[0].unit}."
         errors.append(_table(text, *published_rows(results.rows)))
+    if results.seen:
+        sentences = (f"{arm}: {sentence}." for arm, sentence in results.seen.items())
+        errors += [paragraph(SEEN), listing(sentences)]
     paired: list[Child] = []
     if results.comparisons:
         paired = [
@@ -302,12 +309,23 @@ def text(results: Results) -> str:
     """The result for a terminal."""
     head, rows = arm_rows(results)
     lines = [title(results), caption(results), *_columns([head, *rows])]
-    lines += [f"{each.first} against {each.second}: {each.conclusion}" for each in results.comparisons]
+    lines += [_one_line(each, results.unit) for each in results.comparisons]
+    lines += [each.conclusion for each in results.comparisons[:1]]
     if few := few_seeds(len(results.seeds)):
         lines.append(few)
     if results.reasons:
         lines.append(f"not comparable with the published values: {'; '.join(results.reasons)}")
     return "\n".join(lines)
+
+
+def _one_line(each: Comparison, unit: str) -> str:
+    """A comparison in figures."""
+    test, interval = each.test, each.interval
+    assert test is not None
+    line = f"{each.first} − {each.second}: {signed(test.mean)} {unit}"
+    if len(test.seeds) > 1:
+        line += f", 95 % over seeds {_interval(test.low, test.high)} (p = {number(test.t_p, 2)})"
+    return line + (f", over molecules {_interval(interval.low, interval.high)}" if interval else "")
 
 
 def _columns(rows: Rows) -> Iterator[str]:

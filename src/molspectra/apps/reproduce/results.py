@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from molspectra.apps.reproduce.experiments import Experiment, label
 from molspectra.apps.reproduce.plan import Plan, Run
 from molspectra.apps.reproduce.run import State, state
 from molspectra.evaluation import published as print_
-from molspectra.evaluation.finetuned import read_predictions
+from molspectra.evaluation.finetuned import read_force_errors, read_predictions
 from molspectra.evaluation.metrics import mean_and_sd
 from molspectra.evaluation.paired import (
     MoleculeInterval,
@@ -111,11 +111,12 @@ class Results:
         unit: of all errors.
         test: number of test molecules or frames; None before the first run is finished.
         train: number of training molecules or frames.
-        constant: error of predicting the training median; None for forces.
+        constant: error of predicting the training median for all; None before the first run is finished.
         arms: in the order of the experiment.
         rows: published values of the same quantity.
         comparable: whether ours may be read against the published values.
-        reasons: why not, or what to keep in mind.
+        reasons: why not.
+        seen: what is known of test molecules in pre-training, by arm.
         comparisons: paired.
         runs: all of them.
     """
@@ -134,6 +135,7 @@ class Results:
     rows: tuple[Published, ...]
     comparable: bool
     reasons: tuple[str, ...]
+    seen: Mapping[str, str]
     comparisons: tuple[Comparison, ...]
     runs: tuple[RunLine, ...]
 
@@ -170,11 +172,10 @@ def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
     for run, found in tested:
         evaluation = found.evaluation or {}
         maes[run.arm][run.seed] = factor * (evaluation["forces"] if is_forces else evaluation)["mae"]
-        if not is_forces:
-            computed, predicted = read_predictions(run.directory / "predictions.csv")
-            errors[run.arm][run.seed] = factor * np.abs(np.subtract(predicted, computed))
+        each = _errors(run, is_forces)
+        if each is not None:
+            errors[run.arm][run.seed] = factor * each
     first = tested[0][1].evaluation if tested else None
-    constant = None if is_forces or first is None else factor * first["median_predictor_mae"]
     why = tuple(reasons(plan, states, scale is not None))
     return Results(
         experiment=plan.experiment,
@@ -186,11 +187,12 @@ def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
         unit=unit,
         test=None if first is None else first["molecules"],
         train=None if first is None else first["training_molecules"],
-        constant=constant,
+        constant=None if first is None else _constant(first, is_forces, factor),
         arms=tuple(_arm(plan, arm, maes[arm]) for arm in plan.experiment.arms),
         rows=rows,
         comparable=not why,
         reasons=why,
+        seen=_seen(tested),
         comparisons=tuple(_comparisons(plan.experiment, maes, errors)),
         runs=tuple(_line(plan, run, states[run.directory], failures or {}) for run in plan.runs),
     )
@@ -198,6 +200,22 @@ def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
 
 def _unit(evaluation: Mapping[str, Any], is_forces: bool) -> str:
     return str((evaluation["forces"] if is_forces else evaluation)["unit"])
+
+
+def _errors(run: Run, is_forces: bool) -> npt.NDArray[np.float64] | None:
+    """Absolute error of every test molecule (of forces the mean over components); None where not kept."""
+    path = run.directory / "predictions.csv"
+    if is_forces:
+        found = read_force_errors(path)
+        return None if found is None else np.array(found)
+    computed, predicted = read_predictions(path)
+    return np.abs(np.subtract(predicted, computed))
+
+
+def _constant(evaluation: Mapping[str, Any], is_forces: bool, factor: float) -> float | None:
+    """Error of predicting one number for all, in the unit of the results."""
+    found = (evaluation["forces"] if is_forces else evaluation).get("median_predictor_mae")
+    return None if found is None else factor * found
 
 
 def _arm(plan: Plan, arm: str, maes: Mapping[int, float]) -> ArmResult:
@@ -237,7 +255,8 @@ def _comparisons(
             pair = [[errors[arm][seed] for seed in test.seeds] for arm in (first, second)]
             interval = molecule_interval(*pair)
         names = label(first), label(second)
-        yield Comparison(*names, tells, test, interval, conclusion(*names, test, interval))
+        things = "frames" if experiment.kind == "md17" else "molecules"
+        yield Comparison(*names, tells, test, interval, conclusion(*names, test, interval, things))
 
 
 def reasons(plan: Plan, states: Mapping[Any, State], unit_fits: bool) -> Iterator[str]:
@@ -267,6 +286,16 @@ def reasons(plan: Plan, states: Mapping[Any, State], unit_fits: bool) -> Iterato
             if rows["train"] < 0.9 * wanted:
                 yield f"learnt from {rows['train']:,} {_things(plan)} (published: {wanted:,})"
     yield from _levels(plan, states)
+
+
+def _seen(tested: Sequence[tuple[Run, State]]) -> dict[str, str]:
+    """What the evaluations say of test molecules that were seen in pre-training, one sentence per arm."""
+    found: dict[str, str] = {}
+    for run, each in tested:
+        before = ((each.evaluation or {}).get("seen") or {}).get("pretraining")
+        if before:
+            found.setdefault(label(run.arm), str(before["sentence"]))
+    return found
 
 
 def _things(plan: Plan) -> str:
