@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +123,7 @@ class StoredTensor:
         numbers = np.frombuffer(storage.archive.storage(storage.key), dtype=storage.dtype)
         strides = tuple(each * storage.itemsize for each in self.stride)
         if 0 in self.shape:
-            return np.empty(self.shape, storage.dtype)
+            strides = (0,) * len(strides)
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides, writeable=False)
 
     def tensor(self) -> Tensor:
@@ -178,15 +177,21 @@ def rebuilt(name: str, arguments: tuple[Any, ...]) -> StoredTensor:
     if len(arguments) < 4 or type(arguments[0]) is not StoredStorage:
         raise InputError(f"{name}: damaged structure: a tensor without a storage")
     storage, offset, shape, stride = arguments[:4]
-    whole = all(
-        type(each) is tuple and all(type(n) is int and n >= 0 for n in each) for each in (shape, stride)
-    )
-    if not whole or len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS or type(offset) is not int:
+    if not (_counts(shape) and _counts(stride) and len(shape) == len(stride) and type(offset) is int):
         raise InputError(f"{name}: damaged structure: a tensor without sizes and strides")
-    count = math.prod(shape)
-    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    count, last = 1, offset
+    for size, step in zip(shape, stride, strict=True):
+        count *= size
+        last += (size - 1) * step
     if count and (offset < 0 or last >= storage.numbers or count > storage.numbers):
         raise InputError(f"{name}: a tensor of shape {shape} lies outside of its storage or repeats numbers")
-    if not count and max(shape, default=0) > 1 << 40:
+    if not count and max(shape) > 1 << 40:
         raise InputError(f"{name}: damaged structure: an empty tensor of impossible shape")
     return StoredTensor(storage, offset, shape, stride)
+
+
+def _counts(values: object) -> bool:
+    """Whether an object is a tuple of a few numbers that are not negative."""
+    if type(values) is not tuple or len(values) > MAX_DIMENSIONS:
+        return False
+    return not values or ({*map(type, values)} == {int} and min(values) >= 0)

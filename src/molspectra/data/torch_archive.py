@@ -81,6 +81,8 @@ class TorchArchive:
         return self._member(f"data/{key}", place, size, int(self._sums[row]))
 
     def _row(self, key: int) -> int:
+        if self._dense and 0 <= key < len(self._keys):
+            return key
         row = int(np.searchsorted(self._keys, key))
         if row == len(self._keys) or self._keys[row] != key:
             raise self._damaged(f"it has no storage {key}")
@@ -134,6 +136,7 @@ class TorchArchive:
         self._keys, self._places, self._sizes, self._sums = _sorted(columns)
         if (np.diff(self._keys) == 0).any():
             raise self._damaged("a storage is there twice")
+        self._dense = len(self._keys) > 0 and self._keys[-1] == len(self._keys) - 1
 
     def _entry(self, place: int) -> tuple[int, str, tuple[int, int, int]]:
         """Return the place of the next entry, and this one's name, (place, size, checksum)."""
