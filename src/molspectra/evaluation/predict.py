@@ -41,6 +41,7 @@ class Predictions:
         prediction: [n] float64.
         unit: of both.
         forces: where they were asked for.
+        spectra: where spectra are an input of the model, those that each molecule has; else None.
     """
 
     rows: npt.NDArray[np.int64]
@@ -49,6 +50,7 @@ class Predictions:
     prediction: npt.NDArray[np.float64]
     unit: str
     forces: ForcePredictions | None = None
+    spectra: tuple[tuple[str, ...], ...] | None = None
 
 
 def predict_rows(
@@ -65,7 +67,7 @@ def predict_rows(
 
     Args:
         model: fine-tuned on `target`; it is moved to `device` and put into evaluation mode.
-        store: holds the structures and the computed values.
+        store: holds the structures, the computed values, and the spectra where they are an input.
         rows: n rows.
         target: property of the store.
         batch_size: molecules per pass; the result does not depend on it beyond rounding.
@@ -73,7 +75,8 @@ def predict_rows(
         device: where to compute.
 
     Raises:
-        InputError: no rows, no such property or forces in the store, or a model without a property head.
+        InputError: no rows, no such property, forces or input spectra in the store, or a model without a
+            property head.
         MolspectraError: a prediction is not a finite number.
     """
     if model.property_head is None:
@@ -83,7 +86,7 @@ def predict_rows(
     names = (target, "forces") if forces else (target,)
     model = model.to(device).eval()
     wanted, predicted, wanted_forces, predicted_forces = [], [], [], []
-    for micro in in_order(store, rows, batch_size, targets=names):
+    for micro in in_order(store, rows, batch_size, model.input_spectra, names):
         values, force = _predicted(model, on_device(micro.batch, model), forces)
         wanted.append(micro.batch.targets[target].double())
         predicted.append(values)
@@ -104,7 +107,19 @@ def predict_rows(
         pair = torch.cat(wanted_forces).numpy(), torch.cat(predicted_forces).numpy()
         both = ForcePredictions(*pair, about.forces.unit)
     unit = about.properties[target].unit
-    return Predictions(np.asarray(rows), identities, torch.cat(wanted).numpy(), prediction, unit, both)
+    spectra = _known_spectra(store, rows, model.input_spectra)
+    wanted_values = torch.cat(wanted).numpy()
+    return Predictions(np.asarray(rows), identities, wanted_values, prediction, unit, both, spectra)
+
+
+def _known_spectra(
+    store: Store, rows: npt.NDArray[np.int64], modalities: tuple[str, ...]
+) -> tuple[tuple[str, ...], ...] | None:
+    """The spectra of every row that a model takes as input; None if it takes none."""
+    if not modalities:
+        return None
+    has = {name: store.has(name)[rows] for name in modalities}
+    return tuple(tuple(name for name in modalities if has[name][place]) for place in range(len(rows)))
 
 
 def _predicted(model: MolSpectra, batch: Batch, forces: bool) -> tuple[torch.Tensor, torch.Tensor | None]:

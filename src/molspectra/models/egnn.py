@@ -9,6 +9,8 @@ every encoder here has:
   in full.
 - The coordinate update has one weight per channel instead of one: v_i = Σ_layers Σ_j φ_x(m_ij) ⊗
   (r_j - r_i)/(d_ij + 1 Å), whose directions are bounded.
+- The vectors of an atom fade where all of them are short, v ← v·n²/(n² + 1e-4) with n² the mean of their
+  squares: the heads take lengths, which have a cusp at 0, and atoms on a centre of symmetry sit there.
 - Elements are embedded by their number; the publication gives powers of the nuclear charge besides.
 
 Shapes: N atoms, E directed edges, Q unordered pairs, C channels.
@@ -25,6 +27,10 @@ from molspectra.data.batch import Batch, Edges
 from molspectra.errors import InputError
 from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
+
+
+FADE = 1e-4
+"""Mean square of an atom's vectors at which they are halved."""
 
 
 @dataclass(frozen=True)
@@ -153,4 +159,5 @@ class EGNN(Encoder):
         for layer in self.layers:
             delta_scalars, delta_vectors = layer(scalars, batch.edges, geometry)
             scalars, vectors = scalars + delta_scalars, vectors + delta_vectors
-        return Encoded(scalars, vectors)
+        square = vectors.square().sum(1, keepdim=True).mean(2, keepdim=True)
+        return Encoded(scalars, vectors * (square / (square + FADE)))

@@ -160,3 +160,21 @@ class PropertyHead(nn.Module):
             return self.std * _safe_norm(dipole.unsqueeze(-1)).squeeze(-1)
         extent = self.std * scalars * offset.square().sum(1)
         return sum_by_molecule(extent, batch.molecule, batch.ptr) + self.mean
+
+
+class SpectrumInput(nn.Module):
+    """Concatenates what is known of a molecule's spectra to the scalars of its atoms, before a head.
+
+    x_i ← Linear([x_i, s, p]) with the representation s of the spectra and p = 1 where there are any, else 0.
+    The paper's pilot concatenates them to the features of the molecule; at the atoms every head can use them.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.combine = nn.Linear(2 * channels + 1, channels)
+
+    def forward(self, encoded: Encoded, batch: Batch, spectra: Tensor, present: Tensor) -> Encoded:
+        """Combine atom features with representations [B, C] and `present` [B]."""
+        known = torch.cat([spectra, present.unsqueeze(1).to(spectra)], dim=1)
+        atoms = spread_to_atoms(known, batch.molecule, batch.ptr)
+        return Encoded(self.combine(torch.cat([encoded.scalars, atoms], dim=1)), encoded.vectors)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from molspectra.data.batch import Batch
 from molspectra.errors import InputError
+from molspectra.models.egnn import EGNN, EGNNConfig
 from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.equivariant_transformer import EquivariantTransformer, EquivariantTransformerConfig
-from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind
+from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind, SpectrumInput
 from molspectra.models.segments import sum_by_molecule
 from molspectra.models.specformer import SpecFormer, SpecFormerConfig
 
@@ -23,8 +24,8 @@ AtomReferences = Literal["none", "fit", "published", "auto"]
 class ModelConfig:
     """What a model consists of."""
 
-    encoder: EquivariantTransformerConfig = field(default_factory=EquivariantTransformerConfig)
-    """The 3D encoder."""
+    encoder: EquivariantTransformerConfig | EGNNConfig = field(default_factory=EquivariantTransformerConfig)
+    """The 3D encoder; its `kind` says which."""
     spectrum_encoder: SpecFormerConfig | None = None
     """SpecFormer, for stage 2 and retrieval; null for stage 1 and fine-tuning."""
     property: PropertyKind | None = None
@@ -37,6 +38,21 @@ class ModelConfig:
     """Initial temperature of the alignment, learned or fixed by the objective."""
     force_head: bool = False
     """A second noise head, for the force of SliDe denoising, which sets this itself."""
+    spectrum_input: bool = False
+    """Hand the representation of a molecule's spectra to the property head, as an INPUT (the paper's pilot).
+    It is another task than a property from the structure: spectra must be known for every prediction."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that lack another.
+
+        Raises:
+            InputError: spectra as input without an encoder of them.
+        """
+        if self.spectrum_input and self.spectrum_encoder is None:
+            raise InputError(
+                "model.spectrum_input: spectra need an encoder; set model.spectrum_encoder.modalities, "
+                "such as uv_vis"
+            )
 
 
 class MolSpectra(nn.Module):
@@ -45,7 +61,11 @@ class MolSpectra(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder: Encoder = EquivariantTransformer(config.encoder)
+        self.encoder: Encoder = (
+            EGNN(config.encoder)
+            if isinstance(config.encoder, EGNNConfig)
+            else EquivariantTransformer(config.encoder)
+        )
         channels = self.encoder.channels
         self.noise_head = NoiseHead(channels)
         self.property_head: PropertyHead | None = None
@@ -56,7 +76,8 @@ class MolSpectra(nn.Module):
         if config.spectrum_encoder is not None:
             self.spectrum_encoder = SpecFormer(config.spectrum_encoder, channels)
             self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        self.force_head = NoiseHead(channels) if config.force_head else None  # last: others begin as without
+        self.force_head = NoiseHead(channels) if config.force_head else None  # late: others begin as without
+        self.spectrum_input = SpectrumInput(channels) if config.spectrum_input else None
 
     def encode(self, batch: Batch) -> Encoded:
         """Atom features of a batch; edges are built where the batch has none."""
@@ -74,20 +95,47 @@ class MolSpectra(nn.Module):
         """[B, C] representation of every molecule of a batch."""
         return self.molecule_features(self.encode(batch), batch)
 
+    @property
+    def input_spectra(self) -> tuple[str, ...]:
+        """Modalities that a batch must carry for a prediction; none unless spectra are an input."""
+        if self.spectrum_input is None or self.spectrum_encoder is None:
+            return ()
+        return tuple(self.spectrum_encoder.kinds)
+
+    def predict(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """Property [B] from the atom features of a batch, and from its spectra where they are an input.
+
+        Raises:
+            InputError: the model has no property head, or the batch lacks spectra that are an input.
+        """
+        if self.property_head is None:
+            raise InputError("the model has no property head: fine-tune it first")
+        if self.spectrum_input is not None:
+            encoded = self.spectrum_input(encoded, batch, *self._read_spectra(batch))
+        prediction: Tensor = self.property_head(encoded, batch)
+        return prediction
+
+    def _read_spectra(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Representations [B, C], 0 for molecules without any spectrum, and which have one [B]."""
+        assert self.spectrum_encoder is not None
+        names = self.input_spectra
+        missing = [name for name in names if name not in batch.spectra]
+        if missing:
+            raise InputError(f"this model takes spectra as input, and the batch has no {', '.join(missing)}")
+        present = torch.stack([batch.present[name] for name in names]).any(0)
+        if not bool(present.any()):  # a batch norm could not make anything of them
+            return batch.positions.new_zeros(len(batch), self.encoder.channels), present
+        spectra = {name: batch.spectra[name] for name in names}
+        representation = self.spectrum_encoder(spectra, batch.present).representation
+        return representation.masked_fill(~present.unsqueeze(1), 0.0), present
+
     def forward(self, batch: Batch) -> Tensor:
         """Predicted property [B], in the unit of the targets; float64 with atom references.
 
         Raises:
-            InputError: the model has no property head (it was not fine-tuned).
+            InputError: as in `predict`.
         """
-        prediction: Tensor = _property_head(self)(self.encode(batch), batch)
-        return prediction
-
-
-def _property_head(model: MolSpectra) -> PropertyHead:
-    if model.property_head is None:
-        raise InputError("the model has no property head: fine-tune it first")
-    return model.property_head
+        return self.predict(self.encode(batch), batch)
 
 
 class EnergyForces(NamedTuple):
@@ -110,15 +158,15 @@ def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = Fals
         create_graph: keep the graph, for a loss on energy and forces; without it the results have none.
 
     Raises:
-        InputError: the model has no property head.
+        InputError: as in `MolSpectra.predict`.
     """
-    head, edges = _property_head(model), batch.edges
+    edges = batch.edges
     with torch.enable_grad():
         positions = batch.positions.detach().requires_grad_(True)
         moved = batch.with_positions(positions)
         moved = moved.with_edges(model.encoder.cutoff) if edges is None else moved.with_edge_list(edges)
         encoded = model.encode(moved)
-        energy = head(encoded, moved)
+        energy = model.predict(encoded, moved)
         (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
     if not create_graph:
         energy, encoded = energy.detach(), Encoded(*(features.detach() for features in encoded))

@@ -91,8 +91,12 @@ def finetune(
         return FinetuneStage(model, config)
 
     targets = (config.target, "forces") if config.forces else (config.target,)
-    about = {"stage": "finetune", "target": config.target}
-    return _run(config, Path(out), build, (targets, ()), about, resume, show)
+    about: dict[str, Any] = {"stage": "finetune", "target": config.target}
+    spectra = config.model.spectrum_encoder if config.model.spectrum_input else None
+    if spectra is not None:
+        about["spectrum_input"] = list(spectra.modalities)  # another task: spectra must be known to predict
+    needs = (targets, spectra.modalities if spectra else ())
+    return _run(config, Path(out), build, needs, about, resume, show)
 
 
 def _run(

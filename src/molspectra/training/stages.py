@@ -129,10 +129,11 @@ class PretrainStage(Stage):
         assert encoder is not None
         assert reconstruction is not None
         masks = reconstruction.masks(batch, key)
+        visible = reconstruction.visible(batch.spectra, masks)
         if self.config.alignment.masked:  # one pass for both, so it has to feed the running statistics
-            masked = whole = encoder.reference_forward(batch.spectra, masks, batch.present)
+            masked = whole = encoder.reference_forward(visible, masks, batch.present)
         else:
-            masked = encoder(batch.spectra, batch.present, masks)
+            masked = encoder(visible, batch.present, masks)
             whole = encoder(batch.spectra, batch.present)
         parts = reconstruction(encoder.reconstruct(masked.tokens), batch, masks)
         return parts, whole.representation
@@ -155,6 +156,7 @@ class FinetuneStage(Stage):
         self.model = model
         self.config = config
         self.targets = (config.target, "forces") if config.forces else (config.target,)
+        self.modalities = model.input_spectra
         self.denoising = denoising_objective(config.denoising)
         self.smoothing = Smoothed(config.energy_smoothing)
 
@@ -199,7 +201,7 @@ class FinetuneStage(Stage):
             predicted["forces"] = forces
         else:
             encoded = self.model.encode(structures)
-            energy = head(encoded, structures)
+            energy = self.model.predict(encoded, structures)
         predicted[config.target] = energy
         unit = head.std if config.supervised.standardised else 1.0
         losses = {
