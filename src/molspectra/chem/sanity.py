@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-_LOW, _HIGH = 1.5, 2.4
+_LOW, _HIGH = 1.35, 2.4  # F–F in Å has 1.24, N≡N in bohr 1.46 and F–F in bohr 2.34
 
 _BONDING = np.ones(119, np.bool_)
 _BONDING[[0, 2, 10, 18, 36, 54, 86, 118]] = False  # a noble gas has no bonds to be measured
@@ -26,7 +26,7 @@ def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.f
     """Whether coordinates that should be in Å look as if they were in bohr.
 
     Every atom's nearest neighbour, in units of the sum of the two covalent radii, lies near 1 in a molecule
-    in Å and near 1.89 in bohr. Suspected is a structure where no atom has a neighbour nearer than 1.5, and
+    in Å and near 1.89 in bohr. Suspected is a structure where no atom has a neighbour nearer than 1.35, and
     half of the atoms have theirs below 2.4, so that it is stretched but not just scattered. Noble gas atoms
     are ignored; a single atom is never suspected.
 

@@ -4,6 +4,7 @@ import sys
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import InputError
+from molspectra.training.interrupt import Interrupted
 
 
 def main(arguments: list[str]) -> int:
@@ -41,16 +42,19 @@ def main(arguments: list[str]) -> int:
 
     from molspectra.data.datasets.prepare import prepare
 
-    report = prepare(
-        chosen,
-        given.raw,
-        given.out,
-        options=options,
-        on_error=given.on_error,
-        overwrite=given.overwrite,
-        limit=given.limit,
-        show=not given.quiet,
-    )
+    try:
+        report = prepare(
+            chosen,
+            given.raw,
+            given.out,
+            options=options,
+            on_error=given.on_error,
+            overwrite=given.overwrite,
+            limit=given.limit,
+            show=not given.quiet,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the same command continues after the last finished part") from None
     for difference in report.differences:
         print(f"molspectra: warning: {report.title}: {difference}", file=sys.stderr)
     tally = report.tally

@@ -58,6 +58,13 @@ class Parts:
         _write_json(self._tally(len(self.tallies)), tally.as_dict())
         self.tallies.append(tally)
 
+    def sum(self) -> Tally:
+        """Counts of all finished parts together."""
+        total = Tally()
+        for tally in self.tallies:
+            total.add(tally)
+        return total
+
     def stores(self) -> list[Path]:
         """Stores of the finished parts that have rows."""
         return [self.store(part) for part, tally in enumerate(self.tallies) if tally.rows]
@@ -97,6 +104,11 @@ class Parts:
     def remove(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder)
+
+    def remove_if_unfinished(self) -> None:
+        """Remove the folder if no part is finished, so that nothing would be gained by keeping it."""
+        if not self.tallies:
+            self.remove()
 
     def _tally(self, part: int) -> Path:
         return self.folder / f"{part:05}.json"

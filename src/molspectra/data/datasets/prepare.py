@@ -88,26 +88,43 @@ def prepare(
     parts = Parts(out, settings)
     resumed = len(parts.tallies)
     total = opened.total if limit is None or opened.total is None else min(limit, opened.total)
-    with _progress(importer.title, total, show) as advance:
-        for part in _Reader(opened, parts, on_error, advance).parts(limit, part_records):
-            parts.finish(part)
+    try:
+        with _progress(importer.title, total, show) as advance:
+            for part in _Reader(opened, parts, on_error, advance).parts(limit, part_records):
+                parts.finish(part)
+    finally:
+        parts.remove_if_unfinished()
+    if not parts.sum().rows:
+        if parts.tallies:
+            parts.remove()
+        _refuse_empty(raw, importer, parts.sum())
+    report = _joined(importer, opened, parts, out, chosen, limit, resumed)
+    report.write(parts.rejected())
+    parts.remove()
+    return report
+
+
+def _joined(
+    importer: Importer,
+    opened: Opened,
+    parts: Parts,
+    out: Path,
+    options: Mapping[str, str],
+    limit: int | None,
+    resumed: int,
+) -> Report:
+    """Join the parts to the store and report on it."""
     began, cpu = time.monotonic(), time.process_time()
-    tally = Tally()
-    for part in parts.tallies:
-        tally.add(part)
-    if not tally.rows:
-        parts.remove()
-        _refuse_empty(raw, importer, tally)
-    named = tuple(json.loads(line) for line in islice(parts.rejected(), NAMED))
     written, same = parts.join(out, opened.metadata)
+    tally = parts.sum()
     tally.seconds += time.monotonic() - began
     tally.cpu_seconds += time.process_time() - cpu
-    report = Report(
+    return Report(
         name=importer.name,
         title=importer.title,
         out=str(out),
         hash=written.hash,
-        options=chosen,
+        options=options,
         limit=limit,
         tally=tally,
         same_identity=same,
@@ -119,11 +136,8 @@ def prepare(
         remarks=opened.notes(),
         resumed=resumed,
         peak_mebibytes=_peak(),
-        named=named,
+        named=tuple(json.loads(line) for line in islice(parts.rejected(), NAMED)),
     )
-    report.write(parts.rejected())
-    parts.remove()
-    return report
 
 
 class _Reader:
