@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from molspectra.apps.commands.training import read_recipe, recipes
+from molspectra.data.splits import split_rows
 from molspectra.data.store import Store, write_store
 from molspectra.errors import InputError
 from molspectra.evaluation.evaluate import evaluate
+from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import Selection
 from molspectra.training.leaks import exposure
 from molspectra.training.record import read_json
@@ -26,6 +29,7 @@ from molspectra.training.seen import (
     hashes_of,
     seen_by,
 )
+from molspectra.training.settings import from_dict
 
 Make = Callable[..., Any]
 QUICK = {"loop__steps": 1, "loop__validate_every": 0, "loop__save_every": 0}
@@ -184,3 +188,25 @@ def test_identities_from_geometry_are_counted(store: Store) -> None:
     seen = Seen.of(Selection(store, np.arange(3), np.arange(0), np.arange(0)))
     assert seen.by_geometry == 0
     assert len({row.identity for row in rows}) == 3
+
+
+def test_no_shipped_recipe_is_tested_on_what_another_trains_on() -> None:
+    """Identity splits of one seed nest: the test share of pre-training must not be smaller."""
+    configs = {}
+    for name, path in recipes().items():
+        values = read_recipe(name)
+        configs[name] = from_dict(
+            FinetuneConfig if "target" in values else PretrainConfig, values, str(path)
+        ).data
+    tested = [name for name, values in configs.items() if values.split == "identity"]
+    keys = [f"molecule {number}" for number in range(3000)]
+    for scale in ("paper", "small"):
+        parts = {
+            name: split_rows(keys, configs[name].split_seed, configs[name].fractions)
+            for name in tested
+            if name.startswith(scale)
+        }
+        assert len(parts) >= 3
+        for one in parts.values():
+            for other in parts.values():
+                assert not set(one["test"]) & set(other["train"])
