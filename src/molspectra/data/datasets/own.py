@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -267,15 +267,20 @@ def number(text: str) -> float | None:
         InputError: if it is something else, or not finite.
     """
     word = text.strip()
-    if word.casefold() in _MISSING:
+    if is_missing(word):
         return None
     try:
-        value = float(word)
+        value = float(word.replace("_", "?"))  # Python takes 1_000 for a number
     except ValueError as error:
         raise InputError(f"{word[:40]!r} is not a number") from error
     if not math.isfinite(value):
         raise InputError(f"{word[:40]!r} is not a finite number")
     return value
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says that there is no value."""
+    return text.strip().casefold() in _MISSING
 
 
 def is_number(text: str) -> bool:
@@ -284,7 +289,14 @@ def is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return len(text) < 400
+    return "_" not in text
+
+
+class Built(NamedTuple):
+    """One spectrum, and what was altered on the way from its source, in words that many spectra share."""
+
+    spectrum: LineSpectrum | SampledSpectrum
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -304,7 +316,7 @@ class Known:
     values: Mapping[str, float] = field(default_factory=dict)
     forces: npt.NDArray[Any] | None = None
     identity: str | None = None
-    spectra: Mapping[str, Callable[[], LineSpectrum | SampledSpectrum]] = field(default_factory=dict)
+    spectra: Mapping[str, Callable[[], Built]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -319,17 +331,18 @@ def row_of(known: Known) -> Row:
     if known.forces is not None and not np.isfinite(known.forces).all():
         raise InputError("a force is not a finite number")
     spectra: dict[str, LineSpectrum | SampledSpectrum] = {}
-    left_out = dict(known.left_out)
+    left_out, changes = dict(known.left_out), list[str]()
     for name, build in known.spectra.items():
         try:
-            spectrum = build()
+            spectrum, altered = build()
             heights = spectrum.intensity if isinstance(spectrum, LineSpectrum) else spectrum.values
             if heights.size and not heights.any():
                 raise InputError("all intensities are zero")
             spectra[name] = spectrum
+            changes.extend(f"{name}: {change}" for change in altered)
         except InputError as error:
             left_out[name] = str(error)
-    return Row(molecule, spectra, values, known.forces, known.identity, left_out)
+    return Row(molecule, spectra, values, known.forces, known.identity, left_out, tuple(changes))
 
 
 def listed(words: Iterable[str], most: int = 20) -> str:

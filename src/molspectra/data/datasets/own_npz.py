@@ -20,6 +20,7 @@ from molspectra.data.datasets.own import (
     MAX_ATOMS,
     OPTIONS,
     POSITIONS,
+    Built,
     Known,
     OwnImporter,
     OwnOptions,
@@ -314,14 +315,14 @@ def _row(arrays: Arrays, name: str, layout: Layout, chosen: Selection, own: OwnO
     if "props" in arrays:
         row = zip(layout.table, arrays["props"].tolist(), strict=True)
         values |= {chosen.columns[key]: float(value) for key, value in row if key in chosen.columns}
-    spectra: dict[str, Callable[[], LineSpectrum | SampledSpectrum]] = {}
+    spectra: dict[str, Callable[[], Built]] = {}
     for counts in layout.lines:
         position, intensities = LINES[counts]
         for kind, key in intensities.items():
             if key in arrays and position in arrays:
                 spectra[kind] = partial(_lines, kind, arrays[position], arrays[key], level)
     for kind in layout.samples:
-        spectra[kind] = partial(SampledSpectrum, kind, arrays[f"{kind}_samples"], level)
+        spectra[kind] = partial(_samples, kind, arrays[f"{kind}_samples"], level)
     texts = {key: _text(arrays[key]) or None for key in ("smiles", "identity") if key in arrays}
     charge = int(arrays["charge"]) if "charge" in arrays else 0
     positions = arrays["pos"].astype(np.float64) * own.scale
@@ -330,7 +331,12 @@ def _row(arrays: Arrays, name: str, layout: Layout, chosen: Selection, own: OwnO
     return row_of(Known(molecule, values, forces, texts.get("identity"), spectra))
 
 
-def _lines(kind: str, position: npt.NDArray[Any], intensity: npt.NDArray[Any], level: str) -> LineSpectrum:
+def _samples(kind: str, values: npt.NDArray[Any], level: str) -> Built:
+    return Built(SampledSpectrum(kind, values, level))
+
+
+def _lines(kind: str, position: npt.NDArray[Any], intensity: npt.NDArray[Any], level: str) -> Built:
     """Lines in ascending order."""
     order = np.argsort(position, kind="stable")
-    return LineSpectrum(kind, position[order].astype(np.float64), intensity[order].astype(np.float64), level)
+    where, height = position[order].astype(np.float64), intensity[order].astype(np.float64)
+    return Built(LineSpectrum(kind, where, height, level))

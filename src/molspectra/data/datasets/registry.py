@@ -16,6 +16,9 @@ NAMES: dict[str, str] = {
     "rmd17": "molspectra.data.datasets.md17:RMD17",
     "qm9s": "molspectra.data.datasets.qm9s:QM9S",
     "qm9s-processed": "molspectra.data.datasets.processed:PROCESSED",
+    "sdf": "molspectra.data.datasets.own_structures:SDF",
+    "extxyz": "molspectra.data.datasets.own_structures:EXTXYZ",
+    "csv": "molspectra.data.datasets.own_structures:CSV",
     "npz": "molspectra.data.datasets.own_npz:NPZ",
 }
 """Importers by the name of the dataset, as "module:attribute"."""

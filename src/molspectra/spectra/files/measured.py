@@ -95,12 +95,14 @@ class Conversion:
     Attributes:
         spectrum: the samples.
         coverage: part of the modality's points that lie inside the measured range, 0 to 1.
-        remarks: what was assumed or changed, in words.
+        remarks: what was assumed or changed, with its numbers.
+        changes: what was changed, without numbers, so that it can be counted over many spectra.
     """
 
     spectrum: SampledSpectrum
     coverage: float
     remarks: tuple[str, ...]
+    changes: tuple[str, ...]
 
 
 def to_absorbance(
@@ -204,17 +206,19 @@ def onto_axis(
         advice = "outside=zero sets the rest to 0"
         raise InputError(f"{where}it covers {reach}, {coverage:.1%} of the {name} axis ({asked}); {advice}")
     samples = np.where(inside, np.interp(points, axis, values), 0.0)
-    remarks = list(plain.remarks)
+    remarks, changes = list(plain.remarks), ["changed on the way to absorbance"] if plain.remarks else []
     if coverage < 1:
+        changes.append("points that were not measured are 0")
         remarks.append(f"covers {reach}, {coverage:.1%} of the axis; the rest is 0")
     negative = int((samples < 0).sum())
     if negative:
+        changes.append("samples below zero set to 0")
         remarks.append(
             f"{negative} of {len(samples)} samples below zero set to 0 (lowest {samples.min():.3g})"
         )
     text = "; ".join((plain.quantity, *remarks))
     spectrum = SampledSpectrum(name, np.maximum(samples, 0.0), f"measured, {text}")
-    return Conversion(spectrum, coverage, tuple(remarks))
+    return Conversion(spectrum, coverage, tuple(remarks), tuple(changes))
 
 
 def _converted(
