@@ -11,9 +11,12 @@ from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import (
     MaskedReconstruction,
     ReconstructionConfig,
+    block_masks,
+    covered,
     kept_patches,
     patch_errors,
     random_masks,
+    runs_of_patches,
 )
 from molspectra.spectra.modality import IR, MODALITIES, UV_VIS
 
@@ -148,3 +151,91 @@ def test_micro_batches_add_up():
 def test_mask_ratio_must_be_a_share(ratio):
     with pytest.raises(InputError, match="mask_ratio must lie between 0 and 1"):
         MaskedReconstruction(ReconstructionConfig(ratio), {"ir": IR})
+
+
+def test_points_of_chosen_patches_by_hand():
+    kind = replace(UV_VIS, stop=1.12, patch=3, stride=2)  # 7 points, patches 0-2, 2-4, 4-6
+    chosen = torch.tensor([[True, False, False], [False, False, True], [True, False, True]])
+    assert covered(chosen, kind).int().tolist() == [
+        [1, 1, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1, 1, 1],
+        [1, 1, 1, 0, 1, 1, 1],
+    ]
+
+
+def runs_in(mask):
+    """Lengths of the runs of True."""
+    return [len(run) for run in "".join("x" if each else " " for each in mask).split()]
+
+
+@pytest.mark.parametrize(
+    ("patches", "ratio", "block"), [(69, 0.1, 7), (139, 0.1, 7), (139, 0.3, 5), (10, 0.5, 1)]
+)
+def test_block_masks_are_runs_of_the_same_number_of_patches(patches, ratio, block):
+    lengths = runs_of_patches(patches, ratio, block)
+    assert sum(lengths) == patches - kept_patches(patches, ratio)
+    assert max(lengths) == block
+    scores = torch.rand(200, len(lengths), generator=torch.Generator().manual_seed(0))
+    masks = block_masks(scores, patches, ratio, block)
+    assert masks.sum(1).unique().tolist() == [sum(lengths)]
+    for mask in masks:
+        merged = runs_in(mask.tolist())
+        assert min(merged) >= min(lengths)
+        assert len(merged) <= len(lengths)
+    assert masks.any(0).all()  # every patch is masked now and then
+
+
+def test_block_masks_by_hand():
+    """Five patches, three masked in runs of two and one; the scores place them among the two kept patches."""
+    scores = torch.tensor([[0.0, 0.0], [0.99, 0.0], [0.99, 0.99], [0.5, 0.5]])
+    assert block_masks(scores, 5, 0.6, 2).int().tolist() == [
+        [1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1],
+        [0, 0, 1, 1, 1],
+        [0, 1, 1, 1, 0],
+    ]
+
+
+def many_masks(mask):
+    objective = MaskedReconstruction(ReconstructionConfig(mask=mask), KINDS)
+    batch = batch_with_spectra(WATERS[:1])
+    drawn = [objective.masks(batch, key(batch, epoch=epoch)) for epoch in range(300)]
+    return objective, {name: torch.cat([masks[name] for masks in drawn]) for name in KINDS}
+
+
+def test_how_much_of_what_is_asked_for_can_be_seen():
+    objective, masks = many_masks("random")
+    for name in KINDS:
+        found = objective.leakage(name, masks[name])
+        assert found.patches == pytest.approx(0.81, abs=0.03)  # both neighbours are kept
+        assert found.points == pytest.approx(0.90, abs=0.02)
+    objective, masks = many_masks("block")
+    assert [objective.leakage(name, masks[name]) for name in KINDS] == [(0.0, 0.0)] * 3
+
+
+def test_block_masks_hide_their_points_in_every_patch():
+    """The masked pass gives the same, whatever stands at the masked points."""
+    objective = MaskedReconstruction(ReconstructionConfig(mask="block"), KINDS)
+    batch = batch_with_spectra()
+    masks = objective.masks(batch, key(batch))
+    seen = objective.visible(batch.spectra, masks)
+    for name, kind in KINDS.items():
+        hidden = covered(masks[name], kind)
+        changed = torch.where(hidden, 7.0, batch.spectra[name])
+        assert torch.equal(objective.visible({name: changed}, masks)[name], seen[name])
+        assert torch.equal(seen[name][~hidden], batch.spectra[name][~hidden])
+        assert hidden.any(1).all()
+        alone = batch_with_spectra(WATERS[1:2])
+        assert torch.equal(objective.masks(alone, key(alone))[name][0], masks[name][1])
+
+
+def test_random_masks_see_the_spectra_as_they_are():
+    objective = MaskedReconstruction(ReconstructionConfig(), KINDS)
+    batch = batch_with_spectra()
+    seen = objective.visible(batch.spectra, objective.masks(batch, key(batch)))
+    assert all(seen[name] is batch.spectra[name] for name in KINDS)
+
+
+def test_a_run_needs_a_patch():
+    with pytest.raises(InputError, match="block must be at least 1"):
+        ReconstructionConfig(block=0)

@@ -124,7 +124,8 @@ def _pass(
     if encoder is None:
         raise InputError("the model has no spectrum encoder; only a stage-2 model reconstructs spectra")
     masks = objective.masks(batch, key._replace(epoch=key.epoch.to(batch.geometry_id.device)))
-    return masks, encoder.reconstruct(encoder(batch.spectra, batch.present, masks).tokens)
+    visible = objective.visible(batch.spectra, masks)
+    return masks, encoder.reconstruct(encoder(visible, batch.present, masks).tokens)
 
 
 def _mean_spectra(
