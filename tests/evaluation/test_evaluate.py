@@ -141,3 +141,19 @@ def test_quantiles_pick_by_value_and_equal_values_by_place():
     values = np.array([5.0, 1.0, 3.0, 3.0, 2.0])
     assert at_quantiles(values, (0.0, 0.5, 0.75, 1.0)).tolist() == [1, 2, 3, 0]
     assert at_quantiles(np.array([4.0]), (0.1, 0.9)).tolist() == [0, 0]
+
+
+def test_a_reference_split_is_tested_on_its_own_rows(tiny, tmp_path):
+    data = dataclasses.replace(tiny.data, split="reference", sizes=(20, 8), split_seed=1)
+    run = pretrain(dataclasses.replace(tiny.stage1, data=data), tmp_path / "run", show=False).directory
+    found = evaluate(run)
+    parts = Selection.of(data)
+    assert (found["molecules"], found["data"]["split"], found["data"]["sizes"]) == (12, "reference", [20, 8])
+    names = tiny.store.identities
+    twice = {names[row] for row in parts.test} & {names[row] for row in parts.train}
+    assert found["seen"]["test_in_own_training"] == len(twice)  # ethanol has two rows
+    assert found["seen"]["pretraining"]["structures"] == len(twice)
+    rows = [tiny.store.row(number) for number in range(len(tiny.store) - 1)]
+    write_store(tmp_path / "other.arrow", rows, tiny.store.metadata)
+    with pytest.raises(InputError, match="goes by row number"):
+        evaluate(run, tmp_path / "out", store=str(tmp_path / "other.arrow"), allow_other_data=True)

@@ -195,9 +195,8 @@ def test_no_shipped_recipe_is_tested_on_what_another_trains_on() -> None:
     configs = {}
     for name, path in recipes().items():
         values = read_recipe(name)
-        configs[name] = from_dict(
-            FinetuneConfig if "target" in values else PretrainConfig, values, str(path)
-        ).data
+        cls = FinetuneConfig if "target" in values else PretrainConfig
+        configs[name] = from_dict(cls, values, str(path)).data
     tested = [name for name, values in configs.items() if values.split == "identity"]
     keys = [f"molecule {number}" for number in range(3000)]
     for scale in ("paper", "small"):
