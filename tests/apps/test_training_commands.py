@@ -170,8 +170,10 @@ def test_recipes_are_shipped() -> None:
         "paper-stage1-frad",
         "paper-stage1-slide",
         "paper-stage2",
+        "pilot-egnn",
         "small-gap",
         "small-md17",
+        "small-pilot",
         "small-stage1",
         "small-stage2",
     ]
@@ -180,9 +182,8 @@ def test_recipes_are_shipped() -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_recipe_fits_its_dataclass(name: str) -> None:
     config = config_of(name)
-    assert isinstance(config, FinetuneConfig) == name.endswith(("qm9", "gap", "md17"))
-    encoder = config.model.encoder
-    assert encoder.channels % encoder.heads == 0
+    assert isinstance(config, FinetuneConfig) == name.endswith(("qm9", "gap", "md17", "egnn", "pilot"))
+    assert config.model.spectrum_input == ("pilot" in name)
     if name.startswith("small"):
         assert config.data.store == ("bundled-ethanol" if name == "small-md17" else "bundled")
 

@@ -13,6 +13,7 @@ import torch
 
 from molspectra.data.store import Store
 from molspectra.errors import InputError
+from molspectra.evaluation.collect import collect_report
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.models.egnn import EGNNConfig
 from molspectra.models.model import ModelConfig, MolSpectra, energy_and_forces
@@ -119,6 +120,14 @@ def test_results_tell_that_spectra_were_an_input(run: Path, store: Store, tmp_pa
     for row in rows:
         names = [name for name in has if has[name][int(row["row"])]]
         assert row["input_spectra"] == "+".join(names)
+
+
+def test_the_report_tells_it_too(run: Path) -> None:
+    evaluate(run)
+    content = collect_report([run], "pilot")
+    assert any(
+        "was given the uv_vis, raman spectra of the molecules as INPUT" in note for note in content.notes
+    )
 
 
 def test_other_runs_have_no_such_mark(gap: Make, tmp_path: Path) -> None:

@@ -276,6 +276,12 @@ def _notes(runs: Sequence[Run], known: Sequence[Run]) -> Iterator[str]:
             yield f"{run.name} was not evaluated: molspectra evaluate {run.directory}"
         elif run.evaluation["data"]["hash"] != run.evaluation["data"]["trained_on"]:
             yield f"{run.name} was tested on other data than it was trained on."
+        given = run.record["about"].get("spectrum_input")
+        if given:
+            yield (
+                f"{run.name} was given the {', '.join(given)} spectra of the molecules as INPUT, also in the "
+                "test: another task than predicting from structures alone, not to be compared with it."
+            )
         origin = origin_of(run, known)
         seen = _seen(run)
         if seen is not None:
