@@ -11,6 +11,7 @@ from molspectra.errors import InputError, MolspectraError
 COMMANDS = {
     "download": "fetch the files of a published dataset",
     "prepare": "make a store of a published dataset or of your own files",
+    "export": "write a store as a Parquet file",
     "prepare-internal": "rotatable bonds, angles and torsions of a store, for Frad and SliDe",
     "audit-splits": "tell which test molecules occur in pre-training sets",
     "simulate": "compute IR, Raman and UV-Vis spectra of molecules",

@@ -247,13 +247,18 @@ def _key(word: str, names: Mapping[str, str], where: str, option: str) -> str:
     raise InputError(f"{where} has no numeric column {word!r} (option {option}); {hint}")
 
 
-def force_quantity(options: OwnOptions, where: str) -> Quantity | None:
+def force_quantity(options: OwnOptions, where: str, key: str | None = None) -> Quantity | None:
     """Unit and level of the forces, None where none are asked for.
+
+    Args:
+        options: what the user asked for.
+        where: the file, for messages.
+        key: forces that the file has, where the user need not ask for them.
 
     Raises:
         InputError: if their unit is not stated.
     """
-    if options.forces is None:
+    if (key or options.forces) is None:
         return None
     if "forces" not in options.units:
         raise InputError(f"{where}: no unit is stated for the forces; give --option unit.forces=eV/Å")

@@ -108,7 +108,7 @@ def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str])
     metadata = Metadata(
         source=own.source,
         licence=own.licence,
-        level=_conformer_level() if smiles else own.level,
+        level=conformer_level() if smiles else own.level,
         samples=measured.samples(),
         properties=chosen.quantities,
         forces=force_quantity(own, str(raw)),
@@ -118,7 +118,7 @@ def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str])
     return Opened(metadata, candidates, first.records, notes=partial(measured.notes, first.names))
 
 
-def _conformer_level() -> str:
+def conformer_level() -> str:
     """How the structures of SMILES were made."""
     from rdkit import rdBase
 

@@ -19,6 +19,8 @@ NAMES: dict[str, str] = {
     "sdf": "molspectra.data.datasets.own_structures:SDF",
     "extxyz": "molspectra.data.datasets.own_structures:EXTXYZ",
     "csv": "molspectra.data.datasets.own_structures:CSV",
+    "parquet": "molspectra.data.datasets.tables:PARQUET",
+    "outputs": "molspectra.data.datasets.outputs:OUTPUTS",
     "npz": "molspectra.data.datasets.own_npz:NPZ",
 }
 """Importers by the name of the dataset, as "module:attribute"."""

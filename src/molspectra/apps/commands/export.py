@@ -1,0 +1,19 @@
+"""`molspectra export`: a store as a Parquet file."""
+
+from molspectra.apps.commands.parser import CommandParser
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    parser = CommandParser("export", description="Write a store as a Parquet file.")
+    parser.add_argument("store", help="store (.arrow)")
+    parser.add_argument("--out", required=True, help="file to write (.parquet)")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    options = parser.parse_args(arguments)
+
+    from molspectra.data.export import export_parquet
+    from molspectra.data.store import Store
+
+    rows = export_parquet(Store(options.store), options.out, overwrite=options.overwrite)
+    print(f"{rows} rows in {options.out}")
+    return 0
