@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from molspectra.apps.api import doctor as doctor
     from molspectra.apps.api import report as report
+    from molspectra.apps.import_reference import import_reference as import_reference
     from molspectra.chem.molecule import Molecule as Molecule
     from molspectra.chem.readers import from_smiles as from_smiles
     from molspectra.chem.readers import read_molecules as read_molecules
@@ -39,6 +40,7 @@ _PUBLIC = {
     "evaluate": "molspectra.evaluation.evaluate",
     "finetune": "molspectra.training.run",
     "from_smiles": "molspectra.chem.readers",
+    "import_reference": "molspectra.apps.import_reference",
     "load_model": "molspectra.training.checkpoint",
     "pretrain": "molspectra.training.run",
     "read_molecules": "molspectra.chem.readers",

@@ -18,6 +18,7 @@ COMMANDS = {
     "pretrain": "pre-train an encoder (stage 1: structures; stage 2: structures and spectra)",
     "finetune": "fine-tune an encoder on a property",
     "evaluate": "test a finished run: property errors, retrieval by spectra",
+    "import-reference": "take over weights of the paper's reference implementation",
     "report": "write an HTML page about runs",
     "reproduce": "repeat an experiment of the paper beside its published values",
     "demo": "the whole path on the bundled data, in minutes",

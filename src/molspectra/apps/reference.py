@@ -1,10 +1,8 @@
 """Checkpoints in the layout of the paper's reference implementation: their names, sizes and weights, as ours.
 
-Only tensors and plain values are read (`weights_only=True`); every key is accounted for.
+They are read by `molspectra.data.pickled`, which runs nothing; every key is accounted for.
 """
 
-import gzip
-import io
 import math
 import re
 from collections.abc import Mapping
@@ -12,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from molspectra.data.inert import Record, StoredTensor
+from molspectra.data.pickled import load_pickled
 from molspectra.errors import InputError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.heads import PropertyKind
@@ -83,13 +82,35 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
     (r"representation_spec_model\.out_norm", "spectrum_encoder.norm"),
     (r"representation_spec_model\.head\.linear\.bias", "spectrum_encoder.slice_bias"),
-    (r"(mean|std)", r"property_head.\1"),
+    (r"mean", "property_head.mean"),
+    (r"std", "property_head.std"),
     (r"output_model\.atomic_mass", "property_head.masses"),
     (r"pos_normalizer", "normaliser"),
 )
 SLICES = "representation_spec_model.head.linear.weight"
 """One matrix of theirs that is one matrix per modality here."""
 _SCALE = re.compile(r"representation_spec_model\.backbone\.encoder\.layers\.\d+\.self_attn\.sdp_attn\.scale")
+
+
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "model": ("equivariant-transformer",),
+    "activation": ("silu",),
+    "attn_activation": ("silu",),
+    "rbf_type": ("expnorm",),
+    "distance_influence": ("both",),
+    "layernorm_on_vec": ("whitened",),
+    "neighbor_embedding": (True,),
+    "cutoff_lower": (0, 0.0),
+    "aggr": ("add",),
+    "reduce_op": ("add",),
+    "prior_model": (None,),
+    "atom_filter": (-1,),
+    "output_model_noise": ("VectorOutput", "EquivariantVectorOutput"),
+    "output_model_spec": (None,),
+    "output_model_mol": (None,),
+    "spectra_model": (None, "SpecFormer"),
+}
+"""Settings that decide what a network computes, each with the values that this package has, too."""
 
 
 @dataclass(frozen=True)
@@ -100,25 +121,49 @@ class ReferenceCheckpoint:
     """Tensors by the reference's names, without the leading `model.`."""
     settings: dict[str, Any]
     """Hyper-parameters by the reference's names."""
+    rest: dict[str, Any]
+    """All else in the file, inert: epoch, step, callbacks, the optimizer's state."""
 
 
 def read_checkpoint(path: Path) -> ReferenceCheckpoint:
     """Read a reference-layout checkpoint (`.ckpt`, also gzipped) without running anything that is in it.
 
+    Objects other than tensors and plain values (callbacks, for one) become inert records.
+
     Raises:
-        InputError: no such file, not a checkpoint, or one that holds more than tensors and plain values.
+        InputError: no such file, a damaged one, or none with weights and settings in it.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-        state = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
-        settings = dict(content.get("hyper_parameters", {}))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: not a checkpoint of tensors and plain values ({reason})") from error
-    return ReferenceCheckpoint(state, settings)
+    content = load_pickled(path, ("",))
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise InputError(f"{path}: not a training checkpoint (it has no state_dict)")
+    state, settings = _mapping(content["state_dict"]), _mapping(content.get("hyper_parameters"))
+    if state is None or settings is None:
+        raise InputError(f"{path}: not a training checkpoint (no weights, or no hyper_parameters)")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, StoredTensor):
+            raise InputError(f"{path}: checkpoint key {name!r} is no tensor")
+    tensors = {name.removeprefix("model."): value.tensor() for name, value in state.items()}
+    rest = {key: each for key, each in content.items() if key not in ("state_dict", "hyper_parameters")}
+    return ReferenceCheckpoint(tensors, {str(key): value for key, value in settings.items()}, rest)
+
+
+def _mapping(value: object) -> dict[Any, Any] | None:
+    """Return a dictionary, also one of a class of its own or in the form of a namespace."""
+    if isinstance(value, Record):
+        value = value.entries or value.state
+    return value if isinstance(value, dict) else None
+
+
+def their_name(ours: str) -> str:
+    """The reference's name of one of our parameters, without the leading `model.`; ours where it has none."""
+    if ours.startswith("spectrum_encoder.slices."):
+        return SLICES
+    for pattern, replacement in _RULES:
+        match = re.match(re.escape(replacement).replace(r"\\1", r"(\d+)") + r"(?=\.|$)", ours)
+        if match:
+            number = match[1] if match.groups() else ""
+            return pattern.replace(r"(\d+)", number).replace("\\.", ".") + ours[match.end() :]
+    return ours
 
 
 def our_name(theirs: str) -> str | None:
@@ -133,7 +178,7 @@ def our_name(theirs: str) -> str | None:
         match = re.match(rf"{pattern}(?=\.|$)", theirs)
         if match:
             return match.expand(replacement) + theirs[match.end() :]
-    raise InputError(f"checkpoint key {theirs!r} is not part of the reference layout")
+    raise InputError(f"checkpoint key 'model.{theirs}' is not part of the reference layout")
 
 
 def convert_state(state: Mapping[str, Tensor], spectrum: SpecFormerConfig | None) -> dict[str, Tensor]:
@@ -156,21 +201,24 @@ def convert_state(state: Mapping[str, Tensor], spectrum: SpecFormerConfig | None
             converted[ours] = value
         elif spectrum is None:
             raise InputError(
-                f"checkpoint key {theirs!r} needs a spectrum encoder, but the settings have none"
+                f"checkpoint key 'model.{theirs}' is left over: the settings have no spectrum encoder"
             )
         elif theirs == SLICES:
             converted.update(split_slices(value, spectrum))
-        elif not math.isclose(float(value), (spectrum.width / spectrum.heads) ** -0.5, rel_tol=1e-6):
-            raise InputError(f"checkpoint key {theirs!r} is {float(value)}, not 1/√(head width)")
+        elif value.numel() != 1 or not math.isclose(
+            float(value), (spectrum.width / spectrum.heads) ** -0.5, rel_tol=1e-6
+        ):
+            raise InputError(f"checkpoint key 'model.{theirs}' is {float(value)}, not 1/√(head width)")
     return converted
 
 
 def split_slices(weight: Tensor, spectrum: SpecFormerConfig) -> dict[str, Tensor]:
     """Cut the reference's [D, T·d] matrix into one slice per modality, by our names."""
     widths = {name: kind.patches * spectrum.width for name, kind in spectrum.kinds().items()}
-    if weight.shape[1] != sum(widths.values()):
+    if weight.ndim != 2 or weight.shape[1] != sum(widths.values()):
         raise InputError(
-            f"checkpoint key {SLICES!r} has {weight.shape[1]} columns, not {sum(widths.values())}"
+            f"checkpoint key 'model.{SLICES}' has shape {list(weight.shape)}, its columns should be "
+            f"{sum(widths.values())}"
         )
     pieces = weight.split(list(widths.values()), dim=1)
     return {
@@ -182,6 +230,12 @@ def split_slices(weight: Tensor, spectrum: SpecFormerConfig) -> dict[str, Tensor
 def config_from(checkpoint: ReferenceCheckpoint, settings: Mapping[str, Any] | None = None) -> ModelConfig:
     """The model configuration that a checkpoint's settings and tensor shapes imply, in reference mode."""
     settings = checkpoint.settings if settings is None else settings
+    for name, known in _SUPPORTED.items():
+        if name in settings and settings[name] not in known:
+            raise InputError(f"hyper-parameter {name!r} is {settings[name]!r}; supported: {known[0]!r}")
+    missing = [name for name in ("num_heads", "cutoff_upper") if name not in settings]
+    if missing:
+        raise InputError(f"hyper-parameter {missing[0]!r} is missing; shapes alone do not tell it")
     kinds: dict[str, PropertyKind] = {
         "Scalar": "scalar",
         "DipoleMoment": "dipole",
@@ -190,28 +244,43 @@ def config_from(checkpoint: ReferenceCheckpoint, settings: Mapping[str, Any] | N
     head = str(settings.get("output_model", "Scalar")).removeprefix("Equivariant")
     if head not in kinds:
         raise InputError(f"output model {head!r} is not one of {', '.join(kinds)}")
-    numbers = checkpoint.state["representation_model.embedding.weight"].shape[0]
+    state, prefix = checkpoint.state, "representation_model."
+    needed = (f"{prefix}embedding.weight", f"{prefix}distance_expansion.means")
+    for name in needed:
+        if name not in state:
+            raise InputError(f"checkpoint key 'model.{name}' is missing")
+    embedding, means = (state[name] for name in needed)
+    layers = {name.split(".")[2] for name in state if name.startswith(f"{prefix}attention_layers.")}
+    normed = any(name.startswith(f"{prefix}x_norms.") for name in state)
+    spectra = settings.get("spectra_model") is not None
     return ModelConfig(
         encoder=EquivariantTransformerConfig(
-            channels=int(settings["embedding_dimension"]),
-            layers=int(settings["num_layers"]),
+            channels=embedding.shape[-1],
+            layers=int(settings.get("num_layers", len(layers))),
             heads=int(settings["num_heads"]),
-            radial=int(settings["num_rbf"]),
+            radial=len(means),
             cutoff=float(settings["cutoff_upper"]),
-            layer_norms=not settings["use_dataset_md17"],
+            layer_norms=not settings.get("use_dataset_md17", not normed),
             whitening="reference",
             vector_cutoff=False,
-            max_number=numbers - 1,
+            max_number=len(embedding) - 1,
         ),
-        spectrum_encoder=_spectrum_config(checkpoint.state, settings) if settings["spectra_model"] else None,
+        spectrum_encoder=_spectrum_config(state, settings) if spectra else None,
         property=kinds[head],
     )
 
 
 def _spectrum_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> SpecFormerConfig:
     prefix = "representation_spec_model.backbone."
-    width = state[f"{prefix}W_P.0.weight"].shape[0]
-    scale = float(state[f"{prefix}encoder.layers.0.self_attn.sdp_attn.scale"])
+    needed = ("W_P.0.weight", "encoder.layers.0.self_attn.sdp_attn.scale", "encoder.layers.0.ff.0.weight")
+    for name in needed:
+        if f"{prefix}{name}" not in state:
+            raise InputError(f"checkpoint key 'model.{prefix}{name}' is missing")
+    if settings.get("input_data_norm_type", "log10") != "log10":
+        found = settings["input_data_norm_type"]
+        raise InputError(f"hyper-parameter 'input_data_norm_type' is {found!r}; supported: 'log10'")
+    width = state[f"{prefix}{needed[0]}"].shape[0]
+    scale = float(state[f"{prefix}{needed[1]}"])
     layers = {int(name.split(".")[4]) for name in state if name.startswith(f"{prefix}encoder.layers.")}
     return SpecFormerConfig(
         modalities=MODALITIES,
@@ -220,5 +289,5 @@ def _spectrum_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -
         width=width,
         heads=round(width * scale**2),
         layers=len(layers),
-        feed_forward=state[f"{prefix}encoder.layers.0.ff.0.weight"].shape[0],
+        feed_forward=state[f"{prefix}{needed[2]}"].shape[0],
     )
