@@ -14,6 +14,7 @@ from torch import Tensor
 
 from molspectra.data.coordinates import InternalBatch, Moves
 from molspectra.models.segments import segment_sum
+from molspectra.objectives.vectors import dot, norm
 
 Axis = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(positions [N, 3], terms [k]) to (a point on each axis [k, 3], its direction [k, 3], of any length)."""
@@ -62,11 +63,11 @@ def _turned(positions: Tensor, moves: Moves, by: Tensor, axis: Axis) -> Tensor:
     for term, atom, owner in steps:
         origin, direction = axis(now, term)
         unit = _unit(direction)
-        angle = by[term] * (unit.square().sum(1) > 0)  # no axis, no turn
+        angle = by[term] * (dot(unit, unit) > 0)  # no axis, no turn
         cosine, sine = angle.cos()[owner, None], angle.sin()[owner, None]
         through, along = origin[owner], unit[owner]
         arm = now[atom] - through
-        parallel = along * (along * arm).sum(1, keepdim=True)
+        parallel = along * dot(along, arm).unsqueeze(1)
         turned = parallel + cosine * (arm - parallel) + sine * torch.linalg.cross(along, arm)  # Rodrigues
         now.index_copy_(0, atom, through + turned)
     return now
@@ -74,5 +75,5 @@ def _turned(positions: Tensor, moves: Moves, by: Tensor, axis: Axis) -> Tensor:
 
 def _unit(vectors: Tensor) -> Tensor:
     """Directions [K, 3]; zero for what has none."""
-    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    length = norm(vectors).unsqueeze(1)
     return torch.where(length > 1e-9, vectors / length.clamp(min=1e-9), 0.0)

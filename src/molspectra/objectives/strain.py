@@ -11,6 +11,7 @@ from torch import Tensor
 
 from molspectra.data.coordinates import InternalBatch
 from molspectra.models.segments import segment_sum
+from molspectra.objectives.vectors import dot, norm, polar_angle
 
 MIN_SINE = 0.1
 """A torsion whose chain is nearer to a line than this (6°) is not counted: its gradient has no bound."""
@@ -18,13 +19,13 @@ MIN_SINE = 0.1
 
 def lengths(ends: Tensor) -> Tensor:
     """Distances [K] between two points each, [K, 2, 3]."""
-    return _norm(ends[:, 1] - ends[:, 0])
+    return norm(ends[:, 1] - ends[:, 0])
 
 
 def bend_angles(corners: Tensor) -> Tensor:
     """Angles [K] in [0, π] at the second of three points each, [K, 3, 3]."""
     one, other = corners[:, 0] - corners[:, 1], corners[:, 2] - corners[:, 1]
-    return torch.atan2(_norm(torch.linalg.cross(one, other)), (one * other).sum(-1))
+    return polar_angle(norm(torch.linalg.cross(one, other)), dot(one, other))
 
 
 def dihedrals(chains: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,12 +35,12 @@ def dihedrals(chains: Tensor) -> tuple[Tensor, Tensor]:
     """
     first, axis, last = chains.diff(dim=1).unbind(1)
     one, other = torch.linalg.cross(first, axis), torch.linalg.cross(axis, last)
-    width = _norm(axis)
-    sines = torch.stack([_norm(one) / (_norm(first) * width), _norm(other) / (_norm(last) * width)])
+    width = norm(axis)
+    sines = torch.stack([norm(one) / (norm(first) * width), norm(other) / (norm(last) * width)])
     good = (sines > MIN_SINE).all(0)  # a division by zero gives NaN, which is not above it
-    y = width * (first * other).sum(-1)
-    x = (one * other).sum(-1)
-    return torch.atan2(torch.where(good, y, 0.0), torch.where(good, x, 1.0)), good
+    y = width * dot(first, other)
+    x = dot(one, other)
+    return polar_angle(torch.where(good, y, 0.0), torch.where(good, x, 1.0)), good
 
 
 def wrapped(angle: Tensor) -> Tensor:
@@ -82,10 +83,3 @@ def gradient(reference: Tensor, positions: Tensor, internal: InternalBatch) -> T
     flat = torch.cat([each.reshape(-1, 3) for each in slopes])[internal.slot_order]
     owner = torch.repeat_interleave(internal.slot_ptr.diff(), output_size=len(flat))
     return segment_sum(flat, owner, internal.slot_ptr)
-
-
-def _norm(vectors: Tensor) -> Tensor:
-    """Length of vectors [..., 3] with a zero gradient at zero."""
-    squared = vectors.square().sum(-1)
-    zero = squared == 0
-    return torch.sqrt(squared.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
