@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
 
-    from molspectra.apps.reproduce import page
+    from molspectra.apps.reproduce import attention, page
     from molspectra.apps.reproduce.experiments import experiment
     from molspectra.apps.reproduce.plan import check, make_plan
     from molspectra.apps.reproduce.results import collect
@@ -34,10 +34,14 @@ def main(arguments: list[str]) -> int:
     def write(failures: Mapping[str, str]) -> Path:
         return page.write(plan, collect(plan, failures), command)
 
-    failures = execute(plan, write, show=not options.quiet)
-    path = write(failures)
-    print(page.text(collect(plan, failures)))
-    print(path)
+    if chosen.kind == "attention":
+        failures = execute(plan, lambda failures: None, show=not options.quiet)
+        print(attention.write(plan, collect(plan, failures), command))
+    else:
+        failures = execute(plan, write, show=not options.quiet)
+        path = write(failures)
+        print(page.text(collect(plan, failures)))
+        print(path)
     if failures:
         (name, reason), *others = failures.items()
         more = f" (and {len(others)} more)" if others else ""
@@ -52,7 +56,11 @@ def _parser() -> CommandParser:
         "beside the published ones. Interrupted, the same command continues. Experiments that share --out "
         "share their pre-training runs.",
     )
-    parser.add_argument("experiment", help="table2 (QM9), table3 (MD17), table4 to table7 (ablations)")
+    parser.add_argument(
+        "experiment",
+        help="table2 (QM9), table3 (MD17), table4 to table7 (ablations), tableA1 "
+        "(Frad), tableA2 (SliDe), pilot, attention",
+    )
     parser.add_argument("--out", required=True, help="directory of the runs and results")
     parser.add_argument("--target", default=None, help="property; gap if not given")
     parser.add_argument("--molecule", default=None, help="molecule of MD17; aspirin if not given")
@@ -93,13 +101,17 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _subject(kind: str, target: str | None, molecule: str | None) -> str:
-    """The property or molecule that is meant.
+    """The property or molecule that is meant; "" for an experiment without.
 
     Raises:
         InputError: an option that the experiment does not have.
     """
-    if kind == "qm9" and molecule is not None:
-        raise InputError("--molecule: this experiment is about a property; give --target")
-    if kind == "md17" and target is not None:
-        raise InputError("--target: this experiment is about the forces of a molecule; give --molecule")
-    return (target or "gap") if kind == "qm9" else (molecule or "aspirin")
+    if molecule is not None and kind != "md17":
+        what = "a property; give --target" if kind != "attention" else "no property and no molecule"
+        raise InputError(f"--molecule: this experiment is about {what}")
+    if target is not None and kind in ("md17", "attention"):
+        what = "the forces of a molecule; give --molecule" if kind == "md17" else "no property"
+        raise InputError(f"--target: this experiment is about {what}")
+    if kind == "attention":
+        return ""
+    return (molecule or "aspirin") if kind == "md17" else (target or "gap")

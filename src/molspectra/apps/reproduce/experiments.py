@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from molspectra.errors import InputError
 
-Kind = Literal["qm9", "md17"]
-"""Fine-tuning on a property of many molecules, or on energies and forces of one."""
+Kind = Literal["qm9", "md17", "pilot", "attention"]
+"""Fine-tuning on a property of many molecules, on energies and forces of one, on a property with spectra as
+input; or pre-training alone, whose attention is looked at."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,23 @@ def _stage2(label: str, **changes: Any) -> Variant:
     return Variant(label, "stage2", "stage1", named, "stage2")
 
 
-WITHOUT_SPECTRA = {"model.spectrum_encoder": None}
+def _denoised(kind: str, title: str) -> dict[str, Variant]:
+    """The line of pre-training with another denoising, with and without spectra."""
+    same, first = {"denoising.kind": kind}, f"stage1-{kind}"
+    return {
+        first: Variant(f"stage 1, {title}", "stage1", None, same, "stage1"),
+        f"control-{kind}": Variant(
+            f"stage 1 continued without spectra, {title}",
+            "stage2",
+            first,
+            WITHOUT_SPECTRA | same,
+            "control",
+        ),
+        f"stage2-{kind}": Variant(f"stages 1+2, {title}", "stage2", first, same, "stage2"),
+    }
+
+
+WITHOUT_SPECTRA: dict[str, Any] = {"model.spectrum_encoder": None}
 """Stage 2 without its spectrum encoder: the same molecules, batches, noise and steps, denoising alone."""
 
 VARIANTS: Mapping[str, Variant] = {
@@ -55,8 +72,31 @@ VARIANTS: Mapping[str, Variant] = {
     "stage2-no-uv_vis": _stage2("without UV-Vis", model__spectrum_encoder__modalities=["ir", "raman"]),
     "stage2-no-ir": _stage2("without IR", model__spectrum_encoder__modalities=["uv_vis", "raman"]),
     "stage2-no-raman": _stage2("without Raman", model__spectrum_encoder__modalities=["uv_vis", "ir"]),
+    **_denoised("frad", "Frad"),
+    **_denoised("slide", "SliDe"),
 }
 """Pre-training runs by the name of their directory."""
+
+
+@dataclass(frozen=True)
+class FromScratch:
+    """Fine-tuning without pre-training.
+
+    Attributes:
+        label: for people.
+        changes: settings by dotted name in which it differs from the other arms.
+    """
+
+    label: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+FROM_SCRATCH: Mapping[str, FromScratch] = {
+    "scratch": FromScratch("from scratch"),
+    "egnn": FromScratch("EGNN", {"model.spectrum_input": False, "model.spectrum_encoder": None}),
+    "egnn-spectrum": FromScratch("EGNN with UV-Vis as input"),
+}
+"""Arms that start from no pre-training run."""
 
 PAIRS = (
     ("stage2", "control", "what the spectra gave, further steps on the same molecules set aside"),
@@ -76,7 +116,7 @@ class Experiment:
         key: on the command line.
         title: for people.
         kind: of fine-tuning.
-        arms: keys of `VARIANTS`, and "scratch"; in the order of the table.
+        arms: keys of `VARIANTS` and `FROM_SCRATCH`, in the order of the table.
         pairs: arms that are compared (first, second, what it tells).
         published: name of the published row of an arm.
         about: what the reader has to know about it.
@@ -101,6 +141,15 @@ def _ablation(key: str, title: str, published: Mapping[str, str], about: str = "
     pairs = [(arm, "stage2", "what the change gave") for arm in variants]
     arms = ("control", *variants, "stage2")
     return Experiment(key, title, "qm9", arms, (*pairs, PAIRS[0]), dict(published), about)
+
+
+def _denoising(key: str, kind: str, title: str, published: Mapping[str, str], about: str) -> Experiment:
+    """Another denoising, with and without spectra."""
+    arms = ("scratch", *(f"{stage}-{kind}" for stage in _USUAL[1:]))
+    usual = dict(zip(_USUAL, arms, strict=True))
+    pairs = tuple((usual[first], usual[second], tells) for first, second, tells in PAIRS)
+    rows = {usual[arm]: row for arm, row in published.items()}
+    return Experiment(key, f"{title} with and without spectra", "qm9", arms, pairs, rows, about)
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -144,6 +193,32 @@ EXPERIMENTS: Mapping[str, Experiment] = {
                 "stage2": "all spectra",
             },
         ),
+        _denoising(
+            "tableA1",
+            "frad",
+            "Frad",
+            {"scratch": _ROWS["scratch"]},
+            "What the paper's table A1 shows is not among the figures kept here; this is Frad in "
+            "the place of plain denoising.",
+        ),
+        _denoising(
+            "tableA2",
+            "slide",
+            "SliDe",
+            {"scratch": _ROWS["scratch"], "stage1": "SliDe"},
+            "The published error of SliDe with spectra is not among the figures kept here.",
+        ),
+        Experiment(
+            "pilot",
+            "Spectra as input",
+            "pilot",
+            ("egnn", "egnn-spectrum"),
+            (("egnn-spectrum", "egnn", "what the spectrum as a further input gave"),),
+            {"egnn": "EGNN", "egnn-spectrum": "EGNN with the UV-Vis spectrum as further input"},
+            "Another task than all other tables: here the UV-Vis spectrum of a molecule must be known to "
+            "predict its property. A spectrum computed at the level of the labels tells much of them.",
+        ),
+        Experiment("attention", "Attention over wavenumbers", "attention", ("stage2",), ()),
     )
 }
 """Experiments by name; tables 4 to 7 are the paper's ablations in the order of its text."""
@@ -164,7 +239,7 @@ def experiment(key: str) -> Experiment:
 
 def label(arm: str) -> str:
     """An arm for people."""
-    return "from scratch" if arm == "scratch" else VARIANTS[arm].label
+    return FROM_SCRATCH[arm].label if arm in FROM_SCRATCH else VARIANTS[arm].label
 
 
 def chain(arms: tuple[str, ...]) -> list[str]:
@@ -172,7 +247,7 @@ def chain(arms: tuple[str, ...]) -> list[str]:
     found: list[str] = []
     for arm in arms:
         line: list[str] = []
-        key: str | None = None if arm == "scratch" else arm
+        key: str | None = None if arm in FROM_SCRATCH else arm
         while key is not None:
             line.insert(0, key)
             key = VARIANTS[key].parent

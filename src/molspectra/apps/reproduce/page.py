@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from molspectra.apps.reproduce.experiments import label
+from molspectra.apps.reproduce.experiments import chain, label
 from molspectra.apps.reproduce.plan import Plan
 from molspectra.apps.reproduce.results import ArmResult, Comparison, Results
 from molspectra.data.atomic import atomic_file
@@ -167,9 +167,8 @@ def caption(results: Results) -> str:
     text = f"Mean absolute error of the {results.quantity} in {results.unit}"
     if results.test is not None:
         text += f" on {results.test:,} of the test part, learnt from {results.train:,}"
-    text += (
-        "; lower is better, ± is the sample standard deviation over seeds, pre-training repeated for each."
-    )
+    text += "; lower is better, ± is the sample standard deviation over seeds"
+    text += ", pre-training repeated for each." if chain(results.experiment.arms) else "."
     if results.constant is not None:
         text += f" Predicting the median of the training part for all gives {number(results.constant)}."
     return text
@@ -177,10 +176,12 @@ def caption(results: Results) -> str:
 
 SEEN = "Test molecules in pre-training:"
 
+CONTROL = (
+    "The control continues stage 1 for as many steps as stage 2, on the same molecules, batches and noise, "
+    "without spectra: only against it can an effect be put down to the spectra."
+)
 HOW = (
-    "All arms of a seed have the same fine-tuning molecules, steps, batches and test molecules. The control "
-    "continues stage 1 for as many steps as stage 2, on the same molecules, batches and noise, without "
-    "spectra: only against it can an effect be put down to the spectra.",
+    "All arms of a seed have the same fine-tuning molecules, steps, batches and test molecules.",
     "The t-test and the exact tests (sign; all flips of the signs of the differences) go over seeds. The "
     "interval over molecules is a bootstrap of the errors per test molecule, averaged over the seeds; it is "
     "about these very models and holds no spread over seeds.",
@@ -190,7 +191,8 @@ HOW = (
 
 def how(results: Results) -> list[str]:
     """What the reader has to know about the comparisons."""
-    return [*HOW, *([few] if (few := few_seeds(len(results.seeds))) else [])]
+    first = [] if not any(arm.startswith("control") for arm in results.experiment.arms) else [CONTROL]
+    return [*first, *HOW, *([few] if (few := few_seeds(len(results.seeds))) else [])]
 
 
 def markdown(results: Results, command: str) -> str:

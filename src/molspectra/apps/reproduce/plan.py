@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from molspectra.apps.reproduce.experiments import VARIANTS, Experiment, chain
+from molspectra.apps.reproduce.experiments import FROM_SCRATCH, VARIANTS, Experiment, chain
 from molspectra.apps.reproduce.scales import Scale, merged, nested
 from molspectra.data.store import Store
 from molspectra.errors import InputError
@@ -92,7 +92,7 @@ class Plan:
     @property
     def stem(self) -> str:
         """Name of the result files without suffix."""
-        return f"{self.experiment.key}-{self.subject}"
+        return f"{self.experiment.key}-{self.subject}" if self.subject else self.experiment.key
 
 
 def make_plan(
@@ -107,7 +107,7 @@ def make_plan(
 
     Args:
         experiment: what to repeat.
-        subject: property (kind "qm9") or molecule (kind "md17").
+        subject: property (kinds "qm9" and "pilot") or molecule (kind "md17").
         scale: how much of everything.
         out: directory; several experiments may share it, and then share the pre-training runs.
         stores: data by kind (see `STORES`) in place of the scale's own.
@@ -117,7 +117,11 @@ def make_plan(
         InputError: data that are not named, an unknown property or molecule, or settings that do not fit.
     """
     chosen = dict(scale.stores) | dict(stores)
-    kinds = ("structures", "spectra", "labels" if experiment.kind == "qm9" else "trajectory")
+    kinds = {"qm9": ("labels",), "md17": ("trajectory",), "pilot": ("labels",), "attention": ()}[
+        experiment.kind
+    ]
+    if chain(experiment.arms):
+        kinds = ("structures", "spectra", *kinds)
     used = {}
     for kind in kinds:
         if kind not in chosen:
@@ -130,8 +134,8 @@ def make_plan(
     for seed in numbers:
         root = out / scale.pretrain_directory / f"seed{seed}"
         runs += [_pretraining(scale, used, key, seed, root) for key in chain(experiment.arms)]
-        for arm in experiment.arms:
-            init = None if arm == "scratch" else root / arm
+        for arm in experiment.arms if experiment.kind != "attention" else ():
+            init = None if arm in FROM_SCRATCH else root / arm
             runs.append(_finetuning(experiment, scale, used, subject, arm, seed, out, init))
     return Plan(experiment, subject, scale, numbers, used, out, tuple(runs))
 
@@ -164,11 +168,13 @@ def _finetuning(
         "data.store": stores["trajectory" if is_forces else "labels"],
         "loop.seed": seed,
         "init": None if init is None else str(init),
+        **(FROM_SCRATCH[arm].changes if arm in FROM_SCRATCH else {}),
     }
     settings = _with(scale.settings(experiment.kind), changes)
     directory = out / subject / f"{arm}-seed{seed}"
     config = resolved(from_dict(FinetuneConfig, settings, f"scale {scale.name}"))
-    return Run(arm, seed, directory, adopted(config, directory), experiment.kind)
+    cost = experiment.kind if experiment.kind != "pilot" else arm
+    return Run(arm, seed, directory, adopted(config, directory), cost)
 
 
 def _with(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

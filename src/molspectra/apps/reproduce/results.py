@@ -163,7 +163,7 @@ def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
     ]
     is_forces = plan.experiment.kind == "md17"
     own = _unit(tested[0][1].evaluation or {}, is_forces) if tested else ""
-    rows = print_.md17(plan.subject) if is_forces else print_.qm9(plan.subject)
+    rows = _published(plan)
     wanted = rows[0].unit if rows else own
     scale = print_.factor(own, wanted)
     unit, factor = (own, 1.0) if scale is None else (wanted, scale)
@@ -230,15 +230,21 @@ def _arm(plan: Plan, arm: str, maes: Mapping[int, float]) -> ArmResult:
     )
 
 
+def _published(plan: Plan) -> tuple[Published, ...]:
+    """Published values of the quantity."""
+    if plan.experiment.kind == "md17":
+        return print_.md17(plan.subject)
+    return print_.pilot(plan.subject) if plan.experiment.kind == "pilot" else print_.qm9(plan.subject)
+
+
 def _row(plan: Plan, arm: str) -> Published | None:
     """The published row of an arm."""
     name = plan.experiment.published.get(arm)
     if not name:
         return None
-    if plan.experiment.key in ("table2", "table3"):
-        rows = print_.qm9(plan.subject) if plan.experiment.kind == "qm9" else print_.md17(plan.subject)
-        return next((row for row in rows if row.method == name), None)
-    return print_.ablation(name, plan.subject)
+    lists = _published(plan)
+    found = next((row for row in lists if row.method == name), None)
+    return found or print_.ablation(name, plan.subject)
 
 
 def _comparisons(
@@ -317,7 +323,10 @@ def _levels(plan: Plan, states: Mapping[Any, State]) -> Iterator[str]:
             levels = found["data"]["levels"]
             names = [f"{name} {level}" for name, level in levels.items() if name != "geometry"]
             yield f"spectra that are not those of QM9S: {'; '.join(names)}"
-        elif plan.experiment.kind == "qm9" and str(print_.SETTING["label_level"]) not in found["level"]:
+        elif (
+            plan.experiment.kind in ("qm9", "pilot")
+            and str(print_.SETTING["label_level"]) not in found["level"]
+        ):
             level = found["level"] or "an unknown level"
             yield f"labels at {level} (published: {print_.SETTING['label_level']})"
         elif plan.experiment.kind == "md17" and "GFN2" in found["level"]:

@@ -11,8 +11,9 @@ from typing import Any
 from molspectra.errors import InputError
 from molspectra.training.settings import did_you_mean, load_yaml
 
-SECTIONS = ("all", "pretrain", "stage1", "stage2", "qm9", "md17")
-"""Settings of every run, of every pre-training run, and of the four kinds of runs; later ones win."""
+SECTIONS = ("all", "pretrain", "stage1", "stage2", "qm9", "md17", "pilot")
+"""Settings of every run, of every pre-training run, and of the kinds of runs; later ones win. The pilot,
+which has another encoder, stands alone."""
 
 STORES = ("structures", "spectra", "labels", "trajectory")
 """Data of stage 1, of stage 2 and its control, of fine-tuning on a property, and on forces."""
@@ -43,8 +44,10 @@ class Scale:
     pretrain_directory: str = "pretrain"
 
     def settings(self, section: str) -> dict[str, Any]:
-        """Settings of a kind of run: "stage1", "stage2", "qm9" or "md17"."""
+        """Settings of a kind of run: "stage1", "stage2", "qm9", "md17" or "pilot"."""
         groups = ["all", "pretrain", section] if section.startswith("stage") else ["all", section]
+        if section == "pilot":
+            groups = [section]
         found: dict[str, Any] = {}
         for group in groups:
             found = merged(found, self.sections.get(group, {}))
