@@ -16,7 +16,6 @@ from molspectra.errors import InputError, SimulationError
 from molspectra.simulate.api import check_supported, levels_of_theory, relax
 from molspectra.simulate.units import BOHR, HARTREE, KCAL
 from molspectra.simulate.vibrations import masses_of
-from molspectra.simulate.xtb import Xtb, energy_gradient
 
 Array = npt.NDArray[np.float64]
 
@@ -128,6 +127,9 @@ class XtbCalculator:
 
     def __init__(self, molecule: Molecule) -> None:
         """Build the calculator; see the class for the arguments."""
+        from molspectra.simulate.xtb import Xtb, energy_gradient
+
+        self._energy_gradient = energy_gradient
         self._xtb = Xtb(molecule.numbers, molecule.positions / BOHR, molecule.charge)
         self.forget()
 
@@ -159,7 +161,7 @@ class XtbCalculator:
         """Compute anew if the atoms have moved, from the density of the last time."""
         if self._positions is None or not np.array_equal(self._positions, atoms.positions):
             self._last = self._xtb.run(atoms.positions / BOHR, self._last)
-            energy, gradient = energy_gradient(self._last)
+            energy, gradient = self._energy_gradient(self._last)
             self._positions = atoms.positions.copy()
             self._energy, self._forces = energy * HARTREE, -gradient * (HARTREE / BOHR)
 
@@ -178,10 +180,11 @@ def dynamics_frames(
         start: the state of the last frame that is there already; None begins with the equilibration.
 
     Raises:
-        InputError: a molecule outside GFN2-xTB.
+        InputError: a molecule outside GFN2-xTB, or the `simulate` extra is not installed.
         SimulationError: the SCF fails, or the integration comes apart (a shorter time step helps).
     """
     settings = settings or DynamicsSettings()
+    dynamics_level()  # asks for the extra before anything is imported from it
     check_supported(molecule)
     generator = np.random.default_rng(settings.seed)
     masses = masses_of(molecule.numbers)
@@ -216,11 +219,12 @@ def sample_dynamics(
     frames: int = 1000,
     interval_fs: float = 200.0,
     seed: int = 0,
+    equilibration_fs: float = 5000.0,
 ) -> Trajectory:
     """Sample structures of a molecule in a heat bath, with GFN2-xTB energies and forces.
 
-    Langevin dynamics of classical nuclei, time step 0.5 fs, 5 ps before the first frame. Ethanol takes 0.6 s
-    per 200 fs on one core.
+    Langevin dynamics of classical nuclei, time step 0.5 fs, friction 5/ps. Ethanol takes 0.6 s of processor
+    time per 200 fs.
 
     Args:
         molecule: start structure; closed shell, elements up to radon.
@@ -228,6 +232,7 @@ def sample_dynamics(
         frames: T, how many.
         interval_fs: time between two of them, fs. Neighbouring frames of 200 fs still share slow torsions.
         seed: of the velocities and the bath.
+        equilibration_fs: time before the first frame, fs.
 
     Raises:
         InputError: a value out of range, or a molecule outside GFN2-xTB.
@@ -235,7 +240,10 @@ def sample_dynamics(
     """
     if frames < 1:
         raise InputError(f"frames must be at least 1, not {frames}")
-    settings = DynamicsSettings(temperature=temperature, interval_fs=interval_fs, seed=seed)
+    settings = DynamicsSettings(
+        temperature=temperature, interval_fs=interval_fs, equilibration_fs=equilibration_fs, seed=seed
+    )
+    level = dynamics_level()
     relaxed = relaxed_structure(molecule)
     source = dynamics_frames(relaxed, settings)
     taken = [next(source) for _ in range(frames)]
@@ -245,7 +253,7 @@ def sample_dynamics(
         np.array([each.energy for each in taken]),
         np.stack([each.forces for each in taken]),
         np.array([each.temperature for each in taken]),
-        dynamics_level(),
+        level,
         settings,
     )
 
