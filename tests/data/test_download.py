@@ -318,7 +318,7 @@ def test_redirects_stay_encrypted(site: Site, tmp_path: Path) -> None:
     site.answers = [(302, {"Location": "http://example.org/data"})]
     with pytest.raises(InputError, match=r"http://example\.org/data: only https addresses"):
         get(pinned(site, sha256="", md5="0" * 32), tmp_path / "plain")
-    site.answers = [(302, {"Location": "file:///etc/passwd"})]
+    site.answers = [(302, {"Location": Path("/etc/passwd").as_uri()})]
     with pytest.raises(InputError, match=r"refused|only https addresses"):
         get(pinned(site), tmp_path / "file")
     site.answers = [(302, {"Location": f"{site.url}/data"})] * 20
@@ -326,7 +326,9 @@ def test_redirects_stay_encrypted(site: Site, tmp_path: Path) -> None:
         get(pinned(site), tmp_path / "circle")
 
 
-@pytest.mark.parametrize("url", ["http://example.org/x", "ftp://example.org/x", "file:///etc/passwd", "x"])
+@pytest.mark.parametrize(
+    "url", ["http://example.org/x", "ftp://example.org/x", Path("/etc/passwd").as_uri(), "x"]
+)
 def test_only_https(url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only https addresses"):
         get(RemoteFile(NAME, url, md5="0" * 32), tmp_path)
