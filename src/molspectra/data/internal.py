@@ -262,14 +262,13 @@ def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> 
         parts.mkdir(parents=True, exist_ok=True)
     for orphan in parts.glob(".*.part"):  # of a process that was killed while it wrote
         orphan.unlink(missing_ok=True)
-    starts = range(0, len(store), PART_ROWS)
-    names = [parts / f"{store.hash[:16]}-{FORMAT}-{start:010}.arrow" for start in starts]
-    missing = [start for start, name in zip(starts, names, strict=True) if not name.is_file()]
-    _make(store, dict(zip(starts, names, strict=True)), missing, processes, show)
+    spans = [range(len(store))[start : start + PART_ROWS] for start in range(0, len(store), PART_ROWS)]
+    names = {rows: parts / f"{store.hash[:16]}-{FORMAT}-{rows[0]:010}-{len(rows)}.arrow" for rows in spans}
+    _make(store, names, processes, show)
     schema, unperceived = _schema(store.hash), 0
     with atomic_file(path) as file:
         writer = pa.ipc.new_file(file, schema)
-        for name in names:
+        for name in names.values():
             for batch in _batches(name, schema):
                 with naming(path):
                     writer.write_batch(batch)
@@ -280,25 +279,26 @@ def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> 
     return Prepared(path, len(store), unperceived)
 
 
-def _make(store: Store, names: dict[int, Path], missing: list[int], processes: int, show: bool) -> None:
+def _make(store: Store, names: dict[range, Path], processes: int, show: bool) -> None:
     """Write the missing parts, and show how far it has come."""
     from rich.console import Console
     from rich.progress import Progress
 
+    missing = [rows for rows, name in names.items() if not name.is_file()]
+    left = sum(map(len, missing))
     with Progress(console=Console(stderr=True), disable=not show, transient=True) as bar:
-        done = len(names) - len(missing)
-        task = bar.add_task("internal coordinates", total=len(store), completed=done * PART_ROWS)
+        task = bar.add_task("internal coordinates", total=len(store), completed=len(store) - left)
         if processes == 1 or len(missing) < 2:
-            for start in missing:
-                _write_part(store, names[start], start)
-                bar.advance(task, PART_ROWS)
+            for rows in missing:
+                _write_part(store, names[rows], rows)
+                bar.advance(task, len(rows))
             return
         pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_ignore_interrupts)
         try:
-            waiting = [pool.submit(_write_part, store, names[start], start) for start in missing]
-            for future in waiting:
+            waiting = [(rows, pool.submit(_write_part, store, names[rows], rows)) for rows in missing]
+            for rows, future in waiting:
                 future.result()
-                bar.advance(task, PART_ROWS)
+                bar.advance(task, len(rows))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -308,11 +308,10 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _write_part(store: Store, path: Path, start: int) -> None:
-    """Write the coordinates of the rows from `start` on."""
+def _write_part(store: Store, path: Path, rows: range) -> None:
+    """Write the coordinates of some rows."""
     schema = _schema(store.hash)
-    stop = min(start + PART_ROWS, len(store))
-    records = [_record(internal_coordinates(store.molecule(row))) for row in range(start, stop)]
+    records = [_record(internal_coordinates(store.molecule(row))) for row in rows]
     with atomic_file(path) as file, naming(path):
         writer = pa.ipc.new_file(file, schema)
         writer.write_batch(record_batch(records, schema))
