@@ -32,8 +32,7 @@ class ModelConfig:
     """Kind of the property head; null before fine-tuning, and there for the head that the target needs."""
     atom_references: AtomReferences = "none"
     """Energy per element that the scalar head adds and so need not learn: "fit" by least squares on the
-    training rows, "published" for QM9 (free atoms, in `training/targets.py`), "auto" for those of the targets
-    that were published with them (U0, U, H, G), else none."""
+    training rows, "published" of QM9's free atoms, "auto" the published ones for U0, U, H and G, else none."""
     temperature: float = 0.07
     """Initial temperature of the alignment, learned or fixed by the objective."""
     force_head: bool = False

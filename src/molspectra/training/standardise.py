@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS, atomic_number
+from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from molspectra.data.store import Store
 from molspectra.errors import InputError
 from molspectra.models.model import AtomReferences, MolSpectra
@@ -66,9 +66,8 @@ def atom_references(
     present = np.flatnonzero(counts.any(0))
     if kind == "published":
         known = published_references(target, store.metadata.properties[target].unit)
-        for symbol, energy in known.items():
-            energies[atomic_number(symbol)] = energy
-        missing = [SYMBOLS[number] for number in present if SYMBOLS[number] not in known]
+        energies[list(known)] = list(known.values())
+        missing = [SYMBOLS[number] for number in present if number not in known]
         if missing:
             raise InputError(
                 f"{store.path}: no published energy of {', '.join(missing)}; set model.atom_references: fit"

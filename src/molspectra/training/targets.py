@@ -1,55 +1,35 @@
-"""The twelve properties of QM9: which head each needs, and the published energies of its free atoms."""
+"""The twelve properties of QM9: the head that each needs, and the published energies of free atoms."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 
+from molspectra.data.datasets.qm9_targets import ATOMIC_ENERGIES
 from molspectra.errors import InputError
 from molspectra.models.heads import PropertyKind
+from molspectra.simulate.units import HARTREE, KCAL
 from molspectra.training.config import FinetuneConfig
 
-
-@dataclass(frozen=True)
-class Target:
-    """How a property is learnt."""
-
-    head: PropertyKind = "scalar"
-    """Head of the model."""
-    atoms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    """Energy of the free atoms by element symbol in Hartree (B3LYP/6-31G(2df,p), the dataset's own
-    `atomref.txt`; Ramakrishnan et al., Sci. Data 2014); empty where the property was published without."""
-
-
-_U0 = {"H": -0.500273, "C": -37.846772, "N": -54.583861, "O": -75.064579, "F": -99.718730}
-_U = {"H": -0.498857, "C": -37.845355, "N": -54.582445, "O": -75.063163, "F": -99.717314}
-_H = {"H": -0.497912, "C": -37.844411, "N": -54.581501, "O": -75.062219, "F": -99.716370}
-_G = {"H": -0.510927, "C": -37.861317, "N": -54.598897, "O": -75.079532, "F": -99.733544}
-
-TARGETS: Mapping[str, Target] = MappingProxyType(
+HEADS: Mapping[str, PropertyKind] = MappingProxyType(
     {
-        "mu": Target("dipole"),
-        "alpha": Target(),
-        "homo": Target(),
-        "lumo": Target(),
-        "gap": Target(),
-        "r2": Target("spatial_extent"),
-        "zpve": Target(),
-        "u0": Target(atoms=_U0),
-        "u298": Target(atoms=_U),
-        "h298": Target(atoms=_H),
-        "g298": Target(atoms=_G),
-        "cv": Target(),
+        "mu": "dipole",
+        "alpha": "scalar",
+        "homo": "scalar",
+        "lumo": "scalar",
+        "gap": "scalar",
+        "r2": "spatial_extent",
+        "zpve": "scalar",
+        "u0": "scalar",
+        "u298": "scalar",
+        "h298": "scalar",
+        "g298": "scalar",
+        "cv": "scalar",
     }
 )
-"""By column of a store of QM9. Any other column is learnt by a scalar head, without references."""
+"""Head by column of a store of QM9; any other column is learnt by the scalar head unless told otherwise."""
 
-HARTREE = {"Hartree": 1.0, "eV": 27.211386245988, "meV": 27211.386245988, "kcal/mol": 627.5094740631}
-"""What one Hartree is, by unit of a column (CODATA 2018)."""
-
-
-def target(name: str) -> Target:
-    """The entry of a column; that of a plain scalar where the table has none."""
-    return TARGETS.get(name, Target())
+UNITS = MappingProxyType({"Hartree": 1.0, "eV": HARTREE, "meV": 1000 * HARTREE, "kcal/mol": KCAL})
+"""What one Hartree is, by unit of a column."""
 
 
 def resolved(config: FinetuneConfig) -> FinetuneConfig:
@@ -58,32 +38,33 @@ def resolved(config: FinetuneConfig) -> FinetuneConfig:
     Raises:
         InputError: a head was asked for that is not that of the target.
     """
-    entry, model = target(config.target), config.model
-    head = entry.head if model.property is None else model.property
-    if config.target in TARGETS and head != entry.head:
+    model, right = config.model, HEADS.get(config.target)
+    head = model.property or right or "scalar"
+    if right not in (None, head):
         raise InputError(
-            f"model.property: {config.target!r} is learnt by the {entry.head} head, not the {head} one; "
+            f"model.property: {config.target!r} is learnt by the {right} head, not the {head} one; "
             "leave model.property out (null)"
         )
-    kind = model.atom_references
-    if kind == "auto":
-        kind = "published" if entry.atoms else "none"
-    return replace(config, model=replace(model, property=head, atom_references=kind))
+    references = model.atom_references
+    if references == "auto":
+        references = "published" if config.target in ATOMIC_ENERGIES else "none"
+    return replace(config, model=replace(model, property=head, atom_references=references))
 
 
-def published_references(name: str, unit: str) -> dict[str, float]:
-    """Energies of the free atoms by element symbol in the unit of a column.
+def published_references(target: str, unit: str) -> dict[int, float]:
+    """Energies of the free atoms by atomic number in the unit of a column (B3LYP/6-31G(2df,p), QM9's own).
 
     Raises:
         InputError: none were published for that property, or the unit is not known.
     """
-    atoms = target(name).atoms
-    if not atoms:
-        known = ", ".join(each for each, entry in TARGETS.items() if entry.atoms)
-        raise InputError(f"model.atom_references: none are published for {name!r}, only for {known}; use fit")
-    if unit not in HARTREE:
+    if target not in ATOMIC_ENERGIES:
+        known = ", ".join(ATOMIC_ENERGIES)
         raise InputError(
-            f"model.atom_references: {name!r} is in {unit!r}; the published ones are known in "
-            f"{', '.join(HARTREE)}; use fit"
+            f"model.atom_references: none are published for {target!r}, only for {known}; use fit"
         )
-    return {symbol: energy * HARTREE[unit] for symbol, energy in atoms.items()}
+    if unit not in UNITS:
+        raise InputError(
+            f"model.atom_references: {target!r} is in {unit!r}; the published ones are known in "
+            f"{', '.join(UNITS)}; use fit"
+        )
+    return {number: energy * UNITS[unit] for number, energy in ATOMIC_ENERGIES[target].items()}
