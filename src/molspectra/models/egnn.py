@@ -28,7 +28,6 @@ from molspectra.errors import InputError
 from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
 
-
 FADE = 1e-4
 """Mean square of an atom's vectors at which they are halved."""
 

@@ -32,7 +32,7 @@ class ModelConfig:
     """Kind of the property head; null before fine-tuning, and there for the head that the target needs."""
     atom_references: AtomReferences = "none"
     """Energy per element that the scalar head adds and so need not learn: "fit" by least squares on the
-    training rows, "published" of QM9's free atoms, "auto" the published ones for U0, U, H and G, else none."""
+    training rows, "published" of QM9's free atoms, "auto" these for U0, U, H and G, and else none."""
     temperature: float = 0.07
     """Initial temperature of the alignment, learned or fixed by the objective."""
     force_head: bool = False
