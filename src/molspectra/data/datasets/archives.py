@@ -88,8 +88,12 @@ def open_text(raw: Path, name: str) -> Iterator[io.TextIOBase]:
     Raises:
         InputError: if it is not there, or what holds it is damaged.
     """
-    with reading(raw), _opened(raw, name) as file:
-        yield io.TextIOWrapper(cast("BinaryIO", file), encoding="utf-8", errors="replace")
+    with (
+        reading(raw),
+        _opened(raw, name) as file,
+        io.TextIOWrapper(cast("BinaryIO", file), encoding="utf-8", errors="replace") as text,
+    ):
+        yield text
 
 
 def holds(raw: Path, name: str) -> bool:
