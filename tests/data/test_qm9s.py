@@ -1,5 +1,6 @@
 """QM9S in its published files: tables, pickled list, folder of molecules; joins right and wrong."""
 
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -77,10 +78,19 @@ def test_folder_of_molecules(published: Path, tmp_path: Path) -> None:
     assert len(store) == len(molecules())
     assert store.row(9).molecule.name == f"gdb_{molecules()[9].number}"
     assert report.remarks["one row earlier"].startswith("the spectra side with row i")
+    with zipfile.ZipFile(raw / "qm9s_csv.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for each in sorted((raw / "qm9s_csv").iterdir()):
+            file.write(each, f"qm9s_csv/{each.name}")
     damaged = raw / "qm9s_csv" / "000004.csv"
     damaged.write_text("\n".join(damaged.read_text().splitlines()[:12]))
     report = prepare("qm9s", raw, tmp_path / "t.arrow", show=False)
     assert report.tally.rejected == {"#.csv belongs to molecule #, or is cut short": 1}
+    (raw / "qm9s_csv").rename(raw / "unpacked")
+    prepare("qm9s", raw, tmp_path / "u.arrow", show=False)
+    assert Store(tmp_path / "u.arrow").identities == store.identities
+    (raw / "qm9s_csv.zip").write_bytes((raw / "qm9s_csv.zip").read_bytes()[:-100])
+    with pytest.raises(InputError, match="not a zip archive, or cut short"):
+        QM9S.open(raw, {})
 
 
 def test_identities_of_a_store_of_qm9(published: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.datasets.importer import Candidate, Opened, choice
 from molspectra.data.datasets.qm9s_join import Features, check_join, groups_of
 from molspectra.data.datasets.qm9s_spectra import SpectrumTable
-from molspectra.data.datasets.qm9s_structures import FolderStructures, PickledStructures, Structures
+from molspectra.data.datasets.qm9s_structures import PickledStructures, Structures, TableStructures
 from molspectra.data.schema import Metadata
 from molspectra.data.writer import Row
 from molspectra.errors import InputError
@@ -54,8 +54,8 @@ class Qm9s:
     name = "qm9s"
     title = "QM9S"
     files = (
-        "a folder with any of ir_boraden.csv, raman_boraden.csv and uv_boraden.csv, and with qm9s.pt or the "
-        "folder qm9s_csv"
+        "a folder with any of ir_boraden.csv, raman_boraden.csv and uv_boraden.csv, and with qm9s.pt, the "
+        "folder qm9s_csv or qm9s_csv.zip"
     )
     options: Mapping[str, str] = MappingProxyType(_OPTIONS)
 
@@ -159,8 +159,9 @@ def _tables(raw: Path) -> dict[str, SpectrumTable]:
 def _structures(raw: Path) -> Structures:
     if (raw / "qm9s.pt").is_file():
         return PickledStructures(raw / "qm9s.pt")
-    if (raw / "qm9s_csv").is_dir():
-        return FolderStructures(raw / "qm9s_csv")
+    for name in ("qm9s_csv", "qm9s_csv.zip"):
+        if (raw / name).exists():
+            return TableStructures(raw / name)
     raise InputError(f"{raw}: no structures; it must be {Qm9s.files}")
 
 

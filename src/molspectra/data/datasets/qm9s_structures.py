@@ -1,8 +1,11 @@
-"""The structures of QM9S: the pickled list `qm9s.pt`, or a folder of one CSV file per molecule."""
+"""The structures of QM9S: the pickled list `qm9s.pt`, or one CSV file per molecule."""
 
 from __future__ import annotations
 
 import csv
+import re
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,25 +105,27 @@ class PickledStructures:
         return np.array([entry[0] for entry in self._entries], dtype=np.int64)
 
 
-class FolderStructures:
-    """The folder `qm9s_csv` of files `000001.csv` …; file k + 1 belongs to row k.
+class TableStructures:
+    """The files `000001.csv` … of `qm9s_csv`, in a folder or zip archive; file k + 1 belongs to row k.
 
     Each is a table with a header and an index column: the first row has QM9S's number, QM9's number, SMILES
     and the number of atoms N; rows 10 to 9 + N have atomic number, x, y, z (Å).
 
     Raises:
-        InputError: if the first file is missing.
+        InputError: if the first file is missing, or the archive is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._count = sum(each.suffix == ".csv" and each.stem.isdigit() for each in folder.iterdir())
-        if not (folder / "000001.csv").is_file():
-            raise InputError(f"{folder}: has no 000001.csv")
+    def __init__(self, path: Path) -> None:
+        self._zip = _opened_zip(path) if path.is_file() else None
+        names = self._zip.namelist() if self._zip else [each.name for each in path.iterdir()]
+        self._names = {int(stem): name for name in names if (stem := _stem(name)) is not None}
+        self._path = path
+        if 1 not in self._names:
+            raise InputError(f"{path}: has no 000001.csv")
 
     def __len__(self) -> int:
         """How many there are."""
-        return self._count
+        return len(self._names)
 
     def __getitem__(self, entry: int) -> Structure:
         """One of them, read from its file.
@@ -129,24 +134,50 @@ class FolderStructures:
             InputError: if the file is missing or of another layout.
         """
         name = f"{entry + 1:06d}.csv"
-        path = self._folder / name
-        if not path.is_file() or path.stat().st_size > _MAX_FILE:
-            raise InputError(f"{name} is missing or no file of one molecule")
         try:
-            rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
-            own, number, smiles, count = rows[1][1:5]
-            atoms = rows[11 : 11 + round(float(count))]
+            lines = self._content(entry + 1).decode().splitlines()
+            own, number, smiles, count = next(csv.reader(lines[1:2]), [])[1:5]
+            atoms = list(csv.reader(lines[11 : 11 + round(float(count))]))  # derivatives follow
             numbers = np.array([round(float(row[1])) for row in atoms], dtype=np.int64)
             positions = np.array([[float(cell) for cell in row[2:5]] for row in atoms])
             if len(atoms) != round(float(count)) or round(float(own)) != entry + 1:
                 raise InputError(f"{name} belongs to molecule {own}, or is cut short")
             return Structure(round(float(number)), smiles.strip() or None, numbers, positions)
+        except KeyError as error:
+            raise InputError(f"{name} is missing") from error
         except (ValueError, IndexError, csv.Error, OverflowError) as error:
             raise InputError(f"{name} does not have the layout of QM9S") from error
+        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            raise InputError(f"{name} cannot be read ({error})") from error
 
     def numbers(self) -> npt.NDArray[np.int64]:
         """Zeros: QM9's numbers stand in the files."""
-        return np.zeros(self._count, dtype=np.int64)
+        return np.zeros(len(self), dtype=np.int64)
+
+    def _content(self, number: int) -> bytes:
+        name = self._names[number]
+        if self._zip is None:
+            with (self._path / name).open("rb") as file:
+                content = file.read(_MAX_FILE + 1)
+        else:
+            with self._zip.open(name) as member:
+                content = member.read(_MAX_FILE + 1)
+        if len(content) > _MAX_FILE:
+            raise ValueError
+        return content
+
+
+def _opened_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise InputError(f"{path}: not a zip archive, or cut short ({error})") from error
+
+
+def _stem(name: str) -> str | None:
+    """Return the digits in the name of a molecule's file."""
+    match = re.fullmatch(r"(?:.*/)?(\d{1,9})\.csv", name)
+    return match[1] if match else None
 
 
 def record_fields(item: object) -> dict[Any, Any] | None:
