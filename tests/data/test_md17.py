@@ -224,6 +224,14 @@ def test_folder_with_several_molecules(tmp_path):
         MD17.open(tmp_path, {})
 
 
+def test_the_packed_release_has_to_be_unpacked(tmp_path):
+    (tmp_path / "rmd17.tar.bz2").write_bytes(b"BZh9")
+    with pytest.raises(InputError, match="unpack this archive first"):
+        RMD17.open(tmp_path / "rmd17.tar.bz2", {})
+    with pytest.raises(InputError, match="unpack archives first"):
+        RMD17.open(tmp_path, {})
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([1, 6, 7, 8, 9, 16, 17]), min_size=2, max_size=30), st.floats(-0.1, 0.1))
 def test_total_energies_are_recognised_in_any_unit(numbers, error):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
+from molspectra.data.datasets.archives import is_tar
 from molspectra.data.datasets.importer import Candidate, Opened, choice
 from molspectra.data.datasets.npy_stream import Column, names, opened
 from molspectra.data.datasets.trajectory import Labels, check_labels
@@ -205,6 +206,10 @@ def _complete(layout: Layout, path: Path, keys: set[str]) -> Layout:
 
 def _file_of(raw: Path, prefix: str, molecule: str | None) -> Path:
     """Return the file of the molecule asked for."""
+    if is_tar(raw):
+        raise InputError(
+            f"{raw}: unpack this archive first (tar xf), then name the folder of its files"
+        )
     if not raw.is_dir():
         return raw
     found: dict[str, Path] = {}
@@ -213,7 +218,7 @@ def _file_of(raw: Path, prefix: str, molecule: str | None) -> Path:
             found.setdefault(path.stem.removeprefix(f"{prefix}_"), path)
     known = ", ".join(found)
     if not found:
-        raise InputError(f"{raw}: no file {prefix}_<molecule>.npz in this folder")
+        raise InputError(f"{raw}: no file {prefix}_<molecule>.npz in this folder; unpack archives first")
     if molecule is None and len(found) > 1:
         raise InputError(f"{raw} holds several molecules; choose with --option molecule=..., one of: {known}")
     if molecule is not None and molecule not in found:
