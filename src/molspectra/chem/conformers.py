@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from molspectra.errors import InputError
 
+MAX_ATOMS = 400
+"""Larger molecules get no conformer: finding one takes minutes."""
+
 _RELAX_STEPS = 2000
 _RANDOM_TRIES = 10  # further embeddings, from random coordinates, where the first fails
 
@@ -21,13 +24,15 @@ def conformer(mol: Any, seed: int = 0) -> npt.NDArray[np.float64]:
     and RDKit version give the same coordinates.
 
     Raises:
-        InputError: the seed is negative, or no embedding was found.
+        InputError: the seed is negative, the molecule is too large, or no embedding was found.
     """
     from rdkit import rdBase
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
     if seed < 0:
         raise InputError(f"the seed of a conformer must not be negative: {seed}")
+    if mol.GetNumAtoms() > MAX_ATOMS:
+        raise InputError(f"{mol.GetNumAtoms()} atoms are more than the {MAX_ATOMS} that get a 3D structure")
     mol = type(mol)(mol)
     with rdBase.BlockLogs():
         parameters: Any = rdDistGeom.ETKDGv3()

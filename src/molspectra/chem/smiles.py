@@ -41,20 +41,27 @@ def from_smiles(smiles: str, name: str | None = None, seed: int = 0) -> Molecule
     mol = _parsed(smiles)
     for atom in mol.GetAtoms():
         if atom.GetAtomicNum() == 0:
-            raise InputError(f"SMILES {smiles!r} has a dummy atom; name an element in its place")
+            raise InputError(f"SMILES {_short(smiles)} has a dummy atom; name an element in its place")
         if atom.GetIsotope():
-            raise InputError(f"SMILES {smiles!r} has an isotope label, which is not supported; remove it")
+            raise InputError(
+                f"SMILES {_short(smiles)} has an isotope label, which is not supported; remove it"
+            )
     fragments = len(Chem.GetMolFrags(mol))
     if fragments > 1:
-        raise InputError(f"SMILES {smiles!r} has {fragments} fragments; give one connected molecule")
+        raise InputError(f"SMILES {_short(smiles)} has {fragments} fragments; give one connected molecule")
     with rdBase.BlockLogs():
         mol = Chem.AddHs(mol)
     try:
         positions = conformer(mol, seed)
     except InputError as error:
-        raise InputError(f"SMILES {smiles!r}: {error}") from error
+        raise InputError(f"SMILES {_short(smiles)}: {error}") from error
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
     return Molecule(numbers, positions, smiles, Chem.GetFormalCharge(mol), name)
+
+
+def _short(smiles: str) -> str:
+    """A SMILES in quotes for a message of one line."""
+    return repr(smiles if len(smiles) <= 200 else f"{smiles[:200]}…")
 
 
 def _parsed(smiles: str) -> Any:
@@ -64,16 +71,16 @@ def _parsed(smiles: str) -> Any:
     if not smiles:
         raise InputError("empty SMILES")
     if len(smiles.split()) > 1:
-        raise InputError(f"unreadable SMILES {smiles!r}: it contains a space")
+        raise InputError(f"unreadable SMILES {_short(smiles)}: it contains a space")
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles, sanitize=False)
         if mol is None or mol.GetNumAtoms() == 0:
-            raise InputError(f"unreadable SMILES {smiles!r}")
+            raise InputError(f"unreadable SMILES {_short(smiles)}")
         try:
             Chem.SanitizeMol(mol)
         except ValueError as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"impossible molecule in SMILES {smiles!r}: {reason}") from error
+            raise InputError(f"impossible molecule in SMILES {_short(smiles)}: {reason}") from error
     return mol
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -114,12 +115,9 @@ def _row(name: str, paths: list[Path], metadata: Metadata, keep: bool) -> Row:
             raise InputError(f"{path.name}: imaginary modes at {modes} cm⁻¹: {advice}")
         for kind in output.spectra:
             spectra.setdefault(kind, partial(_lines, output, kind, metadata.lines.get(kind, "")))
-    energy = (
-        {} if main.scf_energy is None or _ENERGY not in metadata.properties else {_ENERGY: main.scf_energy}
-    )
-    named = partial(type(main.molecule), main.molecule.numbers, main.molecule.positions, None)
-    molecule = partial(named, main.molecule.charge, name)
-    return row_of(Known(molecule, energy, spectra=spectra))
+    same = main.level == metadata.properties[_ENERGY].level
+    energy = {_ENERGY: main.scf_energy} if main.scf_energy is not None and same else {}
+    return row_of(Known(partial(replace, main.molecule, name=name), energy, spectra=spectra))
 
 
 def _lines(output: Output, kind: str, level: str) -> Built:

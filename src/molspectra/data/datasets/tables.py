@@ -140,6 +140,8 @@ def _columns(raw: Path, schema: pa.Schema, own: OwnOptions, level: str) -> Colum
         kind = schema.field(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise InputError(f"{raw}: the column {name!r} must be text, not {kind}")
+    if "charge" in fixed and not pa.types.is_integer(schema.field("charge").type):
+        raise InputError(f"{raw}: the column 'charge' must hold integers, not {schema.field('charge').type}")
     lines, samples = {}, {}
     for name in MODALITIES:
         pair = [each for each in (f"{name}_position", f"{name}_intensity") if each in names]
@@ -158,7 +160,7 @@ def _columns(raw: Path, schema: pa.Schema, own: OwnOptions, level: str) -> Colum
     wanted |= {f"{name}_{part}" for name in lines for part in ("position", "intensity")}
     for name in wanted:
         kind = schema.field(name).type
-        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        if not _is_list(kind):
             raise InputError(f"{raw}: the column {name!r} must hold lists, not {kind}")
     return Columns(fixed, lines, samples, forces)
 
@@ -223,7 +225,10 @@ def _row(cells: Mapping[str, pa.Scalar], columns: Columns, chosen: Selection, ow
             spectra[kind] = partial(_samples, kind, cells, columns.samples[kind])
     forces = None
     if columns.forces and cells[columns.forces].is_valid:
-        forces = _floats(cells[columns.forces], columns.forces).reshape(-1, 3)
+        forces = _floats(cells[columns.forces], columns.forces)
+        if forces.size % 3:
+            raise InputError(f"{forces.size} components of forces are not three for each atom")
+        forces = forces.reshape(-1, 3)
     molecule = partial(_molecule, cells, texts, own.scale)
     return row_of(Known(molecule, values, forces, texts.get("identity"), spectra))
 
@@ -232,9 +237,10 @@ def _molecule(cells: Mapping[str, pa.Scalar], texts: Mapping[str, str | None], s
     name = texts.get("name")
     if "numbers" not in cells:
         return from_smiles(texts.get("smiles") or "", name)
-    numbers = np.array(cells["numbers"].as_py() or [])
-    if len(numbers) > MAX_ATOMS:
-        raise InputError(f"a structure of {len(numbers)} atoms; at most {MAX_ATOMS} are read")
+    values = cells["numbers"].values if cells["numbers"].is_valid else ()
+    if len(values) > MAX_ATOMS:
+        raise InputError(f"a structure of {len(values)} atoms; at most {MAX_ATOMS} are read")
+    numbers = np.array(values.to_pylist() if len(values) else [])
     positions = _floats(cells["positions"], "positions")
     if positions.size != 3 * len(numbers):
         raise InputError(f"{len(numbers)} atoms but {positions.size} coordinates")
@@ -244,18 +250,23 @@ def _molecule(cells: Mapping[str, pa.Scalar], texts: Mapping[str, str | None], s
 
 
 def _floats(cell: pa.Scalar, name: str) -> npt.NDArray[np.float64]:
-    """All numbers of a list of numbers or of lists, one after the other."""
-    values: Any = cell.values
-    try:
-        while values is not None and pa.types.is_nested(values.type):
-            if values.null_count:
-                raise InputError(f"{name}: a number is missing")
-            values = values.flatten()
-        if values is None or values.null_count:
-            raise InputError(f"{name}: a number is missing")
-        return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
-    except (TypeError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{name} does not hold numbers") from error
+    """All numbers of a list of numbers or of lists, one after the other.
+
+    Raises:
+        InputError: if one is missing, or they are no numbers.
+    """
+    values: Any = cell.values if cell.is_valid else None
+    while values is not None and _is_list(values.type) and not values.null_count:
+        values = values.flatten()
+    if values is None or values.null_count:
+        raise InputError(f"{name}: a number is missing")
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        raise InputError(f"{name} holds {values.type}, not numbers")
+    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _lines(kind: str, cells: Mapping[str, pa.Scalar], level: str) -> Built:
