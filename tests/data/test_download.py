@@ -158,6 +158,16 @@ def test_a_later_call_goes_on(site: Site, tmp_path: Path) -> None:
     assert files(tmp_path) == {NAME, LOCK}
 
 
+def test_a_part_that_is_whole_is_only_checked(site: Site, tmp_path: Path) -> None:
+    site.breaks = [299_999, 0, 0, 0]
+    with pytest.raises(InputError, match="are kept"):
+        get(pinned(site), tmp_path)
+    with (tmp_path / f".{NAME}.part").open("ab") as file:
+        file.write(CONTENT[-1:])
+    assert get(pinned(site), tmp_path).path.read_bytes() == CONTENT
+    assert site.asked[-1]["Range"] == "bytes=300000-"
+
+
 def test_ctrl_c_keeps_what_came(site: Site, tmp_path: Path) -> None:
     def stop(there: int, total: int | None) -> None:
         raise KeyboardInterrupt
@@ -219,9 +229,10 @@ def test_files_without_a_hash_are_remembered(site: Site, tmp_path: Path) -> None
     done.path.write_bytes(b"edited")
     with pytest.raises(InputError, match="has changed since it was fetched"):
         get(unpinned(site), tmp_path, accept_unverified=True)
-    (tmp_path / LOCK).write_text("nonsense")
-    with pytest.raises(InputError, match="was not fetched by this command"):
-        get(unpinned(site), tmp_path, accept_unverified=True)
+    (tmp_path / LOCK).write_text("nonsense")  # what is known is gone, so the file is as good as a new one
+    adopted = get(unpinned(site), tmp_path, accept_unverified=True)
+    assert (adopted.was_there, adopted.size, adopted.checked) == (True, 6, "nothing")
+    assert json.loads((tmp_path / LOCK).read_text())[NAME]["sha256"] == adopted.sha256
 
 
 @pytest.mark.parametrize(
@@ -296,6 +307,22 @@ def test_failures_that_stay_are_told_at_once(site: Site, tmp_path: Path, status:
         get(pinned(site), tmp_path)
     assert len(site.asked) == 1
     assert files(tmp_path) == set()
+
+
+def test_pages_for_people_are_no_files(site: Site, tmp_path: Path) -> None:
+    site.answers = [
+        (202, {"x-amzn-waf-action": "challenge"}),
+        (200, {"Content-Type": "text/html; charset=x"}),
+    ]
+    with pytest.raises(
+        InputError, match=r"answered with HTTP 202 in place of the file; fetch it with a browser"
+    ):
+        get(unpinned(site), tmp_path, accept_unverified=True)
+    with pytest.raises(InputError, match="answered with a web page in place of the file"):
+        get(unpinned(site), tmp_path, accept_unverified=True)
+    assert files(tmp_path) == set()
+    (tmp_path / NAME).write_bytes(CONTENT)  # fetched with a browser
+    assert get(pinned(site), tmp_path).was_there
 
 
 def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

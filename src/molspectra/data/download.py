@@ -130,7 +130,11 @@ def fetch(
 
 
 def _present(file: RemoteFile, path: Path, known: dict[str, Any]) -> Fetched:
-    """A file that is there: right, or in the way."""
+    """A file that is there: right, or in the way.
+
+    Raises:
+        InputError: its content is not the one that is known.
+    """
     digests = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
     size = 0
     with naming(path), path.open("rb") as source:
@@ -144,9 +148,10 @@ def _present(file: RemoteFile, path: Path, known: dict[str, Any]) -> Fetched:
         return Fetched(
             path, size, found["sha256"], True, "pinned hash" if file.is_pinned else "earlier download"
         )
-    why = "has another hash than was published" if file.is_pinned else "was not fetched by this command"
-    if not file.is_pinned and known:
-        why = "has changed since it was fetched"
+    if not file.is_pinned and not known:  # from a browser
+        _remember(path.parent, file.name, file, size, found, "nothing")
+        return Fetched(path, size, found["sha256"], True, "nothing")
+    why = "has another hash than was published" if file.is_pinned else "has changed since it was fetched"
     raise InputError(f"{path}: {why}; move it away, or replace it with --overwrite")
 
 

@@ -143,7 +143,20 @@ def ask(url: str, start: int = 0, validator: str = "", *, local: bool = False, p
 
 
 def _answer(body: http.client.HTTPResponse, start: int, url: str) -> Answer:
-    """What a response of success holds."""
+    """What a response of success holds; pages for people (portals, challenges) are no files.
+
+    Raises:
+        Dropped: another part than was asked for.
+        InputError: something else than a file.
+    """
+    is_page = body.headers.get_content_type() == "text/html"
+    if body.status not in (200, 206) or is_page:
+        body.close()
+        what = "a web page" if is_page else f"HTTP {body.status}"
+        raise InputError(
+            f"{url}: answered with {what} in place of the file; fetch it with a browser and put it into the "
+            "folder"
+        )
     etag, date = body.headers.get("ETag", ""), body.headers.get("Last-Modified", "")
     validator = etag if etag and not etag.startswith("W/") else date
     if body.status == 206:
