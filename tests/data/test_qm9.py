@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import inchi as rdkit_inchi
 
-from molspectra.chem.identity import identity_from_smiles
+from molspectra.chem.identity import identity_from_inchi, identity_from_smiles
+from molspectra.data.bundled import bundled
 from molspectra.data.datasets.prepare import prepare
 from molspectra.data.datasets.qm9_targets import ATOMIC_ENERGIES, KCAL, PUBLISHED
 from molspectra.data.datasets.report import Report
@@ -390,3 +393,37 @@ def test_options_are_checked(raw: Path) -> None:
         prepared(raw, options={"keep-uncharacterised": "yes"})
     with pytest.raises(InputError, match="holds no QM9 in form sdf"):
         prepared(raw, options={"form": "sdf"})
+
+
+# --- identity from the InChI in the file -----------------------------------------------------------------
+
+
+def inchi_and_numbers(smiles: str) -> tuple[str, np.ndarray]:
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    return rdkit_inchi.MolToInchi(mol), np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+
+
+def test_identity_of_an_inchi_with_known_atoms_is_that_of_the_molecule() -> None:
+    store = bundled()
+    for row, identity in enumerate(store.identities):
+        molecule = store.molecule(row)
+        inchi = rdkit_inchi.MolToInchi(Chem.MolFromSmiles(molecule.smiles))
+        assert identity_from_inchi(inchi, molecule.numbers) == identity
+    assert row > 2000
+
+
+@pytest.mark.parametrize(
+    "smiles", ["[NH4+]", "CC(=O)[O-]", "[Na+].[Cl-]", "C.C", "C.C.O", "[NH3+]CC([O-])=O", "[H][H]", "[2H]C"]
+)
+def test_formulas_of_salts_and_mixtures(smiles: str) -> None:
+    inchi, numbers = inchi_and_numbers(smiles)
+    assert identity_from_inchi(inchi, numbers) == rdkit_inchi.MolToInchiKey(Chem.MolFromSmiles(smiles))[:14]
+    with pytest.raises(InputError, match="does not describe"):
+        identity_from_inchi(inchi, np.append(numbers, 1))
+
+
+@pytest.mark.parametrize("text", ["", "InChI=1S", "InChI=1S/", "InChI=1S/garbage", "CH4", "InChI=1S/Qq/h1H"])
+def test_texts_that_are_no_inchi(text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError):
+        identity_from_inchi(text, np.array([6, 1, 1, 1, 1]))
+    assert capfd.readouterr().err == ""
