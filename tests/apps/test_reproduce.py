@@ -212,7 +212,7 @@ def test_files(finished):
     assert set(found["arms"][0]["mae"]) == {"0", "1"}
     text = (plan.out / "table2-gap.md").read_text(encoding="utf-8")
     assert "stages 1+2 − stage 1 continued without spectra" in text
-    assert "Not comparable" in text
+    assert "Why they are not comparable" in text
     html = (plan.out / "table2-gap.html").read_text(encoding="utf-8")
     assert "<svg" in html
     assert "<script" not in html

@@ -12,7 +12,7 @@ from molspectra.apps.reproduce.run import state
 from molspectra.data.atomic import atomic_file
 from molspectra.evaluation.attention import AttentionMap, attention_map, write_attention
 from molspectra.evaluation.attention_figure import attention_figure
-from molspectra.evaluation.markup import Child, element, paragraph, section, table
+from molspectra.evaluation.markup import Markup, element, paragraph, section, table
 from molspectra.evaluation.page import page
 from molspectra.evaluation.pictures import Pictures
 from molspectra.evaluation.wording import number
@@ -95,7 +95,7 @@ def _markdown(results: Results, found: dict[int, AttentionMap], command: str) ->
 
 def _html(results: Results, found: dict[int, AttentionMap], command: str) -> str:
     pictures = Pictures()
-    parts: list[Child] = []
+    parts: list[Markup] = []
     for seed, each in found.items():
         head = ["from", *(f"to {name}" for name in each.kinds)]
         text = f"{_caption(seed, each)}."

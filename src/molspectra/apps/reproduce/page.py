@@ -78,7 +78,7 @@ def short(results: Results) -> Iterator[str]:
     if results.comparable:
         yield "The settings, data and levels of theory are those of the published values."
     else:
-        yield f"Not comparable with the published values: {'; '.join(results.reasons)}."
+        yield "Not comparable with the published values; the table of errors is followed by the reasons."
     yield from (
         f"{each.tells[0].upper()}{each.tells[1:]}: {each.conclusion}" for each in results.comparisons[:1]
     )
@@ -86,7 +86,8 @@ def short(results: Results) -> Iterator[str]:
 
 def arm_rows(results: Results) -> tuple[list[str], Rows]:
     """Head and rows of the table of arms."""
-    head = ["arm", *(f"seed {seed}" for seed in results.seeds), "mean ± sd", "published", "as"]
+    published = "published" if results.comparable else "published (not comparable)"
+    head = ["arm", *(f"seed {seed}" for seed in results.seeds), "mean ± sd", published, "as"]
     return head, [_arm_row(results, arm) for arm in results.arms]
 
 
@@ -174,6 +175,7 @@ def caption(results: Results) -> str:
     return text
 
 
+WHY = "Why they are not comparable with the published values:"
 SEEN = "Test molecules in pre-training:"
 
 CONTROL = (
@@ -201,6 +203,8 @@ def markdown(results: Results, command: str) -> str:
     if results.experiment.about:
         parts += [results.experiment.about, ""]
     parts += ["## Errors", "", caption(results), "", *_markdown_table(*arm_rows(results)), ""]
+    if results.reasons:
+        parts += [WHY, "", *(f"- {reason}" for reason in results.reasons), ""]
     if results.rows:
         parts += [f"Published for the same quantity, in {results.rows[0].unit}:", ""]
         parts += [*_markdown_table(*published_rows(results.rows)), ""]
@@ -224,6 +228,8 @@ def html(plan: Plan, results: Results, command: str) -> str:
     """The page as HTML: one file without scripts."""
     pictures = Pictures()
     errors: list[Child] = [_table(caption(results), *arm_rows(results))]
+    if results.reasons:
+        errors += [paragraph(WHY), listing(results.reasons)]
     drawn = _result_table(results)
     if drawn.arms:
         alt = "; ".join(f"{arm.label} {', '.join(map(number, arm.mae.values()))}" for arm in drawn.arms)
@@ -290,7 +296,8 @@ def _curve_figures(pictures: Pictures, plan: Plan) -> Iterator[Markup]:
         if chosen:
             text = f"{name}: losses on the validation part, one line per seed."
             last = "; ".join(f"{each.label} seed {each.seed} {number(each.values[-1])}" for each in chosen)
-            yield pictures.figure(figures.learning_curves(chosen), f"{text} Last values: {last}", text)
+            alt, medium = f"{text} Last values: {last}", len({each.panel for each in chosen}) == 1
+            yield pictures.figure(figures.learning_curves(chosen), alt, text, medium=medium)
 
 
 def _curves(plan: Plan) -> Iterator[Curve]:

@@ -165,7 +165,7 @@ def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
     own = _unit(tested[0][1].evaluation or {}, is_forces) if tested else ""
     rows = _published(plan)
     wanted = rows[0].unit if rows else own
-    scale = print_.factor(own, wanted)
+    scale = print_.factor(own, wanted) if tested else 1.0
     unit, factor = (own, 1.0) if scale is None else (wanted, scale)
     maes: dict[str, dict[int, float]] = {arm: {} for arm in plan.experiment.arms}
     errors: dict[str, dict[int, npt.NDArray[np.float64]]] = {arm: {} for arm in plan.experiment.arms}
@@ -176,7 +176,7 @@ def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
         if each is not None:
             errors[run.arm][run.seed] = factor * each
     first = tested[0][1].evaluation if tested else None
-    why = tuple(reasons(plan, states, scale is not None))
+    why = tuple(dict.fromkeys(reasons(plan, states, scale is not None)))
     return Results(
         experiment=plan.experiment,
         subject=plan.subject,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,10 +116,13 @@ def execute(plan: Plan, after: Callable[[Mapping[str, str]], object], show: bool
         except Interrupted as error:
             stopped = str(error).replace("; continue with --resume", "")
             raise Interrupted(f"{place}: {stopped}; the same command continues") from error
-        except MolspectraError as error:
-            failures[run.name] = str(error)
+        except Exception as error:  # hours of other runs must not hang on one
+            if not isinstance(error, MolspectraError):
+                traceback.print_exc()
+            reason = str(error) if isinstance(error, MolspectraError) else f"{type(error).__name__}: {error}"
+            failures[run.name] = reason
             broken.add(run.directory.resolve())
-            print(f"molspectra: failed: {place}: {error}", file=sys.stderr)
+            print(f"molspectra: failed: {place}: {reason}", file=sys.stderr)
         after(failures)
     return failures
 
