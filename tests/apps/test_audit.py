@@ -109,7 +109,12 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
     found = audit(tmp_path / "hashed.arrow", [tmp_path / "other.arrow"])
     assert found.together.structures == 0
     assert found.together.incomparable == 3
+    assert found.has_overlap  # cannot be excluded
     assert "3 have identities that cannot be compared" in found.together.sentence
+    turned = audit(tmp_path / "other.arrow", [tmp_path / "hashed.arrow"])
+    assert (turned.together.structures, turned.together.nameless) == (0, 3)
+    assert "3 molecules of pre-training are known by their geometry alone" in turned.table()
+    assert "3 molecules of pre-training have identities that cannot be compared" in turned.together.sentence
     gone = audit(tmp_path / "other.arrow", [tmp_path / "nothing"])
     assert gone.has_overlap
     assert "not known" in gone.table()

@@ -42,8 +42,9 @@ class Audit:
 
     @property
     def has_overlap(self) -> bool:
-        """Whether a test molecule was seen in training, or it is not known whether."""
-        return bool(self.together.structures or self.together.unknown)
+        """Whether a test molecule was seen in training, or that cannot be excluded."""
+        found = self.together
+        return bool(found.structures or found.unknown or found.incomparable or found.nameless)
 
     def plain(self) -> dict[str, Any]:
         """JSON values."""
@@ -83,8 +84,13 @@ class Audit:
             for line in cells
         ]
         what = f"{self.together.tested:,} different test {self.together.compared} of {self.test['store']}"
-        unknown = [f"not known: {each}" for each in self.together.unknown]
-        return "\n".join([f"{what} ({self.test['split']})", *rows, *unknown])
+        doubts = [f"not known: {each}" for each in self.together.unknown]
+        if self.together.nameless:
+            doubts.append(
+                f"not comparable: {self.together.nameless:,} molecules of pre-training are known by "
+                "their geometry alone; any of them may be among those tested"
+            )
+        return "\n".join([f"{what} ({self.test['split']})", *rows, *doubts])
 
     def write(self, path: Path) -> None:
         """Write a report: JSON with everything, or CSV with one line per molecule seen and set.

@@ -28,6 +28,8 @@ class Exposure:
         spectra: of these, in training with spectra before.
         validated: of these, in validation only.
         incomparable: not found, but their identity is a geometry hash, which other datasets may not share.
+        nameless: at least so many molecules of pre-training have such an identity, so that they may be among
+            the tested ones unseen.
         molecule: for frames, whether the molecule itself was seen: "with spectra", "as structures" or "no".
         examples: a few that were seen, those with spectra first.
         unknown: runs of which it is not known what they saw.
@@ -39,6 +41,7 @@ class Exposure:
     spectra: int
     validated: int = 0
     incomparable: int = 0
+    nameless: int = 0
     molecule: str | None = None
     examples: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -57,6 +60,14 @@ class Exposure:
             said += f"; the molecule itself {seen.get(self.molecule, 'was seen with spectra')}"
         if self.incomparable:
             said += f"; {self.incomparable} have identities that cannot be compared between datasets"
+        if self.nameless:
+            said += (
+                f"; so have {self.nameless:,} molecules of pre-training"
+                if self.incomparable
+                else (
+                    f"; {self.nameless:,} molecules of pre-training have identities that cannot be compared"
+                )
+            )
         if self.unknown:
             said += f"; what was seen is not known of {', '.join(self.unknown)}"
         return said
@@ -69,7 +80,7 @@ class Exposure:
 
 def is_clean(exposure: Mapping[str, Any]) -> bool:
     """Whether all that was tested is known to be new, by `Exposure.plain`."""
-    doubtful = ("structures", "validated", "incomparable", "unknown")
+    doubtful = ("structures", "validated", "incomparable", "nameless", "unknown")
     return not any(exposure[name] for name in doubtful) and exposure["molecule"] in (None, "no")
 
 
@@ -97,6 +108,7 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
         spectra=int(np.count_nonzero(flags & SPECTRUM)),
         validated=int(np.count_nonzero((flags > 0) & ~trained)),
         incomparable=sum(is_geometry_hash(name) for name, flag in zip(names, flags, strict=True) if not flag),
+        nameless=seen.by_geometry,
         examples=tuple(f"{name} (row {first[name]})" for name in found),
         unknown=seen.unknown,
     )

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     parser = CommandParser(
         "audit-splits",
         description="Tell which test molecules occur in pre-training sets, with and without spectra.",
-        epilog="Exit code 0; with --strict 1 if a test molecule was seen in training or that is not known.",
+        epilog="Exit code 0; with --strict 1 if a test molecule was seen in training, or may have been.",
     )
     where = "store (.arrow), or run directory"
     parser.add_argument("--test", required=True, metavar="STORE", help=f"{where}, whose own split is taken")
