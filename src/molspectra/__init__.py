@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from molspectra.data.store import Store as Store
     from molspectra.evaluation.evaluate import evaluate as evaluate
     from molspectra.simulate.api import simulate as simulate
+    from molspectra.spectra.files.read import read_spectra as read_spectra
+    from molspectra.spectra.files.read import read_spectrum as read_spectrum
     from molspectra.spectra.spectrum import LineSpectrum as LineSpectrum
     from molspectra.spectra.spectrum import SampledSpectrum as SampledSpectrum
     from molspectra.training.checkpoint import load_model as load_model
@@ -44,6 +46,8 @@ _PUBLIC = {
     "load_model": "molspectra.training.checkpoint",
     "pretrain": "molspectra.training.run",
     "read_molecules": "molspectra.chem.readers",
+    "read_spectra": "molspectra.spectra.files.read",
+    "read_spectrum": "molspectra.spectra.files.read",
     "report": "molspectra.apps.api",
 }
 

@@ -237,10 +237,10 @@ def _molecule(cells: Mapping[str, pa.Scalar], texts: Mapping[str, str | None], s
     name = texts.get("name")
     if "numbers" not in cells:
         return from_smiles(texts.get("smiles") or "", name)
-    values = cells["numbers"].values if cells["numbers"].is_valid else ()
-    if len(values) > MAX_ATOMS:
-        raise InputError(f"a structure of {len(values)} atoms; at most {MAX_ATOMS} are read")
-    numbers = np.array(values.to_pylist() if len(values) else [])
+    listed = cells["numbers"].values if cells["numbers"].is_valid else pa.array([], pa.int64())
+    if len(listed) > MAX_ATOMS:
+        raise InputError(f"a structure of {len(listed)} atoms; at most {MAX_ATOMS} are read")
+    numbers = np.array(listed.to_pylist())
     positions = _floats(cells["positions"], "positions")
     if positions.size != 3 * len(numbers):
         raise InputError(f"{len(numbers)} atoms but {positions.size} coordinates")
