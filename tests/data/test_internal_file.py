@@ -216,6 +216,27 @@ def test_any_number_of_processes_and_parts_gives_the_same(store, tmp_path, monke
     assert all(same(one, other) for one, other in zip(whole, contents(store), strict=True))
 
 
+def test_two_runs_may_make_it_at_once(store, monkeypatch):
+    """The other run finishes first, and takes the parts away."""
+
+    def overtaken(*_, **__):
+        monkeypatch.undo()
+        prepare_internal(store, show=False)
+        raise InputError("parts: No such file or directory")
+
+    monkeypatch.setattr(module, "prepare_internal", overtaken)
+    assert ensure_internal(store, show=False).unperceived() == 0
+
+
+def test_why_it_cannot_be_made_is_told(store, monkeypatch):
+    def failing(*_, **__):
+        raise InputError("no space left")
+
+    monkeypatch.setattr(module, "prepare_internal", failing)
+    with pytest.raises(InputError, match="no space left"):
+        ensure_internal(store, show=False)
+
+
 def test_a_folder_that_cannot_be_written_sends_it_to_the_cache(store, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert internal_path(store).parent == store.path.parent

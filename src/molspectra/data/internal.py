@@ -13,6 +13,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
@@ -226,8 +227,13 @@ def ensure_internal(store: Store, *, show: bool = True) -> InternalFile:
     try:
         return open_internal(store)
     except InputError:
-        prepare_internal(store, show=show)
-        return open_internal(store)
+        try:
+            prepare_internal(store, show=show)
+        except InputError:
+            with suppress(InputError):  # another run may have made it meanwhile, and removed the parts
+                return open_internal(store)
+            raise
+    return open_internal(store)
 
 
 @dataclass(frozen=True)
@@ -275,7 +281,7 @@ def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> 
                 unperceived += int((batch.column("perceived").to_numpy() == 0).sum())
         with naming(path):
             writer.close()
-    shutil.rmtree(parts)
+    shutil.rmtree(parts, ignore_errors=True)
     return Prepared(path, len(store), unperceived)
 
 
