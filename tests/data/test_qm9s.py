@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from qm9s_files import molecules, spectra_of, tables, write_folder, write_list, 
 from molspectra.chem.identity import identity_from_smiles
 from molspectra.data.datasets.prepare import prepare
 from molspectra.data.datasets.qm9s import QM9S
+from molspectra.data.datasets.qm9s_join import check_join, groups_of
 from molspectra.data.datasets.qm9s_spectra import SpectrumTable
 from molspectra.data.store import Store
 from molspectra.errors import InputError
 from molspectra.spectra.modality import IR, UV_VIS
+
+SHARED = Path(__file__).parents[3] / "shared/data/qm9/qm9_vibrations_gfn2.npz"
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,30 @@ def test_wrong_joins_are_refused(
     write_tables(raw, {name: wrong(rows) for name, rows in tables().items()})
     with pytest.raises(InputError, match=r"do not belong together.*side with row i = entry i against"):
         QM9S.open(raw, {})
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="needs the simulated vibrations of QM9 molecules")
+def test_join_of_real_molecules() -> None:
+    """Simulated at another level (GFN2-xTB, frequencies as they are), the bands still tell the join."""
+    with np.load(SHARED) as file:
+        data, count = dict(file), 1500
+    atoms, modes = (np.cumsum([0, *data[name].astype(int)]) for name in ("n_atoms", "n_modes"))
+
+    @cache
+    def groups(row: int) -> dict[str, bool]:
+        part = slice(atoms[row], atoms[row + 1])
+        return groups_of(data["z"][part], data["pos"][part])
+
+    def spectra(row: int) -> dict[str, np.ndarray]:
+        part = slice(modes[row], modes[row + 1])
+        shapes = 6 / np.pi / ((IR.axis() - data["wavenumber"][part, None]) ** 2 + 36)
+        return {name: data[name][part] @ shapes for name in ("ir", "raman")}
+
+    joins = {"later": lambda row: row + 1 if row + 1 < count else None}
+    assert "side with row i = entry i" in check_join(count, joins, groups, spectra)["later"]
+    for shift in (1, -1):
+        with pytest.raises(InputError, match="do not belong together"):
+            check_join(count, joins, groups, lambda row, by=shift: spectra((row + by) % count))
 
 
 def test_spare_and_missing_rows(published: Path, tmp_path: Path) -> None:
