@@ -151,6 +151,14 @@ def test_frames_start_anywhere_and_span_chunks(tmp_path, monkeypatch):
         )
 
 
+def test_arrays_in_fortran_order(tmp_path):
+    made = frames(30)
+    path = md17(tmp_path / "md17_ethanol.npz", R=np.asfortranarray(made["R"]), F=np.asfortranarray(made["F"]))
+    row = list(MD17.open(path, {}).candidates(11))[3].make()
+    assert row.forces == pytest.approx(made["F"][14], abs=0)
+    assert row.molecule.positions == pytest.approx(made["R"][14] - made["R"][14].mean(0), abs=1e-12)
+
+
 def test_a_drifting_trajectory_keeps_its_accuracy(tmp_path):
     drifting = frames(30, drift=100.0)["R"]
     store, _ = made_store(MD17, md17(tmp_path / "md17_ethanol.npz", R=drifting), tmp_path)

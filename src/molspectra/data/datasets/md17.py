@@ -207,9 +207,7 @@ def _complete(layout: Layout, path: Path, keys: set[str]) -> Layout:
 def _file_of(raw: Path, prefix: str, molecule: str | None) -> Path:
     """Return the file of the molecule asked for."""
     if is_tar(raw):
-        raise InputError(
-            f"{raw}: unpack this archive first (tar xf), then name the folder of its files"
-        )
+        raise InputError(f"{raw}: unpack this archive first (tar xf), then name the folder of its files")
     if not raw.is_dir():
         return raw
     found: dict[str, Path] = {}
@@ -238,7 +236,7 @@ class _File:
         self._path, self._layout = path, layout
         with opened(path) as archive:
             self._has_frames = layout.frames in names(archive, path)
-            columns = {key: Column(archive, path, key) for key in layout.keys}
+            columns = {key: Column(archive, path, key, whole=True) for key in layout.keys}
             atoms, self.total = columns[layout.numbers].rows, columns[layout.positions].rows
             self._check_shapes(columns, atoms)
             numbers = columns[layout.numbers].take(atoms)
@@ -279,7 +277,7 @@ class _File:
         layout = self._layout
         with ExitStack() as stack:
             archive = stack.enter_context(opened(self._path))
-            columns = [Column(archive, self._path, key) for key in layout.keys[1:]]
+            columns = [Column(archive, self._path, key, whole=True) for key in layout.keys[1:]]
             if self._has_frames:
                 columns.append(Column(archive, self._path, layout.frames))
             for column in columns:

@@ -6,6 +6,7 @@ as they are asked for.
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,12 +22,19 @@ from molspectra.errors import InputError
 
 _CHUNK = 1 << 20  # bytes passed over at once
 _MAX_ROW = 1 << 26  # bytes of one row
+_MAX_WHOLE = 1 << 30  # bytes of an array that is read at once
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
 class Column:
     """One array of an archive, read from its first row on.
+
+    Args:
+        archive: the open archive.
+        path: of the archive, for messages.
+        name: key of the array.
+        whole: read an array in Fortran order, whose rows cannot be read one by one, into memory; up to 1 GiB.
 
     Attributes:
         name: key of the array.
@@ -35,10 +43,10 @@ class Column:
         dtype: type of the numbers or texts.
 
     Raises:
-        InputError: if it is no array, holds pickled objects or records, or is in Fortran order.
+        InputError: if it is no array, holds pickled objects or records, or is in Fortran order without `whole`.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, path: Path, name: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, path: Path, name: str, whole: bool = False) -> None:
         """Open the member `name.npy` and read its header."""
         self.name, self._path = name, path
         with self._readable():
@@ -59,7 +67,11 @@ class Column:
         if min(shape) < 0:
             raise InputError(f"{path}: array {name!r} states a negative size")
         if fortran and len(shape) > 1:
-            raise InputError(f"{path}: array {name!r} is in Fortran order; save np.ascontiguousarray of it")
+            if not whole or self.dtype.itemsize * prod(shape) > _MAX_WHOLE:
+                raise InputError(
+                    f"{path}: array {name!r} is in Fortran order; save np.ascontiguousarray of it"
+                )
+            self._file = self._in_rows(shape)
         self.rows, self.shape = int(shape[0]), tuple(int(size) for size in shape[1:])
         self._bytes = self.dtype.itemsize * prod(self.shape)
         if not 0 < self._bytes <= _MAX_ROW:
@@ -90,6 +102,15 @@ class Column:
                 if not data:
                     raise InputError(f"{self._path}: array {self.name!r} ends before its {self.rows} rows do")
                 left -= len(data)
+
+    def _in_rows(self, shape: tuple[int, ...]) -> IO[bytes]:
+        """The numbers of an array in Fortran order, row by row."""
+        length = self.dtype.itemsize * prod(shape)
+        with self._readable():
+            data = self._file.read(length)
+        if len(data) < length:
+            raise InputError(f"{self._path}: array {self.name!r} ends before its {shape[0]} rows do")
+        return io.BytesIO(np.frombuffer(data, self.dtype).reshape(shape, order="F").tobytes())
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
