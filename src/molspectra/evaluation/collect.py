@@ -161,6 +161,8 @@ def panel_title(loss: str) -> str:
     if loss.startswith("reconstruction_"):
         modality = MODALITIES.get(loss.removeprefix("reconstruction_"))
         return f"reconstruction: {modality.title if modality else loss}"
+    if loss == "slide":
+        return "force of the internal coordinates"
     return loss if loss in ("denoising", "alignment") else f"loss of the {loss}"
 
 
