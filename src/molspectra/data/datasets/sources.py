@@ -89,7 +89,7 @@ _QM9S = tuple(
 _PCQM4MV2 = (
     RemoteFile(
         "pcqm4m-v2-train.sdf.tar.gz",
-        f"http://{_OGB}pcqm4m-v2-train.sdf.tar.gz",  # the address that OGB gives is not encrypted; the pinned hash stands in
+        f"http://{_OGB}pcqm4m-v2-train.sdf.tar.gz",  # as OGB gives it; the hash is pinned
         1_559_712_928,
         "fd72bce606e7ddf36c2a832badeec6ab",
         "8690db7b573405e3dbd617482fe10092e18be2b86e4d8500c3892d301dd5817c",
