@@ -52,6 +52,7 @@ def place(tmp_path_factory):
     """A directory with a scale, a store of 60 molecules, and a trajectory of 24 frames of ethanol."""
     root = tmp_path_factory.mktemp("reproduce")
     (root / "tiny.yaml").write_text(SCALE, encoding="utf-8")
+    (root / "shared.yaml").write_text(SCALE.partition("experiments:")[0], encoding="utf-8")
     source = bundled()
     write_store(root / "all.arrow", (source.row(row) for row in range(60)), source.metadata)
     write_store(root / "other.arrow", (source.row(row) for row in range(61)), source.metadata)
@@ -155,7 +156,8 @@ def test_scales_merge_and_change(place):
     assert scale.settings("stage2")["loop"]["steps"] == 5
     assert scale.settings("md17")["data"]["sizes"] == [3, 2]
     assert scale.settings("qm9")["optimizer"] == {"learning_rate": 1e-3}
-    assert scale.pretrain_directory == "pretrain-md17"
+    plan = planned(place, "table3", "ethanol", seeds=[0])
+    assert plan.runs[0].directory == place / "out/pretrain-md17/seed0/stage1"
     assert "optimizer" not in read_scale(tiny, "table2").settings("qm9")
     assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": {"e": 5}}) == {
         "a": {"b": 4, "c": 2},
@@ -287,9 +289,10 @@ def test_a_failed_run_names_itself_and_the_others_go_on(place, monkeypatch, caps
     assert "Unfinished" in page.markdown(collect(plan, failures), "")
 
 
-def test_forces(place, capsys):
-    out = place / "forces"
-    arguments = ["reproduce", "table3", "--molecule", "ethanol", "--scale", str(place / "tiny.yaml")]
+def test_forces_on_the_same_pretraining(place, finished, capsys):
+    out = place / "out"
+    before = stamps(finished[0])
+    arguments = ["reproduce", "table3", "--molecule", "ethanol", "--scale", str(place / "shared.yaml")]
     stores = [f"--{kind}={place / 'all.arrow'}" for kind in ("structures", "spectra")]
     stores.append(f"--trajectory={place / 'ethanol.arrow'}")
     assert main([*arguments, *stores, "--out", str(out), "--seeds", "0", "--quiet"]) == 0
@@ -303,7 +306,7 @@ def test_forces(place, capsys):
     assert interval["molecules"] == 8
     difference = arms["stage2"]["mae"]["0"] - arms["control"]["mae"]["0"]
     assert interval["difference"] == pytest.approx(difference, rel=1e-6)
-    assert (out / "pretrain-md17/seed0/stage2/record.json").is_file()
+    assert stamps(finished[0]) == before
 
 
 @pytest.mark.parametrize(
@@ -357,6 +360,17 @@ def test_attention(place, capsys):
     shares = np.array(found["seeds"]["0"]["blocks"]["layers"])
     np.testing.assert_allclose(shares.sum(-1), 1, rtol=1e-5)
     assert "<svg" in (place / "out/attention.html").read_text(encoding="utf-8")
+
+
+def test_a_store_without_the_spectra_is_refused_before_anything_is_run(place):
+    scale = read_scale(str(place / "tiny.yaml"), "pilot")
+    plan = make_plan(
+        experiment("pilot"), "energy", scale, place / "x", {"labels": str(place / "ethanol.arrow")}
+    )
+    with pytest.raises(
+        InputError, match="no uv_vis spectra in it, which energy/egnn-spectrum seed 0 needs; it"
+    ):
+        check(plan)
 
 
 def test_plan_does_nothing(place, capsys, tmp_path):

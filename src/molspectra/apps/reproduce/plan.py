@@ -204,6 +204,9 @@ def check(plan: Plan) -> None:
         _check_target(plan, stores["labels"])
     if "trajectory" in stores:
         _check_trajectory(plan, stores["trajectory"])
+    by_name = {plan.stores[kind]: store for kind, store in stores.items()}
+    for run in plan.runs:
+        _check_spectra(run, by_name[run.config.data.store])
     hashes = {name: stores[kind].hash for kind, name in plan.stores.items()}
     for run in plan.runs:
         path = run.directory / "config.json"
@@ -237,6 +240,16 @@ def _check_target(plan: Plan, store: Store) -> None:
         raise InputError(
             f"{plan.stores['labels']}: no property {plan.subject!r} in it; it has: {', '.join(there)}{known}"
         )
+
+
+def _check_spectra(run: Run, store: Store) -> None:
+    encoder, there = run.config.model.spectrum_encoder, store.metadata.modalities
+    for name in encoder.modalities if encoder else ():
+        if name not in there:
+            known = ", ".join(there) or "none"
+            raise InputError(
+                f"{run.config.data.store}: no {name} spectra in it, which {run.name} needs; it has: {known}"
+            )
 
 
 def _check_trajectory(plan: Plan, store: Store) -> None:
