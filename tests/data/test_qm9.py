@@ -142,7 +142,7 @@ def raw(tmp_path: Path) -> Path:
 
 def prepared(raw: Path, **options: object) -> tuple[Store, Report]:
     out = raw.parent / "qm9.arrow"
-    report = prepare("qm9", raw, out, show=False, overwrite=True, **options)  # type: ignore[arg-type]
+    report = prepare("qm9", raw, out, show=False, overwrite=True, **options)
     return Store(out), report
 
 
