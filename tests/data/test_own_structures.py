@@ -148,6 +148,7 @@ def test_spectra_matched_by_name(tmp_path):
     assert "of its points" in reason
     assert count == 1
     assert report.tally.changes == {}  # both measured spectra cover the whole axis
+    assert store.metadata.notes["spectra_files"].startswith("4 files, sha256 of their names and sizes ")
     remarks = report.remarks
     assert remarks["spectra without a molecule"] == "1: nobody.jdx"
     assert remarks["molecules without a spectrum"] == "2: acid, methane"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,15 @@ class Folder:
     level: str = ""
     settings: Settings | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
+
+    def fingerprint(self) -> dict[str, str]:
+        """A note that tells another folder, or the same with other files: names and sizes, hashed."""
+        if self.path is None:
+            return {}
+        files = sorted(path for found in self.files.values() for path in found.values())
+        words = [f"{path.relative_to(self.path).as_posix()} {path.stat().st_size}" for path in files]
+        digest = hashlib.sha256("\n".join(words).encode(errors="replace")).hexdigest()
+        return {"spectra_files": f"{len(files)} files, sha256 of their names and sizes {digest[:16]}"}
 
     def samples(self) -> dict[str, str]:
         """Modalities that there are, each with what the store says of it."""

@@ -102,7 +102,7 @@ def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str])
     measured = folder(options)
     first = scan(raw, entries, measured.path is not None)
     chosen = selection(first.columns(), own, str(raw))
-    notes = chosen.notes()
+    notes = {**chosen.notes(), **measured.fingerprint()}
     if first.texts():
         notes["text_columns_left_out"] = listed(first.texts())
     metadata = Metadata(
