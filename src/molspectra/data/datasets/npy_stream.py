@@ -43,7 +43,7 @@ class Column:
         dtype: type of the numbers or texts.
 
     Raises:
-        InputError: if it is no array, holds pickled objects or records, or is in Fortran order without `whole`.
+        InputError: if it is no array, holds pickled objects or records, or is in Fortran order (see `whole`).
     """
 
     def __init__(self, archive: zipfile.ZipFile, path: Path, name: str, whole: bool = False) -> None:
