@@ -14,7 +14,7 @@ from molspectra.data.inert import STORAGES, Record, Reference, StoredTensor, reb
 from molspectra.data.torch_archive import TorchArchive
 from molspectra.errors import InputError
 
-_PUT4, _GET1, _NUMBER1 = b"rhK"
+_PUT4, _GET1, _NUMBER1, _MARK, _TUPLE = b"rhK(t"
 MAX_OPEN = 100_000
 """Collections that may be under construction at once."""
 _HOSTILE = re.compile(
@@ -87,8 +87,8 @@ class PickleMachine:
             raise self.broken("its instructions make no sense") from error
 
     def _go(self) -> NoReturn:
-        """Carry out instructions; the three that make up most of a file of tensors right here, for speed."""
-        data, steps, stack, recent = self.data, self.steps, self.stack, self.recent
+        """Carry out instructions; those that make up most of a file of tensors right here, for speed."""
+        data, steps, stack, recent, marks = self.data, self.steps, self.stack, self.recent, self.marks
         place = self.place
         while True:
             code = data[place]
@@ -103,6 +103,16 @@ class PickleMachine:
             elif code == _NUMBER1:
                 stack.append(data[place + 1])
                 place += 2
+            elif code == _TUPLE and marks:
+                at = marks.pop()
+                values = tuple(stack[at + 1 :])
+                del stack[at:]
+                stack.append(values)
+                place += 1
+            elif code == _MARK and len(marks) < MAX_OPEN:
+                marks.append(len(stack))
+                stack.append(MARK)
+                place += 1
             else:
                 self.place = place + 1
                 steps[code](self)

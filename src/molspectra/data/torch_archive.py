@@ -20,7 +20,7 @@ from molspectra.errors import InputError
 
 MAX_PICKLE = 2 << 30
 """Largest structure (`data.pkl`) that is read; that of 130,000 molecules has a few hundred MB."""
-MAX_UNZIPPED = 4 << 30
+MAX_UNZIPPED = 1 << 30
 """Largest size to which a `.gz` file may grow."""
 
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
