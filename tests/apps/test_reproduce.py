@@ -18,6 +18,7 @@ from molspectra.data.bundled import bundled
 from molspectra.data.store import Metadata, Quantity, Row, write_store
 from molspectra.errors import InputError, MolspectraError
 from molspectra.evaluation.tables import flatten
+from molspectra.training.interrupt import Interrupted
 from molspectra.training.settings import to_dict
 
 SCALE = """
@@ -307,6 +308,22 @@ def test_forces_on_the_same_pretraining(place, finished, capsys):
     difference = arms["stage2"]["mae"]["0"] - arms["control"]["mae"]["0"]
     assert interval["difference"] == pytest.approx(difference, rel=1e-6)
     assert stamps(finished[0]) == before
+
+
+def test_an_interrupted_experiment_says_how_to_go_on(place, monkeypatch, capsys, tmp_path):
+    def make(each, show):
+        if each.arm == "control":
+            raise Interrupted("stopped at step 1 of 2, the state is saved; continue with --resume")
+
+    monkeypatch.setattr(run, "_make", make)
+    stores = [f"--{kind}={place / 'all.arrow'}" for kind in ("structures", "spectra", "labels")]
+    arguments = ["reproduce", "table2", "--scale", str(place / "tiny.yaml"), "--out", str(tmp_path), *stores]
+    assert main([*arguments, "--quiet"]) == 130
+    error = capsys.readouterr().err
+    assert "run 2 of 14: pretrain/control seed 0: stopped at step 1 of 2" in error
+    assert "the same command continues" in error
+    assert "--resume" not in error
+    assert "Unfinished: 0 of 14" in (tmp_path / "table2-gap.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

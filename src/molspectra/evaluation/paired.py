@@ -20,6 +20,8 @@ from molspectra.errors import InputError
 
 CONFIDENCE = 0.95
 RESAMPLES = 4000
+CHUNK = 1_000_000
+"""Draws at a time."""
 EXACT_UP_TO = 16
 """Signs of at most this many differences are gone through one by one (65,536 cases)."""
 
@@ -152,8 +154,12 @@ def molecule_interval(
         raise InputError("errors of different molecules cannot be paired; evaluate the runs on the same data")
     values = np.mean(pairs, axis=0)
     generator = np.random.default_rng(seed)
-    means = np.array(
-        [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+    rows = max(1, min(resamples, CHUNK // len(values)))
+    means = np.concatenate(
+        [
+            values[generator.integers(0, len(values), (min(rows, resamples - start), len(values)))].mean(1)
+            for start in range(0, resamples, rows)
+        ]
     )
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     better = float((values < 0).mean())

@@ -1,11 +1,15 @@
 """`molspectra reproduce`: an experiment of the paper, repeated."""
 
 import shlex
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import InputError, MolspectraError
+
+EVERY = 30.0
+"""Seconds between two versions of an unfinished page, whose pictures take a second."""
 
 
 def main(arguments: list[str]) -> int:
@@ -18,6 +22,7 @@ def main(arguments: list[str]) -> int:
     from molspectra.apps.reproduce.results import collect
     from molspectra.apps.reproduce.run import execute, listed
     from molspectra.apps.reproduce.scales import STORES, read_scale
+    from molspectra.training.interrupt import Interrupted
 
     chosen = experiment(options.experiment)
     subject = _subject(chosen.kind, options.target, options.molecule)
@@ -32,16 +37,27 @@ def main(arguments: list[str]) -> int:
     plan.out.mkdir(parents=True, exist_ok=True)
 
     def write(failures: Mapping[str, str]) -> Path:
-        return page.write(plan, collect(plan, failures), command)
+        results = collect(plan, failures)
+        writer = attention.write if chosen.kind == "attention" else page.write
+        return writer(plan, results, command)
 
-    if chosen.kind == "attention":
-        failures = execute(plan, lambda failures: None, show=not options.quiet)
-        print(attention.write(plan, collect(plan, failures), command))
-    else:
-        failures = execute(plan, write, show=not options.quiet)
-        path = write(failures)
+    written = 0.0
+
+    def now_and_then(failures: Mapping[str, str]) -> None:
+        nonlocal written
+        if chosen.kind != "attention" and time.monotonic() - written > EVERY:
+            write(failures)
+            written = time.monotonic()
+
+    try:
+        failures = execute(plan, now_and_then, show=not options.quiet)
+    except Interrupted:
+        write({})
+        raise
+    path = write(failures)
+    if chosen.kind != "attention":
         print(page.text(collect(plan, failures)))
-        print(path)
+    print(path)
     if failures:
         (name, reason), *others = failures.items()
         more = f" (and {len(others)} more)" if others else ""
