@@ -37,7 +37,10 @@ def written_out(model, numbers, positions):
                     continue
                 t = max(0.0, (float(distance) - config.cutoff + config.switch) / config.switch)
                 weight = 1 - 10 * t**3 + 15 * t**4 - 6 * t**5
-                message = silu(layer.second(silu(layer.first(torch.cat([x[i], x[j], (distance**2)[None]])))))
+                pair = [x[i], x[j], (distance**2)[None]]
+                if model.expansion is not None:
+                    pair.append(model.expansion(distance[None])[0])
+                message = silu(layer.second(silu(layer.first(torch.cat(pair)))))
                 if layer.gate is not None:
                     message = message * torch.sigmoid(layer.gate(message))
                 received[i] = received[i] + weight * message
@@ -49,10 +52,10 @@ def written_out(model, numbers, positions):
     )
 
 
-@pytest.mark.parametrize("gate", [True, False])
-def test_formulas(gate):
+@pytest.mark.parametrize(("gate", "radial"), [(True, 0), (False, 0), (True, 5)])
+def test_formulas(gate, radial):
     torch.manual_seed(0)
-    model = EGNN(replace(SMALL, gate=gate)).double()
+    model = EGNN(replace(SMALL, gate=gate, radial=radial)).double()
     batch = batch_of([MOLECULE], dtype=torch.float64).with_edges(model.cutoff)
     found = model(batch)
     scalars, vectors = written_out(model, MOLECULE.numbers, batch.positions)
@@ -73,7 +76,7 @@ def test_the_switch_has_two_continuous_derivatives():
 
 def test_the_defaults_are_the_published_sizes():
     config = EGNNConfig()
-    assert (config.channels, config.layers, config.gate) == (128, 7, True)
+    assert (config.channels, config.layers, config.gate, config.radial) == (128, 7, True, 0)
     count = sum(weight.numel() for weight in EGNN(config).parameters())
     per_layer = (257 * 128 + 128) + 2 * (128 * 128 + 128) + 129 + (256 * 128 + 128) + 2 * 128 * 128 + 128
     assert count == 100 * 128 + 7 * per_layer
@@ -84,6 +87,7 @@ def test_the_defaults_are_the_published_sizes():
     [
         ({"channels": 1}, "channels must be at least 2"),
         ({"layers": 0}, "sizes and the cutoff positive"),
+        ({"radial": -1}, "sizes and the cutoff positive"),
         ({"switch": 0.0}, "switch must lie in"),
         ({"switch": 7.0}, "switch must lie in"),
     ],

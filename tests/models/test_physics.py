@@ -18,7 +18,7 @@ from molspectra.models.heads import PropertyHead
 from molspectra.models.model import ModelConfig, MolSpectra, energy_and_forces
 
 SMALL = EquivariantTransformerConfig(channels=16, layers=2, heads=4, radial=8, max_number=20)
-EGNN_SMALL = EGNNConfig(channels=16, layers=2, cutoff=5.0, switch=1.5, max_number=20)
+EGNN_SMALL = EGNNConfig(channels=16, layers=2, radial=4, cutoff=5.0, switch=1.5, max_number=20)
 ENCODERS = {"et-qm9": SMALL, "et-md17": replace(SMALL, layer_norms=False), "egnn": EGNN_SMALL}
 KINDS = ("scalar", "dipole", "spatial_extent")
 INVARIANT = ("atoms", "features", *KINDS)

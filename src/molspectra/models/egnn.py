@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from molspectra.data.batch import Batch, Edges
 from molspectra.errors import InputError
 from molspectra.models.encoder import Encoded, Encoder
+from molspectra.models.radial import ExponentialNormal
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
 
 FADE = 1e-4
@@ -46,6 +47,9 @@ class EGNNConfig:
     """Neighbour cutoff in Å; molecules of QM9 are hardly longer."""
     switch: float = 2.0
     """EGNN: width in Å of the range before the cutoff in which messages fade."""
+    radial: int = 0
+    """Radial basis functions K given to the messages beside d², as edge attributes; 0 is the published form,
+    which hardly resolves the small displacements of denoising."""
     gate: bool = True
     """EGNN: weigh every message by a learnt number between 0 and 1 (the publication's edge inference)."""
     max_number: int = 99
@@ -57,7 +61,8 @@ class EGNNConfig:
         Raises:
             InputError: a size that is not positive, or a switch wider than the cutoff.
         """
-        if min(self.layers, self.max_number) < 1 or self.channels < 2 or not self.cutoff > 0:
+        sizes = (self.layers, self.max_number, self.radial + 1)
+        if min(sizes) < 1 or self.channels < 2 or not self.cutoff > 0:
             raise InputError("encoder: channels must be at least 2, all other sizes and the cutoff positive")
         if not 0 < self.switch <= self.cutoff:
             raise InputError(f"encoder: switch must lie in (0, cutoff], not {self.switch}")
@@ -66,8 +71,8 @@ class EGNNConfig:
 class PairGeometry(NamedTuple):
     """What the layers know of the geometry."""
 
-    squared: Tensor
-    """[1 + Q, 1] squared distance of every pair in Å²; row 0 is the self-pair."""
+    features: Tensor
+    """[1 + Q, 1 + K] squared distance of every pair in Å² and its radial basis; row 0 is the self-pair."""
     weight: Tensor
     """[1 + Q, 1] switch of every pair; 0 in row 0, no atom is its own neighbour."""
     direction: Tensor
@@ -80,16 +85,21 @@ def switched(distance: Tensor, cutoff: float, width: float) -> Tensor:
     return 1.0 - t * t * t * (10.0 + t * (6.0 * t - 15.0))
 
 
-def pair_geometry(positions: Tensor, edges: Edges, config: EGNNConfig) -> PairGeometry:
-    """Squared distances, switches and directions, differentiable in `positions` [N, 3] (Å)."""
+def pair_geometry(
+    positions: Tensor, edges: Edges, config: EGNNConfig, expansion: ExponentialNormal | None
+) -> PairGeometry:
+    """Distances, switches and directions, differentiable in `positions` [N, 3] (Å)."""
     difference = gather_source(positions, edges) - gather_target(positions, edges)
     squared = difference.index_select(0, edges.pair_edge).square().sum(1)
     distance = squared.sqrt()
     none = squared.new_zeros(1)
     shrink = torch.cat([none, 1.0 / (distance + 1.0)])
     weight = torch.cat([none, switched(distance, config.cutoff, config.switch)])
+    features = torch.cat([none, squared]).unsqueeze(1)
+    if expansion is not None:
+        features = torch.cat([features, expansion(torch.cat([none, distance]))], dim=1)
     return PairGeometry(
-        squared=torch.cat([none, squared]).unsqueeze(1),
+        features=features,
         weight=weight.unsqueeze(1),
         direction=difference * gather_pair(shrink, edges).unsqueeze(1),
     )
@@ -101,7 +111,7 @@ class MessageLayer(nn.Module):
     def __init__(self, config: EGNNConfig) -> None:
         super().__init__()
         channels = config.channels
-        self.first = nn.Linear(2 * channels + 1, channels)
+        self.first = nn.Linear(2 * channels + 1 + config.radial, channels)
         self.second = nn.Linear(channels, channels)
         self.gate = nn.Linear(channels, 1) if config.gate else None
         self.update = nn.Sequential(
@@ -123,10 +133,10 @@ class MessageLayer(nn.Module):
         return delta, sum_by_target(along.unsqueeze(1) * geometry.direction.unsqueeze(2), edges)
 
     def _first(self, scalars: Tensor, edges: Edges, geometry: PairGeometry) -> Tensor:
-        """The first map of (x_target, x_source, d²), applied before the atoms meet: [E, C]."""
+        """The first map of (x_target, x_source, d², e(d)), applied before the atoms meet: [E, C]."""
         width = scalars.shape[1]
-        own, other, distance = self.first.weight.split([width, width, 1], dim=1)
-        pairs = gather_pair(F.linear(geometry.squared, distance, self.first.bias), edges)
+        own, other, between = self.first.weight.tensor_split([width, 2 * width], dim=1)
+        pairs = gather_pair(F.linear(geometry.features, between, self.first.bias), edges)
         return (
             gather_target(F.linear(scalars, own), edges)
             + gather_source(F.linear(scalars, other), edges)
@@ -142,6 +152,7 @@ class EGNN(Encoder):
         self.config = config
         self.channels, self.cutoff = config.channels, config.cutoff
         self.embedding = nn.Embedding(config.max_number + 1, config.channels)
+        self.expansion = ExponentialNormal(config.radial, config.cutoff) if config.radial else None
         self.layers = nn.ModuleList(MessageLayer(config) for _ in range(config.layers))
 
     def forward(self, batch: Batch) -> Encoded:
@@ -152,7 +163,7 @@ class EGNN(Encoder):
         """
         if batch.edges is None:
             raise ValueError("the batch has no edges: call batch.with_edges(encoder.cutoff) first")
-        geometry = pair_geometry(batch.positions, batch.edges, self.config)
+        geometry = pair_geometry(batch.positions, batch.edges, self.config, self.expansion)
         scalars = self.embedding(batch.numbers).to(batch.positions.dtype)
         vectors = scalars.new_zeros(scalars.shape[0], 3, self.channels)
         for layer in self.layers:
