@@ -17,7 +17,7 @@ from molspectra.data.inert import Record, StoredTensor
 from molspectra.data.pickled import stream_pickled
 from molspectra.errors import InputError
 
-_CLASSES = ("torch_geometric.",)
+_CLASSES = ("torch_geometric.", "numpy.", "_codecs.")  # all else in an entry is let be
 _MAX_FILE = 4 << 20
 
 
