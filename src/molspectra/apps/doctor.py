@@ -80,11 +80,13 @@ def _devices() -> str:
 
 
 def _bundled() -> str:
-    from molspectra.data.bundled import bundled
+    from molspectra.data.bundled import BUNDLED, bundled
 
+    for name in BUNDLED:
+        bundled(name).verify()
     store = bundled()
-    store.verify()
-    return f"{len(store)} molecules with {', '.join(store.metadata.modalities)}; content hash agrees"
+    rest = ", ".join(name for name in BUNDLED if name != "bundled")
+    return f"{len(store)} molecules with {', '.join(store.metadata.modalities)}, {rest}; content hash agrees"
 
 
 def _encoder() -> str:
