@@ -16,7 +16,7 @@ _NUMBER = r"-?\d+\.\d+"
 _ATOM = re.compile(rf"\s*([A-Z][a-z]?)\s+({_NUMBER})\s+({_NUMBER})\s+({_NUMBER})\s*$")
 _IR = re.compile(rf"\s*\d+:\s+({_NUMBER})\s+{_NUMBER}\s+({_NUMBER})\s")  # mode, cm⁻¹, L/(mol·cm), km/mol
 _MODE = re.compile(rf"\s*\d+:\s+({_NUMBER})\s+cm\*\*-1")
-_VIBRATIONS = "The total number of vibrations considered is"
+_VIBRATIONS = re.compile(r"The total number of vibrations considered is (\d{1,6})\s*$")
 _RUN = """
 freq numfreq anfreq opt tightopt verytightopt looseopt usesym nousesym rks uks rhf uhf sp engrad moread
 slowconv noautostart miniprint normalprint largeprint tightscf verytightscf
@@ -64,7 +64,7 @@ def orca_output(path: Path, lines: list[str]) -> Output:
     for name, (heading, row) in _TABLES.items():
         found = _rows(lines, heading, row)
         if found:
-            stated = [int(line.split()[-1]) for line in lines if line.startswith(_VIBRATIONS)]
+            stated = [int(count[1]) for line in lines if (count := _VIBRATIONS.match(line))]
             if stated and stated[-1] != len(found):
                 raise InputError(f"{path}: {stated[-1]} vibrations, but {len(found)} rows below {heading}")
             table = np.array(found, np.float64)
