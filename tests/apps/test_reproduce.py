@@ -213,6 +213,8 @@ def test_files(finished):
     assert found["complete"] is True
     assert found["command"] == "the command"
     assert set(found["arms"][0]["mae"]) == {"0", "1"}
+    assert all(each["settings"]["loop"]["steps"] == 2 for each in found["runs"])
+    assert all(each["data_hash"] and each["versions"] and each["machine"] for each in found["runs"])
     text = (plan.out / "table2-gap.md").read_text(encoding="utf-8")
     assert "stages 1+2 − stage 1 continued without spectra" in text
     assert "Why they are not comparable" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from molspectra.data.atomic import atomic_file
 from molspectra.evaluation import figures
 from molspectra.evaluation.collect import panel_title
 from molspectra.evaluation.content import Arm, Curve, ResultTable, Score
-from molspectra.evaluation.markup import Child, Markup, element, listing, paragraph, section, table
+from molspectra.evaluation.markup import Child, Markup, details, element, listing, paragraph, section, table
 from molspectra.evaluation.page import page
 from molspectra.evaluation.paired import few_seeds
 from molspectra.evaluation.pictures import Pictures
@@ -252,7 +253,7 @@ def html(plan: Plan, results: Results, command: str) -> str:
         ("errors", "Errors", errors),
         ("paired", "Paired comparisons", paired),
         ("curves", "Validation losses", list(_curve_figures(pictures, plan))),
-        ("runs", "Runs", [element("pre", command), _table("All runs.", *run_rows(results))]),
+        ("runs", "Runs", [element("pre", command), _table("All runs.", *run_rows(results)), *_made(results)]),
     ]
     about = paragraph(results.experiment.about) if results.experiment.about else None
     return page(
@@ -262,6 +263,20 @@ def html(plan: Plan, results: Results, command: str) -> str:
         about,
         *(section(name, body, id_=key) for key, name, body in parts if body),
     )
+
+
+def _made(results: Results) -> Iterator[Markup]:
+    """Machines, versions, and the settings of the first seed's runs."""
+    facts: list[str] = []
+    for run in results.runs:
+        if run.machine:
+            facts.append("{cpu}, {cores} cores, {memory_gib} GiB, {system}".format_map(run.machine))
+            facts.append(", ".join(f"{name} {version}" for name, version in run.versions.items()))
+    yield listing(dict.fromkeys(facts)) or Markup("")
+    first = [run for run in results.runs if run.seed == results.seeds[0]]
+    texts = [(run.name, json.dumps(run.settings, indent=1, ensure_ascii=False)) for run in first]
+    pairs = [[element("h3", name), element("pre", settings)] for name, settings in texts]
+    yield details(f"Settings of the runs of seed {results.seeds[0]}", pairs)
 
 
 def _table(text: str, head: Sequence[str], rows: Rows) -> Markup:

@@ -24,6 +24,7 @@ from molspectra.evaluation.paired import (
     seed_test,
 )
 from molspectra.evaluation.published import Published
+from molspectra.training.settings import to_dict
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class RunLine:
         data_hash: of its store.
         commit: of the code.
         machine: of the training.
+        versions: of Python and packages in the training.
+        settings: all of them.
     """
 
     name: str
@@ -95,6 +98,8 @@ class RunLine:
     data_hash: str
     commit: str | None
     machine: Mapping[str, Any]
+    versions: Mapping[str, str]
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -348,4 +353,6 @@ def _line(plan: Plan, run: Run, found: State, failures: Mapping[str, str]) -> Ru
         data_hash=str(data.get("hash", "")),
         commit=record.get("commit"),
         machine=dict(record.get("machine", {})),
+        versions=dict(record.get("versions", {})),
+        settings=to_dict(run.config),
     )
