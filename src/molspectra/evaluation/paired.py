@@ -96,7 +96,7 @@ def _sign_p(values: npt.NDArray[np.float64]) -> float:
 
 
 def _permutation_p(values: npt.NDArray[np.float64]) -> float:
-    """Share of all 2^n choices of signs whose |mean| is not smaller than that of the values."""
+    """Share of all 2^n choices of signs whose mean is not smaller in size than that of the values."""
     if len(values) > EXACT_UP_TO:
         return math.nan
     signs = np.array(list(product((-1.0, 1.0), repeat=len(values))))
@@ -111,7 +111,7 @@ class MoleculeInterval:
     Attributes:
         molecules: number of test molecules (or frames).
         runs: pairs of runs whose errors were averaged per molecule.
-        difference: mean of |error of the first| - |error of the second|.
+        difference: mean of the first arm's absolute errors minus those of the second.
         low: lower end of the 95 % interval of that mean over resampled molecules.
         high: its upper end.
         better: share of the molecules on which the first is closer to the computed value.
