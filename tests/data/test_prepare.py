@@ -170,6 +170,43 @@ def test_other_raw_files_than_those_of_the_parts_are_refused(run, tmp_path):
         run(Waters(25))
 
 
+def test_the_store_may_lie_in_the_folder_of_the_raw_files(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(Waters(25, stop=15), raw=tmp_path)
+    assert run(Waters(25), raw=tmp_path).resumed == 1
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent")  # no reason to stop
+    assert run(Waters(25), raw=tmp_path, overwrite=True).tally.rows == 25
+
+
+def test_two_processes_do_not_prepare_one_store(run, tmp_path):
+    def second() -> Row:
+        with pytest.raises(InputError, match=r"a\.arrow\.parts: another process is preparing this store"):
+            run(Waters(25))
+        return water(12)
+
+    assert run(Waters(25, {12: second})).tally.rows == 25
+
+
+def test_only_a_store_is_overwritten(run, tmp_path):
+    (tmp_path / "a.arrow").write_text("notes of years")
+    with pytest.raises(InputError, match="is not a store, so it is not overwritten"):
+        run(Waters(5), overwrite=True)
+    assert (tmp_path / "a.arrow").read_text() == "notes of years"
+
+
+def test_killed_before_the_report(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "molspectra.data.datasets.report.Report.write", lambda *_: raising(KeyboardInterrupt())()
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run(Waters(25))
+    with pytest.raises(InputError, match=r"exists already; --overwrite .*a\.arrow\.parts holds parts"):
+        run(Waters(25))
+    assert run(Waters(25), overwrite=True).resumed == 3
+    assert not (tmp_path / "a.arrow.parts").exists()
+
+
 def test_report_counts_and_names(run, tmp_path):
     special = {
         1: partial(water, 0),
@@ -378,6 +415,7 @@ def test_every_name_in_the_registry_leads_to_its_importer():
 
 
 def test_a_tally_from_another_version_is_refused(tmp_path):
+    (tmp_path / "a.arrow.parts").mkdir()
     parts = Parts(tmp_path / "a.arrow", {})
     parts.finish(Tally(records=1))
     (tmp_path / "a.arrow.parts/00000.json").write_text('{"lines": 1}')

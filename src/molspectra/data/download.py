@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from molspectra.data.atomic import atomic_file, naming
+from molspectra.data.lock import alone
 from molspectra.data.partial import CHUNK, PartialFile, RemoteFile, read_mapping, state_of
 from molspectra.data.remote import Answer, Dropped, ask, check_url
 from molspectra.errors import InputError
@@ -299,16 +300,9 @@ def _remember(
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
     """Keep other processes from writing the same part."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    with naming(part), part.open("ab") as guard:
-        try:
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{part}: another process is fetching this file") from error
+    with naming(part):
+        part.touch()
+    with alone(part, "fetching this file"):
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.datasets.report import Tally
+from molspectra.data.lock import alone
 from molspectra.data.schema import Metadata, schema_of
 from molspectra.data.writer import Written, write_batches
 from molspectra.errors import InputError
@@ -26,20 +28,39 @@ from molspectra.errors import InputError
 _SETTINGS = "prepare.json"
 
 
+def parts_folder(out: Path) -> Path:
+    """Where the parts of a store lie."""
+    return out.with_name(out.name + ".parts")
+
+
+@contextmanager
+def locked_folder(out: Path) -> Iterator[None]:
+    """Make the folder of the parts and keep other processes from it.
+
+    Raises:
+        InputError: if another process prepares the same store, or the folder cannot be made.
+    """
+    folder = parts_folder(out)
+    with naming(folder):
+        folder.mkdir(exist_ok=True)
+    with alone(folder, "preparing this store"):
+        yield
+
+
 class Parts:
     """The folder `STORE.parts` of one preparation."""
 
     def __init__(self, out: Path, settings: Mapping[str, object]) -> None:
-        """Make the folder, or take up the one that is there.
+        """Begin in a folder that holds nothing, or take up the parts that are there.
 
         Args:
             out: the store that the parts are for.
             settings: what decides the content of the parts.
 
         Raises:
-            InputError: if the folder belongs to a preparation with other settings, or cannot be made.
+            InputError: if the folder belongs to a preparation with other settings, or cannot be written.
         """
-        self.folder = out.with_name(out.name + ".parts")
+        self.folder = parts_folder(out)
         self._check(json.loads(json.dumps(settings)))
         for orphan in self.folder.glob(".*.part"):  # left by a process that was killed while writing
             orphan.unlink(missing_ok=True)
@@ -116,8 +137,6 @@ class Parts:
     def _check(self, settings: Any) -> None:
         path = self.folder / _SETTINGS
         if not path.is_file() or not self._tally(0).is_file():  # nothing that would have to fit
-            with naming(self.folder):
-                self.folder.mkdir(exist_ok=True)
             _write_json(path, settings)
             return
         before = _read_json(path)

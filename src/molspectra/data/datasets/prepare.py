@@ -18,11 +18,11 @@ import numpy as np
 
 from molspectra import __version__
 from molspectra.chem.sanity import bohr_suspected
-from molspectra.data.atomic import atomic_file
+from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.datasets.importer import Candidate, Excluded, Importer, Opened, checked_options
-from molspectra.data.datasets.parts import Parts
+from molspectra.data.datasets.parts import Parts, locked_folder, parts_folder
 from molspectra.data.datasets.registry import importer as importer_of
-from molspectra.data.datasets.report import NAMED, Report, Tally, count, kind_of
+from molspectra.data.datasets.report import BESIDE, NAMED, Report, Tally, count, kind_of
 from molspectra.data.schema import Metadata
 from molspectra.data.writer import Record, Row, record_of, write_records
 from molspectra.errors import InputError, MolspectraError
@@ -32,6 +32,8 @@ PART_RECORDS = 50_000
 
 FIRST = 100
 """If most of so many first structures seem to be in bohr, the whole dataset is refused."""
+
+_ARROW = b"ARROW1"
 
 
 def prepare(
@@ -81,26 +83,27 @@ def prepare(
         "on_error": on_error,
         "limit": limit,
         "part_records": part_records,
-        "raw files": _fingerprint(raw),
+        "raw files": _fingerprint(raw, out),
         "program": __version__,
         "description": repr(opened.metadata),
     }
-    parts = Parts(out, settings)
-    resumed = len(parts.tallies)
-    total = opened.total if limit is None or opened.total is None else min(limit, opened.total)
-    try:
-        with _progress(importer.title, total, show) as advance:
-            for part in _Reader(opened, parts, on_error, advance).parts(limit, part_records):
-                parts.finish(part)
-    finally:
-        parts.remove_if_unfinished()
-    if not parts.sum().rows:
-        if parts.tallies:
-            parts.remove()
-        _refuse_empty(raw, importer, parts.sum())
-    report = _joined(importer, opened, parts, out, chosen, limit, resumed)
-    report.write(parts.rejected())
-    parts.remove()
+    with locked_folder(out):
+        parts = Parts(out, settings)
+        resumed = len(parts.tallies)
+        total = opened.total if limit is None or opened.total is None else min(limit, opened.total)
+        try:
+            with _progress(importer.title, total, show) as advance:
+                for part in _Reader(opened, parts, on_error, advance).parts(limit, part_records):
+                    parts.finish(part)
+        finally:
+            parts.remove_if_unfinished()
+        if not parts.sum().rows:
+            if parts.tallies:
+                parts.remove()
+            _refuse_empty(raw, importer, parts.sum())
+        report = _joined(importer, opened, parts, out, chosen, limit, resumed)
+        report.write(parts.rejected())
+        parts.remove()
     return report
 
 
@@ -257,9 +260,19 @@ def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None) ->
     if limit is not None and limit < 1:
         raise InputError(f"the limit must be at least 1 record, not {limit}")
     if out.is_dir() or (out.exists() and not overwrite):
-        raise InputError(f"{out} exists already; choose another name or allow to overwrite it")
+        parts = parts_folder(out)
+        whole = "choose another name or allow to overwrite it (--overwrite)"
+        hint = f"--overwrite replaces it by the one of which {parts} holds parts" if parts.is_dir() else whole
+        raise InputError(f"{out} exists already; {hint}")
+    if out.exists() and not _is_arrow(out):
+        raise InputError(f"{out} is not a store, so it is not overwritten; choose another name")
     if not out.parent.is_dir():
         raise InputError(f"{out}: the directory {out.parent} does not exist")
+
+
+def _is_arrow(path: Path) -> bool:
+    with naming(path), path.open("rb") as file:
+        return file.read(len(_ARROW)) == _ARROW
 
 
 def _refuse_empty(raw: Path, importer: Importer, tally: Tally) -> NoReturn:
@@ -279,12 +292,18 @@ def _units(metadata: Metadata) -> dict[str, str]:
     return {**units, "forces": metadata.forces.unit} if metadata.forces else units
 
 
-def _fingerprint(raw: Path) -> str:
-    """What tells a changed file or folder: names, sizes and times, not the content."""
+def _fingerprint(raw: Path, out: Path) -> str:
+    """What tells a changed file or folder: names, sizes and times, not the content.
+
+    What belongs to the output does not count, in case that it lies in the same folder.
+    """
     entries = [raw] if raw.is_file() else sorted(raw.iterdir())
+    if raw.is_dir() and raw.samefile(out.parent):
+        own = {out.name, parts_folder(out).name, *(out.name + suffix for suffix in BESIDE)}
+        entries = [each for each in entries if each.name not in own]
     digest, size = hashlib.sha256(), 0
     for entry in entries:
-        about = entry.stat()
+        about = entry.stat() if entry.exists() else entry.lstat()  # a link that leads nowhere
         digest.update(repr((entry.name, about.st_size, about.st_mtime_ns)).encode(errors="replace"))
         size += about.st_size
     return f"{len(entries)} entries, {size} bytes, {digest.hexdigest()[:16]}"

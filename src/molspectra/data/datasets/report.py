@@ -16,6 +16,9 @@ MAX_REASONS = 100
 NAMED = 20
 """Records that the report names; all of them are in `STORE.rejected.jsonl`."""
 
+BESIDE = (".report.json", ".report.txt", ".rejected.jsonl")
+"""Suffixes of the files beside a store."""
+
 _OTHER = "other reasons"
 
 
@@ -147,18 +150,18 @@ class Report:
             InputError: if one cannot be written.
         """
         out = Path(self.out)
-        beside = {suffix: out.with_name(out.name + suffix) for suffix in (".report.json", ".report.txt")}
+        beside = {suffix: out.with_name(out.name + suffix) for suffix in BESIDE[:2]}
         facts = {**asdict(self), "differences": self.differences}
         texts = (json.dumps(facts, ensure_ascii=False, indent=1) + "\n", self.text())
         for path, text in zip(beside.values(), texts, strict=True):
             with atomic_file(path) as file, naming(path):
                 file.write(text.encode())
-        listing = out.with_name(out.name + ".rejected.jsonl")
+        listing = out.with_name(out.name + BESIDE[2])
         listing.unlink(missing_ok=True)
         if self.named:
             with atomic_file(listing) as file, naming(listing):
                 file.writelines(line.encode() for line in rejected)
-        return beside[".report.json"], beside[".report.txt"]
+        return beside[BESIDE[0]], beside[BESIDE[1]]
 
     def text(self) -> str:
         """The report for people."""
