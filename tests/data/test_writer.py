@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 import tracemalloc
 from dataclasses import replace
 from unittest.mock import patch
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from molspectra.chem.molecule import Molecule
+from molspectra.data.atomic import atomic_file
 from molspectra.data.store import Candidate, Metadata, Quantity, Row, Store, write_store
 from molspectra.errors import InputError, SimulationError
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
@@ -198,3 +200,18 @@ def test_memory_is_constant(tmp_path):
 def test_metadata_that_no_file_can_hold(changes, reason):
     with pytest.raises(InputError, match=reason):
         Metadata("made up", "CC0", **changes)
+
+
+def test_what_is_left_in_the_buffer_may_not_fit(tmp_path):
+    path = tmp_path / "a.json"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # as a disk that is full
+    try:
+        with (
+            pytest.raises(InputError, match=r"a\.json cannot be written: File too large"),
+            atomic_file(path) as file,
+        ):
+            file.write(b"x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not any(tmp_path.iterdir())

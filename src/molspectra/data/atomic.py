@@ -38,11 +38,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with naming(path):
             file = temporary.open("xb")
-        with file:
+        try:
             yield file
             with naming(path):
                 file.flush()
                 os.fsync(file.fileno())
+        finally:
+            with naming(path):  # what is left in the buffer may not fit on the disk
+                file.close()
         with naming(path):
             temporary.replace(path)
     finally:
