@@ -25,7 +25,8 @@ from molspectra.chem.identity import perceived_bonds
 from molspectra.chem.molecule import Molecule
 from molspectra.data.datasets.prepare import prepare
 from molspectra.data.datasets.qm9 import LIST, TOTAL, UNCHARACTERISED
-from molspectra.data.datasets.qm9_targets import ATOMIC_ENERGIES, KCAL
+from molspectra.data.datasets.qm9_targets import ATOMIC_ENERGIES
+from molspectra.simulate.units import KCAL
 
 Labelled = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 """Index, atomic numbers, coordinates, the 15 published scalars."""

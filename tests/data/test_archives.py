@@ -142,3 +142,20 @@ def test_names_of_tar_archives():
     names = ("a.tar", "a.tar.gz", "A.TGZ", "b.xyz.tar.bz2")
     assert all(is_tar(Path(name)) for name in names)
     assert not is_tar(Path("a.zip"))
+
+
+def test_a_name_longer_than_any(tmp_path):
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1 << 20
+    (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20) + bytes(1024))
+    with pytest.raises(InputError, match="the name of a file in the archive is not one"):
+        read(tmp_path / "a.tar")
+
+
+def test_the_long_name_of_a_folder_is_not_that_of_the_next_file(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        folder = tarfile.TarInfo("d" * 150 + "/e.xyz")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        archive.addfile(tarfile.TarInfo("a.xyz"))
+    assert read(tmp_path / "a.tar") == [("a.xyz", b"")]

@@ -16,11 +16,11 @@ from rdkit.Chem import inchi as rdkit_inchi
 from molspectra.chem.identity import identity_from_inchi, identity_from_smiles
 from molspectra.data.bundled import bundled
 from molspectra.data.datasets.prepare import prepare
-from molspectra.data.datasets.qm9_targets import ATOMIC_ENERGIES, KCAL, PUBLISHED
+from molspectra.data.datasets.qm9_targets import ATOMIC_ENERGIES, PUBLISHED
 from molspectra.data.datasets.report import Report
 from molspectra.data.store import Store
 from molspectra.errors import InputError
-from molspectra.simulate.units import HARTREE
+from molspectra.simulate.units import HARTREE, KCAL
 
 # The first three molecules of QM9 and their numbers, written as in dsgdb9nsd_00000{1,2,3}.xyz.
 METHANE = """5
@@ -357,6 +357,33 @@ def test_tables_that_do_not_belong_to_the_structures(raw: Path) -> None:
     sdf_form(raw, {1: METHANE})
     (raw / "gdb9.sdf.csv").write_text(table(MOLECULES))
     with pytest.raises(InputError, match=r"gdb9.sdf ends after 1 records, but gdb9.sdf.csv goes on"):
+        prepared(raw)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("9" * 5000 + ",1", "row 1 of gdb9.sdf.csv does not begin with an index"),
+        ('"' + "a" * 200_000, r"line 2 of gdb9.sdf.csv is no row of a table \(field larger"),
+    ],
+)
+def test_hostile_tables(raw: Path, line: str, said: str) -> None:
+    sdf_form(raw)
+    head = (raw / "gdb9.sdf.csv").read_text().partition("\n")[0]
+    (raw / "gdb9.sdf.csv").write_text(f"{head}\n{line}\n")
+    with pytest.raises(InputError, match=said):
+        prepared(raw)
+    (raw / "gdb9.sdf.csv").write_text("a" * 200_000)
+    with pytest.raises(InputError, match=r"line 1 of gdb9\.sdf\.csv is no row of a table"):
+        prepared(raw)
+
+
+def test_numbers_of_thousands_of_digits(raw: Path) -> None:
+    archive(raw, {**xyz_files(MOLECULES), "dsgdb9nsd_001234.xyz": "9" * 5000})
+    _, report = prepared(raw, options=keep())
+    assert (report.tally.rows, sum(report.tally.rejected.values())) == (3, 1)
+    (raw / "uncharacterized.txt").write_text("9" * 5000)
+    with pytest.raises(InputError, match="is not the list"):
         prepared(raw)
 
 

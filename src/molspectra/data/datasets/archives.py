@@ -19,6 +19,7 @@ MAX_SMALL = 1 << 20
 """A file with a single molecule is at most so many bytes."""
 
 _BLOCK = 512
+_LONGEST_NAME = 4096
 _BUFFER = 1 << 18
 _TAR = (".tar", ".tar.bz2", ".tbz2", ".tar.gz", ".tgz", ".tar.xz")
 
@@ -203,12 +204,16 @@ def _tar_members(stream: BinaryIO) -> Iterator[tuple[str, int]]:
             raise EOFError("the header of a file in the archive is not one")
         size, kind = _size(header[124:136]), header[156:157]
         if kind == b"L":
+            if size > _LONGEST_NAME:
+                raise EOFError("the name of a file in the archive is not one")
             long_name = _exactly(stream, size + -size % _BLOCK)[:size].rstrip(b"\0").decode(errors="replace")
         elif kind in b"0\0":
             name = long_name or header[:100].partition(b"\0")[0].decode(errors="replace")
             long_name = ""
             yield name.rpartition("/")[2], size
         else:
+            if kind not in b"Kxg":  # a folder or link, to which the name belongs
+                long_name = ""
             _skip(stream, size + -size % _BLOCK)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from molspectra.chem.xyz import xyz_records
 from molspectra.data.datasets.archives import holds, is_tar, open_text
 from molspectra.data.datasets.importer import Candidate, Opened, Row, choice
 from molspectra.data.datasets.qm9_targets import LEVEL as GEOMETRY_LEVEL
-from molspectra.data.datasets.sdf_table import Joined, blocks, join
+from molspectra.data.datasets.sdf_table import Joined, blocks, join, table_rows
 from molspectra.data.schema import Metadata, Quantity
 from molspectra.errors import InputError
 from molspectra.simulate.units import HARTREE
@@ -116,14 +115,14 @@ def _files(raw: Path) -> tuple[str, str]:
 def _repeats(raw: Path) -> bool:
     """Whether the two PBE0 blocks of the first rows are the same."""
     with open_text(raw, TABLE) as text:
-        rows = list(islice(csv.reader(text), 1, _COMPARED))
+        rows = list(islice(table_rows(raw, TABLE, text), 1, _COMPARED))
     return bool(rows) and all(row[5:9] == row[9:13] for row in rows)
 
 
-def _rows(lines: Iterator[str], table: str) -> Iterator[list[str]]:
+def _rows(raw: Path, lines: Iterator[str], table: str) -> Iterator[list[str]]:
     """Cells of the rows behind the header; lines of the text file that begin with # are its header."""
     if table == TABLE:
-        rows = csv.reader(lines)
+        rows = table_rows(raw, table, lines)
         next(rows, None)
         yield from rows
     else:
@@ -135,7 +134,7 @@ def _candidates(
 ) -> Iterator[Candidate]:
     """Yield the molecules from number `start` on."""
     with ExitStack() as stack:
-        rows = _rows(stack.enter_context(open_text(raw, table)), table)
+        rows = _rows(raw, stack.enter_context(open_text(raw, table)), table)
         found: Iterator[tuple[int | None, str | Record]]
         if structures == STRUCTURES:
             found = blocks(stack.enter_context(open_text(raw, structures)))

@@ -94,7 +94,9 @@ def uncharacterised(path: Path) -> frozenset[int]:
         )
     with path.open(encoding="utf-8", errors="replace") as lines:
         firsts = (line.split()[:1] for line in lines)
-        indices = frozenset(int(word) for words in firsts for word in words if word.isdecimal())
+        indices = frozenset(
+            int(word) for words in firsts for word in words if word.isdecimal() and len(word) < 10
+        )
     if not indices or not indices <= frozenset(range(1, TOTAL + 1)):
         raise InputError(f"{path} is not the list of QM9's uncharacterised molecules")
     return indices

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from molspectra.chem.elements import SYMBOLS
 from molspectra.data.schema import Quantity
 from molspectra.errors import InputError
-from molspectra.simulate.units import HARTREE
+from molspectra.simulate.units import HARTREE, KCAL
 
 LEVEL = "B3LYP/6-31G(2df,p)"
 """Level of theory of the geometries and of all targets."""
@@ -35,9 +35,6 @@ ATOMIC_ENERGIES: dict[str, dict[int, float]] = {
 
 ATOMIC_CV = 2.981
 """Published heat capacity of a free atom of any element, cal/mol/K; the zero-point energy is 0."""
-
-KCAL = 627.5094740631
-"""kcal/mol per Hartree."""
 
 _UNITS = {"A": "GHz", "B": "GHz", "C": "GHz", "mu": "D", "alpha": "a0^3", "r2": "a0^2", "cv": "cal/mol/K"}
 

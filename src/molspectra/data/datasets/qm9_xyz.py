@@ -17,7 +17,7 @@ from molspectra.data.datasets.importer import Candidate, Excluded, Row
 from molspectra.data.datasets.qm9_targets import PUBLISHED, targets
 from molspectra.errors import InputError
 
-_INDEX = re.compile(r"(\d+)\.xyz")
+_INDEX = re.compile(r"(?<!\d)(\d{1,18})\.xyz")
 
 
 def is_molecule(name: str) -> bool:

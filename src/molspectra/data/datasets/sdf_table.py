@@ -13,7 +13,9 @@ from typing import Generic, TypeVar
 from molspectra.data.datasets.archives import open_text
 from molspectra.errors import InputError
 
-_INDEX = re.compile(r"(?:gdb\d*[_ ])?(\d+)")
+_INDEX = re.compile(r"(?:gdb\d*[_ ])?(\d{1,18})")
+
+_LONGEST = 1 << 20
 
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ def header(raw: Path, table: str) -> list[str]:
         InputError: if there is no such table in the folder or archive.
     """
     with open_text(raw, table) as text:
-        return next(csv.reader([text.readline()]), [])
+        return next(table_rows(raw, table, [text.readline(_LONGEST)]), [])
 
 
 def records(raw: Path, structures: str, table: str) -> Iterator[Joined[str]]:
@@ -56,9 +58,22 @@ def records(raw: Path, structures: str, table: str) -> Iterator[Joined[str]]:
     """
     with ExitStack() as stack:
         sdf = stack.enter_context(open_text(raw, structures))
-        rows = csv.reader(stack.enter_context(open_text(raw, table)))
+        rows = table_rows(raw, table, stack.enter_context(open_text(raw, table)))
         next(rows, None)
         yield from join(raw, structures, blocks(sdf), table, rows)
+
+
+def table_rows(raw: Path, table: str, lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the cells of each row of a CSV file.
+
+    Raises:
+        InputError: if a line cannot be taken apart.
+    """
+    rows = csv.reader(lines)
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise InputError(f"{raw}: line {rows.line_num} of {table} is no row of a table ({error})") from error
 
 
 def join(
