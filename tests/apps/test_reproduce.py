@@ -235,6 +235,12 @@ def test_a_finished_experiment_is_not_made_again(finished, monkeypatch):
     assert run.seconds_left(again) == 0
 
 
+def test_changed_settings_are_told(finished):
+    plan = planned(finished[0].out.parent, changes=["all.loop.steps=2"])
+    check(plan)
+    assert "settings changed: all.loop.steps=2" in collect(plan).reasons
+
+
 def test_experiments_share_pretraining(finished):
     plan, _ = finished
     other = planned(plan.out.parent, "table7", "gap")

@@ -276,6 +276,8 @@ def reasons(plan: Plan, states: Mapping[Any, State], unit_fits: bool) -> Iterato
     is_forces = plan.experiment.kind == "md17"
     if plan.scale.name != "paper":
         yield f"scale {plan.scale.name}: {plan.scale.about}"
+    if plan.scale.changes:
+        yield f"settings changed: {', '.join(plan.scale.changes)}"
     if not unit_fits:
         yield "the store's unit is not that of the published values"
     told = set()

@@ -33,6 +33,7 @@ class Scale:
         sections: settings by section (see `SECTIONS`), nested as in a recipe.
         seconds_per_step: rough time of an optimizer step by kind of run, before any was measured.
         pretrain_directory: where pre-training runs go below the experiments' directory.
+        changes: of single settings, as they were asked for.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Scale:
     sections: Mapping[str, Mapping[str, Any]]
     seconds_per_step: Mapping[str, float]
     pretrain_directory: str = "pretrain"
+    changes: tuple[str, ...] = ()
 
     def settings(self, section: str) -> dict[str, Any]:
         """Settings of a kind of run: "stage1", "stage2", "qm9", "md17" or "pilot"."""
@@ -96,6 +98,7 @@ def read_scale(name: str, experiment: str, changes: Sequence[str] = ()) -> Scale
         sections=sections,
         seconds_per_step=dict(values.get("seconds_per_step") or {}),
         pretrain_directory=str(own.get("pretrain_directory", "pretrain")),
+        changes=tuple(changes),
     )
 
 
