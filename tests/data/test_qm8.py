@@ -160,6 +160,12 @@ def test_the_archive(raw: Path) -> None:
         for name in ("qm8.sdf", "qm8.sdf.csv"):
             packed.add(raw / name, name)
     assert prepare("qm8", path, raw.parent / "b.arrow", show=False).tally.rows == 3
+    frames = raw.parent / "frames.tar.gz"
+    with tarfile.open(frames, "w:gz") as packed:
+        packed.add(raw / "qm8.sdf.csv", "qm8.sdf.csv")
+        packed.add(raw / "qm8.sdf", "XYZ_B3LYP_631G2dfp.xyz")
+    with pytest.raises(InputError, match="does not hold QM8"):  # frames are read in folders alone
+        prepare("qm8", frames, raw.parent / "c.arrow", show=False)
 
 
 BAD = {

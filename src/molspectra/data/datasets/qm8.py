@@ -107,7 +107,7 @@ def _files(raw: Path) -> tuple[str, str]:
     for table in (TEXT, TABLE):
         if holds(raw, table):
             for structures in (STRUCTURES, FRAMES):
-                if holds(raw, structures):
+                if holds(raw, structures) and (structures == STRUCTURES or raw.is_dir()):
                     return table, structures
     raise InputError(f"{raw} does not hold QM8; it must be {QM8.files}")
 
