@@ -145,6 +145,29 @@ def test_a_leak_is_refused_unless_allowed(
     json.dumps(found)
 
 
+def test_a_checkpoint_is_known_by_any_name(
+    stage1: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = pretrain(stage1(**QUICK), tmp_path / "one", show=False).directory
+    (checkpoint,) = (run / "checkpoints").glob("step-*")
+    (tmp_path / "link").symlink_to(checkpoint)
+    monkeypatch.chdir(checkpoint.parent)
+    for name in (tmp_path / "link", checkpoint.name):
+        assert seen_by(name).unknown == ()
+        assert len(seen_by(name).molecules) == len(seen_by(run).molecules) > 0
+
+
+def test_labels_learnt_before_are_no_mere_structures(gap: Make, tmp_path: Path) -> None:
+    every = gap(**QUICK, data__fractions=(0.96, 0.04, 0.0))
+    first = finetune(every, tmp_path / "1", show=False).directory
+    start = gap(**QUICK, init=str(first), data__allow_leak="structures")
+    with pytest.raises(InputError, match=r"of them with labels.*data\.allow_leak: all"):
+        finetune(start, tmp_path / "2", show=False)
+    allowed = replace(start, data=replace(start.data, allow_leak="all"))
+    found = read_json(finetune(allowed, tmp_path / "3", show=False).directory / "record.json")["seen"]
+    assert found["test"]["labels"] == found["test"]["structures"] > found["test"]["spectra"] == 0
+
+
 def test_stage_2_is_told_what_stage_1_saw(stage1: Make, stage2: Make, tmp_path: Path) -> None:
     every = pretrain(stage1(**QUICK, data__fractions=(0.96, 0.04, 0.0)), tmp_path / "1", show=False).directory
     run = pretrain(stage2(**QUICK, init=str(every)), tmp_path / "2", show=False).directory

@@ -11,7 +11,7 @@ from molspectra.data.store import Store
 from molspectra.errors import InputError
 from molspectra.training.config import DataConfig, FinetuneConfig
 from molspectra.training.data import Rows, Selection
-from molspectra.training.seen import SPECTRUM, STRUCTURE, RunConfig, Seen, hashes_of, seen_by
+from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, RunConfig, Seen, hashes_of, seen_by
 
 EXAMPLES = 3
 """At most this many molecules are named."""
@@ -26,6 +26,8 @@ class Exposure:
         tested: different molecules (or frames).
         structures: of these, in training before, with or without spectra.
         spectra: of these, in training with spectra before.
+        labels: of these, in training on a label before, by a fine-tuning run that another starts from.
+        beyond: of these, with spectra or on a label.
         validated: of these, in validation only.
         incomparable: not found, but their identity is a geometry hash, which other datasets may not share.
         nameless: at least so many molecules of pre-training have such an identity, so that they may be among
@@ -39,6 +41,8 @@ class Exposure:
     tested: int
     structures: int
     spectra: int
+    labels: int = 0
+    beyond: int = 0
     validated: int = 0
     incomparable: int = 0
     nameless: int = 0
@@ -49,10 +53,11 @@ class Exposure:
     @property
     def sentence(self) -> str:
         """One sentence for people."""
-        with_spectra = f", {self.spectra} of them with spectra" if self.spectra else ""
-        said = (
-            f"{self.structures} of {self.tested} test {self.compared} were seen in pre-training{with_spectra}"
-        )
+        said = f"{self.structures} of {self.tested} test {self.compared} were seen in pre-training"
+        if self.spectra:
+            said += f", {self.spectra} of them with spectra"
+        if self.labels:
+            said += f", {self.labels} of them with labels"
         if self.validated:
             said += f", {self.validated} more in its validation"
         if self.molecule is not None:
@@ -106,6 +111,8 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
         tested=len(names),
         structures=int(trained.sum()),
         spectra=int(np.count_nonzero(flags & SPECTRUM)),
+        labels=int(np.count_nonzero(flags & LABEL)),
+        beyond=int(np.count_nonzero(flags & (SPECTRUM | LABEL))),
         validated=int(np.count_nonzero((flags > 0) & ~trained)),
         incomparable=sum(is_geometry_hash(name) for name, flag in zip(names, flags, strict=True) if not flag),
         nameless=seen.by_geometry,
@@ -119,12 +126,14 @@ def _frames(store: Store, rows: Rows, seen: Seen, identity: str) -> Exposure:
     structures, places = np.unique(store.geometry_ids[rows], return_index=True)
     known = np.isin(structures, seen.structures, assume_unique=True)
     flag = int(seen.flags_of(hashes_of([identity]))[0])
-    with_spectra, without = bool(flag & SPECTRUM), bool(flag & STRUCTURE)
+    with_spectra, without, labelled = (bool(flag & each) for each in (SPECTRUM, STRUCTURE, LABEL))
     return Exposure(
         "frames",
         tested=len(structures),
         structures=int(known.sum()),
         spectra=int(known.sum()) if with_spectra else 0,
+        labels=int(known.sum()) if labelled else 0,
+        beyond=int(known.sum()) if with_spectra or labelled else 0,
         molecule="with spectra" if with_spectra else "as structures" if without else "no",
         examples=tuple(f"row {row}" for row in sorted(rows[places[known]].tolist())[:EXAMPLES]),
         unknown=seen.unknown,
@@ -160,11 +169,11 @@ def refuse_leak(config: DataConfig, found: Exposure, init: str) -> None:
     Raises:
         InputError: how many, a few of them, and what to do.
     """
-    allowed = {"none": 0, "structures": found.structures - found.spectra, "all": found.structures}
+    allowed = {"none": 0, "structures": found.structures - found.beyond, "all": found.structures}
     leaked = found.structures - allowed[config.allow_leak]
     if not leaked:
         return
-    wanted = "all" if found.spectra else "structures"
+    wanted = "all" if found.beyond else "structures"
     raise InputError(
         f"{config.store}: {found.sentence} ({init}): {', '.join(found.examples)}; split all stages alike "
         "(data.split, data.split_seed, share of test molecules), or accept it with data.allow_leak: "

@@ -28,8 +28,8 @@ from molspectra.training.settings import from_dict
 SEEN = "seen.safetensors"
 """Name of the file in a run directory."""
 
-STRUCTURE, SPECTRUM, VALIDATED, SPECTRUM_VALIDATED = 1, 2, 4, 8
-"""Flags: trained on the structure, trained with a spectrum, and the same for validation."""
+STRUCTURE, SPECTRUM, VALIDATED, SPECTRUM_VALIDATED, LABEL = 1, 2, 4, 8, 16
+"""Flags: trained on the structure, trained with a spectrum, the same for validation; trained on a label."""
 
 Hashes = npt.NDArray[np.uint64]
 RunConfig = PretrainConfig | FinetuneConfig
@@ -67,6 +67,8 @@ class Seen:
         selection: Selection,
         modalities: Iterable[str] = (),
         about: Mapping[str, Any] | None = None,
+        *,
+        labelled: bool = False,
     ) -> "Seen":
         """What a run on a selection sees: its training and validation parts.
 
@@ -74,6 +76,7 @@ class Seen:
             selection: store and rows.
             modalities: spectra that the run uses; those that the store lacks do not count.
             about: what to tell about the run.
+            labelled: the run trains on a property or on forces.
         """
         store = selection.store
         spectra = np.zeros(len(store), dtype=bool)
@@ -81,7 +84,8 @@ class Seen:
             if name in store.metadata.modalities:
                 spectra |= store.has(name)
         identities = np.array(store.identities, dtype=object)
-        parts = ((selection.train, STRUCTURE, SPECTRUM), (selection.val, VALIDATED, SPECTRUM_VALIDATED))
+        trained = STRUCTURE | (LABEL if labelled else 0)
+        parts = ((selection.train, trained, SPECTRUM), (selection.val, VALIDATED, SPECTRUM_VALIDATED))
         rows = np.concatenate([part for part, _, _ in parts])
         flags = np.concatenate(
             [(plain | spectral * spectra[part]).astype(np.uint8) for part, plain, spectral in parts]
@@ -193,7 +197,8 @@ def seen_by(path: str | Path) -> Seen:
 
 
 def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
-    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    real = path.resolve()  # a checkpoint may be named by a link, or from within its folder
+    run = real.parent.parent if real.parent.name == "checkpoints" else path
     if (run / SEEN).is_file():
         return Seen.read(run / SEEN)
     if run.resolve() in before:
@@ -237,9 +242,10 @@ def _settings(run: Path) -> tuple[RunConfig, str]:
 
 def own_seen(config: RunConfig, selection: Selection, directory: Path, stage: str) -> Seen:
     """What a run itself sees, without the runs that it started from."""
-    encoder = config.model.spectrum_encoder if isinstance(config, PretrainConfig) else None
+    labelled = isinstance(config, FinetuneConfig)
+    encoder = config.model.spectrum_encoder if not labelled or config.model.spectrum_input else None
     about = {"run": str(directory), "stage": stage}
-    return Seen.of(selection, encoder.modalities if encoder else (), about)
+    return Seen.of(selection, encoder.modalities if encoder else (), about, labelled=labelled)
 
 
 def _united(hashes: Hashes, flags: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.NDArray[np.uint8]]:
