@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molspectra.apps.audit import audit
+from molspectra.apps.audit import _is_store, audit
 from molspectra.apps.cli import main
 from molspectra.chem.molecule import Molecule
+from molspectra.data.bundled import BUNDLED
 from molspectra.data.store import Metadata, Row, write_store
 from molspectra.errors import InputError
 from molspectra.spectra.spectrum import LineSpectrum
@@ -115,8 +116,23 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
     assert (turned.together.structures, turned.together.nameless) == (0, 3)
     assert "3 molecules of pre-training are known by their geometry alone" in turned.table()
     assert "3 molecules of pre-training have identities that cannot be compared" in turned.together.sentence
+    (tmp_path / "nothing").mkdir()
     gone = audit(tmp_path / "other.arrow", [tmp_path / "nothing"])
     assert gone.has_overlap
     assert "not known" in gone.table()
     with pytest.raises(InputError, match="at least one"):
         audit(tmp_path / "other.arrow", [])
+
+
+def test_wrong_names_and_numbers(stores: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    labels, spectra = stores
+    assert main(["audit-splits", "--test", labels, "--pretrain", spectra, "missing.arrow"]) == 2
+    assert "missing.arrow: no such store or run directory" in capsys.readouterr().err
+    assert main(["audit-splits", "--test", labels, "--pretrain", spectra, "--fractions", "[[1"]) == 2
+    assert capsys.readouterr().err == "molspectra: error: '[[1': expected numbers with commas between them\n"
+    assert main(["audit-splits", "--test", labels, "--pretrain", "bundled", "--split", "all"]) == 0
+    assert "not known" not in capsys.readouterr().out
+
+
+def test_every_bundled_store_is_a_store(stores: tuple[str, str]) -> None:
+    assert all(_is_store(name) for name in BUNDLED)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from molspectra.data.atomic import atomic_file
+from molspectra.data.bundled import BUNDLED
 from molspectra.data.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.subject import read_run
@@ -136,6 +137,8 @@ def audit(
         raise InputError(f"{test}: the test part is empty")
     sources = []
     for name in map(str, pretrain):
+        if name not in BUNDLED and not Path(name).exists():
+            raise InputError(f"{name}: no such store or run directory")
         seen = _held(name, pretrain_split) if _is_store(name) else seen_by(name)
         sources.append((name, seen, exposure(store, rows, seen)))
     together = Seen()
@@ -161,7 +164,7 @@ def _tested(path: Path, name: str, split: DataConfig | None) -> tuple[Store, Row
 
 
 def _is_store(name: str) -> bool:
-    return name == "bundled" or Path(name).is_file()
+    return name in BUNDLED or Path(name).is_file()
 
 
 def _held(name: str, split: DataConfig | None) -> Seen:

@@ -59,9 +59,10 @@ def reference_split(
     Raises:
         InputError: if the parts do not fit into n rows.
     """
+    asked = " + ".join(str(part) for part in (train, val, test) if part is not None)
     test = n - train - val if test is None else test
     if min(train, val, test) < 0 or train + val + test > n:
-        raise InputError(f"a split of {train} + {val} + {test} rows does not fit a dataset of {n} rows")
+        raise InputError(f"a split of {asked} rows does not fit a dataset of {n} rows")
     order = np.random.default_rng(seed).permutation(n)
     return dict(zip(SPLITS, np.split(order[: train + val + test], [train, train + val]), strict=True))
 

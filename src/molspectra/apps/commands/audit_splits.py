@@ -66,11 +66,23 @@ def main(arguments: list[str]) -> int:
 def _split(kind: str, seed: int, fractions: str, sizes: str) -> DataConfig | None:
     """The settings of a split from the command line; None for all rows."""
     from molspectra.training.config import DataConfig
-    from molspectra.training.settings import from_dict, load_yaml
+    from molspectra.training.settings import from_dict
 
     if kind == "all":
         return None
-    values = {"split": kind, "split_seed": seed, "sizes": load_yaml(f"[{sizes}]")}
+    values = {"split": kind, "split_seed": seed, "sizes": _numbers(sizes)}
     if kind == "identity":
-        values["fractions"] = load_yaml(f"[{fractions}]")
+        values["fractions"] = _numbers(fractions)
     return from_dict(DataConfig, values, "audit-splits")
+
+
+def _numbers(text: str) -> list[object]:
+    """The values of a list with commas, which the settings check."""
+    import yaml
+
+    from molspectra.training.settings import load_yaml
+
+    try:
+        return list(load_yaml(f"[{text}]"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{text!r}: expected numbers with commas between them") from error
