@@ -8,6 +8,7 @@ import pickle
 import struct
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -448,3 +449,64 @@ def test_flipped_bytes_of_the_structure(tmp_path: Path, flips: list[tuple[int, i
 )
 def test_random_instructions(tmp_path: Path, codes: list[int]) -> None:
     survives(archive(tmp_path / "f.pt", b"\x80\x02" + bytes(codes) + b"."))
+
+
+HARMLESS = {
+    "a huge stride along an axis of one": ((1,), (2**70,), (1,)),
+    "a stride that bytes overflow": ((1, 4), (2**62, 1), (1, 4)),
+    "a huge stride of an empty one": ((0,), (2**80,), (0,)),
+}
+
+
+@pytest.mark.parametrize(("shape", "stride", "found"), HARMLESS.values(), ids=HARMLESS)
+def test_strides_that_are_never_taken(
+    tmp_path: Path, shape: tuple[int, ...], stride: tuple[int, ...], found: tuple[int, ...]
+) -> None:
+    path = archive(tmp_path / "f.pt", tensor(shape=shape, stride=stride), {"0": bytes(16)})
+    given = load_pickled(path)
+    assert given.array().shape == tuple(given.tensor().shape) == found
+
+
+def test_empty_tensors_of_impossible_shapes(tmp_path: Path) -> None:
+    shape = (0, 2**40, 2**40)
+    path = archive(tmp_path / "f.pt", tensor(shape=shape, stride=(1, 1, 1)), {"0": bytes(16)})
+    with pytest.raises(InputError, match="impossible shape"):
+        load_pickled(path)
+
+
+def test_keys_made_to_collide(tmp_path: Path) -> None:
+    """Multiples of 2⁶¹ - 1 have the same hash: with a million of them, a dictionary takes days."""
+    keys = b"".join(integer(number * (2**61 - 1)) + b"N" for number in range(1, 40))
+    with pytest.raises(InputError, match="key of more than 64 bits"):
+        load_pickled(archive(tmp_path / "f.pt", b"\x80\x02}(" + keys + b"u."))
+
+
+def test_tensors_that_share_a_storage_compare_its_checksum_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = torch.arange(50.0)
+    torch.save([whole[place : place + 5] for place in range(40)], tmp_path / "f.pt")
+    found = load_pickled(tmp_path / "f.pt")
+    sizes = []
+    crc32 = zlib.crc32
+    monkeypatch.setattr(
+        "molspectra.data.torch_archive.zlib.crc32", lambda data: sizes.append(1) or crc32(data)
+    )
+    for place, each in enumerate(found):
+        assert each.array().tolist() == each.tensor().tolist() == whole[place : place + 5].tolist()
+    assert len(sizes) == 1
+
+
+def test_overlapping_storages(tmp_path: Path) -> None:
+    """A member inside another one: a small file could ask for petabytes to be read."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as file:
+        file.writestr("archive/data/1", bytes(40))
+    local = inner.getvalue()[: 30 + len("archive/data/1") + 40]
+    path = archive(tmp_path / "f.pt", b"\x80\x02N.", {"0": local, "1": bytes(40)})
+    content = bytearray(path.read_bytes())
+    entry = content.rfind(b"PK\x01\x02", 0, content.rfind(b"archive/data/1"))
+    struct.pack_into("<I", content, entry + 42, content.find(local))
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="overlap"):
+        load_pickled(path)

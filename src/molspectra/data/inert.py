@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,14 +135,13 @@ class StoredTensor:
         """
         import torch
 
-        storage = self.storage
+        storage, dtype = self.storage, getattr(torch, self.storage.dtype)
         if 0 in self.shape:
-            return torch.empty(self.shape, dtype=getattr(torch, storage.dtype))
-        content = bytearray(storage.archive.storage(storage.key))
-        numbers = torch.frombuffer(content, dtype=getattr(torch, storage.dtype))
-        return torch.as_strided(numbers, self.shape, self.stride, self.offset).clone(
-            memory_format=torch.contiguous_format
-        )
+            return torch.empty(self.shape, dtype=dtype)
+        stop = 1 + self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
+        part = slice(self.offset * storage.itemsize, stop * storage.itemsize)  # others may share the storage
+        numbers = torch.frombuffer(bytearray(storage.archive.storage(storage.key)[part]), dtype=dtype)
+        return numbers.as_strided(self.shape, self.stride).clone(memory_format=torch.contiguous_format)
 
 
 def storage_reference(archive: TorchArchive, description: object) -> StoredStorage:
@@ -185,9 +185,12 @@ def rebuilt(name: str, arguments: tuple[Any, ...]) -> StoredTensor:
         last += (size - 1) * step
     if count and (offset < 0 or last >= storage.numbers or count > storage.numbers):
         raise InputError(f"{name}: a tensor of shape {shape} lies outside of its storage or repeats numbers")
-    if not count and max(shape) > 1 << 40:
+    if not count and prod(filter(None, shape)) > 1 << 40:
         raise InputError(f"{name}: damaged structure: an empty tensor of impossible shape")
-    return StoredTensor(storage, offset, shape, stride)
+    steps = tuple(
+        step if size > 1 else 0 for size, step in zip(shape, stride, strict=True)
+    )  # others move nothing
+    return StoredTensor(storage, offset, shape, steps)
 
 
 def _counts(values: object) -> bool:

@@ -253,8 +253,13 @@ class PickleMachine:
             target[self.key(key)] = value
 
     def key(self, value: Any) -> Any:
-        """A key of a dictionary; of plain kinds only, because hashing nested ones may take forever."""
+        """A key of a dictionary; of plain kinds only, because hashing nested ones may take forever.
+
+        So may long integers, which can be chosen to have the same hash.
+        """
         if isinstance(value, _PLAIN) or type(value) is Reference:
+            if type(value) is int and value.bit_length() > 64:
+                raise self.broken("a key of more than 64 bits")
             return value
         raise self.broken("a key that is neither a text nor a number")
 
