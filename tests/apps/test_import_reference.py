@@ -324,3 +324,32 @@ def test_command_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (tmp_path / "run").mkdir()
     assert main(["import-reference", str(CALLBACKS), str(tmp_path / "run")]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+ODD = {
+    "heads": ("num_heads", None),
+    "cutoff": ("cutoff_upper", "far"),
+    "patches": ("patch_len", 7),
+    "ratios": ("mask_ratios", 0.3),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), ODD.values(), ids=ODD)
+def test_hyper_parameters_of_other_forms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: object
+) -> None:
+    path = written(
+        tmp_path / "f.ckpt", "stage2_qm9", lambda content: content["hyper_parameters"].update({name: value})
+    )
+    assert main(["import-reference", str(path), str(tmp_path / "run")]) == 2
+    assert "not of the form" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_hyper_parameters_that_are_no_json(tmp_path: Path) -> None:
+    odd = {"callbacks": [argparse.Namespace(a=1)], "keys": [b"bytes"], "kept": [1, "two", None]}
+    path = written(tmp_path / "f.ckpt", "stage2_qm9", lambda content: content["hyper_parameters"].update(odd))
+    import_reference(path, tmp_path / "run")
+    said = json.loads((tmp_path / "run" / "record.json").read_text())["about"]["imported"]["hyper_parameters"]
+    assert "kept" in said
+    assert not {"callbacks", "keys"} & set(said)

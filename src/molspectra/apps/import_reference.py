@@ -51,6 +51,7 @@ TARGETS = {
 
 UNKNOWN = "not known (imported)"
 _NORMALISER = "normaliser."
+_PLAIN = (int, float, str, type(None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +96,12 @@ def import_reference(checkpoint: str | Path, out: str | Path, *, target: str | N
         config = _config(read.settings, model.config, stage, target)
     except InputError as error:
         raise InputError(f"{checkpoint}: {error}") from error
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+        raise InputError(
+            f"{checkpoint}: a hyper-parameter or tensor is missing or not of the form "
+            f"that the reference writes ({reason})"
+        ) from error
     hidden = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
         _write(hidden, read, model, noise, config, stage, _about(checkpoint, read))
@@ -202,7 +209,8 @@ def _about(checkpoint: Path, read: ReferenceCheckpoint) -> dict[str, Any]:
     plain = {
         name: value
         for name, value in read.settings.items()
-        if isinstance(value, int | float | str | list | None) and name not in ("job_id", "wandb_notes")
+        if all(isinstance(each, _PLAIN) for each in (value if isinstance(value, list) else [value]))
+        and name not in ("job_id", "wandb_notes")
     }
     return {
         "file": checkpoint.name,
