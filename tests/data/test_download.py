@@ -391,6 +391,19 @@ def test_two_processes_do_not_write_one_file(site: Site, tmp_path: Path) -> None
             get(pinned(site), tmp_path)
 
 
+def test_downloads_at_once_remember_each_other(site: Site, tmp_path: Path) -> None:
+    def one(name: str) -> None:
+        get(replace(unpinned(site), name=name), tmp_path, accept_unverified=True)
+
+    names = [f"file{number}" for number in range(8)]
+    threads = [threading.Thread(target=one, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(json.loads((tmp_path / LOCK).read_text())) == names
+
+
 def test_figshare_is_asked_for_the_address(site: Site, tmp_path: Path) -> None:
     md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
     entry = {"name": NAME, "download_url": f"{site.url}/data", "size": len(CONTENT), "computed_md5": md5}

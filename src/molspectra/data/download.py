@@ -292,9 +292,10 @@ def _remember(
 ) -> None:
     """Add a file to those that were fetched into the folder."""
     entry = {"url": file.url, "size": size, **digests, "checked": checked}
-    entries = _locked(folder) | {name: entry}
-    with atomic_file(folder / LOCK) as target:
-        target.write(json.dumps(entries, indent=1, sort_keys=True).encode())
+    with alone(folder):  # else one of two downloads at once would forget the other's
+        entries = _locked(folder) | {name: entry}
+        with atomic_file(folder / LOCK) as target:
+            target.write(json.dumps(entries, indent=1, sort_keys=True).encode())
 
 
 @contextmanager
