@@ -194,6 +194,14 @@ def test_only_a_store_is_overwritten(run, tmp_path):
     assert (tmp_path / "a.arrow").read_text() == "notes of years"
 
 
+@pytest.mark.parametrize("name", ["", ".", "/", "folder"])
+def test_a_folder_is_no_store(run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="exists already and is a folder"):
+        run(Waters(5), out=Path(name), overwrite=True)
+
+
 def test_killed_before_the_report(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(

@@ -259,7 +259,9 @@ def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None) ->
         raise InputError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
     if limit is not None and limit < 1:
         raise InputError(f"the limit must be at least 1 record, not {limit}")
-    if out.is_dir() or (out.exists() and not overwrite):
+    if out.is_dir():
+        raise InputError(f"{out} exists already and is a folder; choose a name for the store")
+    if out.exists() and not overwrite:
         parts = parts_folder(out)
         whole = "choose another name or allow to overwrite it (--overwrite)"
         hint = f"--overwrite replaces it by the one of which {parts} holds parts" if parts.is_dir() else whole
