@@ -35,7 +35,7 @@ class DataConfig:
     (published: 110000,10000 for QM9 and 950,50 for MD17)."""
     allow_leak: Literal["none", "structures", "all"] = "none"
     """Fine-tune although test molecules were seen in pre-training: "structures" accepts those that were seen
-    without spectra, "all" also those with."""
+    without spectra or labels, "all" also those with."""
     train_rows: int = 0
     """Use only this many training rows (the same for every run with this split seed); 0 for all."""
     workers: int = 0
