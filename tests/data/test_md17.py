@@ -192,6 +192,9 @@ def test_a_bad_frame_is_named_and_kept_out(tmp_path):
         ({"F": frames(29)["F"]}, r"'F' is float64 \(29, 9, 3\), which does not fit 30 frames"),
         ({"F": frames(30)["F"][:, :8]}, "'F' is float64"),
         ({"E": np.zeros((30, 2))}, r"'E' is float64 \(30, 2\)"),
+        ({"frame": np.zeros((30, 2), int)}, r"'frame' is int64 \(30, 2\), not a number for each of 30"),
+        ({"frame": np.array(["a"] * 30)}, "'frame' is <U1"),
+        ({"frame": np.full(30, np.nan)}, "'frame' holds a value that is not a finite number"),
         ({"E": np.zeros(30, np.int64)}, "'E' is int64"),
         ({"E": None}, "no array 'E' in it"),
         ({"R": frames(30)["R"][:, :, :2]}, "'R'"),
@@ -230,6 +233,20 @@ def test_folder_with_several_molecules(tmp_path):
         RMD17.open(tmp_path, {"molecule": "uracil"})
     with pytest.raises(InputError, match=r"no file md17_<molecule>\.npz"):
         MD17.open(tmp_path, {})
+
+
+def test_benzene_is_called_so_although_its_file_is_not(tmp_path):
+    md17(tmp_path / "md17_benzene2017.npz", 12)
+    opened = MD17.open(tmp_path, {"molecule": "benzene"})
+    assert opened.expected == 627_983
+    assert next(opened.candidates(3)).name == "benzene frame 3"
+
+
+def test_energies_that_are_all_missing(tmp_path):
+    """No warning of numpy, and every frame is named."""
+    path = md17(tmp_path / "md17_ethanol.npz", 5, E=np.full(5, np.nan))
+    with pytest.raises(InputError, match="none of 5 records is good"):
+        prepare("md17", path, tmp_path / "e.arrow", show=False)
 
 
 def test_the_packed_release_has_to_be_unpacked(tmp_path):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from molspectra.chem.molecule import Molecule
 from molspectra.data.datasets.archives import is_tar
 from molspectra.data.datasets.importer import Candidate, Opened, choice
-from molspectra.data.datasets.npy_stream import Column, names, opened
+from molspectra.data.datasets.npy_stream import Column, chunks, names, opened
 from molspectra.data.datasets.trajectory import Labels, check_labels
 from molspectra.data.frames import frame_row, trajectory_metadata
 from molspectra.errors import InputError
@@ -118,7 +118,7 @@ class _Trajectories:
         path = _file_of(raw, self._prefix, options.get("molecule"))
         with opened(path) as archive:
             layout = self._layout(path, set(names(archive, path)), options)
-        file = _File(path, layout, path.stem.removeprefix(f"{self._prefix}_"))
+        file = _File(path, layout, _molecule_of(path, self._prefix))
         expected = FRAMES[self.name].get(file.molecule.name or "", 100_000 if self.name == "rmd17" else None)
         return Opened(
             metadata=trajectory_metadata(
@@ -213,7 +213,7 @@ def _file_of(raw: Path, prefix: str, molecule: str | None) -> Path:
     found: dict[str, Path] = {}
     for folder in (raw, raw / "npz_data", raw / prefix / "npz_data"):
         for path in sorted(folder.glob(f"{prefix}_*.npz")):
-            found.setdefault(path.stem.removeprefix(f"{prefix}_"), path)
+            found.setdefault(_molecule_of(path, prefix), path)
     known = ", ".join(found)
     if not found:
         raise InputError(f"{raw}: no file {prefix}_<molecule>.npz in this folder; unpack archives first")
@@ -222,6 +222,11 @@ def _file_of(raw: Path, prefix: str, molecule: str | None) -> Path:
     if molecule is not None and molecule not in found:
         raise InputError(f"{raw}: no file {prefix}_{molecule}.npz; there are: {known}")
     return found[molecule] if molecule is not None else next(iter(found.values()))
+
+
+def _molecule_of(path: Path, prefix: str) -> str:
+    """Name of a file's molecule; MD17's benzene is published as `md17_benzene2017.npz`."""
+    return path.stem.removeprefix(f"{prefix}_").removesuffix("2017")
 
 
 class _File:
@@ -239,6 +244,8 @@ class _File:
             columns = {key: Column(archive, path, key, whole=True) for key in layout.keys}
             atoms, self.total = columns[layout.numbers].rows, columns[layout.positions].rows
             self._check_shapes(columns, atoms)
+            if self._has_frames:
+                self._check_frames(Column(archive, path, layout.frames))
             numbers = columns[layout.numbers].take(atoms)
             first = min(self.total, 200)
             positions = _centred(columns[layout.positions].take(first))
@@ -271,6 +278,15 @@ class _File:
                     f"{path}: {key!r} is {column.dtype} {(column.rows, *column.shape)}, which does not fit "
                     f"{self.total} frames of {atoms} atoms"
                 )
+
+    def _check_frames(self, column: Column) -> None:
+        if column.rows != self.total or column.shape not in ((), (1,)) or column.dtype.kind not in "iuf":
+            raise InputError(
+                f"{self._path}: {column.name!r} is {column.dtype} {(column.rows, *column.shape)}, not a "
+                f"number for each of {self.total} frames"
+            )
+        if any(not np.isfinite(numbers).all() for numbers in chunks(column)):
+            raise InputError(f"{self._path}: {column.name!r} holds a value that is not a finite number")
 
     def candidates(self, start: int) -> Iterator[Candidate]:
         """All frames from number `start` on, in the order of the file."""

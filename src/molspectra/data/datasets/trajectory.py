@@ -48,7 +48,8 @@ def check_labels(numbers: npt.NDArray[np.integer], labels: Labels) -> None:
     """
     if sum(bohr_suspected(numbers, frame) for frame in labels.positions) > len(labels.positions) / 2:
         raise InputError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
-    ratio = float(np.nanmedian(labels.energies)) / total_energy(numbers)
+    known = labels.energies[np.isfinite(labels.energies)]
+    ratio = float(np.median(known)) / total_energy(numbers) if known.size else float("nan")
     for unit, value in _ENERGY_UNITS.items():
         if unit != "kcal/mol" and 0.75 < ratio / value < 1.33:
             raise InputError(f"the energies seem to be in {unit}; they must be in kcal/mol")
