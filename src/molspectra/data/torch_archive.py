@@ -100,7 +100,7 @@ class TorchArchive:
         return self._member(name, place, size, checksum)
 
     def _member(self, name: str, place: int, size: int, checksum: int | None) -> memoryview:
-        """Return the bytes of a member with its local header at `place`; without a checksum if that is known."""
+        """Return the bytes of a member with its local header at `place`; a checksum is compared if given."""
         head = self._data[place : place + 30]
         if len(head) < 30 or bytes(head[:4]) != _LOCAL:
             raise self._damaged(f"member {name} is not where its table of contents says")
