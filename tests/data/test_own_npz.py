@@ -278,3 +278,17 @@ def test_the_subsets_of_qm9_open(tmp_path):
     lines = NPZ.open(SHARED / "qm9_vibrations_gfn2.npz", {"unit.dipole": "D"})
     row = next(lines.candidates(6136)).make()
     assert len(row.spectra["ir"]) == 3 * len(row.molecule) - 6
+
+
+def test_arrays_that_are_nothing_are_named(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, **arrays(wide=np.ones((2, 1)), short=np.ones(3)))
+    prepare("npz", path, tmp_path / "a.arrow", show=False)
+    assert "other columns left out: 3: forces, wide, short" in (tmp_path / "a.arrow.report.txt").read_text()
+
+
+def test_names_that_would_fill_the_memory(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, **arrays(prop_names=np.array(["mu", "gap" + 3_000_000 * " x"])))
+    with pytest.raises(InputError, match="list of texts"):
+        NPZ.open(path, {})

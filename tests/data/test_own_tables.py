@@ -231,3 +231,13 @@ def test_importing_the_command_is_light():
         "assert not {'torch', 'pyarrow', 'rdkit'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+
+
+def test_columns_that_are_no_properties_are_named(tmp_path):
+    path = saved(tmp_path, flag=[True, False], name=["water", None])
+    prepare("parquet", path, tmp_path / "a.arrow", show=False)
+    notes = Store(tmp_path / "a.arrow").metadata.notes
+    assert notes["other_columns_left_out"] == "2: note, flag"
+    assert "other columns left out: 2: note, flag" in (tmp_path / "a.arrow.report.txt").read_text()
+    second = list(PARQUET.open(path, {}).candidates(0))[1]
+    assert second.name == "row 1"

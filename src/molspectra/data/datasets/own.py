@@ -181,9 +181,15 @@ class Selection:
     quantities: Mapping[str, Quantity]
     left_out: tuple[str, ...] = ()
 
-    def notes(self) -> dict[str, str]:
-        """What the store's metadata say of columns that were not taken."""
-        return {"columns_left_out": listed(self.left_out)} if self.left_out else {}
+    def notes(self, others: Iterable[str] = (), kind: str = "other") -> dict[str, str]:
+        """What the store's metadata say of columns that were not taken, `others` for what they hold."""
+        left_out = {"columns_left_out": self.left_out, f"{kind}_columns_left_out": tuple(others)}
+        return {key: listed(names) for key, names in left_out.items() if names}
+
+
+def spoken(notes: Mapping[str, str]) -> dict[str, str]:
+    """Notes of the metadata as the report has them."""
+    return {key.replace("_", " "): text for key, text in notes.items()}
 
 
 def selection(found: Mapping[str, str | None], options: OwnOptions, where: str) -> Selection:

@@ -29,6 +29,7 @@ from molspectra.data.datasets.own import (
     own_options,
     row_of,
     selection,
+    spoken,
 )
 from molspectra.data.schema import Metadata
 from molspectra.data.writer import Candidate, Row
@@ -45,6 +46,7 @@ LINES = {
 _ALIASES = {"numbers": "z", "positions": "pos"}
 _TEXTS = ("name", "identity", "smiles")
 _WHOLE = ("n_atoms", "z", "charge", "gdb_idx")
+_MAX_WORDS = 1 << 24  # bytes of names or units
 _STRUCTURE = ("pos", *_WHOLE, *_TEXTS, "props", "prop_names", "prop_units")
 
 
@@ -60,6 +62,7 @@ class Layout:
         samples: modalities with an array `NAME_samples`.
         columns: one-dimensional numeric arrays with one value per molecule.
         forces: key of the forces, None without.
+        others: arrays that are nothing of this.
         table: names of the columns of `props`.
     """
 
@@ -70,6 +73,7 @@ class Layout:
     samples: tuple[str, ...]
     columns: tuple[str, ...]
     forces: str | None
+    others: tuple[str, ...] = ()
     table: tuple[str, ...] = ()
 
 
@@ -83,6 +87,7 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         table = _table(archive, layout)
     layout = replace(layout, table=tuple(table))
     chosen = selection(dict.fromkeys(layout.columns) | table, own, str(raw))
+    notes = chosen.notes(layout.others)
     metadata = Metadata(
         source=own.source,
         licence=own.licence,
@@ -91,9 +96,10 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         samples=dict.fromkeys(layout.samples, level),
         properties=chosen.quantities,
         forces=force_quantity(own, str(raw)),
-        notes=chosen.notes(),
+        notes=notes,
     )
-    return Opened(metadata, partial(_candidates, layout, chosen, own, level), total=layout.rows)
+    candidates = partial(_candidates, layout, chosen, own, level)
+    return Opened(metadata, candidates, total=layout.rows, notes=lambda: spoken(notes))
 
 
 NPZ = OwnImporter(
@@ -154,7 +160,8 @@ def _layout(archive: zipfile.ZipFile, path: Path, own: OwnOptions) -> Layout:
         for key, each in headers.items()
         if key not in used and each.rows == rows and each.shape == () and each.dtype.kind in "fiu"
     )
-    return Layout(path, keys, rows, lines, samples, columns, forces)
+    others = tuple(keys[key] for key in keys if key not in used and key not in columns)
+    return Layout(path, keys, rows, lines, samples, columns, forces, others)
 
 
 def _line_modalities(layout: Layout) -> list[str]:
@@ -225,7 +232,7 @@ def _table(archive: zipfile.ZipFile, layout: Layout) -> dict[str, str | None]:
 
 def _words(archive: zipfile.ZipFile, layout: Layout, key: str) -> list[str]:
     column = _column(archive, layout, key)
-    if column.dtype.kind not in "US" or column.shape or column.rows > 10_000:
+    if column.dtype.kind not in "US" or column.shape or column.rows * column.dtype.itemsize > _MAX_WORDS:
         raise InputError(f"{layout.path}: {key!r} must be a list of texts")
     return [_text(word) for word in column.take(column.rows)]
 

@@ -29,12 +29,12 @@ from molspectra.data.datasets.own import (
     force_quantity,
     is_missing,
     is_number,
-    listed,
     number,
     own_options,
     row_of,
     selection,
     split_header,
+    spoken,
 )
 from molspectra.data.datasets.own_spectra import OPTIONS as SPECTRA
 from molspectra.data.datasets.own_spectra import Folder, folder
@@ -102,9 +102,7 @@ def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str])
     measured = folder(options)
     first = scan(raw, entries, measured.path is not None)
     chosen = selection(first.columns(), own, str(raw))
-    notes = {**chosen.notes(), **measured.fingerprint()}
-    if first.texts():
-        notes["text_columns_left_out"] = listed(first.texts())
+    columns = chosen.notes(first.texts(), "text")
     metadata = Metadata(
         source=own.source,
         licence=own.licence,
@@ -112,10 +110,11 @@ def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str])
         samples=measured.samples(),
         properties=chosen.quantities,
         forces=force_quantity(own, str(raw)),
-        notes=notes,
+        notes={**columns, **measured.fingerprint()},
     )
     candidates = partial(_candidates, raw, entries, chosen, own, measured)
-    return Opened(metadata, candidates, first.records, notes=partial(measured.notes, first.names))
+    notes = {**spoken(columns), **measured.notes(first.names)}
+    return Opened(metadata, candidates, first.records, notes=lambda: notes)
 
 
 def conformer_level() -> str:

@@ -33,6 +33,7 @@ from molspectra.data.datasets.own import (
     row_of,
     selection,
     split_header,
+    spoken,
 )
 from molspectra.data.datasets.own_structures import conformer_level
 from molspectra.data.schema import Metadata, Quantity
@@ -79,6 +80,9 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
     quantities = {
         name: Quantity(each.unit, own.level or levels[name] or "") for name, each in chosen.quantities.items()
     }
+    used = {*scalars, *columns.fixed, *columns.samples, columns.forces}
+    used |= {f"{name}_{part}" for name in columns.lines for part in ("position", "intensity")}
+    notes = chosen.notes(name for name in schema.names if name not in used)
     drawn = "positions" not in columns.fixed
     level = own.level or ("" if drawn else _about(schema.field("positions"), "level")) or ""
     facts = _facts(schema)
@@ -90,9 +94,10 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         samples=columns.samples,
         properties=quantities,
         forces=_force_quantity(raw, schema, columns, own),
-        notes=chosen.notes(),
+        notes=notes,
     )
-    return Opened(metadata, partial(_candidates, raw, columns, chosen, own), total=rows)
+    candidates = partial(_candidates, raw, columns, chosen, own)
+    return Opened(metadata, candidates, total=rows, notes=lambda: spoken(notes))
 
 
 def _facts(schema: pa.Schema) -> dict[str, str]:
@@ -200,7 +205,7 @@ def _candidates(
                 for record in range(batch.num_rows):
                     if number >= start:
                         cells = {name: batch.column(name)[record] for name in wanted}
-                        name = str(cells["name"].as_py() if "name" in cells else "" or number)
+                        name = str((cells["name"].as_py() if "name" in cells else "") or number)
                         build = partial(_row, cells, columns, chosen, own)
                         yield Candidate(
                             f"row {number}" + (f", {name!r}" if name != str(number) else ""), build
