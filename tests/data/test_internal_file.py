@@ -3,6 +3,8 @@
 import os
 import pickle
 import shutil
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 
 import numpy as np
@@ -282,3 +284,22 @@ def test_numbers_beyond_the_molecule_are_refused(store, column):
     ptr = torch.tensor([0, store.atom_counts[0]])
     with pytest.raises(InputError, match="damaged"):
         file.batch(torch.tensor([0]), ptr)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_killed_process_gives_one_line(store, monkeypatch):
+    class Pool:
+        def __init__(self, *arguments, **options):
+            pass
+
+        def submit(self, *arguments):
+            future = Future()
+            future.set_exception(BrokenProcessPool("a child process terminated abruptly"))
+            return future
+
+        def shutdown(self, **options):
+            pass
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
+    with pytest.raises(InputError, match="some.arrow: a process was killed"):
+        prepare_internal(store, processes=2, show=False)

@@ -17,6 +17,7 @@ from molspectra.data.datasets.prepare import prepare
 from molspectra.data.datasets.qm9s import QM9S
 from molspectra.data.datasets.qm9s_join import check_join, groups_of
 from molspectra.data.datasets.qm9s_spectra import SpectrumTable
+from molspectra.data.datasets.qm9s_structures import PickledStructures
 from molspectra.data.store import Store
 from molspectra.errors import InputError
 from molspectra.spectra.modality import IR, UV_VIS
@@ -277,3 +278,12 @@ def test_missing_files(tmp_path: Path, published: Path) -> None:
     torch.save([1, 2], raw / "qm9s.pt")
     with pytest.raises(InputError, match="entry 0 is no record of a molecule"):
         QM9S.open(raw, {})
+
+
+@pytest.mark.parametrize("name", ["number", "z"])
+def test_numbers_that_no_integer_holds(tmp_path: Path, name: str) -> None:
+    entry = {"number": 1, "z": torch.tensor([1, 1]), "pos": torch.zeros(2, 3)}
+    entry[name] = torch.tensor(float("inf")) if name == "number" else [2**80, 1]
+    torch.save([entry], tmp_path / "qm9s.pt")
+    with pytest.raises(InputError, match="entry 0"):
+        PickledStructures(tmp_path / "qm9s.pt")[0]

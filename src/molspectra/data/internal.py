@@ -13,6 +13,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
@@ -305,6 +306,11 @@ def _make(store: Store, names: dict[range, Path], processes: int, show: bool) ->
             for rows, future in waiting:
                 future.result()
                 bar.advance(task, len(rows))
+        except BrokenProcessPool as error:
+            advice = "run it again with fewer --processes; finished parts are kept"
+            raise InputError(
+                f"{store.path}: a process was killed, for lack of memory perhaps; {advice}"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

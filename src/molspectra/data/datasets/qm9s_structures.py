@@ -73,7 +73,7 @@ class PickledStructures:
             try:
                 number = int(_single(fields["number"]))
                 found = (number, smiles if isinstance(smiles, str) else None, fields["z"], fields["pos"])
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise InputError(f"{path}: entry {entry} lacks number, z or pos") from error
             self._entries.append(found)
 
@@ -95,7 +95,7 @@ class PickledStructures:
                 _array(numbers).astype(np.int64).reshape(-1),
                 _array(positions).astype(np.float64),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"entry {entry} has no atomic numbers or coordinates that can be read"
             ) from error
