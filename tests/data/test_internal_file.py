@@ -301,5 +301,5 @@ def test_a_killed_process_gives_one_line(store, monkeypatch):
             pass
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
-    with pytest.raises(InputError, match="some.arrow: a process was killed"):
+    with pytest.raises(InputError, match="a process was killed"):
         prepare_internal(store, processes=2, show=False)
