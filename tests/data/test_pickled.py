@@ -510,3 +510,11 @@ def test_overlapping_storages(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="overlap"):
         load_pickled(path)
+
+
+def test_a_small_zipped_file_cannot_fill_the_memory(tmp_path: Path) -> None:
+    """A gigabyte of empty lists zips to one megabyte, and would take ninety gigabytes."""
+    path = archive(tmp_path / "f.pt", b"\x80\x02" + b"]" * (17 << 20) + b".")
+    (tmp_path / "f.ckpt.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+    with pytest.raises(InputError, match=r"data.pkl has .* bytes, more than"):
+        load_pickled(tmp_path / "f.ckpt.gz")

@@ -22,6 +22,8 @@ MAX_PICKLE = 2 << 30
 """Largest structure (`data.pkl`) that is read; that of 130,000 molecules has a few hundred MB."""
 MAX_UNZIPPED = 1 << 30
 """Largest size to which a `.gz` file may grow."""
+MAX_UNZIPPED_PICKLE = 16 << 20
+"""Largest structure in a `.gz` file: a byte of it can take ninety of memory, and costs nothing when zipped."""
 
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _ENTRY, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
@@ -54,7 +56,7 @@ class TorchArchive:
             self._read_directory()
         except (struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
             raise self._damaged("its table of contents leaves the file") from error
-        self.pickle = self._checked("data.pkl", MAX_PICKLE)
+        self.pickle = self._checked("data.pkl", MAX_UNZIPPED_PICKLE if path.suffix == ".gz" else MAX_PICKLE)
         if "byteorder" in self._named and bytes(self._checked("byteorder", 16)) != b"little":
             raise InputError(f"{path}: numbers of another byte order than this machine's")
 
