@@ -23,7 +23,7 @@ MAX_PICKLE = 2 << 30
 MAX_UNZIPPED = 1 << 30
 """Largest size to which a `.gz` file may grow."""
 MAX_UNZIPPED_PICKLE = 16 << 20
-"""Largest structure in a `.gz` file: a byte of it can take ninety of memory, and costs nothing when zipped."""
+"""Largest structure in a `.gz` file: a byte of it can take ninety of memory, and next to none when zipped."""
 
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _ENTRY, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
