@@ -361,9 +361,11 @@ def test_a_checkpoint_of_another_run_is_refused(stage1: Make, stage2: Make, tmp_
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
 @pytest.mark.parametrize("kind", ["stage2", "gap"])
 def test_other_precisions(kind: str, precision: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    changes = {"forces": True} if kind == "gap" else {}
-    config = request.getfixturevalue(kind)(loop__precision=precision, loop__steps=2, **changes)
-    reference = request.getfixturevalue(kind)(loop__steps=2, **changes)
+    changes: dict[str, Any] = {"loop__steps": 2, "optimizer__learning_rate": 1e-6}  # Adam magnifies rounding
+    if kind == "gap":  # forces of nearly flat molecules are no better than noise in bfloat16
+        changes["forces"] = precision == "64-true"
+    config = request.getfixturevalue(kind)(loop__precision=precision, **changes)
+    reference = request.getfixturevalue(kind)(**changes)
     start = finetune if kind == "gap" else pretrain
     found = start(config, tmp_path / "run", show=False)
     usual = start(reference, tmp_path / "usual", show=False)

@@ -26,8 +26,8 @@ def load_pickled(source: Path | str | TorchArchive, inert: Collection[str] = ())
             Python itself that give access to the machine. Any other class is refused.
 
     Returns:
-        Numbers, texts, None, lists, tuples, sets, dictionaries (for an OrderedDict, too), `StoredTensor`s,
-        `Record`s and `Reference`s.
+        Numbers, texts, None, lists, tuples, sets, dictionaries (for an OrderedDict, too), and objects of
+        the classes `StoredTensor`, `Record` and `Reference`.
 
     Raises:
         InputError: no such file, a damaged one, a class that is not among `inert`, or anything that no file
