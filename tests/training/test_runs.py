@@ -51,6 +51,7 @@ def test_the_run_directory(
     assert record["seed"] == 3
     assert record["data"]["hash"] == store.hash
     assert sum(record["data"]["rows"].values()) == 39  # row 5 has no gap
+    assert record["data"]["rows_without_target"] == 1
     assert record["versions"] == versions()
     assert record["commit"] == commit()
     assert record["machine"] == json.loads(json.dumps(machine()))
@@ -68,7 +69,8 @@ def test_the_run_directory(
     times = [seconds for *_, seconds in rows]
     assert times == sorted(times)
     said = capfd.readouterr().err.splitlines()
-    assert len(said) == 4
+    assert said[0].endswith("1 of its 40 rows have no gap and are left out")
+    assert len(said) == 5
     assert said[-1].startswith("finetune: 4/4 loss ")
 
 

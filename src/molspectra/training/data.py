@@ -50,12 +50,13 @@ def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows of each part of a store's split."""
+    """The rows of each part of a store's split; `lacking` counts those left out for want of a target."""
 
     store: Store
     train: Rows
     val: Rows
     test: Rows
+    lacking: int = 0
 
     @classmethod
     def of(
@@ -77,10 +78,12 @@ class Selection:
             if modality(name).name not in store.metadata.modalities:
                 known = ", ".join(store.metadata.modalities) or "none"
                 raise InputError(f"{config.store}: no {name} spectra in it; it has: {known}")
+        complete = sum(map(len, parts.values()))
         for name in targets:
             has = store.has(name)
             if name != "forces":
                 parts = {part: rows[has[rows]] for part, rows in parts.items()}
+        lacking = complete - sum(map(len, parts.values()))
         if config.train_rows:
             every = parts["train"]
             if config.train_rows > len(every):
@@ -90,7 +93,7 @@ class Selection:
         for name in ("train", "val"):
             if not len(parts[name]):
                 raise InputError(f"{config.store}: the {name} part of the split is empty; use more molecules")
-        return cls(store, **parts)
+        return cls(store, **parts, lacking=lacking)
 
 
 @dataclass(frozen=True)

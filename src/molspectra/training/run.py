@@ -137,6 +137,9 @@ def _run(
         trainer.resume()
         if show and trainer.ranks.rank == 0:
             print(f"{out}: continues from step {trainer.step}", file=sys.stderr)
+    elif selection.lacking and show and trainer.ranks.rank == 0:
+        left = f"{selection.lacking} of its {len(selection.store)} rows have no {stage.targets[0]}"
+        print(f"{config.data.store}: {left} and are left out", file=sys.stderr)
 
     record = _record(config, selection, about, fabric) | seen
     if is_started:
@@ -275,6 +278,7 @@ def _record(config: RunConfig, selection: Selection, about: dict[str, Any], fabr
             "store": config.data.store,
             "hash": selection.store.hash,
             "rows": {part: len(getattr(selection, part)) for part in parts},
+            "rows_without_target": selection.lacking,
         },
         "versions": versions(),
         "commit": commit(),

@@ -94,7 +94,7 @@ def _parser() -> CommandParser:
         "--set",
         action="append",
         metavar="SECTION.SETTING=VALUE",
-        help="change a setting of all, pretrain, stage1, stage2, qm9 or md17; may be given again",
+        help="change a setting of all, pretrain, stage1, stage2, qm9, md17 or pilot; may be given again",
     )
     parser.add_argument("--plan", action="store_true", help="only list the runs and their estimated time")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
