@@ -175,7 +175,9 @@ def _held(name: str, split: DataConfig | None) -> Seen:
         selection, how = Selection(store, np.arange(len(store)), nothing, nothing), "all rows"
     else:
         chosen = replace(split, store=name)
-        selection, how = Selection(store, **split_store(store, chosen)), _split_name(chosen)
+        parts = split_store(store, chosen)
+        selection = Selection(store, parts["train"], parts["val"], parts["test"])
+        how = _split_name(chosen)
     return Seen.of(selection, store.metadata.modalities, {"store": name, "split": how})
 
 
