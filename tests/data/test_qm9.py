@@ -15,6 +15,7 @@ from rdkit.Chem import inchi as rdkit_inchi
 
 from molspectra.chem.identity import identity_from_inchi, identity_from_smiles
 from molspectra.data.bundled import bundled
+from molspectra.data.datasets import qm9_sdf
 from molspectra.data.datasets.prepare import prepare
 from molspectra.data.datasets.qm9_targets import ATOMIC_ENERGIES, PUBLISHED
 from molspectra.data.datasets.report import Report
@@ -308,6 +309,16 @@ def test_an_index_that_occurs_twice(raw: Path) -> None:
     assert len(store) == 1
     assert report.named[0]["reason"] == "index 3 occurs a second time"
     assert report.tally.records == 2
+
+
+def test_an_index_that_occurred_before_the_first_record_that_is_read(raw: Path) -> None:
+    sdf_form(raw)
+    for name in ("gdb9.sdf", "gdb9.sdf.csv"):
+        text = (raw / name).read_text()
+        (raw / name).write_text(text + (text if name == "gdb9.sdf" else text.partition("\n")[2]))
+    _, again, *_ = qm9_sdf.candidates(raw, (), len(MOLECULES) - 1)
+    with pytest.raises(InputError, match=f"index {next(iter(MOLECULES))} occurs a second time"):
+        again.make()
 
 
 @pytest.mark.parametrize("left", [0.3, 0.6, 0.95])

@@ -140,16 +140,12 @@ def _candidates(
             found = blocks(stack.enter_context(open_text(raw, structures)))
         else:
             found = ((None, record) for record in xyz_records(raw / structures))
-        seen = set[int]()
-        for number, joined in enumerate(join(raw, structures, found, table, rows)):
-            repeated = joined.index in seen
-            seen.add(joined.index)
-            if number >= start:
-                yield Candidate(f"gdb_{joined.index}", partial(_row, joined, levels, level, repeated))
+        for joined in islice(join(raw, structures, found, table, rows), start, None):
+            yield Candidate(f"gdb_{joined.index}", partial(_row, joined, levels, level))
 
 
-def _row(joined: Joined[str | Record], levels: tuple[str, ...], level: str, repeated: bool) -> Row:
-    if repeated:
+def _row(joined: Joined[str | Record], levels: tuple[str, ...], level: str) -> Row:
+    if joined.repeated:
         raise InputError(f"index {joined.index} occurs a second time")
     molecule = _molecule(joined)
     try:

@@ -45,17 +45,14 @@ def candidates(raw: Path, excluded: Collection[int], start: int) -> Iterator[Can
         InputError: if a file is damaged, or they do not belong together.
     """
     places = columns(raw)
-    seen = set[int]()
     for joined in islice(records(raw, STRUCTURES, TABLE), start, None):
-        repeated = joined.index in seen
-        seen.add(joined.index)
-        yield Candidate(f"gdb_{joined.index}", partial(_row, joined, places, repeated, excluded))
+        yield Candidate(f"gdb_{joined.index}", partial(_row, joined, places, excluded))
 
 
-def _row(joined: Joined[str], places: dict[str, int], repeated: bool, excluded: Collection[int]) -> Row:
+def _row(joined: Joined[str], places: dict[str, int], excluded: Collection[int]) -> Row:
     if joined.index in excluded:
         raise Excluded("uncharacterised")
-    if repeated:
+    if joined.repeated:
         raise InputError(f"index {joined.index} occurs a second time")
     molecule = molecule_from_block(joined.structure, f"gdb_{joined.index}", complete=True)
     try:

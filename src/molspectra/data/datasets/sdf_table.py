@@ -28,11 +28,13 @@ class Joined(Generic[T]):
         index: in GDB-9, which the table gives.
         structure: as the file of structures gives it.
         words: cells of the table's row, the index first.
+        repeated: whether an earlier record has the same index.
     """
 
     index: int
     structure: T
     words: list[str]
+    repeated: bool = False
 
 
 def header(raw: Path, table: str) -> list[str]:
@@ -96,6 +98,7 @@ def join(
         InputError: if one is shorter than the other, or they do not belong together.
     """
     number = -1
+    seen = set[int]()
     for number, (given, structure) in enumerate(found):
         words = next(rows, None)
         if words is None:
@@ -108,7 +111,8 @@ def join(
                 f"{raw}: record {number + 1} of {structures} is molecule {given}, that of {table} is "
                 f"molecule {index}; the files do not belong together"
             )
-        yield Joined(index, structure, words)
+        yield Joined(index, structure, words, index in seen)
+        seen.add(index)
     if next(rows, None):
         raise InputError(f"{raw}: {structures} ends after {number + 1} records, but {table} goes on")
 
