@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from molspectra.errors import InputError
+from molspectra.evaluation.metrics import paired
 
 CONFIDENCE = 0.95
 RESAMPLES = 4000
@@ -62,20 +63,19 @@ def seed_test(first: Mapping[int, float], second: Mapping[int, float]) -> SeedTe
         first: value by seed.
         second: value by seed.
     """
-    seeds = tuple(sorted(first.keys() & second.keys()))
-    if not seeds:
+    found = paired(first, second)
+    if found is None:
         return None
-    values = np.array([first[seed] - second[seed] for seed in seeds], np.float64)
-    n, mean = len(values), float(values.mean())
-    sd = float(values.std(ddof=1)) if n > 1 else math.nan
+    values = np.array(found.differences, np.float64)
+    n, mean, sd = len(values), found.mean, found.sd
     low = high = t_p = math.nan
     if n > 1:
         half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * sd / math.sqrt(n)
         low, high = mean - half, mean + half
         t_p = float(2 * stats.t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1)) if sd > 0 else float(mean == 0)
     return SeedTest(
-        seeds=seeds,
-        differences=tuple(values.tolist()),
+        seeds=found.seeds,
+        differences=found.differences,
         mean=mean,
         sd=sd,
         low=low,
