@@ -6,6 +6,7 @@ the errors of today's models, so that a store holds one of them and says which.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ FRAMES = {
 """Frames of the published files; the other molecules of rMD17 have 100,000."""
 
 
-class _Trajectories:
+class _Trajectories(ABC):
     """What the two importers share."""
 
     name = ""
@@ -137,8 +138,9 @@ class _Trajectories:
             expected=None if file.subset else expected,
         )
 
+    @abstractmethod
     def _layout(self, path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
-        raise NotImplementedError
+        """Names of the arrays and what their labels are; a file of the other set is refused."""
 
 
 class _MD17Importer(_Trajectories):
