@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import getitem, or_
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -69,6 +70,21 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_StrictLoader)
     except (ValueError, RecursionError) as error:  # such as a date that no calendar has
         raise yaml.YAMLError(str(error)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InputError: the file cannot be read, is not YAML, or holds something else.
+    """
+    try:
+        values = load_yaml(path.read_text(encoding="utf-8"))
+    except Exception as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a mapping of settings is needed")
+    return values
 
 
 def from_dict(cls: type[T], values: object, where: str) -> T:

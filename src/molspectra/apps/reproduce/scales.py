@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from molspectra.errors import InputError
-from molspectra.training.settings import did_you_mean, load_yaml
+from molspectra.training.settings import did_you_mean, load_yaml, read_yaml
 
 SECTIONS = ("all", "pretrain", "stage1", "stage2", "qm9", "md17", "pilot")
 """Settings of every run, of every pre-training run, and of the kinds of runs; later ones win. The pilot,
@@ -77,12 +77,7 @@ def read_scale(name: str, experiment: str, changes: Sequence[str] = ()) -> Scale
     path = Path(name) if name not in known else known[name]
     if not path.is_file():
         raise InputError(f"no scale {name!r} and no such file; scales: {', '.join(sorted(known))}")
-    try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
-    except Exception as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a mapping is needed")
+    values = read_yaml(path)
     for key in values:
         if key not in _KEYS:
             raise InputError(f"{path}: unknown part {key!r}{did_you_mean(key, _KEYS)}")
