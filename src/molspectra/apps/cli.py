@@ -1,12 +1,11 @@
 """The command line: `molspectra COMMAND ...`; each command is a module, imported when it is run."""
 
-import difflib
 import os
 import sys
 from importlib import import_module
 
 from molspectra import __version__
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import InputError, MolspectraError, hint
 
 COMMANDS = {
     "download": "fetch the files of a published dataset",
@@ -72,9 +71,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"molspectra {__version__}")
         return 0
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(COMMANDS)}"
-        raise InputError(f"unknown command {name!r}; {hint}")
+        raise InputError(f"unknown command {name!r}; {hint(name, COMMANDS)}")
     command = import_module(f"molspectra.apps.commands.{name.replace('-', '_')}")
     code: int = command.main(rest)
     return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -16,7 +15,7 @@ from molspectra.chem.records import Record, check_readable
 from molspectra.chem.sdf import sdf_records
 from molspectra.chem.smiles import csv_records, from_smiles, smi_records
 from molspectra.chem.xyz import xyz_records
-from molspectra.errors import InputError
+from molspectra.errors import InputError, hint
 
 __all__ = ["FORMATS", "Rejection", "from_ase", "from_smiles", "read_molecules", "to_ase"]
 
@@ -74,9 +73,7 @@ def read_molecules(
     kind = (format or source.suffix.removeprefix(".")).lower()
     check_readable(source)
     if kind not in FORMATS:
-        close = difflib.get_close_matches(kind, FORMATS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(FORMATS)}"
-        raise InputError(f"{source}: unknown format {kind!r} of a file of molecules; {hint}")
+        raise InputError(f"{source}: unknown format {kind!r} of a file of molecules; {hint(kind, FORMATS)}")
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
     if on_error == "skip" and rejected is None:

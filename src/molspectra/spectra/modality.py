@@ -5,13 +5,12 @@ Axes are those of the published QM9S spectra; patches are those of the published
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import InputError, hint
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,6 @@ def modality(name: str) -> Modality:
     """
     found = MODALITIES.get(name)
     if found is None:
-        close = difflib.get_close_matches(name.lower().replace("-", "_"), MODALITIES, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(MODALITIES)}"
-        raise InputError(f"unknown modality {name!r}; {hint}")
+        word = name.lower().replace("-", "_")
+        raise InputError(f"unknown modality {name!r}; {hint(word, MODALITIES, cutoff=0.5)}")
     return found

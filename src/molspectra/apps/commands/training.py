@@ -1,18 +1,17 @@
 """What `pretrain` and `finetune` share: recipes, `--config`, one option per setting, `--out`, `--resume`."""
 
 import argparse
-import difflib
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
+from molspectra.errors import InputError, hint
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult
-from molspectra.training.settings import Setting, from_dict, load_yaml, settings_of
+from molspectra.training.settings import Setting, from_dict, read_yaml, settings_of
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
@@ -32,17 +31,10 @@ def read_recipe(name: str) -> dict[str, Any]:
     path, known = Path(name), recipes()
     if not path.is_file():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"recipes: {', '.join(sorted(known))}"
-            raise InputError(f"{name}: no such file or recipe; {hint}")
+            near = hint(name, sorted(known), label="recipes")
+            raise InputError(f"{name}: no such file or recipe; {near}")
         path = known[name]
-    try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
-    except Exception as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a mapping of settings is needed")
-    return values
+    return read_yaml(path)
 
 
 def run_command(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from molspectra.errors import InputError
+from molspectra.errors import InputError, hint
 
 Kind = Literal["qm9", "md17", "pilot", "attention"]
 """Fine-tuning on a property of many molecules, on energies and forces of one, on a property with spectra as
@@ -231,9 +230,7 @@ def experiment(key: str) -> Experiment:
         InputError: there is none of that name.
     """
     if key not in EXPERIMENTS:
-        close = difflib.get_close_matches(key, EXPERIMENTS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(EXPERIMENTS)}"
-        raise InputError(f"unknown experiment {key!r}; {hint}")
+        raise InputError(f"unknown experiment {key!r}; {hint(key, EXPERIMENTS)}")
     return EXPERIMENTS[key]
 
 

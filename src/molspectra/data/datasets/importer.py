@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Protocol
 
 from molspectra.data.schema import Metadata
 from molspectra.data.writer import Candidate, Row
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import InputError, MolspectraError, hint
 
 __all__ = ["Candidate", "Excluded", "Importer", "Opened", "Row", "checked_options", "choice", "flag"]
 
@@ -92,10 +91,8 @@ def checked_options(importer: Importer, given: Mapping[str, str]) -> dict[str, s
     for name in given:
         family = f"{name.partition('.')[0]}.NAME"
         if name not in importer.options and (family not in importer.options or name.endswith(".")):
-            close = difflib.get_close_matches(name, importer.options, n=1)
-            known = ", ".join(importer.options) or "none"
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {known}"
-            raise InputError(f"dataset {importer.name!r} has no option {name!r}; {hint}")
+            near = hint(name, importer.options)
+            raise InputError(f"dataset {importer.name!r} has no option {name!r}; {near}")
     return dict(given)
 
 
@@ -107,9 +104,7 @@ def choice(options: Mapping[str, str], name: str, known: Mapping[str, object], d
     """
     value = options.get(name, default)
     if value not in known:
-        close = difflib.get_close_matches(value, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-        raise InputError(f"option {name}={value!r} is not known; {hint}")
+        raise InputError(f"option {name}={value!r} is not known; {hint(value, known)}")
     return value
 
 

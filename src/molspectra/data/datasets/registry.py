@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 
 from molspectra.data.datasets.importer import Importer
-from molspectra.errors import InputError
+from molspectra.errors import InputError, hint
 
 NAMES: dict[str, str] = {
     "qm9": "molspectra.data.datasets.qm9:QM9",
@@ -33,9 +32,7 @@ def importer(name: str) -> Importer:
         InputError: if there is none of that name; the message suggests the nearest.
     """
     if name not in NAMES:
-        close = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(NAMES)}"
-        raise InputError(f"unknown dataset {name!r}; {hint}")
+        raise InputError(f"unknown dataset {name!r}; {hint(name.lower(), NAMES, cutoff=0.5)}")
     module, attribute = NAMES[name].split(":")
     found: Importer = getattr(import_module(module), attribute)
     return found

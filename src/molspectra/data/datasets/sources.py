@@ -6,13 +6,12 @@ fetched the file and found its published MD5 right. What nobody publishes is not
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from molspectra.data.partial import RemoteFile
-from molspectra.errors import InputError
+from molspectra.errors import InputError, hint
 
 _FIGSHARE = "https://ndownloader.figshare.com/files/"
 _DEEPCHEM = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/"
@@ -211,9 +210,7 @@ def source(name: str) -> Source:
         InputError: there is none; the message suggests the nearest.
     """
     if name not in SOURCES:
-        close = difflib.get_close_matches(name.lower(), SOURCES, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(SOURCES)}"
-        raise InputError(f"unknown dataset {name!r}; {hint}")
+        raise InputError(f"unknown dataset {name!r}; {hint(name.lower(), SOURCES, cutoff=0.5)}")
     return SOURCES[name]
 
 
