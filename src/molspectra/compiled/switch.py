@@ -1,0 +1,75 @@
+"""Whether compiled kernels take the place of plain torch."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from molspectra.errors import InputError
+
+Kernels = Literal["auto", "plain", "compiled"]
+"""Which code runs: "compiled" kernels (extra `fast`), "plain" torch, or "auto", compiled where they apply."""
+
+VARIABLE = "MOLSPECTRA_KERNELS"
+"""Environment variable with the choice of a process; "auto" without it."""
+
+_chosen: ContextVar[Kernels | None] = ContextVar("kernels", default=None)
+
+
+@cache
+def installed() -> bool:
+    """Whether numba, which compiles the kernels, is there."""
+    return find_spec("numba") is not None
+
+
+def kernels() -> Kernels:
+    """The choice in force: of `use`, else of the environment variable `MOLSPECTRA_KERNELS`, else "auto".
+
+    Raises:
+        InputError: the variable holds no choice.
+    """
+    chosen = _chosen.get()
+    return _checked(os.environ.get(VARIABLE, "auto"), VARIABLE) if chosen is None else chosen
+
+
+@contextmanager
+def use(choice: Kernels) -> Iterator[None]:
+    """Run the block with a choice of kernels.
+
+    Raises:
+        InputError: an unknown choice, or "compiled" without numba.
+    """
+    token = _chosen.set(_checked(choice, "kernels"))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def fast(*tensors: Tensor) -> bool:
+    """Whether compiled kernels may take these tensors: on the CPU, all float32 or all float64.
+
+    Raises:
+        InputError: the environment asks for what is not there.
+    """
+    choice = kernels()
+    if choice == "plain" or not installed():
+        return False
+    kinds = {(tensor.device.type, tensor.dtype) for tensor in tensors}
+    return len(kinds) == 1 and kinds <= {("cpu", torch.float32), ("cpu", torch.float64)}
+
+
+def _checked(choice: str, where: str) -> Kernels:
+    if choice not in get_args(Kernels):
+        raise InputError(f"{where}: {choice!r} is not one of {', '.join(get_args(Kernels))}")
+    if choice == "compiled" and not installed():
+        raise InputError(
+            f"{where}: compiled kernels need numba; pip install 'molspectra[fast]', or use plain"
+        )
+    return cast(Kernels, choice)

@@ -1,0 +1,48 @@
+"""Threads that run compiled kernels: as many as torch uses, asleep while they wait.
+
+Kernels release the interpreter's lock. They are cut into tasks whose results do not depend on who does them,
+so the outcome is the same for any number of threads.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+PIECES = 4
+"""Pieces per thread: a thread that is held up leaves its share to the others."""
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="molspectra")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
+def run(kernel: Callable[..., None], tasks: int, *arguments: Any) -> None:
+    """Call `kernel(first, last, *arguments)` so that every task in range(tasks) is done once."""
+    threads = min(torch.get_num_threads(), tasks)
+    if threads < 2:
+        kernel(0, tasks, *arguments)
+        return
+    pieces = min(tasks, threads * PIECES)
+    bounds = [tasks * piece // pieces for piece in range(pieces + 1)]
+    waiting = pairwise(bounds)
+
+    def work() -> None:
+        while (piece := next(waiting, None)) is not None:
+            kernel(*piece, *arguments)
+
+    helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        for helper in helpers:
+            helper.result()
