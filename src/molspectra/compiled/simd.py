@@ -208,12 +208,13 @@ def sigmoid(typing: Any, vector: Any) -> Any:
 
 
 def _operation(instruction: str) -> Callable[..., Any]:
-    @intrinsic
-    def operation(typing: Any, a: Any, b: Any) -> Any:
+    def typed(typing: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             return getattr(builder, instruction)(*values)
 
         return a(a, a), generate
+
+    operation: Any = intrinsic(typed)
 
     # numba wants the signatures of both to be equal, annotations included
     return lambda a, b: (lambda a, b: operation(a, b)) if isinstance(a, Vector) and a == b else None
