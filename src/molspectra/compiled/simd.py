@@ -18,10 +18,12 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.extending import intrinsic, models, overload, register_model
+from numba.core import cgutils, extending
+from numba.core.extending import models, overload, register_model
 
 _INT32 = ir.IntType(32)
+
+intrinsic: Any = extending.intrinsic  # its type says that callers pass what the compiler passes
 
 
 class Vector(types.Type):
@@ -157,6 +159,26 @@ def root(typing: Any, vector: Any) -> Any:
     return vector(vector), generate
 
 
+def _converted(instruction: str, scalar: Any) -> Any:
+    def typed(typing: Any, vector: Any) -> Any:
+        kind = Vector(scalar, vector.lanes)
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            same = vector.scalar == scalar
+            return values[0] if same else getattr(builder, instruction)(values[0], kind.llvm)
+
+        return kind(vector), generate
+
+    return intrinsic(typed)
+
+
+widen = _converted("fpext", types.float64)
+"""A vector as float64."""
+
+narrow = _converted("fptrunc", types.float32)
+"""A vector as float32."""
+
+
 def _exp(builder: Any, kind: Vector, x: Any) -> Any:
     """exp(x) = 2ⁿ·exp(r), r = x - n·ln 2 within ±0.35; a polynomial for exp(r), n into the exponent's bits.
 
@@ -214,7 +236,7 @@ def _operation(instruction: str) -> Callable[..., Any]:
 
         return a(a, a), generate
 
-    operation: Any = intrinsic(typed)
+    operation = intrinsic(typed)
 
     # numba wants the signatures of both to be equal, annotations included
     return lambda a, b: (lambda a, b: operation(a, b)) if isinstance(a, Vector) and a == b else None
@@ -228,5 +250,8 @@ for _operator, _instruction in (
 ):
     overload(_operator)(_operation(_instruction))
 
-jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-"""Decorator of kernels and of what they call: compiled on first use, kept on disk."""
+jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
+"""Decorator of kernels: compiled on first use, kept on disk."""
+
+inline: Any = numba.njit(nogil=True, forceinline=True, error_model="numpy")
+"""Decorator of what kernels call."""

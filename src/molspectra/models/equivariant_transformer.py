@@ -5,18 +5,22 @@ Distance filters depend on the distance only, so they are computed once per pair
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from molspectra.compiled import fast
 from molspectra.data.batch import Batch, Edges
 from molspectra.errors import InputError
 from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.radial import ExponentialNormal, cosine_cutoff
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
 from molspectra.models.whitening import VectorWhitening
+
+if TYPE_CHECKING:
+    from molspectra.models.kernels.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -86,18 +90,31 @@ class NeighbourEmbedding(nn.Module):
         self.filter = nn.Linear(config.radial, config.channels)
         self.combine = nn.Linear(2 * config.channels, config.channels)
 
-    def forward(self, own: Tensor, numbers: Tensor, edges: Edges, geometry: EdgeGeometry) -> Tensor:
+    def forward(self, own: Tensor, numbers: Tensor, edges: Edges, geometry: "EdgeGeometry | Pairs") -> Tensor:
         """Add the neighbourhood to the atoms' own embedding; [N, C] to [N, C]."""
-        between = self.filter(geometry.radial[1:]) * geometry.cutoff[1:]
-        filters = torch.cat([between.new_zeros(1, between.shape[1]), between])  # no atom is its own neighbour
-        messages = gather_source(self.embedding(numbers), edges) * gather_pair(filters, edges)
-        neighbours = sum_by_target(messages, edges)
+        if isinstance(geometry, EdgeGeometry):
+            neighbours = self.sums(numbers, edges, geometry)
+        else:
+            neighbours = self.fused_sums(numbers, geometry)
         combined: Tensor = self.combine(torch.cat([own, neighbours], dim=1))
         return combined
 
+    def sums(self, numbers: Tensor, edges: Edges, geometry: EdgeGeometry) -> Tensor:
+        """Sums [N, C] over the neighbours."""
+        between = self.filter(geometry.radial[1:]) * geometry.cutoff[1:]
+        filters = torch.cat([between.new_zeros(1, between.shape[1]), between])  # no atom is its own neighbour
+        messages = gather_source(self.embedding(numbers), edges) * gather_pair(filters, edges)
+        return sum_by_target(messages, edges)
+
+    def fused_sums(self, numbers: Tensor, pairs: "Pairs") -> Tensor:
+        """The same by a compiled kernel."""
+        from molspectra.models.kernels.embedding import neighbour_sum
+
+        return neighbour_sum(self.embedding(numbers), self.filter.weight, self.filter.bias, pairs)
+
 
 class AttentionLayer(nn.Module):
-    """One equivariant attention layer; returns the updates (Δx [N, C], Δv [N, 3, C])."""
+    """One equivariant attention layer: (x [N, C], v [N, 3, C]) to (x + Δx, v + Δv)."""
 
     def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__()
@@ -114,14 +131,27 @@ class AttentionLayer(nn.Module):
         self.value_filter = nn.Linear(radial, 3 * channels)
 
     def forward(
-        self, scalars: Tensor, vectors: Tensor, edges: Edges, geometry: EdgeGeometry
+        self, scalars: Tensor, vectors: Tensor, edges: Edges, geometry: "EdgeGeometry | Pairs"
     ) -> tuple[Tensor, Tensor]:
         """Attend over the neighbours (the atom itself included) of every atom."""
-        channels = scalars.shape[1]
-        per_head = (-1, self.heads, channels // self.heads)
         normed = self.norm(scalars)
-        first, second, third = self.vector(vectors).chunk(3, dim=-1)
+        if isinstance(geometry, EdgeGeometry):
+            summed, summed_vectors = self.messages(normed, vectors, edges, geometry)
+        else:
+            summed, summed_vectors = self.fused_messages(normed, vectors, geometry)
+        mixed, output = self.vector(vectors), self.output(summed)
+        if fast(scalars, vectors, mixed, output, summed_vectors):
+            from molspectra.models.kernels.update import update
 
+            return update(scalars, vectors, mixed, output, summed_vectors)
+        return updated(scalars, vectors, mixed, output, summed_vectors)
+
+    def messages(
+        self, normed: Tensor, vectors: Tensor, edges: Edges, geometry: EdgeGeometry
+    ) -> tuple[Tensor, Tensor]:
+        """Sums [N, C] and [N, 3, C] of the messages to every atom."""
+        channels = normed.shape[1]
+        per_head = (-1, self.heads, channels // self.heads)
         query = gather_target(self.query(normed), edges)
         key = gather_source(self.key(normed), edges)
         key_filter = gather_pair(F.silu(self.key_filter(geometry.radial)), edges)
@@ -137,11 +167,46 @@ class AttentionLayer(nn.Module):
         message = (message * attention.unsqueeze(-1)).reshape(-1, channels)
         gate, along = gate.reshape(-1, 1, channels), along.reshape(-1, 1, channels)
         vector_message = gather_source(vectors, edges) * gate + along * geometry.direction.unsqueeze(-1)
+        return sum_by_target(message, edges), sum_by_target(vector_message, edges)
 
-        o1, o2, o3 = self.output(sum_by_target(message, edges)).chunk(3, dim=-1)
-        delta_scalars = (first * second).sum(1) * o2 + o3
-        delta_vectors = third * o1.unsqueeze(1) + sum_by_target(vector_message, edges)
-        return delta_scalars, delta_vectors
+    def fused_messages(self, normed: Tensor, vectors: Tensor, pairs: "Pairs") -> tuple[Tensor, Tensor]:
+        """The same by a compiled kernel, which evaluates the filters pair by pair."""
+        from molspectra.models.kernels.edges import edge_attention
+
+        linear = (self.query, self.key, self.value)
+        weight, bias = torch.cat([each.weight for each in linear]), torch.cat([each.bias for each in linear])
+        projected = F.linear(normed, weight, bias).to(vectors.dtype)
+        filters = (self.key_filter, self.value_filter)
+        shapes = (
+            (self.heads, normed.shape[1] // self.heads, -1),
+            (self.heads, 3 * normed.shape[1] // self.heads, -1),
+        )
+        weight = torch.cat(
+            [each.weight.view(shape) for each, shape in zip(filters, shapes, strict=True)], dim=1
+        )
+        bias = torch.cat(
+            [each.bias.view(shape[:2]) for each, shape in zip(filters, shapes, strict=True)], dim=1
+        )
+        with torch.autocast(vectors.device.type, enabled=False):
+            rows = torch.matmul(pairs.basis, weight.mT)
+        return edge_attention(projected, vectors, rows, bias, pairs, self.vector_cutoff)
+
+
+def updated(
+    scalars: Tensor, vectors: Tensor, mixed: Tensor, output: Tensor, summed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The layer's result x + (v₁·v₂) ⊙ o₂ + o₃, v + v₃ ⊙ o₁ + summed.
+
+    Args:
+        scalars: x [N, C].
+        vectors: v [N, 3, C].
+        mixed: v₁, v₂, v₃ [N, 3, 3C].
+        output: o₁, o₂, o₃ [N, 3C].
+        summed: [N, 3, C] vector messages.
+    """
+    first, second, third = mixed.chunk(3, dim=-1)
+    o1, o2, o3 = output.chunk(3, dim=-1)
+    return scalars + ((first * second).sum(1) * o2 + o3), vectors + (third * o1.unsqueeze(1) + summed)
 
 
 class EquivariantTransformer(Encoder):
@@ -182,13 +247,20 @@ class EquivariantTransformer(Encoder):
         if batch.edges is None:
             raise ValueError("the batch has no edges: call batch.with_edges(encoder.cutoff) first")
         edges = batch.edges
-        geometry = edge_geometry(batch.positions, edges, self.expansion)
+        geometry = self._geometry(batch, edges)
         scalars = self.neighbours(self.embedding(batch.numbers), batch.numbers, edges, geometry)
         vectors = scalars.new_zeros(scalars.shape[0], 3, self.channels)
         for index, layer in enumerate(self.layers):
-            delta_scalars, delta_vectors = layer(scalars, vectors, edges, geometry)
-            scalars, vectors = scalars + delta_scalars, vectors + delta_vectors
+            scalars, vectors = layer(scalars, vectors, edges, geometry)
             if self.config.layer_norms:
                 scalars = self.scalar_norms[index](scalars)
                 vectors = self.vector_norms[index](vectors)
         return Encoded(self.scalar_norm(scalars), self.vector_norm(vectors))
+
+    def _geometry(self, batch: Batch, edges: Edges) -> "EdgeGeometry | Pairs":
+        """What the layers know of the geometry, for compiled kernels or for plain torch."""
+        if fast(batch.positions, self.embedding.weight):
+            from molspectra.models.kernels.pairs import pairs_of
+
+            return pairs_of(batch, edges, self.expansion)
+        return edge_geometry(batch.positions, edges, self.expansion)

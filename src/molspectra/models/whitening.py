@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from molspectra.compiled import fast
+
 Regulariser = Literal["isotropic", "reference"]
 
 
@@ -84,10 +86,20 @@ class VectorWhitening(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Whiten [N, 3, C] vectors; returns the same shape and dtype."""
-        centred = (vectors - vectors.mean(-1, keepdim=True)).double()
         reference = self.regulariser == "reference"
-        ridge = torch.diag(centred.new_tensor([2.0, 3.0, 4.0] if reference else [1.0, 1.0, 1.0])) * self.eps
-        whiten = inverse_square_root(centred @ centred.mT / vectors.shape[-1] + ridge)
-        if not reference:
-            whiten = whiten - self.eps * (whiten @ whiten @ whiten)
-        return (whiten @ centred).to(vectors.dtype) * self.weight
+        diagonal = vectors.new_tensor([2.0, 3.0, 4.0] if reference else [1.0, 1.0, 1.0], dtype=torch.float64)
+        ridge = torch.diag(diagonal) * self.eps
+        if fast(vectors, self.weight):
+            from molspectra.models.kernels.whitening import whiten
+
+            return whiten(vectors, self.weight, ridge, self.eps, reference)
+        return whitened(vectors, self.weight, ridge, self.eps, reference)
+
+
+def whitened(vectors: Tensor, weight: Tensor, ridge: Tensor, eps: float, reference: bool) -> Tensor:
+    """See `VectorWhitening`; `ridge` [3, 3] is what M has besides v vᵀ/C."""
+    centred = (vectors - vectors.mean(-1, keepdim=True)).double()
+    whiten = inverse_square_root(centred @ centred.mT / vectors.shape[-1] + ridge)
+    if not reference:
+        whiten = whiten - eps * (whiten @ whiten @ whiten)
+    return (whiten @ centred).to(vectors.dtype) * weight

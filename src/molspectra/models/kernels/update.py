@@ -1,0 +1,112 @@
+"""The node part of an attention layer: products of atom features in one pass instead of one per operation."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from molspectra.compiled.simd import fma, inline, jit, load, store
+from molspectra.compiled.threads import run
+from molspectra.models.kernels.arrays import differentiable, flat, lanes_of
+
+ATOMS = 64
+"""Atoms per task."""
+
+
+@cache
+def _kernels(lanes: int) -> tuple[Any, Any]:
+    @inline
+    def at(array: Any, start: Any) -> Any:
+        return load(array, start, lanes)
+
+    @jit
+    def forward(
+        first_task: int, last_task: int, atoms: int, channels: int,
+        scalars: Any, vectors: Any, mixed: Any, output: Any, summed: Any, out_scalars: Any, out_vectors: Any,
+    ) -> None:  # fmt: skip
+        for atom in range(first_task * ATOMS, min(last_task * ATOMS, atoms)):
+            for c in range(0, channels, lanes):
+                i, o, v, m = atom * channels, 3 * atom * channels, 3 * atom * channels, 9 * atom * channels
+                i, o, v, m = i + c, o + c, v + c, m + c
+                o1, o2, o3 = at(output, o), at(output, o + channels), at(output, o + 2 * channels)
+                product = at(mixed, m) * at(mixed, m + channels)
+                for x in range(1, 3):
+                    n = m + 3 * x * channels
+                    product = fma(at(mixed, n), at(mixed, n + channels), product)
+                store(out_scalars, i, fma(product, o2, at(scalars, i) + o3))
+                for x in range(3):
+                    n = v + x * channels
+                    third = at(mixed, m + (3 * x + 2) * channels)
+                    store(out_vectors, n, fma(third, o1, at(vectors, n) + at(summed, n)))
+
+    @jit
+    def backward(
+        first_task: int, last_task: int, atoms: int, channels: int,
+        mixed: Any, output: Any, grad_scalars: Any, grad_vectors: Any, d_mixed: Any, d_output: Any,
+    ) -> None:  # fmt: skip
+        for atom in range(first_task * ATOMS, min(last_task * ATOMS, atoms)):
+            for c in range(0, channels, lanes):
+                o, v, m = 3 * atom * channels + c, 3 * atom * channels + c, 9 * atom * channels + c
+                o1, o2 = at(output, o), at(output, o + channels)
+                grad = at(grad_scalars, atom * channels + c)
+                through = grad * o2
+                product = grad - grad
+                d_first = product
+                for x in range(3):
+                    n = m + 3 * x * channels
+                    first, second, third = at(mixed, n), at(mixed, n + channels), at(mixed, n + 2 * channels)
+                    product = fma(first, second, product)
+                    store(d_mixed, n, through * second)
+                    store(d_mixed, n + channels, through * first)
+                    pull = at(grad_vectors, v + x * channels)
+                    store(d_mixed, n + 2 * channels, pull * o1)
+                    d_first = fma(pull, third, d_first)
+                store(d_output, o, d_first)
+                store(d_output, o + channels, grad * product)
+                store(d_output, o + 2 * channels, grad)
+
+    return forward, backward
+
+
+def update(
+    scalars: Tensor, vectors: Tensor, mixed: Tensor, output: Tensor, summed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See `molspectra.models.equivariant_transformer.updated`."""
+    result: tuple[Tensor, Tensor] = _Update.apply(scalars, vectors, mixed, output, summed)
+    return result
+
+
+class _Update(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, scalars: Tensor, vectors: Tensor, mixed: Tensor, output: Tensor, summed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        atoms, channels = scalars.shape
+        ctx.save_for_backward(mixed, output)
+        out = (
+            torch.empty(atoms, channels, dtype=scalars.dtype),
+            torch.empty(vectors.shape, dtype=vectors.dtype),
+        )
+        arrays = (scalars, vectors, mixed, output, summed, *out)
+        run(_kernels(lanes_of(channels))[0], -(-atoms // ATOMS), atoms, channels, *map(flat, arrays))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_scalars: Tensor, grad_vectors: Tensor) -> tuple[Tensor | None, ...]:
+        mixed, output = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            from molspectra.models.equivariant_transformer import updated
+
+            zeros = torch.zeros_like(grad_scalars), torch.zeros_like(grad_vectors)
+            inputs = (*zeros, mixed, output, zeros[1])
+            _, _, *found, _ = differentiable(updated, inputs, (grad_scalars, grad_vectors))
+            return grad_scalars, grad_vectors, *found, grad_vectors
+        atoms, channels = grad_scalars.shape
+        d_mixed, d_output = (
+            torch.empty(mixed.shape, dtype=mixed.dtype),
+            torch.empty(output.shape, dtype=output.dtype),
+        )
+        arrays = (mixed, output, grad_scalars, grad_vectors, d_mixed, d_output)
+        run(_kernels(lanes_of(channels))[1], -(-atoms // ATOMS), atoms, channels, *map(flat, arrays))
+        return grad_scalars, grad_vectors, d_mixed, d_output, grad_vectors
