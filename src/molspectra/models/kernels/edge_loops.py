@@ -25,9 +25,36 @@ import numpy as np
 from molspectra.compiled.simd import fma, inline, jit, load, sigmoid, splat, store, total
 
 
+def rows_of(lanes: int) -> tuple[Any, Any, Any]:
+    """What edge kernels do with rows of `lanes` numbers: add to one, copy one, pack those of an atom."""
+
+    @inline
+    def add(array: Any, start: Any, value: Any) -> Any:
+        store(array, start, load(array, start, lanes) + value)
+
+    @inline
+    def copy(source: Any, start: Any, target: Any, to: Any) -> Any:
+        store(target, to, load(source, start, lanes))
+
+    @inline
+    def pack(
+        projected: Any, vectors: Any, atom: Any, channels: Any, column: Any, packed: Any, to: Any
+    ) -> Any:
+        """Query, key, value (3) and vectors (3) of one atom and head."""
+        p = atom * 5 * channels + column
+        copy(projected, p, packed, to)
+        copy(projected, p + channels, packed, to + lanes)
+        for part in range(3):
+            copy(projected, p + 2 * channels + 2 * column + part * lanes, packed, to + (2 + part) * lanes)
+            copy(vectors, (3 * atom + part) * channels + column, packed, to + (5 + part) * lanes)
+
+    return add, copy, pack
+
+
 def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
     """Forward and backward kernel for heads of `lanes` channels and filters of `points` rows (1 or 4)."""
     quad = 4 * lanes  # one row of filters
+    add, copy, pack = rows_of(lanes)
 
     @inline
     def silu(x: Any) -> Any:
@@ -48,14 +75,6 @@ def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
         return total(slope(splat(x, 1)))
 
     @inline
-    def add(array: Any, start: Any, value: Any) -> Any:
-        store(array, start, load(array, start, lanes) + value)
-
-    @inline
-    def copy(source: Any, start: Any, target: Any, to: Any) -> Any:
-        store(target, to, load(source, start, lanes))
-
-    @inline
     def part_of(rows: Any, start: Any, bias: Any, weight: Any, at: Any, scale: Any) -> Any:
         """One of the four parts of a pair's filters, before activation."""
         if points == 1:
@@ -65,18 +84,6 @@ def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
                 load(rows, start + point * quad, lanes), splat(weight[at + point] * scale, lanes), bias
             )
         return bias
-
-    @inline
-    def pack(
-        projected: Any, vectors: Any, atom: Any, channels: Any, column: Any, packed: Any, to: Any
-    ) -> Any:
-        """Query, key, value (3) and vectors (3) of one atom and head."""
-        p = atom * 5 * channels + column
-        copy(projected, p, packed, to)
-        copy(projected, p + channels, packed, to + lanes)
-        for part in range(3):
-            copy(projected, p + 2 * channels + 2 * column + part * lanes, packed, to + (2 + part) * lanes)
-            copy(vectors, (3 * atom + part) * channels + column, packed, to + (5 + part) * lanes)
 
     @jit
     def forward(

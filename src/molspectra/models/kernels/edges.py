@@ -11,12 +11,14 @@ from torch.nn import functional as F
 from molspectra.compiled.threads import run
 from molspectra.models.kernels.arrays import differentiable, flat
 from molspectra.models.kernels.edge_loops import edge_kernels
+from molspectra.models.kernels.edge_second import second_kernel
 from molspectra.models.kernels.pairs import Pairs
 
 CHUNK = 512
 """Atoms per task, about; the number of chunks does not depend on the threads, so neither does any sum."""
 
 _kernels = cache(edge_kernels)
+_second = cache(second_kernel)
 
 
 def edge_attention(
@@ -76,47 +78,90 @@ class _EdgeAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_scalars: Tensor, grad_vectors: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = ctx.pairs
-        projected, vectors, rows, bias, envelope, direction = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            twin = partial(plain, pairs=pairs, soft=ctx.soft)
-            return (*differentiable(twin, ctx.saved_tensors, (grad_scalars, grad_vectors)), None, None)
+        inputs, pairs, soft = ctx.saved_tensors, ctx.pairs, ctx.soft
+        gradients = (grad_scalars, grad_vectors)
+        arguments = (*inputs, *gradients, pairs, soft)
+        if not torch.is_grad_enabled():
+            return (*_gradients(*arguments), None, None)
+        if pairs.points == 1:
+            return (*_EdgeGradients.apply(*arguments), None, None)
+        twin = partial(plain, pairs=pairs, soft=soft)
+        return (*differentiable(twin, inputs, gradients), None, None)
+
+
+def _gradients(
+    projected: Tensor,
+    vectors: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    envelope: Tensor,
+    direction: Tensor,
+    grad_scalars: Tensor,
+    grad_vectors: Tensor,
+    pairs: Pairs,
+    soft: bool,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of all inputs; of the last two only where every pair has filters of its own."""
+    heads, channels = rows.shape[0], vectors.shape[2]
+    common, parts = _common(pairs, rows, channels, soft)
+    many = pairs.points > 1
+    results = _results(projected, vectors, rows, pairs, parts)
+    where = (pairs.place, pairs.weight, pairs.scale, envelope, direction)
+    arguments = (projected, vectors, rows, bias, *where, grad_scalars, grad_vectors)
+    kernel = _kernels(channels // heads, pairs.points)[1]
+    run(kernel, heads * parts, *common, *map(flat, (*arguments, *results)))
+    return _reduced(results, pairs) if not many else (*_reduced(results, pairs)[:4], None, None)
+
+
+def _results(
+    projected: Tensor, vectors: Tensor, rows: Tensor, pairs: Pairs, parts: int
+) -> tuple[Tensor, ...]:
+    """Room for gradients: projected, vectors, rows, bias, rows of the loop, envelope, direction."""
+    heads, _, quad = rows.shape
+    many = pairs.points > 1
+    return (
+        rows.new_empty(projected.shape),
+        rows.new_empty(vectors.shape),
+        rows.new_zeros(parts, *rows.shape) if many else rows.new_empty(rows.shape),
+        rows.new_empty(parts, heads, quad),
+        rows.new_empty(parts, heads, quad),
+        *(rows.new_empty(heads, 0 if many else len(pairs.first), n) for n in (1, 3)),
+    )
+
+
+def _reduced(results: tuple[Tensor, ...], pairs: Pairs) -> tuple[Tensor, ...]:
+    """The results of a kernel summed over chunks and heads, in the order of the inputs."""
+    d_projected, d_vectors, d_rows, d_bias, d_loop, d_envelope, d_direction = results
+    if pairs.points > 1:
+        d_rows = d_rows.sum(0)
+        d_rows[:, pairs.loop] += d_loop.sum(0)
+    else:
+        d_rows[:, pairs.loop] = d_loop.sum(0)
+    d_envelope = F.pad(d_envelope.sum(0).squeeze(1), (1, 0))  # the self-pair's is a constant
+    return d_projected, d_vectors, d_rows, d_bias.sum(0), d_envelope, d_direction.sum(0)
+
+
+class _EdgeGradients(torch.autograd.Function):
+    """`_gradients` with gradients of their own, for filters of their own for every pair."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        *tensors, ctx.pairs, ctx.soft = arguments
+        ctx.save_for_backward(*tensors)
+        return tuple(each for each in _gradients(*arguments) if each is not None)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, pairs = ctx.saved_tensors, ctx.pairs
+        projected, vectors, rows, *_, grad_scalars, grad_vectors = tensors
         heads, channels = rows.shape[0], vectors.shape[2]
         common, parts = _common(pairs, rows, channels, ctx.soft)
-        many = pairs.points > 1
-        d_projected, d_vectors = torch.empty_like(projected), torch.empty_like(vectors)
-        d_rows = rows.new_zeros(parts, *rows.shape) if many else torch.empty_like(rows)
-        d_bias, d_loop = rows.new_empty(2, parts, heads, 4 * (channels // heads))
-        d_envelope, d_direction = (rows.new_empty(heads, 0 if many else len(pairs.first), n) for n in (1, 3))
-        results = (d_projected, d_vectors, d_rows, d_bias, d_loop, d_envelope, d_direction)
-        arguments = (
-            projected,
-            vectors,
-            rows,
-            bias,
-            pairs.place,
-            pairs.weight,
-            pairs.scale,
-            envelope,
-            direction,
-        )
-        kernel = _kernels(channels // heads, pairs.points)[1]
-        run(kernel, heads * parts, *common, *map(flat, (*arguments, grad_scalars, grad_vectors, *results)))
-        if many:
-            d_rows = d_rows.sum(0)
-            d_rows[:, pairs.loop] += d_loop.sum(0)
-        else:
-            d_rows[:, pairs.loop] = d_loop.sum(0)
-        return (
-            d_projected,
-            d_vectors,
-            d_rows,
-            d_bias.sum(0),
-            None if many else F.pad(d_envelope.sum(0).squeeze(1), (1, 0)),
-            None if many else d_direction.sum(0),
-            None,
-            None,
-        )
+        results = _results(projected, vectors, rows, pairs, parts)
+        dots = rows.new_empty(grad_scalars.shape), rows.new_empty(grad_vectors.shape)
+        arrays = (*tensors, *cotangents, *results, *dots)
+        run(_second(channels // heads), heads * parts, *common, *map(flat, arrays))
+        return (*_reduced(results, pairs), *dots, None, None)
 
 
 def plain(
