@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, extending
@@ -24,6 +25,13 @@ from numba.core.extending import models, overload, register_model
 _INT32 = ir.IntType(32)
 
 intrinsic: Any = extending.intrinsic  # its type says that callers pass what the compiler passes
+
+
+jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
+"""Decorator of kernels: compiled on first use, kept on disk."""
+
+inline: Any = numba.njit(nogil=True, forceinline=True, error_model="numpy")
+"""Decorator of what kernels call."""
 
 
 class Vector(types.Type):
@@ -77,6 +85,29 @@ def load(typing: Any, array: Any, start: Any, lanes: Any) -> Any:
         return builder.load(pointer, align=kind.scalar.bitwidth // 8)
 
     return kind(array, types.intp, lanes), generate
+
+
+def array_of(kind: Any) -> Any:
+    """A function that makes a flat array of an address, as `threads.run` hands tensors over.
+
+    Args:
+        kind: numba's type of the numbers. The array's length is unknown to it.
+    """
+    pointer_kind = types.CPointer(kind)
+
+    def typed(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return builder.inttoptr(values[0], context.get_value_type(pointer_kind))
+
+        return pointer_kind(types.int64), generate
+
+    pointer = intrinsic(typed)
+    return inline(lambda address: numba.carray(pointer(address), (1 << 48,)))
+
+
+def real_of(dtype: torch.dtype) -> Any:
+    """Numba's type of the numbers of a tensor, float32 or float64."""
+    return types.float32 if dtype == torch.float32 else types.float64
 
 
 @intrinsic
@@ -250,8 +281,8 @@ for _operator, _instruction in (
 ):
     overload(_operator)(_operation(_instruction))
 
-jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
-"""Decorator of kernels: compiled on first use, kept on disk."""
+integers = array_of(types.int64)
+"""`array_of` for int64."""
 
-inline: Any = numba.njit(nogil=True, forceinline=True, error_model="numpy")
-"""Decorator of what kernels call."""
+doubles = array_of(types.float64)
+"""`array_of` for float64."""

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 
 PIECES = 4
 """Pieces per thread: a thread that is held up leaves its share to the others."""
@@ -27,7 +28,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def run(kernel: Callable[..., None], tasks: int, *arguments: Any) -> None:
-    """Call `kernel(first, last, *arguments)` so that every task in range(tasks) is done once."""
+    """Call `kernel(first, last, *arguments)` so that every task in range(tasks) is done once.
+
+    Tensors are handed over as addresses of their numbers, which costs less than anything else; what a kernel
+    writes to must be contiguous.
+    """
+    held = [each.contiguous() if isinstance(each, Tensor) else each for each in arguments]
+    arguments = tuple(each.data_ptr() if isinstance(each, Tensor) else each for each in held)
     threads = min(torch.get_num_threads(), tasks)
     if threads < 2:
         kernel(0, tasks, *arguments)

@@ -1,15 +1,10 @@
-"""Tensors as kernels take them, and the gradient of a kernel's gradient."""
+"""What the models' kernels share: how many channels at once, and the gradient of a gradient."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-
-
-def flat(tensor: Tensor) -> Any:
-    """The numbers of a tensor as a one-dimensional numpy array; no copy where they are contiguous."""
-    return tensor.detach().contiguous().view(-1).numpy()
 
 
 def lanes_of(channels: int) -> int:

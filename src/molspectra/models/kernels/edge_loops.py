@@ -1,11 +1,12 @@
 """The edge part of one equivariant attention layer, head by head and pair by pair, nothing stored per edge.
 
-Shapes: N atoms, Q pairs, C channels, H heads, D = C/H channels of a head, R rows of filters. All arrays are
-flat and contiguous:
+Shapes: N atoms, Q pairs, C channels, H heads, D = C/H channels of a head, R rows of filters. Arrays are
+addresses of contiguous numbers:
 
 | name | layout | content |
 |---|---|---|
-| projected | [N, 5C] | query (C), key (C), value (per head: 3 × D) of every atom |
+| query, key | [N, C] | of every atom |
+| value | [N, 3C] | per head: 3 × D |
 | vectors | [N, 3, C] | vector features |
 | rows | [H, R, 4, D] | filters before activation, without bias: key, and value's three parts |
 | bias | [H, 4, D] | their bias |
@@ -21,8 +22,21 @@ cache.
 from typing import Any
 
 import numpy as np
+import torch
 
-from molspectra.compiled.simd import fma, inline, jit, load, sigmoid, splat, store, total
+from molspectra.compiled.simd import (
+    array_of,
+    fma,
+    inline,
+    integers,
+    jit,
+    load,
+    real_of,
+    sigmoid,
+    splat,
+    store,
+    total,
+)
 
 
 def rows_of(lanes: int) -> tuple[Any, Any, Any]:
@@ -38,21 +52,24 @@ def rows_of(lanes: int) -> tuple[Any, Any, Any]:
 
     @inline
     def pack(
-        projected: Any, vectors: Any, atom: Any, channels: Any, column: Any, packed: Any, to: Any
-    ) -> Any:
+        query: Any, key: Any, value: Any, vectors: Any, atom: Any, channels: Any, column: Any,
+        packed: Any, to: Any,
+    ) -> Any:  # fmt: skip
         """Query, key, value (3) and vectors (3) of one atom and head."""
-        p = atom * 5 * channels + column
-        copy(projected, p, packed, to)
-        copy(projected, p + channels, packed, to + lanes)
+        at = atom * channels + column
+        copy(query, at, packed, to)
+        copy(key, at, packed, to + lanes)
         for part in range(3):
-            copy(projected, p + 2 * channels + 2 * column + part * lanes, packed, to + (2 + part) * lanes)
+            copy(value, 3 * at + part * lanes, packed, to + (2 + part) * lanes)
             copy(vectors, (3 * atom + part) * channels + column, packed, to + (5 + part) * lanes)
 
     return add, copy, pack
 
 
-def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
+def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]:
     """Forward and backward kernel for heads of `lanes` channels and filters of `points` rows (1 or 4)."""
+    real = real_of(dtype)
+    reals = array_of(real)
     quad = 4 * lanes  # one row of filters
     add, copy, pack = rows_of(lanes)
 
@@ -87,15 +104,20 @@ def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
 
     @jit
     def forward(
-        first_task: int, last_task: int, chunks: Any, channels: int, n_rows: int, soft: bool, largest: int,
-        molecules: Any, pair_ptr: Any, pair_first: Any, pair_second: Any,
-        projected: Any, vectors: Any, rows: Any, bias: Any,
+        first_task: int, last_task: int, parts: int, channels: int, n_rows: int, pairs: int, soft: bool,
+        largest: int, chunks: Any, molecules: Any, pair_ptr: Any, pair_first: Any, pair_second: Any,
+        query: Any, key: Any, value: Any, vectors: Any, rows: Any, bias: Any,
         place: Any, weight: Any, scale: Any, envelope: Any, direction: Any,
         out_scalars: Any, out_vectors: Any,
     ) -> None:  # fmt: skip
-        parts, one = len(chunks) - 1, envelope[0]
-        packed = np.empty(largest * 8 * lanes, projected.dtype)
-        out = np.empty(largest * 4 * lanes, projected.dtype)
+        molecules, pair_ptr, chunks = integers(molecules), integers(pair_ptr), integers(chunks)
+        pair_first, pair_second = integers(pair_first), integers(pair_second)
+        query, key, value, vectors = reals(query), reals(key), reals(value), reals(vectors)
+        rows, bias, place, weight = reals(rows), reals(bias), integers(place), reals(weight)
+        scale, envelope, direction = reals(scale), reals(envelope), reals(direction)
+        out_scalars, out_vectors = reals(out_scalars), reals(out_vectors)
+        one = envelope[0]
+        packed, out = np.empty(largest * 8 * lanes, real), np.empty(largest * 4 * lanes, real)
         for task in range(first_task, last_task):
             head, part = task // parts, task % parts
             column, base, b = head * lanes, head * n_rows * quad, head * quad
@@ -109,7 +131,7 @@ def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
                 begin, end = molecules[molecule], molecules[molecule + 1]
                 for atom in range(end - begin):
                     a, o = atom * 8 * lanes, atom * quad
-                    pack(projected, vectors, begin + atom, channels, column, packed, a)
+                    pack(query, key, value, vectors, begin + atom, channels, column, packed, a)
                     score = total(load(packed, a, lanes) * load(packed, a + lanes, lanes) * s0)
                     message = load(packed, a + 2 * lanes, lanes) * s1
                     store(out, o, message * splat(silu_of(score), lanes))
@@ -156,18 +178,26 @@ def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
 
     @jit
     def backward(
-        first_task: int, last_task: int, chunks: Any, channels: int, n_rows: int, soft: bool, largest: int,
-        molecules: Any, pair_ptr: Any, pair_first: Any, pair_second: Any,
-        projected: Any, vectors: Any, rows: Any, bias: Any,
+        first_task: int, last_task: int, parts: int, channels: int, n_rows: int, pairs: int, soft: bool,
+        largest: int, chunks: Any, molecules: Any, pair_ptr: Any, pair_first: Any, pair_second: Any,
+        query: Any, key: Any, value: Any, vectors: Any, rows: Any, bias: Any,
         place: Any, weight: Any, scale: Any, envelope: Any, direction: Any,
         grad_scalars: Any, grad_vectors: Any,
-        d_projected: Any, d_vectors: Any, d_rows: Any, d_bias: Any, d_self: Any, d_envelope: Any,
-        d_direction: Any,
+        d_query: Any, d_key: Any, d_value: Any, d_vectors: Any,
+        d_rows: Any, d_bias: Any, d_self: Any, d_envelope: Any, d_direction: Any,
     ) -> None:  # fmt: skip
-        parts, one, pairs, heads = len(chunks) - 1, envelope[0], len(pair_first), channels // lanes
+        molecules, pair_ptr, chunks = integers(molecules), integers(pair_ptr), integers(chunks)
+        pair_first, pair_second = integers(pair_first), integers(pair_second)
+        query, key, value, vectors = reals(query), reals(key), reals(value), reals(vectors)
+        rows, bias, place, weight = reals(rows), reals(bias), integers(place), reals(weight)
+        scale, envelope, direction = reals(scale), reals(envelope), reals(direction)
+        grad_scalars, grad_vectors = reals(grad_scalars), reals(grad_vectors)
+        d_query, d_key, d_value, d_vectors = reals(d_query), reals(d_key), reals(d_value), reals(d_vectors)
+        d_rows, d_bias, d_self = reals(d_rows), reals(d_bias), reals(d_self)
+        d_envelope, d_direction = reals(d_envelope), reals(d_direction)
+        one, heads = envelope[0], channels // lanes
         zero = splat(one - one, lanes)
-        packed = np.empty(largest * 12 * lanes, projected.dtype)
-        grads = np.empty(largest * 8 * lanes, projected.dtype)
+        packed, grads = np.empty(largest * 12 * lanes, real), np.empty(largest * 8 * lanes, real)
         for task in range(first_task, last_task):
             head, part = task // parts, task % parts
             column, base, b = head * lanes, head * n_rows * quad, head * quad
@@ -186,7 +216,7 @@ def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
                 begin, end = molecules[molecule], molecules[molecule + 1]
                 for atom in range(end - begin):
                     a, g = atom * 12 * lanes, atom * 8 * lanes
-                    pack(projected, vectors, begin + atom, channels, column, packed, a)
+                    pack(query, key, value, vectors, begin + atom, channels, column, packed, a)
                     copy(grad_scalars, (begin + atom) * channels + column, packed, a + 8 * lanes)
                     for x in range(3):
                         copy(
@@ -195,24 +225,24 @@ def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
                             packed,
                             a + (9 + x) * lanes,
                         )
-                    query, key = load(packed, a, lanes), load(packed, a + lanes, lanes)
-                    value, grad = load(packed, a + 2 * lanes, lanes), load(packed, a + 8 * lanes, lanes)
-                    score = total(query * key * s0)
-                    pull = splat(total(grad * value * s1) * slope_of(score), lanes)
-                    store(grads, g, pull * key * s0)
-                    store(grads, g + lanes, pull * query * s0)
-                    ds0 = fma(pull * query, key, ds0)
+                    own_query, own_key = load(packed, a, lanes), load(packed, a + lanes, lanes)
+                    own_value, grad = load(packed, a + 2 * lanes, lanes), load(packed, a + 8 * lanes, lanes)
+                    score = total(own_query * own_key * s0)
+                    pull = splat(total(grad * own_value * s1) * slope_of(score), lanes)
+                    store(grads, g, pull * own_key * s0)
+                    store(grads, g + lanes, pull * own_query * s0)
+                    ds0 = fma(pull * own_query, own_key, ds0)
                     grad = grad * splat(silu_of(score), lanes)
                     store(grads, g + 2 * lanes, grad * s1)
-                    ds1 = fma(grad, value, ds1)
-                    value, d_gate = load(packed, a + 3 * lanes, lanes), zero
+                    ds1 = fma(grad, own_value, ds1)
+                    own_value, d_gate = load(packed, a + 3 * lanes, lanes), zero
                     for x in range(3):
                         grad = load(packed, a + (9 + x) * lanes, lanes)
                         d_gate = fma(grad, load(packed, a + (5 + x) * lanes, lanes), d_gate)
-                        store(grads, g + (5 + x) * lanes, grad * value * s2)
+                        store(grads, g + (5 + x) * lanes, grad * own_value * s2)
                     store(grads, g + 3 * lanes, d_gate * s2)
                     store(grads, g + 4 * lanes, zero)
-                    ds2 = fma(d_gate, value, ds2)
+                    ds2 = fma(d_gate, own_value, ds2)
                 for q in range(pair_ptr[molecule], pair_ptr[molecule + 1]):
                     phi, factor, at = envelope[q + 1], scale[q + 1], 4 * (q + 1)
                     start = base + place[q + 1] * quad
@@ -234,29 +264,35 @@ def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
                             i, j, sign = j, i, -one
                         t, s = i * 12 * lanes, j * 12 * lanes
                         dt, ds = i * 8 * lanes, j * 8 * lanes
-                        query, key = load(packed, t, lanes), load(packed, s + lanes, lanes)
-                        value, grad = load(packed, s + 2 * lanes, lanes), load(packed, t + 8 * lanes, lanes)
-                        score = total(query * key * f0)
+                        own_query, own_key = load(packed, t, lanes), load(packed, s + lanes, lanes)
+                        own_value, grad = (
+                            load(packed, s + 2 * lanes, lanes),
+                            load(packed, t + 8 * lanes, lanes),
+                        )
+                        score = total(own_query * own_key * f0)
                         attention = silu_of(score)
-                        d_attention = total(grad * value * f1)
+                        d_attention = total(grad * own_value * f1)
                         if not soft:
                             d_phi += d_attention * attention
                         pull = splat(d_attention * strength * slope_of(score), lanes)
-                        add(grads, dt, pull * key * f0)
-                        add(grads, ds + lanes, pull * query * f0)
-                        df0 = fma(pull * query, key, df0)
+                        add(grads, dt, pull * own_key * f0)
+                        add(grads, ds + lanes, pull * own_query * f0)
+                        df0 = fma(pull * own_query, own_key, df0)
                         grad = grad * splat(attention * strength, lanes)
                         add(grads, ds + 2 * lanes, grad * f1)
-                        df1 = fma(grad, value, df1)
-                        value, shift = load(packed, s + 3 * lanes, lanes), load(packed, s + 4 * lanes, lanes)
-                        gate, along = value * f2, shift * f3
+                        df1 = fma(grad, own_value, df1)
+                        own_value, shift = (
+                            load(packed, s + 3 * lanes, lanes),
+                            load(packed, s + 4 * lanes, lanes),
+                        )
+                        gate, along = own_value * f2, shift * f3
                         gx, gy = load(packed, t + 9 * lanes, lanes), load(packed, t + 10 * lanes, lanes)
                         gz = load(packed, t + 11 * lanes, lanes)
                         d_gate = gx * load(packed, s + 5 * lanes, lanes)
                         d_gate = fma(gy, load(packed, s + 6 * lanes, lanes), d_gate)
                         d_gate = fma(gz, load(packed, s + 7 * lanes, lanes), d_gate)
                         add(grads, ds + 3 * lanes, d_gate * f2)
-                        df2 = fma(d_gate, value, df2)
+                        df2 = fma(d_gate, own_value, df2)
                         d_along = gx * splat(sign * direction[3 * q], lanes)
                         d_along = fma(gy, splat(sign * direction[3 * q + 1], lanes), d_along)
                         d_along = fma(gz, splat(sign * direction[3 * q + 2], lanes), d_along)
@@ -292,12 +328,11 @@ def edge_kernels(lanes: int, points: int) -> tuple[Any, Any]:
                             add(d_rows, to + 2 * lanes, share * df2)
                             add(d_rows, to + 3 * lanes, share * df3)
                 for atom in range(end - begin):
-                    g, p = atom * 8 * lanes, (begin + atom) * 5 * channels + column
-                    copy(grads, g, d_projected, p)
-                    copy(grads, g + lanes, d_projected, p + channels)
+                    g, to = atom * 8 * lanes, (begin + atom) * channels + column
+                    copy(grads, g, d_query, to)
+                    copy(grads, g + lanes, d_key, to)
                     for x in range(3):
-                        to = p + 2 * channels + 2 * column + x * lanes
-                        copy(grads, g + (2 + x) * lanes, d_projected, to)
+                        copy(grads, g + (2 + x) * lanes, d_value, 3 * to + x * lanes)
                         copy(
                             grads,
                             g + (5 + x) * lanes,

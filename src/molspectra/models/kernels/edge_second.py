@@ -10,13 +10,28 @@ every pair; those named t_… are the cotangent, in the layout of what they belo
 from typing import Any
 
 import numpy as np
+import torch
 
-from molspectra.compiled.simd import fma, inline, jit, load, sigmoid, splat, store, total
+from molspectra.compiled.simd import (
+    array_of,
+    fma,
+    inline,
+    integers,
+    jit,
+    load,
+    real_of,
+    sigmoid,
+    splat,
+    store,
+    total,
+)
 from molspectra.models.kernels.edge_loops import rows_of
 
 
-def second_kernel(lanes: int) -> Any:
+def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
     """The kernel for heads of `lanes` channels."""
+    real = real_of(dtype)
+    reals = array_of(real)
     quad = 4 * lanes
     add, copy, pack = rows_of(lanes)
 
@@ -102,19 +117,32 @@ def second_kernel(lanes: int) -> Any:
 
     @jit
     def second(
-        first_task: int, last_task: int, chunks: Any, channels: int, n_rows: int, soft: bool, largest: int,
-        molecules: Any, pair_ptr: Any, pair_first: Any, pair_second: Any,
-        projected: Any, vectors: Any, rows: Any, bias: Any, envelope: Any, direction: Any,
+        first_task: int, last_task: int, parts: int, channels: int, n_rows: int, pairs: int, soft: bool,
+        largest: int, chunks: Any, molecules: Any, pair_ptr: Any, pair_first: Any, pair_second: Any,
+        query: Any, key: Any, value: Any, vectors: Any, rows: Any, bias: Any, envelope: Any, direction: Any,
         grad_scalars: Any, grad_vectors: Any,
-        t_projected: Any, t_vectors: Any, t_rows: Any, t_bias: Any, t_envelope: Any, t_direction: Any,
-        d_projected: Any, d_vectors: Any, d_rows: Any, d_bias: Any, d_loop: Any, d_envelope: Any,
-        d_direction: Any, dot_scalars: Any, dot_vectors: Any,
+        t_query: Any, t_key: Any, t_value: Any, t_vectors: Any,
+        t_rows: Any, t_bias: Any, t_envelope: Any, t_direction: Any,
+        d_query: Any, d_key: Any, d_value: Any, d_vectors: Any,
+        d_rows: Any, d_bias: Any, d_loop: Any, d_envelope: Any, d_direction: Any,
+        dot_scalars: Any, dot_vectors: Any,
     ) -> None:  # fmt: skip
-        parts, one, pairs, heads = len(chunks) - 1, envelope[0], len(pair_first), channels // lanes
+        molecules, pair_ptr, chunks = integers(molecules), integers(pair_ptr), integers(chunks)
+        pair_first, pair_second = integers(pair_first), integers(pair_second)
+        query, key, value, vectors = reals(query), reals(key), reals(value), reals(vectors)
+        rows, bias, envelope, direction = reals(rows), reals(bias), reals(envelope), reals(direction)
+        grad_scalars, grad_vectors = reals(grad_scalars), reals(grad_vectors)
+        t_query, t_key, t_value, t_vectors = reals(t_query), reals(t_key), reals(t_value), reals(t_vectors)
+        t_rows, t_bias = reals(t_rows), reals(t_bias)
+        t_envelope, t_direction = reals(t_envelope), reals(t_direction)
+        d_query, d_key, d_value, d_vectors = reals(d_query), reals(d_key), reals(d_value), reals(d_vectors)
+        d_rows, d_bias, d_loop = reals(d_rows), reals(d_bias), reals(d_loop)
+        d_envelope, d_direction = reals(d_envelope), reals(d_direction)
+        dot_scalars, dot_vectors = reals(dot_scalars), reals(dot_vectors)
+        one, heads = envelope[0], channels // lanes
         nothing = one - one
         zero, ones, zeros = splat(nothing, lanes), splat(one, 1), splat(nothing, 1)
-        packed = np.empty(largest * 20 * lanes, projected.dtype)
-        out = np.empty(largest * 12 * lanes, projected.dtype)
+        packed, out = np.empty(largest * 20 * lanes, real), np.empty(largest * 12 * lanes, real)
         for task in range(first_task, last_task):
             head, part = task // parts, task % parts
             column, base, b = head * lanes, head * n_rows * quad, head * quad
@@ -124,8 +152,9 @@ def second_kernel(lanes: int) -> Any:
                 begin, end = molecules[molecule], molecules[molecule + 1]
                 for atom in range(end - begin):
                     a = atom * 20 * lanes
-                    pack(projected, vectors, begin + atom, channels, column, packed, a)
-                    pack(t_projected, t_vectors, begin + atom, channels, column, packed, a + 8 * lanes)
+                    pack(query, key, value, vectors, begin + atom, channels, column, packed, a)
+                    at = a + 8 * lanes
+                    pack(t_query, t_key, t_value, t_vectors, begin + atom, channels, column, packed, at)
                     copy(grad_scalars, (begin + atom) * channels + column, packed, a + 16 * lanes)
                     for x in range(3):
                         at = (3 * (begin + atom) + x) * channels + column
@@ -212,12 +241,12 @@ def second_kernel(lanes: int) -> Any:
                         d_envelope[to] = d_phi
                         d_direction[3 * to], d_direction[3 * to + 1], d_direction[3 * to + 2] = dx, dy, dz
                 for atom in range(end - begin):
-                    o, p = atom * 12 * lanes, (begin + atom) * 5 * channels + column
-                    copy(out, o, d_projected, p)
-                    copy(out, o + lanes, d_projected, p + channels)
-                    copy(out, o + 8 * lanes, dot_scalars, (begin + atom) * channels + column)
+                    o, to = atom * 12 * lanes, (begin + atom) * channels + column
+                    copy(out, o, d_query, to)
+                    copy(out, o + lanes, d_key, to)
+                    copy(out, o + 8 * lanes, dot_scalars, to)
                     for x in range(3):
-                        copy(out, o + (2 + x) * lanes, d_projected, p + 2 * channels + 2 * column + x * lanes)
+                        copy(out, o + (2 + x) * lanes, d_value, 3 * to + x * lanes)
                         at = (3 * (begin + atom) + x) * channels + column
                         copy(out, o + (5 + x) * lanes, d_vectors, at)
                         copy(out, o + (9 + x) * lanes, dot_vectors, at)

@@ -3,13 +3,12 @@
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from molspectra.compiled.threads import run
-from molspectra.models.kernels.arrays import differentiable, flat
+from molspectra.models.kernels.arrays import differentiable
 from molspectra.models.kernels.edge_loops import edge_kernels
 from molspectra.models.kernels.edge_second import second_kernel
 from molspectra.models.kernels.pairs import Pairs
@@ -22,12 +21,21 @@ _second = cache(second_kernel)
 
 
 def edge_attention(
-    projected: Tensor, vectors: Tensor, rows: Tensor, bias: Tensor, pairs: Pairs, soft: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    vectors: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    pairs: Pairs,
+    soft: bool,
 ) -> tuple[Tensor, Tensor]:
     """Sums of the messages to every atom (method, section 4).
 
     Args:
-        projected: [N, 5C] query (C), key (C) and value (per head: 3 × D) of every atom.
+        query: [N, C] of every atom.
+        key: [N, C].
+        value: [N, 3C], per head 3 × D.
         vectors: [N, 3, C] vector features.
         rows: [H, R, 4D] filters before activation and without bias, for every row of `pairs.basis`: of the
             key, and of the value's three parts.
@@ -39,7 +47,7 @@ def edge_attention(
         [N, C] sums of scalar messages, [N, 3, C] sums of vector messages.
     """
     result: tuple[Tensor, Tensor] = _EdgeAttention.apply(
-        projected, vectors, rows, bias, pairs.envelope, pairs.direction, pairs, soft
+        query, key, value, vectors, rows, bias, pairs.envelope, pairs.direction, pairs, soft
     )
     return result
 
@@ -48,16 +56,18 @@ def _common(pairs: Pairs, rows: Tensor, channels: int, soft: bool) -> tuple[list
     """The first arguments of both kernels, and their number of chunks."""
     molecules = len(pairs.molecules) - 1
     parts = max(1, min(molecules, int(pairs.molecules[-1]) // CHUNK))
-    chunks = np.linspace(0, molecules, parts + 1).astype(np.int64)
-    ptr = (pairs.molecules, pairs.ptr, pairs.first, pairs.second)
-    return [chunks, channels, rows.shape[1], soft, pairs.largest, *map(flat, ptr)], parts
+    chunks = torch.tensor([molecules * part // parts for part in range(parts + 1)])
+    ptr = (chunks, pairs.molecules, pairs.ptr, pairs.first, pairs.second)
+    return [parts, channels, rows.shape[1], len(pairs.first), soft, pairs.largest, *ptr], parts
 
 
 class _EdgeAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        projected: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         vectors: Tensor,
         rows: Tensor,
         bias: Tensor,
@@ -68,12 +78,24 @@ class _EdgeAttention(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         channels, heads = vectors.shape[2], rows.shape[0]
         ctx.pairs, ctx.soft = pairs, soft
-        ctx.save_for_backward(projected, vectors, rows, bias, envelope, direction)
+        ctx.save_for_backward(query, key, value, vectors, rows, bias, envelope, direction)
         scalars, summed = vectors.new_empty(vectors.shape[0], channels), torch.empty_like(vectors)
         common, parts = _common(pairs, rows, channels, soft)
-        kernel = _kernels(channels // heads, pairs.points)[0]
-        inputs = (projected, vectors, rows, bias, pairs.place, pairs.weight, pairs.scale, envelope, direction)
-        run(kernel, heads * parts, *common, *map(flat, inputs), flat(scalars), flat(summed))
+        kernel = _kernels(rows.dtype, channels // heads, pairs.points)[0]
+        inputs = (
+            query,
+            key,
+            value,
+            vectors,
+            rows,
+            bias,
+            pairs.place,
+            pairs.weight,
+            pairs.scale,
+            envelope,
+            direction,
+        )
+        run(kernel, heads * parts, *common, *inputs, scalars, summed)
         return scalars, summed
 
     @staticmethod
@@ -90,7 +112,9 @@ class _EdgeAttention(torch.autograd.Function):
 
 
 def _gradients(
-    projected: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     vectors: Tensor,
     rows: Tensor,
     bias: Tensor,
@@ -105,22 +129,20 @@ def _gradients(
     heads, channels = rows.shape[0], vectors.shape[2]
     common, parts = _common(pairs, rows, channels, soft)
     many = pairs.points > 1
-    results = _results(projected, vectors, rows, pairs, parts)
+    results = _results(vectors, rows, pairs, parts)
     where = (pairs.place, pairs.weight, pairs.scale, envelope, direction)
-    arguments = (projected, vectors, rows, bias, *where, grad_scalars, grad_vectors)
-    kernel = _kernels(channels // heads, pairs.points)[1]
-    run(kernel, heads * parts, *common, *map(flat, (*arguments, *results)))
-    return _reduced(results, pairs) if not many else (*_reduced(results, pairs)[:4], None, None)
+    arguments = (query, key, value, vectors, rows, bias, *where, grad_scalars, grad_vectors)
+    kernel = _kernels(rows.dtype, channels // heads, pairs.points)[1]
+    run(kernel, heads * parts, *common, *arguments, *results)
+    return _reduced(results, pairs) if not many else (*_reduced(results, pairs)[:6], None, None)
 
 
-def _results(
-    projected: Tensor, vectors: Tensor, rows: Tensor, pairs: Pairs, parts: int
-) -> tuple[Tensor, ...]:
-    """Room for gradients: projected, vectors, rows, bias, rows of the loop, envelope, direction."""
+def _results(vectors: Tensor, rows: Tensor, pairs: Pairs, parts: int) -> tuple[Tensor, ...]:
+    """Room for gradients: query, key, value, vectors, rows, bias, rows of the loop, envelope, direction."""
     heads, _, quad = rows.shape
     many = pairs.points > 1
     return (
-        rows.new_empty(projected.shape),
+        *(rows.new_empty(len(vectors), n * vectors.shape[2]) for n in (1, 1, 3)),
         rows.new_empty(vectors.shape),
         rows.new_zeros(parts, *rows.shape) if many else rows.new_empty(rows.shape),
         rows.new_empty(parts, heads, quad),
@@ -131,14 +153,14 @@ def _results(
 
 def _reduced(results: tuple[Tensor, ...], pairs: Pairs) -> tuple[Tensor, ...]:
     """The results of a kernel summed over chunks and heads, in the order of the inputs."""
-    d_projected, d_vectors, d_rows, d_bias, d_loop, d_envelope, d_direction = results
+    *nodes, d_rows, d_bias, d_loop, d_envelope, d_direction = results
     if pairs.points > 1:
         d_rows = d_rows.sum(0)
         d_rows[:, pairs.loop] += d_loop.sum(0)
     else:
         d_rows[:, pairs.loop] = d_loop.sum(0)
     d_envelope = F.pad(d_envelope.sum(0).squeeze(1), (1, 0))  # the self-pair's is a constant
-    return d_projected, d_vectors, d_rows, d_bias.sum(0), d_envelope, d_direction.sum(0)
+    return *nodes, d_rows, d_bias.sum(0), d_envelope, d_direction.sum(0)
 
 
 class _EdgeGradients(torch.autograd.Function):
@@ -154,18 +176,20 @@ class _EdgeGradients(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         tensors, pairs = ctx.saved_tensors, ctx.pairs
-        projected, vectors, rows, *_, grad_scalars, grad_vectors = tensors
+        _, _, _, vectors, rows, *_, grad_scalars, grad_vectors = tensors
         heads, channels = rows.shape[0], vectors.shape[2]
         common, parts = _common(pairs, rows, channels, ctx.soft)
-        results = _results(projected, vectors, rows, pairs, parts)
+        results = _results(vectors, rows, pairs, parts)
         dots = rows.new_empty(grad_scalars.shape), rows.new_empty(grad_vectors.shape)
-        arrays = (*tensors, *cotangents, *results, *dots)
-        run(_second(channels // heads), heads * parts, *common, *map(flat, arrays))
+        kernel = _second(rows.dtype, channels // heads)
+        run(kernel, heads * parts, *common, *tensors, *cotangents, *results, *dots)
         return (*_reduced(results, pairs), *dots, None, None)
 
 
 def plain(
-    projected: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     vectors: Tensor,
     rows: Tensor,
     bias: Tensor,
@@ -189,7 +213,6 @@ def plain(
     unit = torch.cat([direction.new_zeros(atoms, 3), direction, -direction])
     key_filter, *value_filters = filters[:, pair].view(heads, len(pair), 4, -1).unbind(2)
     phi = envelope[pair].unsqueeze(1)
-    query, key, value = projected.split([channels, channels, 3 * channels], dim=1)
     query, key = (part.view(atoms, heads, -1).transpose(0, 1) for part in (query, key))
     values = value.view(atoms, heads, 3, -1).permute(2, 1, 0, 3)
     attention = F.silu((query[:, target] * key[:, source] * key_filter).sum(-1, keepdim=True))

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from molspectra.compiled.simd import fma, inline, jit, load, splat, store
+from molspectra.compiled.simd import array_of, fma, inline, integers, jit, load, real_of, splat, store
 from molspectra.compiled.threads import run
-from molspectra.models.kernels.arrays import flat, lanes_of
+from molspectra.models.kernels.arrays import lanes_of
 from molspectra.models.kernels.pairs import Pairs
 
 
 @cache
-def _kernels(lanes: int, points: int) -> tuple[Any, Any]:
+def _kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]:
+    reals = array_of(real_of(dtype))
+
     @inline
     def filter_of(rows: Any, start: Any, bias: Any, weight: Any, at: Any, scale: Any, phi: Any) -> Any:
         if points == 1:
@@ -27,14 +29,18 @@ def _kernels(lanes: int, points: int) -> tuple[Any, Any]:
 
     @jit
     def forward(
-        first_task: int, last_task: int, channels: int, n_rows: int,
+        first_task: int, last_task: int, channels: int, n_rows: int, pairs: int,
         first: Any, second: Any, place: Any, weight: Any, scale: Any, envelope: Any,
         values: Any, rows: Any, bias: Any, out: Any,
     ) -> None:  # fmt: skip
+        first, second, place = integers(first), integers(second), integers(place)
+        weight, scale, envelope = reals(weight), reals(scale), reals(envelope)
+        values, rows, bias = reals(values), reals(rows), reals(bias)
+        out = reals(out)
         for block in range(first_task, last_task):
             column, base = block * lanes, block * n_rows * lanes
             own = load(bias, column, lanes)
-            for q in range(len(first)):
+            for q in range(pairs):
                 start = base + place[q + 1] * lanes
                 f = filter_of(rows, start, own, weight, 4 * (q + 1), scale[q + 1], envelope[q + 1])
                 i, j = first[q] * channels + column, second[q] * channels + column
@@ -43,15 +49,19 @@ def _kernels(lanes: int, points: int) -> tuple[Any, Any]:
 
     @jit
     def backward(
-        first_task: int, last_task: int, channels: int, n_rows: int,
+        first_task: int, last_task: int, channels: int, n_rows: int, pairs: int,
         first: Any, second: Any, place: Any, weight: Any, scale: Any, envelope: Any,
         values: Any, rows: Any, bias: Any, grad: Any, d_values: Any, d_rows: Any, d_bias: Any,
     ) -> None:  # fmt: skip
+        first, second, place = integers(first), integers(second), integers(place)
+        weight, scale, envelope = reals(weight), reals(scale), reals(envelope)
+        values, rows, bias = reals(values), reals(rows), reals(bias)
+        grad, d_values, d_rows, d_bias = reals(grad), reals(d_values), reals(d_rows), reals(d_bias)
         for block in range(first_task, last_task):
             column, base = block * lanes, block * n_rows * lanes
             own = load(bias, column, lanes)
             d_own = own - own
-            for q in range(len(first)):
+            for q in range(pairs):
                 start, at, phi = base + place[q + 1] * lanes, 4 * (q + 1), envelope[q + 1]
                 f = filter_of(rows, start, own, weight, at, scale[q + 1], phi)
                 i, j = first[q] * channels + column, second[q] * channels + column
@@ -106,8 +116,8 @@ class _NeighbourSum(torch.autograd.Function):
         out = torch.zeros(values.shape, dtype=values.dtype)
         blocks, n_rows, lanes = rows.shape
         arrays = (pairs.first, pairs.second, pairs.place, pairs.weight, pairs.scale, pairs.envelope)
-        kernel = _kernels(lanes, pairs.points)[0]
-        run(kernel, blocks, values.shape[1], n_rows, *map(flat, (*arrays, values, rows, bias, out)))
+        kernel = _kernels(values.dtype, lanes, pairs.points)[0]
+        run(kernel, blocks, values.shape[1], n_rows, len(pairs.first), *arrays, values, rows, bias, out)
         return out
 
     @staticmethod
@@ -120,6 +130,6 @@ class _NeighbourSum(torch.autograd.Function):
         )
         arrays = (pairs.first, pairs.second, pairs.place, pairs.weight, pairs.scale, pairs.envelope)
         outputs = (grad, d_values, d_rows, d_bias)
-        kernel = _kernels(lanes, pairs.points)[1]
-        run(kernel, blocks, values.shape[1], n_rows, *map(flat, (*arrays, values, rows, bias, *outputs)))
+        kernel = _kernels(values.dtype, lanes, pairs.points)[1]
+        run(kernel, blocks, values.shape[1], n_rows, len(pairs.first), *arrays, values, rows, bias, *outputs)
         return d_values, d_rows, d_bias, None

@@ -6,16 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from molspectra.compiled.simd import fma, inline, jit, load, store
+from molspectra.compiled.simd import array_of, fma, inline, jit, load, real_of, store
 from molspectra.compiled.threads import run
-from molspectra.models.kernels.arrays import differentiable, flat, lanes_of
+from molspectra.models.kernels.arrays import differentiable, lanes_of
 
 ATOMS = 64
 """Atoms per task."""
 
 
 @cache
-def _kernels(lanes: int) -> tuple[Any, Any]:
+def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
+    reals = array_of(real_of(dtype))
+
     @inline
     def at(array: Any, start: Any) -> Any:
         return load(array, start, lanes)
@@ -25,6 +27,8 @@ def _kernels(lanes: int) -> tuple[Any, Any]:
         first_task: int, last_task: int, atoms: int, channels: int,
         scalars: Any, vectors: Any, mixed: Any, output: Any, summed: Any, out_scalars: Any, out_vectors: Any,
     ) -> None:  # fmt: skip
+        scalars, vectors, mixed, output = reals(scalars), reals(vectors), reals(mixed), reals(output)
+        summed, out_scalars, out_vectors = reals(summed), reals(out_scalars), reals(out_vectors)
         for atom in range(first_task * ATOMS, min(last_task * ATOMS, atoms)):
             for c in range(0, channels, lanes):
                 i, o, v, m = atom * channels, 3 * atom * channels, 3 * atom * channels, 9 * atom * channels
@@ -45,6 +49,8 @@ def _kernels(lanes: int) -> tuple[Any, Any]:
         first_task: int, last_task: int, atoms: int, channels: int,
         mixed: Any, output: Any, grad_scalars: Any, grad_vectors: Any, d_mixed: Any, d_output: Any,
     ) -> None:  # fmt: skip
+        mixed, output, d_mixed, d_output = reals(mixed), reals(output), reals(d_mixed), reals(d_output)
+        grad_scalars, grad_vectors = reals(grad_scalars), reals(grad_vectors)
         for atom in range(first_task * ATOMS, min(last_task * ATOMS, atoms)):
             for c in range(0, channels, lanes):
                 o, v, m = 3 * atom * channels + c, 3 * atom * channels + c, 9 * atom * channels + c
@@ -89,7 +95,7 @@ class _Update(torch.autograd.Function):
             torch.empty(vectors.shape, dtype=vectors.dtype),
         )
         arrays = (scalars, vectors, mixed, output, summed, *out)
-        run(_kernels(lanes_of(channels))[0], -(-atoms // ATOMS), atoms, channels, *map(flat, arrays))
+        run(_kernels(scalars.dtype, lanes_of(channels))[0], -(-atoms // ATOMS), atoms, channels, *arrays)
         return out
 
     @staticmethod
@@ -108,5 +114,5 @@ class _Update(torch.autograd.Function):
             torch.empty(output.shape, dtype=output.dtype),
         )
         arrays = (mixed, output, grad_scalars, grad_vectors, d_mixed, d_output)
-        run(_kernels(lanes_of(channels))[1], -(-atoms // ATOMS), atoms, channels, *map(flat, arrays))
+        run(_kernels(mixed.dtype, lanes_of(channels))[1], -(-atoms // ATOMS), atoms, channels, *arrays)
         return grad_scalars, grad_vectors, d_mixed, d_output, grad_vectors

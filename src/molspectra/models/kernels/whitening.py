@@ -13,9 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molspectra.compiled.simd import fma, inline, jit, load, narrow, splat, store, total, widen
+from molspectra.compiled.simd import (
+    array_of,
+    doubles,
+    fma,
+    inline,
+    jit,
+    load,
+    narrow,
+    real_of,
+    splat,
+    store,
+    total,
+    widen,
+)
 from molspectra.compiled.threads import run
-from molspectra.models.kernels.arrays import differentiable, flat, lanes_of
+from molspectra.models.kernels.arrays import differentiable, lanes_of
 from molspectra.models.kernels.symmetric import diagonalise, differences, turned
 
 ATOMS = 64
@@ -39,7 +52,9 @@ def _whiten(basis: Any, roots: Any, eps: Any, reference: Any, out: Any) -> Any:
 
 
 @cache
-def _kernels(lanes: int, single: bool) -> tuple[Any, Any]:
+def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
+    single, reals = dtype == torch.float32, array_of(real_of(dtype))
+
     @inline
     def centred(vectors: Any, start: Any, mean: Any) -> Any:
         return widen(load(vectors, start, lanes)) - splat(mean, lanes)
@@ -59,6 +74,8 @@ def _kernels(lanes: int, single: bool) -> tuple[Any, Any]:
         first_task: int, last_task: int, atoms: int, channels: int, eps: float, ridge: Any, reference: bool,
         vectors: Any, weight: Any, out: Any, means: Any, bases: Any, roots: Any,
     ) -> None:  # fmt: skip
+        vectors, weight, out = reals(vectors), reals(weight), reals(out)
+        ridge, means, bases, roots = doubles(ridge), doubles(means), doubles(bases), doubles(roots)
         zero = splat(0.0, lanes)
         matrix, whiten = np.empty(9), np.empty(9)
         for atom in range(first_task * ATOMS, min(last_task * ATOMS, atoms)):
@@ -100,6 +117,8 @@ def _kernels(lanes: int, single: bool) -> tuple[Any, Any]:
         vectors: Any, weight: Any, grad: Any, means: Any, bases: Any, roots: Any,
         d_vectors: Any, d_weight: Any,
     ) -> None:  # fmt: skip
+        vectors, weight, grad, d_vectors = reals(vectors), reals(weight), reals(grad), reals(d_vectors)
+        means, bases, roots, d_weight = doubles(means), doubles(bases), doubles(roots), doubles(d_weight)
         zero = splat(0.0, lanes)
         whiten, slopes, pull = np.empty(9), np.empty(9), np.empty(9)
         shift = np.empty(3)
@@ -170,13 +189,13 @@ class _Whitening(torch.autograd.Function):
         ctx: Any, vectors: Tensor, weight: Tensor, ridge: Tensor, eps: float, reference: bool
     ) -> Tensor:
         atoms, _, channels = vectors.shape
-        ctx.options = (atoms, channels, eps, flat(ridge.double()), reference)
+        ctx.options = (atoms, channels, eps, ridge.double(), reference)
         vectors = vectors.contiguous()
         means, bases, roots = (torch.empty(atoms, n, dtype=torch.float64) for n in (3, 9, 3))
         out = torch.empty_like(vectors)
-        kernel = _kernels(lanes_of(channels), vectors.dtype == torch.float32)[0]
+        kernel = _kernels(vectors.dtype, lanes_of(channels))[0]
         arrays = (vectors, weight, out, means, bases, roots)
-        run(kernel, -(-atoms // ATOMS), *ctx.options, *map(flat, arrays))
+        run(kernel, -(-atoms // ATOMS), *ctx.options, *arrays)
         ctx.save_for_backward(vectors, weight, means, bases, roots)
         ctx.ridge = ridge
         return out
@@ -193,7 +212,7 @@ class _Whitening(torch.autograd.Function):
         tasks = -(-atoms // ATOMS)
         d_vectors = torch.empty_like(vectors)
         d_weight = torch.empty(tasks, channels, dtype=torch.float64)
-        kernel = _kernels(lanes_of(channels), vectors.dtype == torch.float32)[1]
+        kernel = _kernels(vectors.dtype, lanes_of(channels))[1]
         arrays = (vectors, weight, grad, means, bases, roots, d_vectors, d_weight)
-        run(kernel, tasks, *ctx.options, *map(flat, arrays))
+        run(kernel, tasks, *ctx.options, *arrays)
         return d_vectors, d_weight.sum(0).to(weight), None, None, None
