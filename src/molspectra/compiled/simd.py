@@ -5,9 +5,8 @@ the arrays overlap. Here a kernel says what it wants: `load(array, start, lanes)
 numbers, `+ - * /`, `fma`, `exp` and `sigmoid` act on all of them, `total` adds them up, `store` puts them
 back. LLVM splits vectors that are wider than the machine's registers, on any processor.
 
-Arrays are one-dimensional and contiguous (`flat` makes one of a tensor's memory). `lanes` is a constant of
-the kernel. Vectors have the arrays' type, float32 or float64. Nothing is checked: indices must be in range.
-After a change here, delete the `__pycache__` folders of modules with kernels: numba's cache does not see it.
+Arrays are one-dimensional and contiguous; `array_of` makes one of a tensor's address. `lanes` is a constant
+of the kernel. Vectors have the arrays' type, float32 or float64. Nothing is checked: indices must be in range.
 """
 
 import math
@@ -22,12 +21,13 @@ from numba import types
 from numba.core import cgutils, extending
 from numba.core.extending import models, overload, register_model
 
+from molspectra.compiled.cache import cached
+
 _INT32 = ir.IntType(32)
 
 intrinsic: Any = extending.intrinsic  # its type says that callers pass what the compiler passes
 
-
-jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
+jit: Any = cached
 """Decorator of kernels: compiled on first use, kept on disk."""
 
 inline: Any = numba.njit(nogil=True, forceinline=True, error_model="numpy")

@@ -4,8 +4,9 @@ Kernels release the interpreter's lock. They are cut into tasks whose results do
 so the outcome is the same for any number of threads.
 """
 
+import logging
 import os
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 PIECES = 4
 """Pieces per thread: a thread that is held up leaves its share to the others."""
@@ -27,7 +30,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
-def run(kernel: Callable[..., None], tasks: int, *arguments: Any) -> None:
+def _compile(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Compile a kernel, or read it from numba's cache, by giving it nothing to do."""
+    start = time.perf_counter()
+    kernel(0, 0, *arguments)
+    seconds = time.perf_counter() - start
+    if sum(kernel.stats.cache_misses.values()):
+        log.info("compiled %s in %.1f s, kept for the next time", kernel.__qualname__, seconds)
+
+
+def run(kernel: Any, tasks: int, *arguments: Any) -> None:
     """Call `kernel(first, last, *arguments)` so that every task in range(tasks) is done once.
 
     Tensors are handed over as addresses of their numbers, which costs less than anything else; what a kernel
@@ -35,6 +47,8 @@ def run(kernel: Callable[..., None], tasks: int, *arguments: Any) -> None:
     """
     held = [each.contiguous() if isinstance(each, Tensor) else each for each in arguments]
     arguments = tuple(each.data_ptr() if isinstance(each, Tensor) else each for each in held)
+    if not kernel.signatures:
+        _compile(kernel, arguments)
     threads = min(torch.get_num_threads(), tasks)
     if threads < 2:
         kernel(0, tasks, *arguments)

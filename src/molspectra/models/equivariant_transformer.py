@@ -173,7 +173,7 @@ class AttentionLayer(nn.Module):
         """The same by a compiled kernel, which evaluates the filters pair by pair."""
         from molspectra.models.kernels.edges import edge_attention
 
-        projected = [linear(normed).to(vectors.dtype) for linear in (self.query, self.key, self.value)]
+        query, key, value = (f(normed).to(vectors.dtype) for f in (self.query, self.key, self.value))
         filters = (self.key_filter, self.value_filter)
         shapes = (
             (self.heads, normed.shape[1] // self.heads, -1),
@@ -187,7 +187,7 @@ class AttentionLayer(nn.Module):
         )
         with torch.autocast(vectors.device.type, enabled=False):
             rows = torch.matmul(pairs.basis, weight.mT)
-        return edge_attention(*projected, vectors, rows, bias, pairs, self.vector_cutoff)
+        return edge_attention(query, key, value, vectors, rows, bias, pairs, self.vector_cutoff)
 
 
 def updated(

@@ -1,0 +1,61 @@
+"""Compiled kernels kept on disk, by what they were compiled from.
+
+Numba's own cache looks at the time stamp of one file and at a kernel's constants. A kernel here is made of
+functions of several files, for many numbers of channels; so a file of its own is kept for every variant,
+named by a hash of the sources and constants it consists of. Two processes that write at once write the same.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+
+def cached(function: Any) -> Any:
+    """Decorator of kernels: compiled on first use by numba, without the interpreter's lock, kept on disk."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher._cache = _KernelCache(function)
+    return dispatcher
+
+
+class _KernelCache(FunctionCache):
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        stamp = hashlib.sha256("\n".join(_parts(function, set())).encode()).hexdigest()
+        name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}-{stamp[:20]}"
+        self._cache_file = IndexDataCacheFile(self._cache_path, name, stamp)
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        return signature, codegen.magic_tuple()
+
+
+def _parts(value: Any, seen: set[int]) -> Iterator[str]:
+    """What a function is made of: its source files, constants, and the same of functions it calls."""
+    function = getattr(value, "py_func", value)  # of numba's dispatchers
+    function = getattr(function, "_defn", function)  # of its intrinsics
+    if not isinstance(function, FunctionType):
+        yield repr(value)
+        return
+    if id(function) in seen:
+        return
+    seen.add(id(function))
+    yield f"{function.__module__}.{function.__qualname__} {_hash(inspect.getfile(function))}"
+    for cell in function.__closure__ or ():
+        yield from _parts(cell.cell_contents, seen)
+    for name in function.__code__.co_names:
+        used = function.__globals__.get(name)
+        if hasattr(used, "py_func") or hasattr(used, "_defn"):
+            yield from _parts(used, seen)
+        elif isinstance(used, int | float):
+            yield f"{name} {used!r}"
+
+
+@cache
+def _hash(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

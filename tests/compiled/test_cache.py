@@ -1,0 +1,78 @@
+"""Kernels on disk: found again by another process, and only if nothing that they consist of has changed."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("numba")
+
+from molspectra.compiled.threads import run
+
+SOURCE = """
+import sys
+import torch
+from molspectra.compiled.simd import array_of, inline, jit, real_of
+from molspectra.compiled.threads import run
+from helper import shifted
+
+def made(factor):
+    reals = array_of(real_of(torch.float64))
+
+    @inline
+    def scaled(x):
+        return factor * x
+
+    @jit
+    def kernel(first, last, values):
+        values = reals(values)
+        for task in range(first, last):
+            values[task] = shifted(scaled(values[task]))
+
+    return kernel
+
+for factor in map(float, sys.argv[1:]):
+    kernel, values = made(factor), torch.ones(2, dtype=torch.float64)
+    run(kernel, 2, values)
+    print(values.tolist(), sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
+"""
+HELPER = """
+from molspectra.compiled.simd import inline
+
+@inline
+def shifted(x):
+    return x + {}
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    (tmp_path / "script.py").write_text(SOURCE)
+    (tmp_path / "helper.py").write_text(HELPER.format("1.0"))
+
+    def call(*factors):
+        command = [sys.executable, "script.py", *map(str, factors)]
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.splitlines()
+
+    return call
+
+
+def test_a_kernel_is_found_again_by_its_constants_and_sources(script, tmp_path):
+    assert script(2, 3) == ["[3.0, 3.0] 0 1", "[4.0, 4.0] 0 1"]
+    assert script(3, 2) == ["[4.0, 4.0] 1 0", "[3.0, 3.0] 1 0"]
+    (tmp_path / "helper.py").write_text(HELPER.format("5.0"))
+    assert script(2) == ["[7.0, 7.0] 0 1"]
+
+
+def test_compilation_says_how_long_it_takes(caplog, tmp_path, monkeypatch):
+    (tmp_path / "made_here.py").write_text(SOURCE.replace("from helper import shifted", "shifted = abs"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["made_here"])
+    import made_here
+
+    with caplog.at_level(logging.INFO, logger="molspectra"):
+        run(made_here.made(2.0), 1, torch.zeros(1, dtype=torch.float64))
+    assert "compiled made.<locals>.kernel in" in caplog.text

@@ -1,0 +1,57 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from molspectra.compiled import fast, installed, kernels, use
+from molspectra.compiled import switch as module
+from molspectra.errors import InputError
+
+HERE = torch.zeros(2)
+
+
+def test_auto_takes_kernels_where_they_apply():
+    with use("auto"):
+        assert fast(HERE, HERE) == installed()
+        assert fast(HERE.double()) == installed()
+        assert not fast(HERE, HERE.double())  # a kernel has one precision
+        assert not fast(HERE.bfloat16())
+        assert not fast(HERE.to("meta"))
+
+
+def test_plain_takes_none():
+    with use("plain"):
+        assert kernels() == "plain"
+        assert not fast(HERE)
+
+
+def test_the_innermost_choice_counts_and_ends_with_its_block(monkeypatch):
+    monkeypatch.setenv(module.VARIABLE, "plain")
+    assert kernels() == "plain"
+    with use("auto"):
+        with use("plain"):
+            assert kernels() == "plain"
+        assert kernels() == "auto"
+    assert kernels() == "plain"
+
+
+def test_unknown_choice(monkeypatch):
+    with pytest.raises(InputError, match="'quick' is not one of auto, plain, compiled"), use("quick"):
+        pass
+    monkeypatch.setenv(module.VARIABLE, "quick")
+    with pytest.raises(InputError, match=r"MOLSPECTRA_KERNELS: 'quick'"):
+        kernels()
+
+
+def test_without_numba(monkeypatch):
+    monkeypatch.setattr(module, "installed", lambda: False)
+    with use("auto"):
+        assert not fast(HERE)
+    with pytest.raises(InputError, match=r"pip install 'molspectra\[fast\]'"), use("compiled"):
+        pass
+
+
+def test_importing_the_package_does_not_import_numba():
+    code = "import sys, molspectra.models.model, molspectra.training.loop; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
