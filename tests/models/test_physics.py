@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from molspectra.chem.molecule import Molecule
+from molspectra.compiled import use
 from molspectra.data.batch import batch_of
 from molspectra.models.egnn import EGNNConfig
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
@@ -24,6 +25,15 @@ KINDS = ("scalar", "dipole", "spatial_extent")
 INVARIANT = ("atoms", "features", *KINDS)
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 few = settings(max_examples=8, deadline=None)
+
+
+@pytest.fixture(autouse=True, params=["plain", "compiled"], scope="module")
+def kernels(request):
+    """All physics holds for both kinds of code."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    with use(request.param):
+        yield request.param
 
 
 @dataclass

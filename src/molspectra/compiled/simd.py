@@ -6,7 +6,7 @@ numbers, `+ - * /`, `fma`, `exp` and `sigmoid` act on all of them, `total` adds 
 back. LLVM splits vectors that are wider than the machine's registers, on any processor.
 
 Arrays are one-dimensional and contiguous; `array_of` makes one of a tensor's address. `lanes` is a constant
-of the kernel. Vectors have the arrays' type, float32 or float64. Nothing is checked: indices must be in range.
+of the kernel. Vectors have the arrays' type, float32 or float64. Nothing is checked: indices must lie inside.
 """
 
 import math
@@ -106,8 +106,15 @@ def array_of(kind: Any) -> Any:
 
 
 def real_of(dtype: torch.dtype) -> Any:
-    """Numba's type of the numbers of a tensor, float32 or float64."""
-    return types.float32 if dtype == torch.float32 else types.float64
+    """Numba's type of the numbers of a tensor.
+
+    Raises:
+        ValueError: neither float32 nor float64.
+    """
+    kinds = {torch.float32: types.float32, torch.float64: types.float64}
+    if dtype not in kinds:
+        raise ValueError(f"kernels take float32 or float64, not {dtype}")
+    return kinds[dtype]
 
 
 @intrinsic

@@ -140,10 +140,10 @@ class AttentionLayer(nn.Module):
         else:
             summed, summed_vectors = self.fused_messages(normed, vectors, geometry)
         mixed, output = self.vector(vectors), self.output(summed)
-        if fast(scalars, vectors, mixed, output, summed_vectors):
+        if fast(scalars, vectors, summed_vectors):
             from molspectra.models.kernels.update import update
 
-            return update(scalars, vectors, mixed, output, summed_vectors)
+            return update(scalars, vectors, mixed.to(scalars), output.to(scalars), summed_vectors)
         return updated(scalars, vectors, mixed, output, summed_vectors)
 
     def messages(
@@ -247,6 +247,7 @@ class EquivariantTransformer(Encoder):
         edges = batch.edges
         geometry = self._geometry(batch, edges)
         scalars = self.neighbours(self.embedding(batch.numbers), batch.numbers, edges, geometry)
+        scalars = scalars.to(batch.positions.dtype)  # sums over layers keep their precision under autocast
         vectors = scalars.new_zeros(scalars.shape[0], 3, self.channels)
         for index, layer in enumerate(self.layers):
             scalars, vectors = layer(scalars, vectors, edges, geometry)

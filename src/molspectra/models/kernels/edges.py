@@ -45,7 +45,12 @@ def edge_attention(
 
     Returns:
         [N, C] sums of scalar messages, [N, 3, C] sums of vector messages.
+
+    Raises:
+        ValueError: tensors of different precision.
     """
+    if len({each.dtype for each in (query, key, value, vectors, rows, bias, pairs.weight)}) > 1:
+        raise ValueError("the edge kernel takes tensors of one precision")
     result: tuple[Tensor, Tensor] = _EdgeAttention.apply(
         query, key, value, vectors, rows, bias, pairs.envelope, pairs.direction, pairs, soft
     )
