@@ -186,7 +186,8 @@ class AttentionLayer(nn.Module):
             [each.bias.view(shape[:2]) for each, shape in zip(filters, shapes, strict=True)], dim=1
         )
         with torch.autocast(vectors.device.type, enabled=False):
-            rows = torch.matmul(pairs.basis, weight.mT)
+            rows = F.linear(pairs.basis, weight.flatten(0, 1)).unflatten(1, (self.heads, -1))
+            rows = rows if pairs.points == 1 else rows.transpose(0, 1).contiguous()
         return edge_attention(query, key, value, vectors, rows, bias, pairs, self.vector_cutoff)
 
 

@@ -116,7 +116,7 @@ def operation(dtype=torch.float64):
     pairs = pairs_of(batch, batch.edges, ExponentialNormal(4, 5.0))
     atoms, heads = len(batch.numbers), 2
     generator = torch.Generator().manual_seed(0)
-    shapes = [(atoms, 6), (atoms, 6), (atoms, 18), (atoms, 3, 6), (heads, len(pairs.place), 12), (heads, 12)]
+    shapes = [(atoms, 6), (atoms, 6), (atoms, 18), (atoms, 3, 6), (len(pairs.place), heads, 12), (heads, 12)]
     tensors = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
     tensors += [pairs.envelope, pairs.direction]
     return [each.clone().requires_grad_(True) for each in tensors], pairs
@@ -166,7 +166,8 @@ def test_the_same_bits_for_any_number_of_threads(forces):
                 generator = torch.Generator().manual_seed(2)
                 vectors = torch.randn(atoms, 3, 32, generator=generator).requires_grad_(True)
                 given = [torch.randn(atoms, n * 32, generator=generator) for n in (1, 1, 3)]
-                rows = torch.randn(4, len(pairs.basis), 32, generator=generator).requires_grad_(True)
+                shape = (len(pairs.basis), 4) if forces else (4, len(pairs.basis))
+                rows = torch.randn(*shape, 32, generator=generator).requires_grad_(True)
                 bias = layer.key_filter.bias.detach().repeat(4).view(4, 32).requires_grad_(True)
                 out = edge_attention(*given, vectors, rows, bias, pairs, True)
                 grads = torch.autograd.grad(

@@ -14,6 +14,8 @@ addresses of contiguous numbers:
 | scale, envelope | [1 + Q] | factor on that sum; φ(d). Entry 0 of all four is the self-pair |
 | direction | [Q, 3] | unit vector from the pair's first atom to its second |
 
+Where every pair has a row of its own, rows are [R, H, 4, D].
+
 A task is one head of one chunk of molecules, so that two tasks never write to the same place. The head's
 channels of a molecule are packed side by side first: rows of 2ⁿ bytes would fall on the same few lines of the
 cache.
@@ -120,10 +122,11 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
         packed, out = np.empty(largest * 8 * lanes, real), np.empty(largest * 4 * lanes, real)
         for task in range(first_task, last_task):
             head, part = task // parts, task % parts
-            column, base, b = head * lanes, head * n_rows * quad, head * quad
+            column, b = head * lanes, head * quad
+            base, step = (b, channels * 4) if points == 1 else (b * n_rows, quad)
             b0, b1 = load(bias, b, lanes), load(bias, b + lanes, lanes)
             b2, b3 = load(bias, b + 2 * lanes, lanes), load(bias, b + 3 * lanes, lanes)
-            start = base + place[0] * quad
+            start = base + place[0] * step
             s0 = silu(part_of(rows, start, b0, weight, 0, scale[0]))
             s1 = silu(part_of(rows, start + lanes, b1, weight, 0, scale[0]))
             s2 = silu(part_of(rows, start + 2 * lanes, b2, weight, 0, scale[0]))
@@ -140,7 +143,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                         store(out, o + (1 + x) * lanes, load(packed, a + (5 + x) * lanes, lanes) * gate)
                 for q in range(pair_ptr[molecule], pair_ptr[molecule + 1]):
                     phi, at = envelope[q + 1], 4 * (q + 1)
-                    start = base + place[q + 1] * quad
+                    start = base + place[q + 1] * step
                     f0 = silu(part_of(rows, start, b0, weight, at, scale[q + 1]))
                     f1 = silu(part_of(rows, start + lanes, b1, weight, at, scale[q + 1]))
                     f2 = silu(part_of(rows, start + 2 * lanes, b2, weight, at, scale[q + 1]))
@@ -200,11 +203,12 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
         packed, grads = np.empty(largest * 12 * lanes, real), np.empty(largest * 8 * lanes, real)
         for task in range(first_task, last_task):
             head, part = task // parts, task % parts
-            column, base, b = head * lanes, head * n_rows * quad, head * quad
+            column, b = head * lanes, head * quad
+            base, step = (b, channels * 4) if points == 1 else (b * n_rows, quad)
             own = part * heads * n_rows * quad if points > 1 else 0  # pairs share rows: a copy per chunk
             b0, b1 = load(bias, b, lanes), load(bias, b + lanes, lanes)
             b2, b3 = load(bias, b + 2 * lanes, lanes), load(bias, b + 3 * lanes, lanes)
-            start = base + place[0] * quad
+            start = base + place[0] * step
             s0 = part_of(rows, start, b0, weight, 0, scale[0])
             s1 = part_of(rows, start + lanes, b1, weight, 0, scale[0])
             s2 = part_of(rows, start + 2 * lanes, b2, weight, 0, scale[0])
@@ -245,7 +249,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                     ds2 = fma(d_gate, own_value, ds2)
                 for q in range(pair_ptr[molecule], pair_ptr[molecule + 1]):
                     phi, factor, at = envelope[q + 1], scale[q + 1], 4 * (q + 1)
-                    start = base + place[q + 1] * quad
+                    start = base + place[q + 1] * step
                     r0 = part_of(rows, start, b0, weight, at, factor)
                     r1 = part_of(rows, start + lanes, b1, weight, at, factor)
                     r2 = part_of(rows, start + 2 * lanes, b2, weight, at, factor)

@@ -145,7 +145,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
         packed, out = np.empty(largest * 20 * lanes, real), np.empty(largest * 12 * lanes, real)
         for task in range(first_task, last_task):
             head, part = task // parts, task % parts
-            column, base, b = head * lanes, head * n_rows * quad, head * quad
+            column, b, step = head * lanes, head * quad, channels * 4
             e0, e1, e2, e3 = zero, zero, zero, zero
             l0, l1, l2, l3 = zero, zero, zero, zero
             for molecule in range(chunks[part], chunks[part + 1]):
@@ -166,7 +166,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
                     loops = entry < pair_ptr[molecule]
                     q = 0 if loops else entry + 1
                     phi, dot_phi = envelope[q], nothing if loops else t_envelope[q]
-                    start = base + q * quad
+                    start = b + q * step
                     r0, dot_r0 = load(rows, start, lanes) + load(bias, b, lanes), load(t_rows, start, lanes)
                     dot_r0 = dot_r0 + load(t_bias, b, lanes)
                     start, c = start + lanes, b + lanes
@@ -232,7 +232,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
                     if loops:
                         l0, l1, l2, l3 = l0 + w0, l1 + w1, l2 + w2, l3 + w3
                     else:
-                        start = base + q * quad
+                        start = b + q * step
                         store(d_rows, start, w0)
                         store(d_rows, start + lanes, w1)
                         store(d_rows, start + 2 * lanes, w2)

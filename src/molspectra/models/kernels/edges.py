@@ -38,7 +38,7 @@ def edge_attention(
         value: [N, 3C], per head 3 × D.
         vectors: [N, 3, C] vector features.
         rows: [H, R, 4D] filters before activation and without bias, for every row of `pairs.basis`: of the
-            key, and of the value's three parts.
+            key, and of the value's three parts; [R, H, 4D] where every pair has a row of its own.
         bias: [H, 4D] their bias.
         pairs: the pairs of the batch.
         soft: whether φ multiplies the value filters instead of the attention.
@@ -57,13 +57,13 @@ def edge_attention(
     return result
 
 
-def _common(pairs: Pairs, rows: Tensor, channels: int, soft: bool) -> tuple[list[Any], int]:
+def _common(pairs: Pairs, channels: int, soft: bool) -> tuple[list[Any], int]:
     """The first arguments of both kernels, and their number of chunks."""
     molecules = len(pairs.molecules) - 1
     parts = max(1, min(molecules, int(pairs.molecules[-1]) // CHUNK))
     chunks = torch.tensor([molecules * part // parts for part in range(parts + 1)])
     ptr = (chunks, pairs.molecules, pairs.ptr, pairs.first, pairs.second)
-    return [parts, channels, rows.shape[1], len(pairs.first), soft, pairs.largest, *ptr], parts
+    return [parts, channels, len(pairs.basis), len(pairs.first), soft, pairs.largest, *ptr], parts
 
 
 class _EdgeAttention(torch.autograd.Function):
@@ -81,11 +81,11 @@ class _EdgeAttention(torch.autograd.Function):
         pairs: Pairs,
         soft: bool,
     ) -> tuple[Tensor, Tensor]:
-        channels, heads = vectors.shape[2], rows.shape[0]
+        channels, heads = vectors.shape[2], bias.shape[0]
         ctx.pairs, ctx.soft = pairs, soft
         ctx.save_for_backward(query, key, value, vectors, rows, bias, envelope, direction)
         scalars, summed = vectors.new_empty(vectors.shape[0], channels), torch.empty_like(vectors)
-        common, parts = _common(pairs, rows, channels, soft)
+        common, parts = _common(pairs, channels, soft)
         kernel = _kernels(rows.dtype, channels // heads, pairs.points)[0]
         inputs = (
             query,
@@ -131,10 +131,10 @@ def _gradients(
     soft: bool,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of all inputs; of the last two only where every pair has filters of its own."""
-    heads, channels = rows.shape[0], vectors.shape[2]
-    common, parts = _common(pairs, rows, channels, soft)
+    heads, channels = bias.shape[0], vectors.shape[2]
+    common, parts = _common(pairs, channels, soft)
     many = pairs.points > 1
-    results = _results(vectors, rows, pairs, parts)
+    results = _results(vectors, rows, bias, pairs, parts)
     where = (pairs.place, pairs.weight, pairs.scale, envelope, direction)
     arguments = (query, key, value, vectors, rows, bias, *where, grad_scalars, grad_vectors)
     kernel = _kernels(rows.dtype, channels // heads, pairs.points)[1]
@@ -142,9 +142,9 @@ def _gradients(
     return _reduced(results, pairs) if not many else (*_reduced(results, pairs)[:6], None, None)
 
 
-def _results(vectors: Tensor, rows: Tensor, pairs: Pairs, parts: int) -> tuple[Tensor, ...]:
+def _results(vectors: Tensor, rows: Tensor, bias: Tensor, pairs: Pairs, parts: int) -> tuple[Tensor, ...]:
     """Room for gradients: query, key, value, vectors, rows, bias, rows of the loop, envelope, direction."""
-    heads, _, quad = rows.shape
+    heads, quad = bias.shape
     many = pairs.points > 1
     return (
         *(rows.new_empty(len(vectors), n * vectors.shape[2]) for n in (1, 1, 3)),
@@ -163,7 +163,7 @@ def _reduced(results: tuple[Tensor, ...], pairs: Pairs) -> tuple[Tensor, ...]:
         d_rows = d_rows.sum(0)
         d_rows[:, pairs.loop] += d_loop.sum(0)
     else:
-        d_rows[:, pairs.loop] = d_loop.sum(0)
+        d_rows[pairs.loop] = d_loop.sum(0)
     d_envelope = F.pad(d_envelope.sum(0).squeeze(1), (1, 0))  # the self-pair's is a constant
     return *nodes, d_rows, d_bias.sum(0), d_envelope, d_direction.sum(0)
 
@@ -181,10 +181,10 @@ class _EdgeGradients(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         tensors, pairs = ctx.saved_tensors, ctx.pairs
-        _, _, _, vectors, rows, *_, grad_scalars, grad_vectors = tensors
-        heads, channels = rows.shape[0], vectors.shape[2]
-        common, parts = _common(pairs, rows, channels, ctx.soft)
-        results = _results(vectors, rows, pairs, parts)
+        _, _, _, vectors, rows, bias, *_, grad_scalars, grad_vectors = tensors
+        heads, channels = bias.shape[0], vectors.shape[2]
+        common, parts = _common(pairs, channels, ctx.soft)
+        results = _results(vectors, rows, bias, pairs, parts)
         dots = rows.new_empty(grad_scalars.shape), rows.new_empty(grad_vectors.shape)
         kernel = _second(rows.dtype, channels // heads)
         run(kernel, heads * parts, *common, *tensors, *cotangents, *results, *dots)
@@ -204,7 +204,8 @@ def plain(
     soft: bool,
 ) -> tuple[Tensor, Tensor]:
     """The same in plain torch, differentiable to any order."""
-    atoms, channels, heads = len(vectors), vectors.shape[2], len(rows)
+    atoms, channels, heads = len(vectors), vectors.shape[2], len(bias)
+    rows = rows if pairs.points > 1 else rows.transpose(0, 1)
     mixed = rows[:, pairs.place]
     if pairs.points > 1:
         reach = torch.arange(pairs.points)

@@ -98,7 +98,7 @@ def neighbour_sum(values: Tensor, weight: Tensor, bias: Tensor, pairs: Pairs) ->
         return first.index_add(0, pairs.second, values[pairs.first] * filters)
     lanes = lanes_of(channels)
     with torch.autocast("cpu", enabled=False):
-        rows = torch.matmul(pairs.basis, weight.view(channels // lanes, lanes, -1).mT)
+        rows = F.linear(pairs.basis, weight).unflatten(1, (-1, lanes)).transpose(0, 1).contiguous()
     result: Tensor = _NeighbourSum.apply(values, rows, bias, pairs)
     return result
 
