@@ -14,7 +14,7 @@ import molspectra
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.errors import InputError
 
-PACKAGES = ("torch", "numpy", "lightning-fabric", "rdkit", "pyarrow", "safetensors")
+PACKAGES = ("torch", "numba", "numpy", "lightning-fabric", "rdkit", "pyarrow", "safetensors")
 
 
 def versions() -> dict[str, str]:
