@@ -33,9 +33,8 @@ $(READY): pyproject.toml constraints.txt
 
 venv: $(READY) ## set up the virtual environment
 
-# Threads that sleep while they wait: a tenth slower on a quiet machine, nearly twice as fast on a busy one.
 demo: $(READY) ## spectra, pre-training, fine-tuning and a report (SCALE=smoke: a short run)
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/molspectra demo --out $(OUT) $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+	$(BIN)/molspectra demo --out $(OUT) $(if $(SCALE),--scale $(SCALE)) $(ARGS)
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
@@ -53,8 +52,8 @@ format: $(READY) ## format the code
 docs: $(READY) ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-bench: $(READY) ## measure speed
-	@for file in benchmarks/*.py; do echo "--- $$file"; $(BIN)/python $$file || exit 1; done
+bench: $(READY) ## measure speed: runs/bench/speed.md (ARGS=--quick: minutes; ARGS="--out docs/speed": keep it)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove what the targets made, except runs/
 	rm -rf $(VENV) docs/_build docs/api .mypy_cache .pytest_cache .ruff_cache build dist

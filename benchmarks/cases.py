@@ -43,7 +43,11 @@ REFERENCE: dict[str, Any] = {
         "alignment": {"form": "reference", "structure": "noised", "masked": True},
     },
     "paper-qm9": {"model": {"encoder": ENCODER}, "denoising": {"normalise": "running", "centred": False}},
-    "paper-md17": {"model": {"encoder": ENCODER}, "noisy_nodes": "reference", "denoising": {"centred": False}},
+    "paper-md17": {
+        "model": {"encoder": ENCODER},
+        "noisy_nodes": "reference",
+        "denoising": {"centred": False},
+    },
 }
 """What the published variants change in a recipe."""
 
@@ -121,7 +125,7 @@ class Workload:
         changes: Mapping[str, Any] | None = None,
         molecules: list[Molecule] | None = None,
     ) -> None:
-        """Build the model and write the molecules' store into `folder`; `molecules` replace the case's own."""
+        """Build the model and write the store into `folder`; `molecules` replace the case's own."""
         self.case, self.options = CASES[name], options
         self.config = configuration(self.case, options, changes)
         count = max(4 * options.batch, 16)

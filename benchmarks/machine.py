@@ -62,7 +62,10 @@ class MatrixRate:
 
     def __call__(self, repeats: int = 3) -> float:
         """The median rate of a few products."""
-        times = [seconds(lambda: torch.mm(self.left, self.right, out=self.out), self.device) for _ in range(repeats)]
+        times = [
+            seconds(lambda: torch.mm(self.left, self.right, out=self.out), self.device)
+            for _ in range(repeats)
+        ]
         return 2 * self.side**3 / statistics.median(times) / 1e9
 
 

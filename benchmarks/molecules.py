@@ -23,7 +23,7 @@ RANGES = {"uv_vis": (4.0, 16.0), "ir": (50.0, 4000.0), "raman": (50.0, 4000.0)}
 
 
 def qm9_like(count: int, seed: int = 0) -> list[Molecule]:
-    """Molecules with `LEAST_ATOMS` on average: real QM9 geometries where MOLSPECTRA_SHARED has them, else bundled.
+    """Molecules with `LEAST_ATOMS` on average: QM9 geometries where MOLSPECTRA_SHARED has them, else bundled.
 
     Of the molecules there are, the smallest are left out until the mean is reached; the rest is drawn from
     without putting back, as long as there is enough.
@@ -53,13 +53,17 @@ def _drawn(sizes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
 def aspirins(count: int, seed: int = 0, sigma: float = 0.05) -> list[Molecule]:
     """Copies of aspirin, 21 atoms, moved at random by `sigma` Å per coordinate."""
     rng, one = np.random.default_rng(seed), from_smiles(ASPIRIN)
-    return [one.with_positions(one.positions + rng.normal(0, sigma, one.positions.shape)) for _ in range(count)]
+    return [
+        one.with_positions(one.positions + rng.normal(0, sigma, one.positions.shape)) for _ in range(count)
+    ]
 
 
 def chains(atoms: int, count: int, seed: int = 0) -> list[Molecule]:
     """Copies of the unbranched alkane with the number of atoms nearest to `atoms`, slightly moved."""
     rng, one = np.random.default_rng(seed), from_smiles("C" * max(1, round((atoms - 2) / 3)))
-    return [one.with_positions(one.positions + rng.normal(0, 0.05, one.positions.shape)) for _ in range(count)]
+    return [
+        one.with_positions(one.positions + rng.normal(0, 0.05, one.positions.shape)) for _ in range(count)
+    ]
 
 
 def store_of(molecules: Sequence[Molecule], path: Path, seed: int = 0) -> Store:

@@ -17,7 +17,7 @@ Kind = Literal["full", "filter", "first", "unused"]
 coordinates alone; "first", whose input depends on nothing; "unused", whose output does not reach the loss."""
 
 Work = Literal["inference", "training", "forces", "force training"]
-"""Passes: forward; with the weights' gradients; with forces; with the weights' gradients of a loss on forces."""
+"""Forward only; with gradients of the weights; with forces; with both, of a loss on forces."""
 
 PASSES: dict[Work, dict[Kind, int]] = {
     "inference": {"full": 1, "filter": 1, "first": 1, "unused": 1},

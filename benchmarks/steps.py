@@ -25,7 +25,9 @@ WARM_UP = 2
 def parser() -> argparse.ArgumentParser:
     """The options."""
     found = argparse.ArgumentParser(
-        "python -m benchmarks.steps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m benchmarks.steps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--config", choices=CONFIGS, required=True, help="kind of step")
     found.add_argument("--batch", type=int, help="molecules of a step; default 128, MD17 8, one for forces")
@@ -36,7 +38,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--kernels", choices=("auto", "plain", "compiled"), default="auto")
     found.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
     found.add_argument(
-        "--allocator", choices=("tuned", "default"), default="tuned", help="tuned: as the command line sets it"
+        "--allocator",
+        choices=("tuned", "default"),
+        default="tuned",
+        help="tuned: as the command line sets it",
     )
     found.add_argument("--compare", choices=("plain",), help="time plain torch and --kernels by turns")
     found.add_argument("--profile", action="store_true", help="show the largest operators of one step")

@@ -97,7 +97,7 @@ def pins():
     return {name.lower().replace("_", "-"): Version(version) for name, version in pairs}
 
 
-@pytest.mark.parametrize("extra", [None, "simulate", "files", "dev"])
+@pytest.mark.parametrize("extra", [None, "simulate", "files", "fast", "dev"])
 def test_exact_versions_satisfy_the_metadata(extra):
     exact = pins()
     requirements = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
@@ -112,6 +112,7 @@ def test_torch_is_pinned_without_a_build():
 def test_extras():
     assert set(PROJECT["optional-dependencies"]) == {
         "simulate",
+        "fast",
         "files",
         "search",
         "explorer",
@@ -174,6 +175,7 @@ def test_every_import_is_declared():
     declared |= {
         "yaml",
         "faiss",
+        "llvmlite",  # comes with numba, in the version that belongs to it
         "molspectra",
         "_typeshed",  # exists for type checkers only
         *sys.stdlib_module_names,

@@ -11,6 +11,7 @@ from molspectra.errors import MolspectraError
 EXTRAS = {
     "simulate": ("tblite", "pyscf"),
     "files": ("cclib",),
+    "fast": ("numba",),
     "search": ("faiss",),
     "explorer": ("gradio", "plotly"),
     "cluster": ("executorlib",),
@@ -47,6 +48,7 @@ def checks() -> Iterator[Check]:
     for name, test in (
         ("bundled data", _bundled),
         ("encoder", _encoder),
+        ("kernels", _kernels),
         ("training", _training),
         ("simulation", _simulation),
     ):
@@ -112,7 +114,30 @@ def _encoder() -> str:
     return f"rotation changes scalars by {scalars:.0e} and vectors by {vectors:.0e}"
 
 
+def _kernels() -> str:
+    """Losses of a training step of stage 2 with compiled kernels and with plain torch."""
+    from molspectra.compiled import installed, kernels, use
+
+    if not installed():
+        return ""
+    if kernels() == "plain":
+        return "compiled ones are there, but MOLSPECTRA_KERNELS says plain"
+    with use("plain"):
+        plain = _two_steps()
+    with use("compiled"):
+        compiled = _two_steps()
+    difference = abs(compiled / plain - 1)
+    if not difference < 1e-3:
+        raise MolspectraError(f"compiled kernels give a loss of {compiled:.6g}, plain torch {plain:.6g}")
+    return f"compiled ones change a validation loss by {difference:.0e} of it"
+
+
 def _training() -> str:
+    return f"two steps of stage 2, validation loss {_two_steps():.3g}"
+
+
+def _two_steps() -> float:
+    """Validation loss after two steps of stage 2 with a tiny model."""
     import tempfile
     from pathlib import Path
 
@@ -128,7 +153,7 @@ def _training() -> str:
     config = from_dict(PretrainConfig, settings, "self-test")
     with tempfile.TemporaryDirectory() as scratch:
         result = pretrain(config, Path(scratch) / "run", show=False)
-    return f"two steps of stage 2, validation loss {result.metrics['loss']:.3g}"
+    return result.metrics["loss"]
 
 
 def _simulation() -> str:

@@ -10,26 +10,26 @@ import ctypes
 import os
 import platform
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt(3)."""
 
-LARGEST = 1 << 30
-"""Blocks up to this many bytes come from the heap, where they stay for the next use (mallopt's limit is an int)."""
+ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+"""Environment variables by which a user sets the same."""
 
 
 def prepare_process() -> None:
-    """Keep freed memory in the process (glibc only) and let waiting threads sleep.
+    """Keep freed memory in the process (glibc only), and let waiting threads sleep.
 
-    What the environment already says wins: `MALLOC_MMAP_THRESHOLD_` or `MALLOC_TRIM_THRESHOLD_`,
-    `OMP_WAIT_POLICY`. OpenMP reads its variables when torch is loaded, so call this before.
+    What the environment says already wins. OpenMP reads its variables when torch is loaded, so call this
+    before; a second call changes nothing.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc's malloc serve large blocks from the heap and never shrink it; False where nothing was set."""
-    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+    """Let glibc's malloc serve large blocks from its heap and never shrink it; False if nothing was set."""
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in ALLOCATOR):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, 2 * LARGEST - 1))
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))

@@ -4,6 +4,6 @@ A kernel is an addition beside readable torch, equal to it up to rounding. Modul
 numba themselves and are imported on first use, so that nothing here costs time or needs numba.
 """
 
-from molspectra.compiled.switch import Kernels, fast, installed, kernels, use
+from molspectra.compiled.switch import Kernels, fast, installed, kernels, use, use_setting
 
-__all__ = ["Kernels", "fast", "installed", "kernels", "use"]
+__all__ = ["Kernels", "fast", "installed", "kernels", "use", "use_setting"]

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal, cast, get_args
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from molspectra.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kernels = Literal["auto", "plain", "compiled"]
 """Which code runs: "compiled" kernels (extra `fast`), "plain" torch, or "auto", compiled where they apply."""
@@ -52,7 +52,18 @@ def use(choice: Kernels) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def fast(*tensors: Tensor) -> bool:
+@contextmanager
+def use_setting(choice: Kernels) -> Iterator[None]:
+    """Run the block with the choice of a setting, whose "auto" leaves the choice in force.
+
+    Raises:
+        InputError: as in `use`.
+    """
+    with use(kernels() if choice == "auto" else choice):
+        yield
+
+
+def fast(*tensors: "Tensor") -> bool:
     """Whether compiled kernels may take these tensors: on the CPU, all float32 or all float64.
 
     Raises:
@@ -61,8 +72,8 @@ def fast(*tensors: Tensor) -> bool:
     choice = kernels()
     if choice == "plain" or not installed():
         return False
-    kinds = {(tensor.device.type, tensor.dtype) for tensor in tensors}
-    return len(kinds) == 1 and kinds <= {("cpu", torch.float32), ("cpu", torch.float64)}
+    kinds = {(tensor.device.type, str(tensor.dtype)) for tensor in tensors}  # importing this loads no torch
+    return len(kinds) == 1 and kinds <= {("cpu", "torch.float32"), ("cpu", "torch.float64")}
 
 
 def _checked(choice: str, where: str) -> Kernels:

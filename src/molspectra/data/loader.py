@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from molspectra.compiled import kernels, use
 from molspectra.errors import MolspectraError
 
 T = TypeVar("T")
@@ -24,10 +25,12 @@ class _Steps(Dataset[T | _Failed]):
 
     def __init__(self, make: Callable[[int], T]) -> None:
         self.make = make
+        self.kernels = kernels()  # workers are new processes, which do not know what was chosen here
 
     def __getitem__(self, step: int) -> T | _Failed:
         try:
-            return self.make(step)
+            with use(self.kernels):
+                return self.make(step)
         except MolspectraError as error:
             return _Failed(error)
 

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from molspectra.compiled import use_setting
 from molspectra.evaluation.finetuned import assess_property
 from molspectra.evaluation.pretrained import assess_pretraining
 from molspectra.evaluation.subject import Subject, open_subject
 from molspectra.training.checkpoint import find_checkpoint
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.leaks import exposure, twins
-from molspectra.training.record import commit, machine, versions, write_json
+from molspectra.training.record import commit, kernels_used, machine, versions, write_json
 from molspectra.training.seen import seen_by
 
 
@@ -63,18 +64,19 @@ def evaluate(
         checkpoint=checkpoint,
     )
     target.mkdir(parents=True, exist_ok=True)
-    result = _header(subject) | _seen(subject)
-    if isinstance(subject.config, FinetuneConfig):
-        result |= assess_property(subject, subject.config)
-    else:
-        result |= assess_pretraining(subject, subject.config)
+    with use_setting(subject.config.loop.kernels):
+        result = _header(subject, device) | _seen(subject)
+        if isinstance(subject.config, FinetuneConfig):
+            result |= assess_property(subject, subject.config)
+        else:
+            result |= assess_pretraining(subject, subject.config)
     result["seconds"] = round(time.perf_counter() - began, 2)
     result = _json(result)
     write_json(subject.file("evaluation", ".json"), result)
     return result
 
 
-def _header(subject: Subject) -> dict[str, Any]:
+def _header(subject: Subject, device: str) -> dict[str, Any]:
     """What every published number carries."""
     checkpoint = find_checkpoint(subject.directory, subject.checkpoint)
     about = subject.selection.store.metadata
@@ -102,6 +104,7 @@ def _header(subject: Subject) -> dict[str, Any]:
         "commit": commit(),
         "versions": versions(),
         "machine": machine(),
+        "kernels": kernels_used(device, "32-true"),  # the type that weights are loaded in
     }
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from molspectra.compiled import Kernels
 from molspectra.errors import InputError
 from molspectra.models.model import ModelConfig
 from molspectra.objectives.alignment import AlignmentConfig
@@ -114,6 +115,9 @@ class LoopConfig:
     """Number of devices."""
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     """Arithmetic."""
+    kernels: Kernels = "auto"
+    """"compiled" kernels for the CPU (extra `fast`), "plain" torch, or "auto": what the environment variable
+    MOLSPECTRA_KERNELS says, else compiled where they apply. Results are equal up to rounding."""
     tensorboard: bool = False
     """Also write TensorBoard event files (needs the tensorboard package)."""
 

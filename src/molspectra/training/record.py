@@ -10,7 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import molspectra
+from molspectra.compiled import fast
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.errors import InputError
 
@@ -41,6 +44,16 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def kernels_used(device: torch.device | str, precision: str) -> str:
+    """Whether kernels take part on a device with an arithmetic: "compiled" or "plain".
+
+    Raises:
+        InputError: they were asked for and are not there.
+    """
+    kind = torch.float64 if precision == "64-true" else torch.float32
+    return "compiled" if fast(torch.empty(0, dtype=kind, device=device)) else "plain"
 
 
 def machine() -> dict[str, Any]:

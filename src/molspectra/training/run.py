@@ -17,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from molspectra.compiled import use_setting
 from molspectra.data.atomic import naming
 from molspectra.data.stream import BatchStream
 from molspectra.errors import InputError
@@ -26,7 +27,15 @@ from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfi
 from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.leaks import compare_seen
 from molspectra.training.loop import Trainer
-from molspectra.training.record import MetricLog, commit, machine, read_json, versions, write_json
+from molspectra.training.record import (
+    MetricLog,
+    commit,
+    kernels_used,
+    machine,
+    read_json,
+    versions,
+    write_json,
+)
 from molspectra.training.seen import SEEN, own_seen, seen_by
 from molspectra.training.settings import from_dict, to_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
@@ -37,6 +46,10 @@ RunConfig = PretrainConfig | FinetuneConfig
 
 MAY_DIFFER = ("data.store", "data.workers", "data.allow_leak", "loop.tensorboard")
 """Settings that a resumed run may change; of the store the content is compared."""
+
+
+SESSION = ("versions", "commit", "machine", "device", "processes", "kernels")
+"""What the record keeps of every session of a run that was resumed."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,13 @@ def finetune(
     return _run(config, Path(out), build, needs, about, resume, show)
 
 
-def _run(
+def _run(config: RunConfig, *arguments: Any) -> RunResult:
+    """See `_run_with_kernels`; with the kernels that the settings choose."""
+    with use_setting(config.loop.kernels):
+        return _run_with_kernels(config, *arguments)
+
+
+def _run_with_kernels(
     config: RunConfig,
     out: Path,
     build: Callable[[MolSpectra, Selection], Stage],
@@ -133,17 +152,19 @@ def _run(
     if stage.targets:
         about["unit"] = selection.store.metadata.properties[stage.targets[0]].unit
     trainer = _trainer(config, fabric, stage, selection, out, about, show)
+    record = _record(config, selection, about, fabric) | seen
     if is_started:
         trainer.resume()
         if show and trainer.ranks.rank == 0:
-            print(f"{out}: continues from step {trainer.step}", file=sys.stderr)
+            print(
+                f"{out}: continues from step {trainer.step}{_other_kernels(earlier, record)}", file=sys.stderr
+            )
     elif selection.lacking and show and trainer.ranks.rank == 0:
         left = f"{selection.lacking} of its {len(selection.store)} rows have no {stage.targets[0]}"
         print(f"{config.data.store}: {left} and are left out", file=sys.stderr)
 
-    record = _record(config, selection, about, fabric) | seen
     if is_started:
-        session = {name: record[name] for name in ("versions", "commit", "machine", "device", "processes")}
+        session = {name: record[name] for name in SESSION}
         record = earlier | {"resumed": [*earlier.get("resumed", ()), {"step": trainer.step, **session}]}
     if fabric.global_rank > 0:
         return RunResult(out, _train(trainer, None), time.perf_counter() - began, fabric.global_rank)
@@ -211,6 +232,16 @@ def _difference(before: Any, now: Any, where: str = "") -> str:
                 return found
         return ""
     return "" if before == now else f"{where} was {before!r} and is {now!r} now"
+
+
+def _other_kernels(earlier: dict[str, Any], record: dict[str, Any]) -> str:
+    """What to say where the last session of a run had other kernels than this one; else ""."""
+    before = [earlier, *earlier.get("resumed", ())][-1].get("kernels", "plain")  # there was nothing else once
+    if before == record["kernels"]:
+        return ""
+    return (
+        f" with {record['kernels']} kernels instead of {before}: equal to an unbroken run only up to rounding"
+    )
 
 
 def _compare_data(out: Path, earlier: dict[str, Any], config: RunConfig, selection: Selection) -> None:
@@ -285,6 +316,7 @@ def _record(config: RunConfig, selection: Selection, about: dict[str, Any], fabr
         "machine": machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": fabric.world_size,
+        "kernels": kernels_used(device, config.loop.precision),
         "finished": False,
         "seconds": None,
     }

@@ -1,0 +1,102 @@
+"""What it costs to make batches, on one core, and which share of a paper-size step that is.
+
+    python -m benchmarks.loader                              # the bundled store, and as samples
+    python -m benchmarks.loader --store qm9.arrow            # any other store
+    python -m benchmarks.loader --step-seconds 2.5           # seconds of a step of 128, from benchmarks.steps
+
+Prints medians, and JSON as the last line. `benchmarks/large_store.py` does it for 3.4 million structures.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.machine import facts, seconds
+from molspectra.data.bundled import bundled
+from molspectra.data.neighbours import neighbour_edges
+from molspectra.data.random import Purpose, normal
+from molspectra.data.sampled import sampled_copy
+from molspectra.data.store import Store
+
+CUTOFF = 5.0
+
+
+def rates(store: Store, batch: int, repeats: int = 50) -> dict[str, float]:
+    """Median seconds of the parts of a batch."""
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, len(store), batch) for _ in range(repeats + 3)]
+    one = store.batch(rows[0])
+    counts, ids = one.ptr.diff(), one.geometry_id
+    modalities = store.metadata.modalities
+    found = {"structures alone": _median(lambda k: store.batch(rows[k]), repeats)}
+    if modalities:
+        spectra = _median(lambda k: store.batch(rows[k], modalities=modalities), repeats)
+        found[f"with {len(modalities)} spectra"] = spectra
+    found["neighbour list (apart)"] = _median(
+        lambda k: neighbour_edges(one.positions, one.ptr, CUTOFF), repeats
+    )
+    found["noise for all atoms (apart)"] = _median(
+        lambda k: normal(0, k, ids, Purpose.NOISE, counts, 3), repeats
+    )
+    return found
+
+
+def _median(work: Any, repeats: int) -> float:
+    times = [seconds(lambda k=k: work(k)) for k in range(repeats + 3)]
+    return float(np.median(times[3:]))
+
+
+def measure(path: Path | None, batch: int, step_seconds: float | None, repeats: int = 50) -> dict[str, Any]:
+    """Rates of a store, of its copy with samples, and the share of a step."""
+    result: dict[str, Any] = {"batch": batch}
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(path) if path else bundled()
+        kinds = {"as it is": store}
+        if store.metadata.lines:
+            kinds["spectra as samples"] = sampled_copy(store, folder)
+        for name, each in kinds.items():
+            found = rates(each, batch, repeats)
+            result[name] = {
+                part: {"milliseconds": 1e3 * time, "molecules_per_second": batch / time}
+                for part, time in found.items()
+            }
+            if step_seconds:
+                result[name]["share_of_a_step"] = (
+                    found.get("with 3 spectra", found["structures alone"]) / step_seconds
+                )
+    return result
+
+
+def main() -> None:
+    """Parse the command line, measure and print."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.loader",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--store", type=Path, help="a store to take batches from")
+    parser.add_argument("--batch", type=int, default=128, help="molecules of a batch")
+    parser.add_argument("--step-seconds", type=float, help="seconds of a step with such a batch")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    result = measure(options.store, options.batch, options.step_seconds)
+    for name, parts in result.items():
+        if not isinstance(parts, dict):
+            continue
+        print(f"batches of {options.batch}, {name}")
+        for part, found in parts.items():
+            if isinstance(found, dict):
+                ms, rate = found["milliseconds"], found["molecules_per_second"]
+                print(f"  {part + ':':30} {ms:7.2f} ms  ({rate:,.0f} molecules/s)")
+            else:
+                print(f"  share of a step: {found:.2%}")
+    print(json.dumps(result | facts()))
+
+
+if __name__ == "__main__":
+    main()

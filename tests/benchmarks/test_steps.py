@@ -1,0 +1,164 @@
+"""The benchmarks run and say what they promise; no time is looked at."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks import __main__ as everything
+from benchmarks import ceiling, loader, machine, report, scaling
+from benchmarks.cases import CASES, Options, configuration
+from benchmarks.goals import STEPS
+from benchmarks.molecules import LEAST_ATOMS, aspirins, chains, qm9_like
+from benchmarks.steps import CONFIGS, measure, parser
+
+ROOT = Path(__file__).parents[2]
+FIGURES = (
+    "median_seconds", "spread", "molecules_per_second", "peak_memory_gb", "efficiency", "flop",
+    "matmul_gflops", "batch_seconds",
+)  # fmt: skip
+ABOUT = (
+    "config", "mode", "batch", "threads", "precision", "kernels", "device", "commit", "machine", "date",
+    "torch", "numba", "allocator",
+)  # fmt: skip
+
+
+def tiny(*arguments: str) -> dict[str, object]:
+    options = ["--tiny", "--threads", "1", "--allocator", "default", "--batch", "2", "--steps", "2"]
+    return measure(parser().parse_args([*arguments, *options]))
+
+
+def test_the_configurations_are_the_cases_and_have_goals() -> None:
+    assert set(CONFIGS) == set(CASES) == set(STEPS) == set(everything.FULL)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_step_gives_all_figures(name: str) -> None:
+    result = tiny("--config", name)
+    assert set(FIGURES) | set(ABOUT) <= result.keys()
+    for figure in FIGURES:
+        assert math.isfinite(result[figure])
+        assert result[figure] > 0 or figure == "spread"
+    assert result["molecules_per_second"] == pytest.approx(2 / result["median_seconds"])
+
+
+def test_the_last_line_is_json_and_the_comparison_in_it() -> None:
+    command = [sys.executable, "-m", "benchmarks.steps", "--config", "qm9-stage1", "--tiny", "--batch", "2"]
+    command += ["--steps", "2", "--threads", "1", "--json", "--compare", "plain"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    assert result["allocator"] == "tuned"
+    assert result["speedup"] > 0
+    assert result["plain_median_seconds"] > 0
+
+
+def test_a_profile_names_operators(capsys: pytest.CaptureFixture[str]) -> None:
+    tiny("--config", "qm9-inference", "--profile")
+    assert "aten::addmm" in capsys.readouterr().err
+
+
+def test_modes_and_precision_reach_the_settings() -> None:
+    options = Options(batch=4, mode="reference", precision="bf16-mixed")
+    reference = configuration(CASES["qm9-stage2"], options)
+    assert reference.model.encoder.whitening == "reference"
+    assert not reference.model.encoder.vector_cutoff
+    assert (reference.alignment.form, reference.alignment.masked) == ("reference", True)
+    assert reference.denoising.normalise == "running"
+    assert (reference.loop.batch_size, reference.loop.precision) == (4, "bf16-mixed")
+    assert (reference.model.encoder.layers, reference.model.encoder.channels) == (8, 256)
+    sound = configuration(CASES["qm9-stage2"], Options(batch=4, mode="default"))
+    assert sound.model.encoder.whitening == "isotropic"
+    assert sound.model.encoder.vector_cutoff
+    assert not sound.alignment.masked
+    published = configuration(CASES["md17-finetune"], Options(batch=8))
+    assert (published.noise_mode, published.forces, published.model.encoder.radial) == ("reference", True, 32)
+
+
+def test_molecules_have_the_sizes_that_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MOLSPECTRA_SHARED", raising=False)
+    assert LEAST_ATOMS - 0.3 < np.mean([len(each) for each in qm9_like(256)]) < 18
+    (tmp_path / "data" / "qm9").mkdir(parents=True)
+    sizes, rng = np.array([3, 20, 21, 19]), np.random.default_rng(0)
+    np.savez(
+        tmp_path / "data" / "qm9" / "qm9_geometries.npz",
+        n_atoms=sizes.astype(np.uint8), z=np.full(63, 6, np.uint8), pos=rng.normal(0, 9, (63, 3)),
+    )  # fmt: skip
+    monkeypatch.setenv("MOLSPECTRA_SHARED", str(tmp_path))
+    assert {len(each) for each in qm9_like(3)} <= set(sizes)
+    assert [len(each) for each in aspirins(2)] == [21, 21]
+    assert not np.allclose(*(each.positions for each in aspirins(2)))
+    assert [len(chains(atoms, 1)[0]) for atoms in (10, 50, 101)] == [11, 50, 101]
+
+
+def test_spread_is_the_interquartile_range_over_the_median() -> None:
+    assert machine.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(2 / 3)
+    assert machine.spread([2.0]) == 0
+
+
+def test_the_page_shows_goals_and_what_was_reached() -> None:
+    steps = [
+        {"label": "steps", "config": "qm9-stage1", "batch": 128, "median_seconds": 3.2, "spread": 0.04,
+         "molecules_per_second": 40.0, "efficiency": 0.7, "peak_memory_gb": 2.5, "matmul_gflops": 110.0,
+         "batch_seconds": 0.016, "mode": "reference", "precision": "32-true", "allocator": "tuned"},
+    ]  # fmt: skip
+    steps += [steps[0] | {"label": "compare", "plain_median_seconds": 6.4, "speedup": 2.0}]
+    steps += [steps[0] | {"label": "bf16", "precision": "bf16-mixed", "median_seconds": 1.0}]
+    steps += [steps[0] | {"label": "allocator", "allocator": "default", "median_seconds": 4.5}]
+    about = {
+        "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 24.0, "system": "a system"}, "numba": "0.61",
+        "date": "a day", "commit": "abc", "threads": 2, "torch": "2.13", "load": "0.1", "command": "it",
+        "quick": False,
+    }  # fmt: skip
+    text = report.page(
+        {
+            "about": about,
+            "steps": steps,
+            "ceilings": {"copy, GB/s": 20.0},
+            "loader": {"batch": 128, "as it is": {"structures alone": {"milliseconds": 1.0,
+                                                  "molecules_per_second": 128_000.0}}},
+            "simulation": {"cpu_seconds": {"IR and Raman": 0.9, "IR, Raman and UV-Vis": 9.0}},
+        }
+    )  # fmt: skip
+    assert "2.00× (2×, 3×: floor)" in text
+    assert "0.70 (0.6, 0.8: floor)" in text
+    assert "2.50 (≤ 3: goal)" in text
+    assert "| qm9-stage1 | 128 | 6.4 | 3.2 | 2.00× |" in text
+    assert "6.40× the reference in float32 (3×, 5×: goal)" in text
+    assert "4.00× the reference under the same (6×: not yet)" in text
+    assert "≥ 100,000: goal" in text
+    assert "| IR, Raman and UV-Vis | 9.00 | ≤ 8: not yet |" in text
+    assert "| qm9-stage1 | 16.0 | 0.5% |" in text
+
+
+def test_ceilings_loader_and_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceiling, "MATRIX_SIDES", (16,))
+    monkeypatch.setattr(ceiling, "COPIED", 1024)
+    monkeypatch.setattr(ceiling, "EXPONENTIALS", 512)
+    monkeypatch.setattr(ceiling, "THIN", (2, 16, 8))
+    import torch
+
+    assert min(ceiling.ceilings(torch.device("cpu"), 1).values()) > 0
+    found = loader.measure(None, 2, step_seconds=1.0, repeats=1)
+    assert found["as it is"]["with 3 spectra"]["molecules_per_second"] > 0
+    assert 0 < found["spectra as samples"]["share_of_a_step"] < 1
+    points = [{"x": x, "molecules": 2, "seconds": 0.1} for x in (1.0, 2.0)]
+    for name in scaling.LABELS:
+        scaling.save(scaling.figure(name, points), tmp_path / f"{name}.svg")
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text()
+
+
+def test_every_planned_run_is_one_that_the_program_takes() -> None:
+    for quick in (True, False):
+        for _, options in everything.plan(quick):
+            parser().parse_args(options)
+
+
+def test_scripts_about_datasets_are_those_that_are_no_modules() -> None:
+    names = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert set(everything.DATASET_SCRIPTS) <= names
