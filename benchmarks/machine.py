@@ -77,6 +77,12 @@ def spread(times: Sequence[float]) -> float:
     return (high - low) / middle
 
 
+def usage() -> tuple[float, float, float]:
+    """Processor seconds of this process so far, those in the system among them, and page faults."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime, used.ru_stime, float(used.ru_minflt)
+
+
 def peak_memory_gb() -> float:
     """The largest resident set that this process has had, in 10⁹ bytes."""
     unit = 1 if sys.platform == "darwin" else 1024

@@ -72,6 +72,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     times = [step["seconds"] for step in mine]
     median = statistics.median(times)
     sizes = mine[0]["sizes"]
+    used = zip(*(step["usage"] for step in mine), strict=True)
+    processor, system, faults = map(statistics.median, used)
     result = {
         "config": options.config,
         "mode": options.mode,
@@ -88,6 +90,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "median_seconds": median,
         "spread": spread(times),
         "molecules_per_second": batch / median,
+        "processor_seconds": processor,
+        "system_seconds": system,
+        "page_faults": faults,
         "peak_memory_gb": peak_memory_gb(),
         "batch_seconds": statistics.median(step["batch_seconds"] for step in mine),
         "flop": statistics.median(step["flop"] for step in mine),
@@ -108,7 +113,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def run(workload: Any, turns: tuple[str, ...], count: int) -> list[dict[str, Any]]:
     """Time `count` steps with every choice of kernels, by turns, each on the same batch."""
-    from benchmarks.machine import MatrixRate, seconds
+    from benchmarks.machine import MatrixRate, seconds, usage
     from molspectra import compiled
 
     rate, device, inner = MatrixRate(workload.device), workload.device, workload.case.inner
@@ -119,12 +124,14 @@ def run(workload: Any, turns: tuple[str, ...], count: int) -> list[dict[str, Any
         micros = made[0]
         sizes = workload.sizes(micros[0].batch)
         for kernels in turns:
-            before = rate()
+            before, used = rate(), usage()
             with compiled.use(kernels):
                 time = seconds(lambda micros=micros: [workload.run(micros) for _ in range(inner)], device)
+            used = [(now - then) / inner for now, then in zip(usage(), used, strict=True)]
             steps.append(
                 {
                     "kernels": kernels,
+                    "usage": used,
                     "seconds": time / inner,
                     "batch_seconds": batch_seconds,
                     "rate": (before + rate()) / 2,

@@ -19,7 +19,7 @@ from benchmarks.steps import CONFIGS, measure, parser
 ROOT = Path(__file__).parents[2]
 FIGURES = (
     "median_seconds", "spread", "molecules_per_second", "peak_memory_gb", "efficiency", "flop",
-    "matmul_gflops", "batch_seconds",
+    "matmul_gflops", "batch_seconds", "processor_seconds",
 )  # fmt: skip
 ABOUT = (
     "config", "mode", "batch", "threads", "precision", "kernels", "device", "commit", "machine", "date",
