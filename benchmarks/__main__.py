@@ -63,14 +63,23 @@ def _quick(name: str) -> list[str]:
     return ["--steps", str(QUICK_STEPS), "--batch", str(min(QUICK_BATCH, STEPS[name].batch))]
 
 
+class Failed(Exception):
+    """A measurement ended with an error."""
+
+
 def run(module: str, options: Sequence[str]) -> dict[str, Any]:
-    """Run a module of this package; returns the JSON of its last line."""
+    """Run a module of this package; returns the JSON of its last line.
+
+    Raises:
+        Failed: it did not end well; what it said is printed.
+    """
     command = [sys.executable, "-m", f"benchmarks.{module}", *options]
     print(f"--- {module} {shlex.join(options)}", flush=True)
     began = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"benchmarks.{module} failed:\n{done.stderr}")
+        print(done.stderr, file=sys.stderr)
+        raise Failed(f"{module} {shlex.join(options)}: exit code {done.returncode}")
     *lines, last = done.stdout.splitlines()
     for line in lines:
         print(f"    {line}")
@@ -91,9 +100,12 @@ def measure(out: Path, threads: int, quick: bool, plots: bool) -> dict[str, Any]
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     about = {**facts(), "threads": threads, "quick": quick, "load": load, "command": command}
     results: dict[str, Any] = {"about": about, "ceilings": run("ceiling", common)["ceilings"]}
-    results["steps"] = [
-        {"label": label, **run("steps", [*options, *common, "--json"])} for label, options in plan(quick)
-    ]
+    results["steps"], results["failed"] = [], []
+    for label, options in plan(quick):
+        try:
+            results["steps"].append({"label": label, **run("steps", [*options, *common, "--json"])})
+        except Failed as error:  # the others are still worth having
+            results["failed"].append(str(error))
     results["loader"] = run("loader", ["--batch", "128"])
     results["simulation"] = run("simulation", ["--repeats", "1" if quick else "3"])
     if plots:
@@ -121,6 +133,8 @@ def main() -> None:
     text = json.dumps(results, indent=1, ensure_ascii=False)
     (options.out / "speed.json").write_text(text + "\n", encoding="utf-8")
     print(write(results, options.out))
+    if results["failed"]:
+        sys.exit("\n".join(["failed:", *results["failed"]]))
     for name in DATASET_SCRIPTS if options.datasets else ():
         print(f"--- {name}", flush=True)
         subprocess.run([sys.executable, str(ROOT / "benchmarks" / f"{name}.py")], check=True)

@@ -18,12 +18,14 @@ def page(results: Mapping[str, Any]) -> str:
 
     Args:
         results: by the names that `benchmarks.__main__` gives them: `about`, `steps` (a list of what
-            `benchmarks.steps` prints), `ceilings`, `loader`, `simulation`, `scaling`.
+            `benchmarks.steps` prints), `failed` (what did not end well), `ceilings`, `loader`, `simulation`,
+            `scaling`.
     """
     steps: Sequence[Mapping[str, Any]] = results["steps"]
     parts = ["# Speed", _about(results["about"]), "## Steps", _steps_text(), _steps(steps)]
     parts += ["## Against plain torch, in the same process", _compared(steps)]
     parts += ["## Allocator, arithmetic, sound defaults", _others(steps)]
+    parts += [f"**Failed**: `{each}`" for each in results["failed"]]
     parts += ["## Batches, on one core", _loader(results["loader"], steps)]
     parts += ["## Simulation, C7H10O2", _simulation(results["simulation"])]
     parts += ["## What the machine can do", _ceilings(results["ceilings"])]

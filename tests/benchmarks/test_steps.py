@@ -119,6 +119,7 @@ def test_the_page_shows_goals_and_what_was_reached() -> None:
         {
             "about": about,
             "steps": steps,
+            "failed": ["steps --config qm9-stage2: exit code 1"],
             "ceilings": {"copy, GB/s": 20.0},
             "loader": {"batch": 128, "as it is": {"structures alone": {"milliseconds": 1.0,
                                                   "molecules_per_second": 128_000.0}}},
@@ -132,6 +133,7 @@ def test_the_page_shows_goals_and_what_was_reached() -> None:
     assert "6.40× the reference in float32 (3×, 5×: goal)" in text
     assert "4.00× the reference under the same (6×: not yet)" in text
     assert "≥ 100,000: goal" in text
+    assert "**Failed**: `steps --config qm9-stage2: exit code 1`" in text
     assert "| IR, Raman and UV-Vis | 9.00 | ≤ 8: not yet |" in text
     assert "| qm9-stage1 | 16.0 | 0.5% |" in text
 
@@ -157,6 +159,12 @@ def test_every_planned_run_is_one_that_the_program_takes() -> None:
     for quick in (True, False):
         for _, options in everything.plan(quick):
             parser().parse_args(options)
+
+
+def test_a_measurement_that_fails_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(everything.Failed, match="ceiling --threads none: exit code 2"):
+        everything.run("ceiling", ["--threads", "none"])
+    assert "invalid int value" in capsys.readouterr().err
 
 
 def test_scripts_about_datasets_are_those_that_are_no_modules() -> None:
