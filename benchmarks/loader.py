@@ -53,7 +53,7 @@ def _median(work: Any, repeats: int) -> float:
 
 def measure(path: Path | None, batch: int, step_seconds: float | None, repeats: int = 50) -> dict[str, Any]:
     """Rates of a store, of its copy with samples, and the share of a step."""
-    result: dict[str, Any] = {"batch": batch}
+    stores: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         store = Store(path) if path else bundled()
         kinds = {"as it is": store}
@@ -61,15 +61,13 @@ def measure(path: Path | None, batch: int, step_seconds: float | None, repeats: 
             kinds["spectra as samples"] = sampled_copy(store, folder)
         for name, each in kinds.items():
             found = rates(each, batch, repeats)
-            result[name] = {
+            stores[name] = {
                 part: {"milliseconds": 1e3 * time, "molecules_per_second": batch / time}
                 for part, time in found.items()
             }
-            if step_seconds:
-                result[name]["share_of_a_step"] = (
-                    found.get("with 3 spectra", found["structures alone"]) / step_seconds
-                )
-    return result
+            for part in found if step_seconds else ():
+                stores[name][part]["share_of_a_step"] = found[part] / step_seconds
+    return {"batch": batch, "stores": stores}
 
 
 def main() -> None:
@@ -85,16 +83,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     result = measure(options.store, options.batch, options.step_seconds)
-    for name, parts in result.items():
-        if not isinstance(parts, dict):
-            continue
+    for name, parts in result["stores"].items():
         print(f"batches of {options.batch}, {name}")
         for part, found in parts.items():
-            if isinstance(found, dict):
-                ms, rate = found["milliseconds"], found["molecules_per_second"]
-                print(f"  {part + ':':30} {ms:7.2f} ms  ({rate:,.0f} molecules/s)")
-            else:
-                print(f"  share of a step: {found:.2%}")
+            ms, rate = found["milliseconds"], found["molecules_per_second"]
+            share = f", {found['share_of_a_step']:.2%} of a step" if "share_of_a_step" in found else ""
+            print(f"  {part + ':':30} {ms:7.2f} ms  ({rate:,.0f} molecules/s{share})")
     print(json.dumps(result | facts()))
 
 

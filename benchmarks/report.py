@@ -1,5 +1,10 @@
-"""The page of a whole run: tables of floors, goals and figures, plots, and what was measured where."""
+"""The page of a whole run: tables of floors, goals and figures, plots, and what was measured where.
 
+`python -m benchmarks.report runs/bench` writes it again from the `speed.json` of a run.
+"""
+
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,9 +175,7 @@ def _others(steps: Sequence[Mapping[str, Any]]) -> str:
 
 def _loader(loader: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> str:
     rows = []
-    for kind, parts in loader.items():
-        if not isinstance(parts, dict):
-            continue
+    for kind, parts in loader["stores"].items():
         for part, found in parts.items():
             rate, floor = found["molecules_per_second"], LOADER.get(part)
             wanted = f"≥ {floor:,}: {met(rate, floor, floor)}" if floor else ""
@@ -207,3 +210,8 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
     path = out / "speed.md"
     path.write_text(page(results), encoding="utf-8")
     return path
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/bench")
+    print(write(json.loads((folder / "speed.json").read_text(encoding="utf-8")), folder))

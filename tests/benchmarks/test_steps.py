@@ -115,14 +115,14 @@ def test_the_page_shows_goals_and_what_was_reached() -> None:
         "date": "a day", "commit": "abc", "threads": 2, "torch": "2.13", "load": "0.1", "command": "it",
         "quick": False,
     }  # fmt: skip
+    loaded = {"milliseconds": 1.0, "molecules_per_second": 128_000.0}
     text = report.page(
         {
             "about": about,
             "steps": steps,
             "failed": ["steps --config qm9-stage2: exit code 1"],
             "ceilings": {"copy, GB/s": 20.0},
-            "loader": {"batch": 128, "as it is": {"structures alone": {"milliseconds": 1.0,
-                                                  "molecules_per_second": 128_000.0}}},
+            "loader": {"batch": 128, "stores": {"as it is": {"structures alone": loaded}}},
             "simulation": {"cpu_seconds": {"IR and Raman": 0.9, "IR, Raman and UV-Vis": 9.0}},
         }
     )  # fmt: skip
@@ -147,8 +147,8 @@ def test_ceilings_loader_and_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     assert min(ceiling.ceilings(torch.device("cpu"), 1).values()) > 0
     found = loader.measure(None, 2, step_seconds=1.0, repeats=1)
-    assert found["as it is"]["with 3 spectra"]["molecules_per_second"] > 0
-    assert 0 < found["spectra as samples"]["share_of_a_step"] < 1
+    assert found["stores"]["as it is"]["with 3 spectra"]["molecules_per_second"] > 0
+    assert 0 < found["stores"]["spectra as samples"]["structures alone"]["share_of_a_step"] < 1
     points = [{"x": x, "molecules": 2, "seconds": 0.1} for x in (1.0, 2.0)]
     for name in scaling.LABELS:
         scaling.save(scaling.figure(name, points), tmp_path / f"{name}.svg")
