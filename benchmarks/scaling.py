@@ -100,7 +100,7 @@ def measure(quick: bool = False, repeats: int = 3) -> dict[str, list[dict[str, f
 LABELS = {
     "batch": "molecules in a batch",
     "atoms": "atoms of a molecule (alkane chains)",
-    "tokens": "tokens of the spectra of a molecule (patches; fewer points between them)",
+    "tokens": "tokens of the spectra of a molecule",
 }
 
 
