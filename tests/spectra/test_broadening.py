@@ -6,9 +6,17 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from molspectra.compiled import use
 from molspectra.errors import InputError
 from molspectra.spectra.broadening import SHAPES, broaden
 from molspectra.spectra.modality import IR, MODALITIES, RAMAN, UV_VIS
+
+
+@pytest.fixture
+def restored_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def direct(position, intensity, modality, shape, fwhm):
@@ -38,7 +46,13 @@ def ragged(molecules):
 
 
 def check(molecules, modality, shape, fwhm, tolerance=1e-5):
-    spectra = broaden(*ragged(molecules), modality, shape=shape, fwhm=fwhm)
+    for kernels in ("plain", "compiled") if shape == "lorentzian" else ("plain",):
+        with use(kernels):
+            spectra = broaden(*ragged(molecules), modality, shape=shape, fwhm=fwhm)
+        compare(spectra, molecules, modality, shape, fwhm, tolerance)
+
+
+def compare(spectra, molecules, modality, shape, fwhm, tolerance):
     assert spectra.shape == (len(molecules), modality.points)
     assert spectra.dtype == torch.float32
     assert not (spectra < 0).any()
@@ -125,9 +139,37 @@ def test_single_precision_and_integer_offsets_are_taken():
     assert torch.equal(low, broaden(position, intensity, offsets, IR))
 
 
-def test_a_line_that_is_not_a_number_stays_in_its_molecule():
-    spectra = broaden(*ragged([[(1000.0, 1.0)], [(math.nan, 1.0)], [(1000.0, math.nan)], [(900.0, 1.0)]]), IR)
+@pytest.mark.parametrize("kernels", ["plain", "compiled"])
+def test_a_line_that_is_not_a_number_stays_in_its_molecule(kernels):
+    lines = [[(1000.0, 1.0)], [(math.nan, 1.0)], [(1000.0, math.nan)], [(900.0, 1.0)]]
+    with use(kernels):
+        spectra = broaden(*ragged(lines), IR)
     assert spectra.isnan().any(dim=1).tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_compiled_kernel_equals_plain_torch_for_any_number_of_threads(threads, restored_threads):
+    rng = np.random.default_rng(0)
+    molecules = [
+        list(zip(rng.uniform(-500, 6000, n), rng.uniform(0, 9, n), strict=True))
+        for n in rng.integers(0, 60, 9)
+    ]
+    lines = ragged([*molecules, [(1.0e9, 1.0)], [(math.inf, 1.0)], [(-1.0e300, 1.0)]])
+    torch.set_num_threads(threads)
+    for modality in (IR, UV_VIS):
+        with use("plain"):
+            plain = broaden(*lines, modality)
+        with use("compiled"):
+            compiled = broaden(*lines, modality)
+            torch.set_num_threads(1)
+            assert torch.equal(compiled, broaden(*lines, modality))
+        assert torch.allclose(compiled, plain, rtol=2e-6, atol=1e-6 * float(plain.max()))
+
+
+def test_offsets_that_do_not_fit_are_refused_by_the_kernel():
+    position, intensity, offsets = ragged([[(1000.0, 1.0)], [(1000.0, 1.0)]])
+    with use("compiled"), pytest.raises(ValueError, match="offsets from 0 to 3 of 2 lines"):
+        broaden(position, intensity, offsets + torch.tensor([0, 0, 1]), IR)
 
 
 def test_gradients_are_not_followed():

@@ -5,7 +5,7 @@ is cut into blocks: a line is summed directly on the points of its own block and
 everywhere else, where its profile is smooth, on a few Chebyshev nodes per block, from which one matrix
 product interpolates the points. Nothing is cut off, and the work per line is about a sixth. In float32, for
 widths of at least one step of the axis, the result equals the direct sum in float64 to 1e-5 of the peak
-(measured: 4e-6 or better).
+(measured: 4e-6 or better). Lorentzians have a compiled kernel (`kernels.py`) that goes the same way.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molspectra.compiled import fast, threads
 from molspectra.errors import InputError
 from molspectra.spectra.modality import Modality
 
 _BLOCK = 64  # points of a block
-_NODES = {"lorentzian": 9, "gaussian": 12}  # Chebyshev nodes of a block, for 1e-5 of the peak
+_NODES = {"lorentzian": 8, "gaussian": 12}  # Chebyshev nodes of a block, for 1e-5 of the peak
 _CHUNK = {"cpu": 512}  # lines worked on at once, so that the buffers stay in the cache
 _CHUNK_DEVICE = 65536
 
@@ -64,6 +65,10 @@ def broaden(
     """
     width = modality.fwhm if fwhm is None else fwhm
     _check_options(shape, width, scale)
+    # positions in steps from the start of the axis; the place within the block is what float32 must hold well
+    place = (position.double() * scale - modality.start) / modality.step
+    if shape == "lorentzian" and fast(position):
+        return _compiled(place, intensity, offsets, modality, width)
     device, n_lines, n_molecules = position.device, len(position), len(offsets) - 1
     n_blocks = -(-modality.points // _BLOCK)
     rows = n_blocks + 2  # a spare block on either side takes what falls outside the axis
@@ -73,9 +78,9 @@ def broaden(
     middle = n_blocks * _BLOCK / 2  # origin of the far coordinates, where float32 is finest
     far_grid = (blocks * _BLOCK - middle + nodes).flatten().float()
 
-    # positions in steps from the start of the axis; the place within the block is what float32 must hold well
-    place = (position.double() * scale - modality.start) / modality.step
     block = torch.floor(place / _BLOCK)
+    # a line in the second block outside the axis counts to the first, so that the axis' end is near it
+    block = block + (block == -2).double() - (block == n_blocks + 1).double()
     local = (place - block * _BLOCK).float()[:, None]
     beside = block.long().clamp_(-3, n_blocks + 2)[:, None] + torch.arange(-1, 2, device=device)
     beside = beside.clamp_(-1, n_blocks) + 1
@@ -105,6 +110,36 @@ def broaden(
     if shape == "gaussian":
         near.clamp_(min=0)  # interpolated between nodes, the foot of a Gaussian may fall below zero
     return near.view(n_molecules, rows * _BLOCK)[:, _BLOCK : _BLOCK + modality.points].contiguous()
+
+
+def _compiled(place: Tensor, intensity: Tensor, offsets: Tensor, modality: Modality, width: float) -> Tensor:
+    """Lorentzian spectra [B, points] from lines at `place` [M], by the compiled kernel."""
+    from molspectra.spectra.kernels import LANES, lorentzian
+
+    if offsets[0] != 0 or offsets[-1] != len(place):
+        raise ValueError(f"offsets from {int(offsets[0])} to {int(offsets[-1])} of {len(place)} lines")
+    blocks = -(-modality.points // _BLOCK)
+    nodes, interpolation = _block_rule(_NODES["lorentzian"])
+    far_grid = torch.zeros(-(-blocks * len(nodes) // LANES) * LANES)
+    starts = torch.arange(blocks)[:, None] * _BLOCK - blocks * _BLOCK / 2
+    far_grid[: blocks * len(nodes)] = (starts + nodes).flatten()
+    width /= modality.step
+    height = (intensity.double() / modality.step * (width / (2 * math.pi))).float()
+    spectra = torch.empty(len(offsets) - 1, modality.points)
+    threads.run(
+        lorentzian,
+        len(spectra),
+        place.numpy(),
+        height.numpy(),
+        offsets.long().numpy(),
+        width**2 / 4,
+        np.arange(3 * _BLOCK, dtype=np.float32) - np.float32(1.5 * _BLOCK),
+        far_grid.numpy(),
+        interpolation.numpy().ravel(),
+        spectra.numpy().ravel(),
+        modality.points,
+    )
+    return spectra
 
 
 class _Profile:

@@ -1,0 +1,92 @@
+"""Compiled broadening: the algorithm of `broadening`, one molecule at a time in the first-level cache."""
+
+from typing import Any
+
+import numpy as np
+
+from molspectra.compiled import simd
+
+LANES = 16
+NODES = 8  # per block
+NEAR = 3  # blocks on which a line is summed directly
+MARGIN = 3  # blocks before and after the axis, which take what lies outside it
+
+
+@simd.jit
+def _add(values: Any, first: Any, stop: Any, grid: Any, centre: Any, height: Any, constant: Any) -> None:
+    """Add height / ((grid - centre)² + constant) to values[first:stop], in steps of `LANES`."""
+    centres, heights = simd.splat(np.float32(centre), LANES), simd.splat(np.float32(height), LANES)
+    constants = simd.splat(np.float32(constant), LANES)
+    for at in range(first, stop, LANES):
+        distance = simd.load(grid, at - first, LANES) - centres
+        profile = heights / simd.fma(distance, distance, constants)
+        simd.store(values, at, simd.load(values, at, LANES) + profile)
+
+
+@simd.jit
+def lorentzian(
+    low: int,
+    high: int,
+    place: Any,
+    height: Any,
+    offsets: Any,
+    constant: float,
+    grid: Any,
+    far_grid: Any,
+    interpolation: Any,
+    out: Any,
+    points: int,
+) -> None:
+    """Spectra of the molecules low … high - 1.
+
+    Args:
+        low: first molecule.
+        high: one past the last.
+        place: positions [M] of all lines in steps from the start of the axis, float64.
+        height: w/2π times the intensity [M] of each line, in steps, float32.
+        offsets: [B + 1] int64.
+        constant: w²/4 in steps².
+        grid: the points of the near blocks [3·block], counted from their middle, float32.
+        far_grid: the nodes of all blocks, counted from the middle of the axis, float32, and anything
+            up to a multiple of `LANES`.
+        interpolation: [NODES·block] float32, from nodes to the points of a block.
+        out: [B·points] float32, written here.
+        points: points of the axis.
+    """
+    block = len(grid) // NEAR
+    blocks = -(-points // block)
+    middle = blocks * block / 2
+    near = np.empty((blocks + 2 * MARGIN) * block, np.float32)
+    far = np.empty((blocks + 2 * MARGIN) * NODES + LANES, np.float32)
+    far_first = MARGIN * NODES
+    far_stop = far_first + len(far_grid)
+    for molecule in range(low, high):
+        near[:] = 0.0
+        far[:] = 0.0
+        for line in range(offsets[molecule], offsets[molecule + 1]):
+            # the three blocks around the line; those outside the axis lie in the margins. NaN: no such block
+            window = -MARGIN
+            if place[line] >= 0.0:
+                window = int(min(np.floor(place[line] / block) - 1, float(blocks + 1)))
+                window -= window >= blocks  # from two blocks beyond the axis, its last block is near
+            elif place[line] >= -2 * block:
+                window = -2
+            start = (window + MARGIN) * block
+            if -MARGIN < window < blocks:
+                centre = place[line] - (window + NEAR / 2) * block
+                _add(near, start, start + NEAR * block, grid, centre, height[line], constant)
+            hole = (window + MARGIN) * NODES  # stays as it was: these blocks have the line already
+            first, last = simd.load(far, hole, LANES), simd.load(far, hole + LANES, NODES)
+            _add(far, far_first, far_stop, far_grid, place[line] - middle, height[line], constant)
+            simd.store(far, hole, first)
+            simd.store(far, hole + LANES, last)
+        for each in range(blocks):
+            here = (each + MARGIN) * block
+            for at in range(0, block, LANES):
+                total = simd.load(near, here + at, LANES)
+                for node in range(NODES):
+                    value = simd.splat(far[far_first + each * NODES + node], LANES)
+                    total = simd.fma(value, simd.load(interpolation, node * block + at, LANES), total)
+                simd.store(near, here + at, total)
+        for each in range(points):
+            out[molecule * points + each] = near[MARGIN * block + each]
