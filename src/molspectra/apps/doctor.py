@@ -9,7 +9,7 @@ from typing import Literal
 from molspectra.errors import MolspectraError
 
 EXTRAS = {
-    "simulate": ("tblite", "pyscf"),
+    "simulate": ("tblite", "pyscf", "threadpoolctl"),
     "files": ("cclib",),
     "fast": ("numba",),
     "search": ("faiss",),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import InputError, SimulationError
 from molspectra.simulate.geometry import GRADIENT_TOLERANCE, minimise, model_hessian, positive
+from molspectra.simulate.threads import one_thread
 from molspectra.simulate.units import BOHR, DEBYE, HARTREE
 from molspectra.spectra.modality import modality as known_modality
 from molspectra.spectra.spectrum import LineSpectrum
@@ -82,6 +83,7 @@ def levels_of_theory(modalities: Sequence[str] = DEFAULT_MODALITIES) -> dict[str
     try:
         vibrational = f"GFN2-xTB (tblite {version('tblite')})"
         electronic = f"{GROUND_STATE}{EXCITED_STATES} (PySCF {version('pyscf')})"
+        version("threadpoolctl")
     except PackageNotFoundError as error:
         raise InputError(
             f"simulation needs {error.name}; install it with: pip install 'molspectra[simulate]'"
@@ -119,7 +121,7 @@ def simulate(molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES)
     Geometry, vibrations, IR and Raman are GFN2-xTB; UV-Vis, orbital energies and dipole are B3LYP/def2-SVP at
     that geometry. Molecules are isolated closed-shell singlets; ions are supported, molecules with an even
     number of electrons and a triplet ground state (O2) are computed as singlets. Frequencies are harmonic and
-    unscaled.
+    unscaled. One thread works; `simulate_many` takes as many molecules at once as there are cores.
 
     Args:
         molecule: start structure; its coordinates decide which minimum is found.
@@ -135,14 +137,16 @@ def simulate(molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES)
     lines: dict[str, LineSpectrum] = {}
     properties: dict[str, Property] = {}
     positions = molecule.positions / BOHR
-    if vibrational:
-        positions, lines, properties = _vibrations(molecule, positions, vibrational, levels["geometry"])
-    else:
-        positions = relax(molecule, positions)
-    if "uv_vis" in modalities:
-        spectrum, more = _electrons(molecule, positions, levels["uv_vis"])
-        lines["uv_vis"] = spectrum
-        properties |= more
+    electronic = ("pyscf.dft",) if "uv_vis" in modalities else ()
+    with one_thread(("tblite.interface", *electronic)):
+        if vibrational:
+            positions, lines, properties = _vibrations(molecule, positions, vibrational, levels["geometry"])
+        else:
+            positions = relax(molecule, positions)
+        if electronic:
+            spectrum, more = _electrons(molecule, positions, levels["uv_vis"])
+            lines["uv_vis"] = spectrum
+            properties |= more
     ordered = {name: lines[name] for name in modalities}
     return Simulation(molecule.with_positions(positions * BOHR), ordered, properties, levels)
 

@@ -14,6 +14,7 @@ from ase.md.langevin import Langevin
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import InputError, SimulationError
 from molspectra.simulate.api import check_supported, levels_of_theory, relax
+from molspectra.simulate.threads import one_thread
 from molspectra.simulate.units import BOHR, HARTREE, KCAL
 from molspectra.simulate.vibrations import masses_of
 
@@ -207,10 +208,13 @@ def dynamics_frames(
         fixcm=False,  # the mass centre moves freely, which is exact; frames are centred
         rng=generator,
     )
-    bath.run(equilibration)
+    with one_thread():  # two would add up in a changing order
+        bath.run(equilibration)
     while True:
-        bath.run(round(settings.interval_fs / settings.timestep_fs))
-        yield _frame(atoms, masses, generator, settings)
+        with one_thread():
+            bath.run(round(settings.interval_fs / settings.timestep_fs))
+            frame = _frame(atoms, masses, generator, settings)
+        yield frame
 
 
 def sample_dynamics(
@@ -269,7 +273,8 @@ def dynamics_level() -> str:
 
 def relaxed_structure(molecule: Molecule) -> Molecule:
     """The GFN2-xTB minimum next to a structure."""
-    return molecule.with_positions(relax(molecule, molecule.positions / BOHR) * BOHR)
+    with one_thread():
+        return molecule.with_positions(relax(molecule, molecule.positions / BOHR) * BOHR)
 
 
 def _frame(atoms: Any, masses: Array, generator: np.random.Generator, settings: DynamicsSettings) -> Frame:
