@@ -1,4 +1,4 @@
-"""Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011) in torch integer arithmetic.
+"""Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011) in integer arithmetic.
 
 A number depends on (seed, epoch, molecule id, purpose, index) alone, never on the batch, its order, the
 worker or the device: the same integers come out on a CPU and a GPU. How the five are laid out in Philox's
@@ -20,6 +20,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from molspectra.compiled import installed, kernels
 from molspectra.data.batch import offsets_of
 
 WORD = 0xFFFFFFFF
@@ -55,7 +56,10 @@ def philox(counter: Tensor, seed: int) -> Tensor:
         counter: [n, 4] int64, words in [0, 2³²), least significant first.
         seed: the key of 64 bits; any integer, taken modulo 2⁶⁴.
     """
-    multipliers, keys = _constants(seed % (1 << 64), counter.device)
+    table = _constants(seed % (1 << 64), counter.device)
+    if counter.device.type == "cpu" and kernels() != "plain" and installed():
+        return _compiled(counter, table)
+    multipliers, *keys = table[:, :, None]
     factor, mixed = counter.T[0::2], counter.T[1::2]  # words 0 and 2 are multiplied, 1 and 3 mixed in
     for key in keys:
         product = (factor * multipliers).flip(0)  # wraps modulo 2⁶⁴: all 64 bits of the unsigned product
@@ -124,6 +128,15 @@ def normal(
     return pairs.reshape(-1, 4 * blocks)[:, :width]
 
 
+def _compiled(counter: Tensor, table: Tensor) -> Tensor:
+    """Return the words [n, 4] by the compiled loop."""
+    from molspectra.data.kernels import philox as fill
+
+    words = torch.empty(counter.shape, dtype=torch.int64)
+    fill(0, len(counter), counter.contiguous().numpy(), table.numpy(), words.numpy())
+    return words
+
+
 def _counters(epoch: int | Tensor, ids: Tensor, purpose: Purpose, owner: Tensor, block: Tensor) -> Tensor:
     """Return the counters [n, 4] of the given blocks [n] of the molecules `ids[owner]`."""
     if isinstance(epoch, int) and not 0 <= epoch < _EPOCHS:
@@ -134,11 +147,10 @@ def _counters(epoch: int | Tensor, ids: Tensor, purpose: Purpose, owner: Tensor,
 
 
 @lru_cache(maxsize=64)
-def _constants(key: int, device: torch.device) -> tuple[Tensor, list[Tensor]]:
-    """Return the multipliers [2, 1] and the round keys [2, 1] on a device."""
+def _constants(key: int, device: torch.device) -> Tensor:
+    """Return the multipliers and the keys of the rounds, [1 + rounds, 2] on a device."""
     halves = (key & WORD, key >> 32)
     keys = [
         [(half + step * r) & WORD for half, step in zip(halves, _WEYL, strict=True)] for r in range(_ROUNDS)
     ]
-    table = torch.tensor([_MULTIPLIERS, *keys], dtype=torch.int64).to(device)[:, :, None]
-    return table[0], list(table[1:])
+    return torch.tensor([_MULTIPLIERS, *keys], dtype=torch.int64).to(device)
