@@ -4,10 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from molspectra.compiled import simd
+from molspectra.compiled.simd import inline, jit
 
 
-@simd.jit
+@inline
+def _square(positions: Any, first: int, second: int) -> Any:
+    """Squared distance, added up in the order of torch."""
+    x = positions[3 * first] - positions[3 * second]
+    y = positions[3 * first + 1] - positions[3 * second + 1]
+    z = positions[3 * first + 2] - positions[3 * second + 2]
+    return (x * x + y * y) + z * z
+
+
+@jit
 def count_neighbours(
     low: int, high: int, positions: Any, ptr: Any, limit: Any, below: Any, above: Any
 ) -> None:
@@ -33,7 +42,7 @@ def count_neighbours(
             above[first] = found
 
 
-@simd.jit
+@jit
 def list_neighbours(
     low: int,
     high: int,
@@ -89,16 +98,7 @@ def list_neighbours(
                 pair += 1
 
 
-@simd.jit
-def _square(positions: Any, first: int, second: int) -> Any:
-    """Squared distance, added up in the order of torch."""
-    x = positions[3 * first] - positions[3 * second]
-    y = positions[3 * first + 1] - positions[3 * second + 1]
-    z = positions[3 * first + 2] - positions[3 * second + 2]
-    return (x * x + y * y) + z * z
-
-
-@simd.jit
+@jit
 def philox(low: int, high: int, counter: Any, table: Any, words: Any) -> None:
     """The words of Philox4x32-10 for the counters low … high - 1.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from molspectra.compiled import simd
+from molspectra.compiled.simd import fma, inline, jit, load, splat, store
 
 LANES = 16
 NODES = 8  # per block
@@ -12,39 +12,39 @@ NEAR = 3  # blocks on which a line is summed directly
 MARGIN = 3  # blocks before and after the axis, which take what lies outside it
 
 
-@simd.jit
+@inline
 def _add(values: Any, first: Any, stop: Any, grid: Any, centre: Any, height: Any, constant: Any) -> None:
     """Add height / ((grid - centre)² + constant) to values[first:stop], in steps of `LANES`."""
-    centres, heights = simd.splat(np.float32(centre), LANES), simd.splat(np.float32(height), LANES)
-    constants = simd.splat(np.float32(constant), LANES)
+    centres, heights = splat(np.float32(centre), LANES), splat(np.float32(height), LANES)
+    constants = splat(np.float32(constant), LANES)
     for at in range(first, stop, LANES):
-        distance = simd.load(grid, at - first, LANES) - centres
-        profile = heights / simd.fma(distance, distance, constants)
-        simd.store(values, at, simd.load(values, at, LANES) + profile)
+        distance = load(grid, at - first, LANES) - centres
+        profile = heights / fma(distance, distance, constants)
+        store(values, at, load(values, at, LANES) + profile)
 
 
-@simd.jit
+@inline
 def _interpolate(far: Any, near: Any, rule: Any, blocks: Any, block: Any) -> None:
     """Add to the points of every block what its nodes say; eight rows of the rule stay in registers."""
     for at in range(0, block, LANES):
-        rule_0, rule_1 = simd.load(rule, at, LANES), simd.load(rule, block + at, LANES)
-        rule_2, rule_3 = simd.load(rule, 2 * block + at, LANES), simd.load(rule, 3 * block + at, LANES)
-        rule_4, rule_5 = simd.load(rule, 4 * block + at, LANES), simd.load(rule, 5 * block + at, LANES)
-        rule_6, rule_7 = simd.load(rule, 6 * block + at, LANES), simd.load(rule, 7 * block + at, LANES)
+        rule_0, rule_1 = load(rule, at, LANES), load(rule, block + at, LANES)
+        rule_2, rule_3 = load(rule, 2 * block + at, LANES), load(rule, 3 * block + at, LANES)
+        rule_4, rule_5 = load(rule, 4 * block + at, LANES), load(rule, 5 * block + at, LANES)
+        rule_6, rule_7 = load(rule, 6 * block + at, LANES), load(rule, 7 * block + at, LANES)
         for each in range(MARGIN, MARGIN + blocks):
             node, here = each * NODES, each * block + at
-            one = simd.fma(simd.splat(far[node], LANES), rule_0, simd.load(near, here, LANES))
-            two = simd.splat(far[node + 1], LANES) * rule_1
-            one = simd.fma(simd.splat(far[node + 2], LANES), rule_2, one)
-            two = simd.fma(simd.splat(far[node + 3], LANES), rule_3, two)
-            one = simd.fma(simd.splat(far[node + 4], LANES), rule_4, one)
-            two = simd.fma(simd.splat(far[node + 5], LANES), rule_5, two)
-            one = simd.fma(simd.splat(far[node + 6], LANES), rule_6, one)
-            two = simd.fma(simd.splat(far[node + 7], LANES), rule_7, two)
-            simd.store(near, here, one + two)
+            one = fma(splat(far[node], LANES), rule_0, load(near, here, LANES))
+            two = splat(far[node + 1], LANES) * rule_1
+            one = fma(splat(far[node + 2], LANES), rule_2, one)
+            two = fma(splat(far[node + 3], LANES), rule_3, two)
+            one = fma(splat(far[node + 4], LANES), rule_4, one)
+            two = fma(splat(far[node + 5], LANES), rule_5, two)
+            one = fma(splat(far[node + 6], LANES), rule_6, one)
+            two = fma(splat(far[node + 7], LANES), rule_7, two)
+            store(near, here, one + two)
 
 
-@simd.jit
+@jit
 def lorentzian(
     low: int,
     high: int,
@@ -97,13 +97,13 @@ def lorentzian(
                 centre = place[line] - (window + NEAR / 2) * block
                 _add(near, start, start + NEAR * block, grid, centre, height[line], constant)
             hole = (window + MARGIN) * NODES  # stays as it was: these blocks have the line already
-            first, last = simd.load(far, hole, LANES), simd.load(far, hole + LANES, NODES)
+            first, last = load(far, hole, LANES), load(far, hole + LANES, NODES)
             _add(far, far_first, far_stop, far_grid, place[line] - middle, height[line], constant)
-            simd.store(far, hole, first)
-            simd.store(far, hole + LANES, last)
+            store(far, hole, first)
+            store(far, hole + LANES, last)
         _interpolate(far, near, interpolation, blocks, block)
         start, rest = molecule * points, points // LANES * LANES
         for at in range(0, rest, LANES):
-            simd.store(out, start + at, simd.load(near, MARGIN * block + at, LANES))
+            store(out, start + at, load(near, MARGIN * block + at, LANES))
         for at in range(rest, points):
             out[start + at] = near[MARGIN * block + at]
