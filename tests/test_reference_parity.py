@@ -134,7 +134,6 @@ class Reference:
         """The published step: all outputs and losses."""
         model, batch, values = self.model, self.batch, {}
         model.train(mode == "train")
-        self.denoising.train(mode == "train")
         layers = self._record_layers(values)
         if self.forces:
             energy, values["forces"], encoded = energy_and_forces(model, batch, create_graph=True)
@@ -151,6 +150,9 @@ class Reference:
         if weights["denoising_weight"] > 0:
             values["noise_pred"] = model.noise_head(encoded)
             noise = self.inputs["pos_noise"].to(self.dtype)
+            if mode == "train":
+                assert self.denoising.normaliser is not None
+                self.denoising.normaliser.observe([noise])
             found = self.denoising({"denoising": values["noise_pred"]}, Noised(batch, noise))
             losses["pos"] = (weights["denoising_weight"], found["denoising"].mean)
         if not weights["denoising_only"]:

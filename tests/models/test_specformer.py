@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from molspectra.errors import InputError
+from molspectra.models.batch_norm import PresentBatchNorm
 from molspectra.models.specformer import (
-    PresentBatchNorm,
     ResidualAttention,
     SpecFormer,
     SpecFormerConfig,

@@ -16,8 +16,8 @@ from torch import Tensor
 from molspectra.data.batch import Batch
 from molspectra.data.store import Store
 from molspectra.errors import InputError
+from molspectra.models.batch_norm import PresentBatchNorm
 from molspectra.models.model import MolSpectra
-from molspectra.models.specformer import PresentBatchNorm
 from molspectra.training.average import WeightAverage
 from molspectra.training.checkpoint import newest, read_resume
 from molspectra.training.data import BatchMaker, Micro, Selection
@@ -56,7 +56,7 @@ def test_three_micro_batches_equal_one_batch(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_statistics(monkeypatch)
-    changes: dict[str, Any] = {"weights__alignment": 0.0} if kind == "stage2" else {"forces": True}
+    changes: dict[str, Any] = {} if kind == "stage2" else {"forces": True}
     make = request.getfixturevalue(kind)
     results = []
     for parts in (1, 3):
@@ -64,9 +64,7 @@ def test_three_micro_batches_equal_one_batch(
         trainer = trainer_of(config)
         micros = trainer.maker(0)
         assert [micro.batch.size for micro in micros] == ([10] if parts == 1 else [4, 3, 3])
-        values = trainer._update(micros)
-        values.pop("alignment", None)
-        results.append((values, gradients(trainer)))
+        results.append((trainer._update(micros), gradients(trainer)))
     (one, one_gradients), (three, three_gradients) = results
     assert three == pytest.approx(one, rel=1e-6)  # noise and spectra begin as float32
     assert one_gradients.keys() == three_gradients.keys()
@@ -74,14 +72,23 @@ def test_three_micro_batches_equal_one_batch(
         torch.testing.assert_close(three_gradients[name], gradient, rtol=1e-6, atol=1e-9, msg=name)
 
 
-def test_each_micro_batch_is_aligned_with_itself(stage2: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_statistics(monkeypatch)
-    trainer = trainer_of(stage2(loop__accumulation=2))
-    micros = trainer.maker(0)
-    stage = trainer.stage.train()
-    alone = [stage(micro.batch, micro.key)["alignment"] for micro in micros]
-    expected = sum(float(loss.sum.detach()) for loss in alone) / sum(loss.count for loss in alone)
-    assert trainer._update(micros)["alignment"] == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize(("weight", "passes"), [(1.0, 4), (0.0, 2)])
+def test_only_a_contrast_over_micro_batches_takes_a_second_pass(
+    stage2: Make, monkeypatch: pytest.MonkeyPatch, weight: float, passes: int
+) -> None:
+    trainer = trainer_of(stage2(loop__accumulation=2, weights__alignment=weight))
+    forward, batches = PretrainStage.forward, []
+
+    def counted(self: PretrainStage, batch: Batch, *more: Any) -> Any:
+        batches.append(batch)
+        return forward(self, batch, *more)
+
+    monkeypatch.setattr(PretrainStage, "forward", counted)
+    trainer._update(trainer.maker(0))
+    assert len(batches) == passes
+    encoder = trainer.stage.model.spectrum_encoder
+    assert encoder is not None
+    assert all(layer.attention_norm.num_batches_tracked == 2 for layer in encoder.layers)
 
 
 def test_loss_is_the_weighted_sum(stage2: Make) -> None:

@@ -14,6 +14,7 @@ from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.equivariant_transformer import EquivariantTransformer, EquivariantTransformerConfig
 from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind, SpectrumInput
 from molspectra.models.segments import sum_by_molecule
+from molspectra.models.shared import Shared
 from molspectra.models.specformer import SpecFormer, SpecFormerConfig
 
 AtomReferences = Literal["none", "fit", "published", "auto"]
@@ -54,7 +55,7 @@ class ModelConfig:
             )
 
 
-class MolSpectra(nn.Module):
+class MolSpectra(Shared):
     """3D encoder with heads, and the spectrum encoder where the configuration has one."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -122,7 +123,7 @@ class MolSpectra(nn.Module):
         if missing:
             raise InputError(f"this model takes spectra as input, and the batch has no {', '.join(missing)}")
         present = torch.stack([batch.present[name] for name in names]).any(0)
-        if not bool(present.any()):  # a batch norm could not make anything of them
+        if not self.anywhere(present):  # a batch norm could not make anything of them
             return batch.positions.new_zeros(len(batch), self.encoder.channels), present
         spectra = {name: batch.spectra[name] for name in names}
         representation = self.spectrum_encoder(spectra, batch.present).representation

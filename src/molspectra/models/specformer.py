@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molspectra.errors import InputError
+from molspectra.models.batch_norm import PresentBatchNorm
 from molspectra.spectra.modality import Modality, modality
 
 
@@ -95,25 +96,6 @@ def _where_needed(names: list[str], present: Mapping[str, Tensor] | None) -> Map
     if present is None or bool(torch.stack([present[name] for name in names]).all()):
         return None
     return present
-
-
-class PresentBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over the features of present tokens only (batch and tokens together).
-
-    In training, running statistics are updated only where `track` is True: the masked pass of a training step
-    sees corrupted tokens and must not leak into what evaluation uses.
-    """
-
-    def forward(self, tokens: Tensor, present: Tensor | None = None, track: bool = True) -> Tensor:
-        """Normalise [B, T, d]; where `present` [B, T] is False, rows are left out and become 0."""
-        rows = tokens.flatten(0, 1) if present is None else tokens[present]
-        if self.training and not track:
-            normed = F.batch_norm(rows, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        else:
-            normed = super().forward(rows)
-        if present is None:
-            return normed.view_as(tokens)
-        return torch.zeros_like(tokens).masked_scatter(present.unsqueeze(-1), normed)
 
 
 class ResidualAttention(nn.Module):

@@ -30,8 +30,8 @@ class AlignmentConfig:
 class Alignment(nn.Module):
     """InfoNCE between molecule and spectrum representations; the pairs (b, b) are positive.
 
-    Negatives are the other molecules of the micro-batch, gathered over all ranks; under gradient accumulation
-    each micro-batch is contrasted with itself. A copy of the same molecule is no negative of its twin.
+    Negatives are the other molecules of the step, on all ranks and in all micro-batches. A copy of the same
+    molecule is no negative of its twin.
     """
 
     def __init__(self, config: AlignmentConfig) -> None:

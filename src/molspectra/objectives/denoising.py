@@ -4,7 +4,7 @@
 called alike: `perturb` moves a batch, the call itself turns predictions into losses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from molspectra.data.coordinates import InternalBatch
 from molspectra.data.random import Purpose, normal
 from molspectra.errors import InputError
 from molspectra.models.segments import spread_to_atoms, sum_by_molecule
+from molspectra.models.shared import Shared
 from molspectra.objectives.loss import Loss, NoiseKey
 
 
@@ -61,8 +62,8 @@ class Noised(NamedTuple):
     """[N, 3] gradient of the harmonic energy in 1/Å (SliDe)."""
 
 
-class RunningNormaliser(nn.Module):
-    """Mean and deviation per coordinate of all noise seen so far (updated in training, before use)."""
+class RunningNormaliser(Shared):
+    """Mean and deviation per coordinate of all noise seen so far, that of the step included."""
 
     acc_sum: Tensor
     acc_squared_sum: Tensor
@@ -87,13 +88,20 @@ class RunningNormaliser(nn.Module):
         variance = self.acc_squared_sum / self.acc_count.clamp(min=1.0) - self.mean**2
         return variance.clamp(min=0.0).sqrt().clamp(min=1e-8)
 
+    @torch.no_grad()
+    def observe(self, noises: Iterable[Tensor]) -> None:
+        """Take in the noise of a whole step, [N, 3] per micro-batch, on all ranks."""
+        parts = [torch.stack([noise, noise.square(), torch.ones_like(noise)]).sum(1) for noise in noises]
+        sums = torch.stack(parts).sum(0)
+        if self.everyone is not None:
+            sums = self.everyone(sums.double()).sum(0)
+        self.acc_sum += sums[0]
+        self.acc_squared_sum += sums[1]
+        self.acc_count += sums[2, :1]
+        self.num_accumulations += 1
+
     def forward(self, noise: Tensor) -> Tensor:
-        """Standardise [N, 3]; in training mode the rows are added to the statistics first."""
-        if self.training:
-            self.acc_sum += noise.sum(0)
-            self.acc_squared_sum += noise.square().sum(0)
-            self.acc_count += noise.shape[0]
-            self.num_accumulations += 1
+        """Standardise [N, 3] by what was observed."""
         return (noise - self.mean) / self.std
 
 
@@ -117,6 +125,11 @@ class CoordDenoising(nn.Module):
         """Move the atoms; the same molecule, seed and epoch give the same noise in any batch."""
         noise = self.noise(batch, key)
         return Noised(batch.with_positions(batch.positions + noise), noise)
+
+    def observe(self, micros: Iterable[tuple[Batch, NoiseKey]]) -> None:
+        """Let a running normaliser see the noise of all micro-batches of a step, before any loss of it."""
+        if self.normaliser is not None:
+            self.normaliser.observe(self.noise(batch, key) for batch, key in micros)
 
     def noise(self, batch: Batch, key: NoiseKey) -> Tensor:
         """Gaussian noise [N, 3] in Å."""

@@ -99,8 +99,8 @@ class LoopConfig:
     batch_size: int = 64
     """Molecules per optimizer step, over all devices and micro-batches."""
     accumulation: int = 1
-    """Micro-batches per optimizer step. Losses equal those of one large batch, except the alignment, which
-    contrasts the molecules of each micro-batch with each other, and batch norms, which see one at a time."""
+    """Micro-batches per optimizer step. Losses equal those of one large batch (the alignment takes a second
+    pass without gradients for that), but for the spectrum encoder's batch norms, which see one at a time."""
     seed: int = 0
     """Seed of initial weights, batch order, noise and masks."""
     validate_every: int = 250

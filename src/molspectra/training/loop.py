@@ -13,10 +13,12 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from molspectra.errors import InputError, MolspectraError
+from molspectra.models.shared import sharing
 from molspectra.objectives.loss import Loss
 from molspectra.training.average import WeightAverage
 from molspectra.training.checkpoint import newest, read_resume, save_checkpoint
 from molspectra.training.config import LoopConfig, OptimizerConfig
+from molspectra.training.contrast import Contrast, Gather, StepContrast
 from molspectra.training.data import BatchMaker, Micro, Rows, in_order, prepared
 from molspectra.training.interrupt import Interrupted, stop_requests
 from molspectra.training.progress import progress
@@ -140,16 +142,20 @@ class Trainer:
         weights, counts = self.stage.gradient_weights(), self._counts(micros)
         factors = [weight / counts[name] for name, weight in weights.items()]
         sums = torch.zeros(len(weights), dtype=self.precision, device=self.fabric.device)
+        alone = self.ranks.world == 1
+        here = [self._here(micro) for micro in micros]
         self.stage.train()
         self.optimizer.zero_grad(set_to_none=True)
-        for micro in map(self._here, micros):
-            losses = self._losses(micro, shared=True)
-            absent = sums.new_zeros(())
-            parts = torch.stack([losses[name].sum if name in losses else absent for name in weights])
-            (parts * parts.new_tensor(factors)).sum().backward()
-            sums += parts.detach()
+        with sharing(self.stage, None if alone else self.ranks.each):
+            self.stage.observe((micro.batch, micro.key) for micro in here)
+            contrast = self._contrast(here, None if alone else self.ranks.gather)
+            for micro in here:
+                losses = self._losses(micro, contrast)
+                absent = sums.new_zeros(())
+                parts = torch.stack([losses[name].sum if name in losses else absent for name in weights])
+                (parts * parts.new_tensor(factors)).sum().backward()
+                sums += parts.detach()
         self.ranks.add_gradients(self.stage.parameters())
-        self.ranks.share_buffers(self.stage)
         totals = self.ranks.total(sums).tolist()
         return {name: total / counts[name] for name, total in zip(weights, totals, strict=True)}
 
@@ -165,11 +171,25 @@ class Trainer:
         gradients = [weight.grad for weight in self.stage.parameters() if weight.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
-    def _losses(self, micro: Micro, shared: bool = False) -> dict[str, Loss]:
-        """Losses of a micro-batch; `shared` between the ranks where they contrast molecules."""
-        gather = self.ranks.gather if shared and self.ranks.world > 1 else None
+    def _contrast(self, micros: list[Micro], gather: Gather | None) -> Contrast:
+        """Who is contrasted with whom in a step; for several micro-batches by a pass of its own."""
+        if len(micros) == 1 or not self.stage.gradient_weights().get("alignment"):
+            return Contrast(gather)
+        contrast = StepContrast(gather)
+        before = [buffer.clone() for buffer in self.stage.buffers()]
+        with torch.no_grad():
+            for micro in micros:
+                self._losses(micro, contrast)
+            for buffer, value in zip(self.stage.buffers(), before, strict=True):
+                buffer.copy_(value)  # running statistics are fed by the other pass
         with self.fabric.autocast():
-            losses: dict[str, Loss] = self.stage(micro.batch, micro.key, gather)
+            contrast.finish()
+        return contrast
+
+    def _losses(self, micro: Micro, contrast: Contrast | None = None) -> dict[str, Loss]:
+        """Losses of a micro-batch, contrasted by itself if not told otherwise."""
+        with self.fabric.autocast():
+            losses: dict[str, Loss] = self.stage(micro.batch, micro.key, contrast)
         return losses
 
     def _here(self, micro: Micro) -> Micro:

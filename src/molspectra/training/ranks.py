@@ -35,6 +35,10 @@ class Ranks:
         """Whether a flag is set on any rank."""
         return bool(self.total(torch.tensor([float(flag)])) > 0)
 
+    def each(self, values: Tensor) -> Tensor:
+        """A tensor [...] of this rank to those of all ranks, [world, ...], without gradients."""
+        return self._gather(values)
+
     def gather(self, rows: Tensor) -> tuple[Tensor, int]:
         """Rows of all ranks, with gradients, and the place of this rank's first among them.
 
@@ -60,12 +64,6 @@ class Ranks:
         used, *sums = self._sum(flat).split([len(weights), *(weight.numel() for weight in weights)])
         for weight, gradient, is_used in zip(weights, sums, used.tolist(), strict=True):
             weight.grad = gradient.view_as(weight) if is_used else None
-
-    def share_buffers(self, module: nn.Module) -> None:
-        """Give all ranks the running statistics of rank 0."""
-        if self.world > 1:
-            for buffer in module.buffers():
-                torch.distributed.broadcast(buffer, src=0)
 
     def wait(self) -> None:
         """Return when all ranks have come here."""

@@ -5,35 +5,37 @@ exactly the loss of one large batch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from molspectra.data.batch import Batch
 from molspectra.models.model import MolSpectra, energy_and_forces
+from molspectra.models.shared import Shared
 from molspectra.objectives.alignment import Alignment
 from molspectra.objectives.choice import denoising_objective
+from molspectra.objectives.denoising import CoordDenoising
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction
 from molspectra.objectives.supervised import Smoothed, regression_loss
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-
-Gather = Callable[[Tensor], tuple[Tensor, int]]
-"""Rows of this rank to (rows of all ranks with gradients, place of this rank's first row)."""
+from molspectra.training.contrast import Contrast, Gather
 
 
-class Stage(nn.Module, ABC):
+class Stage(Shared, ABC):
     """A model with the objectives of a stage.
 
     Attributes:
         model: the model that is trained.
+        denoising: the denoising objective.
         modalities: spectra that batches must carry.
         targets: columns that batches must carry.
         internal: whether batches must carry internal coordinates.
     """
 
     model: MolSpectra
+    denoising: CoordDenoising
     modalities: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     internal: bool = False
@@ -54,14 +56,19 @@ class Stage(nn.Module, ABC):
     def counts(self, batch: Batch) -> dict[str, float]:
         """Items of every loss in a batch."""
 
+    def observe(self, micros: Iterable[tuple[Batch, NoiseKey]]) -> None:
+        """See all micro-batches of a training step before the first of them passes."""
+        if "denoising" in self.weights():
+            self.denoising.observe(micros)
+
     @abstractmethod
-    def forward(self, batch: Batch, key: NoiseKey, gather: Gather | None = None) -> dict[str, Loss]:
+    def forward(self, batch: Batch, key: NoiseKey, contrast: Contrast | None = None) -> dict[str, Loss]:
         """Losses of a batch of clean structures; in evaluation mode too.
 
         Args:
             batch: on the model's device.
             key: what noise and masks depend on.
-            gather: shares rows between the ranks of a run; then every rank must call it with the same stage.
+            contrast: who is contrasted with whom; None for the molecules of the batch.
         """
 
 
@@ -99,7 +106,7 @@ class PretrainStage(Stage):
             counts["alignment"] = float(has_spectrum(batch).sum())
         return counts
 
-    def forward(self, batch: Batch, key: NoiseKey, gather: Gather | None = None) -> dict[str, Loss]:
+    def forward(self, batch: Batch, key: NoiseKey, contrast: Contrast | None = None) -> dict[str, Loss]:
         """See `Stage.forward`."""
         model = self.model
         noised = self.denoising.perturb(batch, key)
@@ -111,16 +118,14 @@ class PretrainStage(Stage):
         if self.reconstruction is None:
             return losses
         here = has_spectrum(batch)
-        if not bool(here.any()) and gather is None:
+        if not self.anywhere(here):  # a rank without any still takes part where another has one
             return losses
         aligned = model.encode(batch) if self.config.alignment.structure == "clean" else encoded
         features = model.molecule_features(aligned, batch)[here]
-        spectra = features.new_zeros(features.shape)
-        if bool(here.any()):
-            parts, representation = self._read_spectra(batch, key)
-            losses |= {f"reconstruction_{name}": loss for name, loss in parts.items()}
-            spectra = representation[here]
-        losses["alignment"] = self._align(features, spectra, batch.geometry_id[here], gather)
+        parts, representation = self._read_spectra(batch, key)
+        losses |= {f"reconstruction_{name}": loss for name, loss in parts.items()}
+        pairs = torch.cat([features, representation[here].to(features)], dim=1)
+        losses["alignment"] = (contrast or Contrast())(self._align, pairs, batch.geometry_id[here])
         return losses
 
     def _read_spectra(self, batch: Batch, key: NoiseKey) -> tuple[dict[str, Loss], Tensor]:
@@ -138,14 +143,15 @@ class PretrainStage(Stage):
         parts = reconstruction(encoder.reconstruct(masked.tokens), batch, masks)
         return parts, whole.representation
 
-    def _align(self, features: Tensor, spectra: Tensor, identity: Tensor, gather: Gather | None) -> Loss:
-        """Contrast the molecules that have a spectrum, [b, C] each, with those of all ranks."""
+    def _align(self, pairs: Tensor, identity: Tensor, gather: Gather | None) -> Loss:
+        """Contrast molecules and their spectra, [b, 2 D], with those of all ranks."""
+        everyone, first = None, 0
+        if gather is not None:
+            gathered, first = gather(pairs)
+            everyone = (*gathered.chunk(2, dim=1), gather(identity)[0])
+        molecules, spectra = pairs.chunk(2, dim=1)
         scale = self.model.log_scale
-        if gather is None:
-            return self.alignment(features, spectra, scale, identity=identity)
-        pairs, first = gather(torch.cat([features, spectra.to(features)], dim=1))
-        everyone = (*pairs.chunk(2, dim=1), gather(identity)[0])
-        return self.alignment(features, spectra, scale, identity=identity, everyone=everyone, first=first)
+        return self.alignment(molecules, spectra, scale, identity=identity, everyone=everyone, first=first)
 
 
 class FinetuneStage(Stage):
@@ -187,7 +193,7 @@ class FinetuneStage(Stage):
         target = self.config.target
         return means | {target: float(self.smoothing(torch.tensor(means[target])))}
 
-    def forward(self, batch: Batch, key: NoiseKey, gather: Gather | None = None) -> dict[str, Loss]:
+    def forward(self, batch: Batch, key: NoiseKey, contrast: Contrast | None = None) -> dict[str, Loss]:
         """See `Stage.forward`; structures are moved in training only."""
         config, head, mode = self.config, self.model.property_head, self.config.noise_mode
         assert head is not None

@@ -1,0 +1,42 @@
+"""Modules whose result for one molecule hangs on the whole batch, and how they see all of it.
+
+The processes of a run (ranks) share out a batch. Models know nothing of processes: training lends them, for
+the time of a pass, a function that gathers equally shaped tensors of all ranks.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+Everyone = Callable[[Tensor], Tensor]
+"""A tensor [...] of this rank, without gradient, to those of all ranks, [world, ...]. All ranks must call it
+equally often, with equal shapes."""
+
+
+class Shared(nn.Module):
+    """A module that needs to know of the other ranks.
+
+    Attributes:
+        everyone: gathers from all ranks; None where this process has the whole batch.
+    """
+
+    everyone: Everyone | None = None
+
+    def anywhere(self, flags: Tensor) -> bool:
+        """Whether any of the flags (bool, any shape) is set on any rank."""
+        some = flags.any()
+        return bool(some if self.everyone is None else self.everyone(some.float()).any())
+
+
+@contextmanager
+def sharing(module: nn.Module, everyone: Everyone | None) -> Iterator[None]:
+    """Let the `Shared` parts of a module see all ranks for the duration of a block."""
+    parts = [part for part in module.modules() if isinstance(part, Shared)]
+    try:
+        for part in parts:
+            part.everyone = everyone
+        yield
+    finally:
+        for part in parts:
+            part.everyone = None
