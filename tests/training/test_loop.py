@@ -295,7 +295,36 @@ def test_no_weight_changes_when_a_loss_is_not_finite(stage1: Make, monkeypatch: 
     with pytest.raises(NonFiniteError, match="no molecule alone; try a smaller learning rate"):
         trainer._update(micros)  # the store's own rows are sound
     assert all(torch.equal(before[name], value) for name, value in trainer.stage.named_parameters())
-    assert not trainer.optimizer.state_dict()["state"]
+    for state in trainer.optimizer.state.values():
+        assert not any(bool(value.any()) for value in state.values())
+    trainer._update(trainer.maker(0))  # a caller may go on
+    assert not all(torch.equal(before[name], value) for name, value in trainer.stage.named_parameters())
+
+
+def test_a_device_ahead_of_the_host_leaves_out_a_bad_step_and_all_after_it(stage1: Make) -> None:
+    config = stage1(loop__steps=9, loop__log_every=9, loop__validate_every=0, loop__save_every=0)
+    usual, ahead = trainer_of(config), trainer_of(config)
+    ahead.ahead = 1  # as on a GPU
+
+    def step(trainer: Trainer, micros: list[Micro]) -> dict[str, float]:
+        values = trainer._update(micros)
+        trainer.step += 1
+        return values
+
+    known = [step(usual, usual.maker(number)) for number in range(3)]
+    assert [step(ahead, ahead.maker(number)) for number in range(3)] == [{}, *known[:2]]
+    assert ahead._catch_up() == known[2]
+    before = {name: value.clone() for name, value in ahead.stage.named_parameters()}
+    assert all(torch.equal(before[name], value) for name, value in usual.stage.named_parameters())
+
+    bad = ahead.maker(3)
+    bad[0].batch.positions[0] = torch.nan
+    assert step(ahead, bad) == known[2]
+    with pytest.raises(NonFiniteError, match="the denoising is not finite in step 4, by no molecule alone"):
+        step(ahead, ahead.maker(4))
+    assert all(torch.equal(before[name], value) for name, value in ahead.stage.named_parameters())
+    assert all(state["step"] == 3 for state in ahead.optimizer.state.values())
+    assert not ahead.launched
 
 
 def test_a_bad_gradient_is_named(stage1: Make, monkeypatch: pytest.MonkeyPatch) -> None:

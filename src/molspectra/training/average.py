@@ -21,8 +21,8 @@ class WeightAverage:
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after optimizer step `step` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.named_parameters():
-            self.values[name].lerp_(value.detach(), 1.0 - decay)
+        weights = dict(model.named_parameters())
+        torch._foreach_lerp_(list(self.values.values()), [weights[name] for name in self.values], 1.0 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights by name."""

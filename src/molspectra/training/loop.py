@@ -1,6 +1,7 @@
 """The training loop: fetch a step's micro-batches, losses, backward, step; now and then validate and save."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from molspectra.training.data import BatchMaker, Micro, Rows, in_order, prepared
 from molspectra.training.interrupt import Interrupted, stop_requests
 from molspectra.training.progress import progress
 from molspectra.training.ranks import Ranks
+from molspectra.training.readout import Launched, Readout
 from molspectra.training.record import MetricLog
 from molspectra.training.schedule import Plateau, learning_rate
 from molspectra.training.stages import Stage
@@ -68,8 +70,15 @@ class Trainer:
         if self.precision == torch.float64:
             self.stage.double()
         self.optimizer = torch.optim.AdamW(
-            self.stage.parameters(), lr=self.adam.learning_rate, weight_decay=self.adam.weight_decay
+            self.stage.parameters(),
+            lr=self.adam.learning_rate,
+            weight_decay=self.adam.weight_decay,
+            fused=True,
         )
+        self.failed = torch.zeros((), device=self.fabric.device)
+        self.launched: deque[Launched] = deque()
+        self.ahead = int(self.fabric.device.type == "cuda")
+        self.values: dict[str, float] = {}
         self.average = WeightAverage(self.stage.model, self.adam.ema) if self.adam.ema else None
         self.checkpoints = self.directory / "checkpoints"
         self.step, self.best, self.plateau = 0, math.inf, Plateau()
@@ -103,44 +112,79 @@ class Trainer:
                     self._keep_best(metrics["loss"])
                     self.plateau = self.plateau.after(metrics["loss"], self.adam.schedule)
                 if stopping or _due(self.step, self.loop.save_every, steps):
+                    self._catch_up()
                     self.save()
-                advance(self.step, f"loss {values['loss']:.4g}")
+                advance(self.step, f"loss {values.get('loss', math.nan):.4g}")
                 if stopping and self.step < steps:
                     reached = f"stopped at step {self.step} of {steps}"
                     raise Interrupted(f"{reached}, the state is saved; continue with --resume")
         return metrics
 
     def _update(self, micros: list[Micro]) -> dict[str, float]:
-        """One optimizer step; returns its mean losses, gradient norm and learning rate.
+        """One optimizer step; returns mean losses, gradient norm and learning rate of the last that is known.
 
-        Micro-batches and ranks add up sums of losses, divided by the number of items in the whole step.
+        That is this one on a CPU, and where its numbers are needed now. Else a GPU goes on with the next step
+        while they are on their way.
 
         Raises:
-            NonFiniteError: a loss or gradient is not finite; no weight was changed.
+            NonFiniteError: a loss or gradient is not finite; since before that step no weight was changed.
         """
-        stage, adam = self.stage, self.adam
-        means = self._backward(micros)
+        self.launched.append(self._launch(micros))
+        loop = self.loop
+        periods = loop.log_every, loop.validate_every, loop.save_every
+        needed = any(_due(self.step + 1, every, loop.steps) for every in periods)
+        return self._catch_up(0 if needed else self.ahead)
+
+    def _catch_up(self, ahead: int = 0) -> dict[str, float]:
+        """Wait for all steps but the last `ahead`; what is known of the last one."""
+        while len(self.launched) > ahead:
+            self.values = self._finish(self.launched.popleft())
+        return self.values
+
+    def _launch(self, micros: list[Micro]) -> Launched:
+        """Tell the device to do a step.
+
+        Micro-batches and ranks add up sums of losses, divided by the number of items in the whole step. If a
+        loss or gradient is not finite, the device itself leaves out this update and all after it.
+        """
+        adam, counts = self.adam, self._counts(micros)
+        sums = self._backward(micros, counts)
         norm = self._gradient_norm()
-        for what, value in (*means.items(), ("gradient", float(norm))):
-            if not math.isfinite(value):
-                raise self._failure(f"the {what} is not finite in step {self.step + 1}", micros)
+        numbers = torch.cat([sums, norm.to(sums)[None]])
+        self.failed = torch.maximum(self.failed, (~numbers.isfinite().all()).float())
         if adam.clip:
-            torch.nn.utils.clip_grads_with_norm_(stage.parameters(), adam.clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(self.stage.parameters(), adam.clip, norm)
         reductions = self.plateau.reductions
         rate = learning_rate(adam.schedule, adam.learning_rate, self.step, self.loop.steps, reductions)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.optimizer.found_inf = self.failed  # type: ignore[attr-defined]  # as torch's GradScaler does
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(stage.model, self.step)
-        means = stage.smoothed(means)
-        loss = sum(weight * means[name] for name, weight in stage.weights().items())
-        return {"loss": loss, **means, "gradient_norm": float(norm), "learning_rate": rate}
+            self.average.update(self.stage.model, self.step)
+        return Launched(self.step + 1, micros, Readout(numbers), counts, rate)
 
-    def _backward(self, micros: list[Micro]) -> dict[str, float]:
-        """Gradients of the whole step on every rank; returns the mean losses."""
-        weights, counts = self.stage.gradient_weights(), self._counts(micros)
-        factors = [weight / counts[name] for name, weight in weights.items()]
+    def _finish(self, launched: Launched) -> dict[str, float]:
+        """What is known of a step as soon as its numbers are there.
+
+        Raises:
+            NonFiniteError: they are not finite.
+        """
+        *sums, norm = launched.numbers.read()
+        weights = self.stage.weights()
+        means = {name: total / launched.counts[name] for name, total in zip(weights, sums, strict=True)}
+        for what, value in (*means.items(), ("gradient", norm)):
+            if not math.isfinite(value):
+                self.failed.zero_()
+                self.launched.clear()
+                raise self._failure(f"the {what} is not finite in step {launched.step}", launched.micros)
+        means = self.stage.smoothed(means)
+        loss = sum(weight * means[name] for name, weight in weights.items())
+        return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": launched.rate}
+
+    def _backward(self, micros: list[Micro], counts: Mapping[str, float]) -> Tensor:
+        """Gradients of the whole step on every rank; returns the sums [losses] over all."""
+        weights = self.stage.gradient_weights()
         sums = torch.zeros(len(weights), dtype=self.precision, device=self.fabric.device)
         alone = self.ranks.world == 1
         here = [self._here(micro) for micro in micros]
@@ -152,12 +196,13 @@ class Trainer:
             for micro in here:
                 losses = self._losses(micro, contrast)
                 absent = sums.new_zeros(())
-                parts = torch.stack([losses[name].sum if name in losses else absent for name in weights])
-                (parts * parts.new_tensor(factors)).sum().backward()
-                sums += parts.detach()
+                parts = [losses[name].sum if name in losses else absent for name in weights]
+                factors = [weight / counts[name] for name, weight in weights.items()]
+                scaled = [part * factor for part, factor in zip(parts, factors, strict=True)]
+                torch.stack(scaled).sum().backward()
+                sums += torch.stack(parts).detach()
         self.ranks.add_gradients(self.stage.parameters())
-        totals = self.ranks.total(sums).tolist()
-        return {name: total / counts[name] for name, total in zip(weights, totals, strict=True)}
+        return self.ranks.summed(sums)
 
     def _counts(self, micros: Iterable[Micro]) -> dict[str, float]:
         """Items of every loss in a step, over all micro-batches and ranks; 1 where there are none."""
@@ -309,6 +354,8 @@ class Trainer:
         state = read_resume(directory)
         try:
             self.stage.load_state_dict(state["stage"])
+            for group in state["optimizer"]["param_groups"]:
+                group["fused"] = True  # runs from before had another AdamW
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])

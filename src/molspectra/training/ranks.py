@@ -25,11 +25,13 @@ class Ranks:
         self.world: int = fabric.world_size
         self.rank: int = fabric.global_rank
 
+    def summed(self, values: Tensor) -> Tensor:
+        """Sum of a tensor over the ranks on their devices, in float64 where there are several."""
+        return values if self.world == 1 else self._sum(values.to(self.fabric.device, torch.float64))
+
     def total(self, values: Tensor) -> Tensor:
         """Sum of a tensor over the ranks, float64 on the CPU."""
-        if self.world == 1:
-            return values.double().cpu()
-        return self._sum(values.to(self.fabric.device, torch.float64)).cpu()
+        return self.summed(values).cpu().double()
 
     def any(self, flag: bool) -> bool:
         """Whether a flag is set on any rank."""
