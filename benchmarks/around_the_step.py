@@ -1,6 +1,6 @@
 """What a step costs besides its passes over the molecules, at the published sizes, interleaved in one run.
 
-    python benchmarks/around_the_step.py --batch 6 --repeats 3
+    OMP_NUM_THREADS=1 python benchmarks/around_the_step.py --batch 8
 
 Prints medians of processor time, so that other work on the machine does not count: the optimizer, the
 gradient's norm, clipping and the average of the weights; then a stage-2 step of two micro-batches with and
@@ -82,9 +82,9 @@ def accumulated(batch: int) -> dict[str, Callable[[], object]]:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(0)
