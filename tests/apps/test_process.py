@@ -82,3 +82,11 @@ def test_importing_the_package_changes_nothing() -> None:
 def test_it_comes_before_torch() -> None:
     code = "import sys\nfrom molspectra.apps import cli, process\nprint('torch' in sys.modules)"
     assert printed_by(code) == "False"
+
+
+def test_messages_of_the_package_are_shown() -> None:
+    code = "import logging, sys; sys.stderr = sys.stdout; from molspectra.apps.process import show_messages; "
+    code += (
+        "show_messages(); show_messages(); logging.getLogger('molspectra.x').info('compiled %s', 'a kernel')"
+    )
+    assert printed_by(code) == "molspectra: compiled a kernel"

@@ -5,7 +5,7 @@ import sys
 from importlib import import_module
 
 from molspectra import __version__
-from molspectra.apps.process import prepare_process
+from molspectra.apps.process import prepare_process, show_messages
 from molspectra.errors import InputError, MolspectraError, hint
 
 COMMANDS = {
@@ -74,6 +74,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}; {hint(name, COMMANDS)}")
     prepare_process()
+    show_messages()
     command = import_module(f"molspectra.apps.commands.{name.replace('-', '_')}")
     code: int = command.main(rest)
     return code

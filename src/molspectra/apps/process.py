@@ -7,8 +7,10 @@ molspectra changes nothing; a script that wants the same calls `prepare_process(
 """
 
 import ctypes
+import logging
 import os
 import platform
+import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt(3)."""
@@ -25,6 +27,20 @@ def prepare_process() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
+
+
+def show_messages() -> None:
+    """Show what the package has to say, such as that it compiles kernels, on standard error."""
+    log = logging.getLogger("molspectra")
+    if not log.handlers:
+        log.addHandler(_StandardError())
+        log.setLevel(logging.INFO)
+
+
+class _StandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message the way the command line prints errors."""
+        print(f"molspectra: {record.getMessage()}", file=sys.stderr)
 
 
 def keep_freed_memory() -> bool:

@@ -3,8 +3,8 @@
 Let L = ⟨g, f(y)⟩ with f the sums of messages, y all their inputs and g the gradient of a loss; the backward
 pass gives ∇L. Its own gradient for a cotangent t is ∇⟨t, ∇L(y)⟩ = d/dε ∇L(y + εt), and d/dε f(y + εt) with
 respect to g. So every line of the forward and backward pass of `edge_loops` stands here with its derivative
-in the direction t (names with a dot, such as q and dot_q). Arrays are as there, for filters of their own for
-every pair; those named t_… are the cotangent, in the layout of what they belong to.
+in the direction t (such as dot_q beside q). Arrays are as there, for filters of their own for
+every pair; names that begin with t are the cotangent, in the layout of what they belong to.
 """
 
 from typing import Any
