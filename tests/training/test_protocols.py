@@ -188,7 +188,8 @@ def test_where_the_noise_goes(config: FinetuneConfig, trajectory: Path) -> None:
     assert losses(0.0, "joint") == losses(0.0, "separate") == clean
     separate, joint, reference = losses(0.1, "auto"), losses(0.1, "joint"), losses(0.0, "reference")
     assert {name: separate[name] for name in clean} == clean
-    assert separate["denoising"] == joint["denoising"]
+    # without gradients of positions kernels take distances in float64: the same to rounding
+    assert separate["denoising"] == pytest.approx(joint["denoising"], rel=1e-5)
     assert joint["forces"] != clean["forces"]
     assert reference == {name: joint[name] for name in clean}
     assert losses(0.1, "separate") == separate
