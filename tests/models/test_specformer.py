@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from molspectra.errors import InputError
+from molspectra.models.attention import ResidualAttention
 from molspectra.models.batch_norm import PresentBatchNorm
 from molspectra.models.specformer import (
-    ResidualAttention,
     SpecFormer,
     SpecFormerConfig,
     patchify,

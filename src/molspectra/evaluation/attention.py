@@ -23,6 +23,7 @@ from molspectra.data.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.subject import open_subject
+from molspectra.models.attention import split_heads
 from molspectra.models.specformer import SpecFormer, transform
 from molspectra.spectra.modality import Modality
 from molspectra.training.data import in_order
@@ -193,7 +194,8 @@ def layer_attention(encoder: SpecFormer, spectra: dict[str, Tensor], layers: Seq
     held: list[tuple[list[Tensor], list[Tensor], float]] = []
 
     def keep(module: Any, arguments: tuple[Any, ...], output: Tensor) -> None:
-        held.append((arguments[1], arguments[2], float(module.scale)))
+        queries, keys = ([split_heads(part, module.heads) for part in each] for each in arguments[1:3])
+        held.append((queries, keys, float(module.scale)))
 
     last: Any = encoder.layers[-1]
     handle = last.attention.register_forward_hook(keep)

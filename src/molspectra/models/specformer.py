@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from molspectra.errors import InputError
+from molspectra.models.attention import ResidualAttention
 from molspectra.models.batch_norm import PresentBatchNorm
 from molspectra.spectra.modality import Modality, modality
 
@@ -96,49 +96,6 @@ def _where_needed(names: list[str], present: Mapping[str, Tensor] | None) -> Map
     if present is None or bool(torch.stack([present[name] for name in names]).all()):
         return None
     return present
-
-
-class ResidualAttention(nn.Module):
-    """Multi-head attention whose scores add up over the layers (RealFormer), without storing a score matrix.
-
-    Σ_{m≤l} q_m·k_m = [q_1…q_l]·[k_1…k_l]: layer l attends with the concatenated queries and keys of all
-    layers so far, which is exact and lets fused attention kernels apply.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.scale = (width // heads) ** -0.5
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
-
-    def _split(self, tokens: Tensor) -> Tensor:
-        """[B, T, d] to [B, H, T, d/H]."""
-        return tokens.view(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
-
-    def forward(
-        self, tokens: Tensor, queries: list[Tensor], keys: list[Tensor], visible: Tensor | None
-    ) -> Tensor:
-        """Attend over the visible of tokens [B, T, d]; visible is [B, T] bool, or None for all.
-
-        Appends this layer's queries and keys, [B, H, T, d/H] each, to the lists.
-        """
-        queries.append(self._split(self.query(tokens)))
-        keys.append(self._split(self.key(tokens)))
-        query, key = torch.cat(queries, dim=-1), torch.cat(keys, dim=-1)
-        value = self._split(self.value(tokens))
-        width = value.shape[-1]
-        attended = F.scaled_dot_product_attention(
-            query,
-            key,
-            F.pad(value, (0, query.shape[-1] - width)),  # fused kernels want one width for all three
-            attn_mask=None if visible is None else visible[:, None, None, :],
-            scale=self.scale,
-        )[..., :width]
-        output: Tensor = self.output(attended.transpose(1, 2).flatten(-2))
-        return output
 
 
 class TransformerLayer(nn.Module):

@@ -1,0 +1,89 @@
+"""Fused residual attention on the CPU (extra `fast`), equal to `plain_attention` up to rounding.
+
+Nothing of the size of the scores is stored; gradients are by hand. Shapes: B molecules, H heads, T tokens,
+d width of all heads together.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from molspectra.compiled import threads
+from molspectra.models.attention import plain_attention
+from molspectra.models.kernels.attention_loops import attend, attend_backward
+
+
+def fused_attention(parts: Sequence[Tensor], heads: int, scale: float, visible: Tensor | None) -> Tensor:
+    """`residual_attention` of float32 or float64 tensors on the CPU.
+
+    Args:
+        parts: [B, T, d] queries of all layers, then their keys, then the value.
+        heads: as there.
+        scale: as there.
+        visible: as there.
+    """
+    result: Tensor = _Attention.apply(heads, scale, visible, *parts)
+    return result
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, heads: int, scale: float, visible: Tensor | None, *parts: Tensor) -> Tensor:
+        molecules, tokens, width = parts[-1].shape
+        attended, levels = parts[-1].new_empty(parts[-1].shape), parts[-1].new_empty(molecules, heads, tokens)
+        sizes = (len(parts) // 2, tokens, heads, width // heads, scale, _seen(visible))
+        kept, stride = _with_one_stride(parts)
+        results = attended.view(-1).numpy(), levels.view(-1).numpy()
+        threads.run(attend, molecules * heads, _addresses(kept), stride, *sizes, *results)
+        ctx.save_for_backward(*kept, attended, levels)
+        ctx.settings = heads, scale, visible
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        *parts, attended, levels = ctx.saved_tensors
+        heads, scale, visible = ctx.settings
+        if torch.is_grad_enabled():  # for second derivatives
+            return None, None, None, *_plain_slopes(parts, heads, scale, visible, slope)
+        molecules, tokens, width = slope.shape
+        shape = slope.shape
+        slopes = [slope.new_empty(shape) if visible is None else slope.new_zeros(shape) for _ in parts]
+        stride = parts[0].stride(1)
+        sizes = (len(parts) // 2, tokens, heads, width // heads, scale, _seen(visible))
+        given = (each.contiguous().view(-1).numpy() for each in (attended, slope, levels))
+        addresses = (_addresses(parts), stride, _addresses(slopes))
+        threads.run(attend_backward, molecules * heads, *addresses, *sizes, *given)
+        return None, None, None, *slopes
+
+
+def _plain_slopes(
+    parts: list[Tensor], heads: int, scale: float, visible: Tensor | None, slope: Tensor
+) -> list[Tensor | None]:
+    """Gradients by the plain path, which can be differentiated again."""
+    layers = len(parts) // 2
+    wanted = [part for part in parts if part.requires_grad]
+    with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
+        attended = plain_attention(parts[:layers], parts[layers:-1], parts[-1], heads, scale, visible)
+        found = iter(torch.autograd.grad(attended, wanted, slope, create_graph=True))
+    return [next(found) if part.requires_grad else None for part in parts]
+
+
+def _with_one_stride(parts: Sequence[Tensor]) -> tuple[list[Tensor], int]:
+    """Parts whose rows lie equally far apart, and how far; copies where they do not."""
+    tokens = parts[0].shape[1]
+    stride = parts[0].stride(1)
+    alike = all(part.stride() == (tokens * stride, stride, 1) for part in parts)
+    kept = list(parts) if alike else [part.contiguous() for part in parts]
+    return kept, kept[0].shape[2] if not alike else stride
+
+
+def _addresses(tensors: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.array([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
+
+
+def _seen(visible: Tensor | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.zeros((0, 0), dtype=np.bool_) if visible is None else visible.contiguous().numpy()
