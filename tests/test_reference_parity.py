@@ -178,7 +178,8 @@ class Reference:
         assert encoder is not None
         output = encoder.reference_forward(self.batch.spectra, masks)
         objective = MaskedReconstruction(ReconstructionConfig(0.1), encoder.kinds)
-        parts = objective(encoder.reconstruct(output.tokens), self.batch, masks)
+        places = objective.places(masks)
+        parts = objective(encoder.reconstruct(output.tokens, places=places), self.batch, places)
         values["spec_feature"] = output.representation
         values["spec_backbone_out_first_and_last_molecule"] = output.tokens[[0, -1]]
         contrast = self.alignment(values["mol_feature"], output.representation, self.model.log_scale)

@@ -312,6 +312,17 @@ def test_gradients_reach_every_parameter():
         assert name.endswith("key.bias") or value.grad.abs().max() > 1e-12, name
 
 
+def test_patches_at_places_are_those_of_all():
+    model = encoder()
+    tokens = model(some_spectra(3)).tokens
+    places = {
+        name: torch.tensor([[0, 2], [1, 2], [kind.patches - 1, 0]]) for name, kind in model.kinds.items()
+    }
+    whole = model.reconstruct(tokens)
+    for name, patches in model.reconstruct(tokens, places=places).items():
+        close(patches, torch.stack([row[at] for row, at in zip(whole[name], places[name], strict=True)]))
+
+
 def test_shared_axes_do_not_share_weights():
     model = encoder(replace(CONFIG, modalities=("ir", "raman"), patch=None, stride=None))
     assert isinstance(model.projection["ir"], nn.Linear)

@@ -7,6 +7,7 @@ import torch
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
 from molspectra.errors import InputError
+from molspectra.models.specformer import at_places
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import (
     MaskedReconstruction,
@@ -112,6 +113,20 @@ def predictions_for(batch):
     return {name: values[rows] for name, values in drawn.items()}
 
 
+def at_all(predictions, places):
+    return {name: at_places(values, places[name]) for name, values in predictions.items()}
+
+
+def test_places_of_masked_patches_by_hand():
+    objective = MaskedReconstruction(ReconstructionConfig(0.5), {"uv_vis": replace(UV_VIS, stop=2.0)})
+    assert objective.kinds["uv_vis"].patches == 4
+    masks = {"uv_vis": torch.tensor([[True, False, True, False], [False, False, True, True]])}
+    places = objective.places(masks)
+    assert places["uv_vis"].tolist() == [[0, 2], [2, 3]]
+    rows = torch.arange(16.0).view(2, 4, 2)
+    assert at_places(rows, places["uv_vis"]).tolist() == [[[0, 1], [4, 5]], [[12, 13], [14, 15]]]
+
+
 def test_absent_spectra_and_kept_patches_do_not_count():
     present = {
         "uv_vis": torch.tensor([True, False, True, True]),
@@ -121,7 +136,8 @@ def test_absent_spectra_and_kept_patches_do_not_count():
     objective = MaskedReconstruction(ReconstructionConfig(), KINDS)
     batch = batch_with_spectra(present=present)
     masks, predictions = objective.masks(batch, key(batch)), predictions_for(batch)
-    losses = objective(predictions, batch, masks)
+    places = objective.places(masks)
+    losses = objective(at_all(predictions, places), batch, places)
     assert {name: loss.count for name, loss in losses.items()} == {"uv_vis": 21, "ir": 0, "raman": 56}
     assert all(objective.count(batch, name) == loss.count for name, loss in losses.items())
     total = 0.0
@@ -139,7 +155,8 @@ def test_micro_batches_add_up():
 
     def losses(molecules):
         batch = batch_with_spectra(molecules)
-        return objective(predictions_for(batch), batch, objective.masks(batch, key(batch)))
+        places = objective.places(objective.masks(batch, key(batch)))
+        return objective(at_all(predictions_for(batch), places), batch, places)
 
     whole, parts = losses(WATERS), [losses(WATERS[:1]), losses(WATERS[1:])]
     for name, loss in whole.items():

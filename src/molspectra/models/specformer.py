@@ -91,6 +91,13 @@ def transform(spectrum: Tensor) -> Tensor:
     return torch.log10(spectrum + 1.0)
 
 
+def at_places(rows: Tensor, places: Tensor) -> Tensor:
+    """Of rows [B, n, d] those at `places` [B, k] int64 of each molecule, [B, k, d]."""
+    first = torch.arange(len(rows), device=rows.device).unsqueeze(1) * rows.shape[1]
+    chosen = rows.flatten(0, 1).index_select(0, (first + places).flatten())
+    return chosen.view(*places.shape, -1)
+
+
 def _where_needed(names: list[str], present: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
     """None when all are present: the fast path, equal to the published model."""
     if present is None or bool(torch.stack([present[name] for name in names]).all()):
@@ -245,6 +252,14 @@ class SpecFormer(nn.Module):
         pieces = tokens.split([self.kinds[name].patches for name in names], dim=1)
         return dict(zip(names, pieces, strict=True))
 
-    def reconstruct(self, tokens: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
-        """Predicted patches [B, patches, P] per modality, in the transformed scale log10(s + 1)."""
-        return {name: self.reconstruction[name](piece) for name, piece in self.split(tokens, names).items()}
+    def reconstruct(
+        self, tokens: Tensor, names: list[str] | None = None, places: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Predicted patches [B, patches, P] per modality, in the transformed scale log10(s + 1).
+
+        With `places` per modality [B, k] only those, [B, k, P].
+        """
+        pieces = self.split(tokens, names)
+        if places is not None:
+            pieces = {name: at_places(piece, places[name]) for name, piece in pieces.items()}
+        return {name: self.reconstruction[name](piece) for name, piece in pieces.items()}

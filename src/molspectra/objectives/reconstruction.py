@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, seed_for, uniform
 from molspectra.errors import InputError
-from molspectra.models.specformer import patchify, transform
+from molspectra.models.specformer import at_places, patchify, transform
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.spectra.modality import Modality
 
@@ -171,19 +171,36 @@ class MaskedReconstruction(nn.Module):
         wanted = patchify(seen, kind)[mask]
         return Leakage(float(wanted.float().mean()), float(wanted.all(-1).float().mean()))
 
+    def places(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Places [B, k] int64 of the masked patches, ascending; k is the same for all molecules."""
+        return {
+            name: mask.byte().argsort(dim=1, descending=True, stable=True)[:, : self._masked(name)]
+            for name, mask in masks.items()
+        }
+
     def forward(
-        self, predictions: Mapping[str, Tensor], batch: Batch, masks: Mapping[str, Tensor]
+        self, predictions: Mapping[str, Tensor], batch: Batch, places: Mapping[str, Tensor]
     ) -> dict[str, Loss]:
-        """One loss per modality; an item is a masked patch of a present spectrum."""
+        """One loss per modality; an item is a masked patch of a present spectrum.
+
+        Args:
+            predictions: per modality the patches [B, k, P] at `places`.
+            batch: with the spectra.
+            places: of the masked patches.
+        """
         losses = {}
         for name, predicted in predictions.items():
-            errors = patch_errors(predicted, batch.spectra[name], self.kinds[name], masks[name])
+            target = transform(at_places(patchify(batch.spectra[name], self.kinds[name]), places[name]))
+            errors = (predicted - target).square().mean(-1)
             here = batch.present[name].unsqueeze(1)
-            losses[name] = Loss((errors * here).sum(), float((masks[name] & here).sum()))
+            losses[name] = Loss((errors * here).sum(), self.count(batch, name))
         return losses
+
+    def _masked(self, name: str) -> int:
+        """Masked patches of one spectrum."""
+        patches = self.kinds[name].patches
+        return patches - kept_patches(patches, self.config.mask_ratio)
 
     def count(self, batch: Batch, name: str) -> float:
         """Masked patches of one modality in a batch, known before any pass."""
-        patches = self.kinds[name].patches
-        masked = patches - kept_patches(patches, self.config.mask_ratio)
-        return float(masked * int(batch.present[name].sum()))
+        return float(self._masked(name) * int(batch.present[name].sum()))

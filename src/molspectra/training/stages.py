@@ -140,7 +140,8 @@ class PretrainStage(Stage):
         else:
             masked = encoder(visible, batch.present, masks)
             whole = encoder(batch.spectra, batch.present)
-        parts = reconstruction(encoder.reconstruct(masked.tokens), batch, masks)
+        places = reconstruction.places(masks)
+        parts = reconstruction(encoder.reconstruct(masked.tokens, places=places), batch, places)
         return parts, whole.representation
 
     def _align(self, pairs: Tensor, identity: Tensor, gather: Gather | None) -> Loss:
