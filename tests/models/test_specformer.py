@@ -323,6 +323,18 @@ def test_patches_at_places_are_those_of_all():
         close(patches, torch.stack([row[at] for row, at in zip(whole[name], places[name], strict=True)]))
 
 
+def test_a_pass_asks_the_device_nothing():
+    model = encoder(training=True).to("meta")  # where every question raises
+    present = present_of([(True, True, True)] * 3)
+    spectra = {name: values.to("meta") for name, values in some_spectra(3).items()}
+    masks = {name: mask.to("meta") for name, mask in masks_of(model, 3).items()}
+    output = model.reference_forward(spectra, masks, present)
+    places = {name: torch.zeros(3, 2, dtype=torch.int64, device="meta") for name in model.kinds}
+    patches = model.reconstruct(output.tokens, places=places)
+    (output.representation.sum() + sum(each.sum() for each in patches.values())).backward()
+    assert model.slice_bias.grad.device.type == "meta"
+
+
 def test_shared_axes_do_not_share_weights():
     model = encoder(replace(CONFIG, modalities=("ir", "raman"), patch=None, stride=None))
     assert isinstance(model.projection["ir"], nn.Linear)

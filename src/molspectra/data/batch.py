@@ -71,7 +71,8 @@ class Batch:
         row: [B] int64 row in the store, -1 for a molecule that comes from none.
         geometry_id: [B] int64, `Molecule.geometry_id`; seeds noise and masks.
         spectra: per modality [B, points], non-negative and untransformed; zeros where `present` is False.
-        present: per modality [B] bool, whether the molecule has that spectrum.
+        present: per modality [B] bool, whether the molecule has that spectrum; stays on the CPU, where it can
+            be asked without waiting for a device.
         targets: scalars [B] (NaN where the store has no value) and ``"forces"`` [N, 3].
         edges: the neighbour list, or None before `with_edges`.
         internal: the internal coordinates, for the objectives that move them; else None.
@@ -144,7 +145,7 @@ class Batch:
             value = getattr(self, each.name)
             if isinstance(value, Tensor):
                 changed[each.name] = function(value)
-            elif isinstance(value, dict):
+            elif isinstance(value, dict) and each.name != "present":
                 changed[each.name] = {key: function(tensor) for key, tensor in value.items()}
             elif isinstance(value, Edges):
                 changed[each.name] = value._map(function)

@@ -81,7 +81,8 @@ def reconstruction_errors(
         masks, predicted = _pass(model, batch, objective, micro.key)
         row_errors = []
         for name in names:
-            kind, here = objective.kinds[name], batch.present[name].unsqueeze(1)
+            kind = objective.kinds[name]
+            here = batch.present[name].to(masks[name].device).unsqueeze(1)
             masked = (masks[name] & here).double()
             found = patch_errors(predicted[name], batch.spectra[name], kind, masks[name]).double() * here
             flat = means[name].unfold(-1, kind.patch, kind.stride)

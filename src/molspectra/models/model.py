@@ -123,11 +123,12 @@ class MolSpectra(Shared):
         if missing:
             raise InputError(f"this model takes spectra as input, and the batch has no {', '.join(missing)}")
         present = torch.stack([batch.present[name] for name in names]).any(0)
+        there = present.to(batch.positions.device)
         if not self.anywhere(present):  # a batch norm could not make anything of them
-            return batch.positions.new_zeros(len(batch), self.encoder.channels), present
+            return batch.positions.new_zeros(len(batch), self.encoder.channels), there
         spectra = {name: batch.spectra[name] for name in names}
         representation = self.spectrum_encoder(spectra, batch.present).representation
-        return representation.masked_fill(~present.unsqueeze(1), 0.0), present
+        return representation.masked_fill(~there.unsqueeze(1), 0.0), there
 
     def forward(self, batch: Batch) -> Tensor:
         """Predicted property [B], in the unit of the targets; float64 with atom references.

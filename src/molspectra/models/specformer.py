@@ -177,7 +177,8 @@ class SpecFormer(nn.Module):
         Args:
             spectra: per modality raw intensities [B, points] on the modality's axis.
             present: per modality [B] bool; None where every molecule has every spectrum. A modality that
-                is not in `spectra` is absent for all. What an absent spectrum holds does not matter.
+                is not in `spectra` is absent for all. What an absent spectrum holds does not matter. Best on
+                the CPU: whether any is absent has to be known before the pass.
             masks: per modality [B, patches] bool, True where a patch is replaced by zeros before projection.
                 A pass with masks leaves the batch norms' running statistics alone.
 
@@ -208,13 +209,13 @@ class SpecFormer(nn.Module):
         for name in names:
             spectrum = spectra[name]
             if present is not None:  # before anything else, so that not even NaN gets through
-                spectrum = spectrum.masked_fill(~present[name].unsqueeze(1), 0.0)
+                spectrum = spectrum.masked_fill(~present[name].to(spectrum.device).unsqueeze(1), 0.0)
             patches = patchify(transform(spectrum), self.kinds[name])
             if masks is not None:
                 patches = patches.masked_fill(masks[name].unsqueeze(-1), 0.0)
             embedded.append(self.projection[name](patches) + self.position[name])
         tokens = torch.cat(embedded, dim=1)
-        here = self._token_presence(names, present)
+        here = self._token_presence(names, present, tokens.device)
 
         queries: list[Tensor] = []
         keys: list[Tensor] = []
@@ -239,12 +240,14 @@ class SpecFormer(nn.Module):
                 raise InputError(f"{spectrum.shape[-1]} points in a {name} spectrum instead of {wanted}")
         return [name for name in self.kinds if name in spectra]
 
-    def _token_presence(self, names: list[str], present: Mapping[str, Tensor] | None) -> Tensor | None:
+    def _token_presence(
+        self, names: list[str], present: Mapping[str, Tensor] | None, device: torch.device
+    ) -> Tensor | None:
         """[B, T] bool, or None when every token is there."""
         if present is None:
             return None
         spread = [present[name].unsqueeze(1).expand(-1, self.kinds[name].patches) for name in names]
-        return torch.cat(spread, dim=1)
+        return torch.cat(spread, dim=1).to(device)
 
     def split(self, tokens: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
         """Cut tokens [B, T, d] into the modalities' [B, patches, d]; `names` lists those that are in."""

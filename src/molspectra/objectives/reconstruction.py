@@ -192,7 +192,7 @@ class MaskedReconstruction(nn.Module):
         for name, predicted in predictions.items():
             target = transform(at_places(patchify(batch.spectra[name], self.kinds[name]), places[name]))
             errors = (predicted - target).square().mean(-1)
-            here = batch.present[name].unsqueeze(1)
+            here = batch.present[name].to(errors.device).unsqueeze(1)
             losses[name] = Loss((errors * here).sum(), self.count(batch, name))
         return losses
 

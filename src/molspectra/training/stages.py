@@ -121,11 +121,12 @@ class PretrainStage(Stage):
         if not self.anywhere(here):  # a rank without any still takes part where another has one
             return losses
         aligned = model.encode(batch) if self.config.alignment.structure == "clean" else encoded
-        features = model.molecule_features(aligned, batch)[here]
+        those = slice(None) if bool(here.all()) else here
+        features = model.molecule_features(aligned, batch)[those]
         parts, representation = self._read_spectra(batch, key)
         losses |= {f"reconstruction_{name}": loss for name, loss in parts.items()}
-        pairs = torch.cat([features, representation[here].to(features)], dim=1)
-        losses["alignment"] = (contrast or Contrast())(self._align, pairs, batch.geometry_id[here])
+        pairs = torch.cat([features, representation[those].to(features)], dim=1)
+        losses["alignment"] = (contrast or Contrast())(self._align, pairs, batch.geometry_id[those])
         return losses
 
     def _read_spectra(self, batch: Batch, key: NoiseKey) -> tuple[dict[str, Loss], Tensor]:
@@ -223,5 +224,5 @@ class FinetuneStage(Stage):
 
 
 def has_spectrum(batch: Batch) -> Tensor:
-    """[B] bool, whether a molecule has any of the batch's spectra."""
+    """[B] bool on the CPU, whether a molecule has any of the batch's spectra."""
     return torch.stack(list(batch.present.values())).any(0)
