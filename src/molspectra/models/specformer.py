@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from molspectra.errors import InputError
 from molspectra.models.attention import ResidualAttention
 from molspectra.models.batch_norm import PresentBatchNorm
+from molspectra.models.feed_forward import FeedForward
 from molspectra.spectra.modality import Modality, modality
 
 
@@ -112,11 +113,7 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.attention = ResidualAttention(config.width, config.heads)
         self.attention_norm = PresentBatchNorm(config.width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.width, config.feed_forward),
-            nn.GELU(),
-            nn.Linear(config.feed_forward, config.width),
-        )
+        self.feed_forward = FeedForward(config.width, config.feed_forward)
         self.feed_forward_norm = PresentBatchNorm(config.width)
 
     def forward(
