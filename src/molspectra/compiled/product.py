@@ -10,10 +10,9 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.core.extending import intrinsic
 from numpy.polynomial import Chebyshev, Polynomial
 
-from molspectra.compiled.simd import Vector, _call, _constant
+from molspectra.compiled.simd import Vector, _call, _constant, intrinsic
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f", False) else 8
 """Numbers of a register of this processor in float32; kernels in float64 take two registers."""
@@ -102,27 +101,15 @@ def decay(typing: Any, vector: Any) -> Any:
         double = vector.scalar == types.float64
         bits, shift, bias = (64, 52, 1023) if double else (32, 23, 127)
         integer = ir.VectorType(ir.IntType(bits), vector.lanes)
-        lowest, magic = _constant(vector, 2.0 - bias), _constant(vector, 1.5 * 2.0**shift)
+        lowest, magic = _constant(vector, 2.0 - bias), _constant(vector, 1.5 * 2.0**shift + bias)
         x = values[0]
         x = builder.select(builder.fcmp_ordered("<", x, lowest), lowest, x)  # in this order NaN stays
-        turned = builder.fadd(x, magic)  # the nearest whole number is in the low bits
+        turned = builder.fadd(x, magic)  # its low bits are the nearest whole number, as an exponent
         r = builder.fsub(x, builder.fsub(turned, magic))
         *others, value = (_constant(vector, each) for each in _coefficients(double))
         for each in reversed(others):
             value = _call(builder, "fma", vector, [value, r, each])
-        exponent = builder.add(builder.bitcast(turned, integer), ir.Constant(integer, [bias] * vector.lanes))
-        exponent = builder.shl(exponent, ir.Constant(integer, [shift] * vector.lanes))
+        exponent = builder.shl(builder.bitcast(turned, integer), ir.Constant(integer, [shift] * vector.lanes))
         return builder.fmul(value, builder.bitcast(exponent, vector.llvm))
 
     return vector(vector), generate
-
-
-@intrinsic
-def pointer(typing: Any, address: Any, like: Any) -> Any:
-    """A pointer to numbers of the type of `like`, for `numba.carray`, from `Tensor.data_ptr`."""
-    kind = types.CPointer(like.dtype)
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], context.get_value_type(kind))
-
-    return kind(types.int64, like), generate

@@ -4,7 +4,7 @@ Nothing of the size of the scores is stored; gradients are by hand. Shapes: B mo
 d width of all heads together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from molspectra.compiled import threads
 from molspectra.models.attention import plain_attention
+from molspectra.models.kernels.arrays import differentiable
 from molspectra.models.kernels.attention_loops import attend, attend_backward
 
 
@@ -48,7 +49,8 @@ class _Attention(torch.autograd.Function):
         *parts, attended, levels = ctx.saved_tensors
         heads, scale, visible = ctx.settings
         if torch.is_grad_enabled():  # for second derivatives
-            return None, None, None, *_plain_slopes(parts, heads, scale, visible, slope)
+            with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has none
+                return None, None, None, *differentiable(_plain(heads, scale, visible), parts, [slope])
         molecules, tokens, width = slope.shape
         shape = slope.shape
         slopes = [slope.new_empty(shape) if visible is None else slope.new_zeros(shape) for _ in parts]
@@ -60,16 +62,14 @@ class _Attention(torch.autograd.Function):
         return None, None, None, *slopes
 
 
-def _plain_slopes(
-    parts: list[Tensor], heads: int, scale: float, visible: Tensor | None, slope: Tensor
-) -> list[Tensor | None]:
-    """Gradients by the plain path, which can be differentiated again."""
-    layers = len(parts) // 2
-    wanted = [part for part in parts if part.requires_grad]
-    with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
-        attended = plain_attention(parts[:layers], parts[layers:-1], parts[-1], heads, scale, visible)
-        found = iter(torch.autograd.grad(attended, wanted, slope, create_graph=True))
-    return [next(found) if part.requires_grad else None for part in parts]
+def _plain(heads: int, scale: float, visible: Tensor | None) -> Callable[..., Tensor]:
+    """`plain_attention` of the parts, one after the other."""
+
+    def function(*parts: Tensor) -> Tensor:
+        layers = len(parts) // 2
+        return plain_attention(parts[:layers], parts[layers:-1], parts[-1], heads, scale, visible)
+
+    return function
 
 
 def _with_one_stride(parts: Sequence[Tensor]) -> tuple[list[Tensor], int]:

@@ -9,12 +9,14 @@ to a full register, `part` those of one layer.
 """
 
 import math
+from typing import Any
 
-import numba
 import numpy as np
+from numba import types
+from numba.core.extending import overload
 
-from molspectra.compiled.product import LANES, decay, pointer, product
-from molspectra.compiled.simd import inline, jit, larger, load, splat, store
+from molspectra.compiled.product import LANES, decay, product
+from molspectra.compiled.simd import array_of, jit, larger, load, splat, store
 
 QUERIES = 2 * LANES  # of a block: two registers
 ROWS = 8  # rows of a product that is summed up in registers
@@ -22,42 +24,45 @@ CHUNK = 64  # keys at a time, so that their scores stay in the first-level cache
 LOWEST = -1e30  # below any score, and finite: no inf - inf
 
 
-@inline
-def _scratch(size, like):
+_floats, _doubles = array_of(types.float32), array_of(types.float64)
+
+
+def _at(address: Any, like: Any) -> Any:
+    """The array at an address, with numbers of the type of `like`."""
+
+
+overload(_at)(
+    lambda address, like: (
+        (lambda address, like: _floats(address))
+        if like.dtype == types.float32
+        else (lambda address, like: _doubles(address))
+    )
+)
+
+
+@jit
+def _scratch(size: Any, like: Any) -> Any:
     """Zeros in the type of `like`, and the first place at a boundary of 64 bytes."""
     memory = np.zeros(size + 16, like.dtype)
     return memory, (-memory.ctypes.data % 64) // memory.itemsize
 
 
-@inline
-def _up(number, step):
+@jit
+def _up(number: Any, step: Any) -> Any:
     return (number + step - 1) // step * step
 
 
-@inline
-def _at(address, like):
-    """The array that begins at an address; how long it is, is not known."""
-    return numba.carray(pointer(address, like), 1)
-
-
-@inline
-def _visible(visible, molecule, tokens):
+@jit
+def _visible(visible: Any, molecule: Any, tokens: Any) -> Any:
     """The visible tokens of a molecule; all, where `visible` is empty."""
     return np.arange(tokens) if visible.size == 0 else np.nonzero(visible[molecule])[0]
 
 
-@inline
+@jit
 def _pack(
-    scratch,
-    to,
-    row,
-    source,
-    start,
-    stride,
-    tokens,
-    width,
-    factor,
-):
+    scratch: Any, to: Any, row: Any, source: Any, start: Any, stride: Any, tokens: Any, width: Any,
+    factor: Any,
+) -> Any:  # fmt: skip
     """The `width` numbers at start + token·stride, times `factor`, into rows of scratch."""
     for index in range(len(tokens)):
         place, goal = start + tokens[index] * stride, to + index * row
@@ -68,37 +73,22 @@ def _pack(
                 scratch[goal + feature] = factor * source[place + feature]
 
 
-@inline
+@jit
 def _pack_layers(
-    scratch,
-    to,
-    row,
-    addresses,
-    start,
-    stride,
-    tokens,
-    width,
-    factor,
-):
+    scratch: Any, to: Any, row: Any, addresses: Any, start: Any, stride: Any, tokens: Any, width: Any,
+    factor: Any,
+) -> Any:  # fmt: skip
     """`_pack` the parts at the addresses side by side."""
     for layer in range(len(addresses)):
         source = _at(addresses[layer], scratch)
         _pack(scratch, to + layer * width, row, source, start, stride, tokens, width, factor)
 
 
-@inline
+@jit
 def _unpack(
-    scratch,
-    frm,
-    step,
-    feature_step,
-    goal,
-    start,
-    stride,
-    tokens,
-    width,
-    factor,
-):
+    scratch: Any, frm: Any, step: Any, feature_step: Any, goal: Any, start: Any, stride: Any, tokens: Any,
+    width: Any, factor: Any,
+) -> Any:  # fmt: skip
     """The reverse of `_pack`; numbers of a token lie `feature_step` apart, tokens `step`."""
     for index in range(len(tokens)):
         place = start + tokens[index] * stride
@@ -106,113 +96,72 @@ def _unpack(
             goal[place + feature] = factor * scratch[frm + index * step + feature * feature_step]
 
 
-@inline
+@jit
 def _unpack_layers(
-    scratch,
-    frm,
-    step,
-    feature_step,
-    addresses,
-    start,
-    stride,
-    tokens,
-    width,
-    factor,
-):
+    scratch: Any, frm: Any, step: Any, feature_step: Any, addresses: Any, start: Any, stride: Any,
+    tokens: Any, width: Any, factor: Any,
+) -> Any:  # fmt: skip
     """The reverse of `_pack_layers`."""
     for layer in range(len(addresses)):
         goal, place = _at(addresses[layer], scratch), frm + layer * width * feature_step
         _unpack(scratch, place, step, feature_step, goal, start, stride, tokens, width, factor)
 
 
-@inline
-def _turn(scratch, to, frm, width):
+@jit
+def _turn(scratch: Any, to: Any, frm: Any, width: Any) -> Any:
     """Transpose a block, QUERIES rows of `width` numbers."""
     for query in range(QUERIES):
         for feature in range(width):
             scratch[to + feature * QUERIES + query] = scratch[frm + query * width + feature]
 
 
-@inline
-def _scores(scratch, out, begin, keys, queries, features, count):
+@jit
+def _scores(scratch: Any, out: Any, begin: Any, keys: Any, queries: Any, features: Any, count: Any) -> Any:
     """out[key, query] = begin[query] + Σ_f keys[key, f]·queries[f, query] for `count` keys."""
     for key in range(0, count, ROWS):
         place = out + key * QUERIES
         left = keys + key * features
         product(
-            scratch, place, QUERIES, begin, 0, left, features, 1, queries, QUERIES, features, ROWS, 2, LANES
-        )
+            scratch, place, QUERIES, begin, 0, left, features, 1, queries, QUERIES, features, ROWS, 2,
+            LANES,
+        )  # fmt: skip
 
 
-@inline
-def _sum_keys(scratch, out, keys, weights, features, count):
+@jit
+def _sum_keys(scratch: Any, out: Any, keys: Any, weights: Any, features: Any, count: Any) -> Any:
     """out[f, query] += Σ_key keys[key, f]·weights[key, query] over `count` keys."""
     for feature in range(0, features, ROWS):
         place = out + feature * QUERIES
         left = keys + feature
         product(
-            scratch,
-            place,
-            QUERIES,
-            place,
-            QUERIES,
-            left,
-            1,
-            features,
-            weights,
-            QUERIES,
-            count,
-            ROWS,
-            2,
+            scratch, place, QUERIES, place, QUERIES, left, 1, features, weights, QUERIES, count, ROWS, 2,
             LANES,
-        )
+        )  # fmt: skip
 
 
-@inline
-def _sum_queries(scratch, out, weights, queries, features, length, count):
+@jit
+def _sum_queries(
+    scratch: Any, out: Any, weights: Any, queries: Any, features: Any, length: Any, count: Any,
+) -> Any:  # fmt: skip
     """out[key, f] += Σ_query weights[key, query]·queries[query, f] for `count` keys, `length` queries."""
     for key in range(0, count, ROWS):
         left = weights + key * QUERIES
         for feature in range(0, features - 8, 16):
             place, right = out + key * features + feature, queries + feature
             product(
-                scratch,
-                place,
-                features,
-                place,
-                features,
-                left,
-                QUERIES,
-                1,
-                right,
-                features,
-                length,
-                ROWS,
-                1,
-                16,
-            )
+                scratch, place, features, place, features, left, QUERIES, 1, right, features, length, ROWS,
+                1, 16,
+            )  # fmt: skip
         if features % 16:
             place, right = out + key * features + features - 8, queries + features - 8
             product(
-                scratch,
-                place,
-                features,
-                place,
-                features,
-                left,
-                QUERIES,
-                1,
-                right,
-                features,
-                length,
-                ROWS,
-                1,
-                8,
-            )
+                scratch, place, features, place, features, left, QUERIES, 1, right, features, length, ROWS,
+                1, 8,
+            )  # fmt: skip
 
 
-@inline
-def _softmax(scratch, scores, sums, state, width, count):
+@jit
+def _softmax(scratch: Any, scores: Any, sums: Any, state: Any, width: Any, count: Any) -> Any:
     """Scores of `count` keys to weights; fades what was summed up. State: largest scores, sums of weights."""
     for shift in range(0, QUERIES, LANES):
         largest, total = state + shift, state + QUERIES + shift
@@ -234,19 +183,9 @@ def _softmax(scratch, scores, sums, state, width, count):
 
 @jit
 def attend(
-    first,
-    last,
-    addresses,
-    stride,
-    layers,
-    tokens,
-    heads,
-    width,
-    scale,
-    visible,
-    attended,
-    levels,
-):
+    first: Any, last: Any, addresses: Any, stride: Any, layers: Any, tokens: Any, heads: Any, width: Any,
+    scale: Any, visible: Any, attended: Any, levels: Any,
+) -> Any:  # fmt: skip
     """Attention of the tasks first to last, the flat [B, T, d] `attended` and [B, H, T] `levels`.
 
     A level is log2 Σ_j 2^s_ij of the scores in units of ln 2. At `addresses` lie the queries and keys of all
@@ -293,8 +232,8 @@ def attend(
                 levels[level + query] = scratch[state + query] + math.log2(scratch[state + QUERIES + query])
 
 
-@inline
-def _slopes(scratch, weights, slopes, count):
+@jit
+def _slopes(scratch: Any, weights: Any, slopes: Any, count: Any) -> Any:
     """P = 2^(s - level) in place of s - level, and P⊙(dP - D) in place of dP - D, for `count` keys."""
     for shift in range(0, count * QUERIES, LANES):
         weight = decay(load(scratch, weights + shift, LANES))
@@ -302,8 +241,11 @@ def _slopes(scratch, weights, slopes, count):
         store(scratch, slopes + shift, weight * load(scratch, slopes + shift, LANES))
 
 
-@inline
-def _minus_dot(scratch, to, frm, row, other, start, stride, count, width):
+@jit
+def _minus_dot(
+    scratch: Any, to: Any, frm: Any, row: Any, other: Any, start: Any, stride: Any, count: Any,
+    width: Any,
+) -> Any:  # fmt: skip
     """-Σ_f of rows of scratch times rows of `other`, one number per row."""
     for query in range(count):
         total = scratch[frm + query * row] * other[start + query * stride]
@@ -314,21 +256,9 @@ def _minus_dot(scratch, to, frm, row, other, start, stride, count, width):
 
 @jit
 def attend_backward(
-    first,
-    last,
-    addresses,
-    stride,
-    targets,
-    layers,
-    tokens,
-    heads,
-    width,
-    scale,
-    visible,
-    attended,
-    slope,
-    levels,
-):
+    first: Any, last: Any, addresses: Any, stride: Any, targets: Any, layers: Any, tokens: Any,
+    heads: Any, width: Any, scale: Any, visible: Any, attended: Any, slope: Any, levels: Any,
+) -> Any:  # fmt: skip
     """Gradients of the parts at `addresses`, [B, T, d] each at `targets`; `slope` is that of `attended`.
 
     With P the weights, D_i = Σ_c slope_ic·attended_ic: dV = Pᵀ·slope, dP = slope·Vᵀ, dS = P⊙(dP - D),
