@@ -32,17 +32,19 @@ def test_equals_the_layers_one_after_the_other(layer, shape):
 
 def test_hidden_features_are_not_stored(layer):
     x, stored = torch.randn(20, 3, dtype=torch.float64, requires_grad=True), []
-    with torch.autograd.graph.saved_tensors_hooks(
+    hooks = torch.autograd.graph.saved_tensors_hooks(
         lambda each: stored.append(each) or each, lambda each: each
-    ):
+    )
+    with use("auto"), hooks:
         layer(x)
     assert [tuple(each.shape) for each in stored] == [(20, 3), (5, 3), (5,), (3, 5), (3,)]
 
 
 def test_second_derivatives(layer):
     x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(layer, x)
-    assert torch.autograd.gradgradcheck(layer, x)
+    with use("auto"):
+        assert torch.autograd.gradcheck(layer, x)
+        assert torch.autograd.gradgradcheck(layer, x)
 
 
 def test_autocast_and_frozen_weights(layer):
@@ -50,6 +52,7 @@ def test_autocast_and_frozen_weights(layer):
     layer = layer.float().requires_grad_(False)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
-    (slope,) = torch.autograd.grad(layer(x).sum(), x)
-    (again,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+    with use("auto"):
+        (slope,) = torch.autograd.grad(layer(x).sum(), x)
+        (again,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
     torch.testing.assert_close(slope, again)
