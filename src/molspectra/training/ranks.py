@@ -39,7 +39,7 @@ class Ranks:
 
     def each(self, values: Tensor) -> Tensor:
         """A tensor [...] of this rank to those of all ranks, [world, ...], without gradients."""
-        return self._gather(values)
+        return self._gather(values.to(self.fabric.device))  # the host may ask too
 
     def gather(self, rows: Tensor) -> tuple[Tensor, int]:
         """Rows of all ranks, with gradients, and the place of this rank's first among them.
