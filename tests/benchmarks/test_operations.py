@@ -15,6 +15,7 @@ from molspectra import compiled
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.models.whitening import VectorWhitening
+from molspectra.objectives.reconstruction import kept_patches
 
 
 def counted(workload: Workload, micros: Any) -> int:
@@ -31,7 +32,9 @@ def counted(workload: Workload, micros: Any) -> int:
 
 
 def expected(workload: Workload, micros: Any) -> float:
-    """The formula with what the package shares: filters once per pair, in the embedding no self-edges."""
+    """The formula with what the package saves: filters once per pair, none of self-edges in the embedding,
+    and the reconstruction of patches that were kept.
+    """
     batch, stage, work = micros[0].batch, workload.trainer.stage, workload.case.work
     if "training" in work:  # edges are those of the moved atoms
         batch = stage.denoising.perturb(batch, micros[0].key).batch
@@ -41,6 +44,12 @@ def expected(workload: Workload, micros: Any) -> float:
     total = workload.operations(sizes) - PASSES[work]["filter"] * 2.0 * config.radial * config.channels
     if work == "force training":  # what reaches the last map from the energy is a constant
         total -= 2.0 * sizes.atoms * config.channels // 2 * 2
+    reconstruction = getattr(stage, "reconstruction", None)
+    if reconstruction is not None:
+        for kind in reconstruction.kinds.values():
+            kept = kept_patches(kind.patches, reconstruction.config.mask_ratio)
+            width = workload.model.spectrum_encoder.config.width
+            total -= PASSES[work]["full"] * 2.0 * len(batch) * kept * kind.patch * width
     return total
 
 
