@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.goals import STEPS
+from molspectra.apps.process import SPINS
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET_SCRIPTS = (
@@ -79,6 +80,7 @@ def run(module: str, options: Sequence[str]) -> dict[str, Any]:
     environment = dict(os.environ)
     if module != "steps":  # which arranges this itself, or leaves it as it is
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        environment.setdefault("GOMP_SPINCOUNT", SPINS)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stderr, file=sys.stderr)

@@ -28,7 +28,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def printed_by(code: str, **environment: str) -> str:
     """What a new interpreter prints that has none of the variables concerned but those given."""
-    concerned = {"OMP_WAIT_POLICY", *process.ALLOCATOR}
+    concerned = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", *process.ALLOCATOR}
     clean = {name: value for name, value in os.environ.items() if name not in concerned}
     done = subprocess.run(
         [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, check=True

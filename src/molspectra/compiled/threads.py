@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+_ready: set[Any] = set()  # kernels that are compiled
 
 PIECES = 4
 """Pieces per thread: a thread that is held up leaves its share to the others."""
@@ -35,21 +36,22 @@ def _compile(kernel: Any, arguments: tuple[Any, ...]) -> None:
     start = time.perf_counter()
     kernel(0, 0, *arguments)
     seconds = time.perf_counter() - start
+    _ready.add(kernel)
     if sum(kernel.stats.cache_misses.values()):
         log.info("compiled %s in %.1f s, kept for the next time", kernel.__qualname__, seconds)
 
 
-def run(kernel: Any, tasks: int, *arguments: Any) -> None:
+def run(kernel: Any, tasks: int, *arguments: Any, small: bool = False) -> None:
     """Call `kernel(first, last, *arguments)` so that every task in range(tasks) is done once.
 
     Tensors are handed over as addresses of their numbers, which costs less than anything else; what a kernel
-    writes to must be contiguous.
+    writes to must be contiguous. `small` work stays in this thread: waking another costs some 0.1 ms.
     """
     held = [each.contiguous() if isinstance(each, Tensor) else each for each in arguments]
     arguments = tuple(each.data_ptr() if isinstance(each, Tensor) else each for each in held)
-    if not kernel.signatures:
+    if kernel not in _ready:
         _compile(kernel, arguments)
-    threads = min(torch.get_num_threads(), tasks)
+    threads = 1 if small else min(torch.get_num_threads(), tasks)
     if threads < 2:
         kernel(0, tasks, *arguments)
         return

@@ -257,7 +257,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                     f0, f1, f2, f3 = silu(r0), silu(r1), silu(r2), silu(r3)
                     df0, df1, df2, df3 = zero, zero, zero, zero
                     strength, d_phi = phi, one - one
-                    dx, dy, dz = one - one, one - one, one - one
+                    dx, dy, dz = zero, zero, zero
                     smooth = splat(phi, lanes)
                     if soft:
                         f1, f2, f3 = f1 * smooth, f2 * smooth, f3 * smooth
@@ -306,9 +306,8 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                         add(grads, ds + 6 * lanes, gy * gate)
                         add(grads, ds + 7 * lanes, gz * gate)
                         if points == 1:
-                            dx += sign * total(gx * along)
-                            dy += sign * total(gy * along)
-                            dz += sign * total(gz * along)
+                            along = along * splat(sign, lanes)
+                            dx, dy, dz = fma(gx, along, dx), fma(gy, along, dy), fma(gz, along, dz)
                     if soft:
                         if points == 1:
                             d_phi = total(fma(df1, silu(r1), fma(df2, silu(r2), df3 * silu(r3))))
@@ -322,7 +321,8 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                         store(d_rows, start + 3 * lanes, df3)
                         to = head * pairs + q
                         d_envelope[to] = d_phi
-                        d_direction[3 * to], d_direction[3 * to + 1], d_direction[3 * to + 2] = dx, dy, dz
+                        d_direction[3 * to], d_direction[3 * to + 1] = total(dx), total(dy)
+                        d_direction[3 * to + 2] = total(dz)
                     else:
                         for point in range(points):
                             share = splat(weight[at + point] * factor, lanes)

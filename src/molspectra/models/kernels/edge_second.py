@@ -92,7 +92,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
         along, dot_along = along_value * f3, fma(dot_along_value, f3, along_value * dot_f3)
         d_gate, d_along = gate - gate, gate - gate
         dot_d_gate, dot_d_along = d_gate, d_gate
-        dot_x, dot_y, dot_z = unit[0], unit[0], unit[0]
+        dot_x, dot_y, dot_z = d_gate, d_gate, d_gate
         for x in range(3):
             grad = load(packed, t + (17 + x) * lanes, lanes)
             v, dot_v = load(packed, s + (5 + x) * lanes, lanes), load(packed, s + (13 + x) * lanes, lanes)
@@ -102,7 +102,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
             add(out, source + (5 + x) * lanes, grad * dot_gate)
             d_gate, dot_d_gate = fma(grad, v, d_gate), fma(grad, dot_v, dot_d_gate)
             d_along, dot_d_along = fma(grad, u, d_along), fma(grad, dot_u, dot_d_along)
-            pulled = total(grad * dot_along)
+            pulled = grad * dot_along
             if x == 0:
                 dot_x = pulled
             elif x == 1:
@@ -196,7 +196,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
                         )
                     d0, d1, d2, d3 = zero, zero, zero, zero
                     w0, w1, w2, w3 = zero, zero, zero, zero
-                    d_phi, dx, dy, dz = nothing, nothing, nothing, nothing
+                    d_phi, dx, dy, dz = nothing, zero, zero, zero
                     for way in range(end - begin if loops else 2):
                         i, j, sign = way, way, nothing
                         if not loops:
@@ -217,7 +217,12 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
                         d0, d1, d2, d3 = d0 + d[0], d1 + d[1], d2 + d[2], d3 + d[3]
                         w0, w1, w2, w3 = w0 + w[0], w1 + w[1], w2 + w[2], w3 + w[3]
                         d_phi += change
-                        dx, dy, dz = dx + sign * pulled[0], dy + sign * pulled[1], dz + sign * pulled[2]
+                        turn = splat(sign, lanes)
+                        dx, dy, dz = (
+                            fma(turn, pulled[0], dx),
+                            fma(turn, pulled[1], dy),
+                            fma(turn, pulled[2], dz),
+                        )
                     if soft:
                         d_phi = total(fma(w1, f1, fma(w2, f2, w3 * f3)))
                         d_phi += total(fma(d1, dot_f1, fma(d2, dot_f2, d3 * dot_f3)))
@@ -239,7 +244,8 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
                         store(d_rows, start + 3 * lanes, w3)
                         to = head * pairs + entry
                         d_envelope[to] = d_phi
-                        d_direction[3 * to], d_direction[3 * to + 1], d_direction[3 * to + 2] = dx, dy, dz
+                        d_direction[3 * to], d_direction[3 * to + 1] = total(dx), total(dy)
+                        d_direction[3 * to + 2] = total(dz)
                 for atom in range(end - begin):
                     o, to = atom * 12 * lanes, (begin + atom) * channels + column
                     copy(out, o, d_query, to)

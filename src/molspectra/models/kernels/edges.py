@@ -13,6 +13,8 @@ from molspectra.models.kernels.edge_loops import edge_kernels
 from molspectra.models.kernels.edge_second import second_kernel
 from molspectra.models.kernels.pairs import Pairs
 
+SMALL = 1 << 16
+"""Pairs times channels below which one thread does all."""
 CHUNK = 512
 """Atoms per task, about; the number of chunks does not depend on the threads, so neither does any sum."""
 
@@ -66,6 +68,10 @@ def _common(pairs: Pairs, channels: int, soft: bool) -> tuple[list[Any], int]:
     return [parts, channels, len(pairs.basis), len(pairs.first), soft, pairs.largest, *ptr], parts
 
 
+def _small(pairs: Pairs, channels: int) -> bool:
+    return len(pairs.first) * channels < SMALL
+
+
 class _EdgeAttention(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -100,7 +106,7 @@ class _EdgeAttention(torch.autograd.Function):
             envelope,
             direction,
         )
-        run(kernel, heads * parts, *common, *inputs, scalars, summed)
+        run(kernel, heads * parts, *common, *inputs, scalars, summed, small=_small(pairs, channels))
         return scalars, summed
 
     @staticmethod
@@ -138,7 +144,7 @@ def _gradients(
     where = (pairs.place, pairs.weight, pairs.scale, envelope, direction)
     arguments = (query, key, value, vectors, rows, bias, *where, grad_scalars, grad_vectors)
     kernel = _kernels(rows.dtype, channels // heads, pairs.points)[1]
-    run(kernel, heads * parts, *common, *arguments, *results)
+    run(kernel, heads * parts, *common, *arguments, *results, small=_small(pairs, channels))
     return _reduced(results, pairs) if not many else (*_reduced(results, pairs)[:6], None, None)
 
 
@@ -187,7 +193,8 @@ class _EdgeGradients(torch.autograd.Function):
         results = _results(vectors, rows, bias, pairs, parts)
         dots = rows.new_empty(grad_scalars.shape), rows.new_empty(grad_vectors.shape)
         kernel = _second(rows.dtype, channels // heads)
-        run(kernel, heads * parts, *common, *tensors, *cotangents, *results, *dots)
+        arrays = (*tensors, *cotangents, *results, *dots)
+        run(kernel, heads * parts, *common, *arrays, small=_small(pairs, channels))
         return (*_reduced(results, pairs), *dots, None, None)
 
 

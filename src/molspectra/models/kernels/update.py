@@ -8,14 +8,14 @@ from torch import Tensor
 
 from molspectra.compiled.simd import array_of, fma, inline, jit, load, real_of, store
 from molspectra.compiled.threads import run
-from molspectra.models.kernels.arrays import differentiable, lanes_of
+from molspectra.models.kernels.arrays import lanes_of
 
 ATOMS = 64
 """Atoms per task."""
 
 
 @cache
-def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
+def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any, Any]:
     reals = array_of(real_of(dtype))
 
     @inline
@@ -72,7 +72,43 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
                 store(d_output, o + channels, grad * product)
                 store(d_output, o + 2 * channels, grad)
 
-    return forward, backward
+    @jit
+    def second(
+        first_task: int, last_task: int, atoms: int, channels: int,
+        mixed: Any, output: Any, grad_scalars: Any, grad_vectors: Any, t_mixed: Any, t_output: Any,
+        d_mixed: Any, d_output: Any, d_scalars: Any, d_vectors: Any,
+    ) -> None:  # fmt: skip
+        mixed, output, t_mixed, t_output = reals(mixed), reals(output), reals(t_mixed), reals(t_output)
+        grad_scalars, grad_vectors = reals(grad_scalars), reals(grad_vectors)
+        d_mixed, d_output = reals(d_mixed), reals(d_output)
+        d_scalars, d_vectors = reals(d_scalars), reals(d_vectors)
+        for atom in range(first_task * ATOMS, min(last_task * ATOMS, atoms)):
+            for c in range(0, channels, lanes):
+                o, m = 3 * atom * channels + c, 9 * atom * channels + c
+                o1, o2 = at(output, o), at(output, o + channels)
+                t1, t2 = at(t_output, o), at(t_output, o + channels)
+                grad = at(grad_scalars, atom * channels + c)
+                product = grad - grad
+                crossed, d_o1 = product, product
+                for x in range(3):
+                    n, v = m + 3 * x * channels, o + x * channels
+                    first, second_, third = at(mixed, n), at(mixed, n + channels), at(mixed, n + 2 * channels)
+                    u1, u2 = at(t_mixed, n), at(t_mixed, n + channels)
+                    u3, pull = at(t_mixed, n + 2 * channels), at(grad_vectors, v)
+                    product = fma(first, second_, product)
+                    crossed = fma(u1, second_, fma(u2, first, crossed))
+                    d_o1 = fma(u3, pull, d_o1)
+                    store(d_mixed, n, grad * fma(o2, u2, t2 * second_))
+                    store(d_mixed, n + channels, grad * fma(o2, u1, t2 * first))
+                    store(d_mixed, n + 2 * channels, t1 * pull)
+                    store(d_vectors, v, fma(u3, o1, t1 * third))
+                t3 = at(t_output, o + 2 * channels)
+                store(d_scalars, atom * channels + c, fma(o2, crossed, fma(t2, product, t3)))
+                store(d_output, o, d_o1)
+                store(d_output, o + channels, grad * crossed)
+                store(d_output, o + 2 * channels, grad - grad)
+
+    return forward, backward, second
 
 
 def update(
@@ -100,19 +136,38 @@ class _Update(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_scalars: Tensor, grad_vectors: Tensor) -> tuple[Tensor | None, ...]:
-        mixed, output = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            from molspectra.models.equivariant_transformer import updated
+        arguments = (*ctx.saved_tensors, grad_scalars, grad_vectors)
+        further = _Gradients.apply(*arguments) if torch.is_grad_enabled() else _gradients(*arguments)
+        return grad_scalars, grad_vectors, *further, grad_vectors
 
-            zeros = torch.zeros_like(grad_scalars), torch.zeros_like(grad_vectors)
-            inputs = (*zeros, mixed, output, zeros[1])
-            _, _, *found, _ = differentiable(updated, inputs, (grad_scalars, grad_vectors))
-            return grad_scalars, grad_vectors, *found, grad_vectors
-        atoms, channels = grad_scalars.shape
-        d_mixed, d_output = (
-            torch.empty(mixed.shape, dtype=mixed.dtype),
-            torch.empty(output.shape, dtype=output.dtype),
-        )
-        arrays = (mixed, output, grad_scalars, grad_vectors, d_mixed, d_output)
-        run(_kernels(mixed.dtype, lanes_of(channels))[1], -(-atoms // ATOMS), atoms, channels, *arrays)
-        return grad_scalars, grad_vectors, d_mixed, d_output, grad_vectors
+
+def _gradients(
+    mixed: Tensor, output: Tensor, grad_scalars: Tensor, grad_vectors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `mixed` and `output`."""
+    atoms, channels = grad_scalars.shape
+    results = mixed.new_empty(mixed.shape), output.new_empty(output.shape)
+    kernel = _kernels(mixed.dtype, lanes_of(channels))[1]
+    arrays = (mixed, output, grad_scalars, grad_vectors, *results)
+    run(kernel, -(-atoms // ATOMS), atoms, channels, *arrays)
+    return results
+
+
+class _Gradients(torch.autograd.Function):
+    """`_gradients` with gradients of their own."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(*arguments)
+        mixed, output, grad_scalars, grad_vectors = arguments
+        return _gradients(mixed, output, grad_scalars, grad_vectors)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, ...]:
+        arguments = ctx.saved_tensors
+        atoms, channels = arguments[2].shape
+        results = tuple(each.new_empty(each.shape) for each in arguments)
+        kernel = _kernels(results[0].dtype, lanes_of(channels))[2]
+        run(kernel, -(-atoms // ATOMS), atoms, channels, *arguments, *cotangents, *results)
+        return results
