@@ -27,7 +27,7 @@ def tracked():
             ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
         )
         return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).exists()]
-    folders = ("src", "tests", "docs", "scripts", "datasets", "benchmarks")
+    folders = ("src", "tests", "docs", "scripts", "examples", "datasets", "benchmarks")
     return [p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file() and p.suffix != ".pyc"]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from molspectra.apps.api import doctor as doctor
     from molspectra.apps.api import report as report
+    from molspectra.apps.calculator import Calculator as Calculator
     from molspectra.apps.import_reference import import_reference as import_reference
     from molspectra.chem.molecule import Molecule as Molecule
     from molspectra.chem.readers import from_smiles as from_smiles
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Calculator": "molspectra.apps.calculator",
     "FinetuneConfig": "molspectra.training.config",
     "LineSpectrum": "molspectra.spectra.spectrum",
     "Molecule": "molspectra.chem.molecule",

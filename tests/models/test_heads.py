@@ -6,6 +6,7 @@ from torch import nn
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
+from molspectra.errors import InputError
 from molspectra.models.encoder import Encoded
 from molspectra.models.heads import GatedEquivariantBlock, PropertyHead
 
@@ -80,3 +81,22 @@ def test_gradient_at_zero_vectors_is_zero():
     scalars, _ = block(torch.randn(2, 4), vectors)
     (gradient,) = torch.autograd.grad(scalars.sum(), vectors)
     assert not gradient.any()
+
+
+def test_a_dipole_as_a_vector_by_hand():
+    """The vector whose length is the prediction; charges about the centre of mass plus atomic dipoles."""
+    centre = 0.9 * 18.998403163 / (18.998403163 + 1.008)
+    head = PropertyHead(4, "dipole").double()
+    head.atoms = Given([0.4, -0.4, 7.0], [[0.0, 0.3, 0.0], [0.0, 0.0, 0.1], [0.2, 0.0, 0.0]])
+    head.standardise(5.0, 2.0)
+    atoms, encoded = batch_of([HF, HE], dtype=torch.float64), Encoded(torch.zeros(3, 4), torch.zeros(3, 3, 4))
+    vectors = head.dipole(encoded, atoms)
+    along = 0.4 * (0 - centre) - 0.4 * (0.9 - centre) + 0.1
+    assert vectors.flatten().tolist() == pytest.approx([0, 0.6, 2 * along, 0.4, 0, 0], abs=1e-6)
+    assert vectors.norm(dim=1).tolist() == pytest.approx(head(encoded, atoms).tolist())
+
+
+def test_other_heads_have_no_dipole():
+    head = PropertyHead(4, "scalar")
+    with pytest.raises(InputError, match="scalar head predicts no dipole"):
+        head.dipole(Encoded(torch.zeros(3, 4), torch.zeros(3, 3, 4)), batch_of([HF, HE]))

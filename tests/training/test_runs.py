@@ -47,7 +47,8 @@ def test_the_run_directory(
 
     record = read_json(run / "record.json")
     assert record["config"] == to_dict(config)
-    assert record["about"] == {"stage": "finetune", "target": "gap", "unit": "eV"}
+    elements = ["H", "C", "N", "O"]
+    assert record["about"] == {"stage": "finetune", "target": "gap", "elements": elements, "unit": "eV"}
     assert record["seed"] == 3
     assert record["data"]["hash"] == store.hash
     assert sum(record["data"]["rows"].values()) == 39  # row 5 has no gap

@@ -18,6 +18,7 @@ COMMANDS = {
     "pretrain": "pre-train an encoder (stage 1: structures; stage 2: structures and spectra)",
     "finetune": "fine-tune an encoder on a property",
     "evaluate": "test a finished run: property errors, retrieval by spectra",
+    "md": "molecular dynamics with a fine-tuned energy",
     "import-reference": "take over weights of the paper's reference implementation",
     "report": "write an HTML page about runs",
     "reproduce": "repeat an experiment of the paper beside its published values",

@@ -39,9 +39,18 @@ def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
     positions = positions.detach()
     if fast(positions):
         return _compiled(positions, ptr, float(cutoff))
-    pair_first, pair_second = _close_pairs(positions, ptr, float(cutoff))
-    atoms, pairs, device = positions.shape[0], pair_first.shape[0], positions.device
+    return edges_of_pairs(*_close_pairs(positions, ptr, float(cutoff)), positions.shape[0])
 
+
+def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges:
+    """Return both edges of every pair, and one self-edge per atom.
+
+    Args:
+        pair_first: [Q] int64, the smaller atom of each pair; pairs are sorted by (first, second).
+        pair_second: [Q] int64, the larger atom.
+        atoms: N.
+    """
+    pairs, device = pair_first.shape[0], pair_first.device
     above = torch.bincount(pair_first, minlength=atoms)  # neighbours with a larger index, per atom
     below = torch.bincount(pair_second, minlength=atoms)
     edge_ptr = offsets_of(below + above + 1)

@@ -121,9 +121,17 @@ def open_subject(
     if not len(rows_of(selection, part)):
         raise InputError(f"{data.store}: the {part} part of the run's split is empty")
     model, _ = load_model(run, checkpoint)
+    return Subject(run, out, config, data, record, to_device(model, device), selection, part, checkpoint)
+
+
+def to_device(model: MolSpectra, device: str) -> MolSpectra:
+    """Move a model to a device.
+
+    Raises:
+        InputError: there is no such device.
+    """
     try:
-        model = model.to(device)
+        return model.to(device)
     except (RuntimeError, AssertionError) as error:  # what torch raises for unknown and absent devices
         reason = str(error).splitlines()[0]
         raise InputError(f"device {device!r} cannot be used: {reason}") from error
-    return Subject(run, out, config, data, record, model, selection, part, checkpoint)

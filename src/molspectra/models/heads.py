@@ -150,16 +150,37 @@ class PropertyHead(nn.Module):
                 return total
             atoms = self.references[batch.numbers]
             return total.double() + sum_by_molecule(atoms, batch.molecule, batch.ptr)
+        if self.kind == "dipole":
+            return self.std * _safe_norm(self._dipole(scalars, vectors, batch).unsqueeze(-1)).squeeze(-1)
+        extent = self.std * scalars * self._offset(scalars, batch).square().sum(1)
+        return sum_by_molecule(extent, batch.molecule, batch.ptr) + self.mean
+
+    def dipole(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """Dipole vectors [B, 3] in the unit of the targets, std·Σ_i (x_i (r_i - r_c) + μ_i).
+
+        Their lengths are the predictions. A head that has seen lengths alone knows no sign, nor more of the
+        direction than symmetry dictates.
+
+        Raises:
+            InputError: a head of another kind.
+        """
+        if self.kind != "dipole":
+            raise InputError(f"the {self.kind} head predicts no dipole; fine-tune with model.property dipole")
+        scalars, vectors = self.atoms(encoded)
+        return self.std * self._dipole(scalars, vectors, batch)
+
+    def _dipole(self, scalars: Tensor, vectors: Tensor, batch: Batch) -> Tensor:
+        """Σ_i (x_i (r_i - r_c) + μ_i) [B, 3]."""
+        moments = scalars.unsqueeze(1) * self._offset(scalars, batch) + vectors
+        return sum_by_molecule(moments, batch.molecule, batch.ptr)
+
+    def _offset(self, scalars: Tensor, batch: Batch) -> Tensor:
+        """Positions [N, 3] about the centre of mass, r_i - r_c."""
         masses = self.masses.to(scalars.dtype)[batch.numbers].unsqueeze(1)
         weighted = torch.cat([masses, masses * batch.positions], dim=1)
         total = sum_by_molecule(weighted, batch.molecule, batch.ptr)
         centre = spread_to_atoms(total[:, 1:] / total[:, :1], batch.molecule, batch.ptr)
-        offset = batch.positions - centre
-        if self.kind == "dipole":
-            dipole = sum_by_molecule(scalars.unsqueeze(1) * offset + vectors, batch.molecule, batch.ptr)
-            return self.std * _safe_norm(dipole.unsqueeze(-1)).squeeze(-1)
-        extent = self.std * scalars * offset.square().sum(1)
-        return sum_by_molecule(extent, batch.molecule, batch.ptr) + self.mean
+        return batch.positions - centre
 
 
 class SpectrumInput(nn.Module):

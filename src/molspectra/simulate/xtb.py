@@ -73,6 +73,11 @@ def energy_gradient(result: Result) -> tuple[float, Array]:
     return float(result.get("energy")), np.asarray(result.get("gradient"), dtype=np.float64)
 
 
+def dipole(result: Result) -> Array:
+    """Dipole moment [3] of a finished calculation, e·bohr; of an ion about the origin."""
+    return np.asarray(result.get("dipole"), dtype=np.float64)
+
+
 def hessian(xtb: Xtb, positions: Array, start: Result) -> Array:
     """Cartesian Hessian [3N, 3N] (Hartree/bohr²) by central differences of gradients, symmetrised.
 

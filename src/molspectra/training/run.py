@@ -39,7 +39,7 @@ from molspectra.training.record import (
 from molspectra.training.seen import SEEN, own_seen, seen_by
 from molspectra.training.settings import from_dict, to_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
-from molspectra.training.standardise import standardise
+from molspectra.training.standardise import elements_of, standardise
 from molspectra.training.targets import resolved
 
 RunConfig = PretrainConfig | FinetuneConfig
@@ -98,13 +98,14 @@ def finetune(
 ) -> RunResult:
     """Fine-tune on a property, optionally with forces; arguments and errors as in `pretrain`."""
     config = resolved(config)
+    about: dict[str, Any] = {"stage": "finetune", "target": config.target}
 
     def build(model: MolSpectra, selection: Selection) -> Stage:
         standardise(model, selection, config.target)
+        about["elements"] = elements_of(selection.store, selection.train)
         return FinetuneStage(model, config)
 
     targets = (config.target, "forces") if config.forces else (config.target,)
-    about: dict[str, Any] = {"stage": "finetune", "target": config.target}
     spectra = config.model.spectrum_encoder if config.model.spectrum_input else None
     if spectra is not None:
         about["spectrum_input"] = list(spectra.modalities)  # another task: spectra must be known to predict

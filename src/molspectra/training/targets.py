@@ -28,7 +28,9 @@ HEADS: Mapping[str, PropertyKind] = MappingProxyType(
 )
 """Head by column of a store of QM9; any other column is learnt by the scalar head unless told otherwise."""
 
-UNITS = MappingProxyType({"Hartree": 1.0, "eV": HARTREE, "meV": 1000 * HARTREE, "kcal/mol": KCAL})
+UNITS = MappingProxyType(
+    {"Hartree": 1.0, "eV": HARTREE, "meV": 1000 * HARTREE, "kcal/mol": KCAL, "kJ/mol": 4.184 * KCAL}
+)
 """What one Hartree is, by unit of a column."""
 
 

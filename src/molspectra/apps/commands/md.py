@@ -1,0 +1,112 @@
+"""`molspectra md`: molecular dynamics with a fine-tuned model."""
+
+import argparse
+from typing import Any
+
+from molspectra.apps.commands.parser import CommandParser
+from molspectra.errors import InputError
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+
+    from molspectra.apps.calculator import Calculator
+    from molspectra.apps.md import relax, run_md
+    from molspectra.simulate.dynamics import DynamicsSettings
+
+    settings = DynamicsSettings(
+        temperature=options.temperature,
+        interval_fs=options.interval_fs,
+        timestep_fs=options.timestep_fs,
+        friction_per_ps=options.friction_per_ps,
+        equilibration_fs=options.equilibration_fs,
+        seed=options.seed,
+    )
+    atoms = _start(options)
+    atoms.calc = Calculator(
+        options.run,
+        options.dipole,
+        skin=options.skin,
+        dtype=options.dtype,
+        device=options.device,
+        checkpoint=options.checkpoint,
+    )
+    if options.relax:
+        relax(atoms)
+    result = run_md(
+        atoms,
+        options.out,
+        settings,
+        options.time_ps,
+        options.ensemble,
+        overwrite=options.overwrite,
+        show=not options.quiet,
+    )
+    length = f"{options.time_ps:g} ps at {result.temperature:.0f} K on average"
+    print(f"{result.frames} frames in {options.out}, {length}")
+    if options.ensemble == "nve":
+        print(
+            f"total energy: drift {result.drift:+.3g} meV/ps, fluctuation {result.fluctuation:.3g} meV "
+            f"({len(atoms)} atoms)"
+        )
+    return 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "md",
+        description="Molecular dynamics with a fine-tuned model; Ctrl-C leaves the frames until then.",
+    )
+    parser.add_argument("run", help="run directory of a fine-tuned energy, best with forces")
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--smiles", help="molecule to start from")
+    start.add_argument("--input", help="file with one structure to start from: .sdf, .mol, .xyz, .extxyz")
+    parser.add_argument("--out", required=True, help="trajectory to write (.extxyz)")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_argument("--dipole", default=None, help="run directory of a fine-tuned dipole")
+    parser.add_argument(
+        "--ensemble", choices=("nve", "langevin"), default="nve", help="constant energy, or a heat bath"
+    )
+    for name, value, about in (
+        ("time-ps", 1.0, "length, ps"),
+        ("timestep-fs", 0.5, "time step, fs"),
+        ("interval-fs", 5.0, "time between two frames, fs"),
+        ("temperature", 300.0, "of velocities and heat bath, K"),
+        ("friction-per-ps", 5.0, "coupling to the heat bath, 1/ps"),
+        ("equilibration-fs", 500.0, "time in the heat bath before the first frame, fs"),
+        ("skin", 0.5, "Å around the cutoff in which neighbours are kept"),
+    ):
+        parser.add_argument(f"--{name}", type=float, default=value, help=about)
+    parser.add_argument("--seed", type=int, default=0, help="of velocities and heat bath")
+    parser.add_argument(
+        "--relax", action=argparse.BooleanOptionalAction, default=True, help="start from the model's minimum"
+    )
+    parser.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="arithmetic")
+    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="weights with the lowest validation loss, or the newest",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _start(options: argparse.Namespace) -> Any:
+    """The structure to start from, as `ase.Atoms`.
+
+    Raises:
+        InputError: unreadable, or more than one structure in the file.
+    """
+    from molspectra.chem.readers import from_smiles, read_molecules, to_ase
+
+    if options.smiles is not None:
+        return to_ase(from_smiles(options.smiles))
+    molecules = read_molecules(options.input)
+    first = next(molecules, None)
+    if first is None or next(molecules, None) is not None:
+        how_many = "no structure" if first is None else "more than one structure"
+        raise InputError(f"{options.input}: holds {how_many}; give a file with the one to start from")
+    return to_ase(first)

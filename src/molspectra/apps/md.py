@@ -1,0 +1,166 @@
+"""Molecular dynamics with a trained model: frames as extended XYZ, and how well energy is conserved."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from ase import units
+from ase.io import write
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+from molspectra.errors import InputError, MolspectraError
+from molspectra.simulate.dynamics import MAX_HEAT, DynamicsSettings
+from molspectra.training.interrupt import Interrupted, stop_requests
+from molspectra.training.progress import progress
+
+Ensemble = Literal["nve", "langevin"]
+
+RELAX_STEPS = 500
+"""Steps after which a minimum is given up."""
+
+
+@dataclass(frozen=True)
+class MdResult:
+    """What a finished trajectory tells.
+
+    Attributes:
+        frames: frames written, the first at time 0.
+        temperature: mean kinetic temperature of all 3N velocities, K.
+        drift: slope of the total energy over time, meV/ps; without meaning in a heat bath.
+        fluctuation: root mean square deviation of the total energy from that line, meV.
+    """
+
+    frames: int
+    temperature: float
+    drift: float
+    fluctuation: float
+
+
+def relax(atoms: Any, fmax: float = 0.02) -> None:
+    """Move atoms with a calculator to the minimum next to them.
+
+    Args:
+        atoms: `ase.Atoms`, changed in place.
+        fmax: largest force at the end, eV/Å.
+
+    Raises:
+        MolspectraError: there is none within `RELAX_STEPS` steps.
+    """
+    if not BFGS(atoms, logfile=None).run(fmax=fmax, steps=RELAX_STEPS):
+        raise MolspectraError(
+            f"no minimum of the model's energy in {RELAX_STEPS} steps; the model may be trained too little, "
+            "or start from a structure like those it has seen without relaxing it"
+        )
+
+
+def run_md(
+    atoms: Any,
+    out: str | Path,
+    settings: DynamicsSettings,
+    time_ps: float = 1.0,
+    ensemble: Ensemble = "nve",
+    *,
+    overwrite: bool = False,
+    show: bool = True,
+) -> MdResult:
+    """Move atoms and write a frame every `settings.interval_fs`, with all that the calculator gives.
+
+    Velocities are drawn from a Maxwell-Boltzmann distribution; the time before the first frame is Langevin
+    dynamics in either ensemble. Each frame is written whole and at once, so that the file can be read at any
+    moment; `info["time_fs"]` is its time.
+
+    Args:
+        atoms: `ase.Atoms` with a calculator, changed in place.
+        out: extended XYZ file.
+        settings: temperature, time step and so on.
+        time_ps: from the first frame to the last, ps; a whole number of intervals.
+        ensemble: "nve", velocity Verlet, or "langevin", a heat bath.
+        overwrite: replace an existing file.
+        show: progress on standard error.
+
+    Raises:
+        InputError: a value out of range, the file exists, or the calculator refuses the atoms.
+        MolspectraError: the molecule comes apart; the frames until then are in the file.
+        Interrupted: Ctrl-C or SIGTERM; likewise.
+    """
+    out = Path(out)
+    total = _intervals(time_ps, settings)
+    if ensemble not in get_args(Ensemble):
+        raise InputError(f"ensemble must be one of {', '.join(get_args(Ensemble))}, not {ensemble!r}")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists already; choose another name or give --overwrite")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the directory {out.parent} does not exist")
+    atoms.get_forces()  # refuses what it cannot compute before the file is made
+    generator = np.random.default_rng(settings.seed)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=settings.temperature, rng=generator)
+    bath = Langevin(
+        atoms,
+        settings.timestep_fs * units.fs,
+        temperature_K=settings.temperature,
+        friction=settings.friction_per_ps / (1000 * units.fs),
+        fixcm=False,  # the mass centre moves freely, which is exact
+        rng=generator,
+    )
+    mover = bath if ensemble == "langevin" else VelocityVerlet(atoms, settings.timestep_fs * units.fs)
+    steps = round(settings.interval_fs / settings.timestep_fs)
+    heating, rest = divmod(round(settings.equilibration_fs / settings.timestep_fs), steps)
+    energies: list[float] = []
+    temperatures: list[float] = []
+    with (
+        out.open("w", encoding="utf-8") as file,
+        stop_requests() as stop,
+        progress("molecular dynamics", heating + total, show=show) as advance,
+    ):
+        bath.run(rest)
+        for done in range(heating + total + 1):
+            if done > 0:
+                (bath if done <= heating else mover).run(steps)
+            heat = float(atoms.get_temperature())
+            if not heat < MAX_HEAT * settings.temperature:
+                raise MolspectraError(f"came apart at {heat:.0f} K; {len(energies)} frames are in {out}")
+            if done >= heating:
+                energies.append(float(atoms.get_total_energy()))
+                temperatures.append(heat)
+                file.write(_frame(atoms, (done - heating) * settings.interval_fs))
+                file.flush()
+            advance(done, f"{heat:.0f} K")
+            if stop.is_set() and done < heating + total:
+                raise Interrupted(f"interrupted; {len(energies)} frames are in {out}")
+    return _result(np.array(energies), np.array(temperatures), settings.interval_fs)
+
+
+def _intervals(time_ps: float, settings: DynamicsSettings) -> int:
+    """How many intervals a trajectory has."""
+    count = 1000 * time_ps / settings.interval_fs
+    if not 1 - 1e-6 <= count < np.inf or abs(count - round(count)) > 1e-6:
+        raise InputError(
+            f"time_ps must be a whole number of intervals of {settings.interval_fs} fs, not {time_ps}"
+        )
+    return round(count)
+
+
+def _frame(atoms: Any, time_fs: float) -> str:
+    """A frame as text, with all that the calculator can tell of it."""
+    if "dipole" in atoms.calc.implemented_properties:
+        atoms.get_dipole_moment()
+    atoms.info["time_fs"] = time_fs
+    text = io.StringIO()
+    write(text, atoms, format="extxyz")
+    return text.getvalue()
+
+
+def _result(energies: Any, temperatures: Any, interval_fs: float) -> MdResult:
+    """Fit a line to total energies in eV."""
+    time = np.arange(len(energies)) * interval_fs / 1000
+    slope, start = np.polyfit(time, energies - energies[0], 1)
+    left = energies - energies[0] - (slope * time + start)
+    deviation = float(np.sqrt(np.mean(left**2)))
+    return MdResult(len(energies), float(temperatures.mean()), 1000 * float(slope), 1000 * deviation)
