@@ -13,7 +13,7 @@ def ethanol_run(tmp_path_factory):
     """Recipe small-md17, smaller and shorter: holds ethanol together, no more."""
     values = read_recipe("small-md17")
     values["model"]["encoder"] |= {"channels": 32, "layers": 2, "radial": 16}
-    values["loop"] |= {"steps": 300, "validate_every": 150, "save_every": 0, "log_every": 100}
+    values["loop"] |= {"steps": 150, "validate_every": 150, "save_every": 0, "log_every": 100}
     values["optimizer"]["learning_rate"] = 3e-3
     out = tmp_path_factory.mktemp("ethanol") / "run"
     return finetune(from_dict(FinetuneConfig, values, "small-md17"), out, show=False).directory

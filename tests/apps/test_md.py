@@ -110,7 +110,12 @@ def test_ctrl_c_on_the_command_line(tmp_path, start, ethanol_run, monkeypatch, c
 
     monkeypatch.setattr(module, "_frame", interrupting)
     out = str(tmp_path / "stopped.extxyz")
-    assert main(["md", str(ethanol_run), "--input", start, "--out", out, "--no-relax"]) == 130
+    assert (
+        main(
+            ["md", str(ethanol_run), "--input", start, "--out", out, "--no-relax", "--equilibration-fs", "0"]
+        )
+        == 130
+    )
     assert "interrupted; 3 frames" in capsys.readouterr().err
     assert len(read(out, ":")) == 3
 

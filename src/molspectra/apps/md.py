@@ -11,7 +11,6 @@ import numpy as np
 from ase import units
 from ase.io import write
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
@@ -100,7 +99,8 @@ def run_md(
         raise InputError(f"{out}: the directory {out.parent} does not exist")
     atoms.get_forces()  # refuses what it cannot compute before the file is made
     generator = np.random.default_rng(settings.seed)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=settings.temperature, rng=generator)
+    width = np.sqrt(atoms.get_masses() * units.kB * settings.temperature)
+    atoms.set_momenta(width[:, None] * generator.standard_normal((len(atoms), 3)))
     bath = Langevin(
         atoms,
         settings.timestep_fs * units.fs,
