@@ -47,6 +47,17 @@ def test_second_derivatives(layer):
         assert torch.autograd.gradgradcheck(layer, x)
 
 
+def test_second_derivatives_where_one_layer_follows_itself(layer):
+    def penalty(choice):
+        x = torch.linspace(-1, 1, 12, dtype=torch.float64).view(4, 3).requires_grad_()
+        inputs = [x, *layer.parameters()]
+        with use(choice):
+            slopes = torch.autograd.grad(layer(layer(x)).sin().sum(), inputs, create_graph=True)
+        return torch.autograd.grad(sum(slope.square().sum() for slope in slopes), inputs)
+
+    torch.testing.assert_close(penalty("auto"), penalty("plain"))
+
+
 def test_autocast_and_frozen_weights(layer):
     x = torch.randn(6, 3, requires_grad=True)
     layer = layer.float().requires_grad_(False)

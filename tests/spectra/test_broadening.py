@@ -166,10 +166,19 @@ def test_the_compiled_kernel_equals_plain_torch_for_any_number_of_threads(thread
         assert torch.allclose(compiled, plain, rtol=2e-6, atol=1e-6 * float(plain.max()))
 
 
-def test_offsets_that_do_not_fit_are_refused_by_the_kernel():
+@pytest.mark.parametrize("kernels", ["plain", "compiled"])
+@pytest.mark.parametrize("offsets", [[0, 1, 3], [1, 1, 2], [0, 50, 2]])
+def test_offsets_that_do_not_fit_are_refused(kernels, offsets):
+    position, intensity, _ = ragged([[(1000.0, 1.0)], [(1000.0, 1.0)]])
+    with use(kernels), pytest.raises(ValueError, match="offsets of the molecules do not ascend from 0 to 2 lines"):
+        broaden(position, intensity, torch.tensor(offsets), IR)
+
+
+@pytest.mark.parametrize("kernels", ["plain", "compiled"])
+def test_every_line_has_an_intensity(kernels):
     position, intensity, offsets = ragged([[(1000.0, 1.0)], [(1000.0, 1.0)]])
-    with use("compiled"), pytest.raises(ValueError, match="offsets from 0 to 3 of 2 lines"):
-        broaden(position, intensity, offsets + torch.tensor([0, 0, 1]), IR)
+    with use(kernels), pytest.raises(ValueError, match="1 intensities of 2 lines"):
+        broaden(position, intensity[:1], offsets, IR)
 
 
 def test_gradients_are_not_followed():

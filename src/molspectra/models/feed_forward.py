@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molspectra.compiled import kernels
+from molspectra.models.kernels.arrays import differentiable
 
 ROWS = 2048
 """Rows of a chunk."""
@@ -46,7 +47,7 @@ class _Chunks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # for second derivatives
-            return _plain_slopes(ctx.saved_tensors, slope)
+            return differentiable(_plain, ctx.saved_tensors, [slope])
         x, weight, bias, last, _ = ctx.saved_tensors
         back, slopes = torch.empty_like(x), [torch.zeros_like(each) for each in ctx.saved_tensors[1:]]
         for rows, out, after in zip(x.split(ROWS), back.split(ROWS), slope.split(ROWS), strict=True):
@@ -60,10 +61,6 @@ class _Chunks(torch.autograd.Function):
         return back, *slopes
 
 
-def _plain_slopes(inputs: tuple[Tensor, ...], slope: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients by plain torch, which can be differentiated again."""
-    x, weight, bias, last, shift = inputs
-    wanted = [each for each in inputs if each.requires_grad]
-    result = F.linear(F.gelu(F.linear(x, weight, bias)), last, shift)
-    found = iter(torch.autograd.grad(result, wanted, slope, create_graph=True))
-    return tuple(next(found) if each.requires_grad else None for each in inputs)
+def _plain(x: Tensor, weight: Tensor, bias: Tensor, last: Tensor, shift: Tensor) -> Tensor:
+    """The same in one go, which can be differentiated again."""
+    return F.linear(F.gelu(F.linear(x, weight, bias)), last, shift)

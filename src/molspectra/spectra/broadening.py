@@ -62,9 +62,12 @@ def broaden(
 
     Raises:
         InputError: unknown shape, or a width or scale that is not positive and finite.
+        ValueError: offsets or intensities that do not fit the positions.
     """
     width = modality.fwhm if fwhm is None else fwhm
     _check_options(shape, width, scale)
+    if offsets.device.type == "cpu":  # asking a GPU would make it wait
+        _check_offsets(offsets, len(position), len(intensity))
     # positions in steps from the start of the axis; the place within the block is what float32 must hold well
     place = (position.double() * scale - modality.start) / modality.step
     if shape == "lorentzian" and fast(position):
@@ -116,8 +119,6 @@ def _compiled(place: Tensor, intensity: Tensor, offsets: Tensor, modality: Modal
     """Lorentzian spectra [B, points] from lines at `place` [M], by the compiled kernel."""
     from molspectra.spectra.kernels import LANES, lorentzian
 
-    if offsets[0] != 0 or offsets[-1] != len(place):
-        raise ValueError(f"offsets from {int(offsets[0])} to {int(offsets[-1])} of {len(place)} lines")
     blocks = -(-modality.points // _BLOCK)
     nodes, interpolation = _block_rule(_NODES["lorentzian"])
     far_grid = torch.zeros(-(-blocks * len(nodes) // LANES) * LANES)
@@ -173,6 +174,14 @@ def _block_rule(n: int) -> tuple[Tensor, Tensor]:
         for node in nodes
     ]
     return torch.tensor((nodes + 1) * (_BLOCK - 1) / 2), torch.tensor(np.array(lagrange), dtype=torch.float32)
+
+
+def _check_offsets(offsets: Tensor, lines: int, intensities: int) -> None:
+    """Neither the kernel nor `repeat_interleave` with a known size looks where it reads and writes."""
+    if offsets[0] != 0 or offsets[-1] != lines or bool((offsets.diff() < 0).any()):
+        raise ValueError(f"the offsets of the molecules do not ascend from 0 to {lines} lines")
+    if intensities != lines:
+        raise ValueError(f"{intensities} intensities of {lines} lines")
 
 
 def _check_options(shape: str, width: float, scale: float) -> None:

@@ -123,6 +123,23 @@ def test_second_derivatives(masked):
         assert torch.autograd.gradcheck(lambda *each: attend(each, 2, visible), parts)
 
 
+def test_second_derivatives_of_mixed_layouts():
+    whole = torch.randn(2, 4, 18, dtype=torch.float64, requires_grad=True)
+    other = torch.randn(2, 4, 6, dtype=torch.float64, requires_grad=True)
+    with use("compiled"):
+        assert torch.autograd.gradgradcheck(
+            lambda whole, other: attend([whole[..., :6], whole[..., 6:12], other], 2), (whole, other)
+        )
+
+
+@pytest.mark.parametrize(("heads", "tokens", "seen"), [(4, 5, 5), (2, 4, 5), (2, 5, 3)])
+def test_shapes_that_do_not_fit_are_refused(heads, tokens, seen):
+    value, key = torch.zeros(2, 5, 6), torch.zeros(2, tokens, 6)
+    visible = torch.ones(2, seen, dtype=torch.bool)
+    with use("compiled"), pytest.raises(ValueError, match="attention with"):
+        residual_attention([value], [key], value, heads, 1.0, visible)
+
+
 def test_parts_without_gradient():
     parts = inputs(1, 6, 2, 3, 2)
     frozen = [parts[0].detach(), *parts[1:]]

@@ -56,6 +56,15 @@ def test_whitening_has_exact_derivatives():
         assert torch.autograd.gradgradcheck(module, (vectors,), atol=1e-4)
 
 
+def test_layout_of_vectors_does_not_matter():
+    module = VectorWhitening(4).double()
+    turned = torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    turned.requires_grad_(True)
+    with use("compiled"):
+        assert torch.autograd.gradcheck(lambda each: module(each.mT), (turned,))
+        assert torch.autograd.gradgradcheck(lambda each: module(each.mT), (turned,), atol=1e-4)
+
+
 def test_not_a_number_stays_with_its_atom():
     vectors = vectors_of(8, torch.float32)
     vectors[7, 1, 2] = torch.nan

@@ -26,7 +26,14 @@ def fused_attention(parts: Sequence[Tensor], heads: int, scale: float, visible: 
         heads: as there.
         scale: as there.
         visible: as there.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    molecules, tokens, width = parts[-1].shape
+    fits = visible is None or visible.shape == (molecules, tokens)
+    if width % heads or not fits or any(part.shape != parts[-1].shape for part in parts):
+        raise ValueError(f"attention with {heads} heads over {[tuple(part.shape) for part in parts]}")
     result: Tensor = _Attention.apply(heads, scale, visible, *parts)
     return result
 
@@ -40,21 +47,21 @@ class _Attention(torch.autograd.Function):
         kept, stride = _with_one_stride(parts)
         results = attended.view(-1).numpy(), levels.view(-1).numpy()
         threads.run(attend, molecules * heads, _addresses(kept), stride, *sizes, *results)
-        ctx.save_for_backward(*kept, attended, levels)
-        ctx.settings = heads, scale, visible
+        ctx.save_for_backward(*parts, attended, levels, visible)
+        ctx.settings = heads, scale
         return attended
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        *parts, attended, levels = ctx.saved_tensors
-        heads, scale, visible = ctx.settings
+        *parts, attended, levels, visible = ctx.saved_tensors
+        heads, scale = ctx.settings
         if torch.is_grad_enabled():  # for second derivatives
             with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has none
                 return None, None, None, *differentiable(_plain(heads, scale, visible), parts, [slope])
         molecules, tokens, width = slope.shape
         shape = slope.shape
         slopes = [slope.new_empty(shape) if visible is None else slope.new_zeros(shape) for _ in parts]
-        stride = parts[0].stride(1)
+        parts, stride = _with_one_stride(parts)
         sizes = (len(parts) // 2, tokens, heads, width // heads, scale, _seen(visible))
         given = (each.contiguous().view(-1).numpy() for each in (attended, slope, levels))
         addresses = (_addresses(parts), stride, _addresses(slopes))

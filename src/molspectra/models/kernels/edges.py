@@ -90,7 +90,7 @@ class _EdgeAttention(torch.autograd.Function):
         channels, heads = vectors.shape[2], bias.shape[0]
         ctx.pairs, ctx.soft = pairs, soft
         ctx.save_for_backward(query, key, value, vectors, rows, bias, envelope, direction)
-        scalars, summed = vectors.new_empty(vectors.shape[0], channels), torch.empty_like(vectors)
+        scalars, summed = (vectors.new_empty(shape) for shape in (vectors[:, 0].shape, vectors.shape))
         common, parts = _common(pairs, channels, soft)
         kernel = _kernels(rows.dtype, channels // heads, pairs.points)[0]
         inputs = (

@@ -190,9 +190,8 @@ class _Whitening(torch.autograd.Function):
     ) -> Tensor:
         atoms, _, channels = vectors.shape
         ctx.options = (atoms, channels, eps, ridge.double(), reference)
-        vectors = vectors.contiguous()
         means, bases, roots = (torch.empty(atoms, n, dtype=torch.float64) for n in (3, 9, 3))
-        out = torch.empty_like(vectors)
+        out = vectors.new_empty(vectors.shape)
         kernel = _kernels(vectors.dtype, lanes_of(channels))[0]
         arrays = (vectors, weight, out, means, bases, roots)
         run(kernel, -(-atoms // ATOMS), *ctx.options, *arrays)
@@ -210,7 +209,7 @@ class _Whitening(torch.autograd.Function):
             twin = partial(whitened, ridge=ctx.ridge, eps=eps, reference=reference)
             return (*differentiable(twin, (vectors, weight), (grad,)), None, None, None)
         tasks = -(-atoms // ATOMS)
-        d_vectors = torch.empty_like(vectors)
+        d_vectors = vectors.new_empty(vectors.shape)
         d_weight = torch.empty(tasks, channels, dtype=torch.float64)
         kernel = _kernels(vectors.dtype, lanes_of(channels))[1]
         arrays = (vectors, weight, grad, means, bases, roots, d_vectors, d_weight)
