@@ -1,4 +1,6 @@
+import signal
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +50,29 @@ def test_several_python_threads_at_once(threads):
     for user in users:
         user.join()
     assert all(count.eq(1).all() for count in counts)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to one thread")
+def test_an_interrupt_waits_for_what_still_runs(threads):
+    threads(2)
+    caller, started, finished = threading.get_ident(), threading.Event(), threading.Event()
+
+    class Slow:
+        stats = SimpleNamespace(cache_misses={})
+
+        def __call__(self, first, last):
+            if last > first and threading.get_ident() == caller:
+                assert started.wait(10)
+            elif last > first:
+                started.set()
+                time.sleep(0.1)  # until the caller has done the other pieces and waits
+                signal.pthread_kill(caller, signal.SIGINT)
+                time.sleep(0.2)
+                finished.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Slow(), 8)
+    assert finished.is_set()
 
 
 def test_strided_inputs_are_taken_as_they_look():

@@ -7,7 +7,8 @@ so the outcome is the same for any number of threads.
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -63,9 +64,26 @@ def run(kernel: Any, tasks: int, *arguments: Any, small: bool = False) -> None:
         while (piece := next(waiting, None)) is not None:
             kernel(*piece, *arguments)
 
-    helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    helpers: list[Future[None]] = []
     try:
+        for _ in range(threads - 1):
+            helpers.append(_pool(threads - 1).submit(work))
         work()
     finally:
-        for helper in helpers:
-            helper.result()
+        for _ in waiting:  # where this thread was interrupted, nobody begins another piece
+            pass
+        _wait(helpers)
+    for helper in helpers:
+        helper.result()
+
+
+def _wait(helpers: Sequence[Future[None]]) -> None:
+    """Return when all are done, even if interrupted meanwhile: they write to memory that is freed then."""
+    interrupted = None
+    while not all(helper.done() for helper in helpers):
+        try:
+            wait(helpers)
+        except KeyboardInterrupt as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
