@@ -1,6 +1,7 @@
 """Kernels on disk: found again by another process, and only if nothing that they consist of has changed."""
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,10 @@ import torch
 
 pytest.importorskip("numba")
 
+from numba.core.caching import IndexDataCacheFile
+
+from molspectra.compiled.cache import _Files
+from molspectra.compiled.simd import jit
 from molspectra.compiled.threads import run
 
 SOURCE = """
@@ -52,10 +57,12 @@ def script(tmp_path):
     (tmp_path / "script.py").write_text(SOURCE)
     (tmp_path / "helper.py").write_text(HELPER.format("1.0"))
 
-    def call(*factors):
+    def call(*factors, **environment):
         command = [sys.executable, "script.py", *map(str, factors)]
-        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-        return done.stdout.splitlines()
+        done = subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True, env=os.environ | environment
+        )
+        return (done.stdout + done.stderr).splitlines()
 
     return call
 
@@ -65,6 +72,36 @@ def test_a_kernel_is_found_again_by_its_constants_and_sources(script, tmp_path):
     assert script(3, 2) == ["[4.0, 4.0] 1 0", "[3.0, 3.0] 1 0"]
     (tmp_path / "helper.py").write_text(HELPER.format("5.0"))
     assert script(2) == ["[7.0, 7.0] 0 1"]
+
+
+def test_without_a_place_to_write_every_process_compiles(script):
+    nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}
+    for _ in range(2):
+        *results, said = script(2, 3, **nowhere)
+        assert [each.split("] ")[0] for each in results] == ["[3.0, 3.0", "[4.0, 4.0"]
+        assert said.startswith("kernels are compiled anew by every process; set NUMBA_CACHE_DIR")
+
+
+def test_a_full_disk_does_not_stop(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    @jit
+    def kernel(first, last, count):
+        return first + last + count
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", full)
+    assert kernel(1, 2, 3) == 6
+
+
+def test_two_processes_that_compile_for_other_types_at_once_keep_both(tmp_path, monkeypatch):
+    """As if each had looked before the other wrote."""
+    with monkeypatch.context() as unseen:
+        unseen.setattr(IndexDataCacheFile, "_load_index", lambda self: {})
+        for key, data in (("single", 4), ("double", 8)):
+            _Files(str(tmp_path), "kernel", "stamp").save(key, data)
+    found = [_Files(str(tmp_path), "kernel", "stamp").load(key) for key in ("single", "double", "half")]
+    assert found == [4, 8, None]
 
 
 def test_compilation_says_how_long_it_takes(caplog, tmp_path, monkeypatch):

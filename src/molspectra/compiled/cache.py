@@ -2,12 +2,15 @@
 
 Numba's own cache looks at the time stamp of one file and at a kernel's constants. A kernel here is made of
 functions of several files, for many numbers of channels; so a file of its own is kept for every variant,
-named by a hash of the sources and constants it consists of. Two processes that write at once write the same.
+named by a hash of the sources and constants it consists of and of the types it was compiled for. Two processes
+that write at once write the same. Where nothing can be written, every process compiles for itself.
 """
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -16,12 +19,22 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
+log = logging.getLogger(__name__)
+
 
 def cached(function: Any) -> Any:
     """Decorator of kernels: compiled on first use by numba, without the interpreter's lock, kept on disk."""
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
-    dispatcher._cache = _KernelCache(function)
+    try:
+        dispatcher._cache = _KernelCache(function)
+    except RuntimeError as error:  # neither the package's directory nor the user's can be written to
+        _say_once(f"kernels are compiled anew by every process; set NUMBA_CACHE_DIR ({error})".splitlines()[0])
     return dispatcher
+
+
+@cache
+def _say_once(message: str) -> None:
+    log.warning(message)
 
 
 class _KernelCache(FunctionCache):
@@ -29,10 +42,32 @@ class _KernelCache(FunctionCache):
         super().__init__(function)
         stamp = hashlib.sha256("\n".join(_parts(function, set())).encode()).hexdigest()
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}-{stamp[:20]}"
-        self._cache_file = IndexDataCacheFile(self._cache_path, name, stamp)
+        self._cache_file = _Files(self._cache_path, name, stamp)
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
         return signature, codegen.magic_tuple()
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        """Keep what was compiled; a full disk is no reason to stop."""
+        with suppress(OSError):
+            super().save_overload(signature, data)
+
+
+class _Files:
+    """Numba's pair of files, one pair for all types, would mix up what two processes add at once."""
+
+    def __init__(self, *names: str) -> None:
+        self._path, self._name, self._stamp = names
+
+    def _of(self, key: Any) -> Any:
+        types = hashlib.sha256(repr(key).encode()).hexdigest()
+        return IndexDataCacheFile(self._path, f"{self._name}-{types[:12]}", self._stamp)
+
+    def load(self, key: Any) -> Any:
+        return self._of(key).load(key)
+
+    def save(self, key: Any, data: Any) -> None:
+        self._of(key).save(key, data)
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[str]:
