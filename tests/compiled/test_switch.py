@@ -52,6 +52,20 @@ def test_without_numba(monkeypatch):
         pass
 
 
+def test_a_numba_that_cannot_be_imported_is_none(tmp_path):
+    (tmp_path / "numba.py").write_text("raise ImportError('numba needs another numpy')")
+    code = f"""import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import torch
+from molspectra.compiled import fast
+assert not fast(torch.zeros(2))
+assert not fast(torch.zeros(2))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [
+        "no compiled kernels, because numba cannot be imported: numba needs another numpy"
+    ]
+
+
 def test_importing_the_package_does_not_import_numba():
     code = "import sys, molspectra.models.model, molspectra.training.loop; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,10 +1,12 @@
 """Whether compiled kernels take the place of plain torch."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 Kernels = Literal["auto", "plain", "compiled"]
 """Which code runs: "compiled" kernels (extra `fast`), "plain" torch, or "auto", compiled where they apply."""
 
+log = logging.getLogger(__name__)
+
 VARIABLE = "MOLSPECTRA_KERNELS"
 """Environment variable with the choice of a process; "auto" without it."""
 
@@ -24,8 +28,15 @@ _chosen: ContextVar[Kernels | None] = ContextVar("kernels", default=None)
 
 @cache
 def installed() -> bool:
-    """Whether numba, which compiles the kernels, is there."""
-    return find_spec("numba") is not None
+    """Whether numba, which compiles the kernels, is there and can be imported."""
+    if find_spec("numba") is None:
+        return False
+    try:
+        import_module("numba")
+    except ImportError as error:  # such as beside a numpy that it does not know
+        log.warning("no compiled kernels, because numba cannot be imported: %s", error)
+        return False
+    return True
 
 
 def kernels() -> Kernels:
