@@ -22,6 +22,14 @@ WARM_UP = 2
 """Steps that do not count: the first compiles, and fills the allocator's pools."""
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, of the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """The options."""
     found = argparse.ArgumentParser(
@@ -30,9 +38,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--config", choices=CONFIGS, required=True, help="kind of step")
-    found.add_argument("--batch", type=int, help="molecules of a step; default 128, MD17 8, one for forces")
-    found.add_argument("--steps", type=int, default=10, help="steps that are timed")
-    found.add_argument("--threads", type=int, default=2, help="threads")
+    found.add_argument("--batch", type=positive, help="molecules of a step; default 128, MD17 8, forces 1")
+    found.add_argument("--steps", type=positive, default=10, help="steps that are timed")
+    found.add_argument("--threads", type=positive, default=2, help="threads")
     found.add_argument("--mode", choices=("reference", "default"), default="reference", help="variants")
     found.add_argument("--precision", choices=("32-true", "bf16-mixed", "64-true"), default="32-true")
     found.add_argument("--kernels", choices=("auto", "plain", "compiled"), default="auto")

@@ -36,6 +36,13 @@ def test_the_configurations_are_the_cases_and_have_goals() -> None:
     assert set(CONFIGS) == set(CASES) == set(STEPS) == set(everything.FULL)
 
 
+@pytest.mark.parametrize("option", ["--batch", "--steps", "--threads"])
+def test_numbers_must_be_positive(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--config", "qm9-stage1", option, "0"])
+    assert "0 is not positive" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_step_gives_all_figures(name: str) -> None:
     result = tiny("--config", name)

@@ -170,7 +170,7 @@ def test_the_compiled_kernel_equals_plain_torch_for_any_number_of_threads(thread
 @pytest.mark.parametrize("offsets", [[0, 1, 3], [1, 1, 2], [0, 50, 2]])
 def test_offsets_that_do_not_fit_are_refused(kernels, offsets):
     position, intensity, _ = ragged([[(1000.0, 1.0)], [(1000.0, 1.0)]])
-    with use(kernels), pytest.raises(ValueError, match="offsets of the molecules do not ascend from 0 to 2 lines"):
+    with use(kernels), pytest.raises(ValueError, match="do not ascend from 0 to 2 lines"):
         broaden(position, intensity, torch.tensor(offsets), IR)
 
 

@@ -2,7 +2,7 @@
 
 Numba's own cache looks at the time stamp of one file and at a kernel's constants. A kernel here is made of
 functions of several files, for many numbers of channels; so a file of its own is kept for every variant,
-named by a hash of the sources and constants it consists of and of the types it was compiled for. Two processes
+named by a hash of the sources and constants it consists of and of the types it is compiled for. Two processes
 that write at once write the same. Where nothing can be written, every process compiles for itself.
 """
 
@@ -28,7 +28,9 @@ def cached(function: Any) -> Any:
     try:
         dispatcher._cache = _KernelCache(function)
     except RuntimeError as error:  # neither the package's directory nor the user's can be written to
-        _say_once(f"kernels are compiled anew by every process; set NUMBA_CACHE_DIR ({error})".splitlines()[0])
+        _say_once(
+            f"kernels are compiled anew by every process; set NUMBA_CACHE_DIR ({error})".splitlines()[0]
+        )
     return dispatcher
 
 

@@ -66,8 +66,7 @@ def run(kernel: Any, tasks: int, *arguments: Any, small: bool = False) -> None:
 
     helpers: list[Future[None]] = []
     try:
-        for _ in range(threads - 1):
-            helpers.append(_pool(threads - 1).submit(work))
+        helpers.extend(_pool(threads - 1).submit(work) for _ in range(threads - 1))
         work()
     finally:
         for _ in waiting:  # where this thread was interrupted, nobody begins another piece

@@ -137,6 +137,14 @@ def test_first_and_second_derivatives_of_the_operation(soft):
         torch.testing.assert_close(one, two)
 
 
+def test_layout_of_the_inputs_does_not_matter():
+    inputs, pairs = operation()
+    turned = [each.detach().mT.contiguous().mT for each in inputs[:6]]
+    assert not any(each.is_contiguous() for each in turned)
+    ours, expected = edge_attention(*turned, pairs, True), edge_attention(*inputs[:6], pairs, True)
+    assert all(torch.equal(one, other) for one, other in zip(ours, expected, strict=True))
+
+
 def test_third_derivatives_are_refused():
     inputs, pairs = operation()
     pairs = pairs._replace(envelope=inputs[-2], direction=inputs[-1])
