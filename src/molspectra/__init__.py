@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from molspectra.apps.api import report as report
     from molspectra.apps.calculator import Calculator as Calculator
     from molspectra.apps.import_reference import import_reference as import_reference
+    from molspectra.apps.search.library import Library as Library
     from molspectra.chem.molecule import Molecule as Molecule
     from molspectra.chem.readers import from_smiles as from_smiles
     from molspectra.chem.readers import read_molecules as read_molecules
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Calculator": "molspectra.apps.calculator",
     "FinetuneConfig": "molspectra.training.config",
+    "Library": "molspectra.apps.search.library",
     "LineSpectrum": "molspectra.spectra.spectrum",
     "Molecule": "molspectra.chem.molecule",
     "PretrainConfig": "molspectra.training.config",

@@ -19,6 +19,8 @@ COMMANDS = {
     "finetune": "fine-tune an encoder on a property",
     "evaluate": "test a finished run: property errors, retrieval by spectra",
     "md": "molecular dynamics with a fine-tuned energy",
+    "index": "make a library of molecules searchable by spectra",
+    "search": "find the molecules of an index that fit spectra of a sample",
     "import-reference": "take over weights of the paper's reference implementation",
     "report": "write an HTML page about runs",
     "reproduce": "repeat an experiment of the paper beside its published values",

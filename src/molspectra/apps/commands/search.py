@@ -1,0 +1,135 @@
+"""`molspectra search`: the molecules of an index that fit the spectra of a sample."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from molspectra.apps.commands.parser import CommandParser
+from molspectra.errors import InputError, hint
+from molspectra.spectra.modality import MODALITIES
+
+if TYPE_CHECKING:
+    from molspectra.apps.search.query import Prepared
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    files = {name: getattr(options, name) for name in MODALITIES if getattr(options, name) is not None}
+    if not files:
+        raise InputError(f"give at least one spectrum: {', '.join(map(_option, MODALITIES))}")
+
+    from molspectra.apps.search.hits import check_out
+    from molspectra.apps.search.library import Library
+
+    if options.out is not None:
+        check_out(Path(options.out), options.overwrite)
+    by = _ways(options.by, options.weights)
+    prepared = _read(files, options)
+    library = Library(options.index, options.model, device=options.device)
+    hits = library.search(
+        prepared,
+        by=by,
+        formula=options.formula,
+        mass=options.mass,
+        within=options.within,
+        elements=options.elements,
+        contains=options.contains,
+        top=options.top,
+        approximate=options.approximate,
+    )
+    for remark in hits.remarks:
+        print(f"molspectra: {remark}", file=sys.stderr)
+    if options.out is not None:
+        hits.write(options.out, overwrite=options.overwrite)
+    print(hits.text())
+    print(f"{len(hits)} of {hits.candidates} candidates, from {hits.library} molecules in {options.index}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser("search", description="Rank the molecules of an index by spectra of one sample.")
+    parser.add_argument("index", metavar="DIR", help="index that molspectra index made")
+    for name, kind in MODALITIES.items():
+        parser.add_argument(
+            _option(name),
+            dest=name,
+            metavar="FILE",
+            help=f"{kind.title}: JCAMP-DX, text, Gaussian or ORCA output",
+        )
+    parser.add_argument(
+        "--by", nargs="+", default=["embedding"], help="ways to score: embedding, learned, cosine, sid"
+    )
+    parser.add_argument("--weights", nargs="+", type=float, default=None, help="weight of each way")
+    parser.add_argument("--formula", help="only this molecular formula")
+    parser.add_argument("--mass", type=float, help="only this exact mass, in Da")
+    parser.add_argument("--within", default="10ppm", help="tolerance of --mass, such as 10ppm or 0.01Da")
+    parser.add_argument("--elements", nargs="+", help="no other elements than these")
+    parser.add_argument("--contains", nargs="+", help="elements that must be there")
+    parser.add_argument("--top", type=int, default=25, help="number of answers")
+    parser.add_argument("--out", metavar="FILE", help="also write them: .csv, .parquet or .json")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_argument(
+        "--unit",
+        nargs="+",
+        default=[],
+        help="axis of text files without one, for all or as ir=cm-1 uv-vis=nm",
+    )
+    parser.add_argument(
+        "--quantity", nargs="+", default=[], help="values of text files, for all or as ir=transmittance"
+    )
+    parser.add_argument(
+        "--reflectance",
+        choices=("refuse", "log", "kubelka-munk"),
+        default="refuse",
+        help="how to convert one",
+    )
+    parser.add_argument("--approximate", action="store_true", help="use the approximate index")
+    parser.add_argument("--model", metavar="RUN", help="refuse an index that another model has made")
+    parser.add_argument("--device", default="cpu", help="where to compute")
+    return parser
+
+
+def _read(files: dict[str, str], options: argparse.Namespace) -> "dict[str, Prepared]":
+    from molspectra.apps.search.query import read_query
+
+    units, quantities = _each(options.unit, "--unit"), _each(options.quantity, "--quantity")
+    return {
+        name: read_query(
+            path,
+            name,
+            unit=units.get(name),
+            quantity=quantities.get(name),
+            reflectance=options.reflectance,
+        )
+        for name, path in files.items()
+    }
+
+
+def _each(words: Sequence[str], option: str) -> dict[str, str]:
+    """Values by modality, from "value" for all or "modality=value"."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        key = name.lower().replace("-", "_")
+        if not equals:
+            found |= {each: word for each in MODALITIES if each not in found}
+        elif key in MODALITIES:
+            found[key] = value
+        else:
+            raise InputError(f"{option} {word}: {hint(key, MODALITIES)}")
+    return found
+
+
+def _ways(by: Sequence[str], weights: Sequence[float] | None) -> Sequence[str] | dict[str, float]:
+    if weights is None:
+        return by
+    if len(weights) != len(by) or len(set(by)) < len(by):
+        raise InputError(f"--weights: one for each of the {len(by)} ways of --by is needed, each way once")
+    return dict(zip(by, weights, strict=True))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
