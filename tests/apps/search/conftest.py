@@ -21,24 +21,14 @@ SPECFORMER = SpecFormerConfig(
 ROWS = range(0, 1800, 30)
 
 
-def pretrained(out, seed=0, spectra=True):
-    config = PretrainConfig(
-        model=ModelConfig(ENCODER, SPECFORMER if spectra else None),
-        data=DataConfig(fractions=(0.97, 0.01, 0.02), train_rows=40),
-        loop=LoopConfig(steps=4, batch_size=8, seed=seed, validate_every=2, save_every=0, log_every=1),
-    )
-    return pretrain(config, out, show=False).directory
-
-
-@pytest.fixture(scope="session")
-def train():
-    """`pretrained`: (directory, seed, spectra) to a run of stage 2, or of stage 1 without spectra."""
-    return pretrained
-
-
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    return pretrained(tmp_path_factory.mktemp("search") / "stage2")
+    config = PretrainConfig(
+        model=ModelConfig(ENCODER, SPECFORMER),
+        data=DataConfig(fractions=(0.97, 0.01, 0.02), train_rows=40),
+        loop=LoopConfig(steps=4, batch_size=8, validate_every=4, save_every=0, log_every=1),
+    )
+    return pretrain(config, tmp_path_factory.mktemp("search") / "stage2", show=False).directory
 
 
 @pytest.fixture(scope="session")

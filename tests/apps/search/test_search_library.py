@@ -1,9 +1,9 @@
 """An index from making it to searching it; what is found against a search without any index."""
 
 import json
-import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ from molspectra.apps.search.library import Library, weights_of
 from molspectra.apps.search.manifest import Manifest
 from molspectra.chem.readers import from_smiles
 from molspectra.data.batch import batch_of
-from molspectra.data.bundled import bundled
 from molspectra.data.export import export_parquet
 from molspectra.errors import InputError
-from molspectra.training.checkpoint import load_model
+from molspectra.models.model import MolSpectra
+from molspectra.training.checkpoint import load_model, save_checkpoint
 
 
 def columns(hits, *names):
@@ -99,7 +99,7 @@ def test_weights_go_with_the_temperatures(made, small):
 def test_mirror_images_and_conformers_are_one_answer(run, tmp_path, small):
     smiles = ["N[C@@H](C)C(=O)O", "N[C@H](C)C(=O)O", "NCCC(=O)O", "CCO"]
     molecules = [from_smiles(each, seed=seed) for each in smiles for seed in (0, 1)]
-    library = Library.build(tmp_path / "index", molecules, run)
+    library = Library.build(tmp_path / "index", molecules, run, calibration=None)
     hits = library.search(spectra_of(small, 0, "ir"), top=25)
     assert len(hits) == hits.library == 3
     assert len(set(*columns(hits, "identity"))) == 3
@@ -121,7 +121,7 @@ def test_appending_equals_making_at_once(made, small, run, tmp_path):
         path = tmp_path / f"half{number}.arrow"
         write_store(path, [small.row(row) for row in rows], small.metadata)
         halves.append(path)
-    library = Library.build(tmp_path / "parts", halves[0], run)
+    library = Library.build(tmp_path / "parts", halves[0], run, calibration=None)
     assert library.append(halves[1]).rows == 23
     assert [each.rows for each in library.manifest.segments] == [37, 23]
     library.verify()
@@ -143,7 +143,7 @@ def test_half_precision_vectors(small, run, tmp_path, made):
 
 def test_the_same_from_parquet(small, run, tmp_path, made):
     export_parquet(small, tmp_path / "small.parquet")
-    library = Library.build(tmp_path / "index", tmp_path / "small.parquet", run)
+    library = Library.build(tmp_path / "index", tmp_path / "small.parquet", run, calibration=None)
     spectra = spectra_of(small, 8, "ir")
     for by in ("embedding", "cosine"):
         mine, theirs = (each.search(spectra, by=by, top=60) for each in (library, Library(made)))
@@ -230,15 +230,22 @@ def test_an_interrupted_build_leaves_nothing(small, run, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_model_is_refused(index, run, small, tmp_path, train):
-    other = train(tmp_path / "other", seed=1)
+def checkpoint(path, model):
+    save_checkpoint(path / "checkpoints", "step", 1, model, {}, None)
+    return path
+
+
+def test_another_model_is_refused(index, run, small, tmp_path):
+    model, _ = load_model(run)
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    other = checkpoint(tmp_path / "other", model)
+    said = r"index: made with another model \(\w{12}\) than .*other .*index the library anew"
     for refused in (lambda: Library(index, other), lambda: append(index, small, other)):
-        with pytest.raises(
-            InputError, match=r"index: made with another model \(\w{12}\) than .*index the library anew"
-        ):
+        with pytest.raises(InputError, match=said):
             refused()
     assert len(Library(index, run)) == 60
-    bare = train(tmp_path / "stage1", spectra=False)
+    bare = checkpoint(tmp_path / "stage1", MolSpectra(replace(model.config, spectrum_encoder=None)))
     with pytest.raises(InputError, match="this model reads no spectra; searching needs one of stage 2"):
         build(tmp_path / "new", small, bare)
 
@@ -314,7 +321,7 @@ def test_an_index_is_replaced_only_when_asked(index, run, tmp_path):
     (tmp_path / "one.smi").write_text("CCO\n")
     with pytest.raises(InputError, match="exists already; add to it with --append or give --overwrite"):
         build(index, tmp_path / "one.smi", run)
-    build(index, tmp_path / "one.smi", run, overwrite=True)
+    build(index, tmp_path / "one.smi", run, overwrite=True, calibration=None)
     assert len(Library(index)) == 1
 
 
@@ -372,21 +379,3 @@ def test_approximate_search_gives_the_exact_scores(index, small):
     (index / "approximate-120.faiss").write_bytes(b"")
     with pytest.raises(InputError, match="missing or damaged"):
         Library(index).search(spectra, approximate=True)
-
-
-def test_the_whole_bundled_library_with_its_own_calibration(run, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
-    library = Library.build(tmp_path / "index", "bundled", tmp_path / "run")
-    store = bundled()
-    assert len(library) == len(store)
-    calibration = library.manifest.calibration
-    assert calibration.queries >= 8
-    assert calibration.accuracy["cosine:uv_vis+ir+raman"] > 0.9
-    hit = next(
-        iter(
-            library.search(
-                spectra_of(store, 100, "ir", "raman"), by="cosine", formula=store.molecule(100).formula
-            )
-        )
-    )
-    assert hit["row"] == 100

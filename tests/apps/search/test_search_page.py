@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from molspectra.apps.cli import main
+from molspectra.apps.search.library import Library
+from molspectra.data.bundled import bundled
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs/search.md"
@@ -34,6 +36,15 @@ def test_the_commands_and_programs_of_the_page(run, tmp_path, monkeypatch, capsy
             Path(caption).write_text(body + "\n", encoding="utf-8")
     assert {"pretrain", "index", "search"} <= set(done)
     assert Path("hits.csv").is_file()
+
+    library, store = Library("index"), bundled()
+    assert len(library) == len(store)
+    calibration = library.manifest.calibration
+    assert calibration.queries >= 8
+    assert calibration.accuracy["cosine:uv_vis+ir+raman"] > 0.9
+    spectra = {name: store.spectrum(100, name) for name in ("ir", "raman")}
+    hits = library.search(spectra, by="cosine", formula=store.molecule(100).formula)
+    assert next(iter(hits))["row"] == 100
 
 
 def test_the_page_names_every_option_and_way(capsys):

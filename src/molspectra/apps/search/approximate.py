@@ -25,7 +25,7 @@ CANDIDATES = 32
 """Proposed entries per asked answer."""
 
 _LEAST = 512  # candidates
-_PER_LIST = 64  # training vectors per list; faiss complains below 39
+_PER_LIST = 40  # training vectors per list; faiss complains below 39
 
 
 def faiss() -> Any:
@@ -50,7 +50,7 @@ def build(vectors: list[npt.NDArray[np.floating]], path: Path) -> str:
     """
     library = faiss()
     count, width = sum(map(len, vectors)), vectors[0].shape[1]
-    lists = max(1, min(round(4 * math.sqrt(count)), count // _PER_LIST))
+    lists = max(1, min(round(2 * math.sqrt(count)), count // _PER_LIST))
     index = library.index_factory(width, f"IVF{lists},SQ8", library.METRIC_INNER_PRODUCT)
     chosen = np.linspace(0, count - 1, min(count, max(lists * _PER_LIST, 4096))).astype(np.int64)
     index.train(take(vectors, chosen))
