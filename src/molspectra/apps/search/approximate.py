@@ -19,7 +19,7 @@ from molspectra.apps.search.segment import file_hash
 from molspectra.data.atomic import atomic_file
 from molspectra.errors import InputError
 
-SEARCHED = 8
+SEARCHED = 2
 """One in so many of the inverted lists is looked through for a query."""
 CANDIDATES = 32
 """Proposed entries per asked answer."""
