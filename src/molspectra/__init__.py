@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from molspectra.apps.api import doctor as doctor
     from molspectra.apps.api import report as report
     from molspectra.apps.calculator import Calculator as Calculator
+    from molspectra.apps.embed import embed as embed
+    from molspectra.apps.embed_spectra import embed_spectra as embed_spectra
     from molspectra.apps.import_reference import import_reference as import_reference
+    from molspectra.apps.loading import load as load
+    from molspectra.apps.predict import predict as predict
     from molspectra.apps.search.library import Library as Library
     from molspectra.chem.molecule import Molecule as Molecule
     from molspectra.chem.readers import from_smiles as from_smiles
@@ -43,11 +47,15 @@ _PUBLIC = {
     "Store": "molspectra.data.store",
     "bundled": "molspectra.data.bundled",
     "doctor": "molspectra.apps.api",
+    "embed": "molspectra.apps.embed",
+    "embed_spectra": "molspectra.apps.embed_spectra",
     "evaluate": "molspectra.evaluation.evaluate",
     "finetune": "molspectra.training.run",
     "from_smiles": "molspectra.chem.readers",
     "import_reference": "molspectra.apps.import_reference",
+    "load": "molspectra.apps.loading",
     "load_model": "molspectra.training.checkpoint",
+    "predict": "molspectra.apps.predict",
     "pretrain": "molspectra.training.run",
     "read_molecules": "molspectra.chem.readers",
     "read_spectra": "molspectra.spectra.files.read",

@@ -171,6 +171,8 @@ def test_recipes_are_shipped() -> None:
         "paper-stage1-slide",
         "paper-stage2",
         "pilot-egnn",
+        "shipped-stage1",
+        "shipped-stage2",
         "small-gap",
         "small-md17",
         "small-pilot",
@@ -227,6 +229,8 @@ def test_stages_of_a_family_fit_each_other() -> None:
         configs = [config_of(f"{family}-{name}") for name in names]
         assert len({config.model.encoder for config in configs}) == 1
         assert [bool(config.model.spectrum_encoder) for config in configs] == [False, True, False]
+    for stage in ("stage1", "stage2"):  # so that small-gap can start from the model "small"
+        assert config_of(f"shipped-{stage}").model.encoder == config_of("small-gap").model.encoder
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("small")])

@@ -222,7 +222,7 @@ def test_no_shipped_recipe_is_tested_on_what_another_trains_on() -> None:
         configs[name] = from_dict(cls, values, str(path)).data
     tested = [name for name, values in configs.items() if values.split == "identity"]
     keys = [f"molecule {number}" for number in range(3000)]
-    for scale in ("paper", "small"):
+    for scale in ("paper", ("small", "shipped")):
         parts = {
             name: split_rows(keys, configs[name].split_seed, configs[name].fractions)
             for name in tested

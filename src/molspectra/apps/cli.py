@@ -21,6 +21,8 @@ COMMANDS = {
     "md": "molecular dynamics with a fine-tuned energy",
     "index": "make a library of molecules searchable by spectra",
     "search": "find the molecules of an index that fit spectra of a sample",
+    "embed": "turn molecules or spectra into vectors",
+    "predict": "predict a property, and forces, with units",
     "import-reference": "take over weights of the paper's reference implementation",
     "report": "write an HTML page about runs",
     "reproduce": "repeat an experiment of the paper beside its published values",

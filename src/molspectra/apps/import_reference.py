@@ -240,6 +240,8 @@ def _write(
     if isinstance(config, FinetuneConfig):
         unit = quantities().get(config.target, Quantity("kcal/mol" if config.forces else UNKNOWN)).unit
         about |= {"target": config.target, "unit": unit}
+        if config.forces:
+            about["forces"] = {"unit": f"{unit}/Å", "level": ""}
     step = imported["global_step"] or 0
     resume = {"stage": {f"denoising.{_NORMALISER}{name}": value for name, value in noise.items()}}
     with naming(out):

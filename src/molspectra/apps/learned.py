@@ -13,7 +13,7 @@ import torch
 from molspectra.chem.elements import SYMBOLS
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import InputError
-from molspectra.evaluation.subject import to_device
+from molspectra.evaluation.predict import moved
 from molspectra.models.model import MolSpectra
 from molspectra.simulate.units import BOHR, DEBYE, HARTREE
 from molspectra.training.checkpoint import load_model
@@ -114,4 +114,4 @@ def _ready(
     if model.property_head is not None and copy.property_head is not None:  # energies need float64
         copy.property_head.references = deepcopy(model.property_head.references)
     elements = about.get("elements")
-    return Learned(to_device(copy, device), factor, None if elements is None else frozenset(elements))
+    return Learned(moved(copy, device), factor, None if elements is None else frozenset(elements))

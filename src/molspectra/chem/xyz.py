@@ -1,4 +1,4 @@
-"""Molecules from XYZ and extended XYZ files, one frame at a time.
+"""Molecules from and to XYZ and extended XYZ, one frame at a time.
 
 Parsed here and not by ASE, whose reader takes a comment `smiles=F` for the boolean False and drops the
 backslashes of E/Z SMILES, and whose messages name neither frame nor line.
@@ -7,7 +7,7 @@ backslashes of E/Z SMILES, and whose messages name neither frame nor line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -166,3 +166,31 @@ def _unquoted(value: str) -> str:
     if value[0] in "\"'{" and len(value) > 1:
         return value[1:-1].replace('\\"', '"')
     return value
+
+
+def xyz_frame(
+    molecule: Molecule, entries: Mapping[str, str], forces: npt.NDArray[np.floating] | None = None
+) -> str:
+    """One extended XYZ frame, which `xyz_entries` reads again; coordinates to 1e-8 Å.
+
+    Args:
+        molecule: the structure.
+        entries: what the comment says besides SMILES, name and charge.
+        forces: [N, 3], columns `forces`; None without.
+    """
+    facts = {"charge": str(molecule.charge), "smiles": molecule.smiles, "name": molecule.name, **entries}
+    columns = "species:S:1:pos:R:3" + ("" if forces is None else ":forces:R:3")
+    pairs = (f"{key}={_quoted(text)}" for key, text in facts.items() if text)
+    comment = " ".join([f"Properties={columns}", *pairs, 'pbc="F F F"'])
+    table = molecule.positions if forces is None else np.concatenate([molecule.positions, forces], axis=1)
+    rows = (
+        f"{symbol:2s} " + " ".join(f"{value:15.8f}" for value in row)
+        for symbol, row in zip(molecule.symbols, table.tolist(), strict=True)
+    )
+    return "\n".join([str(len(molecule)), comment, *rows]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A value of a comment, in quotes where it is more than letters, digits and the like; of one line."""
+    plain = " ".join(text.split())
+    return plain if re.fullmatch(r"[\w.+-]+", plain) else '"' + plain.replace('"', '\\"') + '"'

@@ -87,7 +87,7 @@ def predict_rows(
     model = model.to(device).eval()
     wanted, predicted, wanted_forces, predicted_forces = [], [], [], []
     for micro in in_order(store, rows, batch_size, model.input_spectra, names):
-        values, force = _predicted(model, on_device(micro.batch, model), forces)
+        values, force = predict_batch(model, on_device(micro.batch, model), forces)
         wanted.append(micro.batch.targets[target].double())
         predicted.append(values)
         if force is not None:
@@ -122,13 +122,26 @@ def _known_spectra(
     return tuple(tuple(name for name in modalities if has[name][place]) for place in range(len(rows)))
 
 
-def _predicted(model: MolSpectra, batch: Batch, forces: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Values [B] and forces [N, 3] of a batch, float64 on the CPU."""
+def predict_batch(model: MolSpectra, batch: Batch, forces: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Values [B] and, where asked for, forces [N, 3] of a batch, float64 on the CPU."""
     if forces:
         energy, force, _ = energy_and_forces(model, batch)
         return energy.detach().double().cpu(), force.detach().double().cpu()
     with torch.no_grad():
         return model(batch).double().cpu(), None
+
+
+def moved(model: MolSpectra, device: str) -> MolSpectra:
+    """Move a model to a device.
+
+    Raises:
+        InputError: this machine does not have it.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for unknown and absent devices
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device!r} cannot be used: {reason}") from error
 
 
 def on_device(batch: Batch, model: torch.nn.Module) -> Batch:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.errors import InputError
+from molspectra.evaluation.predict import moved
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import load_model
 from molspectra.training.config import DataConfig, FinetuneConfig, PretrainConfig
@@ -121,17 +122,4 @@ def open_subject(
     if not len(rows_of(selection, part)):
         raise InputError(f"{data.store}: the {part} part of the run's split is empty")
     model, _ = load_model(run, checkpoint)
-    return Subject(run, out, config, data, record, to_device(model, device), selection, part, checkpoint)
-
-
-def to_device(model: MolSpectra, device: str) -> MolSpectra:
-    """Move a model to a device.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    try:
-        return model.to(device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for unknown and absent devices
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {device!r} cannot be used: {reason}") from error
+    return Subject(run, out, config, data, record, moved(model, device), selection, part, checkpoint)

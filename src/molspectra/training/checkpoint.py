@@ -25,6 +25,7 @@ from molspectra.data.atomic import naming
 from molspectra.errors import InputError
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.training.settings import from_dict, to_dict
+from molspectra.training.shipped import named
 
 WEIGHTS, CONFIG, RESUME = "model.safetensors", "config.json", "resume.pt"
 FORMAT = 1
@@ -121,13 +122,13 @@ def find_checkpoint(path: str | Path, prefer: Literal["best", "last"] = "best") 
     """The model directory that a path means: itself, or one of a run's checkpoints.
 
     Args:
-        path: a run or a checkpoint.
+        path: a run, a checkpoint, or the name of a shipped model.
         prefer: of a run the one with the lowest validation loss ("best", else the newest), or the newest.
 
     Raises:
         InputError: there is none.
     """
-    path = Path(path)
+    path = named(path)
     if (path / WEIGHTS).is_file():
         return path
     checkpoints = path / "checkpoints"

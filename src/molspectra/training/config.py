@@ -180,7 +180,8 @@ class PretrainConfig:
     weights: PretrainWeights = field(default_factory=PretrainWeights)
     """Weights of the losses."""
     init: str | None = None
-    """Run or checkpoint whose encoder and noise head the run starts from; null starts from scratch."""
+    """Run, checkpoint or shipped model ("small") whose encoder and noise head the run starts from; null: from
+    scratch."""
 
     def __post_init__(self) -> None:
         """Give the model the head that its denoising needs.

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from molspectra.chem.elements import SYMBOLS
 from molspectra.data.batch import Batch
 from molspectra.data.bundled import BUNDLED, bundled
 from molspectra.data.loader import batches
@@ -21,6 +22,9 @@ from molspectra.training.interrupt import deaf_children
 
 Rows = npt.NDArray[np.int64]
 """Row numbers of a store."""
+
+CHUNK = 4096
+"""Rows whose atoms are read in one go."""
 
 
 def open_store(name: str) -> Store:
@@ -94,6 +98,14 @@ class Selection:
             if not len(parts[name]):
                 raise InputError(f"{config.store}: the {name} part of the split is empty; use more molecules")
         return cls(store, **parts, lacking=lacking)
+
+
+def elements_of(store: Store, rows: Rows) -> list[str]:
+    """Symbols of the elements that occur in rows of a store, by atomic number."""
+    found = torch.zeros(len(SYMBOLS), dtype=torch.bool)
+    for start in range(0, len(rows), CHUNK):
+        found[store.batch(rows[start : start + CHUNK]).numbers] = True
+    return [symbol for symbol, is_there in zip(SYMBOLS, found.tolist(), strict=True) if is_there]
 
 
 @dataclass(frozen=True)

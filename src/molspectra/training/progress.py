@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+UNKNOWN = 10_000
+"""Steps that a task of unknown length is taken to have, so that it is told of every thousandth."""
+
 
 class Advance(Protocol):
     """Call after every step with the numbers to show."""
@@ -13,12 +16,12 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(title: str, total: int, start: int = 0, show: bool = True) -> Iterator[Advance]:
+def progress(title: str, total: int | None, start: int = 0, show: bool = True) -> Iterator[Advance]:
     """Show progress on standard error: a bar on a terminal, else ten lines in all; nothing if not `show`.
 
     Args:
         title: what is being done.
-        total: steps in all.
+        total: steps in all, None where that is not known.
         start: steps done before.
         show: whether to show anything.
     """
@@ -30,11 +33,15 @@ def progress(title: str, total: int, start: int = 0, show: bool = True) -> Itera
         yield lambda done, note="": None
         return
     if not console.is_terminal:
-        every = max(total // 10, 1)
+        every = max((total or UNKNOWN) // 10, 1)
+        shown = start // every
 
         def line(done: int, note: str = "") -> None:
-            if done == total or done % every == 0:
-                console.print(f"{title}: {done}/{total} {note}", highlight=False, markup=False)
+            nonlocal shown
+            if done == total or done // every > shown:
+                shown = done // every
+                of = "" if total is None else f"/{total}"
+                console.print(f"{title}: {done}{of} {note}", highlight=False, markup=False)
 
         yield line
         return

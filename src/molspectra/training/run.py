@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from molspectra.errors import InputError
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import initialise, newest
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig
-from molspectra.training.data import BatchMaker, Selection
+from molspectra.training.data import BatchMaker, Selection, elements_of
 from molspectra.training.leaks import compare_seen
 from molspectra.training.loop import Trainer
 from molspectra.training.record import (
@@ -39,7 +39,7 @@ from molspectra.training.record import (
 from molspectra.training.seen import SEEN, own_seen, seen_by
 from molspectra.training.settings import from_dict, to_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
-from molspectra.training.standardise import elements_of, standardise
+from molspectra.training.standardise import standardise
 from molspectra.training.targets import resolved
 
 RunConfig = PretrainConfig | FinetuneConfig
@@ -98,14 +98,13 @@ def finetune(
 ) -> RunResult:
     """Fine-tune on a property, optionally with forces; arguments and errors as in `pretrain`."""
     config = resolved(config)
-    about: dict[str, Any] = {"stage": "finetune", "target": config.target}
 
     def build(model: MolSpectra, selection: Selection) -> Stage:
         standardise(model, selection, config.target)
-        about["elements"] = elements_of(selection.store, selection.train)
         return FinetuneStage(model, config)
 
     targets = (config.target, "forces") if config.forces else (config.target,)
+    about: dict[str, Any] = {"stage": "finetune", "target": config.target}
     spectra = config.model.spectrum_encoder if config.model.spectrum_input else None
     if spectra is not None:
         about["spectrum_input"] = list(spectra.modalities)  # another task: spectra must be known to predict
@@ -150,8 +149,8 @@ def _run_with_kernels(
     if stage.internal:
         with fabric.rank_zero_first():  # one process makes what is missing, the others find it
             selection = replace(selection, store=selection.store.with_internal(show=show))
-    if stage.targets:
-        about["unit"] = selection.store.metadata.properties[stage.targets[0]].unit
+    if not is_started:
+        about |= _described(selection, stage.targets)
     trainer = _trainer(config, fabric, stage, selection, out, about, show)
     record = _record(config, selection, about, fabric) | seen
     if is_started:
@@ -180,6 +179,17 @@ def _run_with_kernels(
     outcome = {"steps": trainer.step, "seconds": round(log.before + seconds, 2), "validation": metrics}
     write_json(out / "record.json", record | outcome | {"finished": True})
     return RunResult(out, metrics, seconds)
+
+
+def _described(selection: Selection, targets: tuple[str, ...]) -> dict[str, Any]:
+    """What a model's predictions need to be read by: elements, units and levels of theory of its training."""
+    metadata = selection.store.metadata
+    found: dict[str, Any] = {"elements": elements_of(selection.store, selection.train)}
+    if targets:
+        found |= asdict(metadata.properties[targets[0]])
+    if "forces" in targets and metadata.forces is not None:
+        found["forces"] = asdict(metadata.forces)
+    return found
 
 
 def _keep_seen(config: RunConfig, selection: Selection, out: Path, stage: str) -> None:

@@ -24,6 +24,7 @@ from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import Rows, Selection
 from molspectra.training.record import read_json
 from molspectra.training.settings import from_dict
+from molspectra.training.shipped import named
 
 SEEN = "seen.safetensors"
 """Name of the file in a run directory."""
@@ -186,14 +187,14 @@ def geometry_ids(selection: Selection, rows: Rows) -> npt.NDArray[np.int64]:
 
 
 def seen_by(path: str | Path) -> Seen:
-    """What a run, or the run that a checkpoint is of, has seen, with the runs that it started from.
+    """What a run, a checkpoint's run or a shipped model has seen, with the runs that it started from.
 
     Runs from before there was a file are read again: their record, settings and store, if it is the same.
 
     Raises:
         InputError: the file that tells it is damaged.
     """
-    return _seen_by(Path(path), ())
+    return _seen_by(named(path), ())
 
 
 def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:

@@ -75,11 +75,3 @@ def atom_references(
         return energies
     energies[present] = np.linalg.lstsq(counts[:, present], values, rcond=None)[0]
     return energies
-
-
-def elements_of(store: Store, rows: Rows) -> list[str]:
-    """Symbols of the elements that occur in the given rows, by atomic number."""
-    found = np.zeros(MAX_ATOMIC_NUMBER + 1, dtype=bool)
-    for start in range(0, len(rows), CHUNK):
-        found[store.batch(rows[start : start + CHUNK]).numbers.numpy()] = True
-    return [SYMBOLS[number] for number in np.flatnonzero(found)]

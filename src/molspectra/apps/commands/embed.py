@@ -1,0 +1,116 @@
+"""`molspectra embed`: molecules or spectra to vectors."""
+
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from molspectra.apps.commands.parser import CommandParser
+from molspectra.errors import InputError
+
+if TYPE_CHECKING:
+    from molspectra.apps.embed import Embeddings
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0; 1 where some molecules or spectra were left out.
+    """
+    options = _parser().parse_args(arguments)
+    of_spectra = ("modality", "together", "unit", "quantity", "outside", "reflectance")
+    given = [name for name in of_spectra if getattr(options, name)]
+    if options.spectra is None and given:
+        raise InputError(f"--{given[0]} is about spectra; give --spectra, or leave it out")
+
+    from molspectra.apps.embed import SUFFIXES
+    from molspectra.apps.tables import free_path
+
+    free_path(options.out, SUFFIXES, options.overwrite)
+    common: dict[str, Any] = {
+        name: getattr(options, name) for name in ("length", "batch_size", "device", "on_error")
+    }
+    found = _embedded(options, common | {"show": not options.quiet})
+    found.save(options.out, overwrite=options.overwrite)
+    tell_rejected(found.rejected)
+    width = found.vectors.shape[1]
+    print(
+        f"{len(found)} {found.about['kind']} embeddings of length {width} ({found.about['length']}) in "
+        f"{options.out}; {len(found.rejected)} left out"
+    )
+    return 1 if found.rejected else 0
+
+
+def _embedded(options: Namespace, common: dict[str, Any]) -> "Embeddings":
+    if options.spectra is None:
+        from molspectra.apps.embed import embed
+
+        molecules = options.smiles if options.molecules is None else options.molecules
+        return embed(molecules, options.model, **common)
+    from molspectra.apps.embed_spectra import embed_spectra
+
+    one = len(options.spectra) == 1 and not options.together
+    return embed_spectra(
+        options.spectra[0] if one else options.spectra,
+        options.model,
+        modalities=options.modality,
+        together=options.together,
+        unit=options.unit,
+        quantity=options.quantity,
+        outside=options.outside or "refuse",
+        reflectance=options.reflectance or "refuse",
+        **common,
+    )
+
+
+def tell_rejected(rejected: "tuple[object, ...]") -> None:
+    """Name what was left out, on standard error."""
+    for each in rejected:
+        print(f"molspectra: left out: {each}", file=sys.stderr)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "embed", description="Turn molecules or spectra into vectors: structures near their own spectra."
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--molecules", help="file: .smi, .csv, .sdf, .mol, .xyz, .extxyz, .parquet, or a store (.arrow)"
+    )
+    source.add_argument("--smiles", nargs="+", help="molecules as SMILES")
+    source.add_argument("--spectra", nargs="+", help="files with spectra, each a sample, or a store (.arrow)")
+    add_shared(parser, "small")
+    parser.add_argument("--out", required=True, help="file to write: .parquet, .csv or .npy")
+    parser.add_argument(
+        "--length",
+        choices=("auto", "unit", "raw"),
+        default="auto",
+        help="divide by the norm (unit) or not; auto: as the alignment of the model compares",
+    )
+    spectra = parser.add_argument_group("spectra")
+    spectra.add_argument("--modality", nargs="+", help="use these alone; also the kind of a text file")
+    spectra.add_argument("--together", action="store_true", help="all files are of one sample")
+    spectra.add_argument("--unit", help="of the axis of a text file that does not tell it")
+    spectra.add_argument("--quantity", help="of the values of a text file that does not tell it")
+    spectra.add_argument("--outside", choices=("refuse", "zero"), help="points that a file does not cover")
+    spectra.add_argument(
+        "--reflectance", choices=("refuse", "log", "kubelka-munk"), help="how to convert a reflectance"
+    )
+    return parser
+
+
+def add_shared(parser: CommandParser, model: str | None) -> None:
+    """Add what `embed` and `predict` share; `model` is the default, None where there is none."""
+    parser.add_argument(
+        "--model",
+        default=model,
+        required=model is None,
+        help="name, run, directory, https://...#sha256=... or hf:owner/name",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="molecules or samples per pass")
+    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument(
+        "--on-error", choices=("raise", "skip"), default="raise", help="what to do with bad input"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")

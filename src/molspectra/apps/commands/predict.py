@@ -1,0 +1,54 @@
+"""`molspectra predict`: properties and forces of molecules by a fine-tuned model."""
+
+from pathlib import Path
+
+from molspectra.apps.commands.embed import add_shared, tell_rejected
+from molspectra.apps.commands.parser import CommandParser
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0; 1 where some molecules were left out.
+    """
+    parser = CommandParser(
+        "predict", description="Predict the property, and forces, that a run was fine-tuned on."
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--molecules", help="file: .smi, .csv, .sdf, .mol, .xyz, .extxyz, .parquet, or a store (.arrow)"
+    )
+    source.add_argument("--smiles", nargs="+", help="molecules as SMILES")
+    add_shared(parser, None)
+    parser.add_argument("--out", required=True, help="file to write: .csv, .parquet or .extxyz")
+    parser.add_argument(
+        "--forces", choices=("auto", "yes", "no"), default="auto", help="auto: where the run learnt them"
+    )
+    options = parser.parse_args(arguments)
+
+    from molspectra.apps.loading import load
+    from molspectra.apps.predict import SUFFIXES, predict, predicts, refuse_forces
+    from molspectra.apps.tables import free_path
+
+    out = free_path(options.out, SUFFIXES, options.overwrite)
+    model = load(options.model)
+    _, forces = predicts(model, {"auto": None, "yes": True, "no": False}[options.forces])
+    refuse_forces(Path(out).suffix, forces)
+    found = predict(
+        options.smiles if options.molecules is None else options.molecules,
+        model,
+        forces=forces,
+        batch_size=options.batch_size,
+        device=options.device,
+        on_error=options.on_error,
+        show=not options.quiet,
+    )
+    found.save(out, overwrite=options.overwrite)
+    tell_rejected(found.rejected)
+    unit = found.quantity.unit or "no unit"
+    level = found.quantity.level or "level of theory not known"
+    print(
+        f"{found.target} ({unit}; {level}) of {len(found)} molecules in {out}; {len(found.rejected)} left out"
+    )
+    return 1 if found.rejected else 0

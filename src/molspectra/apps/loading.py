@@ -1,0 +1,130 @@
+"""Models by name, directory, address or repository, ready for use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from molspectra.apps.remote_models import HUB, from_hub, from_url, is_address
+from molspectra.chem.elements import atomic_number
+from molspectra.errors import InputError, hint
+from molspectra.models.model import MolSpectra
+from molspectra.objectives.alignment import AlignmentConfig
+from molspectra.training.checkpoint import find_checkpoint, load_model
+from molspectra.training.record import read_json
+from molspectra.training.shipped import SHIPPED
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedModel:
+    """A model ready for use.
+
+    Attributes:
+        name: what was asked for.
+        path: directory of its weights and settings.
+        model: in evaluation mode.
+        about: content of its `config.json`.
+        similarity: how its alignment compares a structure with a spectrum: "cosine" or "inner"; None for a
+            model that was not aligned.
+    """
+
+    name: str
+    path: Path
+    model: MolSpectra
+    about: Mapping[str, Any]
+    similarity: str | None
+
+    def __repr__(self) -> str:
+        """Return a short description for people."""
+        parts = [self.name, str(self.about.get("stage", "model")), f"width {self.width}"]
+        if self.model.spectrum_encoder is not None:
+            parts.append("+".join(self.model.spectrum_encoder.kinds))
+        if self.model.property_head is not None:
+            parts.append(f"predicts {self.about.get('target', 'a property')}")
+        return f"LoadedModel({', '.join(parts)})"
+
+    @property
+    def width(self) -> int:
+        """Length D of an embedding."""
+        return self.model.encoder.channels
+
+    @property
+    def elements(self) -> frozenset[int] | None:
+        """Atomic numbers that it was trained on; None where its files do not tell."""
+        symbols = self.about.get("elements")
+        return None if symbols is None else frozenset(map(atomic_number, symbols))
+
+
+def load(
+    name: str | os.PathLike[str],
+    *,
+    prefer: Literal["best", "last"] = "best",
+    cache: str | os.PathLike[str] | None = None,
+) -> LoadedModel:
+    """A model in evaluation mode, from wherever it is.
+
+    Args:
+        name: one of
+            "small", the model that comes with the package;
+            a run directory, or a directory with `model.safetensors` and `config.json`;
+            the address of a ZIP archive with these two files, its content pinned by
+            `#sha256=` and 64 hexadecimal digits;
+            `hf:owner/name` or `hf:owner/name@revision`, a Hugging Face repository (extra `hub`).
+        prefer: of a run the checkpoint with the lowest validation loss ("best"), or the newest ("last").
+        cache: where downloads are kept; None takes `$MOLSPECTRA_CACHE`, else `~/.cache/molspectra`.
+
+    Raises:
+        InputError: no such model, a damaged one, an address that is not pinned or cannot be reached.
+    """
+    text = os.fspath(name)
+    directory = find_checkpoint(_directory(text, _cache(cache)), prefer)
+    model, about = load_model(directory)
+    aligned = model.spectrum_encoder is not None and not model.config.spectrum_input
+    return LoadedModel(text, directory, model, about, _similarity(directory, about) if aligned else None)
+
+
+def loaded(model: str | os.PathLike[str] | LoadedModel) -> LoadedModel:
+    """The model itself, or the one that is named.
+
+    Raises:
+        InputError: as in `load`.
+    """
+    return model if isinstance(model, LoadedModel) else load(model)
+
+
+def _cache(given: str | os.PathLike[str] | None) -> Path:
+    if given is not None:
+        return Path(given)
+    return Path(os.environ.get("MOLSPECTRA_CACHE") or Path.home() / ".cache" / "molspectra")
+
+
+def _directory(text: str, cache: Path) -> Path | str:
+    """The directory that holds what was asked for.
+
+    Raises:
+        InputError: there is none.
+    """
+    if text.startswith(HUB):
+        return from_hub(text)
+    if is_address(text):
+        return from_url(text, cache / "models")
+    if Path(text).exists() or text in SHIPPED:
+        return text
+    known = hint(text, SHIPPED, label="models that come with the package")
+    raise InputError(
+        f"{text}: no such model; {known}; else give a run directory, https://…#sha256=… or hf:owner/name"
+    )
+
+
+def _similarity(directory: Path, about: Mapping[str, Any]) -> str:
+    """How an aligned model compares: by its own files, else by its run's settings, else the default."""
+    run = directory.parent.parent / "config.json"
+    values = about.get("alignment")
+    if values is None and directory.parent.name == "checkpoints" and run.is_file():
+        settings = read_json(run)
+        values = settings.get("alignment") if isinstance(settings, dict) else None
+    found = values.get("similarity") if isinstance(values, dict) else None
+    return str(found) if found in ("cosine", "inner") else AlignmentConfig().similarity

@@ -1,0 +1,246 @@
+"""Properties and forces of molecules by a fine-tuned model, with their units."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from molspectra import __version__
+from molspectra.apps.loading import LoadedModel, loaded
+from molspectra.apps.molecules import (
+    Built,
+    Molecules,
+    OnError,
+    Policy,
+    batches,
+    given_molecules,
+    identity_columns,
+)
+from molspectra.apps.tables import frame_of, free_path, table_of, write_csv, write_parquet
+from molspectra.chem.molecule import Molecule
+from molspectra.chem.readers import Rejection
+from molspectra.chem.xyz import xyz_frame
+from molspectra.data.atomic import atomic_file
+from molspectra.data.batch import batch_of
+from molspectra.data.schema import Quantity
+from molspectra.errors import InputError
+from molspectra.evaluation.predict import moved, on_device, predict_batch
+
+SUFFIXES = (".csv", ".parquet", ".extxyz", ".xyz")
+"""Files that predictions can be written to."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Predicted:
+    """Predictions for n molecules.
+
+    Attributes:
+        target: name of the property.
+        values: [n] float64.
+        quantity: unit and level of theory of the training values ("" where the model does not tell).
+        forces: [N, 3] float64 of every molecule, -∂(property)/∂r in the order of its atoms; None without.
+        force_quantity: unit and level of the forces; None without.
+        molecules: the structures that were predicted.
+        columns: what tells which they are, by name, n texts (or None) each.
+        about: model, target, version.
+        rejected: what was left out, each with the reason.
+    """
+
+    target: str
+    values: npt.NDArray[np.float64]
+    quantity: Quantity
+    forces: tuple[npt.NDArray[np.float64], ...] | None
+    force_quantity: Quantity | None
+    molecules: tuple[Molecule, ...]
+    columns: Mapping[str, list[str | None]]
+    about: Mapping[str, str]
+    rejected: tuple[Rejection, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        """Return a short description for people."""
+        facts = [f"{self.target} of {len(self)}", self.quantity.unit, self.quantity.level]
+        facts += ["with forces"] if self.forces is not None else []
+        facts += [f"{len(self.rejected)} left out"] if self.rejected else []
+        return f"Predicted({', '.join(filter(None, facts))})"
+
+    def table(self) -> pa.Table:
+        """An Arrow table; units and levels are in the metadata of its columns.
+
+        With forces it also has the structures (`numbers`, `positions` in Å, `charge`) that they belong to.
+        """
+        columns: dict[str, Any] = {**self.columns, self.target: self.values}
+        described = {self.target: self.quantity}
+        if self.forces is not None and self.force_quantity is not None:
+            columns["numbers"] = pa.array([each.numbers for each in self.molecules])
+            columns["charge"] = pa.array([each.charge for each in self.molecules], pa.int32())
+            columns["positions"] = _vectors([each.positions for each in self.molecules])
+            columns["forces"] = _vectors(list(self.forces))
+            described |= {"positions": Quantity("Å"), "forces": self.force_quantity}
+        table = table_of(columns, self.about)
+        for name, quantity in described.items():
+            place = table.schema.get_field_index(name)
+            field = table.schema.field(name).with_metadata({"unit": quantity.unit, "level": quantity.level})
+            table = table.set_column(place, field, table[name])
+        return table
+
+    def frame(self) -> Any:
+        """The same as a pandas frame, which has no place for units: they are in `quantity`.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return frame_of(self.table())
+
+    def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write `.csv` (unit in the header, level in a column), `.parquet` (as `table`) or `.extxyz`.
+
+        Raises:
+            InputError: another suffix, a file that exists or cannot be written, or forces in a CSV table.
+        """
+        path = free_path(out, SUFFIXES, overwrite)
+        refuse_forces(path.suffix, self.forces is not None)
+        if path.suffix.lower() == ".parquet":
+            write_parquet(self.table(), path)
+        elif path.suffix.lower() == ".csv":
+            unit = f" [{self.quantity.unit}]" if self.quantity.unit else ""
+            levels = [self.quantity.level] * len(self)
+            columns = {**self.columns, f"{self.target}{unit}": self.values, "level": levels}
+            write_csv(table_of(columns, self.about), path)
+        else:
+            with atomic_file(path) as file:
+                for frame in self._frames():
+                    file.write(frame.encode())
+
+    def _frames(self) -> Iterator[str]:
+        """Extended XYZ frames, whose comments have the values and what is known of them."""
+        facts = {f"{self.target}_unit": self.quantity.unit, f"{self.target}_level": self.quantity.level}
+        if self.force_quantity is not None:
+            facts["forces_unit"] = self.force_quantity.unit
+        facts = {name: text for name, text in facts.items() if text}
+        forces = self.forces or [None] * len(self)
+        for molecule, value, force in zip(self.molecules, self.values, forces, strict=True):
+            yield xyz_frame(molecule, {self.target: repr(float(value)), **facts}, force)
+
+
+def refuse_forces(suffix: str, has_forces: bool) -> None:
+    """Refuse forces in a table that has no room for them.
+
+    Raises:
+        InputError: forces in a CSV table.
+    """
+    if has_forces and suffix.lower() == ".csv":
+        raise InputError("a CSV table has no room for forces; write .extxyz or .parquet, or leave them out")
+
+
+def predict(
+    molecules: Molecules,
+    model: str | os.PathLike[str] | LoadedModel,
+    *,
+    forces: bool | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
+    on_error: OnError = "raise",
+    smiles: str = "smiles",
+    show: bool = False,
+) -> Predicted:
+    """Predict the property that a model was fine-tuned on.
+
+    Args:
+        molecules: as for `molspectra.embed`. The structure matters: SMILES get the conformer of
+            `from_smiles`, which is not that of the training data.
+        model: a fine-tuned run or checkpoint, see `load`.
+        forces: also -∂(property)/∂r; None where the run learnt forces.
+        batch_size: molecules per pass; results depend on it by rounding only.
+        device: where to compute; a loaded model moves there.
+        on_error: "raise" stops at the first bad molecule, "skip" lists it in `rejected`.
+        smiles: column of a frame with SMILES.
+        show: progress on standard error.
+
+    Raises:
+        InputError: no such model or file, a model that was not fine-tuned or takes spectra as input, a bad
+            molecule, an element that the model was not trained on, a prediction that is not finite, or no
+            molecule that could be predicted.
+    """
+    ready, policy = loaded(model), Policy(on_error)
+    target, with_forces = predicts(ready, forces)
+    given, total = given_molecules(molecules, smiles)
+    net = moved(ready.model, device).eval()
+    kept: list[Built] = []
+    values: list[float] = []
+    pulls: list[npt.NDArray[np.float64]] = []
+    for block in batches(
+        given, total, batch_size, policy, elements=ready.elements, title="predict", show=show
+    ):
+        batch = on_device(batch_of([each.molecule for each in block], torch.float64), net)
+        found, force = predict_batch(net, batch, with_forces)
+        pieces = [None] * len(block) if force is None else force.split([len(each.molecule) for each in block])
+        for each, value, piece in zip(block, found.tolist(), pieces, strict=True):
+            if not np.isfinite(value) or (piece is not None and not bool(piece.isfinite().all())):
+                policy.refuse(each.path, each.where, f"its predicted {target} is not finite")
+                continue
+            kept.append(each)
+            values.append(value)
+            if piece is not None:
+                pulls.append(piece.numpy())
+    if not kept:
+        first = policy.rejected[0] if policy.rejected else "nothing was given"
+        raise InputError(f"nothing could be predicted: {first}")
+    return Predicted(
+        target,
+        np.array(values),
+        _quantity(ready),
+        tuple(pulls) if with_forces else None,
+        _force_quantity(ready) if with_forces else None,
+        tuple(each.molecule for each in kept),
+        identity_columns(kept),
+        {"model": ready.name, "target": target, "molspectra": __version__},
+        tuple(policy.rejected),
+    )
+
+
+def predicts(ready: LoadedModel, forces: bool | None = None) -> tuple[str, bool]:
+    """The property that a model predicts, and whether forces are asked for (None: where it learnt them).
+
+    Raises:
+        InputError: a model that was not fine-tuned, or one that takes spectra as input.
+    """
+    if ready.model.property_head is None:
+        raise InputError(f"{ready.name}: a pre-trained model predicts no property; give a fine-tuned run")
+    if ready.model.input_spectra:
+        names = ", ".join(ready.model.input_spectra)
+        raise InputError(
+            f"{ready.name}: this model takes spectra ({names}) as input besides structures, which predict "
+            "does not offer; evaluate tests it on a store"
+        )
+    learnt = "forces" in ready.about
+    return str(ready.about.get("target", "property")), learnt if forces is None else forces
+
+
+def _quantity(ready: LoadedModel) -> Quantity:
+    return Quantity(str(ready.about.get("unit", "")), str(ready.about.get("level", "")))
+
+
+def _force_quantity(ready: LoadedModel) -> Quantity:
+    """Of the forces that the model learnt, else of the derivative of its property."""
+    known = ready.about.get("forces")
+    if isinstance(known, Mapping):
+        return Quantity(str(known.get("unit", "")), str(known.get("level", "")))
+    own = _quantity(ready)
+    return Quantity(f"{own.unit or '1'}/Å", own.level)
+
+
+def _vectors(arrays: list[npt.NDArray[np.float64]]) -> pa.Array:
+    """Arrays [N, 3] as a column of lists of vectors."""
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in arrays])])
+    inner = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(arrays).ravel()), 3)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), inner)

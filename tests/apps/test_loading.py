@@ -1,0 +1,155 @@
+"""Models by name, directory, address and repository."""
+
+import hashlib
+import json
+import shutil
+import sys
+import threading
+import types
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+import molspectra
+from molspectra.apps.loading import LoadedModel, load
+from molspectra.errors import InputError
+from molspectra.training.checkpoint import find_checkpoint
+
+
+def same(one: LoadedModel, other: LoadedModel) -> bool:
+    pairs = zip(one.model.state_dict().items(), other.model.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_a_run_and_its_checkpoint_are_the_same_model(use_runs: dict[str, Path]) -> None:
+    run = use_runs["stage2"]
+    from_run, from_checkpoint = load(run), load(find_checkpoint(run))
+    assert same(from_run, from_checkpoint)
+    assert not from_run.model.training
+    assert from_run.similarity == from_checkpoint.similarity == "cosine"
+    assert load(use_runs["inner"]).similarity == "inner"
+    assert load(use_runs["stage1"]).similarity is None
+    assert from_run.elements == {1, 6, 7, 8}
+    assert "width 16" in repr(from_run)
+
+
+def test_names_that_are_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'small'"):
+        load("smal")
+    with pytest.raises(InputError, match="neither a run nor a checkpoint"):
+        load(tmp_path)
+
+
+def test_a_missing_shipped_model_says_how_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("molspectra.training.shipped.shipped_path", lambda name: tmp_path / "nowhere" / name)
+    with pytest.raises(InputError, match=r"build_small\.py"):
+        load("small")
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which it is served."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def packed(
+    checkpoint: Path, archive: Path, names: tuple[str, ...] = ("model.safetensors", "config.json")
+) -> str:
+    with zipfile.ZipFile(archive, "w") as target:
+        target.writestr("model/README.md", "read me")
+        target.writestr("../../outside.txt", "not to be written")
+        for name in names:
+            target.write(checkpoint / name, f"model/{name}")
+    return hashlib.sha256(archive.read_bytes()).hexdigest()
+
+
+def test_an_archive_by_its_address(use_runs: dict[str, Path], site: tuple[Path, str], tmp_path: Path) -> None:
+    folder, url = site
+    digest = packed(find_checkpoint(use_runs["stage2"]), folder / "tiny.zip")
+    address, cache = f"{url}/tiny.zip#sha256={digest}", tmp_path / "cache"
+    model = load(address, cache=cache)
+    assert same(model, load(use_runs["stage2"]))
+    assert sorted(path.name for path in model.path.iterdir()) == ["config.json", "model.safetensors"]
+    assert not list(tmp_path.rglob("outside.txt"))
+    (folder / "tiny.zip").unlink()
+    assert same(load(address, cache=cache), model)  # from the cache
+
+    with pytest.raises(InputError, match="add #sha256="):
+        load(f"{url}/tiny.zip", cache=cache)
+    with pytest.raises(InputError, match="not there"):
+        load(f"{url}/other.zip#sha256={'0' * 64}", cache=cache)
+
+
+def test_archives_that_are_refused(use_runs: dict[str, Path], site: tuple[Path, str], tmp_path: Path) -> None:
+    folder, url = site
+    checkpoint = find_checkpoint(use_runs["stage2"])
+    digest = packed(checkpoint, folder / "tiny.zip")
+    with pytest.raises(InputError, match="another content"):
+        load(f"{url}/tiny.zip#sha256={'1' * 64}", cache=tmp_path)
+    digest = packed(checkpoint, folder / "tiny.zip", ("config.json",))
+    with pytest.raises(InputError, match=r"model\.safetensors is missing"):
+        load(f"{url}/tiny.zip#sha256={digest}", cache=tmp_path)
+    (folder / "text.zip").write_text("no archive")
+    digest = hashlib.sha256(b"no archive").hexdigest()
+    with pytest.raises(InputError, match="not a readable ZIP archive"):
+        load(f"{url}/text.zip#sha256={digest}", cache=tmp_path)
+    assert not [path for path in tmp_path.rglob("model") if path.is_dir()]
+
+
+def test_a_repository(use_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def snapshot_download(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.update(repository=repository, revision=revision)
+        if repository == "someone/gone":
+            raise RuntimeError("404 Client Error.\nRepository not found")
+        for name in allow_patterns:
+            source = find_checkpoint(use_runs["stage2"]) / name
+            if source.is_file():
+                shutil.copy(source, tmp_path / name)
+        return str(tmp_path)
+
+    stub = types.ModuleType("huggingface_hub")
+    monkeypatch.setattr(stub, "snapshot_download", snapshot_download, raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", stub)
+    assert same(load("hf:someone/tiny@v1"), load(use_runs["stage2"]))
+    assert asked == {"repository": "someone/tiny", "revision": "v1"}
+    with pytest.raises(InputError, match=r"cannot be fetched \(404 Client Error\. Repository not found\)"):
+        load("hf:someone/gone")
+    with pytest.raises(InputError, match="expected hf:owner/name"):
+        load("hf:tiny")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"molspectra\[hub\]"):
+        load("hf:someone/tiny")
+
+
+def test_the_shipped_model() -> None:
+    model = molspectra.load("small")
+    about = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+    assert (about["name"], about["stage"]) == ("small", "stage2")
+    assert model.similarity == "cosine"
+    assert (model.path / "model.safetensors").stat().st_size < 3_000_000
+    assert all(each.dtype == torch.float32 for each in model.model.parameters())
+    card = (model.path / "README.md").read_text(encoding="utf-8")
+    assert f"version {about['version']}" in card
+    text = "".join(path.read_bytes().decode("latin-1") for path in model.path.iterdir())
+    assert "/runs/" not in text
+    assert not any(f"/{word}/" in text for word in ("tmp", "home", "root"))
