@@ -92,6 +92,13 @@ def test_equal_in_float32_to_the_rounding_of_the_plain_path(count, interpolated)
         assert worst(mine, wanted) < 3 * worst(plains, wanted) + 1e-6
 
 
+def test_edges_of_another_batch_are_refused():
+    small, large = (Molecule(np.full(n, 6), np.arange(3.0 * n).reshape(n, 3) / 3) for n in (2, 5))
+    batch, other = batch_of([small, large]), batch_of([large, small]).with_edges(5.0)
+    with pytest.raises(ValueError, match="edges do not fit"):
+        pairs_of(batch, other.edges, ExponentialNormal(4, 5.0))
+
+
 def test_interpolated_radial_functions():
     expansion = ExponentialNormal(16, 5.0)
     positions = torch.zeros(2000, 3)

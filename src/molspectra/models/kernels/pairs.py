@@ -57,8 +57,15 @@ class Pairs(NamedTuple):
 
 
 def pairs_of(batch: Batch, edges: Edges, expansion: ExponentialNormal) -> Pairs:
-    """The pairs of a batch with edges; differentiable in its positions where they require a gradient."""
+    """The pairs of a batch with edges; differentiable in its positions where they require a gradient.
+
+    Raises:
+        ValueError: the edges are those of another batch; kernels would write beyond its molecules.
+    """
     positions, first, second = batch.positions, edges.pair_first, edges.pair_second
+    owner, partner = (batch.molecule.index_select(0, atoms) for atoms in (first, second))
+    if not torch.equal(owner, partner) or bool((first.diff() < 0).any()):
+        raise ValueError("the edges do not fit the batch: pairs across molecules, or not in their order")
     wide = positions if positions.requires_grad else positions.double()
     difference = wide.index_select(0, second) - wide.index_select(0, first)
     between = torch.linalg.vector_norm(difference, dim=1)
