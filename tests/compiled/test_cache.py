@@ -76,10 +76,9 @@ def test_a_kernel_is_found_again_by_its_constants_and_sources(script, tmp_path):
 
 def test_without_a_place_to_write_every_process_compiles(script):
     nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}
-    for _ in range(2):
-        *results, said = script(2, 3, **nowhere)
-        assert [each.split("] ")[0] for each in results] == ["[3.0, 3.0", "[4.0, 4.0"]
-        assert said.startswith("every process compiles its kernels anew; set NUMBA_CACHE_DIR")
+    *results, said = script(2, 3, **nowhere)
+    assert [each.split("] ")[0] for each in results] == ["[3.0, 3.0", "[4.0, 4.0"]
+    assert said.startswith("every process compiles its kernels anew; set NUMBA_CACHE_DIR")
 
 
 def test_a_full_disk_does_not_stop(monkeypatch):

@@ -27,10 +27,8 @@ def cached(function: Any) -> Any:
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
     try:
         dispatcher._cache = _KernelCache(function)
-    except RuntimeError as error:  # neither the package's directory nor the user's can be written to
-        _say_once(
-            f"kernels are compiled anew by every process; set NUMBA_CACHE_DIR ({error})".splitlines()[0]
-        )
+    except RuntimeError:  # neither the package's directory nor the user's can be written to
+        _say_once("every process compiles its kernels anew; set NUMBA_CACHE_DIR to a folder to keep them in")
     return dispatcher
 
 
