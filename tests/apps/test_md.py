@@ -166,7 +166,7 @@ def test_progress_is_shown(tmp_path, start, ethanol_run, capsys):
     ("options", "message"),
     [
         (["--smiles", "CN", "--out", "x.extxyz", "--no-relax"], "is N, which the model was not trained on"),
-        (["--smiles", "CCO", "--out", "missing/x.extxyz", "--no-relax"], "does not exist"),
+        (["--smiles", "CCO", "--out", "missing/x.extxyz"], "does not exist"),
         (
             ["--smiles", "CCO", "--out", "x.extxyz", "--time-ps", "0.0071", "--no-relax"],
             "whole number of intervals",

@@ -93,10 +93,7 @@ def run_md(
     total = _intervals(time_ps, settings)
     if ensemble not in get_args(Ensemble):
         raise InputError(f"ensemble must be one of {', '.join(get_args(Ensemble))}, not {ensemble!r}")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists already; choose another name or give --overwrite")
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: the directory {out.parent} does not exist")
+    check_out(out, overwrite)
     atoms.get_forces()  # refuses what it cannot compute before the file is made
     generator = np.random.default_rng(settings.seed)
     width = np.sqrt(atoms.get_masses() * units.kB * settings.temperature)
@@ -135,6 +132,18 @@ def run_md(
             if stop.is_set() and done < heating + total:
                 raise Interrupted(f"interrupted; {len(energies)} frames are in {out}")
     return _result(np.array(energies), np.array(temperatures), settings.interval_fs)
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse a place where no trajectory can be written.
+
+    Raises:
+        InputError: the file exists, or its directory does not.
+    """
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists already; choose another name or give --overwrite")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the directory {out.parent} does not exist")
 
 
 def _intervals(time_ps: float, settings: DynamicsSettings) -> int:

@@ -1,6 +1,7 @@
 """`molspectra md`: molecular dynamics with a fine-tuned model."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
@@ -12,7 +13,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from molspectra.apps.calculator import Calculator
-    from molspectra.apps.md import relax, run_md
+    from molspectra.apps.md import check_out, relax, run_md
     from molspectra.simulate.dynamics import DynamicsSettings
 
     settings = DynamicsSettings(
@@ -23,6 +24,7 @@ def main(arguments: list[str]) -> int:
         equilibration_fs=options.equilibration_fs,
         seed=options.seed,
     )
+    check_out(Path(options.out), options.overwrite)  # before anything that takes time
     atoms = _start(options)
     atoms.calc = Calculator(
         options.run,
