@@ -80,14 +80,9 @@ def measure(label: str, vectors: Floats, count: int) -> None:
         times["approximate"].append(time.process_time() - began)
         recall.append(len(set(true) & set(near)) / TOP)
     shown = ", ".join(f"{name} {1e3 * float(np.median(each)):.1f} ms" for name, each in times.items())
-    print(
-        f"{label} {vectors.shape}: {shown} of processor time per query (medians of {count}); "
-        f"recall@{TOP} {np.mean(recall):.3f}"
-    )
-    print(
-        f"  built in {built:.0f} s, {size:.0f} MiB; {index.nprobe} of {index.nlist} lists searched",
-        flush=True,
-    )
+    print(f"{label} {vectors.shape}: {shown} of processor time per query (medians of {count})")
+    print(f"  recall@{TOP} {np.mean(recall):.3f}, {index.nprobe} of {index.nlist} lists searched")
+    print(f"  built in {built:.0f} s, {size:.0f} MiB", flush=True)
 
 
 class NoModel:
