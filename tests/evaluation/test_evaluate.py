@@ -75,7 +75,13 @@ def test_stage_2_searches_the_held_out_molecules(runs, tiny):
     assert found["gallery_size"] == len(held_out)
     assert found["queries"] == len(selection.test)
     assert found["modalities"] == ["uv_vis", "ir", "raman"]
-    assert set(found["by_modality"]) == {"uv_vis", "ir", "raman"}
+    assert list(found["subsets"]) == [
+        "uv_vis", "ir", "raman", "uv_vis + ir", "uv_vis + raman", "ir + raman", "uv_vis + ir + raman",
+    ]  # fmt: skip
+    assert found["subsets"]["uv_vis + ir + raman"] == {name: found[name] for name in found["subsets"]["ir"]}
+    for figures in found["subsets"].values():
+        assert set(figures["recall"]) == {"1", "5", "10", "25"}
+        assert figures["isomers"]["queries"] <= figures["queries"]
     assert found["chance_recall"]["1"] == pytest.approx(1 / len(held_out))
     with (directory / "retrieval.csv").open() as file:
         rows = list(csv.DictReader(file))

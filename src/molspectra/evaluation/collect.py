@@ -229,7 +229,12 @@ def _retrieval(run: Run) -> RetrievalResult:
         figures=_rank_figures(values),
         ranks=ranks,
         isomers=_rank_figures(values["isomers"]) if values["isomers"] else None,
-        by_modality={name: _rank_figures(each) for name, each in values["by_modality"].items()},
+        subsets={name: _rank_figures(each) for name, each in values["subsets"].items()},
+        isomer_subsets={
+            name: _rank_figures(each["isomers"])
+            for name, each in values["subsets"].items()
+            if each["isomers"]
+        },
         examples=tuple(examples),
         why=values["chosen"],
     )

@@ -222,7 +222,8 @@ class RetrievalResult:
         figures: of the search with all of them.
         ranks: [Q] int64 of that search.
         isomers: figures among molecules of the same formula.
-        by_modality: figures with one kind of spectrum alone.
+        subsets: figures with every subset of the spectra, all of them last.
+        isomer_subsets: the same among molecules of the same formula.
         examples: a few queries.
         why: how those were chosen.
     """
@@ -236,7 +237,8 @@ class RetrievalResult:
     figures: RankFigures
     ranks: npt.NDArray[np.int64]
     isomers: RankFigures | None = None
-    by_modality: Mapping[str, RankFigures] = field(default_factory=dict)
+    subsets: Mapping[str, RankFigures] = field(default_factory=dict)
+    isomer_subsets: Mapping[str, RankFigures] = field(default_factory=dict)
     examples: tuple[Search, ...] = ()
     why: str = ""
 

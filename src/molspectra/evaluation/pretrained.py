@@ -20,7 +20,7 @@ from molspectra.data.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.reconstruct import reconstruct, reconstruction_errors
-from molspectra.evaluation.retrieval import Gallery, Retrieval, retrieve
+from molspectra.evaluation.retrieval import Gallery, Retrieval, retrieve, subsets
 from molspectra.evaluation.subject import Subject, rows_of
 from molspectra.objectives.loss import NoiseKey
 from molspectra.training.checkpoint import newest, read_resume
@@ -115,7 +115,7 @@ def _losses(subject: Subject, stage: PretrainStage) -> tuple[dict[str, float], d
 
 
 def _retrieval(subject: Subject, config: PretrainConfig, modalities: Sequence[str]) -> dict[str, Any]:
-    """Search with all spectra together and with each alone; tables and a few examples."""
+    """Search with every subset of the spectra; tables, and a few examples with all of them."""
     store, rows, batch_size = subject.selection.store, subject.rows, subject.batch_size
     parts = [subject.part]
     identities = store.identities
@@ -123,17 +123,14 @@ def _retrieval(subject: Subject, config: PretrainConfig, modalities: Sequence[st
         parts.append("val" if subject.part == "test" else "test")
     searched = np.concatenate([rows_of(subject.selection, part) for part in parts])
     gallery = Gallery.of(subject.model, store, searched, batch_size)
-    present = {name: store.has(name)[rows].any() for name in modalities}
-    subsets = [tuple(modalities)] if len(modalities) > 1 else []
-    subsets += [(name,) for name in modalities if present[name]]
+    used = [name for name in modalities if store.has(name)[rows].any()] or modalities
     similarity = config.alignment.similarity
     found = [
         retrieve(subject.model, store, rows, gallery, names, similarity=similarity, batch_size=batch_size)
-        for names in subsets
+        for names in subsets(used)
     ]
-    main = found[0]
+    main = found[-1]
     _write_ranks(subject.file("retrieval", ".csv"), main)
-    isomers = main.isomer_figures()
     return {
         "gallery_size": len(gallery),
         "gallery_parts": parts,
@@ -141,14 +138,19 @@ def _retrieval(subject: Subject, config: PretrainConfig, modalities: Sequence[st
         "ties": "count against the query",
         "modalities": list(main.modalities),
         "without_spectrum": main.without_spectrum,
-        **asdict(main.figures()),
-        "isomers": None if isomers is None else asdict(isomers),
-        "by_modality": {" + ".join(each.modalities): asdict(each.figures()) for each in found[1:]},
+        **_figures(main),
+        "subsets": {" + ".join(each.modalities): _figures(each) for each in found},
         "chosen": "queries at the quartiles of the rank, and last the one that was found worst of all",
         "examples": [
             _example(store, main, int(place)) for place in at_quantiles(main.rank.numpy(), SEARCHED)
         ],
     }
+
+
+def _figures(found: Retrieval) -> dict[str, Any]:
+    """Figures among all molecules, and under "isomers" among those of the query's formula."""
+    isomers = found.isomer_figures()
+    return {**asdict(found.figures()), "isomers": None if isomers is None else asdict(isomers)}
 
 
 def _write_ranks(path: Path, found: Retrieval) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +80,12 @@ def known_modalities(model: MolSpectra, modalities: Sequence[str] | None) -> tup
         what = f"{unknown[0]!r}" if unknown else "no modality"
         raise InputError(f"the model's spectrum encoder reads {', '.join(known) or 'nothing'}, not {what}")
     return tuple(name for name in known if name in wanted)
+
+
+def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return all 2^S - 1 subsets of S modalities but the empty one, the smallest first."""
+    sizes = range(1, len(modalities) + 1)
+    return [each for size in sizes for each in combinations(modalities, size)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from molspectra.evaluation import figures, wording
 from molspectra.evaluation.content import (
@@ -16,6 +16,7 @@ from molspectra.evaluation.content import (
 )
 from molspectra.evaluation.markup import Child, Markup, element, listing, paragraph, table
 from molspectra.evaluation.pictures import Pictures
+from molspectra.evaluation.ranking import RankFigures
 from molspectra.evaluation.wording import duration, mean_sd, number, percent
 from molspectra.spectra.modality import MODALITIES
 
@@ -132,21 +133,15 @@ def retrieval(pictures: Pictures, found: RetrievalResult) -> list[Child]:
     """Search by spectra with one model: sentences, table, curve, examples."""
     main, isomers = found.figures, found.isomers
     at = list(main.recall)
-    rows = []
-    for name, each in {" + ".join(found.modalities): main, **found.by_modality}.items():
-        shares = [percent(each.recall[k]) for k in at]
-        rows.append([name, str(each.queries), *shares, number(each.mrr), f"{each.median_rank:g}"])
-    chance = [percent(main.chance_recall[k]) for k in at]
-    rows.append(["random order", "", *chance, number(main.chance_mrr), ""])
+    everything = " + ".join(found.modalities)
+    rows = _rank_rows({**found.subsets, everything: main}, main, "random order")
     if isomers is not None:
-        shares = [percent(isomers.recall[k]) for k in at]
-        chance = [percent(isomers.chance_recall[k]) for k in at]
-        median = f"{isomers.median_rank:g}"
-        rows.append(["among isomers", str(isomers.queries), *shares, number(isomers.mrr), median])
-        rows.append(["among isomers, random order", "", *chance, number(isomers.chance_mrr), ""])
+        among = {**found.isomer_subsets, everything: isomers}
+        among = {f"among isomers: {name}": each for name, each in among.items()}
+        rows += _rank_rows(among, isomers, "among isomers, random order")
     caption = (
         f"Recall@k with {found.run}: share of queries whose molecule is among the first k of "
-        f"{found.gallery_size}; ties count against the query. With one kind of spectrum the others are "
+        f"{found.gallery_size}; ties count against the query. With some kinds of spectrum the others are "
         "withheld."
     )
     head = ["spectra", "queries", *(f"R@{k}" for k in at), "MRR", "median rank"]
@@ -162,6 +157,16 @@ def retrieval(pictures: Pictures, found: RetrievalResult) -> list[Child]:
         ),
         *_examples(pictures, found),
     ]
+
+
+def _rank_rows(figures: Mapping[str, RankFigures], chance: RankFigures, name: str) -> list[list[str]]:
+    """One row per subset of spectra, and a last one with that name: what a random order gives."""
+    rows = []
+    for spectra, each in figures.items():
+        shares = [percent(share) for share in each.recall.values()]
+        rows.append([spectra, str(each.queries), *shares, number(each.mrr), f"{each.median_rank:g}"])
+    shares = [percent(share) for share in chance.chance_recall.values()]
+    return [*rows, [name, "", *shares, number(chance.chance_mrr), ""]]
 
 
 def _examples(pictures: Pictures, found: RetrievalResult) -> Iterator[Markup]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from molspectra.compiled import Kernels
+from molspectra.data.augment import SpectraConfig
 from molspectra.errors import InputError
 from molspectra.models.model import ModelConfig
 from molspectra.objectives.alignment import AlignmentConfig
@@ -177,6 +178,8 @@ class PretrainConfig:
     """Masked patch reconstruction (stage 2)."""
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     """Alignment (stage 2)."""
+    spectra: SpectraConfig = field(default_factory=SpectraConfig)
+    """What happens to the spectra of training batches (stage 2)."""
     weights: PretrainWeights = field(default_factory=PretrainWeights)
     """Weights of the losses."""
     init: str | None = None

@@ -1,13 +1,14 @@
 """What a run trains and validates on: rows of a store by its split, and the batches of every step."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from molspectra.chem.elements import SYMBOLS
+from molspectra.data.augment import SpectraConfig, augmented
 from molspectra.data.batch import Batch
 from molspectra.data.bundled import BUNDLED, bundled
 from molspectra.data.loader import batches
@@ -129,6 +130,7 @@ class BatchMaker:
     accumulation: int = 1
     world: int = 1
     rank: int = 0
+    spectra: SpectraConfig = field(default_factory=SpectraConfig)
 
     def __call__(self, step: int) -> list[Micro]:
         """The micro-batches of this rank."""
@@ -143,7 +145,7 @@ class BatchMaker:
     def micro(self, rows: Rows, epochs: torch.Tensor) -> Micro:
         """The given rows [b] in their given epochs [b]."""
         batch = self.store.batch(rows, modalities=self.modalities, targets=self.targets)
-        return Micro(batch, NoiseKey(self.seed, epochs))
+        return Micro(augmented(batch, self.spectra, self.seed, epochs), NoiseKey(self.seed, epochs))
 
 
 def prepared(maker: BatchMaker, start: int, stop: int, workers: int) -> Generator[list[Micro], None, None]:

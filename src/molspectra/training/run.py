@@ -19,6 +19,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from molspectra.compiled import use_setting
 from molspectra.data.atomic import naming
+from molspectra.data.augment import SpectraConfig
 from molspectra.data.stream import BatchStream
 from molspectra.errors import InputError
 from molspectra.models.model import MolSpectra
@@ -303,6 +304,7 @@ def _trainer(
         accumulation=loop.accumulation,
         world=fabric.world_size,
         rank=fabric.global_rank,
+        spectra=config.spectra if isinstance(config, PretrainConfig) else SpectraConfig(),
     )
     workers = config.data.workers
     return Trainer(fabric, stage, maker, selection.val, loop, config.optimizer, out, about, workers, show)

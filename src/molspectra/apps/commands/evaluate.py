@@ -1,5 +1,8 @@
 """`molspectra evaluate`: test a finished run."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from molspectra.apps.commands.parser import CommandParser
 
 
@@ -37,13 +40,36 @@ def main(arguments: list[str]) -> int:
     )
     for line in summary(result):
         print(line)
+    if "retrieval" in result:
+        print()
+        for line in retrieval_table(result["retrieval"]["subsets"]):
+            print(line)
     return 0
 
 
-def summary(result: dict[str, object], prefix: str = "") -> list[str]:
-    """The single numbers and texts of an evaluation, nested names joined by dots."""
+def retrieval_table(subsets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Recall and mean reciprocal rank by subset of the spectra: among all molecules, then among isomers."""
+    width = max(map(len, subsets))
+    at = list(next(iter(subsets.values()))["recall"])
+    names = [*(f"R@{k}" for k in at), "MRR"]
+    lines = []
+    for title, part in (("all molecules", None), ("isomers only", "isomers")):
+        lines.append(f"{title:<{width}}  queries  " + "  ".join(f"{name:>5}" for name in names))
+        for spectra, found in subsets.items():
+            figures = found if part is None else found[part]
+            if figures is not None:
+                shares = [*(figures["recall"][k] for k in at), figures["mrr"]]
+                values = "  ".join(f"{share:5.3f}" for share in shares)
+                lines.append(f"{spectra:<{width}}  {figures['queries']:>7}  {values}")
+    return lines
+
+
+def summary(result: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The single numbers and texts of an evaluation but for its tables, nested names joined by dots."""
     lines = []
     for key, value in result.items():
+        if key == "subsets":
+            continue
         if isinstance(value, dict):
             lines += summary(value, f"{prefix}{key}.")
         elif isinstance(value, float):
