@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from molspectra.data.augment import SpectraConfig, augmented, withheld
 from molspectra.data.batch import Batch
+from molspectra.data.store import Broadening
 from molspectra.errors import InputError
+from molspectra.spectra.broadening import broaden
+from molspectra.spectra.modality import IR
 
 NAMES = ("uv_vis", "ir", "raman")
 
@@ -89,3 +92,115 @@ def test_without_settings_nothing_changes():
 def test_a_chance_that_is_none_is_refused(chance):
     with pytest.raises(InputError, match=r"spectra\.dropout"):
         SpectraConfig(dropout=chance)
+
+
+ALL = SpectraConfig(
+    dropout=0.3,
+    shift=0.8,
+    scale=(0.95, 1.0),
+    width=(0.5, 3.0),
+    gain=(0.5, 2.0),
+    drift=0.1,
+    noise=0.02,
+    crop=0.1,
+)
+
+
+def ir_batch(count):
+    """Three bands of width 12 cm⁻¹ in every IR spectrum."""
+    batch = batch_of_spectra(count)
+    spectrum = broaden(
+        torch.tensor([900.0, 1700.0, 2950.0]), torch.tensor([10.0, 30.0, 20.0]), torch.tensor([0, 3]), IR
+    )
+    present = torch.ones(count, dtype=torch.bool)
+    present[-1] = False
+    return replace(batch, spectra={"ir": spectrum.repeat(count, 1)}, present={"ir": present})
+
+
+def test_a_distorted_batch_keeps_its_promises():
+    before = ir_batch(12)
+    after = augmented(before, ALL, 1, zeros(12))
+    spectra = after.spectra["ir"]
+    assert spectra.shape == before.spectra["ir"].shape
+    assert spectra.dtype == torch.float32
+    assert bool(spectra.isfinite().all())
+    assert bool((spectra >= 0).all())
+    assert torch.equal(spectra.any(1), after.present["ir"])
+    assert len({tuple(row.tolist()) for row in spectra[:-1]}) == 11
+
+
+def test_distortions_hang_on_seed_epoch_and_molecule_alone():
+    batch = ir_batch(8)
+    whole = augmented(batch, ALL, 1, zeros(8)).spectra["ir"]
+    assert torch.equal(whole, augmented(batch, ALL, 1, zeros(8)).spectra["ir"])
+    part = replace(
+        ir_batch(8),
+        geometry_id=batch.geometry_id[2:5],
+        spectra={"ir": batch.spectra["ir"][2:5]},
+        present={"ir": batch.present["ir"][2:5]},
+    )
+    torch.testing.assert_close(augmented(part, ALL, 1, zeros(3)).spectra["ir"], whole[2:5])
+    for seed, epoch in ((2, 0), (1, 1)):
+        assert not torch.equal(augmented(batch, ALL, seed, zeros(8) + epoch).spectra["ir"], whole)
+
+
+def peak(spectra, low, high):
+    """Position of the highest point between two wavenumbers, [B]."""
+    return low + spectra[:, low - 500 : high - 499].argmax(1)
+
+
+def test_shift_and_scale_stay_in_their_range():
+    found = augmented(ir_batch(200), SpectraConfig(shift=10 / 12), 0, zeros(200)).spectra["ir"][:-1]
+    moves = peak(found, 1600, 1800) - 1700
+    assert int(moves.min()) in (-10, -9)
+    assert int(moves.max()) in (9, 10)
+    found = augmented(ir_batch(200), SpectraConfig(scale=(0.95, 1.0)), 0, zeros(200)).spectra["ir"][:-1]
+    factors = peak(found, 1600, 1800) / 1700
+    assert 0.949 < float(factors.min()) < 0.955
+    assert 0.995 < float(factors.max()) < 1.001
+
+
+def test_widths_gains_and_noise_stay_in_their_range():
+    whole = ir_batch(200).spectra["ir"][:-1]
+    wide = augmented(ir_batch(200), SpectraConfig(width=(1.0, 3.0)), 0, zeros(200)).spectra["ir"][:-1]
+    height = wide.amax(1) / whole.amax(1)  # of a Lorentzian: 1/width
+    assert 0.33 < float(height.min()) < 0.36
+    assert 0.95 < float(height.max()) < 1.01
+    loud = augmented(ir_batch(200), SpectraConfig(gain=(0.5, 2.0)), 0, zeros(200)).spectra["ir"][:-1]
+    factor = (loud / whole)[:, 0]
+    assert 0.5 <= float(factor.min()) < 0.52
+    assert 1.9 < float(factor.max()) < 2.0
+    assert float(factor.log().mean()) == pytest.approx(0.0, abs=0.1)
+    noisy = augmented(ir_batch(200), SpectraConfig(noise=0.1), 0, zeros(200)).spectra["ir"][:-1]
+    size = (noisy - whole)[:, 1195:1206].std(1) / whole.amax(1)  # where clipping does not reach
+    assert 0.07 < float(size.max()) < 0.16
+
+
+def test_crops_are_at_either_end_and_never_in_the_middle():
+    found = augmented(ir_batch(200), SpectraConfig(crop=0.2), 0, zeros(200)).spectra["ir"][:-1] > 0
+    assert bool(found[:, 701:2800].all())
+    assert 0.18 < float((~found[:, :1750]).double().sum(1).max()) / 3501 <= 0.2
+    assert 0.18 < float((~found[:, 1750:]).double().sum(1).max()) / 3501 <= 0.2
+
+
+def test_lines_start_at_the_smallest_width_and_samples_cannot():
+    config = SpectraConfig(width=(0.5, 2.0))
+    assert config.broadening(["ir"], ["ir"]) == {"ir": Broadening(fwhm=6.0)}
+    assert SpectraConfig(width=(1.0, 2.0)).broadening([], NAMES) == {}
+    with pytest.raises(InputError, match=r"raman spectra are samples"):
+        config.broadening(["ir"], ["ir", "raman"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"crop": 0.5}, r"spectra\.crop"),
+        ({"noise": -0.1}, r"spectra\.noise"),
+        ({"shift": float("inf")}, r"spectra\.shift"),
+        ({"scale": (1.0, 0.9)}, r"spectra\.scale"),
+        ({"gain": (0.0, 1.0)}, r"spectra\.gain"),
+    ],
+)
+def test_distortions_out_of_range_are_refused(wrong, word):
+    with pytest.raises(InputError, match=word):
+        SpectraConfig(**wrong)

@@ -1,49 +1,114 @@
-"""What happens to the spectra of training batches before a model sees them: some of them are withheld.
+"""What happens to the spectra of training batches before a model sees them: withheld, or distorted.
 
 A model that is always given every spectrum of a molecule learns to lean on all of them together. Withholding
-some (modality dropout) makes each subset a case that it was trained on. What is withheld depends on the
-seed, the epoch, the molecule and the modality alone.
+some (modality dropout) makes each subset a case that it was trained on. Distorting them, as instruments and
+levels of theory do, makes it look at what a measured spectrum shares with a computed one. All of it depends
+on the seed, the epoch, the molecule and the modality alone.
 """
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from molspectra.data.batch import Batch
-from molspectra.data.random import Purpose, seed_for, uniform
+from molspectra.data.random import Purpose, normal, seed_for, uniform
+from molspectra.data.store import Broadening
 from molspectra.errors import InputError
+from molspectra.spectra.distortion import cut, drifted, moved, noised, widened
+from molspectra.spectra.modality import Modality, modality
+
+AS_IS = (1.0, 1.0)
+"""A range of factors that changes nothing."""
 
 
 @dataclass(frozen=True)
 class SpectraConfig:
-    """What happens to the spectra of training batches; those of validation and test stay as they are."""
+    """What happens to the spectra of training batches; those of validation and test stay as they are.
+
+    Positions and widths count in default line widths of the modality (12 cm⁻¹, 0.3 eV), so that one setting
+    fits all axes; heights are shares of a spectrum's maximum. Everything is off by default.
+    """
 
     dropout: float = 0.0
     """Chance of every spectrum of a molecule to be withheld in an epoch (modality dropout). A molecule keeps
     at least one of those that it has."""
+    shift: float = 0.0
+    """Largest shift of all positions to either side, in line widths (0.83: 10 cm⁻¹)."""
+    scale: tuple[float, float] = AS_IS
+    """Range of a factor on all positions (0.95,1.0 for uncorrected frequencies)."""
+    width: tuple[float, float] = AS_IS
+    """Range of the full width at half maximum, in line widths (0.33,3.33: 4 to 40 cm⁻¹). Lines are broadened
+    with the smallest and folded to the one drawn; samples can only become wider (1 or more)."""
+    gain: tuple[float, float] = AS_IS
+    """Range of a factor on all intensities, drawn on a logarithmic scale."""
+    drift: float = 0.0
+    """Largest height of a slowly changing baseline."""
+    noise: float = 0.0
+    """Largest standard deviation of white noise."""
+    crop: float = 0.0
+    """Largest share of the axis that is missing at either end."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no chance.
+        """Refuse values out of their range.
 
         Raises:
-            InputError: a chance outside [0, 1).
+            InputError: a chance or share outside [0, 1), a negative size, or a range that is none.
         """
         if not 0 <= self.dropout < 1:
             raise InputError(f"spectra.dropout must lie in [0, 1), not {self.dropout}")
+        if not 0 <= self.crop < 0.5:
+            raise InputError(f"spectra.crop must lie in [0, 0.5), not {self.crop}")
+        for name in ("shift", "drift", "noise"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"spectra.{name} must be 0 or more, not {value}")
+        for name in ("scale", "width", "gain"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < math.inf:
+                raise InputError(f"spectra.{name} must be two ascending positive numbers, not {low},{high}")
+
+    def distorts(self) -> bool:
+        """Whether anything but dropout is asked for."""
+        return replace(self, dropout=0.0) != SpectraConfig()
+
+    def broadening(self, lines: Collection[str], modalities: Collection[str]) -> dict[str, Broadening]:
+        """How lines are broadened before they are folded to the width drawn; nothing for the default.
+
+        Args:
+            lines: modalities that the store holds as lines.
+            modalities: those that the batches carry.
+
+        Raises:
+            InputError: samples would have to become narrower.
+        """
+        low = self.width[0]
+        samples = [name for name in modalities if name not in lines]
+        if low < 1 and samples:
+            raise InputError(
+                f"spectra.width: the {samples[0]} spectra are samples, which cannot be made narrower; "
+                f"let the range begin at 1 instead of {low:g}"
+            )
+        if low >= 1:
+            return {}
+        return {name: Broadening(fwhm=low * modality(name).fwhm) for name in modalities if name in lines}
 
 
 def augmented(batch: Batch, config: SpectraConfig, seed: int, epoch: Tensor) -> Batch:
     """Return a training batch with its spectra treated as the settings say.
 
     Args:
-        batch: with spectra or without.
+        batch: with spectra or without; lines broadened as `SpectraConfig.broadening` says.
         config: the settings.
         seed: of the run.
         epoch: [B] int64, how often each molecule's data was passed before.
     """
     if batch.spectra and config.dropout:
         batch = withheld(batch, config.dropout, seed, epoch)
+    if batch.spectra and config.distorts():
+        batch = distorted(batch, config, seed, epoch)
     return batch
 
 
@@ -68,8 +133,58 @@ def withheld(batch: Batch, chance: float, seed: int, epoch: Tensor) -> Batch:
     last = torch.zeros_like(here).scatter_(1, drawn.argmax(dim=1, keepdim=True), True)
     kept = here & ((drawn >= chance) | last)
     present = {name: kept[:, place] for place, name in enumerate(names)}
-    spectra = {
-        name: spectrum.masked_fill(~present[name].unsqueeze(1), 0.0)
-        for name, spectrum in batch.spectra.items()
+    return replace(batch, spectra=_only_present(batch.spectra, present), present=present)
+
+
+def distorted(batch: Batch, config: SpectraConfig, seed: int, epoch: Tensor) -> Batch:
+    """Return a batch whose spectra are moved, widened, scaled, drifting, noisy and cut, in this order.
+
+    What falls below zero is set to 0, as in the pipeline for measured spectra. A range is drawn from evenly.
+    A width below that of a batch's samples has to be in them already (see `SpectraConfig.broadening`).
+    """
+    spectra = {}
+    for name, spectrum in batch.spectra.items():
+        named = seed_for(seed, name)
+        draws = uniform(named, epoch, batch.geometry_id, Purpose.DISTORTION, 10)
+        noise = None
+        if config.noise:
+            ones = torch.ones_like(batch.geometry_id)
+            noise = normal(named, epoch, batch.geometry_id, Purpose.SAMPLE_NOISE, ones, spectrum.shape[1])
+        spectra[name] = _distorted(spectrum, modality(name), config, draws, noise)
+    return replace(batch, spectra=_only_present(spectra, batch.present))
+
+
+def _distorted(
+    spectra: Tensor, kind: Modality, config: SpectraConfig, draws: Tensor, noise: Tensor | None
+) -> Tensor:
+    """Spectra [B, points] of one modality, distorted by uniform and normal numbers [B, 10], [B, points]."""
+    draw = draws.unbind(1)
+    if config.shift or config.scale != AS_IS:
+        spectra = moved(
+            spectra, kind, _between(config.scale, draw[0]), config.shift * kind.fwhm * (2 * draw[1] - 1)
+        )
+    if config.width != AS_IS:
+        extra = _between(config.width, draw[2]) - min(config.width[0], 1.0)
+        spectra = widened(spectra, kind, extra * kind.fwhm)
+    if config.gain != AS_IS:
+        low, high = map(math.log, config.gain)
+        spectra = spectra * _between((low, high), draw[3]).exp().to(spectra.dtype).unsqueeze(1)
+    if config.drift:
+        spectra = drifted(spectra, config.drift * draw[4], draw[5], draw[6])
+    if noise is not None:
+        spectra = noised(spectra, noise, config.noise * draw[7])
+    spectra = spectra.clamp(min=0.0)
+    return cut(spectra, config.crop * draw[8], config.crop * draw[9]) if config.crop else spectra
+
+
+def _between(limits: tuple[float, float], draw: Tensor) -> Tensor:
+    """Numbers [B] between two limits, from uniform ones in [0, 1)."""
+    low, high = limits
+    return low + (high - low) * draw
+
+
+def _only_present(spectra: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The spectra [B, points], zeros where there is none."""
+    return {
+        name: spectrum.masked_fill(~present[name].unsqueeze(1), 0.0) for name, spectrum in spectra.items()
     }
-    return replace(batch, spectra=spectra, present=present)

@@ -42,6 +42,8 @@ class Purpose(IntEnum):
     ANGLE = 7
     MODALITY = 8
     SHUFFLE = 9
+    DISTORTION = 10
+    SAMPLE_NOISE = 11
 
 
 def seed_for(seed: int, name: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molspectra.compiled import use_setting
+from molspectra.errors import InputError
 from molspectra.evaluation.finetuned import assess_property
 from molspectra.evaluation.pretrained import assess_pretraining
 from molspectra.evaluation.subject import Subject, open_subject
@@ -28,6 +29,7 @@ def evaluate(
     allow_other_data: bool = False,
     device: str = "cpu",
     checkpoint: Literal["best", "last"] = "best",
+    disturbances: bool = False,
 ) -> dict[str, Any]:
     """Test a run's model and write `evaluation.json` (and tables beside it) into the run directory.
 
@@ -46,9 +48,11 @@ def evaluate(
             with a reference split, which goes by row number, is tested on its own data only.
         device: where to compute.
         checkpoint: test the weights with the lowest validation loss ("best", as published), or the newest.
+        disturbances: of a stage-2 run, also search with disturbed spectra (takes some minutes).
 
     Raises:
-        InputError: not a run, a store that is missing or whose content differs, an unknown or empty part.
+        InputError: not a run, a store that is missing or whose content differs, an unknown or empty part;
+            `disturbances` for a run that is not of stage 2.
         MolspectraError: a prediction or embedding is not finite.
     """
     began = time.perf_counter()
@@ -67,9 +71,11 @@ def evaluate(
     with use_setting(subject.config.loop.kernels):
         result = _header(subject, device) | _seen(subject)
         if isinstance(subject.config, FinetuneConfig):
+            if disturbances:
+                raise InputError(f"{run}: only a stage-2 run is searched with disturbed spectra")
             result |= assess_property(subject, subject.config)
         else:
-            result |= assess_pretraining(subject, subject.config)
+            result |= assess_pretraining(subject, subject.config, disturbances=disturbances)
     result["seconds"] = round(time.perf_counter() - began, 2)
     result = _json(result)
     write_json(subject.file("evaluation", ".json"), result)

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from molspectra.data.atomic import atomic_file
 from molspectra.data.store import Store
 from molspectra.errors import InputError
+from molspectra.evaluation.disturbances import disturbed_retrieval, typical_preparation
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.reconstruct import reconstruct, reconstruction_errors
 from molspectra.evaluation.retrieval import Gallery, Retrieval, retrieve, subsets
@@ -38,8 +39,21 @@ SEARCHED = (0.25, 0.5, 0.75, 1.0)
 """Which queries are shown: those at these quantiles of the rank, the worst of all last."""
 
 
-def assess_pretraining(subject: Subject, config: PretrainConfig) -> dict[str, Any]:
-    """Losses; for stage 2 also retrieval and reconstruction, with their files."""
+def assess_pretraining(
+    subject: Subject, config: PretrainConfig, *, disturbances: bool = False
+) -> dict[str, Any]:
+    """Losses; for stage 2 also retrieval and reconstruction, with their files.
+
+    Args:
+        subject: the run.
+        config: its settings.
+        disturbances: also search with disturbed spectra.
+
+    Raises:
+        InputError: `disturbances` for a run without a spectrum encoder.
+    """
+    if disturbances and not config.model.spectrum_encoder:
+        raise InputError(f"{subject.directory}: only a stage-2 run is searched with disturbed spectra")
     stage = PretrainStage(subject.model, config)
     _restore_normaliser(subject, stage)
     found, no_skill = _losses(subject, stage)
@@ -70,7 +84,11 @@ def assess_pretraining(subject: Subject, config: PretrainConfig) -> dict[str, An
             arrays[f"{number}.{name}.predicted"] = spectrum.predicted
     with atomic_file(subject.file("reconstruction", ".safetensors")) as file:
         file.write(save(arrays))
-    return result | {"retrieval": _retrieval(subject, config, stage.modalities)}
+    gallery, parts = _gallery(subject)
+    result["retrieval"] = _retrieval(subject, config, stage.modalities, gallery, parts)
+    if disturbances:
+        result["disturbances"] = _disturbances(subject, config, stage.modalities, gallery)
+    return result
 
 
 def _restore_normaliser(subject: Subject, stage: PretrainStage) -> None:
@@ -114,15 +132,36 @@ def _losses(subject: Subject, stage: PretrainStage) -> tuple[dict[str, float], d
     return means, {name: value / sums[name][1] for name, value in nothing.items() if name in means}
 
 
-def _retrieval(subject: Subject, config: PretrainConfig, modalities: Sequence[str]) -> dict[str, Any]:
-    """Search with every subset of the spectra; tables, and a few examples with all of them."""
-    store, rows, batch_size = subject.selection.store, subject.rows, subject.batch_size
+def _gallery(subject: Subject) -> tuple[Gallery, list[str]]:
+    """The structures to search in, and the parts of the split that they are from."""
     parts = [subject.part]
-    identities = store.identities
-    if subject.part != "train" and len({identities[row] for row in rows}) < MIN_GALLERY:
+    identities = subject.selection.store.identities
+    if subject.part != "train" and len({identities[row] for row in subject.rows}) < MIN_GALLERY:
         parts.append("val" if subject.part == "test" else "test")
     searched = np.concatenate([rows_of(subject.selection, part) for part in parts])
-    gallery = Gallery.of(subject.model, store, searched, batch_size)
+    return Gallery.of(subject.model, subject.selection.store, searched, subject.batch_size), parts
+
+
+def _disturbances(
+    subject: Subject, config: PretrainConfig, modalities: Sequence[str], gallery: Gallery
+) -> dict[str, Any]:
+    """Search with disturbed spectra: the table, and the pipeline that prepared them."""
+    store, rows = subject.selection.store, subject.rows
+    used = [name for name in modalities if store.has(name)[rows].any()] or modalities
+    settings = typical_preparation(store, subject.selection.train, used)
+    found = disturbed_retrieval(
+        subject.model, store, rows, gallery, settings, used,
+        similarity=config.alignment.similarity, batch_size=subject.batch_size,
+    )  # fmt: skip
+    pipeline = {name: asdict(each) for name, each in settings.items()}
+    return {"gallery_size": len(gallery), "modalities": list(used), "preparation": pipeline, "table": found}
+
+
+def _retrieval(
+    subject: Subject, config: PretrainConfig, modalities: Sequence[str], gallery: Gallery, parts: list[str]
+) -> dict[str, Any]:
+    """Search with every subset of the spectra; tables, and a few examples with all of them."""
+    store, rows, batch_size = subject.selection.store, subject.rows, subject.batch_size
     used = [name for name in modalities if store.has(name)[rows].any()] or modalities
     similarity = config.alignment.similarity
     found = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from molspectra.data.batch import Batch
 from molspectra.data.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import on_device
@@ -39,6 +40,7 @@ def embed_spectra(
     rows: npt.NDArray[np.int64],
     modalities: Sequence[str] | None = None,
     batch_size: int = 64,
+    change: Callable[[Batch], Batch] | None = None,
 ) -> Tensor:
     """Representations of whole (unmasked) spectra, [n, D] float64 on the CPU.
 
@@ -49,6 +51,7 @@ def embed_spectra(
         modalities: those to use together; None takes all that the model knows. Of a row that lacks some of
             them the others are used; a row that lacks all gets NaN.
         batch_size: molecules per pass.
+        change: what happens to the spectra of a batch before they are read.
 
     Raises:
         InputError: no spectrum encoder, or a modality that it does not know.
@@ -60,7 +63,7 @@ def embed_spectra(
     model.eval()
     parts = []
     for micro in in_order(store, rows, batch_size, modalities=names):
-        batch = on_device(micro.batch, model)
+        batch = on_device(micro.batch if change is None else change(micro.batch), model)
         found = encoder(batch.spectra, batch.present).representation.double().cpu()
         nothing = ~torch.stack(list(micro.batch.present.values())).any(0)
         parts.append(found.masked_fill(nothing.unsqueeze(1), torch.nan))
@@ -185,6 +188,7 @@ def retrieve(
     similarity: str = "cosine",
     batch_size: int = 64,
     keep: int = 5,
+    change: Callable[[Batch], Batch] | None = None,
 ) -> Retrieval:
     """Search the molecules of the query rows by their spectra.
 
@@ -199,6 +203,7 @@ def retrieve(
         similarity: "cosine" or "inner", as in the model's training.
         batch_size: molecules per pass.
         keep: how many of the best answers to tell.
+        change: what happens to the queries' spectra before they are read, such as a disturbance.
 
     Raises:
         InputError: no query has a spectrum, a query's molecule is not in the gallery, an unknown similarity
@@ -217,7 +222,7 @@ def retrieve(
     if missing:
         raise InputError(f"the molecule of a query, {missing[0]}, is not in the gallery")
     true = torch.tensor([number[identity] for identity in identities])
-    spectra = embed_spectra(model, store, rows, names, batch_size)
+    spectra = embed_spectra(model, store, rows, names, batch_size, change)
     structures = gallery.embeddings
     if similarity == "cosine":
         spectra, structures = F.normalize(spectra, dim=1), F.normalize(structures, dim=1)

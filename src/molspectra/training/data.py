@@ -132,6 +132,14 @@ class BatchMaker:
     rank: int = 0
     spectra: SpectraConfig = field(default_factory=SpectraConfig)
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done to the spectra before the first step.
+
+        Raises:
+            InputError: samples would have to become narrower.
+        """
+        self.spectra.broadening(self.store.metadata.lines, self.modalities)
+
     def __call__(self, step: int) -> list[Micro]:
         """The micro-batches of this rank."""
         places, epochs = self.stream.indices(step, self.world, self.rank)
@@ -144,7 +152,10 @@ class BatchMaker:
 
     def micro(self, rows: Rows, epochs: torch.Tensor) -> Micro:
         """The given rows [b] in their given epochs [b]."""
-        batch = self.store.batch(rows, modalities=self.modalities, targets=self.targets)
+        broadening = self.spectra.broadening(self.store.metadata.lines, self.modalities)
+        batch = self.store.batch(
+            rows, modalities=self.modalities, targets=self.targets, broadening=broadening
+        )
         return Micro(augmented(batch, self.spectra, self.seed, epochs), NoiseKey(self.seed, epochs))
 
 

@@ -1,6 +1,6 @@
 """`molspectra evaluate`: test a finished run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
@@ -24,6 +24,9 @@ def main(arguments: list[str]) -> int:
         default="best",
         help="weights with the lowest validation loss, or the newest",
     )
+    parser.add_argument(
+        "--disturbances", action="store_true", help="of a stage-2 run, also search with disturbed spectra"
+    )
     parser.add_argument("--device", default="cpu", help="where to compute")
     options = parser.parse_args(arguments)
 
@@ -37,6 +40,7 @@ def main(arguments: list[str]) -> int:
         allow_other_data=options.allow_other_data,
         device=options.device,
         checkpoint=options.checkpoint,
+        disturbances=options.disturbances,
     )
     for line in summary(result):
         print(line)
@@ -44,7 +48,23 @@ def main(arguments: list[str]) -> int:
         print()
         for line in retrieval_table(result["retrieval"]["subsets"]):
             print(line)
+    if "disturbances" in result:
+        print()
+        for line in disturbance_table(result["disturbances"]["table"]):
+            print(line)
     return 0
+
+
+def disturbance_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Recall at 1 and 5 under every disturbance, for the three ways to search."""
+    labels = [f"{row['disturbance']} {row['strength']}".strip() for row in rows]
+    width = max(map(len, labels))
+    ways = ("model", "prepared", "similarity")
+    lines = [f"{'disturbance':<{width}}" + "".join(f"  {way:>10} R@1    R@5" for way in ways)]
+    for label, row in zip(labels, rows, strict=True):
+        shares = "".join(f"  {row[way]['recall']['1']:14.3f}  {row[way]['recall']['5']:5.3f}" for way in ways)
+        lines.append(f"{label:<{width}}{shares}")
+    return lines
 
 
 def retrieval_table(subsets: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -68,7 +88,7 @@ def summary(result: Mapping[str, Any], prefix: str = "") -> list[str]:
     """The single numbers and texts of an evaluation but for its tables, nested names joined by dots."""
     lines = []
     for key, value in result.items():
-        if key == "subsets":
+        if key in ("subsets", "disturbances"):
             continue
         if isinstance(value, dict):
             lines += summary(value, f"{prefix}{key}.")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from molspectra.errors import InputError
 from molspectra.spectra.files.units import AXIS_UNITS, QUANTITIES
-from molspectra.spectra.modality import modality
+from molspectra.spectra.modality import Modality, modality
 from molspectra.spectra.spectrum import SampledSpectrum
 from molspectra.spectra.units import convert_position
 
@@ -86,6 +86,33 @@ class MeasuredSpectrum:
 
     def __len__(self) -> int:
         return len(self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A measured spectrum on the axis of its modality, before anything is done about values below zero.
+
+    Attributes:
+        kind: the modality.
+        values: [points] absorbance, or what is proportional to it; 0 where nothing was measured.
+        inside: [points] bool, whether a point lies in the measured range.
+        quantity: what the values are.
+        remarks: as in `Conversion`.
+        changes: as in `Conversion`.
+    """
+
+    kind: Modality
+    values: npt.NDArray[np.float64]
+    inside: npt.NDArray[np.bool_]
+    quantity: str
+    remarks: tuple[str, ...]
+    changes: tuple[str, ...]
+
+    def conversion(self, values: npt.NDArray[np.float64]) -> Conversion:
+        """What these values, made of its own, amount to."""
+        text = "; ".join((self.quantity, *self.remarks))
+        spectrum = SampledSpectrum(self.kind.name, values, f"measured, {text}")
+        return Conversion(spectrum, float(self.inside.mean()), self.remarks, self.changes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +211,40 @@ def onto_axis(
         InputError: if the modality is not known, the spectrum does not cover the axis and `outside` is
             "refuse", hardly any point lies on it, or the ordinate cannot be converted.
     """
+    found = resampled(measured, name, outside=outside, floor=floor, reflectance=reflectance)
+    samples = found.values
+    remarks, changes = found.remarks, found.changes
+    negative = int((samples < 0).sum())
+    if negative:
+        changes += ("samples below zero set to 0",)
+        remarks += (f"{negative} of {len(samples)} samples below zero set to 0 (lowest {samples.min():.3g})",)
+    return replace(found, remarks=remarks, changes=changes).conversion(np.maximum(samples, 0.0))
+
+
+def resampled(
+    measured: MeasuredSpectrum,
+    name: str | None = None,
+    *,
+    outside: str = "refuse",
+    floor: float = FLOOR,
+    reflectance: str = "refuse",
+    scale: float = 1.0,
+    shift: float = 0.0,
+) -> Resampled:
+    """A measured spectrum on the axis of its modality, values below zero and all; see `onto_axis`.
+
+    Args:
+        measured: the spectrum.
+        name: modality; None takes that of the spectrum.
+        outside: see `onto_axis`.
+        floor: see `onto_axis`.
+        reflectance: see `onto_axis`.
+        scale: factor on the positions in the modality's unit.
+        shift: what is added to them then.
+
+    Raises:
+        InputError: as `onto_axis`.
+    """
     if outside not in OUTSIDE:
         raise InputError(f"unknown way {outside!r} with missing points; known: {', '.join(OUTSIDE)}")
     where = f"{measured.source}: " if measured.source else ""
@@ -193,6 +254,7 @@ def onto_axis(
     kind = modality(name)
     plain = to_absorbance(measured, floor=floor, reflectance=reflectance)
     axis, values = _converted(plain, kind.unit, where)
+    axis = axis * scale + shift
     points = kind.axis()
     slack = 1e-6 * kind.step
     inside = (points >= axis[0] - slack) & (points <= axis[-1] + slack)
@@ -210,15 +272,7 @@ def onto_axis(
     if coverage < 1:
         changes.append("points that were not measured are 0")
         remarks.append(f"covers {reach}, {coverage:.1%} of the axis; the rest is 0")
-    negative = int((samples < 0).sum())
-    if negative:
-        changes.append("samples below zero set to 0")
-        remarks.append(
-            f"{negative} of {len(samples)} samples below zero set to 0 (lowest {samples.min():.3g})"
-        )
-    text = "; ".join((plain.quantity, *remarks))
-    spectrum = SampledSpectrum(name, np.maximum(samples, 0.0), f"measured, {text}")
-    return Conversion(spectrum, coverage, tuple(remarks), tuple(changes))
+    return Resampled(kind, samples, inside, plain.quantity, tuple(remarks), tuple(changes))
 
 
 def _converted(

@@ -1,0 +1,109 @@
+"""What sets a measured spectrum apart from a computed one, on batches of samples.
+
+The building blocks of the pipeline for measured spectra (`measured.py`), of the distortions in training and
+of the test against them. All take spectra [B, points] on the modality's axis, and a number or one per
+spectrum [B]; none of them clips what falls below zero.
+"""
+
+import math
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from molspectra.spectra.modality import Modality
+
+
+def moved(
+    spectra: Tensor, kind: Modality, scale: Tensor | float = 1.0, shift: Tensor | float = 0.0
+) -> Tensor:
+    """Spectra whose band at x stands at scale·x + shift, by linear interpolation.
+
+    Args:
+        spectra: [B, points].
+        kind: gives the axis.
+        scale: factor on the positions, above 0.
+        shift: in the axis unit.
+
+    Returns:
+        [B, points]; what comes in from beyond the axis is not known, and 0.
+    """
+    axis = torch.from_numpy(kind.axis()).to(spectra.device)
+    place = ((axis - _column(shift, spectra)) / _column(scale, spectra) - kind.start) / kind.step
+    place = place.expand(len(spectra), -1)
+    last, slack = kind.points - 1, 1e-9 * kind.points
+    known = (place >= -slack) & (place <= last + slack)
+    left = place.floor().clamp(0, last - 1).long()
+    part = (place - left).to(spectra.dtype)
+    values = spectra.gather(1, left) * (1 - part) + spectra.gather(1, left + 1) * part
+    return values.masked_fill(~known, 0.0)
+
+
+def widened(spectra: Tensor, kind: Modality, fwhm: Tensor | float) -> Tensor:
+    """Spectra folded with a Lorentzian, whose width adds to that of Lorentzian bands.
+
+    The Fourier transform of a Lorentzian of full width w is exp(-π w |f|). Beyond the axis there is nothing.
+    The profile repeats after twice the axis, which adds less than 0.05 % of area for a width of ten points.
+
+    Args:
+        spectra: [B, points].
+        kind: gives the axis.
+        fwhm: full width at half maximum in the axis unit; 0 changes nothing but the rounding.
+    """
+    length = next_fast_len(2 * kind.points, real=True)
+    frequency = torch.fft.rfftfreq(length, kind.step, dtype=torch.float64, device=spectra.device)
+    damping = torch.exp(-math.pi * _column(fwhm, spectra) * frequency).to(spectra.dtype)
+    folded = torch.fft.irfft(torch.fft.rfft(spectra, length) * damping, length)
+    return folded[:, : kind.points]
+
+
+def drifted(
+    spectra: Tensor, height: Tensor | float, periods: Tensor | float, phase: Tensor | float
+) -> Tensor:
+    """Spectra on a slow wave h·(1 + cos(2π(n t + φ)))/2, with t from 0 to 1 along the axis.
+
+    Args:
+        spectra: [B, points].
+        height: h, as a share of each spectrum's maximum.
+        periods: n, periods of the wave along the axis.
+        phase: φ, in periods.
+    """
+    along = torch.linspace(0.0, 1.0, spectra.shape[1], dtype=torch.float64, device=spectra.device)
+    turns = _column(periods, spectra) * along + _column(phase, spectra)
+    wave = (_column(height, spectra) / 2 * (1 + torch.cos(2 * math.pi * turns))).to(spectra.dtype)
+    return spectra + wave * _maximum(spectra)
+
+
+def noised(spectra: Tensor, noise: Tensor, size: Tensor | float) -> Tensor:
+    """Spectra with white noise.
+
+    Args:
+        spectra: [B, points].
+        noise: [B, points] standard normal numbers.
+        size: standard deviation, as a share of each spectrum's maximum.
+    """
+    return spectra + noise.to(spectra.dtype) * _column(size, spectra).to(spectra.dtype) * _maximum(spectra)
+
+
+def cut(spectra: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """Spectra of which a share of the points is missing at either end, and 0.
+
+    Args:
+        spectra: [B, points].
+        low: share cut from the start of the axis.
+        high: share cut from its end.
+    """
+    points = spectra.shape[1]
+    place = torch.arange(points, dtype=torch.float64, device=spectra.device)
+    outside = (place < _column(low, spectra) * points) | (place >= (1 - _column(high, spectra)) * points)
+    return spectra.masked_fill(outside, 0.0)
+
+
+def _maximum(spectra: Tensor) -> Tensor:
+    """[B, 1]."""
+    return spectra.amax(dim=1, keepdim=True)
+
+
+def _column(value: Tensor | float, spectra: Tensor) -> Tensor:
+    """One number, or one per spectrum, as [1, 1] or [B, 1] float64."""
+    return torch.as_tensor(value, dtype=torch.float64, device=spectra.device).reshape(-1, 1)
