@@ -35,7 +35,7 @@ Change = Callable[[Tensor, Modality, Tensor, int], Tensor]
 _Treat = Callable[[Batch], Batch]
 
 SMOOTHING = 0.75
-"""Window of the pipeline's filter, in line widths: 9 cm⁻¹."""
+"""Window of the pipeline's filter, in line widths: 9 cm⁻¹; at least five points."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ def typical_preparation(
         kind, here = modality(name), batch.present[name]
         if not bool(here.any()):
             raise InputError(f"none of {len(chosen)} training rows has a {name} spectrum")
-        plain = Preparation(baseline="als", smoothing=SMOOTHING * kind.fwhm, normalisation="none")
+        smoothing = max(SMOOTHING * kind.fwhm, 5 * kind.step)  # as many points as a cubic leaves freedom
+        plain = Preparation(baseline="als", smoothing=smoothing, normalisation="none")
         area = float(prepare(batch.spectra[name][here], kind, plain).double().sum(1).mean()) * kind.step
         found[name] = replace(plain, normalisation="area", level=area)
     return found

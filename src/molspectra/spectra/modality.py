@@ -5,12 +5,15 @@ Axes are those of the published QM9S spectra; patches are those of the published
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from molspectra.errors import InputError, hint
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class Modality:
         fwhm: full width at half maximum that lines get by default.
         line_unit: unit of the intensity of one line ("" for the oscillator strength, a pure number).
         title: name for people.
+        quantity: what the axis shows, for people.
+        signal: what a sample shows, for people.
+
+    Raises:
+        InputError: a name that cannot be that of a column, an axis that does not ascend in whole steps, or
+            patches or a width that do not fit it.
     """
 
     name: str
@@ -42,6 +51,25 @@ class Modality:
     fwhm: float
     line_unit: str = ""
     title: str = ""
+    quantity: str = "Position"
+    signal: str = "Intensity"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no axis."""
+        if not _NAME.fullmatch(self.name):
+            raise InputError(
+                f"a modality cannot be called {self.name!r}; use lower-case letters, digits and _"
+            )
+        steps = (self.stop - self.start) / self.step if self.step > 0 else -1.0
+        if not (steps >= 1 and abs(steps - round(steps)) < 1e-6 * steps):
+            raise InputError(
+                f"{self.name}: from {self.start:g} to {self.stop:g} are no whole steps of {self.step:g}"
+            )
+        if not (1 <= self.patch <= self.points and self.stride >= 1 and 0 < self.fwhm < float("inf")):
+            raise InputError(
+                f"{self.name}: patches of 1 to {self.points} points, a stride of 1 or more and a positive "
+                f"width are needed, not {self.patch}, {self.stride} and {self.fwhm:g}"
+            )
 
     @property
     def points(self) -> int:
@@ -58,12 +86,40 @@ class Modality:
         return np.linspace(self.start, self.stop, self.points)
 
 
-UV_VIS = Modality("uv_vis", "eV", "1/eV", 1.0, 15.0, 0.02, 20, 10, 0.3, "", "UV-Vis absorption")
-IR = Modality("ir", "cm⁻¹", "km/mol·cm", 500.0, 4000.0, 1.0, 50, 25, 12.0, "km/mol", "Infrared absorption")
-RAMAN = Modality("raman", "cm⁻¹", "Å⁴/amu·cm", 500.0, 4000.0, 1.0, 50, 25, 12.0, "Å⁴/amu", "Raman activity")
+UV_VIS = Modality(
+    "uv_vis", "eV", "1/eV", 1.0, 15.0, 0.02, 20, 10, 0.3, "", "UV-Vis absorption", "Energy", "Absorption"
+)
+IR = Modality(
+    "ir", "cm⁻¹", "km/mol·cm", 500.0, 4000.0, 1.0, 50, 25, 12.0, "km/mol",
+    "Infrared absorption", "Wavenumber", "IR intensity",
+)  # fmt: skip
+RAMAN = Modality(
+    "raman", "cm⁻¹", "Å⁴/amu·cm", 500.0, 4000.0, 1.0, 50, 25, 12.0, "Å⁴/amu",
+    "Raman activity", "Raman shift", "Raman activity",
+)  # fmt: skip
 
 MODALITIES: dict[str, Modality] = {m.name: m for m in (UV_VIS, IR, RAMAN)}
 """All modalities by name, in the order in which their tokens enter the spectrum encoder."""
+
+
+def declare(kind: Modality) -> Modality:
+    """Make a modality known in this process: from then on it is one like the others.
+
+    Declare it before a store that holds it is opened, and at the top level of a script, so that processes
+    that prepare batches (`data.workers`) declare it too. The same declaration twice changes nothing.
+
+    Args:
+        kind: the modality.
+
+    Returns:
+        The same modality.
+
+    Raises:
+        InputError: another modality has this name.
+    """
+    if MODALITIES.setdefault(kind.name, kind) != kind:
+        raise InputError(f"there is another modality {kind.name!r} already; choose another name")
+    return kind
 
 
 def modality(name: str) -> Modality:

@@ -11,9 +11,6 @@ from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_QUANTITY = {"uv_vis": "Energy", "ir": "Wavenumber", "raman": "Raman shift"}
-_INTENSITY = {"uv_vis": "Absorption", "ir": "IR intensity", "raman": "Raman activity"}
-
 
 def plot_spectrum(
     ax: Axes,
@@ -52,6 +49,6 @@ def plot_spectrum(
             ax.vlines(position, 0.0, height, colors=curve.get_color(), linewidth=0.8, alpha=0.5)
     ax.set_xlim(*((kind.stop, kind.start) if descending else (kind.start, kind.stop)))
     ax.set_ylim(bottom=0.0)
-    ax.set_xlabel(f"{_QUANTITY[kind.name]} / {kind.unit}")
-    ax.set_ylabel(f"{_INTENSITY[kind.name]} / ({kind.intensity_unit})")
+    ax.set_xlabel(f"{kind.quantity} / {kind.unit}")
+    ax.set_ylabel(f"{kind.signal} / ({kind.intensity_unit})")
     ax.spines[["top", "right"]].set_visible(False)

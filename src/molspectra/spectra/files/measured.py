@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from molspectra.errors import InputError
 from molspectra.spectra.files.units import AXIS_UNITS, QUANTITIES
-from molspectra.spectra.modality import Modality, modality
+from molspectra.spectra.modality import MODALITIES, Modality, modality
 from molspectra.spectra.spectrum import SampledSpectrum
 from molspectra.spectra.units import convert_position
 
@@ -34,7 +34,7 @@ class MeasuredSpectrum:
     Attributes:
         axis: strictly ascending positions [n], float64, in `unit`; a file's descending axis is turned round.
         values: ordinates [n], float64, finite.
-        unit: one of `AXIS_UNITS`.
+        unit: one of `AXIS_UNITS`, or that of a modality's axis.
         quantity: one of `QUANTITIES`, or the file's own word where it is none of them.
         modality: name of the modality, None where the file does not tell.
         title: what the file calls it.
@@ -61,8 +61,9 @@ class MeasuredSpectrum:
         axis = np.array(self.axis, dtype=np.float64)
         values = np.array(self.values, dtype=np.float64)
         where = f"{self.source}: " if self.source else ""
-        if self.unit not in AXIS_UNITS:
-            raise InputError(f"{where}unknown unit {self.unit!r} of the axis; known: {', '.join(AXIS_UNITS)}")
+        units = dict.fromkeys([*AXIS_UNITS, *(kind.unit for kind in MODALITIES.values())])
+        if self.unit not in units:
+            raise InputError(f"{where}unknown unit {self.unit!r} of the axis; known: {', '.join(units)}")
         if axis.ndim != 1 or axis.shape != values.shape or len(axis) < 2:
             raise InputError(f"{where}a spectrum needs two lists of equal length, at least 2 points")
         for what, numbers in (("position", axis), ("value", values)):
