@@ -141,7 +141,7 @@ def retrieval(pictures: Pictures, found: RetrievalResult) -> list[Child]:
         rows += _rank_rows(among, isomers, "among isomers, random order")
     caption = (
         f"Recall@k with {found.run}: share of queries whose molecule is among the first k of "
-        f"{found.gallery_size}; ties count against the query. With some kinds of spectrum the others are "
+        f"{found.gallery_size}; ties count against the query. With a part of the spectra the others are "
         "withheld."
     )
     head = ["spectra", "queries", *(f"R@{k}" for k in at), "MRR", "median rank"]
