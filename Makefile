@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing torch into $(VENV)"
 	@$(PIP) torch==2.13.0
 	@echo "installing molspectra and its tools into $(VENV)"
-	@$(PIP) -e '.[simulate,files,fast,dev]'
+	@$(PIP) -e '.[simulate,files,fast,search,dev]'
 	@rm $(UNFINISHED)
 	@touch $(READY)
 

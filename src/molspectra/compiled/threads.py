@@ -39,7 +39,8 @@ def _compile(kernel: Any, arguments: tuple[Any, ...]) -> None:
     seconds = time.perf_counter() - start
     _ready.add(kernel)
     if sum(kernel.stats.cache_misses.values()):
-        log.info("compiled %s in %.1f s, kept for the next time", kernel.__qualname__, seconds)
+        name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
+        log.info("compiled %s in %.1f s, kept for the next time", name, seconds)
 
 
 def run(kernel: Any, tasks: int, *arguments: Any, small: bool = False) -> None:
