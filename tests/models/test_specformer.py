@@ -352,7 +352,7 @@ def test_shared_axes_do_not_share_weights():
         ({"heads": 0}, "positive"),
         ({"patch": (10, 20)}, "patch must give one positive length for each of uv_vis, ir, raman"),
         ({"stride": (10, 0, 20)}, "stride must give one positive length"),
-        ({"patch": (702, 50, 50)}, "longer than the 701 points of uv_vis"),
+        ({"patch": (702, 50, 50)}, "uv_vis: patches of 1 to 701 points"),
     ],
 )
 def test_settings_that_make_no_encoder_are_refused(changes, message):
