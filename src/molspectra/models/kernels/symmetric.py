@@ -62,27 +62,25 @@ def differences(roots: Any, eps: Any, plain: Any, out: Any) -> Any:
 
 
 @inline
+def product(left: Any, right: Any, flip_left: Any, flip_right: Any, out: Any) -> Any:
+    """The product of two matrices, either transposed where it is to be flipped."""
+    for i in range(3):
+        for j in range(3):
+            value = 0.0
+            for k in range(3):
+                a = left[3 * k + i] if flip_left else left[3 * i + k]
+                b = right[3 * j + k] if flip_right else right[3 * k + j]
+                value += a * b
+            out[3 * i + j] = value
+
+
+@inline
 def turned(basis: Any, matrix: Any, factors: Any) -> Any:
     """Replace a matrix A by U ((Uᵀ A U) ⊙ factors) Uᵀ."""
     half, inner = np.empty(9), np.empty(9)
-    for i in range(3):
-        for j in range(3):
-            half[3 * i + j] = 0.0
-            for k in range(3):
-                half[3 * i + j] += matrix[3 * i + k] * basis[3 * k + j]
-    for i in range(3):
-        for j in range(3):
-            inner[3 * i + j] = 0.0
-            for k in range(3):
-                inner[3 * i + j] += basis[3 * k + i] * half[3 * k + j]
-            inner[3 * i + j] *= factors[3 * i + j]
-    for i in range(3):
-        for j in range(3):
-            half[3 * i + j] = 0.0
-            for k in range(3):
-                half[3 * i + j] += basis[3 * i + k] * inner[3 * k + j]
-    for i in range(3):
-        for j in range(3):
-            matrix[3 * i + j] = 0.0
-            for k in range(3):
-                matrix[3 * i + j] += half[3 * i + k] * basis[3 * j + k]
+    product(matrix, basis, False, False, half)
+    product(basis, half, True, False, inner)
+    for i in range(9):
+        inner[i] *= factors[i]
+    product(basis, inner, False, False, half)
+    product(half, basis, False, True, matrix)
