@@ -174,17 +174,9 @@ class AttentionLayer(nn.Module):
         from molspectra.models.kernels.edges import edge_attention
 
         query, key, value = (f(normed).to(vectors.dtype) for f in (self.query, self.key, self.value))
-        filters = (self.key_filter, self.value_filter)
-        shapes = (
-            (self.heads, normed.shape[1] // self.heads, -1),
-            (self.heads, 3 * normed.shape[1] // self.heads, -1),
-        )
-        weight = torch.cat(
-            [each.weight.view(shape) for each, shape in zip(filters, shapes, strict=True)], dim=1
-        )
-        bias = torch.cat(
-            [each.bias.view(shape[:2]) for each, shape in zip(filters, shapes, strict=True)], dim=1
-        )
+        filters, per_head = (self.key_filter, self.value_filter), (self.heads, -1)
+        weight = torch.cat([each.weight.unflatten(0, per_head) for each in filters], dim=1)
+        bias = torch.cat([each.bias.unflatten(0, per_head) for each in filters], dim=1)
         with torch.autocast(vectors.device.type, enabled=False):
             rows = F.linear(pairs.basis, weight.flatten(0, 1)).unflatten(1, (self.heads, -1))
             rows = rows if pairs.points == 1 else rows.transpose(0, 1).contiguous()

@@ -16,7 +16,7 @@ from molspectra.apps.search.samples import Floats, unit
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
 from molspectra.errors import InputError, MolspectraError
-from molspectra.evaluation.predict import on_device
+from molspectra.evaluation.predict import moved, on_device
 from molspectra.evaluation.subject import read_run
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import CONFIG, WEIGHTS, find_checkpoint, load_model, read_about
@@ -109,10 +109,7 @@ def open_model(path: Path | str, *, similarity: str | None = None, device: str =
     model, _ = load_model(path)
     if model.spectrum_encoder is None:
         raise InputError(f"{path}: this model reads no spectra; searching needs one of stage 2")
-    try:
-        model = model.to(device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for unknown and absent devices
-        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    model = moved(model, device)
     directory = find_checkpoint(path)
     return SearchModel(model, directory, model_hash(directory), similarity or _similarity(Path(path)))
 
