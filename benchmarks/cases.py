@@ -16,16 +16,16 @@ from lightning_fabric import Fabric
 from benchmarks import operations
 from benchmarks.molecules import aspirins, qm9_like, store_of
 from benchmarks.operations import Sizes
-from molspectra.apps.commands.training import read_recipe
-from molspectra.apps.reproduce.scales import merged
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch
 from molspectra.data.neighbours import neighbour_edges
 from molspectra.data.stream import BatchStream
 from molspectra.models.model import MolSpectra, energy_and_forces
+from molspectra.reproduce.scales import merged
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import BatchMaker, Micro, Selection
 from molspectra.training.loop import Trainer
+from molspectra.training.recipes import read_recipe
 from molspectra.training.settings import from_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
 from molspectra.training.standardise import standardise

@@ -25,9 +25,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from molspectra.data.schema import Metadata, schema_of
-from molspectra.data.store import Store
-from molspectra.data.writer import write_batches
+from molspectra.data.store.schema import Metadata, schema_of
+from molspectra.data.store.store import Store
+from molspectra.data.store.writer import write_batches
 
 ROWS = 3_400_000
 PART = 50_000

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from benchmarks.machine import facts, seconds
-from molspectra.data.bundled import bundled
 from molspectra.data.neighbours import neighbour_edges
 from molspectra.data.random import Purpose, normal
-from molspectra.data.sampled import sampled_copy
-from molspectra.data.store import Store
+from molspectra.data.store.bundled import bundled
+from molspectra.data.store.sampled import sampled_copy
+from molspectra.data.store.store import Store
 
 CUTOFF = 5.0
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import from_smiles
-from molspectra.data.bundled import bundled
-from molspectra.data.store import Metadata, Quantity, Row, Store, write_store
+from molspectra.data.store.bundled import bundled
+from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
 from molspectra.spectra.spectrum import LineSpectrum
 
 LEAST_ATOMS = 16.6

@@ -9,8 +9,8 @@ import argparse
 
 import numpy as np
 
-from molspectra.simulate.units import BOHR, KCAL
-from molspectra.simulate.xtb import Xtb, energy_gradient
+from molspectra.simulation.units import BOHR, KCAL
+from molspectra.simulation.xtb import Xtb, energy_gradient
 from molspectra.training.data import open_store
 
 

@@ -17,9 +17,9 @@ import torch
 
 from molspectra.chem.identity import perceived_bonds
 from molspectra.chem.internal import internal_coordinates
-from molspectra.data.bundled import bundled
 from molspectra.data.random import Purpose, seed_for, uniform
-from molspectra.data.store import Store
+from molspectra.data.store.bundled import bundled
+from molspectra.data.store.store import Store
 from molspectra.objectives.choice import denoising_objective
 from molspectra.objectives.denoising import DenoisingConfig
 from molspectra.objectives.loss import NoiseKey

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from molspectra.data.datasets.pcqm4mv2 import STRUCTURES
-from molspectra.data.datasets.prepare import prepare
+from molspectra.datasets.prepare import prepare
+from molspectra.datasets.published.pcqm4mv2 import STRUCTURES
 
 SMILES = (
     "CC(C)Cc1ccc(cc1)C(C)C(=O)O",

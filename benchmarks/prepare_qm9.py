@@ -23,10 +23,10 @@ from rdkit import Chem
 from molspectra.chem.elements import SYMBOLS, hill_formula
 from molspectra.chem.identity import perceived_bonds
 from molspectra.chem.molecule import Molecule
-from molspectra.data.datasets.prepare import prepare
-from molspectra.data.datasets.qm9 import LIST, TOTAL, UNCHARACTERISED
-from molspectra.data.datasets.qm9_targets import ATOMIC_ENERGIES
-from molspectra.simulate.units import KCAL
+from molspectra.datasets.prepare import prepare
+from molspectra.datasets.published.qm9 import LIST, TOTAL, UNCHARACTERISED
+from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES
+from molspectra.simulation.units import KCAL
 
 Labelled = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 """Index, atomic numbers, coordinates, the 15 published scalars."""

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from molspectra.data.bundled import bundled
-from molspectra.data.datasets.prepare import prepare
-from molspectra.data.datasets.qm9s_join import groups_of
-from molspectra.data.datasets.qm9s_spectra import SpectrumTable
-from molspectra.data.pickled import stream_pickled
+from molspectra.data.store.bundled import bundled
+from molspectra.datasets.formats.pickled import stream_pickled
+from molspectra.datasets.prepare import prepare
+from molspectra.datasets.published.qm9s_join import groups_of
+from molspectra.datasets.published.qm9s_spectra import SpectrumTable
 from molspectra.spectra.modality import IR
 
 DISTINCT = 199

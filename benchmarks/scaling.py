@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from benchmarks.cases import Options, Workload
 from benchmarks.machine import facts, seconds
 from benchmarks.molecules import chains
-from molspectra.evaluation.canvas import new_figure, styled
+from molspectra.reporting.canvas import new_figure, styled
 
 LAYERS = 2
 """Layers of the encoder."""

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import facts
-from molspectra.apps.search import approximate, score
-from molspectra.apps.search.samples import Floats, unit
-from molspectra.apps.search.segment import write_segment
-from molspectra.apps.search.sources import blocks
+from molspectra.search import approximate, score
+from molspectra.search.samples import Floats, unit
+from molspectra.search.segment import write_segment
+from molspectra.search.sources import blocks
 
 TOP = 25
 NOISE = 0.6

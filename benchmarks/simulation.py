@@ -30,7 +30,7 @@ def processor_seconds(work: Callable[[], object]) -> float:
 def measure(smiles: str = SMILES, repeats: int = 3) -> dict[str, Any]:
     """Median processor seconds by kind of simulation."""
     from molspectra.chem.readers import from_smiles
-    from molspectra.simulate.api import simulate
+    from molspectra.simulation.api import simulate
 
     molecule = from_smiles(smiles)
     simulate(from_smiles("O"))

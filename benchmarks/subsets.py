@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from molspectra.apps.commands.training import read_recipe
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.training.config import PretrainConfig
+from molspectra.training.recipes import read_recipe
 from molspectra.training.run import pretrain
 from molspectra.training.settings import from_dict
 

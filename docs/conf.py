@@ -8,7 +8,10 @@ from sphinx.application import Sphinx
 import molspectra
 
 PACKAGE = Path(molspectra.__file__).parent
-LAYERS = ("chem", "spectra", "simulate", "data", "models", "objectives", "training", "evaluation", "apps")
+LAYERS = (
+    "chem", "spectra", "simulation", "data", "datasets", "models", "objectives", "training", "evaluation",
+    "reporting", "search", "reproduce", "apps",
+)  # fmt: skip
 
 project = "molspectra"
 author = "The molspectra developers"

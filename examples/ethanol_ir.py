@@ -19,11 +19,11 @@ from ase.io import iread
 from molspectra import Calculator, Molecule, from_smiles
 from molspectra.apps.md import relax, run_md
 from molspectra.chem.readers import from_ase, to_ase
-from molspectra.simulate.autocorrelation import infrared_of_dipoles, xtb_dipoles
-from molspectra.simulate.dynamics import DynamicsSettings
-from molspectra.simulate.units import BOHR, HARTREE
-from molspectra.simulate.vibrations import infrared, masses_of, normal_modes
-from molspectra.simulate.xtb import Xtb, field_derivatives
+from molspectra.simulation.autocorrelation import infrared_of_dipoles, xtb_dipoles
+from molspectra.simulation.dynamics import DynamicsSettings
+from molspectra.simulation.units import BOHR, HARTREE
+from molspectra.simulation.vibrations import infrared, masses_of, normal_modes
+from molspectra.simulation.xtb import Xtb, field_derivatives
 
 Array = npt.NDArray[np.float64]
 

@@ -22,13 +22,13 @@ import numpy as np
 from molspectra.chem.identity import identity_from_smiles
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import from_smiles
-from molspectra.data.bundled import bundled_path
-from molspectra.data.simulated import simulated_metadata, simulated_row
-from molspectra.data.store import write_store
+from molspectra.data.store.bundled import bundled_path
+from molspectra.data.store.store import write_store
+from molspectra.datasets.simulated import simulated_metadata, simulated_row
 from molspectra.errors import InputError
-from molspectra.simulate.api import Simulation
-from molspectra.simulate.records import Record, read_journal
-from molspectra.simulate.runner import simulate_many
+from molspectra.simulation.api import Simulation
+from molspectra.simulation.records import Record, read_journal
+from molspectra.simulation.runner import simulate_many
 
 ROOT = Path(__file__).resolve().parents[1]
 MOLECULES = ROOT / "datasets" / "bundled" / "molecules.csv"

@@ -17,10 +17,9 @@ from typing import Any
 from safetensors.torch import save
 
 from molspectra import evaluate, pretrain
-from molspectra.apps.commands.training import read_recipe
 from molspectra.apps.process import prepare_process
 from molspectra.data.atomic import atomic_file
-from molspectra.data.bundled import bundled
+from molspectra.data.store.bundled import bundled
 from molspectra.errors import InputError
 from molspectra.training.checkpoint import (
     CONFIG,
@@ -31,6 +30,7 @@ from molspectra.training.checkpoint import (
     read_weights,
 )
 from molspectra.training.config import PretrainConfig
+from molspectra.training.recipes import read_recipe
 from molspectra.training.record import read_json, write_json
 from molspectra.training.seen import SEEN, Seen, seen_by
 from molspectra.training.settings import from_dict

@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import from_smiles
-from molspectra.data.bundled import bundled_path
-from molspectra.data.frames import frame_rows, trajectory_metadata
-from molspectra.data.store import write_store
+from molspectra.data.store.bundled import bundled_path
+from molspectra.data.store.store import write_store
+from molspectra.datasets.frames import frame_rows, trajectory_metadata
 from molspectra.errors import InputError
-from molspectra.simulate.dynamics import (
+from molspectra.simulation.dynamics import (
     DynamicsSettings,
     Frame,
     State,

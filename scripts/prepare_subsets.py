@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.data.schema import Metadata, Quantity
-from molspectra.data.writer import Candidate, Row, write_store
+from molspectra.data.store.schema import Metadata, Quantity
+from molspectra.data.store.writer import Candidate, Row, write_store
 from molspectra.errors import MolspectraError
 from molspectra.spectra.spectrum import LineSpectrum
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from molspectra.chem.readers import from_smiles
-from molspectra.simulate import vibrations, xtb
-from molspectra.simulate.api import Simulation, simulate
-from molspectra.simulate.dft import FUNCTIONAL, ground_state
-from molspectra.simulate.tda import KERNEL, excitations
-from molspectra.simulate.units import BOHR, DEBYE, HARTREE, IR_INTENSITY
+from molspectra.simulation import vibrations, xtb
+from molspectra.simulation.api import Simulation, simulate
+from molspectra.simulation.dft import FUNCTIONAL, ground_state
+from molspectra.simulation.tda import KERNEL, excitations
+from molspectra.simulation.units import BOHR, DEBYE, HARTREE, IR_INTENSITY
 
-EXPERIMENT = Path(__file__).resolve().parents[1] / "tests" / "simulate" / "experiment.json"
+EXPERIMENT = Path(__file__).resolve().parents[1] / "tests" / "simulation" / "experiment.json"
 BRIGHT = 0.01
 """Oscillator strength from which a state counts as bright."""
 

@@ -9,8 +9,8 @@ import torch
 
 from molspectra.chem.readers import from_smiles
 from molspectra.data.augment import SpectraConfig
-from molspectra.data.sampled import sampled_copy
-from molspectra.data.store import Metadata, Row, Store, write_store
+from molspectra.data.store.sampled import sampled_copy
+from molspectra.data.store.store import Metadata, Row, Store, write_store
 from molspectra.errors import InputError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig

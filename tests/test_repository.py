@@ -54,7 +54,7 @@ def test_no_path_or_registry_of_one_machine():
 
 
 def test_no_large_files():
-    bundled = "src/molspectra/data/bundled/"
+    bundled = "src/molspectra/data/store/bundled/"
     weights = "src/molspectra/training/weights/"
     limits = {bundled: 8000 * KB, weights: 3000 * KB, "tests/": 700 * KB, "docs/": 700 * KB}
     for path in tracked():

@@ -4,8 +4,9 @@ The public names below are imported on first use, so that `import molspectra` st
 """
 
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
+
+from molspectra._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from molspectra.apps.api import doctor as doctor
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
     from molspectra.apps.import_reference import import_reference as import_reference
     from molspectra.apps.loading import load as load
     from molspectra.apps.predict import predict as predict
-    from molspectra.apps.search.library import Library as Library
     from molspectra.chem.molecule import Molecule as Molecule
     from molspectra.chem.readers import from_smiles as from_smiles
     from molspectra.chem.readers import read_molecules as read_molecules
-    from molspectra.data.bundled import bundled as bundled
-    from molspectra.data.store import Store as Store
+    from molspectra.data.store.bundled import bundled as bundled
+    from molspectra.data.store.store import Store as Store
     from molspectra.evaluation.evaluate import evaluate as evaluate
-    from molspectra.simulate.api import simulate as simulate
+    from molspectra.search.library import Library as Library
+    from molspectra.simulation.api import simulate as simulate
     from molspectra.spectra.files.read import read_spectra as read_spectra
     from molspectra.spectra.files.read import read_spectrum as read_spectrum
     from molspectra.spectra.spectrum import LineSpectrum as LineSpectrum
@@ -34,18 +35,16 @@ if TYPE_CHECKING:
     from molspectra.training.run import finetune as finetune
     from molspectra.training.run import pretrain as pretrain
 
-__version__ = "0.1.0"
-
 _PUBLIC = {
     "Calculator": "molspectra.apps.calculator",
     "FinetuneConfig": "molspectra.training.config",
-    "Library": "molspectra.apps.search.library",
+    "Library": "molspectra.search.library",
     "LineSpectrum": "molspectra.spectra.spectrum",
     "Molecule": "molspectra.chem.molecule",
     "PretrainConfig": "molspectra.training.config",
     "SampledSpectrum": "molspectra.spectra.spectrum",
-    "Store": "molspectra.data.store",
-    "bundled": "molspectra.data.bundled",
+    "Store": "molspectra.data.store.store",
+    "bundled": "molspectra.data.store.bundled",
     "doctor": "molspectra.apps.api",
     "embed": "molspectra.apps.embed",
     "embed_spectra": "molspectra.apps.embed_spectra",
@@ -61,18 +60,8 @@ _PUBLIC = {
     "read_spectra": "molspectra.spectra.files.read",
     "read_spectrum": "molspectra.spectra.files.read",
     "report": "molspectra.apps.api",
+    "simulate": "molspectra.simulation.api",
 }
-
-
-class _SimulatePackage(ModuleType):
-    """The subpackage `simulate`, callable because it shares its name with the public function."""
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        """Do what `molspectra.simulate.api.simulate` does."""
-        return import_module("molspectra.simulate.api").simulate(*args, **kwargs)
-
-
-import_module("molspectra.simulate").__class__ = _SimulatePackage
 
 
 def __getattr__(name: str) -> object:

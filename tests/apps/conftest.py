@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molspectra.apps.commands.training import read_recipe
 from molspectra.chem.readers import from_smiles
-from molspectra.data.store import Metadata, Quantity, Row, write_store
+from molspectra.data.store.store import Metadata, Quantity, Row, write_store
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.model import ModelConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.spectra.spectrum import LineSpectrum
 from molspectra.training.config import DataConfig, FinetuneConfig, LoopConfig, OptimizerConfig, PretrainConfig
+from molspectra.training.recipes import read_recipe
 from molspectra.training.run import finetune, pretrain
 from molspectra.training.settings import from_dict
 

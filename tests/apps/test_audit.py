@@ -11,8 +11,8 @@ import pytest
 from molspectra.apps.audit import _is_store, audit
 from molspectra.apps.cli import main
 from molspectra.chem.molecule import Molecule
-from molspectra.data.bundled import BUNDLED
-from molspectra.data.store import Metadata, Row, write_store
+from molspectra.data.store.bundled import BUNDLED
+from molspectra.data.store.store import Metadata, Row, write_store
 from molspectra.errors import InputError
 from molspectra.spectra.spectrum import LineSpectrum
 from molspectra.training.config import DataConfig

@@ -8,7 +8,7 @@ import pytest
 from molspectra.apps.cli import main
 from molspectra.apps.demo import LIVE, SCALES, STARTS, table
 from molspectra.apps.doctor import checks
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -13,7 +13,7 @@ import torch
 import molspectra as ms
 from molspectra.apps.cli import main
 from molspectra.apps.loading import LoadedModel
-from molspectra.data.export import export_parquet
+from molspectra.data.store.export import export_parquet
 from molspectra.errors import InputError
 from molspectra.evaluation import retrieval
 

@@ -18,8 +18,8 @@ from molspectra.apps.import_reference import import_reference
 from molspectra.apps.reference import MODALITIES, SLICES, our_name, read_checkpoint, their_name
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch, offsets_of
-from molspectra.data.schema import Metadata, Quantity
-from molspectra.data.writer import Row, write_store
+from molspectra.data.store.schema import Metadata, Quantity
+from molspectra.data.store.writer import Row, write_store
 from molspectra.errors import InputError
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.objectives.reconstruction import random_masks

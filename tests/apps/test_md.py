@@ -14,7 +14,7 @@ from molspectra.apps.cli import main
 from molspectra.apps.md import relax, run_md
 from molspectra.chem.readers import to_ase
 from molspectra.errors import InputError, MolspectraError
-from molspectra.simulate.dynamics import DynamicsSettings
+from molspectra.simulation.dynamics import DynamicsSettings
 from molspectra.training.interrupt import Interrupted
 
 SHORT = DynamicsSettings(temperature=300.0, interval_fs=2.0, timestep_fs=0.5, equilibration_fs=3.0, seed=4)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from molspectra.apps.cli import main
-from molspectra.apps.commands.training import read_recipe, recipes
-from molspectra.data.bundled import bundled, bundled_path
+from molspectra.data.store.bundled import bundled, bundled_path
 from molspectra.errors import InputError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.recipes import read_recipe, recipes
 from molspectra.training.run import finetune, pretrain
 from molspectra.training.settings import from_dict
 

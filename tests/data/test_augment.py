@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from molspectra.data.augment import SpectraConfig, augmented, withheld
 from molspectra.data.batch import Batch
-from molspectra.data.store import Broadening
+from molspectra.data.store.store import Broadening
 from molspectra.errors import InputError
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import IR

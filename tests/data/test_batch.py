@@ -5,9 +5,9 @@ import torch
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch, Edges, batch_of, offsets_of
-from molspectra.data.bundled import bundled, bundled_path
-from molspectra.data.simulated import simulated_metadata, simulated_row
-from molspectra.data.store import Store, write_store
+from molspectra.data.store.bundled import bundled, bundled_path
+from molspectra.data.store.store import Store, write_store
+from molspectra.datasets.simulated import simulated_metadata, simulated_row
 from molspectra.errors import InputError
 
 
@@ -83,7 +83,7 @@ def test_offsets():
 
 
 def test_simulations_become_rows(tmp_path):
-    from molspectra.simulate.api import Property, Simulation
+    from molspectra.simulation.api import Property, Simulation
     from molspectra.spectra.spectrum import LineSpectrum
 
     def simulation(gap, level="DFT"):
@@ -112,6 +112,6 @@ def test_bundled_store_is_there_or_says_what_to_do(monkeypatch, tmp_path):
         assert store.metadata.modalities == ("uv_vis", "ir", "raman")
         assert bundled_path().stat().st_size <= 8 << 20
         store.verify()
-    monkeypatch.setattr("molspectra.data.bundled.bundled_path", lambda _: tmp_path / "molecules.arrow")
+    monkeypatch.setattr("molspectra.data.store.bundled.bundled_path", lambda _: tmp_path / "molecules.arrow")
     with pytest.raises(InputError, match="missing"):
         bundled()

@@ -13,9 +13,9 @@ from molspectra.evaluation.attention import (
     layer_attention,
     most_complete,
     patch_centres,
-    write_attention,
 )
 from molspectra.models.specformer import SpecFormer, SpecFormerConfig, patchify, transform
+from molspectra.reporting.attention_figure import write_attention
 from molspectra.spectra.modality import IR
 from molspectra.training.checkpoint import load_model
 from molspectra.training.data import Selection

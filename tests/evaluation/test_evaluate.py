@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from molspectra.data.store import Row, Store, write_store
+from molspectra.data.store.store import Row, Store, write_store
 from molspectra.errors import InputError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.evaluation.pretrained import at_quantiles

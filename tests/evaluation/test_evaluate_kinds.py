@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from molspectra.evaluation.collect import panel_title
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.objectives.denoising import DenoisingConfig
 from molspectra.objectives.reconstruction import ReconstructionConfig
+from molspectra.reporting.collect import panel_title
 from molspectra.training.config import PretrainConfig
 from molspectra.training.run import pretrain
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from molspectra.chem.readers import from_smiles
-from molspectra.data.store import Metadata, Quantity, Row, Store, write_store
+from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
 from molspectra.errors import InputError, MolspectraError
 from molspectra.evaluation.predict import predict_rows
 from molspectra.models.model import ModelConfig, MolSpectra

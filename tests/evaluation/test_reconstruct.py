@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from molspectra.errors import InputError
-from molspectra.evaluation.figures import hidden_points, masked_points
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum, reconstruct, reconstruction_errors
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction, ReconstructionConfig
+from molspectra.reporting.figures import hidden_points, masked_points
 from molspectra.spectra.modality import IR
 
 

@@ -11,7 +11,7 @@ from rdkit.Chem import AllChem
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch
-from molspectra.data.store import Metadata, Row, Store, write_store
+from molspectra.data.store.store import Metadata, Row, Store, write_store
 
 SMILES = (
     "CCCC",  # 0: one rotatable bond

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from molspectra.chem.molecule import Molecule
-from molspectra.data.store import Metadata, Quantity, Row, Store, write_store
+from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.model import ModelConfig
 from molspectra.models.specformer import SpecFormerConfig

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.objectives.loss import NoiseKey

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from molspectra.data.augment import SpectraConfig
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.data.stream import BatchStream
 from molspectra.models.model import MolSpectra
 from molspectra.training.data import BatchMaker

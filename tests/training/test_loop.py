@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from molspectra.data.batch import Batch
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.models.batch_norm import PresentBatchNorm
 from molspectra.models.model import MolSpectra

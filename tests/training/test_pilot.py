@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
-from molspectra.evaluation.collect import collect_report
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.models.egnn import EGNNConfig
 from molspectra.models.model import ModelConfig, MolSpectra, energy_and_forces
 from molspectra.models.specformer import SpecFormerConfig
+from molspectra.reporting.collect import collect_report
 from molspectra.training.checkpoint import load_model
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.run import finetune, pretrain

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from molspectra.data.store import Store, write_store
+from molspectra.data.store.store import Store, write_store
 from molspectra.errors import InputError
 from molspectra.training.checkpoint import newest, read_resume
 from molspectra.training.interrupt import Interrupted

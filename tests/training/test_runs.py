@@ -12,7 +12,7 @@ import pytest
 
 import molspectra
 from molspectra.data.splits import split_of
-from molspectra.data.store import Store, write_store
+from molspectra.data.store.store import Store, write_store
 from molspectra.data.stream import BatchStream
 from molspectra.errors import InputError
 from molspectra.training import record as records

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from molspectra.apps.commands.training import read_recipe, recipes
 from molspectra.data.splits import split_rows
-from molspectra.data.store import Store, write_store
+from molspectra.data.store.store import Store, write_store
 from molspectra.errors import InputError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import Selection
 from molspectra.training.leaks import exposure
+from molspectra.training.recipes import read_recipe, recipes
 from molspectra.training.record import read_json
 from molspectra.training.run import finetune, pretrain
 from molspectra.training.seen import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.models.model import MolSpectra
 from molspectra.objectives.loss import NoiseKey
 from molspectra.training.stages import FinetuneStage, PretrainStage, has_spectrum

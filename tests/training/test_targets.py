@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from molspectra.chem.molecule import Molecule
-from molspectra.data.store import Metadata, Quantity, Row, Store, write_store
+from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import predict_rows
 from molspectra.models.model import ModelConfig, MolSpectra

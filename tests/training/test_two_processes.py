@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import MolspectraError
 from molspectra.training.config import PretrainConfig
 from molspectra.training.loop import Trainer

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.data.stream import BatchStream
 from molspectra.models.batch_norm import PresentBatchNorm
 from molspectra.training.config import FinetuneConfig, PretrainConfig

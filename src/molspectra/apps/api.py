@@ -5,8 +5,8 @@ from pathlib import Path
 
 from molspectra.apps.doctor import Check, checks
 from molspectra.errors import InputError
-from molspectra.evaluation.collect import collect_report
-from molspectra.evaluation.report import write_report
+from molspectra.reporting.collect import collect_report
+from molspectra.reporting.report import write_report
 
 
 def report(

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from molspectra.data.atomic import atomic_file
-from molspectra.data.bundled import BUNDLED
-from molspectra.data.store import Store
+from molspectra.data.store.bundled import BUNDLED
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.subject import read_run
 from molspectra.training.config import DataConfig, FinetuneConfig

@@ -4,7 +4,7 @@ import os
 import sys
 from importlib import import_module
 
-from molspectra import __version__
+from molspectra._version import __version__
 from molspectra.apps.process import prepare_process, show_messages
 from molspectra.errors import InputError, MolspectraError, hint
 

@@ -13,16 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from molspectra.apps.commands.training import read_recipe
 from molspectra.chem.readers import from_smiles
 from molspectra.errors import InputError
-from molspectra.evaluation.collect import collect_report
 from molspectra.evaluation.evaluate import evaluate
-from molspectra.evaluation.live import simulated_molecule
-from molspectra.evaluation.report import write_report
-from molspectra.simulate.records import read_journal
-from molspectra.simulate.runner import simulate_many
+from molspectra.reporting.collect import collect_report
+from molspectra.reporting.live import simulated_molecule
+from molspectra.reporting.report import write_report
+from molspectra.simulation.records import read_journal
+from molspectra.simulation.runner import simulate_many
 from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.recipes import read_recipe
 from molspectra.training.record import machine, read_json, write_json
 from molspectra.training.run import finetune, pretrain
 from molspectra.training.settings import from_dict

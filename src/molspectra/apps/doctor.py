@@ -82,7 +82,7 @@ def _devices() -> str:
 
 
 def _bundled() -> str:
-    from molspectra.data.bundled import BUNDLED, bundled
+    from molspectra.data.store.bundled import BUNDLED, bundled
 
     for name in BUNDLED:
         bundled(name).verify()
@@ -95,7 +95,7 @@ def _encoder() -> str:
     import torch
 
     from molspectra.data.batch import batch_of
-    from molspectra.data.bundled import bundled
+    from molspectra.data.store.bundled import bundled
     from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
     from molspectra.models.model import ModelConfig, MolSpectra
 
@@ -141,8 +141,8 @@ def _two_steps() -> float:
     import tempfile
     from pathlib import Path
 
-    from molspectra.apps.commands.training import read_recipe
     from molspectra.training.config import PretrainConfig
+    from molspectra.training.recipes import read_recipe
     from molspectra.training.run import pretrain
     from molspectra.training.settings import from_dict
 
@@ -160,7 +160,7 @@ def _simulation() -> str:
     if any(importlib.util.find_spec(name) is None for name in EXTRAS["simulate"]):
         return ""
     from molspectra.chem.readers import from_smiles
-    from molspectra.simulate.api import simulate
+    from molspectra.simulation.api import simulate
 
     lines = simulate(from_smiles("O"), ("ir", "raman")).lines["ir"]
     bands = ", ".join(f"{value:.0f}" for value in lines.position)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch.nn import functional
 
-from molspectra import __version__
+from molspectra._version import __version__
 from molspectra.apps.loading import LoadedModel, loaded
 from molspectra.apps.molecules import (
     Built,

@@ -16,8 +16,8 @@ import torch
 from molspectra.apps.embed import Embeddings, Length, chosen_length, finished, gathered
 from molspectra.apps.loading import LoadedModel, loaded
 from molspectra.apps.molecules import OnError, Policy
-from molspectra.data.bundled import BUNDLED
-from molspectra.data.store import Store
+from molspectra.data.store.bundled import BUNDLED
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError, MolspectraError
 from molspectra.evaluation.predict import moved
 from molspectra.evaluation.retrieval import embed_spectra as embed_rows

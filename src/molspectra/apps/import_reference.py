@@ -21,8 +21,8 @@ from molspectra.apps.reference import (
     their_name,
 )
 from molspectra.data.atomic import naming
-from molspectra.data.datasets.qm9_targets import quantities
-from molspectra.data.schema import Quantity
+from molspectra.data.store.schema import Quantity
+from molspectra.datasets.published.qm9_targets import quantities
 from molspectra.errors import InputError
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.objectives.alignment import AlignmentConfig

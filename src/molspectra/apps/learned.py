@@ -15,7 +15,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import moved
 from molspectra.models.model import MolSpectra
-from molspectra.simulate.units import BOHR, DEBYE, HARTREE
+from molspectra.simulation.units import BOHR, DEBYE, HARTREE
 from molspectra.training.checkpoint import load_model
 from molspectra.training.targets import UNITS
 

@@ -15,7 +15,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from molspectra.errors import InputError, MolspectraError
-from molspectra.simulate.dynamics import MAX_HEAT, DynamicsSettings
+from molspectra.simulation.dynamics import MAX_HEAT, DynamicsSettings
 from molspectra.training.interrupt import Interrupted, stop_requests
 from molspectra.training.progress import progress
 

@@ -14,8 +14,8 @@ from molspectra.chem.elements import SYMBOLS
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import FORMATS, Rejection, from_smiles
 from molspectra.chem.records import check_readable
-from molspectra.data.bundled import BUNDLED
-from molspectra.data.store import Store
+from molspectra.data.store.bundled import BUNDLED
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError, MolspectraError, hint
 from molspectra.training.data import open_store
 from molspectra.training.progress import progress
@@ -142,7 +142,7 @@ def _of_file(text: str) -> tuple[Iterable[Given], int | None]:
 
 
 def _of_parquet(path: Path) -> tuple[Iterable[Given], int | None]:
-    from molspectra.data.datasets.tables import PARQUET
+    from molspectra.datasets.own.parquet import PARQUET
 
     opened = PARQUET.open(path, {"properties": "none", "unit.forces": "eV/Å"})  # neither is looked at
     found = (Given(str(path), each.name, each.make) for each in opened.candidates(0))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from molspectra import __version__
+from molspectra._version import __version__
 from molspectra.apps.loading import LoadedModel, loaded
 from molspectra.apps.molecules import (
     Built,
@@ -29,7 +29,7 @@ from molspectra.chem.readers import Rejection
 from molspectra.chem.xyz import xyz_frame
 from molspectra.data.atomic import atomic_file
 from molspectra.data.batch import batch_of
-from molspectra.data.schema import Quantity
+from molspectra.data.store.schema import Quantity
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import moved, on_device, predict_batch
 

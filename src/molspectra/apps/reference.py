@@ -1,6 +1,6 @@
 """Checkpoints in the layout of the paper's reference implementation: their names, sizes and weights, as ours.
 
-They are read by `molspectra.data.pickled`, which runs nothing; every key is accounted for.
+They are read by `molspectra.datasets.formats.pickled`, which runs nothing; every key is accounted for.
 """
 
 import math
@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from molspectra.data.inert import Record, StoredTensor
-from molspectra.data.pickled import load_pickled
+from molspectra.datasets.formats.inert import Record, StoredTensor
+from molspectra.datasets.formats.pickled import load_pickled
 from molspectra.errors import InputError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.heads import PropertyKind

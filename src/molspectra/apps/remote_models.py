@@ -10,8 +10,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from molspectra.data.atomic import naming
-from molspectra.data.download import fetch
-from molspectra.data.partial import RemoteFile
+from molspectra.datasets.fetch.download import fetch
+from molspectra.datasets.fetch.partial import RemoteFile
 from molspectra.errors import InputError
 from molspectra.training.checkpoint import CONFIG, WEIGHTS
 from molspectra.training.seen import SEEN

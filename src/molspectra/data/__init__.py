@@ -1,5 +1,5 @@
-"""Dataset store, splits, batches, neighbour lists and counter-based random numbers.
+"""What training reads: batches, neighbour lists, counter-based random numbers, augmentation, streams, splits.
 
-Every module is imported on its own (``from molspectra.data.store import Store``), so that importing
-this package costs nothing.
+Every module is imported on its own (``from molspectra.data.batch import Batch``), so that importing this
+package costs nothing.
 """

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, normal, seed_for, uniform
-from molspectra.data.store import Broadening
+from molspectra.data.store.store import Broadening
 from molspectra.errors import InputError
 from molspectra.spectra.distortion import cut, drifted, moved, noised, widened
 from molspectra.spectra.modality import Modality, modality

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import save
 from torch import Tensor
 
-from molspectra.data.atomic import atomic_file
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.subject import open_subject
@@ -27,7 +25,6 @@ from molspectra.models.attention import split_heads
 from molspectra.models.specformer import SpecFormer, transform
 from molspectra.spectra.modality import Modality
 from molspectra.training.data import in_order
-from molspectra.training.record import write_json
 
 LIMIT = 256
 """At most this many molecules are averaged, unless rows are given."""
@@ -232,32 +229,6 @@ def most_complete(
     best = max(range(len(counts)), key=lambda place: (sizes[place], counts[place]))
     chosen = tuple(name for name, has in zip(known, patterns[:, best], strict=True) if has)
     return chosen, rows[inverse.reshape(-1) == best]
-
-
-def write_attention(found: AttentionMap, out: str | Path) -> None:
-    """Write `attention.json`, `attention.safetensors` (the matrix), `attention.svg` and `.png` into a folder.
-
-    Raises:
-        InputError: a file cannot be written.
-    """
-    from molspectra.evaluation.attention_figure import attention_figure
-    from molspectra.evaluation.canvas import png, svg
-
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "attention.json", found.plain())
-    drawn = attention_figure(found)
-    picture = svg(drawn, "mean attention over wavenumbers", "attention")
-    files = {
-        "attention.safetensors": save({"matrix": found.matrix.astype(np.float32)}),
-        "attention.svg": str(picture)
-        .replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-        .encode(),
-        "attention.png": png(drawn),
-    }
-    for name, content in files.items():
-        with atomic_file(folder / name) as file:
-            file.write(content)
 
 
 def _numbers(chosen: Sequence[int] | None, count: int, what: str) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, normal, seed_for, uniform
-from molspectra.data.store import Broadening, Store
+from molspectra.data.store.store import Broadening, Store
 from molspectra.errors import InputError
 from molspectra.evaluation.ranking import RankFigures, answer_scores, rank_figures, ranks
 from molspectra.evaluation.retrieval import Gallery, known_modalities, retrieve

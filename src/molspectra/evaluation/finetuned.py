@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.data.atomic import atomic_file
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.metrics import errors
 from molspectra.evaluation.predict import ForcePredictions, Predictions, predict_rows

@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import save
 
 from molspectra.data.atomic import atomic_file
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.disturbances import disturbed_retrieval, typical_preparation
 from molspectra.evaluation.predict import on_device

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from molspectra.data.batch import Batch
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import on_device
 from molspectra.models.model import MolSpectra

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from molspectra.data.batch import Batch
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.ranking import RankFigures, answer_scores, best, rank_figures, ranks

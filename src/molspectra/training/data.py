@@ -10,10 +10,10 @@ import torch
 from molspectra.chem.elements import SYMBOLS
 from molspectra.data.augment import SpectraConfig, augmented
 from molspectra.data.batch import Batch
-from molspectra.data.bundled import BUNDLED, bundled
 from molspectra.data.loader import batches
 from molspectra.data.splits import reference_split, split_rows
-from molspectra.data.store import Store
+from molspectra.data.store.bundled import BUNDLED, bundled
+from molspectra.data.store.store import Store
 from molspectra.data.stream import BatchStream, permutation
 from molspectra.errors import InputError, MolspectraError
 from molspectra.objectives.loss import NoiseKey

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from molspectra.chem.identity import is_geometry_hash
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.training.config import DataConfig, FinetuneConfig
 from molspectra.training.data import Rows, Selection

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-import molspectra
+from molspectra._version import __version__
 from molspectra.compiled import fast
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.errors import InputError
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "numba", "numpy", "lightning-fabric", "rdkit", "pyarrow", "
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the libraries that results depend on."""
-    found = {"python": platform.python_version(), "molspectra": molspectra.__version__}
+    found = {"python": platform.python_version(), "molspectra": __version__}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

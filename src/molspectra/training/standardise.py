@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS
-from molspectra.data.store import Store
+from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.models.model import AtomReferences, MolSpectra
 from molspectra.training.data import Rows, Selection

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from molspectra.data.datasets.qm9_targets import ATOMIC_ENERGIES
+from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES
 from molspectra.errors import InputError
 from molspectra.models.heads import PropertyKind
-from molspectra.simulate.units import HARTREE, KCAL
+from molspectra.simulation.units import HARTREE, KCAL
 from molspectra.training.config import FinetuneConfig
 
 HEADS: Mapping[str, PropertyKind] = MappingProxyType(

@@ -12,13 +12,13 @@ from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import InputError
 
 if TYPE_CHECKING:
-    from molspectra.data.datasets.sources import Source
-    from molspectra.data.download import Advance, Fetched
+    from molspectra.datasets.fetch.download import Advance, Fetched
+    from molspectra.datasets.sources import Source
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
-    from molspectra.data.datasets.sources import SOURCES, chosen_files, source
+    from molspectra.datasets.sources import SOURCES, chosen_files, source
 
     parser = CommandParser(
         "download",
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     dataset = source(given.name)
     files = chosen_files(dataset, given.file)
 
-    from molspectra.data.download import fetch
+    from molspectra.datasets.fetch.download import fetch
 
     for file in files:
         with _progress(file.name, not given.quiet) as advance:

@@ -11,8 +11,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace --out")
     options = parser.parse_args(arguments)
 
-    from molspectra.data.export import export_parquet
-    from molspectra.data.store import Store
+    from molspectra.data.store.export import export_parquet
+    from molspectra.data.store.store import Store
 
     rows = export_parquet(Store(options.store), options.out, overwrite=options.overwrite)
     print(f"{rows} rows in {options.out}")

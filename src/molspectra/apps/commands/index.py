@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     if options.library is not None and not options.append and options.model is None:
         raise InputError("--model RUN is needed to make an index (with --append its own copy is used)")
 
-    from molspectra.apps.search import build
+    from molspectra.search import build
 
     rejected = 0
     if options.library is not None:

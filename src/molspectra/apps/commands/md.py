@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
 
     from molspectra.apps.calculator import Calculator
     from molspectra.apps.md import check_out, relax, run_md
-    from molspectra.simulate.dynamics import DynamicsSettings
+    from molspectra.simulation.dynamics import DynamicsSettings
 
     settings = DynamicsSettings(
         temperature=options.temperature,

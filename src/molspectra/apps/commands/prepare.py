@@ -9,7 +9,7 @@ from molspectra.training.interrupt import Interrupted
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
-    from molspectra.data.datasets.registry import NAMES, importer
+    from molspectra.datasets.registry import NAMES, importer
 
     if arguments and not arguments[0].startswith("-") and {"-h", "--help"} & set(arguments):
         print(about(arguments[0]))
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
             raise InputError(f"--option {text}: expected KEY=VALUE, each key once")
         options[key] = value
 
-    from molspectra.data.datasets.prepare import prepare
+    from molspectra.datasets.prepare import prepare
 
     try:
         report = prepare(
@@ -73,7 +73,7 @@ def about(name: str) -> str:
     Raises:
         InputError: if there is none of that name.
     """
-    from molspectra.data.datasets.registry import importer
+    from molspectra.datasets.registry import importer
 
     chosen = importer(name)
     lines = [

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     if options.processes < 1:
         raise InputError(f"--processes must be at least 1, not {options.processes}")
 
-    from molspectra.data.internal import internal_path, open_internal, prepare_internal
+    from molspectra.data.store.internal import internal_path, open_internal, prepare_internal
     from molspectra.training.data import open_store
 
     store = open_store(options.store)

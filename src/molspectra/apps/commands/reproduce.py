@@ -16,12 +16,12 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
 
-    from molspectra.apps.reproduce import attention, page
-    from molspectra.apps.reproduce.experiments import experiment
-    from molspectra.apps.reproduce.plan import check, make_plan
-    from molspectra.apps.reproduce.results import collect
-    from molspectra.apps.reproduce.run import execute, listed
-    from molspectra.apps.reproduce.scales import STORES, read_scale
+    from molspectra.reproduce import attention, page
+    from molspectra.reproduce.experiments import experiment
+    from molspectra.reproduce.plan import check, make_plan
+    from molspectra.reproduce.results import collect
+    from molspectra.reproduce.run import execute, listed
+    from molspectra.reproduce.scales import STORES, read_scale
     from molspectra.training.interrupt import Interrupted
 
     chosen = experiment(options.experiment)

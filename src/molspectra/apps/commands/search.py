@@ -11,7 +11,7 @@ from molspectra.errors import InputError, hint
 from molspectra.spectra.modality import MODALITIES
 
 if TYPE_CHECKING:
-    from molspectra.apps.search.query import Prepared
+    from molspectra.search.query import Prepared
 
 
 def main(arguments: list[str]) -> int:
@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> int:
     if not files:
         raise InputError(f"give at least one spectrum: {', '.join(map(_option, MODALITIES))}")
 
-    from molspectra.apps.search.hits import check_out
-    from molspectra.apps.search.library import Library
+    from molspectra.search.hits import check_out
+    from molspectra.search.library import Library
 
     if options.out is not None:
         check_out(Path(options.out), options.overwrite)
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read(files: dict[str, str], options: argparse.Namespace) -> "dict[str, Prepared]":
-    from molspectra.apps.search.query import read_query
+    from molspectra.search.query import read_query
 
     units, quantities = _each(options.unit, "--unit"), _each(options.quantity, "--quantity")
     return {

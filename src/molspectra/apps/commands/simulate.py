@@ -13,7 +13,7 @@ from molspectra.errors import InputError, SimulationError
 from molspectra.spectra.modality import MODALITIES, modality
 
 if TYPE_CHECKING:
-    from molspectra.simulate.api import Simulation
+    from molspectra.simulation.api import Simulation
 
 SHOWN = 10
 """Results are printed for at most this many molecules."""
@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"{out}: the directory {out.parent} does not exist")
     molecules, rejected = _molecules(options)
 
-    from molspectra.data.simulated import simulated_metadata, simulated_row
-    from molspectra.data.store import write_store
-    from molspectra.simulate.runner import simulate_many
+    from molspectra.data.store.store import write_store
+    from molspectra.datasets.simulated import simulated_metadata, simulated_row
+    from molspectra.simulation.runner import simulate_many
 
     journal = out.with_name(out.name + ".journal.jsonl")
     result = simulate_many(

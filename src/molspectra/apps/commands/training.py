@@ -2,39 +2,18 @@
 
 import argparse
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError, hint
+from molspectra.errors import InputError
 from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.recipes import read_recipe, recipes
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult
-from molspectra.training.settings import Setting, from_dict, read_yaml, settings_of
+from molspectra.training.settings import Setting, from_dict, settings_of
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
-
-
-def recipes() -> dict[str, Path]:
-    """The recipes that come with the package, by name."""
-    folder = files("molspectra.training") / "recipes"
-    return {Path(str(path)).stem: Path(str(path)) for path in folder.iterdir() if path.name.endswith(".yaml")}
-
-
-def read_recipe(name: str) -> dict[str, Any]:
-    """The settings in a YAML file or of a shipped recipe.
-
-    Raises:
-        InputError: no such file or recipe, or not a mapping in YAML.
-    """
-    path, known = Path(name), recipes()
-    if not path.is_file():
-        if name not in known:
-            near = hint(name, sorted(known), label="recipes")
-            raise InputError(f"{name}: no such file or recipe; {near}")
-        path = known[name]
-    return read_yaml(path)
 
 
 def run_command(

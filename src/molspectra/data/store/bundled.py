@@ -1,0 +1,40 @@
+"""The datasets that come with the package, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from molspectra.data.store.store import Store
+from molspectra.errors import InputError
+
+BUNDLED = {
+    "bundled": ("molecules.arrow", "scripts/build_bundled.py"),
+    "bundled-ethanol": ("ethanol-500K.arrow", "scripts/build_trajectory.py"),
+}
+"""File of each bundled store, and the script that makes it."""
+
+
+def bundled_path(name: str = "bundled") -> Path:
+    """Return where a bundled store lies in this installation, whether it is there or not."""
+    return Path(__file__).with_name("bundled") / BUNDLED[name][0]
+
+
+def bundled(name: str = "bundled") -> Store:
+    """Return a bundled store.
+
+    Args:
+        name: "bundled", small molecules with computed IR, Raman and UV-Vis lines and properties, or
+            "bundled-ethanol", 2,000 frames of ethanol at 500 K with GFN2-xTB energies and forces.
+
+    Raises:
+        InputError: if there is no such name, this installation came without it, or it is damaged.
+    """
+    if name not in BUNDLED:
+        raise InputError(f"no bundled dataset is called {name!r}; there are: {', '.join(BUNDLED)}")
+    path = bundled_path(name)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: the bundled dataset is missing; install the package again, or make it with "
+            f"`python {BUNDLED[name][1]}` from a checkout"
+        )
+    return Store(path)

@@ -1,0 +1,53 @@
+"""A store as a Parquet file, for pandas, polars, DuckDB and whoever else reads one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from molspectra.data.atomic import atomic_file, naming
+from molspectra.data.store.store import Store
+from molspectra.errors import InputError
+
+_GROUP_ROWS = 8192
+
+
+def export_parquet(store: Store, out: Path | str, *, overwrite: bool = False) -> int:
+    """Write all rows of a store into a Parquet file, in bounded memory.
+
+    Columns and their metadata (kind, unit, level) are those of the store; source, licence, level and notes
+    are in the schema's metadata under `molspectra`, as JSON. Lines, samples, numbers, positions and forces
+    are lists. `molspectra prepare parquet` reads such a file again.
+
+    Args:
+        store: the store.
+        out: file to write; it appears complete or not at all.
+        overwrite: replace an existing file.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        InputError: if the file exists or cannot be written, or the store is damaged.
+    """
+    out = Path(out)
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists already; choose another name or allow to overwrite it")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the directory {out.parent} does not exist")
+    store.verify()
+    with (
+        pa.memory_map(str(store.path)) as source,
+        pa.ipc.open_file(source) as reader,
+        atomic_file(out) as file,
+    ):
+        # hardly any number occurs twice, so a dictionary of them would only take space
+        writer = pq.ParquetWriter(file, reader.schema, compression="zstd", use_dictionary=False)
+        for number in range(reader.num_record_batches):
+            with naming(out):
+                writer.write_batch(reader.get_batch(number), row_group_size=_GROUP_ROWS)
+        with naming(out):
+            writer.close()
+    return len(store)

@@ -1,0 +1,355 @@
+"""Internal coordinates of a whole store: a side file beside it, made once.
+
+`qm9.internal.arrow` lies beside `qm9.arrow`, or in the user's cache where that folder cannot be written. It
+names the hash of the store that it was made for, so that it is never used for another. While it is made, its
+finished parts lie in `qm9.internal.arrow.parts`; an interrupted preparation goes on from them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from molspectra.chem.internal import InternalCoordinates, internal_coordinates
+from molspectra.data.atomic import atomic_file, naming
+from molspectra.data.coordinates import InternalBatch, Moves, Terms, sorted_by_atom
+from molspectra.data.store.mapped import DamagedError, MappedFile, runs_of
+from molspectra.data.store.writer import record_batch
+from molspectra.errors import InputError
+
+if TYPE_CHECKING:
+    from molspectra.data.store.store import Store
+
+FORMAT = 1
+"""Version of the file and of the rules by which coordinates are chosen; another one is made again."""
+
+PART_ROWS = 2048
+"""Rows of a part, the work that an interruption can lose."""
+
+_KEY = b"molspectra-internal"
+
+
+def _ragged(value: pa.DataType, width: int = 1) -> pa.DataType:
+    item = pa.field("item", value, nullable=False)
+    return pa.large_list(item if width == 1 else pa.field("item", pa.list_(item, width), nullable=False))
+
+
+_COLUMNS = {
+    "bonds": _ragged(pa.int16(), 2),
+    "bond_sigma": _ragged(pa.float32()),
+    "rotatable": _ragged(pa.uint8()),
+    "side_count": _ragged(pa.int16()),
+    "sides": _ragged(pa.int16()),
+    "angles": _ragged(pa.int16(), 4),
+    "angle_sigma": _ragged(pa.float32()),
+    "torsions": _ragged(pa.int16(), 3),
+    "torsion_sigma": _ragged(pa.float32()),
+}
+
+
+class InternalFile:
+    """An open side file: the internal coordinates of any rows as tensors of a batch.
+
+    Attributes:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path, store_hash: str, rows: int) -> None:
+        """Map a side file.
+
+        Raises:
+            InputError: if it is missing, damaged, or was made for another store.
+        """
+        self.path = path
+        try:
+            self._file = MappedFile(path)
+            is_ours = self._file.schema.equals(_schema(store_hash), check_metadata=True)
+            if not is_ours or len(self._file) != rows:
+                raise DamagedError("it was made for another store or by another version")
+            self._columns = {name: self._file.ragged(name) for name in _COLUMNS}
+            self._perceived = self._file.scalars("perceived")
+        except DamagedError as error:
+            raise InputError(f"{path}: {error}; run `molspectra prepare-internal` on its store") from error
+
+    def unperceived(self) -> int:
+        """Return how many rows have no coordinates because no bonds were found in their geometry."""
+        everywhere = self._file.place(torch.arange(len(self._file)))
+        return int((self._perceived.take(everywhere) == 0).sum())
+
+    def batch(self, rows: Tensor, ptr: Tensor) -> InternalBatch:
+        """Return the coordinates of rows [B], for a batch with the atom offsets `ptr` [B + 1].
+
+        Raises:
+            InputError: if the file is damaged in these rows.
+        """
+        place = self._file.place(rows)
+        values, counts, owners = {}, {}, {}
+        for name, column in self._columns.items():
+            runs = runs_of(column.counts(place))
+            values[name], owners[name] = column.take(place, runs), runs.owner
+            counts[name] = runs.ptr.diff()
+        for name in ("bonds", "sides", "angles", "torsions"):
+            values[name] = values[name].long()
+        self._check(values, counts, owners, ptr)
+        return _assembled(values, counts, owners, ptr)
+
+    def _check(
+        self, values: dict[str, Tensor], counts: dict[str, Tensor], owners: dict[str, Tensor], ptr: Tensor
+    ) -> None:
+        """Refuse numbers that would reach beyond a molecule, before they are used as places."""
+        atoms, bonds = ptr.diff(), counts["bonds"]
+        good = all(
+            torch.equal(counts[one], counts[other])
+            for one, other in (
+                ("bonds", "bond_sigma"),
+                ("bonds", "rotatable"),
+                ("bonds", "side_count"),
+                ("angles", "angle_sigma"),
+                ("torsions", "torsion_sigma"),
+            )
+        )
+        sizes = values["side_count"].long()
+        good = good and int(sizes.sum()) == len(values["sides"]) and bool((sizes >= 1).all())
+        limits = {
+            "bonds": atoms[:, None].expand(-1, 2),
+            "sides": atoms,
+            "angles": torch.stack([atoms, atoms, atoms, bonds], dim=1),
+            "torsions": torch.stack([atoms, bonds, atoms], dim=1),
+        }
+        for name, limit in limits.items():
+            number = values[name]
+            good = good and bool(((number >= 0) & (number < limit[owners[name]])).all())
+        if not good:
+            raise InputError(f"{self.path}: damaged; remove it and run `molspectra prepare-internal` again")
+
+
+def _assembled(
+    values: dict[str, Tensor], counts: dict[str, Tensor], owners: dict[str, Tensor], ptr: Tensor
+) -> InternalBatch:
+    """Shift atoms and bonds to the batch, and put the moves in order."""
+    atoms = int(ptr[-1])
+    first_bond = torch.cumsum(counts["bonds"], 0) - counts["bonds"]
+    bonds = values["bonds"] + ptr[owners["bonds"]][:, None]
+    sides = runs_of(values["side_count"].long())
+    side_atom = values["sides"] + ptr[owners["bonds"][sides.owner]]
+    angles = values["angles"][:, :3] + ptr[owners["angles"]][:, None]
+    angle_bond = values["angles"][:, 3] + first_bond[owners["angles"]]
+    torsion_bond = values["torsions"][:, 1] + first_bond[owners["torsions"]]
+    ends = values["torsions"][:, ::2] + ptr[owners["torsions"]][:, None]
+    torsions = torch.cat([ends[:, :1], bonds[torsion_bond], ends[:, 1:]], dim=1)
+    rotatable = (values["rotatable"] != 0).nonzero().flatten()
+    rotatable_counts = torch.bincount(owners["bonds"][rotatable], minlength=len(ptr) - 1)
+    order, side_ptr = sorted_by_atom(side_atom, atoms)
+    moves = partial(_moves, side_ptr=sides.ptr, side_atom=side_atom)
+    slots = torch.cat([bonds.flatten(), angles.flatten(), torsions.flatten()])
+    slot_order, slot_ptr = sorted_by_atom(slots, atoms)
+    return InternalBatch(
+        bonds=Terms(bonds, values["bond_sigma"], counts["bonds"]),
+        angles=Terms(angles, values["angle_sigma"], counts["angles"]),
+        torsions=Terms(torsions, values["torsion_sigma"], counts["torsions"]),
+        rotatable=rotatable,
+        rotatable_counts=rotatable_counts,
+        side_bond=sides.owner[order],
+        side_ptr=side_ptr,
+        turns=moves(rotatable_counts, rotatable),
+        bends=moves(counts["angles"], angle_bond),
+        twists=moves(counts["torsions"], torsion_bond),
+        slot_order=slot_order,
+        slot_ptr=slot_ptr,
+    )
+
+
+def _moves(counts: Tensor, bond: Tensor, side_ptr: Tensor, side_atom: Tensor) -> Moves:
+    """The moves of terms, `counts` [B] per molecule, each of which moves the side of its `bond` [K]."""
+    step = runs_of(counts).inner
+    order = torch.argsort(step, stable=True)
+    chosen = bond[order]
+    runs = runs_of(side_ptr[chosen + 1] - side_ptr[chosen])
+    terms = torch.bincount(step)
+    before = torch.cumsum(terms, 0) - terms
+    atoms = torch.bincount(step[order][runs.owner], minlength=len(terms))
+    return Moves(
+        term=order,
+        atom=side_atom[side_ptr[chosen][runs.owner] + runs.inner],
+        owner=runs.owner - before[step[order]][runs.owner],
+        terms=tuple(terms.tolist()),
+        atoms=tuple(atoms.tolist()),
+    )
+
+
+def internal_path(store: Store) -> Path:
+    """Where the side file of a store belongs: beside it, or in the user's cache."""
+    from molspectra.data.store.bundled import bundled_path
+
+    beside = store.path.with_name(f"{store.path.stem}.internal.arrow")
+    if store.path != bundled_path().absolute() and os.access(store.path.parent, os.W_OK):
+        return beside
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molspectra"
+    return cache / f"{store.path.stem}-{store.hash[:16]}.internal.arrow"
+
+
+def open_internal(store: Store) -> InternalFile:
+    """Open the side file of a store.
+
+    Raises:
+        InputError: if there is none, it is damaged, or the store has changed since.
+    """
+    path = internal_path(store)
+    if not path.is_file():
+        raise InputError(
+            f"{store.path}: Frad and SliDe need its internal coordinates, which are not there; "
+            f"run `molspectra prepare-internal {store.path}`"
+        )
+    return InternalFile(path, store.hash, len(store))
+
+
+def ensure_internal(store: Store, *, show: bool = True) -> InternalFile:
+    """Open the side file of a store, after making it where it is missing or was made for another content.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    try:
+        return open_internal(store)
+    except InputError:
+        try:
+            prepare_internal(store, show=show)
+        except InputError:
+            with suppress(InputError):  # another run may have made it meanwhile, and removed the parts
+                return open_internal(store)
+            raise
+    return open_internal(store)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare_internal` has done.
+
+    Attributes:
+        path: the side file.
+        rows: rows in it.
+        unperceived: rows without coordinates, because no bonds were found in their geometry.
+    """
+
+    path: Path
+    rows: int
+    unperceived: int
+
+
+def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> Prepared:
+    """Make the side file of a store, or go on where an earlier preparation was interrupted.
+
+    Args:
+        store: an open store.
+        processes: that share the work.
+        show: progress on standard error.
+
+    Raises:
+        InputError: if the file cannot be written, or a structure of the store is damaged.
+    """
+    path = internal_path(store)
+    parts = path.with_name(path.name + ".parts")
+    with naming(parts):
+        parts.mkdir(parents=True, exist_ok=True)
+    for orphan in parts.glob(".*.part"):  # of a process that was killed while it wrote
+        orphan.unlink(missing_ok=True)
+    spans = [range(len(store))[start : start + PART_ROWS] for start in range(0, len(store), PART_ROWS)]
+    names = {rows: parts / f"{store.hash[:16]}-{FORMAT}-{rows[0]:010}-{len(rows)}.arrow" for rows in spans}
+    _make(store, names, processes, show)
+    schema, unperceived = _schema(store.hash), 0
+    with atomic_file(path) as file:
+        writer = pa.ipc.new_file(file, schema)
+        for name in names.values():
+            for batch in _batches(name, schema):
+                with naming(path):
+                    writer.write_batch(batch)
+                unperceived += int((batch.column("perceived").to_numpy() == 0).sum())
+        with naming(path):
+            writer.close()
+    shutil.rmtree(parts, ignore_errors=True)
+    return Prepared(path, len(store), unperceived)
+
+
+def _make(store: Store, names: dict[range, Path], processes: int, show: bool) -> None:
+    """Write the missing parts, and show how far it has come."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    missing = [rows for rows, name in names.items() if not name.is_file()]
+    left = sum(map(len, missing))
+    with Progress(console=Console(stderr=True), disable=not show, transient=True) as bar:
+        task = bar.add_task("internal coordinates", total=len(store), completed=len(store) - left)
+        if processes == 1 or len(missing) < 2:
+            for rows in missing:
+                _write_part(store, names[rows], rows)
+                bar.advance(task, len(rows))
+            return
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_ignore_interrupts)
+        try:
+            waiting = [(rows, pool.submit(_write_part, store, names[rows], rows)) for rows in missing]
+            for rows, future in waiting:
+                future.result()
+                bar.advance(task, len(rows))
+        except BrokenProcessPool as error:
+            advice = "run it again with fewer --processes; finished parts are kept"
+            raise InputError(
+                f"{store.path}: a process was killed, for lack of memory perhaps; {advice}"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent, which ends its workers when their parts are whole."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write_part(store: Store, path: Path, rows: range) -> None:
+    """Write the coordinates of some rows."""
+    schema = _schema(store.hash)
+    records = [_record(internal_coordinates(store.molecule(row))) for row in rows]
+    with atomic_file(path) as file, naming(path):
+        writer = pa.ipc.new_file(file, schema)
+        writer.write_batch(record_batch(records, schema))
+        writer.close()
+
+
+def _record(coordinates: InternalCoordinates) -> dict[str, object]:
+    values = {each.name: getattr(coordinates, each.name) for each in fields(coordinates)}
+    return values | {"perceived": np.uint8(coordinates.perceived)}
+
+
+def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    try:
+        with pa.OSFile(str(path)) as source:
+            file = pa.ipc.open_file(source)
+            if not file.schema.equals(schema, check_metadata=True):
+                raise pa.ArrowInvalid("another schema")
+            for index in range(file.num_record_batches):
+                yield file.get_batch(index)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is damaged; remove {path.parent} and start again") from error
+
+
+def _schema(store_hash: str) -> pa.Schema:
+    """The columns, with the store that they are for in the metadata."""
+    about = json.dumps({"format": FORMAT, "store": store_hash}, sort_keys=True)
+    columns = [pa.field(name, kind, nullable=False) for name, kind in _COLUMNS.items()]
+    columns.append(pa.field("perceived", pa.uint8(), nullable=False))
+    return pa.schema(columns, metadata={_KEY: about.encode()})

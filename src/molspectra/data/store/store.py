@@ -1,0 +1,391 @@
+"""The dataset store: an Arrow file of molecules, spectra and labels, read through a memory map.
+
+The map is shared with torch and between processes without a copy; a batch is gathered from it and belongs to
+its reader. A file must not be changed in place while it is open: `write_store` never does, it makes a new one
+and renames it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from molspectra.chem.molecule import Molecule
+from molspectra.data.batch import Batch
+from molspectra.data.store.columns import open_columns
+from molspectra.data.store.content import ContentHash
+from molspectra.data.store.mapped import DamagedError, MappedFile, Place, Ragged, Scalars, runs_of
+from molspectra.data.store.schema import HASH_KEY, Metadata, Quantity, metadata_of
+from molspectra.data.store.writer import Candidate, Row, Written, write_store
+from molspectra.errors import InputError
+from molspectra.spectra.broadening import broaden
+from molspectra.spectra.modality import modality as known_modality
+from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from molspectra.data.store.internal import InternalFile
+
+__all__ = [
+    "Broadening",
+    "Candidate",
+    "Metadata",
+    "Quantity",
+    "Row",
+    "Store",
+    "Written",
+    "write_store",
+]
+
+
+@dataclass(frozen=True)
+class Broadening:
+    """How the lines of one modality become a spectrum.
+
+    Attributes:
+        shape: "lorentzian" or "gaussian".
+        fwhm: full width at half maximum in the axis unit, None for the modality's own.
+        scale: factor on the positions (a frequency scale factor).
+    """
+
+    shape: str = "lorentzian"
+    fwhm: float | None = None
+    scale: float = 1.0
+
+
+class Store:
+    """An open store: n rows, each a structure with the spectra and labels that are known of it.
+
+    Opening maps the file and checks every offset in it, so that a damaged file is refused and never read out
+    of bounds; whether the values themselves are as written is asked with `verify`. Pickling keeps only the
+    path: each process maps the file itself.
+
+    Attributes:
+        path: absolute path of the file.
+        metadata: what its columns mean.
+        hash: SHA-256 of the content, as its writer found it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open a store.
+
+        Raises:
+            InputError: if the file is missing, damaged, or not a store of a known version.
+        """
+        self.path = Path(path).absolute()
+        with self._refusing_damage():
+            self._file = MappedFile(self.path)
+            try:
+                self.metadata: Metadata = metadata_of(self._file.schema)
+            except InputError as error:
+                raise DamagedError(str(error)) from error
+            self._columns = open_columns(self._file, self.metadata)
+            hashes = [each.get(HASH_KEY, b"") for each in self._file.custom_metadata()]
+        self._hashes = [each.decode("ascii", "replace") for each in hashes]
+        self.hash = self._hashes[-1]
+        self._numbers = self._ragged("numbers")
+        self._internal: InternalFile | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._file)
+
+    def __repr__(self) -> str:
+        """Return a short description for people."""
+        spectra = ", ".join(self.metadata.modalities) or "no spectra"
+        return f"Store({str(self.path)!r}, {len(self)} rows, {spectra})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the path and the hash, never the data."""
+        return _reopened, (str(self.path), self.hash, self._internal is not None)
+
+    def with_internal(self, *, show: bool = True) -> Store:
+        """Return this store again, with internal coordinates in its batches; made now if they are missing.
+
+        Args:
+            show: progress on standard error while they are made.
+
+        Raises:
+            InputError: if they cannot be written.
+        """
+        from molspectra.data.store.internal import ensure_internal
+
+        other = Store(self.path)
+        other._internal = ensure_internal(other, show=show)
+        return other
+
+    @property
+    def identities(self) -> list[str]:
+        """Split key of every row, made anew at each call (about a second for 3.4 million rows)."""
+        with self._refusing_damage():
+            return [text or "" for text in self._file.texts("identity")]
+
+    @property
+    def geometry_ids(self) -> npt.NDArray[np.int64]:
+        """`Molecule.geometry_id` of every row's stored structure, [n]."""
+        return np.asarray(self._scalars("geometry_id").take(self._place(torch.arange(len(self)))))
+
+    @property
+    def atom_counts(self) -> npt.NDArray[np.int64]:
+        """Number of atoms of every row, [n]."""
+        return np.asarray(self._file.all_counts(self._numbers))
+
+    def has(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return which rows have a spectrum of that modality, a value of that property, or forces, [n] bool.
+
+        Raises:
+            InputError: if the store has no such column.
+        """
+        spectrum = name in self.metadata.modalities
+        column = self._spectrum_column(name) if spectrum else self._target_column(name)
+        return np.asarray(column.valid.take(self._place(torch.arange(len(self)))))
+
+    def column(self, name: str) -> npt.NDArray[np.float64]:
+        """Return a scalar property of all rows, [n] float64 in the metadata's unit, NaN where a row has none.
+
+        Raises:
+            InputError: if the store has no such property.
+        """
+        column = self._target_column(name)
+        if not isinstance(column, Scalars):
+            raise InputError(f"{self.path}: {name!r} is not a scalar property")
+        return np.asarray(_filled(column, self._place(torch.arange(len(self)))))
+
+    def molecule(self, row: int) -> Molecule:
+        """Return one structure.
+
+        Raises:
+            IndexError: if there is no such row.
+            InputError: if the file is damaged there.
+        """
+        place = self._place(self._rows([row]))
+        runs = runs_of(self._numbers.counts(place))
+        with self._refusing_damage(f", row {row}"):
+            try:
+                return Molecule(
+                    self._numbers.take(place, runs).numpy(),
+                    self._ragged("positions").take(place, runs).double().numpy(),
+                    smiles=self._file.text("smiles", row),
+                    charge=int(self._scalars("charge").take(place)),
+                    name=self._file.text("name", row),
+                )
+            except InputError as error:
+                raise DamagedError(str(error)) from error
+
+    def spectrum(self, row: int, modality: str) -> LineSpectrum | SampledSpectrum | None:
+        """Return one stored spectrum as it is, None where the row has none.
+
+        Raises:
+            IndexError: if there is no such row.
+            InputError: if the store has no such modality, or the file is damaged there.
+        """
+        column = self._spectrum_column(modality)
+        place = self._place(self._rows([row]))
+        if not bool(column.valid.take(place)):
+            return None
+        values = column.take(place, runs_of(column.counts(place))).double().numpy()
+        with self._refusing_damage(f", row {row}"):
+            try:
+                if modality in self.metadata.samples:
+                    return SampledSpectrum(modality, values, self.metadata.samples[modality])
+                intensity = self._ragged(f"{modality}_intensity")
+                heights = intensity.take(place, runs_of(intensity.counts(place))).double().numpy()
+                return LineSpectrum(modality, values, heights, self.metadata.lines[modality])
+            except InputError as error:
+                raise DamagedError(str(error)) from error
+
+    def row(self, row: int) -> Row:
+        """Return all that the store knows of one structure, ready to be written into another store.
+
+        Raises:
+            IndexError: if there is no such row.
+            InputError: if the file is damaged there.
+        """
+        spectra = {name: self.spectrum(row, name) for name in self.metadata.modalities}
+        with self._refusing_damage(f", row {row}"):
+            identity = self._file.text("identity", row)
+        batch = self.batch([row], targets=self.metadata.targets)
+        forces = batch.targets.pop("forces").numpy() if self.metadata.forces else None
+        values = {name: float(value) for name, value in batch.targets.items()}
+        return Row(
+            self.molecule(row),
+            {name: spectrum for name, spectrum in spectra.items() if spectrum is not None},
+            {name: value for name, value in values.items() if not np.isnan(value)},
+            None if forces is None or np.isnan(forces).any() else forces,
+            identity,
+        )
+
+    def batch(
+        self,
+        rows: Sequence[int] | npt.NDArray[np.int64] | Tensor,
+        *,
+        modalities: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        dtype: torch.dtype = torch.float32,
+        broadening: Mapping[str, Broadening] | None = None,
+    ) -> Batch:
+        """Return the batch of the given rows, in their order; a row may occur more than once.
+
+        Args:
+            rows: B row numbers.
+            modalities: spectra to include; lines are broadened here. A row without one has zeros and
+                `Batch.present` False.
+            targets: properties, and "forces". A row without one has NaN.
+            dtype: of the positions.
+            broadening: by modality, for those stored as lines; the default is a Lorentzian of the modality's
+                own width.
+
+        Raises:
+            IndexError: if a row does not exist.
+            InputError: if the store has no such modality or target, or the file is damaged in these rows.
+        """
+        index = self._rows(rows)
+        place = self._place(index)
+        runs = runs_of(self._numbers.counts(place))
+        numbers = self._numbers.take(place, runs)
+        positions = self._ragged("positions").take(place, runs)
+        self._check_atoms(index, runs.owner, numbers, positions)
+        spectra, present = {}, {}
+        for name in modalities:
+            chosen = (broadening or {}).get(name, Broadening())
+            spectra[name], present[name] = self._spectra(name, place, chosen)
+        labels = {}
+        for name in targets:
+            column = self._target_column(name)
+            if isinstance(column, Scalars):
+                labels[name] = _filled(column, place)
+            else:
+                forces = torch.full_like(positions, torch.nan, dtype=torch.float32)
+                forces[column.valid.take(place)[runs.owner]] = column.take(
+                    place, runs_of(column.counts(place))
+                )
+                labels[name] = forces
+        return Batch(
+            numbers=numbers.long(),
+            positions=positions.to(dtype),
+            ptr=runs.ptr,
+            molecule=runs.owner,
+            row=index,
+            geometry_id=self._scalars("geometry_id").take(place),
+            spectra=spectra,
+            present=present,
+            targets=labels,
+            internal=None if self._internal is None else self._internal.batch(index, runs.ptr),
+        )
+
+    def verify(self) -> None:
+        """Read the whole file and compare its content with the hash that its writer left.
+
+        Raises:
+            InputError: if any value has changed; the message tells in which rows.
+        """
+        content = ContentHash(self._file.schema)
+        starts = self._file.starts.tolist()
+        with self._refusing_damage():
+            for chunk, expected, start in zip(self._file.chunks, self._hashes, starts, strict=False):
+                if content.update(chunk) != expected:
+                    last = start + chunk.num_rows - 1
+                    raise DamagedError(f"rows {start} to {last} are not what was written")
+
+    def _spectra(self, name: str, place: Place, broadening: Broadening) -> tuple[Tensor, Tensor]:
+        """Return the spectra [B, points] of one modality and which rows have one [B]."""
+        column, kind = self._spectrum_column(name), known_modality(name)
+        present = column.valid.take(place)
+        if name in self.metadata.samples:
+            if bool(present.all()):
+                return column.take_equal(place, kind.points).float(), present
+            spectra = torch.zeros(len(present), kind.points)
+            known = Place(place.chunk[present], place.local[present])
+            spectra[present] = column.take_equal(known, kind.points).float()
+            return spectra, present
+        runs = runs_of(column.counts(place))
+        position = column.take(place, runs)
+        intensity = self._ragged(f"{name}_intensity").take(place, runs)
+        spectra = broaden(
+            position,
+            intensity,
+            runs.ptr,
+            kind,
+            shape=broadening.shape,
+            fwhm=broadening.fwhm,
+            scale=broadening.scale,
+        )
+        return spectra, present
+
+    def _check_atoms(self, rows: Tensor, owner: Tensor, numbers: Tensor, positions: Tensor) -> None:
+        """Refuse atoms that no writer would have written, before they reach a model."""
+        good = (numbers >= 1) & (numbers <= 118) & positions.isfinite().all(1)
+        if not bool(good.all()):
+            row = int(rows[owner[~good][0]])
+            with self._refusing_damage(f", row {row}"):
+                raise DamagedError("an atom is damaged")
+
+    def _rows(self, rows: Sequence[int] | npt.NDArray[np.int64] | Tensor) -> Tensor:
+        index = torch.as_tensor(rows)
+        if index.ndim != 1 or not len(index) or index.dtype not in (torch.int64, torch.int32):
+            raise IndexError("rows must be a list of at least one row number")
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= len(self):
+            raise IndexError(f"rows {low} to {high} of a store with {len(self)} rows")
+        return index.long()
+
+    def _place(self, rows: Tensor) -> Place:
+        return self._file.place(rows)
+
+    def _ragged(self, name: str) -> Ragged:
+        column = self._columns[name]
+        assert isinstance(column, Ragged)
+        return column
+
+    def _scalars(self, name: str) -> Scalars:
+        column = self._columns[name]
+        assert isinstance(column, Scalars)
+        return column
+
+    def _spectrum_column(self, name: str) -> Ragged:
+        if name not in self.metadata.modalities:
+            known_modality(name)
+            known = ", ".join(self.metadata.modalities) or "none"
+            raise InputError(f"{self.path} has no {name} spectra; it has: {known}")
+        return self._ragged(name if name in self.metadata.samples else f"{name}_position")
+
+    def _target_column(self, name: str) -> Scalars | Ragged:
+        if name not in self.metadata.targets:
+            known = ", ".join(self.metadata.targets) or "none"
+            raise InputError(f"{self.path} has no property {name!r}; it has: {known}")
+        return self._columns[name]
+
+    @contextmanager
+    def _refusing_damage(self, where: str = "") -> Iterator[None]:
+        """Tell of damage in one line that names the file."""
+        try:
+            yield
+        except DamagedError as error:
+            advice = "make the store again or fetch a new copy"
+            raise InputError(f"{self.path}{where}: not a readable store: {error}; {advice}") from error
+
+
+def _filled(column: Scalars, place: Place) -> Tensor:
+    """Return the numbers [B] of a property column, NaN where a row has none."""
+    return torch.where(column.valid.take(place), column.take(place), torch.nan)
+
+
+def _reopened(path: str, expected: str, internal: bool) -> Store:
+    """Open a pickled store again.
+
+    Raises:
+        InputError: if another file has taken its place.
+    """
+    store = Store(path)
+    if store.hash != expected:
+        raise InputError(f"{path} has changed since it was first opened; start the run again")
+    return store.with_internal(show=False) if internal else store

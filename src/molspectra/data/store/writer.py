@@ -1,0 +1,296 @@
+"""Writing a store: row by row in constant memory; the file appears complete or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from molspectra.chem.identity import GEOMETRY_PATTERN
+from molspectra.chem.molecule import Molecule, geometry_id_of
+from molspectra.chem.readers import Rejection
+from molspectra.data.atomic import atomic_file, naming
+from molspectra.data.store.content import ContentHash
+from molspectra.data.store.schema import HASH_KEY, Metadata, schema_of
+from molspectra.errors import InputError, MolspectraError
+from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
+
+CHUNK_ROWS = 65_536
+CHUNK_BYTES = 32 << 20
+"""A record batch ends at so many rows or bytes, whichever comes first; this bounds the memory of a writer."""
+
+
+Record = dict[str, object]
+"""A row's value for each column; None or absent where it has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One structure of a store with all that is known about it.
+
+    Attributes:
+        molecule: the structure.
+        spectra: by modality, in the form (lines or samples) that the store's metadata names.
+        properties: by name, in the metadata's units; a name may be absent.
+        forces: [N, 3] in the metadata's unit, or None.
+        identity: split key; None takes the molecule's own.
+        left_out: spectra that the source has but that cannot be used, by modality, each with the reason; the
+            row is written without them.
+        changes: what was altered on the way from the source, in words that are the same for all such rows.
+    """
+
+    molecule: Molecule
+    spectra: Mapping[str, LineSpectrum | SampledSpectrum] = field(default_factory=dict)
+    properties: Mapping[str, float] = field(default_factory=dict)
+    forces: npt.NDArray[np.floating] | None = None
+    identity: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    changes: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row still to be built, so that a structure or spectrum that cannot be is rejected by the same policy.
+
+    Attributes:
+        name: what to call it if it is rejected.
+        make: builds the row; a MolspectraError that it raises is the reason for the rejection.
+    """
+
+    name: str
+    make: Callable[[], Row]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_store` has done.
+
+    Attributes:
+        rows: number of rows in the file.
+        hash: SHA-256 of their content, as `Store.hash` tells it again.
+        rejected: the rows kept out, each with its reason.
+        by_geometry: rows whose identity is a hash of their geometry, because no bonds could be perceived.
+    """
+
+    rows: int
+    hash: str
+    rejected: tuple[Rejection, ...]
+    by_geometry: int
+
+
+def write_store(
+    path: Path | str,
+    rows: Iterable[Row | Candidate],
+    metadata: Metadata,
+    *,
+    on_error: str = "raise",
+    overwrite: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Written:
+    """Write rows into a new store, in constant memory.
+
+    The file is written beside its final place, flushed to the disk and renamed: whatever happens, `path` is
+    either as before or the whole new store. The same rows and metadata give the same bytes.
+
+    Args:
+        path: of the store, by custom with the suffix ".arrow".
+        rows: any iterable of rows or candidates; it is read once.
+        metadata: what the columns mean.
+        on_error: "raise" stops at the first row that does not fit; "skip" keeps it out and lists it in the
+            result.
+        overwrite: replace an existing file.
+        chunk_rows: rows per record batch.
+
+    Raises:
+        InputError: if the file exists or cannot be written, a row does not fit and `on_error` is "raise",
+            or no row is left.
+    """
+    path = Path(path)
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already; choose another name or remove it")
+    rejected: list[Rejection] = []
+    written = write_records(path, _accepted(path, rows, metadata, on_error, rejected), metadata, chunk_rows)
+    return replace(written, rejected=tuple(rejected))
+
+
+def write_records(
+    path: Path, records: Iterable[Record], metadata: Metadata, chunk_rows: int = CHUNK_ROWS
+) -> Written:
+    """Write records into a new store, which takes the place of any file of that name.
+
+    Raises:
+        InputError: if the file cannot be written, or there are no records.
+    """
+    schema = schema_of(metadata)
+    return write_batches(path, (record_batch(each, schema) for each in _chunks(records, chunk_rows)), schema)
+
+
+def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Written:
+    """Write record batches of a store's schema into a new store, as `write_records`.
+
+    Raises:
+        InputError: if the file cannot be written, or there are no rows.
+    """
+    content, rows, by_geometry, digest = ContentHash(schema), 0, 0, ""
+    with atomic_file(path) as file:
+        writer = pa.ipc.new_file(file, schema)
+        for batch in batches:
+            digest = content.update(batch)
+            with naming(path):
+                writer.write_batch(batch, custom_metadata={HASH_KEY: digest})
+            rows += batch.num_rows
+            hashed = pc.match_substring_regex(batch.column("identity"), f"^{GEOMETRY_PATTERN}$")
+            by_geometry += pc.sum(hashed).as_py()
+        with naming(path):
+            writer.close()
+        if not rows:
+            raise InputError(f"{path}: no rows to write")
+    return Written(rows, digest, (), by_geometry)
+
+
+def _accepted(
+    path: Path, rows: Iterable[Row | Candidate], metadata: Metadata, on_error: str, rejected: list[Rejection]
+) -> Iterator[Record]:
+    """Yield the columns of each row that fits; name the others.
+
+    Raises:
+        InputError: if none fits, or `on_error` is "raise" and one does not.
+    """
+    accepted = 0
+    for number, row in enumerate(rows):
+        try:
+            record = record_of(row if isinstance(row, Row) else row.make(), metadata)
+        except MolspectraError as error:
+            name = row.name if isinstance(row, Candidate) else _name_of(row)
+            if on_error == "raise":
+                raise InputError(f"{path}, row {number} ({name}): {error}") from error
+            rejected.append(Rejection(str(path), f"row {number} ({name})", str(error)))
+        else:
+            accepted += 1
+            yield record
+    if not accepted:
+        raise InputError(f"{path}: no rows to write, {len(rejected)} rejected")
+
+
+def _name_of(row: Row) -> str:
+    return row.molecule.name or row.identity or row.molecule.identity
+
+
+def record_of(row: Row, metadata: Metadata) -> Record:
+    """Return the row's value for each column of the schema, None where it has none.
+
+    Raises:
+        InputError: if the row does not fit the metadata or a number does not fit its column.
+    """
+    molecule = row.molecule
+    dtype = np.dtype(metadata.position_dtype)
+    positions = _fitting(molecule.positions, dtype, "a coordinate")
+    record: Record = {
+        "identity": _encoded(row.identity or molecule.identity),
+        "smiles": _encoded(molecule.smiles),
+        "name": _encoded(molecule.name),
+        "charge": molecule.charge,
+        # of the stored coordinates, so that reading them gives it again
+        "geometry_id": geometry_id_of(molecule.numbers, positions),
+        "numbers": molecule.numbers.astype(np.uint8),
+        "positions": positions,
+    }
+    for name, value in row.properties.items():
+        if name not in metadata.properties:
+            raise InputError(f"the store's metadata names no property {name!r}")
+        if not np.isfinite(value):
+            raise InputError(f"property {name!r} is {value}; leave it out if it is not known")
+        record[name] = float(value)
+    if row.forces is not None:
+        if metadata.forces is None or np.shape(row.forces) != (len(molecule), 3):
+            given = np.shape(row.forces)
+            raise InputError(f"forces {given} do not fit {len(molecule)} atoms or the store's metadata")
+        record["forces"] = _fitting(row.forces, np.dtype(np.float32), "a force")
+    for name, spectrum in row.spectra.items():
+        record |= _spectrum_columns(name, spectrum, metadata)
+    return record
+
+
+def _spectrum_columns(
+    name: str, spectrum: LineSpectrum | SampledSpectrum, metadata: Metadata
+) -> dict[str, npt.NDArray[np.floating]]:
+    """Return the columns of one spectrum, after checking that it is of the kind and level of the store."""
+    lines = isinstance(spectrum, LineSpectrum)
+    declared = metadata.lines if lines else metadata.samples
+    if name != spectrum.modality or name not in declared:
+        form = "lines" if lines else "samples"
+        raise InputError(f"the store's metadata names no {spectrum.modality} spectra as {form}")
+    level = spectrum.level if isinstance(spectrum, LineSpectrum) else spectrum.source
+    if level and declared[name] and level != declared[name]:
+        raise InputError(f"{name} spectrum of level {level!r} in a store of level {declared[name]!r}")
+    if isinstance(spectrum, SampledSpectrum):
+        return {name: _fitting(spectrum.values, np.dtype(metadata.sample_dtype), f"a {name} sample")}
+    single = np.dtype(np.float32)
+    return {
+        f"{name}_position": _fitting(spectrum.position, single, f"a {name} line position"),
+        f"{name}_intensity": _fitting(spectrum.intensity, single, f"a {name} line intensity"),
+    }
+
+
+def _encoded(text: str | None) -> bytes | None:
+    """Return a text as UTF-8; one that a file's wrong encoding has left with lone surrogates is refused."""
+    try:
+        return None if text is None else text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{text!r} is not a text that can be stored") from error
+
+
+def _fitting(values: npt.ArrayLike, dtype: np.dtype[np.floating], what: str) -> npt.NDArray[np.floating]:
+    """Return values in a narrower dtype, refusing what is not finite there."""
+    with np.errstate(over="ignore"):
+        result = np.asarray(values).astype(dtype)
+    if not np.isfinite(result).all():
+        raise InputError(f"{what} is not a finite {dtype.name} number")
+    return result
+
+
+def _chunks(records: Iterable[Record], chunk_rows: int) -> Iterator[list[Record]]:
+    """Group records into record batches of bounded length and size."""
+    chunk: list[Record] = []
+    size = 0
+    for record in records:
+        chunk.append(record)
+        size += sum(value.nbytes for value in record.values() if isinstance(value, np.ndarray))
+        if len(chunk) >= chunk_rows or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def record_batch(records: list[Record], schema: pa.Schema) -> pa.RecordBatch:
+    """One record batch of a schema; a column that a record lacks has no value in its row."""
+    columns = []
+    for each in schema:
+        values = [record.get(each.name) for record in records]
+        convert = _lists if pa.types.is_large_list(each.type) else pa.array
+        columns.append(convert(values, each.type))
+    return pa.record_batch(columns, schema=schema)
+
+
+def _lists(values: list[object], dtype: pa.DataType) -> pa.Array:
+    """Return a list column from one array per row; None gives a missing row of no values."""
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    missing = np.array([value is None for value in values])
+    lengths = np.zeros(len(values) + 1, np.int64)
+    lengths[1:][~missing] = [len(array) for array in arrays]
+    child = dtype.value_type
+    vectors = pa.types.is_fixed_size_list(child)
+    number = child.value_type if vectors else child
+    joined = np.concatenate(arrays).reshape(-1) if arrays else np.empty(0, number.to_pandas_dtype())
+    flat = pa.array(joined, number)
+    inner = pa.FixedSizeListArray.from_arrays(flat, type=child) if vectors else flat
+    mask = pa.array(missing) if missing.any() else None
+    return pa.LargeListArray.from_arrays(pa.array(np.cumsum(lengths)), inner, type=dtype, mask=mask)

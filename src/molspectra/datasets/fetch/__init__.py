@@ -1,0 +1,1 @@
+"""Downloads: known sources, continued after an interruption, checked by hash."""

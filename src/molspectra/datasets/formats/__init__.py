@@ -1,0 +1,1 @@
+"""Byte formats that importers read: archives, zip members, npy streams, SDF tables, torch files."""

@@ -1,0 +1,138 @@
+"""A file of structures and a table of their labels, joined record by record."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from molspectra.datasets.formats.archives import open_text
+from molspectra.errors import InputError
+
+_INDEX = re.compile(r"(?:gdb\d*[_ ])?(\d{1,18})")
+
+_LONGEST = 1 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Joined(Generic[T]):
+    """One structure with its labels.
+
+    Attributes:
+        index: in GDB-9, which the table gives.
+        structure: as the file of structures gives it.
+        words: cells of the table's row, the index first.
+        repeated: whether an earlier record has the same index.
+    """
+
+    index: int
+    structure: T
+    words: list[str]
+    repeated: bool = False
+
+
+def header(raw: Path, table: str) -> list[str]:
+    """Return the cells of a table's first line.
+
+    Raises:
+        InputError: if there is no such table in the folder or archive.
+    """
+    with open_text(raw, table) as text:
+        return next(table_rows(raw, table, [text.readline(_LONGEST)]), [])
+
+
+def records(raw: Path, structures: str, table: str) -> Iterator[Joined[str]]:
+    """Yield all MOL blocks of an SDF file with the rows of a CSV file that has a header, in file order.
+
+    Args:
+        raw: folder or archive that holds both files.
+        structures: name of the SDF file; its titles, where they hold an index, must be those of the table.
+        table: name of the CSV file.
+
+    Raises:
+        InputError: if one file is missing, damaged or shorter than the other, or they do not belong together.
+    """
+    with ExitStack() as stack:
+        sdf = stack.enter_context(open_text(raw, structures))
+        rows = table_rows(raw, table, stack.enter_context(open_text(raw, table)))
+        next(rows, None)
+        yield from join(raw, structures, blocks(sdf), table, rows)
+
+
+def table_rows(raw: Path, table: str, lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the cells of each row of a CSV file.
+
+    Raises:
+        InputError: if a line cannot be taken apart.
+    """
+    rows = csv.reader(lines)
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise InputError(f"{raw}: line {rows.line_num} of {table} is no row of a table ({error})") from error
+
+
+def join(
+    raw: Path,
+    structures: str,
+    found: Iterable[tuple[int | None, T]],
+    table: str,
+    rows: Iterator[list[str]],
+) -> Iterator[Joined[T]]:
+    """Yield structures with the rows of a table, whose first cell is the index, "7" or "gdb_7".
+
+    Args:
+        raw: what holds both, for messages.
+        structures: name of the file of structures, for messages.
+        found: the structures, each with its index where that is known.
+        table: name of the table, for messages.
+        rows: of the table.
+
+    Raises:
+        InputError: if one is shorter than the other, or they do not belong together.
+    """
+    number = -1
+    seen = set[int]()
+    for number, (given, structure) in enumerate(found):
+        words = next(rows, None)
+        if words is None:
+            raise InputError(f"{raw}: {table} ends after {number} rows, but {structures} goes on")
+        index = index_of(words[0]) if words else None
+        if index is None:
+            raise InputError(f"{raw}: row {number + 1} of {table} does not begin with an index")
+        if given not in (None, index):
+            raise InputError(
+                f"{raw}: record {number + 1} of {structures} is molecule {given}, that of {table} is "
+                f"molecule {index}; the files do not belong together"
+            )
+        yield Joined(index, structure, words, index in seen)
+        seen.add(index)
+    if next(rows, None):
+        raise InputError(f"{raw}: {structures} ends after {number + 1} records, but {table} goes on")
+
+
+def blocks(lines: Iterable[str]) -> Iterator[tuple[int | None, str]]:
+    """Yield the MOL blocks of an SDF file up to `M  END`, each with the index in its title."""
+    block: list[str] = []
+    ended = False
+    for line in lines:
+        if line.startswith("$$$$"):
+            yield index_of("".join(block[:1])), "".join(block)
+            block, ended = [], False
+        elif not ended:
+            block.append(line)
+            ended = line.startswith("M  END")
+    if any(line.strip() for line in block):
+        yield index_of("".join(block[:1])), "".join(block)
+
+
+def index_of(text: str) -> int | None:
+    """The index in "7" or "gdb_7", None where there is none."""
+    found = _INDEX.fullmatch(text.strip())
+    return int(found[1]) if found else None

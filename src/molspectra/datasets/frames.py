@@ -1,0 +1,92 @@
+"""Frames of a trajectory as rows of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.data.store.schema import Metadata, Quantity
+from molspectra.data.store.writer import Row
+
+if TYPE_CHECKING:
+    from molspectra.chem.molecule import Molecule
+
+ENERGY_UNIT = "kcal/mol"
+FORCE_UNIT = "kcal/mol/Å"
+
+
+def frame_row(
+    molecule: Molecule,
+    number: int,
+    positions: npt.NDArray[np.floating],
+    energy: float,
+    forces: npt.NDArray[np.floating],
+) -> Row:
+    """Return the row of one frame, named by its number; all frames share the molecule's identity.
+
+    Args:
+        molecule: any structure of it, with a name.
+        number: of the frame in its trajectory.
+        positions: [N, 3] Å.
+        energy: kcal/mol.
+        forces: [N, 3] kcal/mol/Å.
+
+    Raises:
+        InputError: if the positions are no structure.
+    """
+    from molspectra.chem.molecule import Molecule
+
+    frame = Molecule(
+        molecule.numbers,
+        np.asarray(positions, np.float64),
+        smiles=molecule.smiles,
+        charge=molecule.charge,
+        name=f"{molecule.name or molecule.formula} frame {number}",
+    )
+    return Row(frame, {}, {"energy": float(energy)}, forces, molecule.identity)
+
+
+def frame_rows(
+    molecule: Molecule,
+    positions: npt.NDArray[np.floating],
+    energies: npt.NDArray[np.floating],
+    forces: npt.NDArray[np.floating],
+) -> Iterator[Row]:
+    """Yield the rows of a trajectory: positions [T, N, 3], energies [T], forces [T, N, 3]; see `frame_row`.
+
+    Raises:
+        InputError: at a frame that is no structure.
+    """
+    for number, (place, energy, force) in enumerate(zip(positions, energies, forces, strict=True)):
+        yield frame_row(molecule, number, place, energy, force)
+
+
+def trajectory_metadata(
+    *,
+    source: str,
+    licence: str,
+    level: str,
+    labels: str | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Metadata:
+    """Return the metadata of a store of frames with `energy` in kcal/mol and forces in kcal/mol/Å.
+
+    Args:
+        source: where the frames come from.
+        licence: under which terms.
+        level: level of theory of the dynamics.
+        labels: level of theory of energies and forces, None where they are those of the dynamics.
+        notes: further facts in words.
+    """
+    labels = level if labels is None else labels
+    return Metadata(
+        source=source,
+        licence=licence,
+        level=level,
+        properties={"energy": Quantity(ENERGY_UNIT, labels)},
+        forces=Quantity(FORCE_UNIT, labels),
+        notes=dict(notes or {}),
+    )

@@ -1,0 +1,1 @@
+"""Importers of files that users bring: structures, spectra, arrays, tables, outputs of programs."""

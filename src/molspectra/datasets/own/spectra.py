@@ -1,0 +1,201 @@
+"""Spectra in files of their own, matched to molecules by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from molspectra.datasets.importer import choice
+from molspectra.datasets.own.shared import Built, listed
+from molspectra.errors import InputError
+from molspectra.spectra.files.measured import FLOOR, OUTSIDE, REFLECTANCES, onto_axis
+from molspectra.spectra.files.read import JCAMP, TEXT, read_measured
+from molspectra.spectra.files.units import QUANTITIES, asked_quantity, asked_unit
+from molspectra.spectra.modality import MODALITIES, modality
+from molspectra.spectra.spectrum import SampledSpectrum
+
+OPTIONS: dict[str, str] = {
+    "spectra": "folder of JCAMP-DX or two-column files: NAME.jdx, NAME.ir.csv, or ir/NAME.csv",
+    "spectra_level": "what the spectra were measured with",
+    "modality": "kind of the spectra, where neither the name nor the file tells it",
+    "spectra_unit": "unit of the axis of text files, where the header does not tell it",
+    "spectra_quantity": "quantity of the values of text files, where the header does not tell it",
+    "outside": "points that a spectrum does not cover: refuse (default) or zero",
+    "floor": f"smallest transmittance, {FLOOR:g} if not given",
+    "reflectance": "refuse (default), log or kubelka-munk",
+}
+"""Options of importers that take spectra from files."""
+
+_SAME = "linear interpolation onto the axis"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How spectra are read and converted; see `read_measured` and `onto_axis`."""
+
+    unit: str | None
+    quantity: str | None
+    outside: str
+    floor: float
+    reflectance: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The spectra of a folder.
+
+    Attributes:
+        path: of the folder, None where no spectra were given.
+        files: molecule's name -> modality -> file.
+        level: what the store says of the samples.
+        settings: how they are read.
+        unusable: files whose kind could not be found out, with the reason.
+    """
+
+    path: Path | None
+    files: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    level: str = ""
+    settings: Settings | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
+
+    def fingerprint(self) -> dict[str, str]:
+        """A note that tells another folder, or the same with other files: names and sizes, hashed."""
+        if self.path is None:
+            return {}
+        files = sorted(path for found in self.files.values() for path in found.values())
+        words = [f"{path.relative_to(self.path).as_posix()} {path.stat().st_size}" for path in files]
+        digest = hashlib.sha256("\n".join(words).encode(errors="replace")).hexdigest()
+        return {"spectra_files": f"{len(files)} files, sha256 of their names and sizes {digest[:16]}"}
+
+    def samples(self) -> dict[str, str]:
+        """Modalities that there are, each with what the store says of it."""
+        found = {name for files in self.files.values() for name in files}
+        return {name: self.level for name in MODALITIES if name in found}
+
+    def spectra(self, name: str | None) -> dict[str, Callable[[], Built]]:
+        """Reads the spectra of the molecule of that name."""
+        if self.settings is None:
+            return {}
+        files = self.files.get(name or "", {})
+        return {kind: partial(_sampled, path, kind, self.settings) for kind, path in files.items()}
+
+    def notes(self, names: Counter[str]) -> dict[str, str]:
+        """What the report says of the match, given how often each name occurs among the molecules."""
+        if self.path is None:
+            return {}
+        unmatched = [
+            str(path.name) for name in self.files if name not in names for path in self.files[name].values()
+        ]
+        twice = [name for name, count in names.items() if count > 1 and name in self.files]
+        notes = {
+            "spectra without a molecule": listed(unmatched),
+            "molecules without a spectrum": listed(name for name in names if name not in self.files),
+            "names of several molecules with one spectrum": listed(twice),
+        }
+        if self.unusable:
+            notes["files that are no spectra"] = listed(
+                f"{name} ({why})" for name, why in self.unusable.items()
+            )
+        return notes
+
+
+def folder(options: Mapping[str, str]) -> Folder:
+    """The folder that the options name, searched for spectra.
+
+    Raises:
+        InputError: if there is no such folder, it has no spectrum, two files claim the same spectrum, or an
+            option has a wrong value.
+    """
+    settings = _settings(options)
+    if "spectra" not in options:
+        given = sorted(set(OPTIONS) & set(options))
+        if given:
+            raise InputError(f"option {given[0]} needs option spectra, the folder of the spectra")
+        return Folder(None)
+    path = Path(options["spectra"])
+    if not path.is_dir():
+        raise InputError(f"option spectra={path}: no such folder")
+    asked = modality(options["modality"]).name if "modality" in options else None
+    files: dict[str, dict[str, Path]] = {}
+    unusable: dict[str, str] = {}
+    for file in sorted(path.rglob("*")):
+        if file.suffix.lower() not in (*JCAMP, *TEXT) or not file.is_file():
+            continue
+        name, kind = _name_and_kind(path, file)
+        try:
+            kind = kind or asked or _told(file, settings)
+        except InputError as error:
+            unusable[file.name] = str(error)
+            continue
+        known = files.setdefault(name, {})
+        if kind in known:
+            raise InputError(f"{file} and {known[kind]} are both the {kind} spectrum of {name!r}; remove one")
+        known[kind] = file
+    if not files:
+        reason = next(iter(unusable.values()), f"no files {' '.join((*JCAMP, *TEXT))}")
+        raise InputError(f"option spectra={path}: no spectrum found: {reason}")
+    words = (options.get("spectra_level", "measured"), _SAME)
+    return Folder(path, files, "; ".join(words), settings, unusable)
+
+
+def _settings(options: Mapping[str, str]) -> Settings:
+    floor = options.get("floor", str(FLOOR))
+    try:
+        smallest = float(floor)
+    except ValueError as error:
+        raise InputError(f"option floor={floor!r} is not a number") from error
+    if not 0 < smallest < 1:
+        raise InputError(f"option floor={floor} must lie between 0 and 1")
+    return Settings(
+        asked_unit(options["spectra_unit"]) if "spectra_unit" in options else None,
+        asked_quantity(options["spectra_quantity"]) if "spectra_quantity" in options else None,
+        choice(options, "outside", dict.fromkeys(OUTSIDE), OUTSIDE[0]),
+        smallest,
+        choice(options, "reflectance", dict.fromkeys(REFLECTANCES), REFLECTANCES[0]),
+    )
+
+
+def _name_and_kind(path: Path, file: Path) -> tuple[str, str | None]:
+    """Name of the molecule, and the modality where folder or file name tells it."""
+    name, kind = file.stem, None
+    for word in MODALITIES:
+        for sign in (".", "_"):
+            if name.lower().endswith(f"{sign}{word}"):
+                return name[: -len(word) - 1], word
+    folder_name = file.parent.name.lower()
+    if file.parent != path and folder_name in MODALITIES:
+        kind = folder_name
+    return name, kind
+
+
+def _told(file: Path, settings: Settings) -> str:
+    """Modality that a file itself tells."""
+    kinds = {
+        each.modality
+        for each in read_measured(file, unit=settings.unit, quantity=settings.quantity)
+        if each.quantity in QUANTITIES
+    }
+    if len(kinds) != 1 or None in kinds:
+        raise InputError(
+            f"{file} does not tell which kind of spectrum it is; name it {file.stem}.ir{file.suffix}"
+        )
+    return str(kinds.pop())
+
+
+def _sampled(path: Path, kind: str, settings: Settings) -> Built:
+    """The one spectrum of that kind in a file, on the axis of its modality."""
+    found = [
+        each
+        for each in read_measured(path, modality=kind, unit=settings.unit, quantity=settings.quantity)
+        if each.quantity in QUANTITIES and each.modality in (None, kind)
+    ]
+    if len(found) != 1:
+        raise InputError(f"{path.name} holds {len(found)} {kind} spectra, not one")
+    conversion = onto_axis(
+        found[0], kind, outside=settings.outside, floor=settings.floor, reflectance=settings.reflectance
+    )
+    return Built(SampledSpectrum(kind, conversion.spectrum.values), conversion.changes)

@@ -1,0 +1,346 @@
+"""From the raw files of a published dataset to a store, in bounded memory and parts that survive a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import numpy as np
+
+from molspectra._version import __version__
+from molspectra.chem.sanity import bohr_suspected
+from molspectra.data.atomic import atomic_file, naming
+from molspectra.data.store.schema import Metadata
+from molspectra.data.store.writer import Record, Row, record_of, write_records
+from molspectra.datasets.importer import Candidate, Excluded, Importer, Opened, checked_options
+from molspectra.datasets.parts import Parts, locked_folder, parts_folder
+from molspectra.datasets.registry import importer as importer_of
+from molspectra.datasets.report import BESIDE, NAMED, Report, Tally, count, kind_of
+from molspectra.errors import InputError, MolspectraError
+
+PART_RECORDS = 50_000
+"""Records per part; what an interrupted run has to do again is less than this."""
+
+FIRST = 100
+"""If most of so many first structures seem to be in bohr, the whole dataset is refused."""
+
+_ARROW = b"ARROW1"
+
+
+def prepare(
+    name: str | Importer,
+    raw: Path | str,
+    out: Path | str,
+    *,
+    options: Mapping[str, str] | None = None,
+    on_error: str = "skip",
+    overwrite: bool = False,
+    limit: int | None = None,
+    show: bool = True,
+    part_records: int = PART_RECORDS,
+) -> Report:
+    """Make a store of a published dataset.
+
+    Finished parts lie in `OUT.parts` until the store is complete; the same call continues after them and
+    gives the same bytes as one that was never interrupted. The store appears complete or not at all. Memory
+    is bounded by one record batch, plus 16 bytes per row.
+
+    Args:
+        name: of the dataset, see `molspectra.datasets.registry.NAMES`, or an importer.
+        raw: the file or folder that holds the published files.
+        out: the store to write; `OUT.report.json` and `OUT.report.txt` are written beside it.
+        options: of the importer.
+        on_error: "skip" names bad records in the report; "raise" stops at the first.
+        overwrite: replace an existing store.
+        limit: read only so many records, None for all.
+        show: show progress on standard error.
+        part_records: records per part.
+
+    Raises:
+        InputError: if the raw files or the options are wrong, the store exists, an unfinished preparation
+            with other settings is in the way, no row is left, or `on_error` is "raise" and a record is bad.
+    """
+    importer = importer_of(name) if isinstance(name, str) else name
+    raw, out = Path(raw), Path(out)
+    chosen = checked_options(importer, options or {})
+    _check_call(out, on_error, overwrite, limit)
+    if not raw.exists():
+        raise InputError(f"{raw}: no such file or folder; --raw must be {importer.files}")
+    opened = importer.open(raw, chosen)
+    opened = replace(opened, metadata=_noted(opened.metadata, importer, chosen))
+    settings = {
+        "dataset": importer.name,
+        "options": chosen,
+        "on_error": on_error,
+        "limit": limit,
+        "part_records": part_records,
+        "raw files": _fingerprint(raw, out),
+        "program": __version__,
+        "description": repr(opened.metadata),
+    }
+    with locked_folder(out):
+        parts = Parts(out, settings)
+        resumed = len(parts.tallies)
+        total = opened.total if limit is None or opened.total is None else min(limit, opened.total)
+        try:
+            with _progress(importer.title, total, show) as advance:
+                for part in _Reader(opened, parts, on_error, advance).parts(limit, part_records):
+                    parts.finish(part)
+        finally:
+            parts.remove_if_unfinished()
+        if not parts.sum().rows:
+            if parts.tallies:
+                parts.remove()
+            _refuse_empty(raw, importer, parts.sum())
+        report = _joined(importer, opened, parts, out, chosen, limit, resumed)
+        report.write(parts.rejected())
+        parts.remove()
+    return report
+
+
+def _joined(
+    importer: Importer,
+    opened: Opened,
+    parts: Parts,
+    out: Path,
+    options: Mapping[str, str],
+    limit: int | None,
+    resumed: int,
+) -> Report:
+    """Join the parts to the store and report on it."""
+    began, cpu = time.monotonic(), time.process_time()
+    written, same = parts.join(out, opened.metadata)
+    tally = parts.sum()
+    tally.seconds += time.monotonic() - began
+    tally.cpu_seconds += time.process_time() - cpu
+    return Report(
+        name=importer.name,
+        title=importer.title,
+        out=str(out),
+        hash=written.hash,
+        options=options,
+        limit=limit,
+        tally=tally,
+        same_identity=same,
+        by_geometry=written.by_geometry,
+        total=opened.total,
+        expected=opened.expected,
+        documented=opened.excluded,
+        units=_units(opened.metadata),
+        remarks=opened.notes(),
+        resumed=resumed,
+        peak_mebibytes=_peak(),
+        named=tuple(json.loads(line) for line in islice(parts.rejected(), NAMED)),
+    )
+
+
+class _Reader:
+    """Reads candidates and writes them part by part."""
+
+    def __init__(self, opened: Opened, parts: Parts, on_error: str, advance: Callable[[int], None]) -> None:
+        self._opened, self._parts, self._on_error, self._advance = opened, parts, on_error, advance
+        self._known = parts.geometry_ids()
+        self._done = sum(tally.records for tally in parts.tallies)
+        self._suspected: list[bool] | None = [] if not self._done else None
+
+    def parts(self, limit: int | None, size: int) -> Iterator[Tally]:
+        """Write all parts that are missing and yield the tally of each."""
+        finished = self._parts.tallies
+        if finished and finished[-1].records < size:
+            return  # a short part is the last
+        candidates = self._opened.candidates(self._done)
+        if limit is not None:
+            candidates = islice(candidates, max(0, limit - self._done))
+        while True:
+            began, cpu = time.monotonic(), time.process_time()
+            tally = self._write(islice(candidates, size))
+            tally.seconds, tally.cpu_seconds = time.monotonic() - began, time.process_time() - cpu
+            if tally.records:
+                yield tally
+            if tally.records < size:
+                return
+
+    def _write(self, candidates: Iterator[Candidate]) -> Tally:
+        """Write one part: its store, unless no row is left, and the list of its rejections."""
+        part, tally, ids = len(self._parts.tallies), Tally(), set[int]()
+        listing = self._parts.rejections(part)
+        with atomic_file(listing) as file:
+            records = self._records(candidates, tally, ids, file)
+            first = next(records, None)
+            if first is not None:
+                store = self._parts.store(part)
+                tally.rows = write_records(store, chain([first], records), self._opened.metadata).rows
+        if not listing.stat().st_size:
+            listing.unlink()
+        self._check_first()
+        self._known = np.sort(np.concatenate([self._known, np.fromiter(ids, np.int64, len(ids))]))
+        return tally
+
+    def _records(
+        self, candidates: Iterator[Candidate], tally: Tally, ids: set[int], listing: BinaryIO
+    ) -> Iterator[Record]:
+        """Yield the records of the candidates that are good; count and name the others."""
+        for candidate in candidates:
+            number, reason = self._done, None
+            tally.records += 1
+            self._done += 1
+            self._advance(self._done)
+            try:
+                row = candidate.make()
+                record = record_of(row, self._opened.metadata)
+                self._check_row(row)
+                if self._repeated(record, ids):
+                    tally.repeated += 1
+                    reason = "the same elements and coordinates as an earlier record"
+            except Excluded as error:
+                count(tally.excluded, str(error))
+                continue
+            except MolspectraError as error:
+                if self._on_error == "raise":
+                    raise InputError(f"record {number} ({candidate.name}): {error}") from error
+                reason = str(error)
+                count(tally.rejected, kind_of(reason))
+            if len(self._suspected or ()) == FIRST:
+                self._check_first()
+            if reason is not None:
+                _name(listing, number, candidate.name, reason)
+                continue
+            for change in row.changes:
+                count(tally.changes, change)
+            for modality, why in row.left_out.items():
+                count(tally.left_out, kind_of(f"{modality}: {why}"))
+                _name(listing, number, candidate.name, f"{modality} spectrum left out: {why}")
+            yield record
+
+    def _check_row(self, row: Row) -> None:
+        """Refuse a structure that seems to be in bohr."""
+        suspected = bohr_suspected(row.molecule.numbers, row.molecule.positions)
+        if self._suspected is not None:
+            self._suspected.append(suspected)
+        if suspected:
+            raise InputError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
+
+    def _check_first(self) -> None:
+        """Refuse a dataset that begins with structures in bohr."""
+        first, self._suspected = self._suspected or [], None
+        if 2 * sum(first) > len(first):
+            raise InputError(
+                f"{sum(first)} of the first {len(first)} structures seem to be in bohr; coordinates must be "
+                "in Å (1 bohr = 0.529177 Å)"
+            )
+
+    def _repeated(self, record: Record, ids: set[int]) -> bool:
+        """Whether an earlier row has this geometry; if not, it is remembered."""
+        own = record["geometry_id"]
+        assert isinstance(own, int)
+        at = int(np.searchsorted(self._known, own))
+        if own in ids or (at < len(self._known) and self._known[at] == own):
+            return True
+        ids.add(own)
+        return False
+
+
+def _name(listing: BinaryIO, record: int, name: str, reason: str) -> None:
+    line = json.dumps({"record": record, "name": name, "reason": reason}, ensure_ascii=False)
+    listing.write(line.encode(errors="replace") + b"\n")
+
+
+def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None) -> None:
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    if limit is not None and limit < 1:
+        raise InputError(f"the limit must be at least 1 record, not {limit}")
+    if out.is_dir():
+        raise InputError(f"{out} exists already and is a folder; choose a name for the store")
+    if out.exists() and not overwrite:
+        parts = parts_folder(out)
+        whole = "choose another name or allow to overwrite it (--overwrite)"
+        hint = f"--overwrite replaces it by the one of which {parts} holds parts" if parts.is_dir() else whole
+        raise InputError(f"{out} exists already; {hint}")
+    if out.exists() and not _is_arrow(out):
+        raise InputError(f"{out} is not a store, so it is not overwritten; choose another name")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the directory {out.parent} does not exist")
+
+
+def _is_arrow(path: Path) -> bool:
+    with naming(path), path.open("rb") as file:
+        return file.read(len(_ARROW)) == _ARROW
+
+
+def _refuse_empty(raw: Path, importer: Importer, tally: Tally) -> NoReturn:
+    reasons = "; ".join(f"{number} × {kind}" for kind, number in list(tally.rejected.items())[:3])
+    left = f"none of {tally.records} records is good: {reasons}" if tally.records else "there are no records"
+    raise InputError(f"{raw}: nothing to write, {left}; --raw must be {importer.files}")
+
+
+def _noted(metadata: Metadata, importer: Importer, options: Mapping[str, str]) -> Metadata:
+    """Note in the store how it was made."""
+    words = [f"molspectra prepare {importer.name}", *(f"--option {key}={options[key]}" for key in options)]
+    return replace(metadata, notes={**metadata.notes, "prepared": " ".join(words)})
+
+
+def _units(metadata: Metadata) -> dict[str, str]:
+    units = {"positions": "Å", **{name: each.unit for name, each in metadata.properties.items()}}
+    return {**units, "forces": metadata.forces.unit} if metadata.forces else units
+
+
+def _fingerprint(raw: Path, out: Path) -> str:
+    """What tells a changed file or folder: names, sizes and times, not the content.
+
+    What belongs to the output does not count, in case that it lies in the same folder.
+    """
+    entries = [raw] if raw.is_file() else sorted(raw.iterdir())
+    if raw.is_dir() and raw.samefile(out.parent):
+        own = {out.name, parts_folder(out).name, *(out.name + suffix for suffix in BESIDE)}
+        entries = [each for each in entries if each.name not in own]
+    digest, size = hashlib.sha256(), 0
+    for entry in entries:
+        about = entry.stat() if entry.exists() else entry.lstat()  # a link that leads nowhere
+        digest.update(repr((entry.name, about.st_size, about.st_mtime_ns)).encode(errors="replace"))
+        size += about.st_size
+    return f"{len(entries)} entries, {size} bytes, {digest.hexdigest()[:16]}"
+
+
+def _peak() -> float:
+    """Largest memory that this process has used so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+@contextmanager
+def _progress(title: str, total: int | None, show: bool) -> Iterator[Callable[[int], None]]:
+    """Show how many records are done: a bar on a terminal, else a line per 50,000; nothing if not `show`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not show:
+        yield lambda done: None
+    elif not console.is_terminal:
+
+        def line(done: int) -> None:
+            if done % PART_RECORDS == 0 or done == total:
+                of = f" of {total:,}" if total else ""
+                console.print(f"{title}: {done:,}{of} records", highlight=False, markup=False)
+
+        yield line
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total)
+
+            def advance(done: int) -> None:
+                if done % 256 == 0 or done == total:
+                    bar.update(task, completed=done)
+
+            yield advance

@@ -1,0 +1,330 @@
+"""MD17 and rMD17: frames of molecular dynamics with energies and forces, one `.npz` file per molecule.
+
+rMD17 is a selection of MD17's frames with labels computed anew. The two sets of labels differ by more than
+the errors of today's models, so that a store holds one of them and says which.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.chem.molecule import Molecule
+from molspectra.datasets.formats.archives import is_tar
+from molspectra.datasets.formats.npy_stream import Column, chunks, names, opened
+from molspectra.datasets.frames import frame_row, trajectory_metadata
+from molspectra.datasets.importer import Candidate, Opened, choice
+from molspectra.datasets.published.trajectory import Labels, check_labels
+from molspectra.errors import InputError
+
+_CHUNK_BYTES = 4 << 20  # of positions read at once
+_MAX_ATOMS = 10_000
+_DYNAMICS = "PBE+vdW-TS molecular dynamics at 500 K"
+_CHMIELA = "Chmiela et al., Sci. Adv. 3 (2017) e1603015"
+_CHRISTENSEN = "Christensen and von Lilienfeld, Mach. Learn.: Sci. Technol. 1 (2020) 045018"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Keys of the arrays of one kind of file, and what its labels are.
+
+    Attributes:
+        title: the dataset's name for people.
+        numbers: key of the atomic numbers [N].
+        positions: key of the coordinates [T, N, 3], Å.
+        energies: key of the energies [T] or [T, 1], kcal/mol.
+        forces: key of the forces [T, N, 3], kcal/mol/Å.
+        frames: key of the number of each frame in MD17's trajectory, used where the file has it.
+        level: level of theory of energies and forces.
+        source: whom to cite.
+        licence: terms of the dataset.
+    """
+
+    title: str
+    numbers: str
+    positions: str
+    energies: str
+    forces: str
+    frames: str
+    level: str
+    source: str
+    licence: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the arrays that must be there."""
+        return self.numbers, self.positions, self.energies, self.forces
+
+
+_MD17 = Layout(
+    "MD17", "z", "R", "E", "F", "frame", "PBE+vdW-TS (MD17)", f"MD17: {_CHMIELA}", "not stated by its authors"
+)
+_RMD17 = Layout(
+    "rMD17",
+    "nuclear_charges",
+    "coords",
+    "energies",
+    "forces",
+    "old_indices",
+    "PBE/def2-SVP (rMD17)",
+    f"rMD17: {_CHRISTENSEN}; frames of MD17: {_CHMIELA}",
+    "CC0",
+)
+_BOTH = Layout(
+    "rMD17", "z", "R", "E_revised", "F_revised", "frame", _RMD17.level, _RMD17.source, _RMD17.licence
+)
+
+FRAMES = {
+    "md17": {
+        "aspirin": 211_762,
+        "benzene": 627_983,
+        "ethanol": 555_092,
+        "malonaldehyde": 993_237,
+        "naphthalene": 326_250,
+        "salicylic": 320_231,
+        "toluene": 442_790,
+        "uracil": 133_770,
+    },
+    "rmd17": {"azobenzene": 99_988},
+}
+"""Frames of the published files; the other molecules of rMD17 have 100,000."""
+
+
+class _Trajectories(ABC):
+    """What the two importers share."""
+
+    name = ""
+    title = ""
+    _prefix = ""
+
+    @property
+    def files(self) -> str:
+        """What `--raw` must hold, in words."""
+        return f"{self._prefix}_<molecule>.npz, or the folder that holds such files"
+
+    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
+        """Open the file of one molecule.
+
+        Raises:
+            InputError: if there is no such file, it is not of this dataset, or its units seem to be wrong.
+        """
+        path = _file_of(raw, self._prefix, options.get("molecule"))
+        with opened(path) as archive:
+            layout = self._layout(path, set(names(archive, path)), options)
+        file = _File(path, layout, _molecule_of(path, self._prefix))
+        expected = FRAMES[self.name].get(file.molecule.name or "", 100_000 if self.name == "rmd17" else None)
+        return Opened(
+            metadata=trajectory_metadata(
+                source=layout.source,
+                licence=layout.licence,
+                level=_DYNAMICS,
+                labels=layout.level,
+                notes={
+                    "molecule": file.molecule.name or "",
+                    "labels": f"{layout.level}; never to be mixed with those of the other set",
+                    "positions": "each frame is moved to its mean position; nothing is rotated",
+                },
+            ),
+            candidates=file.candidates,
+            total=file.total,
+            expected=None if file.subset else expected,
+        )
+
+    @abstractmethod
+    def _layout(self, path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
+        """Names of the arrays and what their labels are; a file of the other set is refused."""
+
+
+class _MD17Importer(_Trajectories):
+    """MD17: `z`, `R`, `E`, `F`; also files that carry both sets of labels for the same frames."""
+
+    name = "md17"
+    title = "MD17"
+    _prefix = "md17"
+    options: Mapping[str, str] = {
+        "molecule": "which one, where --raw is a folder with several: aspirin, benzene, ...",
+        "labels": "original or revised; needed for a file that carries both (E, F and E_revised, F_revised)",
+    }
+
+    def _layout(self, path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
+        """Choose the labels; a file of rMD17 is refused."""
+        if not keys.isdisjoint((_RMD17.positions, _RMD17.energies, _RMD17.forces)):
+            raise InputError(f"{path}: this is a file of rMD17; prepare it with the dataset 'rmd17'")
+        both = not keys.isdisjoint((_BOTH.energies, _BOTH.forces))
+        if both and "labels" not in options:
+            raise InputError(
+                f"{path} carries original and revised labels; choose with --option labels=original or "
+                "labels=revised"
+            )
+        labels = choice(options, "labels", {"original": _MD17, "revised": _BOTH}, "original")
+        if labels == "revised" and not both:
+            raise InputError(f"{path} has the original labels alone; the revised ones come with 'rmd17'")
+        return _complete(_BOTH if labels == "revised" else _MD17, path, keys)
+
+
+class _RMD17Importer(_Trajectories):
+    """rMD17: `nuclear_charges`, `coords`, `energies`, `forces`; the original labels in it stay unread."""
+
+    name = "rmd17"
+    title = "rMD17 (revised MD17)"
+    _prefix = "rmd17"
+    options: Mapping[str, str] = {
+        "molecule": "which one, where --raw is a folder with several: aspirin, azobenzene, ..."
+    }
+
+    def _layout(self, path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
+        """Refuse what is not a file of rMD17."""
+        if not keys.isdisjoint((_BOTH.energies, _BOTH.forces)):
+            raise InputError(
+                f"{path} carries both sets of labels; prepare it with the dataset 'md17' and --option "
+                "labels=revised"
+            )
+        if not keys.isdisjoint(_MD17.keys):
+            raise InputError(f"{path}: this is a file of MD17; prepare it with the dataset 'md17'")
+        return _complete(_RMD17, path, keys)
+
+
+MD17 = _MD17Importer()
+RMD17 = _RMD17Importer()
+
+
+def _complete(layout: Layout, path: Path, keys: set[str]) -> Layout:
+    missing = [key for key in layout.keys if key not in keys]
+    if missing:
+        found = ", ".join(sorted(keys)[:12]) or "nothing"
+        raise InputError(
+            f"{path}: no array {missing[0]!r} in it; a file of {layout.title} has it, found: {found}"
+        )
+    return layout
+
+
+def _file_of(raw: Path, prefix: str, molecule: str | None) -> Path:
+    """Return the file of the molecule asked for."""
+    if is_tar(raw):
+        raise InputError(f"{raw}: unpack this archive first (tar xf), then name the folder of its files")
+    if not raw.is_dir():
+        return raw
+    found: dict[str, Path] = {}
+    for folder in (raw, raw / "npz_data", raw / prefix / "npz_data"):
+        for path in sorted(folder.glob(f"{prefix}_*.npz")):
+            found.setdefault(_molecule_of(path, prefix), path)
+    known = ", ".join(found)
+    if not found:
+        raise InputError(f"{raw}: no file {prefix}_<molecule>.npz in this folder; unpack archives first")
+    if molecule is None and len(found) > 1:
+        raise InputError(f"{raw} holds several molecules; choose with --option molecule=..., one of: {known}")
+    if molecule is not None and molecule not in found:
+        raise InputError(f"{raw}: no file {prefix}_{molecule}.npz; there are: {known}")
+    return found[molecule] if molecule is not None else next(iter(found.values()))
+
+
+def _molecule_of(path: Path, prefix: str) -> str:
+    """Name of a file's molecule; MD17's benzene is published as `md17_benzene2017.npz`."""
+    return path.stem.removeprefix(f"{prefix}_").removesuffix("2017")
+
+
+class _File:
+    """A file whose arrays have been found to fit each other, with its first frames looked at."""
+
+    def __init__(self, path: Path, layout: Layout, name: str) -> None:
+        """Read the header of each array and the first frames.
+
+        Raises:
+            InputError: if shapes disagree, or the first frames are not in Å, kcal/mol and kcal/mol/Å.
+        """
+        self._path, self._layout = path, layout
+        with opened(path) as archive:
+            self._has_frames = layout.frames in names(archive, path)
+            columns = {key: Column(archive, path, key, whole=True) for key in layout.keys}
+            atoms, self.total = columns[layout.numbers].rows, columns[layout.positions].rows
+            self._check_shapes(columns, atoms)
+            if self._has_frames:
+                self._check_frames(Column(archive, path, layout.frames))
+            numbers = columns[layout.numbers].take(atoms)
+            first = min(self.total, 200)
+            positions = _centred(columns[layout.positions].take(first))
+            energies = columns[layout.energies].take(first).reshape(-1)
+            forces = columns[layout.forces].take(first)
+        try:
+            self.molecule = Molecule(numbers, positions[0], name=name)
+            check_labels(self.molecule.numbers, Labels(positions, energies, forces))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        self.subset = self._has_frames and layout is not _RMD17
+        _ = self.molecule.identity  # bonds are perceived once, in the first frame
+
+    def _check_shapes(self, columns: Mapping[str, Column], atoms: int) -> None:
+        layout, path = self._layout, self._path
+        if not 0 < atoms <= _MAX_ATOMS or columns[layout.numbers].shape:
+            raise InputError(
+                f"{path}: {layout.numbers!r} must be a list of at most {_MAX_ATOMS} atomic numbers"
+            )
+        if not self.total:
+            raise InputError(f"{path}: there are no frames in it")
+        for key, shapes in (
+            (layout.positions, [(atoms, 3)]),
+            (layout.forces, [(atoms, 3)]),
+            (layout.energies, [(), (1,)]),
+        ):
+            column = columns[key]
+            if column.rows != self.total or column.shape not in shapes or column.dtype.kind != "f":
+                raise InputError(
+                    f"{path}: {key!r} is {column.dtype} {(column.rows, *column.shape)}, which does not fit "
+                    f"{self.total} frames of {atoms} atoms"
+                )
+
+    def _check_frames(self, column: Column) -> None:
+        if column.rows != self.total or column.shape not in ((), (1,)) or column.dtype.kind not in "iuf":
+            raise InputError(
+                f"{self._path}: {column.name!r} is {column.dtype} {(column.rows, *column.shape)}, not a "
+                f"number for each of {self.total} frames"
+            )
+        if any(not np.isfinite(numbers).all() for numbers in chunks(column)):
+            raise InputError(f"{self._path}: {column.name!r} holds a value that is not a finite number")
+
+    def candidates(self, start: int) -> Iterator[Candidate]:
+        """All frames from number `start` on, in the order of the file."""
+        layout = self._layout
+        with ExitStack() as stack:
+            archive = stack.enter_context(opened(self._path))
+            columns = [Column(archive, self._path, key, whole=True) for key in layout.keys[1:]]
+            if self._has_frames:
+                columns.append(Column(archive, self._path, layout.frames))
+            for column in columns:
+                column.skip(start)
+            size = max(1, _CHUNK_BYTES // (24 * len(self.molecule)))
+            for at in range(start, self.total, size):
+                rows = min(size, self.total - at)
+                positions, energies, forces, *frames = (column.take(rows) for column in columns)
+                numbers = frames[0].reshape(-1) if frames else np.arange(at, at + rows)
+                yield from self._frames(positions, energies.reshape(-1), forces, numbers)
+
+    def _frames(
+        self,
+        positions: npt.NDArray[Any],
+        energies: npt.NDArray[Any],
+        forces: npt.NDArray[Any],
+        numbers: npt.NDArray[Any],
+    ) -> Iterator[Candidate]:
+        """Candidates of frames that have been read."""
+        molecule = self.molecule
+        for place, energy, force, number in zip(_centred(positions), energies, forces, numbers, strict=True):
+            yield Candidate(
+                f"{molecule.name} frame {number}",
+                partial(frame_row, molecule, int(number), place, float(energy), force),
+            )
+
+
+def _centred(positions: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Frames [T, N, 3] with their mean at the origin: MD17's benzene drifts by hundreds of Å."""
+    double = positions.astype(np.float64)
+    centred: npt.NDArray[np.float64] = double - double.mean(axis=1, keepdims=True)
+    return centred

@@ -1,0 +1,237 @@
+"""The paper's processed file: QM9S with QM9's 19 targets, as the graph library collates a dataset.
+
+`torch.save((data, slices))`: all molecules in one array per field, and where each one begins. Arrays are
+views on the mapped file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.chem.molecule import Molecule
+from molspectra.data.store.schema import Metadata
+from molspectra.data.store.writer import Row
+from molspectra.datasets.formats.inert import StoredTensor
+from molspectra.datasets.formats.pickled import load_pickled
+from molspectra.datasets.importer import Candidate, Opened, choice
+from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, quantities
+from molspectra.datasets.published.qm9s import LEVELS, ROWS, collected, metadata, qm9_identities
+from molspectra.datasets.published.qm9s_join import Features, check_join, groups_of
+from molspectra.datasets.published.qm9s_structures import record_fields
+from molspectra.errors import InputError
+from molspectra.simulation.units import HARTREE
+from molspectra.spectra.modality import MODALITIES
+
+FILE = "data_with_uv_ir_raman.pt"
+"""Name of the file."""
+
+TARGETS = tuple(quantities())
+"""Columns of `y` in their order: as in the graph library's QM9, energies in eV."""
+
+THERMAL = 0.0256926
+"""kT at 298.15 K, eV: the enthalpy minus the internal energy of one ideal gas molecule."""
+
+_FIELDS = {"uv_vis": "uv", "ir": "ir", "raman": "raman"}
+_SAMPLE = 1_000
+_AGREEING = 0.9  # share of the sample in which the targets must fit their names and units
+
+
+class Processed:
+    """Importer of the paper's processed file; see `molspectra.datasets.importer.Importer`."""
+
+    name = "qm9s-processed"
+    title = "QM9S, the paper's processed file"
+    files = f"the file {FILE}, or the folder with it"
+    options: Mapping[str, str] = MappingProxyType(
+        {
+            "dtype": "float32 (default) | float16: how samples are stored",
+            "qm9": "a prepared store of QM9 to take identities from, by name; else they come from the bonds",
+        }
+    )
+
+    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
+        """Open the file, and check units and order of the targets and that spectra belong to structures.
+
+        Raises:
+            InputError: if it is missing, damaged, or of another layout.
+        """
+        dtype = choice(options, "dtype", dict.fromkeys(("float32", "float16")), "float32")
+        identities = qm9_identities(options.get("qm9"))
+        path = raw / FILE if raw.is_dir() else raw
+        molecules = Molecules(path)
+        notes = {"targets": _check_targets(path, molecules)} if molecules.targets is not None else {}
+        notes |= _check_spectra(molecules)
+        return Opened(
+            metadata=_metadata(molecules, dtype),
+            candidates=partial(_candidates, molecules, identities),
+            total=len(molecules),
+            expected=ROWS,
+            notes=lambda: notes,
+        )
+
+
+class Molecules:
+    """The arrays of the file.
+
+    Attributes:
+        names: `gdb_k`, one per molecule.
+        spectra: samples [M, points] by modality.
+        targets: [M, 19], or None where the file has none.
+
+    Raises:
+        InputError: if one is missing, or they do not fit together.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        content = load_pickled(path, ("torch_geometric.",))
+        if not isinstance(content, tuple) or len(content) not in (2, 3):
+            raise self._unfit("it holds no (data, slices)")
+        fields, slices = record_fields(content[0]), content[1]
+        if fields is None or not isinstance(slices, dict):
+            raise self._unfit("it holds no (data, slices)")
+        names = fields.get("name")
+        if not isinstance(names, list) or not names or not all(isinstance(each, str) for each in names):
+            raise self._unfit("it has no list of names")
+        self.names: list[str] = names
+        self._begins = self._column(slices, "pos", (len(names) + 1,)).astype(np.int64)
+        atoms = int(self._begins[-1])
+        same = np.array_equal(self._begins, self._column(slices, "z", (len(names) + 1,)))
+        if self._begins[0] or (np.diff(self._begins) < 1).any() or not same:
+            raise self._unfit("its slices of z and pos do not ascend or differ")
+        self._positions = self._column(fields, "pos", (atoms, 3))
+        self._numbers = self._column(fields, "z", (atoms,))
+        self.spectra = {
+            name: self._column(fields, key, (len(names), MODALITIES[name].points))
+            for name, key in _FIELDS.items()
+            if key in fields
+        }
+        if not self.spectra:
+            raise self._unfit("it has none of uv, ir and raman")
+        targets = fields.get("y")
+        self.targets = None if targets is None else self._column(fields, "y", (len(names), len(TARGETS)))
+
+    def __len__(self) -> int:
+        """Number of molecules."""
+        return len(self.names)
+
+    def numbers(self, row: int) -> npt.NDArray[np.int64]:
+        """Atomic numbers [N]."""
+        return self._numbers[self._begins[row] : self._begins[row + 1]].astype(np.int64)
+
+    def positions(self, row: int) -> npt.NDArray[np.float64]:
+        """Coordinates [N, 3], Å."""
+        return self._positions[self._begins[row] : self._begins[row + 1]].astype(np.float64)
+
+    def values(self, row: int) -> dict[str, float]:
+        """The 19 targets of a molecule by name, those left out that are not finite."""
+        if self.targets is None:
+            return {}
+        found = zip(TARGETS, self.targets[row].astype(np.float64).tolist(), strict=True)
+        return {name: value for name, value in found if np.isfinite(value)}
+
+    def _column(self, fields: Mapping[Any, Any], name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        value = fields.get(name)
+        if not isinstance(value, StoredTensor) or value.shape != shape:
+            found = value.shape if isinstance(value, StoredTensor) else "missing"
+            raise self._unfit(f"{name} is {found}, not of shape {shape}")
+        return value.array()
+
+    def _unfit(self, what: str) -> InputError:
+        return InputError(f"{self._path}: not the processed file of QM9S: {what}")
+
+
+def _metadata(molecules: Molecules, dtype: str) -> Metadata:
+    """Return the description of the store."""
+    about = metadata({name: LEVELS[name] for name in molecules.spectra}, dtype)
+    extra = {"axes": "assumed to be those of QM9S: the file holds none", "targets": "float32 in the file"}
+    return replace(
+        about,
+        source=f"{about.source}; as processed by the paper's authors, with the targets of QM9",
+        properties=quantities() if molecules.targets is not None else {},
+        notes={**about.notes, **extra},
+    )
+
+
+def _check_targets(path: Path, molecules: Molecules) -> str:
+    """Check by relations between the targets that they are in the usual order and in eV.
+
+    Gap = LUMO - HOMO; H - U = kT at 298.15 K; A ≥ B ≥ C; U₀ minus the free atoms is the atomisation energy.
+    """
+    assert molecules.targets is not None
+    rows = np.unique(np.linspace(0, len(molecules) - 1, min(len(molecules), _SAMPLE)).astype(np.int64))
+    y = dict(zip(TARGETS, molecules.targets[rows].astype(np.float64).T, strict=True))
+    rounding = 2.0**-22 * np.abs(y["u0"])  # of float32, twice
+    references = np.array([_reference(molecules.numbers(int(row))) for row in rows])
+    checks = {
+        "gap = LUMO - HOMO": np.abs(y["gap"] - y["lumo"] + y["homo"]) < 0.01,
+        "H - U = kT": np.abs(y["h298"] - y["u298"] - THERMAL) < 1e-3 + rounding,
+        "G < U0 < U < H": (y["g298"] < y["u0"]) & (y["u0"] < y["u298"]) & (y["u298"] < y["h298"]),
+        "A >= B >= C": (y["A"] >= y["B"] * (1 - 1e-5)) & (y["B"] >= y["C"] * (1 - 1e-5)),
+        "atomisation energy = U0 - free atoms": np.abs(y["u0"] - references - y["u0_atom"]) < 0.02 + rounding,
+        "gap between 1 and 25 eV": (y["gap"] > 1) & (y["gap"] < 25),
+    }
+    for name, holds in checks.items():
+        if holds.mean() < _AGREEING:
+            raise InputError(
+                f"{path}: y is not in the usual order and units: {name} holds for {holds.mean():.0%} of "
+                f"{len(rows)} molecules; energies must be in eV"
+            )
+    shares = ", ".join(f"{name} ({holds.mean():.1%})" for name, holds in checks.items())
+    return f"order and units of y checked on {len(rows)} molecules: {shares}"
+
+
+def _reference(numbers: npt.NDArray[np.int64]) -> float:
+    """Energy of the free atoms, eV; not a number for elements outside QM9."""
+    atoms = ATOMIC_ENERGIES["u0"]
+    return sum(atoms.get(number, float("nan")) for number in numbers.tolist()) * HARTREE
+
+
+def _check_spectra(molecules: Molecules) -> dict[str, str]:
+    """Check that spectra belong to structures of the same row."""
+    vibrational = {name: each for name, each in molecules.spectra.items() if name != "uv_vis"}
+    if not vibrational:
+        return {"check of the join": "not made: it needs IR or Raman spectra"}
+
+    @cache
+    def groups(row: int) -> Features | None:
+        return groups_of(molecules.numbers(row), molecules.positions(row))
+
+    def spectra(row: int) -> dict[str, npt.NDArray[Any]]:
+        return {name: samples[row] for name, samples in vibrational.items()}
+
+    joins: dict[str, Callable[[int], int | None]] = {
+        "one row later": lambda row: row + 1 if row + 1 < len(molecules) else None,
+        "one row earlier": lambda row: row - 1 if row > 0 else None,
+    }
+    return check_join(len(molecules), joins, groups, spectra)
+
+
+def _candidates(molecules: Molecules, identities: Mapping[str, str], start: int) -> Iterator[Candidate]:
+    """Yield the molecules from `start` on."""
+    for row in range(start, len(molecules)):
+        yield Candidate(molecules.names[row], partial(_row, molecules, identities, row))
+
+
+def _row(molecules: Molecules, identities: Mapping[str, str], row: int) -> Row:
+    """Return one row.
+
+    Raises:
+        InputError: if its structure cannot be used.
+    """
+    name = molecules.names[row]
+    molecule = Molecule(molecules.numbers(row), molecules.positions(row), name=name)
+    reads = {each: partial(samples.__getitem__, row) for each, samples in molecules.spectra.items()}
+    spectra, left_out = collected(reads, LEVELS)
+    return Row(molecule, spectra, molecules.values(row), identity=identities.get(name), left_out=left_out)
+
+
+PROCESSED = Processed()

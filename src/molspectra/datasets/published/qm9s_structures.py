@@ -1,0 +1,205 @@
+"""The structures of QM9S: the pickled list `qm9s.pt`, or one CSV file per molecule."""
+
+from __future__ import annotations
+
+import csv
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.datasets.formats.inert import Record, StoredTensor
+from molspectra.datasets.formats.pickled import stream_pickled
+from molspectra.errors import InputError
+
+_CLASSES = ("torch_geometric.", "numpy.", "_codecs.")  # all else in an entry is let be
+_MAX_FILE = 4 << 20
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One molecule of QM9S.
+
+    Attributes:
+        number: 1-based index in QM9.
+        smiles: as the dataset has it, or None.
+        numbers: atomic numbers [N].
+        positions: [N, 3] Å.
+    """
+
+    number: int
+    smiles: str | None
+    numbers: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.float64]
+
+
+class Structures(Protocol):
+    """Structures in the order of the rows of the tables."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, entry: int) -> Structure:
+        """One of them.
+
+        Raises:
+            InputError: if it is damaged or incomplete.
+        """
+
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """QM9's number of every entry [len]; 0 where it is not known without reading it."""
+
+
+class PickledStructures:
+    """The entries of `qm9s.pt`; of each, only names and places of tensors are held in memory.
+
+    Raises:
+        InputError: if it is damaged, or holds anything but records of molecules.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: list[tuple[int, str | None, Any, Any]] = []
+        for entry, item in enumerate(stream_pickled(path, _CLASSES)):
+            fields = record_fields(item)
+            if fields is None:
+                raise InputError(f"{path}: entry {entry} is no record of a molecule")
+            smiles = fields.get("smile", fields.get("smiles"))
+            try:
+                number = int(_single(fields["number"]))
+                found = (number, smiles if isinstance(smiles, str) else None, fields["z"], fields["pos"])
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise InputError(f"{path}: entry {entry} lacks number, z or pos") from error
+            self._entries.append(found)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._entries)
+
+    def __getitem__(self, entry: int) -> Structure:
+        """One of them, read from the file.
+
+        Raises:
+            InputError: if it is damaged.
+        """
+        number, smiles, numbers, positions = self._entries[entry]
+        try:
+            return Structure(
+                number,
+                smiles,
+                _array(numbers).astype(np.int64).reshape(-1),
+                _array(positions).astype(np.float64),
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"entry {entry} has no atomic numbers or coordinates that can be read"
+            ) from error
+
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """QM9's number of every entry."""
+        return np.array([entry[0] for entry in self._entries], dtype=np.int64)
+
+
+class TableStructures:
+    """The files `000001.csv` … of `qm9s_csv`, in a folder or zip archive; file k + 1 belongs to row k.
+
+    Each is a table with a header and an index column: the first row has QM9S's number, QM9's number, SMILES
+    and the number of atoms N; rows 10 to 9 + N have atomic number, x, y, z (Å).
+
+    Raises:
+        InputError: if the first file is missing, or the archive is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._zip = _opened_zip(path) if path.is_file() else None
+        names = self._zip.namelist() if self._zip else [each.name for each in path.iterdir()]
+        self._names = {int(stem): name for name in names if (stem := _stem(name)) is not None}
+        self._path = path
+        if 1 not in self._names:
+            raise InputError(f"{path}: has no 000001.csv")
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._names)
+
+    def __getitem__(self, entry: int) -> Structure:
+        """One of them, read from its file.
+
+        Raises:
+            InputError: if the file is missing or of another layout.
+        """
+        name = f"{entry + 1:06d}.csv"
+        try:
+            lines = self._content(entry + 1).decode().splitlines()
+            own, number, smiles, count = next(csv.reader(lines[1:2]), [])[1:5]
+            atoms = list(csv.reader(lines[11 : 11 + round(float(count))]))  # derivatives follow
+            numbers = np.array([round(float(row[1])) for row in atoms], dtype=np.int64)
+            positions = np.array([[float(cell) for cell in row[2:5]] for row in atoms])
+            if len(atoms) != round(float(count)) or round(float(own)) != entry + 1:
+                raise InputError(f"{name} belongs to molecule {own}, or is cut short")
+            return Structure(round(float(number)), smiles.strip() or None, numbers, positions)
+        except KeyError as error:
+            raise InputError(f"{name} is missing") from error
+        except (ValueError, IndexError, csv.Error, OverflowError) as error:
+            raise InputError(f"{name} does not have the layout of QM9S") from error
+        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            raise InputError(f"{name} cannot be read ({error})") from error
+
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """Zeros: QM9's numbers stand in the files."""
+        return np.zeros(len(self), dtype=np.int64)
+
+    def _content(self, number: int) -> bytes:
+        name = self._names[number]
+        if self._zip is None:
+            with (self._path / name).open("rb") as file:
+                content = file.read(_MAX_FILE + 1)
+        else:
+            with self._zip.open(name) as member:
+                content = member.read(_MAX_FILE + 1)
+        if len(content) > _MAX_FILE:
+            raise ValueError
+        return content
+
+
+def _opened_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise InputError(f"{path}: not a zip archive, or cut short ({error})") from error
+
+
+def _stem(name: str) -> str | None:
+    """Return the digits in the name of a molecule's file."""
+    match = re.fullmatch(r"(?:.*/)?(\d{1,9})\.csv", name)
+    return match[1] if match else None
+
+
+def record_fields(item: object) -> dict[Any, Any] | None:
+    """Return the attributes of a pickled graph, of new and of old versions of the graph library.
+
+    New ones keep them in `_store._mapping`, old ones as attributes of the object itself.
+    """
+    if isinstance(item, dict):
+        return item
+    if not isinstance(item, Record) or not isinstance(item.state, dict):
+        return None
+    store = item.state.get("_store")
+    if isinstance(store, Record) and isinstance(store.state, dict):
+        mapping = store.state.get("_mapping")
+        return mapping if isinstance(mapping, dict) else None
+    return item.state
+
+
+def _array(value: object) -> npt.NDArray[Any]:
+    return value.array() if isinstance(value, StoredTensor) else np.asarray(value)
+
+
+def _single(value: object) -> Any:
+    """Return the only number of a tensor, or the number itself."""
+    return value.array().item() if isinstance(value, StoredTensor) else value

@@ -1,0 +1,38 @@
+"""The datasets that `molspectra prepare` knows, each imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from molspectra.datasets.importer import Importer
+from molspectra.errors import InputError, hint
+
+NAMES: dict[str, str] = {
+    "qm9": "molspectra.datasets.published.qm9:QM9",
+    "qm8": "molspectra.datasets.published.qm8:QM8",
+    "pcqm4mv2": "molspectra.datasets.published.pcqm4mv2:PCQM4MV2",
+    "md17": "molspectra.datasets.published.md17:MD17",
+    "rmd17": "molspectra.datasets.published.md17:RMD17",
+    "qm9s": "molspectra.datasets.published.qm9s:QM9S",
+    "qm9s-processed": "molspectra.datasets.published.processed:PROCESSED",
+    "sdf": "molspectra.datasets.own.structures:SDF",
+    "extxyz": "molspectra.datasets.own.structures:EXTXYZ",
+    "csv": "molspectra.datasets.own.structures:CSV",
+    "parquet": "molspectra.datasets.own.parquet:PARQUET",
+    "outputs": "molspectra.datasets.own.outputs:OUTPUTS",
+    "npz": "molspectra.datasets.own.npz:NPZ",
+}
+"""Importers by the name of the dataset, as "module:attribute"."""
+
+
+def importer(name: str) -> Importer:
+    """Return the importer of a dataset.
+
+    Raises:
+        InputError: if there is none of that name; the message suggests the nearest.
+    """
+    if name not in NAMES:
+        raise InputError(f"unknown dataset {name!r}; {hint(name.lower(), NAMES, cutoff=0.5)}")
+    module, attribute = NAMES[name].split(":")
+    found: Importer = getattr(import_module(module), attribute)
+    return found

@@ -1,0 +1,60 @@
+"""Molecules drawn in two dimensions by RDKit, in colours that stand out on light and dark pages."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from molspectra.reporting.canvas import inline_svg
+from molspectra.reporting.markup import Markup
+
+_BLACK = "#000000"
+_ELEMENTS = {
+    7: (0.22, 0.47, 0.85),
+    8: (0.86, 0.24, 0.20),
+    9: (0.05, 0.58, 0.42),
+    15: (0.80, 0.45, 0.05),
+    16: (0.68, 0.52, 0.02),
+    17: (0.05, 0.58, 0.42),
+    35: (0.65, 0.30, 0.20),
+    53: (0.55, 0.30, 0.70),
+}
+
+
+@lru_cache(maxsize=512)
+def _document(smiles: str, width: int, height: int) -> str | None:
+    """SVG document of a molecule; None where the SMILES cannot be read or drawn."""
+    from rdkit import Chem
+    from rdkit.Chem.Draw import rdMolDraw2D
+    from rdkit.rdBase import BlockLogs
+
+    with BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles)
+        if molecule is None or not molecule.GetNumAtoms():
+            return None
+        drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
+        options: Any = drawer.drawOptions()
+        options.clearBackground = False
+        options.useBWAtomPalette()
+        options.updateAtomPalette(_ELEMENTS)
+        options.bondLineWidth = 1.6
+        options.fixedBondLength = 26
+        options.minFontSize = 11
+        rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule)
+    drawer.FinishDrawing()
+    text: str = drawer.GetDrawingText()
+    return text.replace(_BLACK, "currentColor")
+
+
+def draw(smiles: str | None, alt: str, prefix: str, width: int = 150, height: int = 110) -> Markup | None:
+    """A molecule as SVG for a page; None where there is no SMILES or it cannot be drawn.
+
+    Args:
+        smiles: what to draw.
+        alt: the molecule in words.
+        prefix: put before ids; must differ within a page.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+    """
+    document = _document(smiles, width, height) if smiles else None
+    return None if document is None else inline_svg(document, alt, prefix)

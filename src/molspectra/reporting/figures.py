@@ -1,0 +1,213 @@
+"""The figures of a report, each a matplotlib figure, to be rendered by `canvas.svg` or `canvas.png`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from molspectra.evaluation.metrics import mean_and_sd
+from molspectra.evaluation.reconstruct import ReconstructedSpectrum
+from molspectra.reporting.canvas import COLOURS, INK, OTHERS, colour_of, marker_of, new_figure, styled
+from molspectra.reporting.content import Curve, ReconstructedMolecule, ResultTable, RetrievalResult
+from molspectra.reporting.wording import number
+
+RECALL_UP_TO = 50
+
+MANY_POINTS = 5_000
+"""A scatter plot of more points is drawn as pixels, which keeps the page small."""
+
+
+def learning_curves(curves: Sequence[Curve]) -> Figure:
+    """One panel per loss; faint lines are training batches, strong ones validation, one line per seed.
+
+    Args:
+        curves: those of one group; at least one.
+    """
+    panels = list(dict.fromkeys(curve.panel for curve in curves))
+    keys = list(dict.fromkeys(curve.key for curve in curves))
+    columns = min(len(panels), 3)
+    lines = math.ceil(len(panels) / columns)
+    with styled():
+        drawn = new_figure(3.6 * columns if columns > 1 else 6.6, 2.7 * lines + 0.4)
+        for index, panel in enumerate(panels):
+            axes = drawn.add_subplot(lines, columns, index + 1)
+            _curves_panel(axes, [curve for curve in curves if curve.panel == panel], keys)
+            axes.set_title(panel)
+            if index + columns >= len(panels):
+                axes.set_xlabel("optimizer step")
+            if index == 0:
+                axes.legend(loc="upper right")
+    return drawn
+
+
+def _curves_panel(axes: Axes, curves: Sequence[Curve], keys: list[str]) -> None:
+    named: set[str] = set()
+    for curve in sorted(curves, key=lambda each: each.part):  # training below validation
+        colour = colour_of(curve.key, keys)
+        if curve.part == "train":
+            axes.plot(curve.steps, curve.values, color=colour, linewidth=1.0, alpha=0.45)
+            continue
+        label = None if curve.key in named else curve.label
+        named.add(curve.key)
+        marker = marker_of(curve.key)
+        (line,) = axes.plot(curve.steps, curve.values, color=colour, label=label)
+        line.set(marker=marker, markersize=3.5)
+    values = [value for curve in curves for value in curve.values if math.isfinite(value)]
+    few = bool(values) and max(values) < 200 * min(values)  # else labels would crowd
+    if values and min(values) > 0 and max(values) > 8 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def parity(table: ResultTable) -> Figure | None:
+    """Predicted against computed values, one panel per start, all seeds; None without predictions."""
+    arms = [arm for arm in table.arms if any(score.target for score in arm.scores)]
+    if not arms:
+        return None
+    keys = [arm.key for arm in table.arms]
+    points = sum(len(score.target) for arm in arms for score in arm.scores)
+    everything = [v for arm in arms for score in arm.scores for v in (*score.target, *score.prediction)]
+    low, high = min(everything), max(everything)
+    margin = 0.04 * (high - low or 1.0)
+    span = (low - margin, high + margin)
+    columns = min(len(arms), 3)
+    with styled():
+        drawn = new_figure(3.5 * columns + 0.3, 3.6 * math.ceil(len(arms) / columns))
+        for index, arm in enumerate(arms):
+            axes = drawn.add_subplot(math.ceil(len(arms) / columns), columns, index + 1)
+            axes.plot(span, span, color=INK, linewidth=1.0, alpha=0.6)
+            for place, score in enumerate(arm.scores):
+                axes.scatter(
+                    score.target,
+                    score.prediction,
+                    s=14,
+                    color=colour_of(arm.key, keys),
+                    marker=("o", "^", "s", "D", "v")[place % 5],
+                    alpha=0.55,
+                    linewidths=0,
+                    rasterized=points > MANY_POINTS,
+                    label=f"seed {score.seed}: MAE {number(score.mae)}",
+                )
+            axes.set(xlim=span, ylim=span, aspect="equal", title=arm.label)
+            axes.set_xlabel(f"computed {table.target} ({table.unit})")
+            if index % columns == 0:
+                axes.set_ylabel(f"predicted {table.target} ({table.unit})")
+            axes.legend(loc="upper left", handletextpad=0.2, borderaxespad=0.1)
+    return drawn
+
+
+def errors_by_start(table: ResultTable) -> Figure:
+    """Mean absolute error per initialisation: every seed a point, paired seeds joined, means as bars."""
+    keys = [arm.key for arm in table.arms]
+    with styled():
+        drawn = new_figure(6.6, 0.62 * len(keys) + 1.3)
+        axes = drawn.add_subplot()
+        height = range(len(keys))
+        for seed in sorted({seed for arm in table.arms for seed in arm.mae}):
+            pairs = [(arm.mae[seed], y) for arm, y in zip(table.arms, height, strict=True) if seed in arm.mae]
+            axes.plot(*zip(*pairs, strict=True), color=INK, alpha=0.28, linewidth=1.0, zorder=1)
+        for arm, y in zip(table.arms, height, strict=True):
+            colour = colour_of(arm.key, keys)
+            mean, _ = mean_and_sd(list(arm.mae.values()))
+            axes.plot([mean, mean], [y - 0.28, y + 0.28], color=colour, linewidth=4, solid_capstyle="butt")
+            axes.scatter(
+                list(arm.mae.values()),
+                [y] * len(arm.mae),
+                s=46,
+                color=colour,
+                marker=marker_of(arm.key),
+                edgecolors=INK,
+                linewidths=0.7,
+                zorder=3,
+            )
+        axes.set_yticks(list(height), [arm.label for arm in table.arms])
+        axes.set(ylim=(len(keys) - 0.5, -0.5))
+        axes.grid(False, axis="y")
+        axes.set_xlabel(f"mean absolute error of the {table.target} ({table.unit}); lower is better")
+    return drawn
+
+
+def reconstruction(molecule: ReconstructedMolecule) -> Figure:
+    """Spectra with masked patches: grey windows were hidden, coloured lines are the model's values there."""
+    spectra = list(molecule.spectra.values())
+    with styled():
+        drawn = new_figure(9.6, 2.4 * len(spectra) + 0.4)
+        for index, spectrum in enumerate(spectra):
+            axes = drawn.add_subplot(len(spectra), 1, index + 1)
+            _reconstruction_panel(axes, spectrum)
+            if index == 0:
+                handles, names = axes.get_legend_handles_labels()
+                drawn.legend(handles, names, loc="outside upper right", ncols=2)
+    return drawn
+
+
+def _reconstruction_panel(axes: Axes, spectrum: ReconstructedSpectrum) -> None:
+    kind, axis = spectrum.kind, spectrum.kind.axis()
+    hidden = hidden_points(spectrum)
+    for start, stop in _runs(masked_points(spectrum)):
+        axes.axvspan(axis[start], axis[stop], color=INK, alpha=0.10, linewidth=0)
+    for start, stop in _runs(hidden):
+        axes.axvspan(axis[start], axis[stop], color=INK, alpha=0.16, linewidth=0)
+    axes.plot(axis, spectrum.values, color=INK, linewidth=1.1, label="computed spectrum")
+    for place, (patch, values) in enumerate(
+        zip(np.flatnonzero(spectrum.mask), spectrum.predicted, strict=True)
+    ):
+        window = slice(patch * kind.stride, patch * kind.stride + kind.patch)
+        label = "predicted from the other patches" if place == 0 else None
+        axes.plot(axis[window], values, color="#d55e00", linewidth=1.8, label=label)
+    axes.set(xlim=(axis[0], axis[-1]), xlabel=kind.unit)
+    axes.set_ylabel("log$_{10}$(s + 1)", parse_math=True)
+    error = number(spectrum.error, 2)
+    axes.set_title(f"{kind.title or kind.name}: mean squared error of the masked patches {error}")
+    axes.grid(False)
+
+
+def masked_points(spectrum: ReconstructedSpectrum) -> npt.NDArray[np.bool_]:
+    """[points] bool, points that belong to a masked patch."""
+    kind, points = spectrum.kind, np.zeros(spectrum.kind.points, dtype=bool)
+    for patch in np.flatnonzero(spectrum.mask):
+        points[patch * kind.stride : patch * kind.stride + kind.patch] = True
+    return points
+
+
+def hidden_points(spectrum: ReconstructedSpectrum) -> npt.NDArray[np.bool_]:
+    """[points] bool, masked points that no kept patch shows: overlapping neighbours show the others."""
+    kind, shown = spectrum.kind, np.zeros(spectrum.kind.points, dtype=bool)
+    for patch in np.flatnonzero(~spectrum.mask):
+        shown[patch * kind.stride : patch * kind.stride + kind.patch] = True
+    return masked_points(spectrum) & ~shown
+
+
+def _runs(points: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and last place of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], points.astype(np.int8), [0]])))
+    return [(int(start), int(stop) - 1) for start, stop in edges.reshape(-1, 2)]
+
+
+def recall_curves(results: Sequence[RetrievalResult]) -> Figure:
+    """Recall@k of every stage-2 run against a random order; at least one result."""
+    gallery = max(result.gallery_size for result in results)
+    at = tuple(range(1, min(RECALL_UP_TO, gallery) + 1))
+    colours = (COLOURS["stage2"], *OTHERS)
+    with styled():
+        drawn = new_figure(6.6, 3.6)
+        axes = drawn.add_subplot()
+        for place, result in enumerate(results):
+            share = [float((result.ranks <= k).mean()) for k in at]
+            label = "whole spectra to structures" if len(results) == 1 else result.run
+            colour = colours[place % len(colours)]
+            axes.plot(at, share, color=colour, marker="D", markersize=3, label=label)
+        chance = [min(k / gallery, 1.0) for k in at]
+        label = f"random order of {gallery}"
+        axes.plot(at, chance, color=INK, linestyle="--", linewidth=1.2, label=label)
+        axes.set(ylim=(0, 1.02), xlim=(0.5, len(at) + 0.5), xlabel="k", ylabel="recall@k")
+        axes.legend(loc="center right")
+    return drawn

@@ -1,0 +1,270 @@
+"""Which fine-tuning runs may stand in one table, and what each of them started from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from molspectra.errors import InputError
+from molspectra.evaluation.finetuned import read_predictions
+from molspectra.evaluation.subject import read_run
+from molspectra.reporting.content import Arm, ResultTable, Score
+from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.record import read_json
+from molspectra.training.settings import to_dict
+
+LABELS = {"scratch": "from scratch", "stage1": "from stage 1", "stage2": "from stage 2"}
+"""Names of the usual initialisations for people."""
+
+ORDER = tuple(LABELS)
+
+IRRELEVANT = (
+    "init",
+    "data.store",  # the content's hash is compared instead
+    "data.workers",
+    "data.allow_leak",  # what was seen stands in the notes
+    "loop.seed",
+    "loop.accelerator",
+    "loop.devices",
+    "loop.log_every",
+    "loop.save_every",
+    "loop.tensorboard",
+)
+"""Settings in which runs of one table may differ."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run directory that was read.
+
+    Attributes:
+        directory: where it is.
+        name: for people.
+        config: its settings.
+        record: its record.
+        evaluation: its results on the test part; None where it was not evaluated.
+    """
+
+    directory: Path
+    name: str
+    config: PretrainConfig | FinetuneConfig
+    record: Mapping[str, Any]
+    evaluation: Mapping[str, Any] | None
+
+    @classmethod
+    def read(cls, directory: Path, name: str | None = None) -> Run:
+        """Read settings, record and results.
+
+        Raises:
+            InputError: not a run directory, or a damaged file in it.
+        """
+        config, record = read_run(directory)
+        path = directory / "evaluation.json"
+        evaluation = read_json(path) if path.is_file() else None
+        if evaluation is not None and not isinstance(evaluation, dict):
+            raise InputError(f"{path}: not the results of an evaluation; evaluate the run again")
+        return cls(directory, name or directory.resolve().name, config, record, evaluation)
+
+    @property
+    def stage(self) -> str:
+        """Return "stage1", "stage2" or "finetune"."""
+        stage: str = self.record["about"]["stage"]
+        return stage
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.config.loop.seed
+
+    def settings(self) -> dict[str, Any]:
+        """Settings that matter for the result, by dotted name; without seed and start."""
+        flat = flatten(to_dict(self.config))
+        return {name: value for name, value in flat.items() if name not in IRRELEVANT}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def with_ancestors(runs: Sequence[Run]) -> list[Run]:
+    """The runs, and after them those that they started from and that still exist, each once.
+
+    Raises:
+        InputError: a damaged run directory.
+    """
+    found = list(runs)
+    for run in found:  # grows while it is gone through
+        for place in _places(run):
+            if any(each.directory.resolve() == place for each in found):
+                break
+            if (place / "record.json").is_file():
+                found.append(Run.read(place))
+                break
+    return found
+
+
+def origin_of(run: Run, known: Sequence[Run]) -> Run | None:
+    """The run, among the known ones, that a run was initialised from; None where there is none.
+
+    A directory that has been moved since is looked for by its name.
+    """
+    places = _places(run)
+    for place in places:
+        for each in known:
+            if each.directory.resolve() == place:
+                return each
+    named = [each for each in known if each.name in {place.name for place in places}]
+    return named[0] if len(named) == 1 else None
+
+
+def _places(run: Run) -> list[Path]:
+    """Where the run directory of a run's origin may be: `init` names a run or a checkpoint in one."""
+    if run.config.init is None:
+        return []
+    path = Path(run.config.init).resolve()
+    return [path, path.parent.parent] if path.parent.name == "checkpoints" else [path]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run started from.
+
+    Attributes:
+        key: "scratch", the stage of its origin, or the path of an origin that is gone.
+        recipe: equal for starts that differ in seeds alone.
+        origin: path of the pre-training run.
+        seed: of the pre-training run.
+    """
+
+    key: str
+    recipe: str
+    origin: str | None = None
+    seed: int | None = None
+
+
+def start_of(run: Run, known: Sequence[Run]) -> Start:
+    """What a run started from, with the whole line of its ancestors among the known runs."""
+    if run.config.init is None:
+        return Start("scratch", "scratch")
+    origin = origin_of(run, known)
+    if origin is None:
+        return Start(Path(run.config.init).name, run.config.init, run.config.init)
+    before = start_of(origin, known).recipe
+    facts = [origin.settings(), origin.record["data"]["hash"], before]
+    recipe = json.dumps(facts, sort_keys=True, ensure_ascii=False)
+    return Start(origin.stage, recipe, str(origin.directory.resolve()), origin.seed)
+
+
+def result_tables(runs: Sequence[Run], known: Sequence[Run]) -> tuple[ResultTable, ...]:
+    """One table per property and settings, from the fine-tuning runs that were evaluated.
+
+    Args:
+        runs: of any stage.
+        known: those and their ancestors.
+
+    Raises:
+        InputError: two runs of the same start and seed, or damaged results.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.stage == "finetune" and run.evaluation is not None:
+            facts = [run.settings(), run.evaluation["data"]["hash"], run.evaluation["data"]["trained_on"]]
+            groups.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
+    tables = []
+    for members in groups.values():
+        settings = _differences(members[0], [other[0] for other in groups.values()])
+        tables.append(_table(members, known, settings))
+    return tuple(tables)
+
+
+def _table(members: list[Run], known: Sequence[Run], settings: str) -> ResultTable:
+    keyed = arm_keys(members, known)
+    arms = []
+    for key in sorted(keyed, key=lambda key: (ORDER.index(key) if key in ORDER else len(ORDER), key)):
+        chosen = sorted(keyed[key], key=lambda run: run.seed)
+        for one, other in pairwise(chosen):
+            if one.seed == other.seed:
+                raise InputError(
+                    f"{one.directory} and {other.directory}: same start, settings and seed; give one of them"
+                )
+        starts = [start_of(run, known) for run in chosen]
+        label = LABELS.get(key, f"from {key}")
+        arms.append(Arm(key, label, tuple(map(_score, chosen)), pretraining_sentence(starts)))
+    found = members[0].evaluation
+    assert found is not None
+    return ResultTable(
+        target=found["target"],
+        unit=found["unit"],
+        level=found["level"],
+        part=found["part"],
+        molecules=found["molecules"],
+        training_molecules=found["training_molecules"],
+        arms=tuple(arms),
+        constant_mae=found["median_predictor_mae"],
+        settings=settings,
+    )
+
+
+def arm_keys(members: Sequence[Run], known: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by what they started from; starts of one stage by different recipes get the run's name added."""
+    starts = {run.directory: start_of(run, known) for run in members}
+    recipes: dict[str, list[str]] = {}
+    for start in starts.values():
+        recipes.setdefault(start.key, [])
+        if start.recipe not in recipes[start.key]:
+            recipes[start.key].append(start.recipe)
+    keyed: dict[str, list[Run]] = {}
+    for run in members:
+        start = starts[run.directory]
+        key = start.key
+        if len(recipes[key]) > 1 and start.origin is not None:
+            first = next(other for other in starts.values() if other.recipe == start.recipe)
+            key = f"{key} ({Path(first.origin or '').name})"
+        keyed.setdefault(key, []).append(run)
+    return keyed
+
+
+def _score(run: Run) -> Score:
+    found = run.evaluation
+    assert found is not None
+    target, prediction = read_predictions(run.directory / "predictions.csv")
+    return Score(
+        run.seed, run.name, found["mae"], found["rmse"], found["r2"], tuple(target), tuple(prediction)
+    )
+
+
+def pretraining_sentence(starts: Sequence[Start]) -> str:
+    """Whether pre-training was repeated for every seed; "" without pre-training."""
+    origins = {start.origin: start.seed for start in starts if start.origin is not None}
+    n = len(starts)
+    if not origins:
+        return ""
+    if len(origins) == 1:
+        (seed,) = origins.values()
+        which = "one pre-training run" + ("" if seed is None else f" (seed {seed})")
+        if n == 1:
+            return f"{which}."
+        return f"{which} served all {n} seeds; their spread does not hold that of pre-training."
+    if len(origins) == n:
+        return f"pre-training was repeated for each of the {n} seeds."
+    return f"{len(origins)} pre-training runs served {n} seeds."
+
+
+def _differences(run: Run, others: Sequence[Run]) -> str:
+    """Settings of a run that are not the same in all others, as "name value" texts."""
+    own = run.settings()
+    names = [name for name in own if any(other.settings().get(name) != own[name] for other in others)]
+    hashes = {str(other.record["data"]["hash"]) for other in others}
+    data = [f"data {str(run.record['data']['hash'])[:12]}"] if len(hashes) > 1 else []
+    return ", ".join([*data, *(f"{name} {own[name]}" for name in names)])

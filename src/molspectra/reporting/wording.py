@@ -1,0 +1,165 @@
+"""Sentences under the tables, made from the numbers alone, whichever way they come out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from molspectra.evaluation.metrics import mean_and_sd, paired
+from molspectra.reporting.content import Arm, LossLine, ResultTable, RetrievalResult
+
+FEW_SEEDS = 5
+"""With fewer seeds than this the sentence tells how often n equal signs come by chance: 2 of 2ⁿ."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with that many significant digits; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    text = f"{value:.{digits - 1}e}"
+    if 1e-4 <= abs(value) < 1e6:
+        exponent = int(text.partition("e")[2])  # after rounding: 0.9999 is 1.00
+        text = f"{value:.{max(digits - 1 - exponent, 0)}f}"
+    return text.replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, three significant digits."""
+    return number(value) if value <= 0 else f"+{number(value)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def mean_sd(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation; the mean alone for one value."""
+    mean, sd = mean_and_sd(values)
+    return number(mean) if math.isnan(sd) else f"{number(mean)} ± {number(sd, 2)}"
+
+
+def comparisons(table: ResultTable) -> list[tuple[Arm, Arm]]:
+    """Which arms are compared: every one with scratch, and stage 2 (with spectra) with stage 1 (without)."""
+    by_key = {arm.key: arm for arm in table.arms}
+    found = []
+    if "scratch" in by_key:
+        found = [(arm, by_key["scratch"]) for arm in table.arms if arm.key != "scratch"]
+    if "stage1" in by_key and "stage2" in by_key:
+        found.append((by_key["stage2"], by_key["stage1"]))
+    return found
+
+
+def verdict(first: Arm, second: Arm) -> str:
+    """The same comparison in a few words."""
+    difference = paired(first.mae, second.mae)
+    if difference is None:
+        return f"{first.start} and {second.start} have no seed in common."
+    n, base = len(difference.seeds), mean_and_sd([second.mae[seed] for seed in difference.seeds])[0]
+    share = f", mean difference {signed(100 * difference.mean / base)}\u00a0%" if base > 0 else ""
+    counts = f"lower in {difference.lower}, higher in {difference.higher} of {n} seed{'s' if n > 1 else ''}"
+    return f"Error of {first.start} against {second.start}: {counts}{share}."
+
+
+def paired_sentence(first: Arm, second: Arm, unit: str) -> str:
+    """Differences of the mean absolute error seed by seed, and no more than they say."""
+    difference = paired(first.mae, second.mae)
+    heading = f"{first.start} minus {second.start}"
+    if difference is None:
+        return f"{heading}: no seed in common, so there is no paired comparison."
+    each = ", ".join(
+        f"seed {seed} {signed(value)}"
+        for seed, value in zip(difference.seeds, difference.differences, strict=True)
+    )
+    n = len(difference.seeds)
+    base, _ = mean_and_sd([second.mae[seed] for seed in difference.seeds])
+    share = f" ({signed(100 * difference.mean / base)}\u00a0%)" if base > 0 else ""
+    text = f"{heading}, {unit}: {each}; mean {signed(difference.mean)}{share}. "
+    if difference.lower == n:
+        verdict = f"The error is lower in {'the one seed' if n == 1 else f'all {n} seeds'}"
+    elif difference.higher == n:
+        verdict = f"The error is higher in {'the one seed' if n == 1 else f'all {n} seeds'}"
+    elif not difference.lower and not difference.higher:
+        return text + "There is no difference in any seed."
+    else:
+        return text + (
+            f"The error is lower in {difference.lower} and higher in {difference.higher} of {n} seeds: "
+            "the sign is not consistent, no difference is shown."
+        )
+    if n == 1:
+        return text + verdict + "; one seed says nothing about the spread between seeds."
+    if n < FEW_SEEDS:
+        chance = number(100 * 2.0 ** (1 - n), 2)
+        return (
+            text
+            + verdict
+            + f"; with {n} seeds the same sign in all comes by chance in {chance}\u00a0% of cases."
+        )
+    return text + verdict + "."
+
+
+def table_sentences(table: ResultTable) -> list[str]:
+    """What follows from a result table."""
+    found = [paired_sentence(first, second, table.unit) for first, second in comparisons(table)]
+    constant = table.constant_mae
+    if constant is not None and table.arms:
+        worse = [
+            f"{arm.start} seed {score.seed}"
+            for arm in table.arms
+            for score in arm.scores
+            if score.mae >= constant
+        ]
+        text = (
+            f"Predicting the median of the training molecules for all gives {number(constant)} {table.unit}"
+        )
+        found.append(
+            f"{text}; no better than that: {', '.join(worse)}." if worse else f"{text}; every run is below."
+        )
+    found += [f"{arm.start}: {arm.pretraining}" for arm in table.arms if arm.pretraining]
+    return found
+
+
+def retrieval_sentences(result: RetrievalResult) -> list[str]:
+    """What follows from a search, chance beside it."""
+    figures = result.figures
+    parts = " and ".join(
+        {"val": "validation", "train": "training"}.get(part, part) for part in result.gallery_parts
+    )
+    plural = "s" if len(result.gallery_parts) > 1 else ""
+    found = [
+        f"{figures.queries} molecules of the {result.part} part were searched by their spectra "
+        f"({', '.join(result.modalities)}) among the clean structures of {result.gallery_size} different "
+        f"molecules of the {parts} part{plural}: the right one came first for {percent(figures.recall[1])} "
+        f"of them, where a random order gives {percent(figures.chance_recall[1])}."
+    ]
+    if result.isomers is not None:
+        isomers = result.isomers
+        found.append(
+            f"Among molecules of the same formula alone (on average {number(isomers.candidates)} candidates, "
+            f"{isomers.queries} queries that have an isomer there), the right one came first for "
+            f"{percent(isomers.recall[1])}; a random order gives {percent(isomers.chance_recall[1])}."
+        )
+    return found
+
+
+def loss_sentences(losses: Sequence[LossLine]) -> list[str]:
+    """Which losses are no better than having learnt nothing."""
+    weak = [
+        f"{each.run}: {each.name}"
+        for each in losses
+        if each.no_skill is not None and each.value >= each.no_skill
+    ]
+    return [f"No better than a model that has learnt nothing: {'; '.join(weak)}."] if weak else []
+
+
+def percent(share: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * share:.1f}\u00a0%"

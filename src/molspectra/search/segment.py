@@ -1,0 +1,250 @@
+"""One segment of an index: a folder with a table of molecules (Arrow) and arrays of vectors (npy).
+
+| file | content |
+|---|---|
+| `molecules.arrow` | identity, SMILES, name, formula, charge, exact mass, elements, atoms and coordinates |
+| `structure.npy` | [n, D] vectors of structures |
+| `learned-MODALITY.npy` | [n, D] vectors of each spectrum alone; zeros where a molecule has none |
+| `samples-MODALITY.npy` | [n, P] float16 stored spectra of length 1; zeros where a molecule has none |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from molspectra.data.atomic import naming
+from molspectra.errors import InputError
+from molspectra.search.filters import element_bits, exact_mass
+from molspectra.search.samples import coarse, stored_points, unit
+from molspectra.search.sources import Block
+from molspectra.search.vectors import SearchModel
+from molspectra.spectra.modality import modality
+
+TABLE = "molecules.arrow"
+SCHEMA = pa.schema(
+    [
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("smiles", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("formula", pa.string(), nullable=False),
+        pa.field("charge", pa.int32(), nullable=False),
+        pa.field("mass", pa.float64(), nullable=False),
+        pa.field("elements_low", pa.uint64(), nullable=False),
+        pa.field("elements_high", pa.uint64(), nullable=False),
+        pa.field("numbers", pa.list_(pa.uint8()), nullable=False),
+        pa.field("positions", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+
+_TOGETHER = 64  # blocks whose records are written at once
+
+Arrays = dict[str, npt.NDArray[np.floating]]
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """An open segment: its table [n] and its arrays by name, memory-mapped."""
+
+    table: pa.Table
+    arrays: Arrays
+
+    def __len__(self) -> int:
+        """Return the number of entries n."""
+        return len(self.table)
+
+
+class _ArrayFile:
+    """A `.npy` file of rows that are written as they come; the header learns their number at the end."""
+
+    def __init__(self, file: BinaryIO, width: int, dtype: str) -> None:
+        self.file, self.width, self.dtype, self.rows = file, width, np.dtype(dtype), 0
+        self._header()
+        self.start = file.tell()
+
+    def _header(self) -> None:
+        descr = np.lib.format.dtype_to_descr(self.dtype)
+        header: dict[str, Any] = {"shape": (self.rows, self.width), "fortran_order": False, "descr": descr}
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+    def append(self, block: npt.NDArray[np.floating]) -> None:
+        assert block.shape[1] == self.width
+        self.file.write(np.ascontiguousarray(block, self.dtype).tobytes())
+        self.rows += len(block)
+
+    def close(self) -> None:
+        self.file.seek(0)
+        self._header()
+        assert self.file.tell() == self.start  # numpy leaves room for a longer first axis
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+def arrays_of(block: Block, model: SearchModel, modalities: Iterable[str]) -> Arrays:
+    """The arrays of a block, for the spectra of some modalities; zeros where a molecule has none."""
+    arrays: Arrays = {"structure": model.structures(block.molecules)}
+    for name in modalities:
+        kind = modality(name)
+        spectra = block.spectra.get(name)
+        if spectra is None:
+            spectra = np.zeros((len(block), kind.points), np.float32)
+        some = spectra.any(1)
+        arrays[f"samples-{name}"] = unit(coarse(spectra, kind))
+        if name in model.modalities:
+            learned = np.zeros((len(block), model.width), np.float32)
+            if some.any():
+                learned[some] = model.spectra({name: spectra[some]})
+            arrays[f"learned-{name}"] = learned
+    return arrays
+
+
+def widths(model_width: int, model_modalities: Iterable[str], modalities: Iterable[str]) -> dict[str, int]:
+    """Width of every array of a segment by name."""
+    found = {"structure": model_width}
+    for name in modalities:
+        found[f"samples-{name}"] = stored_points(modality(name))
+        if name in model_modalities:
+            found[f"learned-{name}"] = model_width
+    return found
+
+
+def dtype_of(array: str, vectors: str) -> str:
+    """Type of the numbers of an array; `vectors` is that of vectors."""
+    return "<f2" if array.startswith("samples-") or vectors == "float16" else "<f4"
+
+
+def write_segment(
+    folder: Path, blocks: Iterable[Block], model: SearchModel, modalities: tuple[str, ...], vectors: str
+) -> tuple[int, dict[str, str], dict[str, npt.NDArray[np.float64]]]:
+    """Write a segment into a new folder, flushed to the disk.
+
+    Args:
+        folder: made here.
+        blocks: its molecules.
+        model: makes the vectors.
+        modalities: spectra to keep; others are left out, absent ones are zeros.
+        vectors: "float32" or "float16".
+
+    Returns:
+        Number of rows, SHA-256 of every file, and the sums [P] of the stored spectra before they were
+        scaled, with the number of spectra as a last element, by modality.
+
+    Raises:
+        InputError: no molecules, a bad record, or the disk is full.
+    """
+    sizes = widths(model.width, model.modalities, modalities)
+    sums = {name: np.zeros(stored_points(modality(name)) + 1) for name in modalities}
+    with naming(folder):
+        folder.mkdir()
+    rows = 0
+    with naming(folder), ExitStack() as stack:
+        files = {
+            name: _ArrayFile(
+                stack.enter_context((folder / f"{name}.npy").open("wb")), width, dtype_of(name, vectors)
+            )
+            for name, width in sizes.items()
+        }
+        sink = stack.enter_context((folder / TABLE).open("wb"))
+        with pa.ipc.new_file(sink, SCHEMA) as writer:
+            waiting: list[pa.RecordBatch] = []
+            for block in blocks:
+                waiting.append(_records(block))
+                if len(waiting) == _TOGETHER:
+                    _write_together(writer, waiting)
+                for name, values in arrays_of(block, model, modalities).items():
+                    files[name].append(values)
+                for name in modalities:
+                    if name in block.spectra:
+                        spectra = block.spectra[name]
+                        sums[name][:-1] += coarse(spectra, modality(name)).sum(0, dtype=np.float64)
+                        sums[name][-1] += int(spectra.any(1).sum())
+                rows += len(block)
+            _write_together(writer, waiting)
+        for file in files.values():
+            file.close()
+        sink.flush()
+        os.fsync(sink.fileno())
+    if not rows:
+        raise InputError("there are no molecules to index")
+    return rows, {path.name: file_hash(path) for path in sorted(folder.iterdir())}, sums
+
+
+def _write_together(writer: pa.RecordBatchWriter, waiting: list[pa.RecordBatch]) -> None:
+    """Write small batches as one, since a table of many pieces is slow to use."""
+    if waiting:
+        writer.write_table(pa.Table.from_batches(waiting).combine_chunks())
+        waiting.clear()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _records(block: Block) -> pa.RecordBatch:
+    bits = [element_bits(each.numbers.tolist()) for each in block.molecules]
+    columns = {
+        "identity": block.identities,
+        "smiles": [each.smiles for each in block.molecules],
+        "name": [each.name for each in block.molecules],
+        "formula": [each.formula for each in block.molecules],
+        "charge": [each.charge for each in block.molecules],
+        "mass": [exact_mass(each.numbers, each.charge) for each in block.molecules],
+        "elements_low": [low for low, _ in bits],
+        "elements_high": [high for _, high in bits],
+        "numbers": [each.numbers.astype(np.uint8) for each in block.molecules],
+        "positions": [each.positions.ravel().astype(np.float32) for each in block.molecules],
+    }
+    return pa.record_batch(columns, schema=SCHEMA)
+
+
+def open_segment(folder: Path, rows: int, sizes: Mapping[str, int], vectors: str) -> Segment:
+    """Map a segment into memory.
+
+    Args:
+        folder: the segment.
+        rows: how many it has.
+        sizes: width of every array, see `widths`.
+        vectors: "float32" or "float16".
+
+    Raises:
+        InputError: a file is missing, cut short, or not what it should be.
+    """
+    path = folder / TABLE
+    try:
+        memory = pa.memory_map(str(path)).read_buffer()
+        table = pa.ipc.open_file(pa.BufferReader(memory)).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
+        raise InputError(f"{path}: damaged ({' '.join(str(error).split())[:100]})") from error
+    if table.schema != SCHEMA or len(table) != rows or any(_gaps(table)):
+        raise InputError(f"{path}: damaged (not the {rows} molecules that were written)")
+    return Segment(table, {name: _open_array(folder, name, rows, sizes[name], vectors) for name in sizes})
+
+
+def _gaps(table: pa.Table) -> Iterator[bool]:
+    """Whether columns that are complete have gaps."""
+    return (table[each.name].null_count > 0 for each in SCHEMA if not each.nullable)
+
+
+def _open_array(folder: Path, name: str, rows: int, width: int, vectors: str) -> npt.NDArray[np.floating]:
+    path = folder / f"{name}.npy"
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise InputError(f"{path}: damaged ({' '.join(str(error).split())[:100]})") from error
+    if not isinstance(array, np.ndarray) or array.shape != (rows, width):
+        raise InputError(f"{path}: damaged (not {rows} rows of {width} numbers)")
+    if array.dtype != np.dtype(dtype_of(name, vectors)) or not array.flags.c_contiguous:
+        raise InputError(f"{path}: damaged (numbers of another type)")
+    return array

@@ -1,0 +1,232 @@
+"""Spectra and properties of one molecule by quantum chemistry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.chem.molecule import Molecule
+from molspectra.errors import InputError, SimulationError
+from molspectra.simulation.geometry import GRADIENT_TOLERANCE, minimise, model_hessian, positive
+from molspectra.simulation.threads import one_thread
+from molspectra.simulation.units import BOHR, DEBYE, HARTREE
+from molspectra.spectra.modality import modality as known_modality
+from molspectra.spectra.spectrum import LineSpectrum
+
+Array = npt.NDArray[np.float64]
+
+DEFAULT_MODALITIES = ("ir", "raman", "uv_vis")
+
+GROUND_STATE = "B3LYP/def2-SVP//GFN2-xTB"
+EXCITED_STATES = ", TDA singlets, LDA kernel"
+
+MAX_ELEMENT = 86
+"""GFN2-xTB and def2-SVP both reach radon."""
+
+SOFT = 5.0
+"""A lowest mode below this many cm⁻¹ sends the molecule back to the optimiser."""
+
+FLAT = 10.0
+"""An imaginary mode smaller than this many cm⁻¹ that outlives the optimisations counts as flat.
+
+That is a free internal rotation, as in 2-butyne; it is reported as found, with a negative wavenumber.
+"""
+
+ATTEMPTS = 4
+"""Optimisations in all before the search for a minimum is given up."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """One computed number with its unit and level of theory."""
+
+    value: float
+    unit: str
+    level: str
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What was computed for one molecule.
+
+    Attributes:
+        molecule: the optimised structure.
+        lines: line spectra by modality. `ir` and `raman` hold the same 3N−6 (3N−5, 0) modes in the same
+            order; `uv_vis` holds all singlets below 16 eV, dark ones included.
+        properties: `zpve` (eV) and `cv` (cal/mol/K, 298.15 K) with a vibrational modality; `homo`, `lumo`,
+            `gap` (eV) and `dipole` (D, about the centre of nuclear charge for ions) with `uv_vis`.
+        levels: level of theory of the `geometry` and of each modality.
+    """
+
+    molecule: Molecule
+    lines: dict[str, LineSpectrum] = field(default_factory=dict)
+    properties: dict[str, Property] = field(default_factory=dict)
+    levels: dict[str, str] = field(default_factory=dict)
+
+
+def levels_of_theory(modalities: Sequence[str] = DEFAULT_MODALITIES) -> dict[str, str]:
+    """Level of theory, with program versions, of the geometry and of each modality asked for.
+
+    Raises:
+        InputError: unknown or repeated modality, or the `simulate` extra is not installed.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    names = [known_modality(name).name for name in modalities]
+    if not names or len(set(names)) < len(names):
+        raise InputError(
+            f"modalities must be one or more different names, not {', '.join(modalities) or 'none'}"
+        )
+    try:
+        vibrational = f"GFN2-xTB (tblite {version('tblite')})"
+        electronic = f"{GROUND_STATE}{EXCITED_STATES} (PySCF {version('pyscf')})"
+        version("threadpoolctl")
+    except PackageNotFoundError as error:
+        raise InputError(
+            f"simulation needs {error.name}; install it with: pip install 'molspectra[simulate]'"
+        ) from None
+    return {"geometry": vibrational} | {
+        name: electronic if name == "uv_vis" else vibrational for name in names
+    }
+
+
+def check_supported(molecule: Molecule) -> None:
+    """Refuse what the methods cannot describe.
+
+    Raises:
+        InputError: an element beyond radon, no electrons, or an odd number of electrons (tblite would compute
+            a radical without a word).
+    """
+    heavy = int(molecule.numbers.max())
+    if heavy > MAX_ELEMENT:
+        symbol = molecule.symbols[int(np.argmax(molecule.numbers))]
+        raise InputError(
+            f"{molecule.formula}: element {symbol} is outside GFN2-xTB and def2-SVP, which reach radon (86)"
+        )
+    if molecule.n_electrons < 1:
+        raise InputError(f"{molecule.formula}: charge {molecule.charge:+d} leaves no electrons")
+    if molecule.n_electrons % 2:
+        raise InputError(
+            f"{molecule.formula} with charge {molecule.charge:+d} has {molecule.n_electrons} electrons; "
+            "only closed-shell molecules are supported, so check the charge or add the missing hydrogen"
+        )
+
+
+def simulate(molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES) -> Simulation:
+    """Optimise a molecule and compute its spectra and properties.
+
+    Geometry, vibrations, IR and Raman are GFN2-xTB; UV-Vis, orbital energies and dipole are B3LYP/def2-SVP at
+    that geometry. Molecules are isolated closed-shell singlets; ions are supported, molecules with an even
+    number of electrons and a triplet ground state (O2) are computed as singlets. Frequencies are harmonic and
+    unscaled. One thread works; `simulate_many` takes as many molecules at once as there are cores.
+
+    Args:
+        molecule: start structure; its coordinates decide which minimum is found.
+        modalities: any of `ir`, `raman`, `uv_vis`.
+
+    Raises:
+        InputError: unknown modality, or a molecule outside the methods.
+        SimulationError: SCF or optimisation failure.
+    """
+    levels = levels_of_theory(modalities)
+    check_supported(molecule)
+    vibrational = [name for name in modalities if name != "uv_vis"]
+    lines: dict[str, LineSpectrum] = {}
+    properties: dict[str, Property] = {}
+    positions = molecule.positions / BOHR
+    electronic = ("pyscf.dft",) if "uv_vis" in modalities else ()
+    with one_thread(("tblite.interface", *electronic)):
+        if vibrational:
+            positions, lines, properties = _vibrations(molecule, positions, vibrational, levels["geometry"])
+        else:
+            positions = relax(molecule, positions)
+        if electronic:
+            spectrum, more = _electrons(molecule, positions, levels["uv_vis"])
+            lines["uv_vis"] = spectrum
+            properties |= more
+    ordered = {name: lines[name] for name in modalities}
+    return Simulation(molecule.with_positions(positions * BOHR), ordered, properties, levels)
+
+
+def relax(
+    molecule: Molecule, positions: Array, hessian: Array | None = None, tolerance: float = GRADIENT_TOLERANCE
+) -> Array:
+    """Stationary point [N, 3] (bohr) of the GFN2-xTB energy next to `positions` (bohr).
+
+    Args:
+        molecule: elements and charge.
+        positions: start, bohr.
+        hessian: curvature near the start [3N, 3N], Hartree/bohr²; None takes a model.
+        tolerance: largest gradient component at convergence, Hartree/bohr.
+
+    Raises:
+        SimulationError: SCF or optimiser did not converge.
+    """
+    from molspectra.simulation.xtb import Xtb, energy_gradient
+
+    xtb = Xtb(molecule.numbers, positions, molecule.charge)
+    last = [xtb.run(positions)]
+
+    def function(x: Array) -> tuple[float, Array]:
+        last[0] = xtb.run(x, last[0])
+        return energy_gradient(last[0])
+
+    start = model_hessian(molecule.numbers, positions) if hessian is None else positive(hessian)
+    return minimise(function, positions, start, tolerance)
+
+
+def _vibrations(
+    molecule: Molecule, positions: Array, names: Sequence[str], level: str
+) -> tuple[Array, dict[str, LineSpectrum], dict[str, Property]]:
+    """Minimum [N, 3] (bohr), vibrational line spectra, ZPVE and heat capacity."""
+    from molspectra.simulation import vibrations, xtb
+
+    masses = vibrations.masses_of(molecule.numbers)
+    hessian = None
+    for attempt in range(ATTEMPTS):
+        positions = relax(molecule, positions, hessian, GRADIENT_TOLERANCE / 3**attempt)
+        calculator = xtb.Xtb(molecule.numbers, positions, molecule.charge)
+        start = calculator.run(positions)
+        hessian = xtb.hessian(calculator, positions, start)
+        modes = vibrations.normal_modes(masses, positions, hessian)
+        lowest = float(modes.wavenumbers[0]) if len(modes.wavenumbers) else SOFT
+        if lowest >= SOFT or (lowest > 0 and attempt) or (lowest > -FLAT and attempt == ATTEMPTS - 1):
+            break
+        direction = modes.displacements[0].reshape(-1, 3)
+        positions = positions + 0.3 * (attempt + 1) * direction / np.abs(direction).max()
+    else:
+        raise SimulationError(
+            f"{molecule.formula}: no minimum in {ATTEMPTS} optimisations (lowest mode {lowest:.1f} cm⁻¹)"
+        )
+    derivatives = xtb.field_derivatives(molecule.numbers, positions, molecule.charge, start)
+    intensity = {"ir": vibrations.infrared, "raman": vibrations.raman}
+    lines = {
+        name: LineSpectrum(name, modes.wavenumbers, intensity[name](modes, derivatives), level)
+        for name in names
+    }
+    properties = {
+        "zpve": Property(vibrations.zero_point_energy(modes), "eV", level),
+        "cv": Property(vibrations.heat_capacity(modes, len(molecule)), "cal/mol/K", level),
+    }
+    return positions, lines, properties
+
+
+def _electrons(molecule: Molecule, positions: Array, level: str) -> tuple[LineSpectrum, dict[str, Property]]:
+    """UV-Vis lines, orbital energies and dipole at `positions` (bohr)."""
+    from molspectra.simulation.dft import ground_state
+    from molspectra.simulation.tda import excitations
+
+    state = ground_state(molecule.numbers, positions, molecule.charge)
+    found = excitations(state)
+    spectrum = LineSpectrum("uv_vis", found.energies * HARTREE, found.strengths, level)
+    ground = level.replace(EXCITED_STATES, "")
+    energies = {"homo": float(state.orbital_energies[state.n_occupied - 1]) * HARTREE}
+    if len(state.orbital_energies) > state.n_occupied:
+        energies["lumo"] = float(state.orbital_energies[state.n_occupied]) * HARTREE
+        energies["gap"] = energies["lumo"] - energies["homo"]
+    properties = {name: Property(value, "eV", ground) for name, value in energies.items()}
+    properties["dipole"] = Property(float(np.linalg.norm(state.dipole)) * DEBYE, "D", ground)
+    return spectrum, properties

@@ -1,0 +1,241 @@
+"""Simulations as JSON records, and the journal file that collects them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from molspectra.chem.molecule import Molecule
+from molspectra.errors import InputError
+from molspectra.simulation.api import Property, Simulation
+from molspectra.spectra.spectrum import LineSpectrum
+
+
+@dataclass(frozen=True)
+class Record:
+    """Outcome for one molecule.
+
+    Attributes:
+        key: identity and level of theory, see `key_of`.
+        identity: identity of the start structure.
+        smiles: SMILES of the input, if it had one.
+        name: name of the input, if it had one.
+        seconds: wall time.
+        simulation: the result, or None when it failed.
+        error: one line with the reason of the failure, or None.
+    """
+
+    key: str
+    identity: str
+    smiles: str | None
+    name: str | None
+    seconds: float
+    simulation: Simulation | None = None
+    error: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call the molecule in messages."""
+        return self.name or self.smiles or self.identity
+
+
+def key_of(molecule: Molecule, levels: dict[str, str], by_geometry: bool = True) -> str:
+    """Key of a calculation: identity, levels of theory and, unless told otherwise, the start geometry.
+
+    Stereoisomers and conformers share an identity; `by_geometry=False` computes only the first of them.
+    """
+    geometry = f"/{molecule.geometry_id & 0xFFFFFFFFFFFFFFFF:016x}" if by_geometry else ""
+    theory = "; ".join(f"{name}={levels[name]}" for name in sorted(levels))
+    return f"{molecule.identity}{geometry}/{molecule.charge:+d}/{theory}"
+
+
+def to_json(record: Record) -> str:
+    """One line of JSON; floats are written so that they read back exactly."""
+    fields: dict[str, Any] = {
+        "key": record.key,
+        "identity": record.identity,
+        "smiles": record.smiles,
+        "name": record.name,
+        "seconds": round(record.seconds, 3),
+    }
+    if record.simulation is None:
+        fields["error"] = record.error
+    else:
+        fields |= _simulation_fields(record.simulation)
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _simulation_fields(simulation: Simulation) -> dict[str, Any]:
+    molecule = simulation.molecule
+    return {
+        "numbers": molecule.numbers.tolist(),
+        "positions": molecule.positions.tolist(),
+        "charge": molecule.charge,
+        "levels": simulation.levels,
+        "lines": {
+            name: {"position": line.position.tolist(), "intensity": line.intensity.tolist()}
+            for name, line in simulation.lines.items()
+        },
+        "properties": {name: [p.value, p.unit, p.level] for name, p in simulation.properties.items()},
+    }
+
+
+def from_json(text: str) -> Record:
+    """Inverse of `to_json`.
+
+    Raises:
+        InputError: not a record.
+    """
+    try:
+        fields = json.loads(text)
+        record = Record(*(fields[name] for name in ("key", "identity", "smiles", "name", "seconds")))
+        if "error" in fields:
+            return replace(record, error=str(fields["error"]))
+        molecule = Molecule(
+            np.array(fields["numbers"], dtype=np.int64),
+            np.array(fields["positions"], dtype=np.float64),
+            smiles=fields["smiles"],
+            charge=fields["charge"],
+            name=fields["name"],
+        )
+        levels = fields["levels"]
+        lines = {
+            name: LineSpectrum(name, np.array(line["position"]), np.array(line["intensity"]), levels[name])
+            for name, line in fields["lines"].items()
+        }
+        properties = {name: Property(*values) for name, values in fields["properties"].items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"not a simulation record ({type(error).__name__}: {error})") from None
+    return replace(record, simulation=Simulation(molecule, lines, properties, levels))
+
+
+def read_journal(path: str | Path) -> Iterator[Record]:
+    """Records of a journal in the order of writing; a last line cut short by an interruption is passed over.
+
+    Raises:
+        InputError: the file cannot be read, or a line other than the last is not a record.
+    """
+    for _, record in _read_lines(Path(path)):
+        yield record
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, Record]]:
+    """Byte offset and record of every whole line."""
+    try:
+        with open(path, "rb") as file:
+            offset = 0
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    yield offset, from_json(line.decode())
+                except (InputError, UnicodeDecodeError) as error:
+                    raise InputError(f"{path}, line {number}: {error}") from None
+                offset += len(line)
+    except OSError as error:
+        raise InputError(f"cannot read the journal {path}: {error.strerror}") from None
+
+
+def records_at(path: Path, offsets: Iterable[int]) -> Iterator[Record]:
+    """Records that begin at these byte offsets of a journal, in the given order.
+
+    Raises:
+        InputError: the file cannot be read or holds no record there.
+    """
+    try:
+        with open(path, "rb") as file:
+            for offset in offsets:
+                file.seek(offset)
+                yield from_json(file.readline().decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the journal {path}: {error}") from None
+
+
+class Journal:
+    """Append-only file of records; each one is on the disk before `append` returns.
+
+    Attributes:
+        path: the file.
+        offsets: byte offset of the newest record of each key, for `record_at`.
+        failed: keys whose newest record is a failure.
+
+    Args:
+        path: file, created with its folders when missing; a torn last line is cut off.
+
+    Raises:
+        InputError: the file cannot be opened, is not a journal, or is being written by another process.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.offsets: dict[str, int] = {}
+        self.failed: set[str] = set()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "ab+")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise InputError(f"cannot write the journal {path}: {error.strerror}") from None
+        try:
+            _lock(self._file, self.path)
+            for offset, record in _read_lines(self.path):
+                self._index(offset, record)
+            self._cut_torn_line()
+        except InputError:
+            self._file.close()
+            raise
+
+    def _index(self, offset: int, record: Record) -> None:
+        self.offsets[record.key] = offset
+        if record.error is None:
+            self.failed.discard(record.key)
+        else:
+            self.failed.add(record.key)
+
+    def _cut_torn_line(self) -> None:
+        """Truncate after the last newline."""
+        self._file.seek(max(self.offsets.values(), default=0))
+        whole = self._file.readline() if self.offsets else b""
+        end = max(self.offsets.values(), default=0) + len(whole)
+        if end < self._file.seek(0, os.SEEK_END):
+            self._file.truncate(end)
+
+    def append(self, record: Record) -> None:
+        """Write one record and force it to the disk."""
+        offset = self._file.seek(0, os.SEEK_END)
+        self._file.write(to_json(record).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._index(offset, record)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Refuse a journal that another process has open, where the system can tell."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(
+            f"another process is writing the journal {path}; wait for it or choose another"
+        ) from None

@@ -1,0 +1,501 @@
+"""Preparing any dataset: parts, restart, policy, report, command line."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from molspectra.apps.cli import main
+from molspectra.chem.molecule import Molecule, geometry_id_of
+from molspectra.chem.sanity import bohr_suspected
+from molspectra.data.store.store import Metadata, Quantity, Store
+from molspectra.datasets import registry
+from molspectra.datasets.importer import Candidate, Excluded, Opened, Row, choice, flag
+from molspectra.datasets.parts import Parts
+from molspectra.datasets.prepare import prepare
+from molspectra.datasets.report import MAX_REASONS, Tally, count, kind_of
+from molspectra.errors import InputError
+from molspectra.simulation.units import BOHR
+from molspectra.spectra.spectrum import LineSpectrum
+
+WATER = np.array([[0.0, 0.0, 0.117], [0.0, 0.757, -0.469], [0.0, -0.757, -0.469]])
+
+
+def water(i: int, scale: float = 1.0) -> Row:
+    """Water number i, each a little different."""
+    positions = WATER.copy()
+    positions[0, 0] += 2e-4 * i
+    lines = LineSpectrum("ir", [1600.0, 3700.0], [60.0, 2.0 + i])
+    molecule = Molecule([8, 1, 1], positions * scale, name=f"w{i}")
+    return Row(
+        molecule, {"ir": lines}, {"energy": float(i)}, identity="XLYOFNOQVPJJNP" if i % 7 else f"ID{i:012}"
+    )
+
+
+class Waters:
+    """A dataset of `total` waters whose record `i` is what `special` makes of it, if it names one."""
+
+    name = "waters"
+    title = "Waters"
+    files = "anything"
+    options: Mapping[str, str] = {"colour": "of the water"}
+
+    def __init__(
+        self, total: int, special: Mapping[int, Callable[[], Row]] | None = None, stop: int | None = None
+    ):
+        self.total, self.special, self.stop = total, special or {}, stop
+        self.starts: list[int] = []
+
+    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
+        def candidates(start: int) -> Iterator[Candidate]:
+            self.starts.append(start)
+            for i in range(start, self.total):
+                if i == self.stop:
+                    raise KeyboardInterrupt
+                yield Candidate(f"w{i}", self.special.get(i, partial(water, i)))
+
+        metadata = Metadata("made up", "CC0", lines={"ir": ""}, properties={"energy": Quantity("eV")})
+        return Opened(metadata, candidates, total=self.total, expected=self.total, excluded={"odd": 1})
+
+
+def raising(error: Exception) -> Callable[[], Row]:
+    def make() -> Row:
+        raise error
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., object]:
+    (tmp_path / "raw").write_text("x")
+    return partial(prepare, raw=tmp_path / "raw", out=tmp_path / "a.arrow", show=False, part_records=10)
+
+
+def test_rows_in_order_and_no_parts_left(run, tmp_path):
+    report = run(Waters(25))
+    store = Store(tmp_path / "a.arrow")
+    store.verify()
+    assert store.hash == report.hash
+    assert [store.molecule(row).name for row in range(25)] == [f"w{i}" for i in range(25)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.arrow",
+        "a.arrow.report.json",
+        "a.arrow.report.txt",
+        "raw",
+    ]
+
+
+@pytest.mark.parametrize("stop", [3, 10, 17, 24])
+def test_an_interrupted_run_gives_the_same_bytes(run, tmp_path, stop):
+    bad = {5: raising(InputError("bad")), 12: raising(Excluded("odd"))}
+    whole = run(Waters(25, bad), out=tmp_path / "whole.arrow")
+    with pytest.raises(KeyboardInterrupt):
+        run(Waters(25, bad, stop))
+    assert not (tmp_path / "a.arrow").exists()
+    assert (tmp_path / "a.arrow.parts").exists() == (stop >= 10)
+    again = Waters(25, bad)
+    report = run(again)
+    assert again.starts == [stop // 10 * 10]
+    assert report.resumed == stop // 10
+    assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "whole.arrow").read_bytes()
+    assert report.tally.rejected == whole.tally.rejected == {"bad": 1}
+    assert report.tally.excluded == whole.tally.excluded == {"odd": 1}
+    assert report.tally.records == 25
+
+
+@given(total=st.integers(1, 40), size=st.integers(3, 25), cut=st.integers(0, 40))
+@settings(max_examples=6, deadline=None)
+def test_any_size_of_parts_holds_the_same_content(tmp_path_factory, total, size, cut):
+    folder = tmp_path_factory.mktemp("parts")
+    (folder / "raw").write_text("x")
+    whole = prepare(Waters(total), folder / "raw", folder / "a.arrow", show=False)
+    if cut < total:
+        with pytest.raises(KeyboardInterrupt):
+            prepare(
+                Waters(total, stop=cut), folder / "raw", folder / "b.arrow", show=False, part_records=size
+            )
+    parts = prepare(Waters(total), folder / "raw", folder / "b.arrow", show=False, part_records=size)
+    assert parts.hash == whole.hash
+
+
+def test_a_half_written_part_is_done_again(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(Waters(25, stop=15))
+    parts = tmp_path / "a.arrow.parts"
+    (parts / ".00001.arrow.abcd.part").write_bytes(b"half")
+    (parts / "00001.arrow").write_bytes(b"a part without its tally does not count")
+    assert run(Waters(25)).tally.rows == 25
+    assert not parts.exists()
+
+
+def test_a_damaged_part_is_refused(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(Waters(25, stop=15))
+    part = tmp_path / "a.arrow.parts/00000.arrow"
+    part.write_bytes(part.read_bytes()[:300])
+    with pytest.raises(InputError, match=r"00000.arrow is damaged; remove"):
+        run(Waters(25))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"options": {"colour": "blue"}}, "options"),
+        ({"limit": 20}, "limit"),
+        ({"on_error": "raise"}, "on_error"),
+        ({"part_records": 5}, "part_records"),
+    ],
+)
+def test_other_settings_than_those_of_the_parts_are_refused(run, tmp_path, change, what):
+    with pytest.raises(KeyboardInterrupt):
+        run(Waters(25, stop=15))
+    with pytest.raises(InputError, match=rf"unfinished preparation with {what} = .*remove that folder"):
+        run(Waters(25), **change)
+    assert run(Waters(25)).resumed == 1
+
+
+def test_other_raw_files_than_those_of_the_parts_are_refused(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(Waters(25, stop=15))
+    (tmp_path / "raw").write_text("another size")
+    with pytest.raises(InputError, match="raw files"):
+        run(Waters(25))
+
+
+def test_the_store_may_lie_in_the_folder_of_the_raw_files(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(Waters(25, stop=15), raw=tmp_path)
+    assert run(Waters(25), raw=tmp_path).resumed == 1
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent")  # no reason to stop
+    assert run(Waters(25), raw=tmp_path, overwrite=True).tally.rows == 25
+
+
+def test_two_processes_do_not_prepare_one_store(run, tmp_path):
+    def second() -> Row:
+        with pytest.raises(InputError, match=r"a\.arrow\.parts: another process is preparing this store"):
+            run(Waters(25))
+        return water(12)
+
+    assert run(Waters(25, {12: second})).tally.rows == 25
+
+
+def test_only_a_store_is_overwritten(run, tmp_path):
+    (tmp_path / "a.arrow").write_text("notes of years")
+    with pytest.raises(InputError, match="is not a store, so it is not overwritten"):
+        run(Waters(5), overwrite=True)
+    assert (tmp_path / "a.arrow").read_text() == "notes of years"
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "folder"])
+def test_a_folder_is_no_store(run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="exists already and is a folder"):
+        run(Waters(5), out=Path(name), overwrite=True)
+
+
+def test_killed_before_the_report(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("molspectra.datasets.report.Report.write", lambda *_: raising(KeyboardInterrupt())())
+        with pytest.raises(KeyboardInterrupt):
+            run(Waters(25))
+    with pytest.raises(InputError, match=r"exists already; --overwrite .*a\.arrow\.parts holds parts"):
+        run(Waters(25))
+    assert run(Waters(25), overwrite=True).resumed == 3
+    assert not (tmp_path / "a.arrow.parts").exists()
+
+
+def test_report_counts_and_names(run, tmp_path):
+    special = {
+        1: partial(water, 0),
+        2: raising(InputError("atom 7 has 'Xx' at -1.5e-3")),
+        3: raising(InputError("atom 12 has 'Yy' at 2")),
+        4: raising(Excluded("odd")),
+        13: partial(water, 3),
+        14: partial(water, 0),  # the same as record 0 in an earlier part
+    }
+
+    def without_spectrum() -> Row:
+        row = water(15)
+        return Row(
+            row.molecule, {}, row.properties, None, row.identity, {"ir": "all 3501 zero"}, ("clipped",)
+        )
+
+    report = run(Waters(20, {**special, 15: without_spectrum}))
+    tally = report.tally
+    assert tally.records == 20
+    assert tally.rows == 15
+    assert tally.rejected == {"atom # has '…' at #": 2}
+    assert tally.repeated == 2
+    assert tally.excluded == {"odd": 1}
+    assert tally.left_out == {"ir: all # zero": 1}
+    assert tally.changes == {"clipped": 1}
+    assert report.same_identity == 15 - 2 - 1  # w0 and w7 have their own
+    names = [(each["record"], each["name"]) for each in report.named]
+    assert names == [(1, "w1"), (2, "w2"), (3, "w3"), (14, "w14"), (15, "w15")]
+    facts = json.loads((tmp_path / "a.arrow.report.json").read_text())
+    assert facts["tally"]["rows"] == 15
+    assert facts["units"] == {"positions": "Å", "energy": "eV"}
+    assert facts["differences"] == ["15 rows written, 20 in the published dataset"]
+    text = (tmp_path / "a.arrow.report.txt").read_text()
+    assert "DIFFERENCE: 15 rows written" in text
+    assert "record 15 (w15): ir spectrum left out: all 3501 zero" in text
+    assert re.search(r"MiB of memory", text)
+    listed = (tmp_path / "a.arrow.rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["record"] for line in listed] == [1, 2, 3, 14, 15]
+
+
+def test_no_differences_in_a_run_with_a_limit(run, tmp_path):
+    report = run(Waters(25), limit=12)
+    assert report.tally.rows == len(Store(tmp_path / "a.arrow")) == 12
+    assert report.differences == ()
+
+
+def test_exact_counts_are_no_difference(run):
+    assert run(Waters(25, {3: raising(Excluded("odd"))})).differences == (
+        "24 rows written, 25 in the published dataset",
+    )
+
+
+def test_the_first_bad_record_can_stop_it(run, tmp_path):
+    with pytest.raises(InputError, match=r"record 3 \(w3\): too hot"):
+        run(Waters(25, {3: raising(InputError("too hot"))}), on_error="raise")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+
+
+def test_parts_without_rows(run, tmp_path):
+    bad = {i: raising(InputError("bad")) for i in range(10, 20)}
+    assert run(Waters(25, bad)).tally.rows == len(Store(tmp_path / "a.arrow")) == 15
+
+
+def test_nothing_left(run, tmp_path):
+    bad = {i: raising(InputError("bad")) for i in range(15)}
+    with pytest.raises(InputError, match=r"none of 15 records is good: 15 × bad; --raw must be anything"):
+        run(Waters(15, bad))
+    with pytest.raises(InputError, match="there are no records"):
+        run(Waters(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"color": "x"}}, "did you mean 'colour'"),
+        ({"on_error": "ignore"}, "on_error must be"),
+        ({"limit": 0}, "at least 1"),
+    ],
+)
+def test_wrong_calls(run, change, message):
+    with pytest.raises(InputError, match=message):
+        run(Waters(5), **change)
+
+
+def test_an_existing_store_is_kept(run, tmp_path):
+    run(Waters(5))
+    before = (tmp_path / "a.arrow").read_bytes()
+    with pytest.raises(InputError, match="exists already"):
+        run(Waters(6))
+    assert (tmp_path / "a.arrow").read_bytes() == before
+    assert run(Waters(6), overwrite=True).tally.rows == 6
+    with pytest.raises(InputError, match="does not exist"):
+        run(Waters(5), out=tmp_path / "no/a.arrow")
+
+
+# --- coordinates in bohr ---------------------------------------------------------------------------------
+
+
+def test_a_dataset_in_bohr_is_refused(run):
+    with pytest.raises(InputError, match="25 of the first 25 structures seem to be in bohr"):
+        run(Waters(25, {i: partial(water, i, 1 / BOHR) for i in range(25)}), part_records=50)
+    many = {i: partial(water, i, 1 / BOHR) for i in range(500)}
+    with pytest.raises(InputError, match="100 of the first 100 structures seem to be in bohr"):
+        run(Waters(500, many), part_records=1000)
+
+
+def test_a_single_structure_in_bohr_is_rejected(run):
+    report = run(Waters(25, {7: partial(water, 7, 1 / BOHR)}))
+    assert report.tally.rejected == {
+        "the coordinates seem to be in bohr; they must be in Å (# bohr = # Å)": 1,
+    }
+
+
+SHAPES = {
+    "water": ([8, 1, 1], WATER),
+    "hydrogen": ([1, 1], [[0, 0, 0], [0, 0, 0.741]]),
+    "nitrogen": ([7, 7], [[0, 0, 0], [0, 0, 1.098]]),
+    "fluorine": ([9, 9], [[0, 0, 0], [0, 0, 1.412]]),
+    "sodium chloride": ([11, 17], [[0, 0, 0], [0, 0, 2.361]]),
+    "lithium": ([3, 3], [[0, 0, 0], [0, 0, 2.673]]),
+    "two waters": ([8, 1, 1, 8, 1, 1], np.concatenate([WATER, WATER + 2.9])),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_bohr_is_told_from_ångström(name):
+    numbers, positions = np.array(SHAPES[name][0]), np.array(SHAPES[name][1], float)
+    assert not bohr_suspected(numbers, positions)
+    if name != "two waters":
+        assert bohr_suspected(numbers, positions / BOHR)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "positions"),
+    [
+        ([1], [[0, 0, 0]]),
+        ([18, 18], [[0, 0, 0], [0, 0, 3.76]]),
+        ([18, 1], [[0, 0, 0], [0, 0, 3.0]]),
+        ([1, 1], [[0, 0, 0], [0, 0, 8.0]]),
+    ],
+)
+def test_structures_that_say_nothing_about_bohr(numbers, positions):
+    assert not bohr_suspected(np.array(numbers), np.array(positions, float))
+
+
+def test_real_molecules_are_not_taken_for_bohr():
+    path = Path(__file__).parents[2] / "../shared/data/qm9/qm9_labelled_18568.npz"
+    if not path.is_file():
+        pytest.skip("the QM9 subset is not here")
+    arrays = np.load(path)
+    ends, z, pos = np.cumsum(arrays["n_atoms"].astype(int)), arrays["z"].astype(int), arrays["pos"]
+    for first, last in islice(pairwise(ends), 0, None, 20):
+        numbers, positions = z[first:last], pos[first:last]
+        assert not bohr_suspected(numbers, positions)
+        assert bohr_suspected(numbers, positions / BOHR)
+
+
+# --- pieces ----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 30), st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]))
+@settings(max_examples=30, deadline=None)
+def test_geometry_id_without_a_molecule(n, seed, dtype):
+    generator = np.random.default_rng(seed)
+    numbers = generator.integers(1, 119, n)
+    positions = (np.arange(3 * n).reshape(n, 3) + generator.normal(0, 0.2, (n, 3))).astype(dtype)
+    assert geometry_id_of(numbers.astype(np.uint8), positions) == Molecule(numbers, positions).geometry_id
+
+
+def test_reasons_are_counted_by_kind_up_to_a_limit():
+    assert kind_of("line 7: 'a b' is -1.5e+3, not 2") == kind_of("line 19: 'c' is 8, not 16")
+    counts: dict[str, int] = {}
+    for i in range(MAX_REASONS + 50):
+        count(counts, f"reason {i:c}")
+    assert len(counts) == MAX_REASONS + 1
+    assert counts["other reasons"] == 50
+
+
+def test_tallies_add_up():
+    total = Tally(records=2, rows=1, rejected={"a": 1}, seconds=1.5)
+    total.add(Tally(records=3, rows=2, rejected={"a": 1, "b": 1}, repeated=1, seconds=0.5))
+    assert total == Tally(records=5, rows=3, rejected={"a": 2, "b": 1}, repeated=1, seconds=2.0)
+
+
+def test_options_with_known_values():
+    assert choice({"level": "b"}, "level", {"a": 1, "b": 2}, "a") == "b"
+    assert choice({}, "level", {"a": 1}, "a") == "a"
+    assert flag({"keep": "true"}, "keep")
+    assert not flag({}, "keep")
+    with pytest.raises(InputError, match="did you mean 'alpha'"):
+        choice({"level": "alpa"}, "level", {"alpha": 1, "b": 2}, "b")
+
+
+def test_every_name_in_the_registry_leads_to_its_importer():
+    for name in registry.NAMES:
+        found = registry.importer(name)
+        assert found.name == name
+        assert found.title
+        assert found.files
+        assert all(found.options.values())
+    with pytest.raises(InputError, match="did you mean 'qm9'"):
+        registry.importer("QM9")
+    with pytest.raises(InputError, match="unknown dataset 'zinc'; known: "):
+        registry.importer("zinc")
+
+
+def test_a_tally_from_another_version_is_refused(tmp_path):
+    (tmp_path / "a.arrow.parts").mkdir()
+    parts = Parts(tmp_path / "a.arrow", {})
+    parts.finish(Tally(records=1))
+    (tmp_path / "a.arrow.parts/00000.json").write_text('{"lines": 1}')
+    with pytest.raises(InputError, match="is damaged; remove"):
+        Parts(tmp_path / "a.arrow", {})
+
+
+def test_the_store_is_written_with_batches_of_the_parts(run, tmp_path):
+    run(Waters(25))
+    with pa.OSFile(str(tmp_path / "a.arrow")) as source:
+        file = pa.ipc.open_file(source)
+        assert [file.get_batch(index).num_rows for index in range(file.num_record_batches)] == [10, 10, 5]
+
+
+# --- command line ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    (tmp_path / "raw").write_text("x")
+
+    def call(importer, *more):
+        monkeypatch.setattr(registry, "importer", lambda name: importer)
+        return main(
+            ["prepare", "waters", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "a.arrow"), *more]
+        )
+
+    return call
+
+
+def test_command(command, tmp_path, capsys):
+    assert command(Waters(30), "--limit", "20", "--option", "colour=blue", "--quiet") == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert shown.out.startswith(f"20 rows in {tmp_path / 'a.arrow'}; 0 records rejected")
+    store = Store(tmp_path / "a.arrow")
+    assert store.metadata.notes["prepared"] == "molspectra prepare waters --option colour=blue"
+    assert command(Waters(30), "--quiet") == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_command_tells_of_differences_and_progress(command, capsys):
+    assert command(Waters(30)) == 0
+    err = capsys.readouterr().err
+    assert "Waters: 30 of 30 records" in err
+    assert "warning: Waters: 0 records odd, 1 documented" in err
+
+
+def test_command_interrupted(command, tmp_path, capsys):
+    assert command(Waters(30, stop=20), "--quiet") == 130
+    assert capsys.readouterr().err == (
+        "molspectra: interrupted; the same command continues after the last finished part\n"
+    )
+    assert command(Waters(30), "--quiet") == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--option", "colour"], "expected KEY=VALUE"),
+        (["--option", "colour=a", "colour=b"], "each key once"),
+        (["--optoin", "a=b"], "did you mean --option"),
+    ],
+)
+def test_wrong_command(command, capsys, more, message):
+    assert command(Waters(3), *more) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_of_a_dataset(capsys):
+    assert main(["prepare", "qm9", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "dsgdb9nsd.xyz.tar.bz2" in shown
+    assert "--option keep-uncharacterised=" in shown
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    assert "qm9" in capsys.readouterr().out

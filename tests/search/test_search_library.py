@@ -1,0 +1,381 @@
+"""An index from making it to searching it; what is found against a search without any index."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import molspectra
+from molspectra.chem.readers import from_smiles
+from molspectra.data.batch import batch_of
+from molspectra.data.store.export import export_parquet
+from molspectra.errors import InputError
+from molspectra.models.model import MolSpectra
+from molspectra.search.build import add_approximate, append, build
+from molspectra.search.library import Library, weights_of
+from molspectra.search.manifest import Manifest
+from molspectra.training.checkpoint import load_model, save_checkpoint
+
+
+def columns(hits, *names):
+    return [hits.table[name].to_pylist() for name in names]
+
+
+def spectra_of(store, row, *names):
+    return {name: store.spectrum(row, name) for name in names}
+
+
+def test_an_index_keeps_what_the_store_has(made, small):
+    library = molspectra.Library(made)
+    library.verify()
+    assert len(library) == len(small) == 60
+    assert library.manifest.modalities == ("uv_vis", "ir", "raman")
+    assert library.table["identity"].to_pylist() == small.identities
+    for row in (0, 59):
+        mine, theirs = library.molecule(row), small.molecule(row)
+        assert mine.smiles == theirs.smiles
+        assert mine.name == theirs.name
+        np.testing.assert_array_equal(mine.numbers, theirs.numbers)
+        np.testing.assert_array_equal(mine.positions, theirs.positions)
+        assert library.table["formula"][row].as_py() == theirs.formula
+
+
+def test_exact_search_equals_brute_force(made, small, run):
+    model, _ = load_model(run)
+    with torch.no_grad():
+        structures = model.embed(batch_of([small.molecule(row) for row in range(60)])).double()
+        batch = small.batch([7], modalities=("ir", "raman"))
+        query = model.spectrum_encoder(batch.spectra).representation.double()
+    expected = torch.nn.functional.cosine_similarity(query, structures).numpy()
+    hits = Library(made).search(spectra_of(small, 7, "raman", "ir"), top=60)
+    scores, rows = columns(hits, "score", "row")
+    np.testing.assert_allclose(scores, np.sort(expected)[::-1], atol=1e-5)
+    np.testing.assert_allclose(np.array(scores), expected[rows], atol=1e-5)
+
+
+def test_cosine_equals_that_of_averaged_spectra(made, small):
+    spectra = (
+        small.batch(range(60), modalities=("ir",)).spectra["ir"][:, :3500].view(60, 875, 4).mean(2).double()
+    )
+    spectra = torch.nn.functional.normalize(spectra, dim=1)
+    expected = (spectra @ spectra[3]).numpy()
+    hits = Library(made).search(spectra_of(small, 3, "ir"), by="cosine", top=60)
+    scores, rows = columns(hits, "score", "row")
+    np.testing.assert_allclose(scores, expected[rows], atol=2e-3)  # stored as float16
+    assert rows[0] == 3
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("by", ["cosine", "sid", "learned", ["cosine", "sid"], {"learned": 1, "cosine": 3}])
+def test_a_molecule_is_found_by_its_own_spectra(made, small, by):
+    library = Library(made)
+    for row in (0, 20, 41):
+        hits = library.search(spectra_of(small, row, "uv_vis", "ir", "raman"), by=by, top=3)
+        first = next(iter(hits))
+        assert first["row"] == row
+        assert first["confidence"] > 0
+        if not isinstance(by, str):
+            assert set(by) <= set(hits.table.column_names)
+            assert first["cosine"] == pytest.approx(1, abs=2e-3)
+
+
+def test_weights_go_with_the_temperatures(made, small):
+    library, spectra = Library(made), spectra_of(small, 5, "ir")
+    alone = {way: library.search(spectra, by=way, top=60) for way in ("embedding", "sid")}
+    both = library.search(spectra, by={"embedding": 1, "sid": 3}, top=60)
+    heat = library.manifest.calibration.temperature
+    score = {way: dict(zip(*columns(hits, "row", "score"), strict=True)) for way, hits in alone.items()}
+    for hit in both:
+        expected = 0.25 * score["embedding"][hit["row"]] / heat["embedding:ir"]
+        expected += 0.75 * score["sid"][hit["row"]] / heat["sid:ir"]
+        assert hit["score"] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert both.ways == {"embedding": 0.25, "sid": 0.75}
+
+
+def test_mirror_images_and_conformers_are_one_answer(run, tmp_path, small):
+    smiles = ["N[C@@H](C)C(=O)O", "N[C@H](C)C(=O)O", "NCCC(=O)O", "CCO"]
+    molecules = [from_smiles(each, seed=seed) for each in smiles for seed in (0, 1)]
+    library = Library.build(tmp_path / "index", molecules, run, calibration=None)
+    hits = library.search(spectra_of(small, 0, "ir"), top=25)
+    assert len(hits) == hits.library == 3
+    assert len(set(*columns(hits, "identity"))) == 3
+    assert len(library) == 8
+    # the best of the four entries counts
+    every = (
+        library.segments[0].arrays["structure"]
+        @ library._query(spectra_of(small, 0, "ir"), {"embedding": 1}).vector
+    )
+    alanine = next(hit for hit in hits if hit["identity"] == molecules[0].identity)
+    assert alanine["score"] == pytest.approx(float(every[:4].max()), abs=1e-6)
+
+
+def test_appending_equals_making_at_once(made, small, run, tmp_path):
+    from molspectra.data.store.store import write_store
+
+    halves = []
+    for number, rows in enumerate((range(37), range(37, 60))):
+        path = tmp_path / f"half{number}.arrow"
+        write_store(path, [small.row(row) for row in rows], small.metadata)
+        halves.append(path)
+    library = Library.build(tmp_path / "parts", halves[0], run, calibration=None)
+    assert library.append(halves[1]).rows == 23
+    assert [each.rows for each in library.manifest.segments] == [37, 23]
+    library.verify()
+    whole, spectra = Library(made), spectra_of(small, 50, "ir", "raman")
+    for by in ("embedding", "learned", "cosine", "sid"):
+        mine, theirs = (each.search(spectra, by=by, top=60) for each in (library, whole))
+        assert columns(mine, "row") == columns(theirs, "row")
+        np.testing.assert_allclose(*columns(mine, "score"), *columns(theirs, "score"), atol=1e-6)
+
+
+def test_half_precision_vectors(small, run, tmp_path, made):
+    library = Library.build(tmp_path / "half", small, run, vectors="float16", calibration=None)
+    assert library.segments[0].arrays["structure"].dtype == np.float16
+    spectra = spectra_of(small, 8, "ir")
+    mine, theirs = (each.search(spectra, top=60) for each in (library, Library(made)))
+    np.testing.assert_allclose(*columns(mine, "score"), *columns(theirs, "score"), atol=2e-3)
+    assert set(*columns(mine, "confidence")) == {None}
+
+
+def test_the_same_from_parquet(small, run, tmp_path, made):
+    export_parquet(small, tmp_path / "small.parquet")
+    library = Library.build(tmp_path / "index", tmp_path / "small.parquet", run, calibration=None)
+    spectra = spectra_of(small, 8, "ir")
+    for by in ("embedding", "cosine"):
+        mine, theirs = (each.search(spectra, by=by, top=60) for each in (library, Library(made)))
+        assert columns(mine, "row") == columns(theirs, "row")
+
+
+def test_a_library_of_bare_structures_is_searched_by_embedding_alone(run, tmp_path, small):
+    (tmp_path / "some.smi").write_text("CCO ethanol\nCCN\nc1ccccc1 benzene\n")
+    library = Library.build(tmp_path / "index", tmp_path / "some.smi", run)
+    assert library.manifest.modalities == ()
+    hits = library.search(spectra_of(small, 0, "ir", "raman"))
+    assert len(hits) == 3
+    assert hits.table["confidence"].null_count == 0
+    for by in ("cosine", "learned", ["embedding", "sid"]):
+        with pytest.raises(InputError, match=r"no ir spectra to compare by .*; it has: none"):
+            library.search(spectra_of(small, 0, "ir"), by=by)
+    added = library.append(small)
+    assert added.remarks == (
+        "ir, raman, uv_vis spectra of small.arrow are left out: the index keeps none of that kind",
+    )
+    assert len(library) == 63
+
+
+def test_entries_without_the_spectrum_are_left_out_and_counted(made, index, small):
+    (index.parent / "more.smi").write_text("CCO\nCCN\n")
+    append(index, index.parent / "more.smi")
+    hits = Library(index).search(spectra_of(small, 0, "ir"), by="cosine", top=100)
+    assert len(hits) == hits.candidates
+    assert max(*columns(hits, "row")) < 60
+    assert "2 entries have none of the spectra and are left out" in hits.remarks
+    assert len(Library(index).search(spectra_of(small, 0, "ir"), top=100)) == hits.library
+
+
+@pytest.mark.parametrize("where", ["write_segment", "Manifest.write"])
+def test_an_append_that_fails_changes_nothing(index, small, monkeypatch, where):
+    before = (index / "library.json").read_bytes()
+    with monkeypatch.context() as patch:
+
+        def fail(*arguments, **options):
+            raise KeyboardInterrupt
+
+        if where == "Manifest.write":
+            patch.setattr(Manifest, "write", fail)
+        else:
+            patch.setattr("molspectra.search.segment.arrays_of", fail)
+        with pytest.raises(KeyboardInterrupt):
+            append(index, small)
+    assert (index / "library.json").read_bytes() == before
+    assert len(Library(index)) == 60
+    append(index, small)
+    assert len(Library(index)) == 120
+    assert sorted(path.name for path in index.iterdir()) == [
+        "library.json",
+        "model",
+        "segment-000000",
+        "segment-000001",
+    ]
+
+
+def test_a_killed_append_leaves_the_old_state(index, small):
+    code = (
+        "import os, sys\n"
+        "from molspectra.search import build, manifest\n"
+        "manifest.Manifest.write = lambda *_: os._exit(9)\n"
+        "build.append(sys.argv[1], sys.argv[2])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(index), str(small.path)], check=False)
+    assert done.returncode == 9
+    assert (index / "segment-000001").is_dir()  # written, but not part of the index
+    library = Library(index)
+    assert len(library) == 60
+    library.append(small)
+    assert len(library) == 120
+    library.verify()
+
+
+def test_an_interrupted_build_leaves_nothing(small, run, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("molspectra.search.segment.arrays_of", fail)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "index", small, run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def checkpoint(path, model):
+    save_checkpoint(path / "checkpoints", "step", 1, model, {}, None)
+    return path
+
+
+def test_another_model_is_refused(index, run, small, tmp_path):
+    model, _ = load_model(run)
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    other = checkpoint(tmp_path / "other", model)
+    said = r"index: made with another model \(\w{12}\) than .*other .*index the library anew"
+    for refused in (lambda: Library(index, other), lambda: append(index, small, other)):
+        with pytest.raises(InputError, match=said):
+            refused()
+    assert len(Library(index, run)) == 60
+    bare = checkpoint(tmp_path / "stage1", MolSpectra(replace(model.config, spectrum_encoder=None)))
+    with pytest.raises(InputError, match="this model reads no spectra; searching needs one of stage 2"):
+        build(tmp_path / "new", small, bare)
+
+
+def test_a_changed_model_in_the_index_is_refused(index, small):
+    weights = index / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match="made with another model"):
+        Library(index).search(spectra_of(small, 0, "ir"))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("structure.npy", lambda data: data[: len(data) // 2]),
+        ("structure.npy", lambda data: b""),
+        ("samples-ir.npy", lambda data: data.replace(b"<f2", b"|O ", 1)),
+        ("learned-ir.npy", lambda data: data.replace(b"(60, 16)", b"(61, 16)", 1)),
+        ("molecules.arrow", lambda data: data[:-100]),
+        ("molecules.arrow", lambda data: b"not Arrow"),
+    ],
+)
+def test_damaged_files_are_refused(index, file, damage):
+    path = index / "segment-000000" / file
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"{file}: damaged \(.*\)$"):
+        Library(index)
+
+
+def test_a_changed_value_is_found_by_verify(index):
+    path = index / "segment-000000" / "structure.npy"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"structure\.npy: not what was written"):
+        Library(index).verify()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 9}, "not an index of format 1"),
+        ({"segments": []}, "damaged"),
+        ({"vectors": "float8"}, "damaged"),
+        ({"modalities": ["nmr"]}, "damaged"),
+        ({"model": None}, "damaged"),
+        ({"segments": [{"name": "../../etc", "rows": 1, "source": "", "files": {}}]}, "damaged"),
+        ({"segments": [{"name": "segment-000000", "rows": 10**12, "source": "", "files": {}}]}, "damaged"),
+        ({"calibration": {"queries": 1, "temperature": {"a": 0.0}, "accuracy": {}, "confidence": {},
+                          "source": ""}}, "damaged"),
+    ],
+)  # fmt: skip
+def test_a_strange_manifest_is_refused(index, change, said):
+    path = index / "library.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=said):
+        Library(index)
+
+
+def test_what_is_no_index_is_refused(tmp_path, small, run):
+    with pytest.raises(InputError, match="not an index"):
+        Library(tmp_path)
+    with pytest.raises(InputError, match="exists already and is not an index"):
+        build(tmp_path, small, run, overwrite=True)
+    (tmp_path / "library.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        Library(tmp_path)
+
+
+def test_an_index_is_replaced_only_when_asked(index, run, tmp_path):
+    (tmp_path / "one.smi").write_text("CCO\n")
+    with pytest.raises(InputError, match="exists already; add to it with --append or give --overwrite"):
+        build(index, tmp_path / "one.smi", run)
+    build(index, tmp_path / "one.smi", run, overwrite=True, calibration=None)
+    assert len(Library(index)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"by": "cosin"}, "did you mean 'cosine'"),
+        ({"by": []}, "at least one way"),
+        ({"by": ["sid", "sid"]}, "each only once"),
+        ({"by": {"sid": -1.0}}, "must be a positive number"),
+        ({"by": {"sid": float("nan")}}, "must be a positive number"),
+        ({"top": 0}, "at least one answer"),
+        ({"formula": "C7h8"}, "not a molecular formula"),
+        ({"approximate": True, "formula": "CH4"}, "without filters"),
+        ({"approximate": True}, "no approximate index|faiss"),
+    ],
+)
+def test_what_cannot_be_searched(made, small, options, said):
+    with pytest.raises(InputError, match=said):
+        Library(made).search(spectra_of(small, 0, "ir"), **options)
+
+
+def test_a_search_needs_spectra_of_known_kinds(made, small):
+    library = Library(made)
+    with pytest.raises(InputError, match="at least one spectrum"):
+        library.search({})
+    with pytest.raises(InputError, match="unknown modality 'nmr'"):
+        library.search({"nmr": small.spectrum(0, "ir")})
+    with pytest.raises(InputError, match="a ir spectrum was given as raman"):
+        library.search({"raman": small.spectrum(0, "ir")})
+
+
+def test_weights_have_sum_one():
+    assert weights_of("sid") == {"sid": 1.0}
+    assert weights_of(["embedding", "sid"]) == {"embedding": 0.5, "sid": 0.5}
+    assert weights_of({"embedding": 2, "sid": 6}) == {"embedding": 0.25, "sid": 0.75}
+
+
+def test_no_answer_is_an_empty_table(made, small):
+    hits = Library(made).search(spectra_of(small, 0, "ir"), formula="Xe2")
+    assert len(hits) == hits.candidates == 0
+    assert hits.text().startswith("rank  score")
+
+
+def test_approximate_search_gives_the_exact_scores(index, small):
+    pytest.importorskip("faiss")
+    assert add_approximate(index) == 60
+    append(index, small)  # found although the approximate index does not hold them
+    library, spectra = Library(index), spectra_of(small, 11, "ir")
+    mine, theirs = (library.search(spectra, top=40, approximate=each) for each in (True, False))
+    assert columns(mine, "row", "score") == columns(theirs, "row", "score")
+    assert mine.table["confidence"].null_count == 40
+    assert add_approximate(index) == 120
+    assert [path.name for path in index.glob("*.faiss")] == ["approximate-120.faiss"]
+    (index / "approximate-120.faiss").write_bytes(b"")
+    with pytest.raises(InputError, match="missing or damaged"):
+        Library(index).search(spectra, approximate=True)

@@ -1,0 +1,117 @@
+"""Answers, ranks, confidences and temperatures against plain loops."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from molspectra.search import score
+from molspectra.search.calibrate import _fit, disturbed
+from molspectra.search.library import Library
+from molspectra.search.ranking import Answers, confidences, leading
+
+values = st.floats(-5, 5, width=32) | st.just(-np.inf) | st.sampled_from([0.0, 1.0])
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), values), min_size=1, max_size=30), st.integers(1, 9))
+def test_answers_are_the_best_of_their_entries(entries, top):
+    names = pa.chunked_array(
+        [[name for name, _ in entries[:4]], [name for name, _ in entries[4:]]], pa.string()
+    )
+    totals = np.array([value for _, value in entries])
+    answers = Answers(names)
+    best, rows = answers.best(totals)
+    distinct = list(dict.fromkeys(name for name, _ in entries))
+    assert len(answers) == len(distinct)
+    for number, name in enumerate(distinct):
+        mine = [row for row, (each, _) in enumerate(entries) if each == name]
+        assert best[number] == max(totals[mine])
+        assert rows[number] == next(row for row in mine if totals[row] == best[number])
+    expected = sorted((-value, number) for number, value in enumerate(best) if value > -np.inf)[:top]
+    assert leading(best, top).tolist() == [number for _, number in expected]
+
+
+@given(hnp.arrays(np.float64, st.integers(2, 40), elements=st.floats(-30, 30)))
+def test_confidences_fall_with_rank_and_add_up_to_one(totals):
+    chosen = leading(totals, len(totals))
+    shares = confidences(totals, chosen)
+    assert (np.diff(shares) <= 0).all()
+    assert shares.sum() == pytest.approx(1)
+    assert confidences(totals, chosen[:1])[0] == shares[0]
+
+
+@given(hnp.arrays(np.float64, st.integers(2, 40), elements=st.floats(-30, 30)), st.floats(0.01, 5))
+def test_a_better_score_is_never_less_sure(totals, more):
+    chosen = leading(totals, 1)
+    before = confidences(totals, chosen)[0]
+    raised = totals.copy()
+    raised[chosen] += more
+    assert confidences(raised, chosen)[0] >= before
+    fewer = np.where(np.arange(len(totals)) % 2, totals, -np.inf)
+    fewer[chosen] = totals[chosen]
+    assert confidences(fewer, chosen)[0] >= before  # a filter that keeps the answer makes it surer
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.5])
+def test_the_fitted_temperature_is_that_of_the_data(temperature):
+    """Scores of which the true answer was drawn by their softmax at a known temperature."""
+    generator = np.random.default_rng(3)
+    count = 600
+    logits = generator.normal(0, 4, (count, count))
+    shares = np.exp(logits) / np.exp(logits).sum(0)
+    for query in range(count):
+        true = generator.choice(count, p=shares[:, query])
+        logits[[query, true], query] = logits[[true, query], query]
+    found, accuracy, confidence = _fit((temperature * logits).astype(np.float32), np.zeros(count))
+    assert found == pytest.approx(temperature, rel=0.1)
+    assert confidence == pytest.approx(accuracy, abs=0.05)  # calibrated
+
+
+def test_a_larger_library_makes_less_sure():
+    generator = np.random.default_rng(5)
+    scores = generator.normal(0, 1, (60, 20)).astype(np.float32)
+    scores[np.arange(20), np.arange(20)] += 3
+    alone = _fit(scores, np.zeros(60))
+    weights = np.concatenate([np.zeros(20), np.full(40, np.log(100))])
+    assert _fit(scores, weights)[2] < alone[2]
+
+
+def test_calibration_of_an_index(made):
+    calibration = Library(made).manifest.calibration
+    assert calibration.source == "validation molecules of the model's training"
+    assert calibration.queries >= 8
+    subsets = ["uv_vis", "ir", "raman", "uv_vis+ir", "uv_vis+raman", "ir+raman", "uv_vis+ir+raman"]
+    assert set(calibration.temperature) == {f"{way}:{each}" for way in score.WAYS for each in subsets}
+    assert all(0 < each <= 1 for each in calibration.confidence.values())
+
+
+def test_disturbing_moves_and_adds_noise_but_is_the_same_each_time():
+    spectra = np.zeros((3, 3501), np.float32)
+    spectra[:, 1700] = 10
+    moved = disturbed(spectra, "ir")
+    np.testing.assert_array_equal(moved, disturbed(spectra, "ir"))
+    assert (moved >= 0).all()
+    assert len({int(each.argmax()) for each in moved}) > 1
+    assert all(abs(int(each.argmax()) - 1700) < 40 for each in moved)
+
+
+def test_similarities_against_plain_formulas():
+    generator = np.random.default_rng(0)
+    entries, queries = (generator.random((each, 30)).astype(np.float32) for each in (5, 3))
+    entries[2] = 0
+    found = score.information(entries, queries)
+    assert np.isnan(found[2]).all()
+    for row in (0, 1, 3, 4):
+        for column, query in enumerate(queries):
+            p, q = (each + 1e-3 * each.mean() for each in (entries[row], query))
+            p, q = p / p.sum(), q / q.sum()
+            sid = (p * np.log(p / q)).sum() + (q * np.log(q / p)).sum()
+            np.testing.assert_allclose(found[row, column], 1 / (1 + sid), rtol=1e-4)
+    cosines = score.cosines(entries, queries)
+    expected = (entries[0] @ queries[1]) / np.linalg.norm(entries[0]) / np.linalg.norm(queries[1])
+    assert cosines[0, 1] == pytest.approx(expected, rel=1e-5)
+    assert np.isnan(cosines[2]).all()
+    assert np.isnan(score.dots(entries, queries)[2]).all()
+    assert score.information(queries, queries).diagonal() == pytest.approx(1)

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from molspectra.chem.molecule import Molecule
+from molspectra.chem.readers import from_smiles
+from molspectra.errors import InputError, SimulationError
+from molspectra.simulation import api, xtb
+from molspectra.simulation.api import check_supported, levels_of_theory, simulate
+
+
+def diatomic(first, second, distance, charge=0):
+    return Molecule(np.array([first, second]), np.array([[0, 0, 0], [0, 0, distance]]), charge=charge)
+
+
+@pytest.fixture(scope="module")
+def water():
+    return simulate(from_smiles("O", name="water"))
+
+
+def test_everything_is_there_with_its_level(water):
+    assert list(water.lines) == ["ir", "raman", "uv_vis"]
+    assert set(water.properties) == {"zpve", "cv", "homo", "lumo", "gap", "dipole"}
+    for name, line in water.lines.items():
+        assert line.modality == name
+        assert line.level == water.levels[name]
+    assert water.levels["geometry"] == water.levels["ir"]
+    assert "GFN2-xTB (tblite " in water.properties["zpve"].level
+    assert "B3LYP/def2-SVP//GFN2-xTB (PySCF " in water.properties["gap"].level
+    assert water.molecule.smiles == "O"
+    assert water.molecule.name == "water"
+
+
+def test_values_of_water_are_those_of_water(water):
+    values = {name: each.value for name, each in water.properties.items()}
+    assert values["gap"] == pytest.approx(values["lumo"] - values["homo"])
+    assert values["dipole"] == pytest.approx(1.85, abs=0.3)
+    assert values["zpve"] == pytest.approx(0.558, abs=0.03)
+    bonds = np.linalg.norm(water.molecule.positions[1:] - water.molecule.positions[0], axis=1)
+    assert bonds == pytest.approx([0.958, 0.958], abs=0.01)
+
+
+def test_only_what_is_asked_for(water):
+    only = simulate(from_smiles("O"), ("uv_vis",))
+    assert list(only.lines) == ["uv_vis"]
+    assert set(only.properties) == {"homo", "lumo", "gap", "dipole"}
+    assert only.lines["uv_vis"].position == pytest.approx(water.lines["uv_vis"].position, abs=2e-3)
+    assert list(simulate(from_smiles("O"), ("raman",)).lines) == ["raman"]
+    assert list(simulate(from_smiles("O"), ("uv_vis", "ir")).lines) == ["uv_vis", "ir"]
+
+
+def test_single_atom_and_helium():
+    found = simulate(Molecule(np.array([2]), np.zeros((1, 3))))
+    assert [len(line) for line in found.lines.values()] == [0, 0, 0]
+
+
+def test_ions_of_closed_shells():
+    hydroxide = simulate(diatomic(8, 1, 0.96, charge=-1))
+    assert hydroxide.molecule.charge == -1
+    assert hydroxide.lines["ir"].position[0] == pytest.approx(3700, abs=400)
+    assert (
+        hydroxide.properties["homo"].value > simulate(from_smiles("O"), ("uv_vis",)).properties["homo"].value
+    )
+
+
+@pytest.mark.parametrize(
+    ("molecule", "message"),
+    [
+        (diatomic(7, 8, 1.15), "15 electrons"),
+        (diatomic(8, 1, 0.96), "9 electrons"),
+        (diatomic(1, 1, 0.74, charge=1), "1 electrons"),
+        (Molecule(np.array([1]), np.zeros((1, 3)), charge=1), "no electrons"),
+        (diatomic(92, 8, 1.8), "element U"),
+        (Molecule(np.array([88]), np.zeros((1, 3))), "element Ra"),
+    ],
+)
+def test_unsupported_molecules_are_refused_before_any_computation(molecule, message, monkeypatch):
+    monkeypatch.setattr(xtb, "Xtb", None)
+    with pytest.raises(InputError, match=message) as caught:
+        simulate(molecule)
+    assert "\n" not in str(caught.value)
+
+
+def test_heaviest_supported_element():
+    check_supported(Molecule(np.array([86]), np.zeros((1, 3))))
+
+
+def test_coincident_atoms_never_reach_the_simulation():
+    with pytest.raises(InputError, match="closer"):
+        diatomic(1, 1, 0.01)
+
+
+@pytest.mark.parametrize("modalities", [(), ("ir", "ir"), ("ri",), ("ir", "uv-vis")])
+def test_bad_modalities(modalities):
+    with pytest.raises(InputError, match="modalit"):
+        simulate(diatomic(1, 1, 0.74), modalities)
+
+
+def test_levels_name_only_what_is_asked_for():
+    assert set(levels_of_theory(("ir",))) == {"geometry", "ir"}
+
+
+def test_missing_extra_is_named(monkeypatch):
+    import importlib.metadata
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(InputError, match=r"tblite.*pip install 'molspectra\[simulate\]'"):
+        levels_of_theory()
+
+
+def test_scf_failure_is_one_line():
+    calculator = xtb.Xtb(np.array([8, 1, 1]), np.array([[0, 0, 0], [0, 0, 1.8], [0, 1.8, 0.0]]))
+    calculator._calculator.set("max-iter", 1)
+    with pytest.raises(SimulationError, match="GFN2-xTB failed") as caught:
+        calculator.run(np.array([[0, 0, 0], [0, 0, 1.8], [0, 1.8, 0.0]]))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_minimum_is_a_simulation_error(monkeypatch):
+    # a molecule held at its saddle stays imaginary
+    monkeypatch.setattr(api, "relax", lambda molecule, positions, *_: molecule.positions / 0.529177210903)
+    angles = 2 * np.pi * np.arange(3) / 3
+    hydrogens = np.stack([np.cos(angles), np.sin(angles), np.zeros(3)], axis=1)
+    planar = Molecule(np.array([7, 1, 1, 1]), np.vstack([np.zeros(3), hydrogens]))
+    with pytest.raises(SimulationError, match=r"H3N: no minimum in 4 optimisations \(lowest mode -"):
+        simulate(planar, ("ir",))
+
+
+def test_dft_failure_is_a_simulation_error(monkeypatch):
+    from molspectra.simulation import dft
+
+    monkeypatch.setattr(dft, "MAX_CYCLES", 2)
+    with pytest.raises(SimulationError, match="B3LYP did not converge in 2 cycles"):
+        simulate(diatomic(1, 9, 0.92), ("uv_vis",))
