@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from benchmarks.machine import facts
 from molspectra.search import approximate, score
-from molspectra.search.samples import Floats, unit
 from molspectra.search.segment import write_segment
 from molspectra.search.sources import blocks
+from molspectra.search.vectors import Floats, unit
 
 TOP = 25
 NOISE = 0.6

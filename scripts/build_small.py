@@ -28,13 +28,13 @@ from molspectra.training.checkpoint import (
     find_checkpoint,
     read_about,
     read_weights,
+    shipped_path,
 )
 from molspectra.training.config import PretrainConfig
 from molspectra.training.recipes import read_recipe
 from molspectra.training.record import read_json, write_json
 from molspectra.training.seen import SEEN, Seen, seen_by
 from molspectra.training.settings import from_dict
-from molspectra.training.shipped import shipped_path
 
 VERSION = 1
 """Raise it when the weights change."""

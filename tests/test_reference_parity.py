@@ -27,7 +27,8 @@ from molspectra.apps.reference import (
     read_checkpoint,
 )
 from molspectra.compiled import Kernels, use
-from molspectra.data.batch import Batch, offsets_of
+from molspectra.data.batch import Batch
+from molspectra.data.neighbours import offsets_of
 from molspectra.data.splits import reference_split
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.models.whitening import VectorWhitening

@@ -1,6 +1,7 @@
 """Exceptions that a user of the package may meet; each message is one clear line."""
 
 from collections.abc import Iterable
+from typing import Self
 
 
 class MolspectraError(Exception):
@@ -10,8 +11,58 @@ class MolspectraError(Exception):
 class InputError(MolspectraError):
     """Something that the user can mend: a file, an element, an option.
 
-    The message is one line that says what is wrong, where (file and record), and what to do.
+    The message is one line that says what is wrong, where (file and record), and what to do. A subclass says
+    which kind of fault it is; programs and tests look at the class and at the facts in the message, not at
+    its wording.
     """
+
+    def with_context(self, context: object) -> Self:
+        """Return the same kind of error with `context: ` (a file, a row) put before its message."""
+        return type(self)(f"{context}: {self}")
+
+
+class NotFoundError(InputError):
+    """A file, dataset, model, column, row or name that does not exist."""
+
+
+class ExistsError(InputError):
+    """An output that is there already and would be overwritten, or that another process is writing."""
+
+
+class WriteError(InputError):
+    """An output that cannot be written: permission, disk space, a folder that does not exist."""
+
+
+class FormatError(InputError):
+    """Content that cannot be read as what it claims to be: syntax, missing parts, an unknown kind of file."""
+
+
+class DamagedError(InputError):
+    """A file that was written whole and is not any more: a wrong checksum, a cut end, offsets beyond it."""
+
+
+class ValueRangeError(InputError):
+    """A value that cannot be right: not finite, out of range, of a wrong length or sign."""
+
+
+class UnitError(InputError):
+    """A unit, axis or quantity that is missing, unknown or contradicts another."""
+
+
+class ElementError(InputError):
+    """A chemical element that does not exist, or that a model or method does not cover."""
+
+
+class SettingError(InputError):
+    """An option or setting that is unknown, of the wrong type, or contradicts another."""
+
+
+class MismatchError(InputError):
+    """Things that do not belong together: weights and model, run and data, training and test molecules."""
+
+
+class MissingExtraError(InputError):
+    """An optional package that is needed and not installed; the message says what to install."""
 
 
 class SimulationError(MolspectraError):

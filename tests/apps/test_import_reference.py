@@ -17,7 +17,8 @@ from molspectra.apps.cli import main
 from molspectra.apps.import_reference import import_reference
 from molspectra.apps.reference import MODALITIES, SLICES, our_name, read_checkpoint, their_name
 from molspectra.chem.molecule import Molecule
-from molspectra.data.batch import Batch, offsets_of
+from molspectra.data.batch import Batch
+from molspectra.data.neighbours import offsets_of
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Row, write_store
 from molspectra.errors import InputError

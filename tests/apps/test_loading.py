@@ -47,7 +47,9 @@ def test_names_that_are_no_model(tmp_path: Path) -> None:
 
 def test_a_missing_shipped_model_says_how_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("molspectra.training.shipped.shipped_path", lambda name: tmp_path / "nowhere" / name)
+    monkeypatch.setattr(
+        "molspectra.training.checkpoint.shipped_path", lambda name: tmp_path / "nowhere" / name
+    )
     with pytest.raises(InputError, match=r"build_small\.py"):
         load("small")
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from molspectra.chem.molecule import Molecule
-from molspectra.data.batch import Batch, Edges, batch_of, offsets_of
+from molspectra.data.batch import Batch, batch_of
+from molspectra.data.neighbours import Edges, offsets_of
 from molspectra.data.store.bundled import bundled, bundled_path
 from molspectra.data.store.store import Store, write_store
 from molspectra.datasets.simulated import simulated_metadata, simulated_row

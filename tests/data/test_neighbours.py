@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from molspectra.compiled import use
 from molspectra.data import neighbours
-from molspectra.data.batch import offsets_of
-from molspectra.data.neighbours import neighbour_edges
+from molspectra.data.neighbours import neighbour_edges, offsets_of
 
 
 @pytest.fixture(autouse=True, params=["plain", "compiled"])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molspectra.compiled import use
-from molspectra.data.batch import offsets_of
+from molspectra.data.neighbours import offsets_of
 from molspectra.data.random import Purpose, normal, philox, uniform
 
 ALL = 0xFFFFFFFF

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molspectra.compiled import use
-from molspectra.data.batch import offsets_of
-from molspectra.data.neighbours import neighbour_edges
+from molspectra.data.neighbours import neighbour_edges, offsets_of
 from molspectra.data.verlet import VerletList
 from molspectra.errors import InputError
 

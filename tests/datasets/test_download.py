@@ -21,8 +21,7 @@ from molspectra.apps.cli import main
 from molspectra.apps.commands import download as command
 from molspectra.datasets import sources
 from molspectra.datasets.fetch import download, remote
-from molspectra.datasets.fetch.download import LOCK, Patience, fetch
-from molspectra.datasets.fetch.partial import PartialFile, RemoteFile
+from molspectra.datasets.fetch.download import LOCK, PartialFile, Patience, RemoteFile, fetch
 from molspectra.datasets.sources import SOURCES, Source, chosen_files
 from molspectra.errors import InputError
 

@@ -7,8 +7,8 @@ from torch import nn
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
 from molspectra.errors import InputError
-from molspectra.models.encoder import Encoded
 from molspectra.models.heads import GatedEquivariantBlock, PropertyHead
+from molspectra.models.shared import Encoded
 
 HF = Molecule([1, 9], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.9]])
 HE = Molecule([2], [[3.0, 0.0, 0.0]])

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from molspectra.data.batch import offsets_of
-from molspectra.data.neighbours import neighbour_edges
+from molspectra.data.neighbours import neighbour_edges, offsets_of
 from molspectra.models.segments import (
     gather_pair,
     gather_source,

@@ -7,10 +7,10 @@ from rdkit import Chem
 
 from molspectra.data.batch import batch_of
 from molspectra.errors import InputError
-from molspectra.objectives.choice import denoising_objective
 from molspectra.objectives.denoising import DenoisingConfig
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.moves import rotate
+from molspectra.objectives.slide import denoising_objective
 from molspectra.objectives.strain import dihedrals, energies, gradient, points
 
 ROWS = list(range(8))

@@ -1,7 +1,6 @@
 import pytest
 
-from molspectra.reporting.markup import Markup, element, listing, markup, paragraph, table
-from molspectra.reporting.page import page
+from molspectra.reporting.markup import Markup, element, listing, markup, page, paragraph, table
 
 
 def test_every_text_is_escaped_and_markup_is_not():

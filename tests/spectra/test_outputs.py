@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from molspectra.errors import InputError
-from molspectra.spectra.files.outputs import cclib_level, line_spectrum, read_output
+from molspectra.spectra.files.calculation import line_spectrum
+from molspectra.spectra.files.outputs import cclib_level, read_output
 from molspectra.spectra.files.read import read_spectra, read_spectrum
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data/spectra"

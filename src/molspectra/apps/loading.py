@@ -13,9 +13,8 @@ from molspectra.chem.elements import atomic_number
 from molspectra.errors import InputError, hint
 from molspectra.models.model import MolSpectra
 from molspectra.objectives.alignment import AlignmentConfig
-from molspectra.training.checkpoint import find_checkpoint, load_model
+from molspectra.training.checkpoint import SHIPPED, find_checkpoint, load_model
 from molspectra.training.record import read_json
-from molspectra.training.shipped import SHIPPED
 
 
 @dataclass(frozen=True, eq=False, repr=False)

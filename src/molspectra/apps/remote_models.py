@@ -10,8 +10,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from molspectra.data.atomic import naming
-from molspectra.datasets.fetch.download import fetch
-from molspectra.datasets.fetch.partial import RemoteFile
+from molspectra.datasets.fetch.download import RemoteFile, fetch
 from molspectra.errors import InputError
 from molspectra.training.checkpoint import CONFIG, WEIGHTS
 from molspectra.training.seen import SEEN

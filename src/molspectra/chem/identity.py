@@ -11,16 +11,13 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.elements import atomic_number, hill_formula
 from molspectra.errors import InputError
-
-if TYPE_CHECKING:
-    from molspectra.chem.molecule import Molecule
 
 GEOMETRY_PREFIX = "geom-"
 
@@ -38,7 +35,27 @@ _ELEMENT = re.compile(r"([A-Z][a-z]?)(\d*)")
 _SIGNED = re.compile(r"[+-]?\d+")
 
 
-def identity_of(molecule: Molecule) -> str:
+class Structure(Protocol):
+    """What an identity is made from; `molspectra.chem.molecule.Molecule` is one."""
+
+    @property
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """[N] atomic numbers."""
+
+    @property
+    def positions(self) -> npt.NDArray[np.float64]:
+        """[N, 3] coordinates in Å."""
+
+    @property
+    def smiles(self) -> str | None:
+        """SMILES of the molecule, if known."""
+
+    @property
+    def charge(self) -> int:
+        """Total charge in elementary charges."""
+
+
+def identity_of(molecule: Structure) -> str:
     """Identity of a structure: 14 capitals, or `geom-` and 16 hexadecimal digits.
 
     From `molecule.smiles` if given, else from bonds that RDKit perceives in the geometry, else, where that
@@ -140,14 +157,14 @@ def _key_of(mol: Any) -> str | None:
     return key[:14] or None
 
 
-def perceived_bonds(molecule: Molecule) -> Any:
+def perceived_bonds(molecule: Structure) -> Any:
     """RDKit molecule with bonds perceived from the geometry, or None where no Lewis structure is found.
 
     Atoms are linked below a multiple of the sum of their covalent radii. The first multiple that gives a
     Lewis structure without separated charges is taken; failing that, the first with separated charges;
     failing that, the first with unpaired electrons. Hydrogens stay explicit and the structure is sanitised.
     """
-    if len(molecule) > MAX_ATOMS:
+    if len(molecule.numbers) > MAX_ATOMS:
         return None
     zwitterion = None
     for factor in _BOND_FACTORS:
@@ -163,14 +180,14 @@ def perceived_bonds(molecule: Molecule) -> Any:
     return next((mol for mol in radicals if mol is not None), None)
 
 
-def _lewis_structure(molecule: Molecule, factor: float, charged_fragments: bool) -> Any:
+def _lewis_structure(molecule: Structure, factor: float, charged_fragments: bool) -> Any:
     """One attempt of RDKit to find bonds and their orders; None where it finds none."""
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDetermineBonds
     from rdkit.Geometry import Point3D
 
     mol = Chem.RWMol()
-    conformer = Chem.Conformer(len(molecule))
+    conformer = Chem.Conformer(len(molecule.numbers))
     for index, (number, position) in enumerate(zip(molecule.numbers, molecule.positions, strict=True)):
         atom = Chem.Atom(int(number))
         atom.SetNoImplicit(True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS, hill_formula
+from molspectra.chem.identity import identity_of
 from molspectra.errors import InputError
 
 MIN_DISTANCE = 0.1
@@ -83,8 +84,6 @@ class Molecule:
     @cached_property
     def identity(self) -> str:
         """Key of the molecule for splits and records; see `molspectra.chem.identity.identity_of`."""
-        from molspectra.chem.identity import identity_of
-
         return identity_of(self)
 
     @cached_property

@@ -11,49 +11,10 @@ import torch
 from torch import Tensor
 
 from molspectra.data.coordinates import InternalBatch
+from molspectra.data.neighbours import Edges, neighbour_edges, offsets_of
 
 if TYPE_CHECKING:
     from molspectra.chem.molecule import Molecule
-
-
-@dataclass(frozen=True, eq=False)
-class Edges:
-    """Directed edges ``source -> target`` of a batch, sorted by target, then by source; self-edges included.
-
-    Attributes:
-        source: [E] int64, the atom a message comes from.
-        target: [E] int64, the atom it goes to, ascending.
-        reverse: [E] int64, index of the edge ``target -> source``; a self-edge is its own reverse.
-        pair: [E] int64, index of the unordered pair: 0 is the self-pair that all self-edges share (d = 0),
-            real pairs count from 1.
-        pair_first: [Q] int64, the smaller atom of each real pair; ``pair == q + 1`` is the pair
-            ``(pair_first[q], pair_second[q])``. Pairs are sorted by (first, second).
-        pair_second: [Q] int64, the larger atom.
-        ptr: [N + 1] int64, the edges of target ``i`` are ``ptr[i]:ptr[i + 1]``.
-        loop: [N] int64, the self-edge of every atom.
-        pair_edge: [Q] int64, the edge ``pair_second -> pair_first`` of every real pair.
-    """
-
-    source: Tensor
-    target: Tensor
-    reverse: Tensor
-    pair: Tensor
-    pair_first: Tensor
-    pair_second: Tensor
-    ptr: Tensor
-    loop: Tensor
-    pair_edge: Tensor
-
-    def __len__(self) -> int:
-        """Return the number of directed edges E."""
-        return self.source.shape[0]
-
-    def to(self, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Edges:
-        """Return the same edges on another device."""
-        return self._map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Edges:
-        return Edges(**{each.name: function(getattr(self, each.name)) for each in fields(self)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +92,6 @@ class Batch:
 
     def with_edges(self, cutoff: float) -> Batch:
         """Return the batch with all edges shorter than `cutoff` Å, found on the detached coordinates."""
-        from molspectra.data.neighbours import neighbour_edges
-
         return replace(self, edges=neighbour_edges(self.positions.detach(), self.ptr, cutoff))
 
     def with_edge_list(self, edges: Edges | None) -> Batch:
@@ -152,13 +111,6 @@ class Batch:
             elif isinstance(value, InternalBatch):
                 changed[each.name] = value.map(function)
         return replace(self, **changed)
-
-
-def offsets_of(counts: Tensor) -> Tensor:
-    """Return the offsets [B + 1] int64 of consecutive runs with `counts` [B] elements each."""
-    offsets = torch.zeros(counts.shape[0] + 1, dtype=torch.int64, device=counts.device)
-    torch.cumsum(counts, 0, out=offsets[1:])
-    return offsets
 
 
 def batch_of(molecules: Sequence[Molecule], dtype: torch.dtype = torch.float32) -> Batch:

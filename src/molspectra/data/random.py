@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from molspectra.compiled import installed, kernels
-from molspectra.data.batch import offsets_of
+from molspectra.data.neighbours import offsets_of
 
 WORD = 0xFFFFFFFF
 """Mask of the low 32 bits."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from molspectra.data.batch import Edges
-from molspectra.data.neighbours import edges_of_pairs, neighbour_edges
+from molspectra.data.neighbours import Edges, edges_of_pairs, neighbour_edges
 from molspectra.errors import InputError
 
 SAFE = 0.999

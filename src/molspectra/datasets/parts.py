@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from molspectra.data.atomic import atomic_file, naming
-from molspectra.data.lock import alone
+from molspectra.data.atomic import alone, atomic_file, naming
 from molspectra.data.store.schema import Metadata, schema_of
 from molspectra.data.store.writer import Written, write_batches
 from molspectra.datasets.report import Tally

@@ -10,7 +10,7 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from molspectra.datasets.fetch.partial import RemoteFile
+from molspectra.datasets.fetch.download import RemoteFile
 from molspectra.errors import InputError, hint
 
 _FIGSHARE = "https://ndownloader.figshare.com/files/"

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from molspectra.data.batch import Batch, Edges
+from molspectra.data.batch import Batch
+from molspectra.data.neighbours import Edges
 from molspectra.errors import InputError
-from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.radial import ExponentialNormal
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
+from molspectra.models.shared import Encoded, Encoder
 
 FADE = 1e-4
 """Mean square of an atom's vectors at which they are halved."""

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molspectra.compiled import fast
-from molspectra.data.batch import Batch, Edges
+from molspectra.data.batch import Batch
+from molspectra.data.neighbours import Edges
 from molspectra.errors import InputError
-from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.radial import ExponentialNormal, cosine_cutoff
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
+from molspectra.models.shared import Encoded, Encoder
 from molspectra.models.whitening import VectorWhitening
 
 if TYPE_CHECKING:

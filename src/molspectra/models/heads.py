@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER
 from molspectra.data.batch import Batch
 from molspectra.errors import InputError
-from molspectra.models.encoder import Encoded
 from molspectra.models.segments import spread_to_atoms, sum_by_molecule
+from molspectra.models.shared import Encoded
 
 PropertyKind = Literal["scalar", "dipole", "spatial_extent"]
 

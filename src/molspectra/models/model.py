@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from molspectra.data.batch import Batch
 from molspectra.errors import InputError
 from molspectra.models.egnn import EGNN, EGNNConfig
-from molspectra.models.encoder import Encoded, Encoder
 from molspectra.models.equivariant_transformer import EquivariantTransformer, EquivariantTransformerConfig
 from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind, SpectrumInput
 from molspectra.models.segments import sum_by_molecule
-from molspectra.models.shared import Shared
+from molspectra.models.shared import Encoded, Encoder, Shared
 from molspectra.models.specformer import SpecFormer, SpecFormerConfig
 
 AtomReferences = Literal["none", "fit", "published", "auto"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from molspectra.data.batch import Edges
+from molspectra.data.neighbours import Edges
 
 
 def segment_sum(values: Tensor, index: Tensor, ptr: Tensor) -> Tensor:

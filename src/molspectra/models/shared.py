@@ -4,10 +4,40 @@ The processes of a run (ranks) share out a batch. Models know nothing of process
 the time of a pass, a function that gathers equally shaped tensors of all ranks.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from molspectra.data.batch import Batch
+
+
+class Encoded(NamedTuple):
+    """Per-atom features of a batch."""
+
+    scalars: Tensor
+    """[N, C] invariant under rotation, reflection and translation."""
+    vectors: Tensor
+    """[N, 3, C] rotate and reflect with the molecule (axis 1 is x, y, z)."""
+
+
+class Encoder(nn.Module, ABC):
+    """Base of all 3D encoders.
+
+    Attributes:
+        channels: width C of the features.
+        cutoff: neighbour cutoff in Å; a batch must carry edges built with it.
+    """
+
+    channels: int
+    cutoff: float
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Encoded:
+        """Encode a batch whose `edges` were built with `batch.with_edges(encoder.cutoff)`."""
+
 
 Everyone = Callable[[Tensor], Tensor]
 """A tensor [...] of this rank, without gradient, to those of all ranks, [world, ...]. All ranks must call it

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from molspectra.data.coordinates import InternalBatch, Moves
 from molspectra.models.segments import segment_sum
-from molspectra.objectives.vectors import dot, norm
+from molspectra.objectives.strain import dot, norm
 
 Axis = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(positions [N, 3], terms [k]) to (a point on each axis [k, 3], its direction [k, 3], of any length)."""

@@ -6,19 +6,42 @@ predicted too (the Coord term). The new target is the force f = ∇ ½Σ((d - d�
 encoder sees. The paper estimates it with 128 random slices; here it is exact, by automatic differentiation.
 """
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from molspectra.data.batch import Batch
 from molspectra.data.coordinates import Terms
-from molspectra.data.random import Purpose
+from molspectra.data.random import Purpose, normal
 from molspectra.models.segments import spread_to_atoms
-from molspectra.objectives.denoising import CoordDenoising, Noised, internal_of
-from molspectra.objectives.frad import draw
+from molspectra.objectives.denoising import CoordDenoising, DenoisingConfig, Noised, internal_of
 from molspectra.objectives.loss import Loss, NoiseKey
-from molspectra.objectives.moves import bend, stretch, twist
+from molspectra.objectives.moves import bend, rotate, stretch, twist
 from molspectra.objectives.strain import gradient
+
+
+class FradDenoising(CoordDenoising):
+    """Every rotatable bond turned by N(0, rotation²), then x = x_a + σε; only σε is to be predicted.
+
+    A molecule without rotatable bonds is treated as by `CoordDenoising`, bit for bit.
+    """
+
+    internal = True
+
+    def perturb(self, batch: Batch, key: NoiseKey) -> Noised:
+        """Turn, then move the atoms; the same molecule, seed and epoch give the same in any batch."""
+        internal, noise = internal_of(batch), self.noise(batch, key)
+        counts = internal.rotatable_counts
+        total = len(internal.rotatable)
+        turns = draw(batch, key, Purpose.TORSION, counts, total) * math.radians(self.config.rotation)
+        turned = rotate(batch.positions.double(), internal, turns).to(batch.positions)
+        return Noised(batch.with_positions(turned + noise), noise)
+
+
+def draw(batch: Batch, key: NoiseKey, purpose: Purpose, counts: Tensor, total: int) -> Tensor:
+    """Standard normal numbers for terms, `counts` [B] per molecule: [total] float64."""
+    return normal(key.seed, key.epoch, batch.geometry_id, purpose, counts, 1, total=total).squeeze(1)
 
 
 class SlideDenoising(CoordDenoising):
@@ -59,3 +82,11 @@ class SlideDenoising(CoordDenoising):
 def _in_motion(batch: Batch) -> Tensor:
     """[N] bool, whether an atom belongs to a molecule with internal coordinates."""
     return spread_to_atoms(internal_of(batch).moves, batch.molecule, batch.ptr)
+
+
+_KINDS = {"coord": CoordDenoising, "frad": FradDenoising, "slide": SlideDenoising}
+
+
+def denoising_objective(config: DenoisingConfig) -> CoordDenoising:
+    """The objective of `config.kind`."""
+    return _KINDS[config.kind](config)

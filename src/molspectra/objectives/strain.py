@@ -11,7 +11,30 @@ from torch import Tensor
 
 from molspectra.data.coordinates import InternalBatch
 from molspectra.models.segments import segment_sum
-from molspectra.objectives.vectors import dot, norm, polar_angle
+
+
+def dot(one: Tensor, other: Tensor) -> Tensor:
+    """Inner products [...] of vectors [..., 3]."""
+    x, y, z = (one * other).unbind(-1)
+    return x + y + z
+
+
+def norm(vectors: Tensor) -> Tensor:
+    """Lengths [...] of vectors [..., 3], with a zero gradient at zero."""
+    squared = dot(vectors, vectors)
+    zero = squared == 0
+    return torch.sqrt(squared.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
+
+
+def polar_angle(y: Tensor, x: Tensor) -> Tensor:
+    """Angles [K] in (-π, π] whose tangents are y/x.
+
+    Of columns of one table, not of vectors of their own: for those, torch takes another routine for the last
+    few elements than for the others.
+    """
+    table = torch.stack([y, x], dim=1)
+    return torch.atan2(table[:, 0], table[:, 1])
+
 
 MIN_SINE = 0.1
 """A torsion whose chain is nearer to a line than this (6°) is not counted: its gradient has no bound."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from molspectra.reporting.canvas import inline_svg
-from molspectra.reporting.markup import Markup
+from matplotlib.figure import Figure
+
+from molspectra.reporting.canvas import inline_svg, svg
+from molspectra.reporting.content import Depicted
+from molspectra.reporting.markup import Markup, figure
 
 _BLACK = "#000000"
 _ELEMENTS = {
@@ -58,3 +61,32 @@ def draw(smiles: str | None, alt: str, prefix: str, width: int = 150, height: in
     """
     document = _document(smiles, width, height) if smiles else None
     return None if document is None else inline_svg(document, alt, prefix)
+
+
+class Pictures:
+    """Turns figures and molecules into parts of a page."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _prefix(self) -> str:
+        self.count += 1
+        return f"p{self.count}"
+
+    def figure(self, drawn: Figure, alt: str, caption: str, *, medium: bool = False) -> Markup:
+        """A figure with its caption.
+
+        Args:
+            drawn: the figure.
+            alt: says in words what it shows.
+            caption: stands below it.
+            medium: narrower than the page.
+        """
+        picture = svg(drawn, alt, self._prefix())
+        if medium:
+            picture = Markup(picture.replace("<svg ", '<svg class="medium" ', 1))
+        return figure(picture, caption)
+
+    def molecule(self, molecule: Depicted) -> Markup | None:
+        """A molecule in two dimensions; None where it cannot be drawn."""
+        return draw(molecule.smiles, f"structure of {molecule.label}", self._prefix())

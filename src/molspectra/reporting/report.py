@@ -10,10 +10,9 @@ from molspectra.errors import InputError
 from molspectra.reporting import sections, wording
 from molspectra.reporting.collect import collect_report
 from molspectra.reporting.content import ReportContent
+from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.limits import limits
-from molspectra.reporting.markup import Child, details, element, listing, section, table
-from molspectra.reporting.page import page
-from molspectra.reporting.pictures import Pictures
+from molspectra.reporting.markup import Child, details, element, listing, page, section, table
 from molspectra.reporting.wording import duration, mean_sd
 
 __all__ = ["ReportContent", "collect_report", "write_report"]

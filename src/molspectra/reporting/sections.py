@@ -15,8 +15,8 @@ from molspectra.reporting.content import (
     RetrievalResult,
     SimulatedMolecule,
 )
+from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import Child, Markup, element, listing, paragraph, table
-from molspectra.reporting.pictures import Pictures
 from molspectra.reporting.wording import duration, mean_sd, number, percent
 from molspectra.spectra.modality import MODALITIES
 

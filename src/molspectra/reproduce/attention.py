@@ -8,9 +8,8 @@ from typing import Any
 from molspectra.data.atomic import atomic_file
 from molspectra.evaluation.attention import AttentionMap, attention_map
 from molspectra.reporting.attention_figure import attention_figure, write_attention
-from molspectra.reporting.markup import Markup, element, paragraph, section, table
-from molspectra.reporting.page import page
-from molspectra.reporting.pictures import Pictures
+from molspectra.reporting.drawing import Pictures
+from molspectra.reporting.markup import Markup, element, page, paragraph, section, table
 from molspectra.reporting.wording import number
 from molspectra.reproduce.page import run_rows, title
 from molspectra.reproduce.plan import Plan

@@ -15,9 +15,18 @@ from molspectra.evaluation.published import Published
 from molspectra.reporting import figures
 from molspectra.reporting.collect import panel_title
 from molspectra.reporting.content import Arm, Curve, ResultTable, Score
-from molspectra.reporting.markup import Child, Markup, details, element, listing, paragraph, section, table
-from molspectra.reporting.page import page
-from molspectra.reporting.pictures import Pictures
+from molspectra.reporting.drawing import Pictures
+from molspectra.reporting.markup import (
+    Child,
+    Markup,
+    details,
+    element,
+    listing,
+    page,
+    paragraph,
+    section,
+    table,
+)
 from molspectra.reporting.wording import duration, number, signed
 from molspectra.reproduce.experiments import chain, label
 from molspectra.reproduce.plan import Plan

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from molspectra.data.atomic import atomic_file
 from molspectra.errors import InputError
-from molspectra.search.samples import Floats
 from molspectra.search.segment import file_hash
+from molspectra.search.vectors import Floats
 
 SEARCHED = 2
 """One in so many of the inverted lists is looked through for a query."""

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.readers import Rejection
-from molspectra.data.atomic import naming
-from molspectra.data.lock import alone
+from molspectra.data.atomic import alone, naming
 from molspectra.data.store.store import Store
 from molspectra.errors import InputError, hint
 from molspectra.search import approximate
@@ -37,10 +36,9 @@ from molspectra.search.manifest import (
     read_manifest,
 )
 from molspectra.search.ranking import Answers
-from molspectra.search.samples import coarse
 from molspectra.search.segment import Segment, open_segment, widths, write_segment
 from molspectra.search.sources import Block, OnError, Source, blocks, names_of
-from molspectra.search.vectors import SearchModel, copy_model, open_model
+from molspectra.search.vectors import SearchModel, coarse, copy_model, open_model
 from molspectra.spectra.modality import MODALITIES, modality
 
 MODEL = "model"

@@ -23,10 +23,9 @@ from molspectra.errors import InputError
 from molspectra.evaluation.subject import read_run
 from molspectra.search import score
 from molspectra.search.manifest import Calibration
-from molspectra.search.samples import Floats, coarse, unit
 from molspectra.search.segment import Arrays, arrays_of
 from molspectra.search.sources import Block, rows_of_store
-from molspectra.search.vectors import SearchModel
+from molspectra.search.vectors import Floats, SearchModel, coarse, unit
 from molspectra.spectra.modality import modality
 from molspectra.training.data import Selection, open_store
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.errors import InputError
-from molspectra.search.samples import Floats, coarse, coarse_mask, unit
+from molspectra.search.vectors import Floats, coarse, coarse_mask, unit
 from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis
 from molspectra.spectra.files.read import OUTPUT, read_measured, read_spectra
 from molspectra.spectra.modality import modality

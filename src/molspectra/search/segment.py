@@ -25,9 +25,8 @@ import pyarrow as pa
 from molspectra.data.atomic import naming
 from molspectra.errors import InputError
 from molspectra.search.filters import element_bits, exact_mass
-from molspectra.search.samples import coarse, stored_points, unit
 from molspectra.search.sources import Block
-from molspectra.search.vectors import SearchModel
+from molspectra.search.vectors import SearchModel, coarse, stored_points, unit
 from molspectra.spectra.modality import modality
 
 TABLE = "molecules.arrow"

@@ -17,7 +17,7 @@ from molspectra.chem.readers import Rejection, read_molecules
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Row, Store
 from molspectra.errors import InputError
-from molspectra.search.samples import Floats
+from molspectra.search.vectors import Floats
 from molspectra.spectra.modality import MODALITIES
 from molspectra.spectra.spectrum import LineSpectrum
 from molspectra.training.data import open_store

@@ -20,11 +20,11 @@ from safetensors.numpy import save
 from molspectra.chem.identity import is_geometry_hash
 from molspectra.data.atomic import atomic_file
 from molspectra.errors import InputError
+from molspectra.training.checkpoint import named
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import Rows, Selection
 from molspectra.training.record import read_json
 from molspectra.training.settings import from_dict
-from molspectra.training.shipped import named
 
 SEEN = "seen.safetensors"
 """Name of the file in a run directory."""

@@ -14,10 +14,10 @@ from molspectra.data.batch import Batch
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.models.shared import Shared
 from molspectra.objectives.alignment import Alignment
-from molspectra.objectives.choice import denoising_objective
 from molspectra.objectives.denoising import CoordDenoising
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction
+from molspectra.objectives.slide import denoising_objective
 from molspectra.objectives.supervised import Smoothed, regression_loss
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.contrast import Contrast, Gather

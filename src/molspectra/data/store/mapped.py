@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from molspectra.data.batch import offsets_of
+from molspectra.data.neighbours import offsets_of
+from molspectra.data.store.schema import Metadata
 from molspectra.errors import InputError
+from molspectra.spectra.modality import modality
 
 _MAGIC = b"ARROW1"
 _DLPACK_TYPES = {
@@ -306,3 +308,40 @@ def _text_values(texts: pa.Array) -> tuple[pa.Buffer | None, int]:
     """Return the buffer behind a column of texts and its length in bytes."""
     data = texts.buffers()[2]
     return data, 0 if data is None else data.size
+
+
+def open_columns(file: MappedFile, metadata: Metadata) -> dict[str, Scalars | Ragged]:
+    """Return every column of a store, safe to gather from.
+
+    Raises:
+        DamagedError: if offsets leave the file, a column that must be complete has gaps, or lengths disagree.
+    """
+    lists: dict[str, Ragged] = {}
+    scalars: dict[str, Scalars] = {}
+    for each in file.schema:
+        if pa.types.is_large_list(each.type) or pa.types.is_large_string(each.type):
+            lists[each.name] = file.ragged(each.name)
+        else:
+            scalars[each.name] = file.scalars(each.name)
+    columns: dict[str, Scalars | Ragged] = {**lists, **scalars}
+    for each in file.schema:
+        if not each.nullable and int(columns[each.name].valid.base.max()) >= 0:
+            raise DamagedError(f"column {each.name!r} has gaps")
+    _check_lengths(file, metadata, lists)
+    return columns
+
+
+def _check_lengths(file: MappedFile, metadata: Metadata, lists: dict[str, Ragged]) -> None:
+    """Refuse lists that do not belong together."""
+    atoms = file.all_counts(lists["numbers"])
+    if int(atoms.min()) < 1 or not file.same_counts(lists["numbers"], lists["positions"]):
+        raise DamagedError("a molecule has no atoms, or not one position for each")
+    expected = {"forces": atoms} if metadata.forces else {}
+    expected |= {name: torch.full_like(atoms, modality(name).points) for name in metadata.samples}
+    for name, counts in expected.items():
+        valid = lists[name].valid.take(file.place(torch.arange(len(file))))
+        if not torch.equal(file.all_counts(lists[name]), counts * valid):
+            raise DamagedError(f"column {name!r} has rows of a wrong length")
+    for name in metadata.lines:
+        if not file.same_counts(lists[f"{name}_position"], lists[f"{name}_intensity"]):
+            raise DamagedError(f"a {name} line has no intensity or no position")

@@ -20,11 +20,17 @@ from torch import Tensor
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch
-from molspectra.data.store.columns import open_columns
-from molspectra.data.store.content import ContentHash
-from molspectra.data.store.mapped import DamagedError, MappedFile, Place, Ragged, Scalars, runs_of
+from molspectra.data.store.mapped import (
+    DamagedError,
+    MappedFile,
+    Place,
+    Ragged,
+    Scalars,
+    open_columns,
+    runs_of,
+)
 from molspectra.data.store.schema import HASH_KEY, Metadata, Quantity, metadata_of
-from molspectra.data.store.writer import Candidate, Row, Written, write_store
+from molspectra.data.store.writer import Candidate, ContentHash, Row, Written, write_store
 from molspectra.errors import InputError
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import modality as known_modality

@@ -17,7 +17,8 @@ from molspectra.datasets.importer import Opened, choice
 from molspectra.datasets.own.shared import OPTIONS as COMMON
 from molspectra.datasets.own.shared import Built, Known, OwnImporter, own_options, row_of
 from molspectra.errors import InputError
-from molspectra.spectra.files.outputs import Output, read_output
+from molspectra.spectra.files.calculation import Output
+from molspectra.spectra.files.outputs import read_output
 from molspectra.spectra.files.read import OUTPUT
 from molspectra.spectra.modality import MODALITIES
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from molspectra.data.batch import Batch, Edges
+from molspectra.data.batch import Batch
+from molspectra.data.neighbours import Edges
 from molspectra.models.radial import ExponentialNormal, cosine_cutoff
 
 KNOTS = 32

@@ -10,7 +10,7 @@ import numpy as np
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import InputError
-from molspectra.spectra.files.outputs import Output, line_spectrum
+from molspectra.spectra.files.calculation import Output, line_spectrum
 
 _NUMBER = r"-?\d+\.\d+"
 _ATOM = re.compile(rf"\s*([A-Z][a-z]?)\s+({_NUMBER})\s+({_NUMBER})\s+({_NUMBER})\s*$")
