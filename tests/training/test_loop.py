@@ -23,7 +23,7 @@ from molspectra.training.checkpoint import newest, read_resume
 from molspectra.training.data import BatchMaker, Micro, Selection
 from molspectra.training.loop import NonFiniteError, Trainer
 from molspectra.training.record import read_metrics
-from molspectra.training.run import _trainer, finetune, pretrain
+from molspectra.training.run import finetune, new_trainer, pretrain
 from molspectra.training.stages import FinetuneStage, PretrainStage
 
 Make = Callable[..., Any]
@@ -38,7 +38,7 @@ def trainer_of(config: Any, directory: Path = Path("unused")) -> Trainer:
     torch.manual_seed(0)
     model = MolSpectra(config.model)
     stage = PretrainStage(model, config) if not hasattr(config, "target") else FinetuneStage(model, config)
-    return _trainer(config, fabric, stage, selection, directory, {}, False)
+    return new_trainer(config, fabric, stage, selection, directory, {}, False)
 
 
 def gradients(trainer: Trainer) -> dict[str, Tensor]:
@@ -305,7 +305,7 @@ def test_no_weight_changes_when_a_loss_is_not_finite(stage1: Make, monkeypatch: 
 def test_a_device_ahead_of_the_host_leaves_out_a_bad_step_and_all_after_it(stage1: Make) -> None:
     config = stage1(loop__steps=9, loop__log_every=9, loop__validate_every=0, loop__save_every=0)
     usual, ahead = trainer_of(config), trainer_of(config)
-    ahead.ahead = 1  # as on a GPU
+    ahead.max_pending = 1  # as on a GPU
 
     def step(trainer: Trainer, micros: list[Micro]) -> dict[str, float]:
         values = trainer._update(micros)
@@ -314,7 +314,7 @@ def test_a_device_ahead_of_the_host_leaves_out_a_bad_step_and_all_after_it(stage
 
     known = [step(usual, usual.maker(number)) for number in range(3)]
     assert [step(ahead, ahead.maker(number)) for number in range(3)] == [{}, *known[:2]]
-    assert ahead._catch_up() == known[2]
+    assert ahead._finish_steps() == known[2]
     before = {name: value.clone() for name, value in ahead.stage.named_parameters()}
     assert all(torch.equal(before[name], value) for name, value in usual.stage.named_parameters())
 
@@ -325,7 +325,7 @@ def test_a_device_ahead_of_the_host_leaves_out_a_bad_step_and_all_after_it(stage
         step(ahead, ahead.maker(4))
     assert all(torch.equal(before[name], value) for name, value in ahead.stage.named_parameters())
     assert all(state["step"] == 3 for state in ahead.optimizer.state.values())
-    assert not ahead.launched
+    assert not ahead.pending
 
 
 def test_a_bad_gradient_is_named(stage1: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,11 +379,11 @@ def test_an_unknown_element_is_named(stage1: Make, tmp_path: Path) -> None:
 def test_validation_is_the_same_for_any_share(stage2: Make) -> None:
     """The batches of validation, and so its contrasts, do not depend on the number of ranks."""
     trainer = trainer_of(stage2(loop__batch_size=4))
-    whole = [micro.batch.row.tolist() for micro in trainer._validation()]
+    whole = [micro.batch.row.tolist() for micro in trainer._validation_micros()]
     parts = []
     for rank in (0, 1):
         trainer.ranks.world, trainer.ranks.rank = 2, rank
-        parts += [micro.batch.row.tolist() for micro in trainer._validation()]
+        parts += [micro.batch.row.tolist() for micro in trainer._validation_micros()]
     assert sorted(parts) == sorted(whole)
 
 

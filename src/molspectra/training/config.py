@@ -256,6 +256,10 @@ class FinetuneConfig:
         return "separate" if self.forces else "joint"
 
 
+RunConfig = PretrainConfig | FinetuneConfig
+"""The settings of any run."""
+
+
 def _refuse_negative(what: str, *values: float) -> None:
     if min(values) < 0:
         raise InputError(f"{what}: no weight may be negative")

@@ -8,10 +8,8 @@ import numpy as np
 
 from molspectra.chem.identity import is_geometry_hash
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError
-from molspectra.training.config import DataConfig, FinetuneConfig
 from molspectra.training.data import Rows, Selection
-from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, RunConfig, Seen, hashes_of, seen_by
+from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of
 
 EXAMPLES = 3
 """At most this many molecules are named."""
@@ -137,47 +135,6 @@ def _frames(store: Store, rows: Rows, seen: Seen, identity: str) -> Exposure:
         molecule="with spectra" if with_spectra else "as structures" if without else "no",
         examples=tuple(f"row {row}" for row in sorted(rows[places[known]].tolist())[:EXAMPLES]),
         unknown=seen.unknown,
-    )
-
-
-def compare_seen(config: RunConfig, selection: Selection) -> dict[str, Any]:
-    """What a run's record says of the molecules seen before it; a leak into a fine-tuning run is refused.
-
-    Returns:
-        "seen": what the runs before it saw, how its test part compares (see `Exposure`), what was allowed,
-        and how many test molecules are in its own training part (none in an identity split). Nothing for a
-        run that starts from scratch by an identity split.
-
-    Raises:
-        InputError: a fine-tuning run whose test molecules were seen in pre-training.
-    """
-    found: dict[str, Any] = {}
-    if config.init is not None:
-        seen = seen_by(config.init)
-        compared = exposure(selection.store, selection.test, seen)
-        if isinstance(config, FinetuneConfig):
-            refuse_leak(config.data, compared, config.init)
-        found = {"before": seen.summary(), "test": compared.plain(), "allow_leak": config.data.allow_leak}
-    if config.data.split != "identity":
-        found["test_in_own_training"] = twins(selection)
-    return {"seen": found} if found else {}
-
-
-def refuse_leak(config: DataConfig, found: Exposure, init: str) -> None:
-    """Refuse to train where molecules of the test part were seen before, unless the settings allow it.
-
-    Raises:
-        InputError: how many, a few of them, and what to do.
-    """
-    allowed = {"none": 0, "structures": found.structures - found.beyond, "all": found.structures}
-    leaked = found.structures - allowed[config.allow_leak]
-    if not leaked:
-        return
-    wanted = "all" if found.beyond else "structures"
-    raise InputError(
-        f"{config.store}: {found.sentence} ({init}): {', '.join(found.examples)}; split all stages alike "
-        "(data.split, data.split_seed, share of test molecules), or accept it with data.allow_leak: "
-        f"{wanted}"
     )
 
 

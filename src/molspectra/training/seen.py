@@ -21,7 +21,7 @@ from molspectra.chem.identity import is_geometry_hash
 from molspectra.data.atomic import atomic_file
 from molspectra.errors import InputError
 from molspectra.training.checkpoint import named
-from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from molspectra.training.data import Rows, Selection
 from molspectra.training.record import read_json
 from molspectra.training.settings import from_dict
@@ -33,7 +33,6 @@ STRUCTURE, SPECTRUM, VALIDATED, SPECTRUM_VALIDATED, LABEL = 1, 2, 4, 8, 16
 """Flags: trained on the structure, trained with a spectrum, the same for validation; trained on a label."""
 
 Hashes = npt.NDArray[np.uint64]
-RunConfig = PretrainConfig | FinetuneConfig
 
 
 def hashes_of(identities: Iterable[str]) -> Hashes:
