@@ -143,7 +143,7 @@ def test_ctrl_c_saves_with_workers_and_goes_on_bit_for_bit(config: Any, whole: P
 
 DEAF = """
 import multiprocessing, signal, sys
-from molspectra.training.interrupt import deaf_children
+from molspectra.training.interrupt import ignore_sigint_in_workers
 
 def is_blocked():
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -153,7 +153,7 @@ def child():
 
 if __name__ == "__main__":
     processes = [multiprocessing.get_context("spawn").Process(target=child) for _ in range(2)]
-    with deaf_children():
+    with ignore_sigint_in_workers():
         for process in processes:
             process.start()
     for process in processes:
