@@ -27,7 +27,7 @@ class Exposure:
         labels: of these, in training on a label before, by a fine-tuning run that another starts from.
         beyond: of these, with spectra or on a label.
         validated: of these, in validation only.
-        incomparable: of the others, those with a geometry hash as identity, which other datasets may not share.
+        incomparable: of the others, those identified by a geometry hash, which other datasets may not share.
         nameless: at least so many molecules of pre-training have such an identity, so that they may be among
             the tested ones unseen.
         molecule: for frames, whether the molecule itself was seen: "with spectra", "as structures" or "no".
