@@ -17,7 +17,7 @@ class InputError(MolspectraError):
     """
 
     def with_context(self, context: object) -> Self:
-        """Return the same kind of error with `context: ` (a file, a row) put before its message."""
+        """Return the same kind of error with a context (a file, a row) and a colon put before its message."""
         return type(self)(f"{context}: {self}")
 
 
