@@ -7,18 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molspectra.compiled import use
 from molspectra.data.neighbours import neighbour_edges, offsets_of
 from molspectra.data.verlet import VerletList
 from molspectra.errors import InputError
-
-
-@pytest.fixture(autouse=True, params=["plain", "compiled"])
-def kernels(request):
-    if request.param == "compiled":
-        pytest.importorskip("numba")
-    with use(request.param):
-        yield request.param
 
 
 def same(ours, expected):

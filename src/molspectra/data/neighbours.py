@@ -1,7 +1,4 @@
-"""Neighbour lists from per-molecule offsets: exact, deterministic and never truncated.
-
-In plain torch, and on the CPU by compiled loops (`kernels.py`) with the same result.
-"""
+"""Neighbour lists of a batch of molecules: exact, deterministic and never truncated."""
 
 from __future__ import annotations
 
@@ -9,11 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from molspectra.compiled import fast
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +75,11 @@ def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
         cutoff: in Å, positive.
 
     Raises:
-        ValueError: if the cutoff is not positive, or the offsets do not fit.
+        ValueError: if the cutoff is not positive.
     """
     if not cutoff > 0:
         raise ValueError(f"cutoff must be positive, not {cutoff}")
     positions = positions.detach()
-    if fast(positions):
-        return _compiled(positions, ptr, float(cutoff))
     return edges_of_pairs(*_close_pairs(positions, ptr, float(cutoff)), positions.shape[0])
 
 
@@ -132,39 +124,6 @@ def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges
         ptr=edge_ptr,
         loop=loop,
         pair_edge=into_first,
-    )
-
-
-def _compiled(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
-    """Return the edges by compiled loops: count, then write."""
-    from molspectra.data.kernels import count_neighbours, list_neighbours
-
-    atoms, molecules = len(positions), len(ptr) - 1
-    if ptr[0] != 0 or ptr[-1] != atoms or bool((ptr.diff() < 0).any()):
-        raise ValueError(f"the offsets of the molecules do not ascend from 0 to {atoms}")
-    flat, starts = positions.reshape(-1).numpy(), ptr.numpy()
-    limit = flat.dtype.type(cutoff * cutoff)
-    below, above = np.empty(atoms, np.int64), np.empty(atoms, np.int64)
-    count_neighbours(0, molecules, flat, starts, limit, below, above)
-    edge_ptr, pair_ptr = (np.zeros(atoms + 1, np.int64) for _ in range(2))
-    np.cumsum(below + above + 1, out=edge_ptr[1:])
-    np.cumsum(above, out=pair_ptr[1:])
-    loop = edge_ptr[:-1] + below
-    edges = np.empty((4, edge_ptr[-1]), np.int64)
-    pairs = np.empty((3, pair_ptr[-1]), np.int64)
-    list_neighbours(0, molecules, flat, starts, limit, edge_ptr, pair_ptr, loop, edges, pairs)
-    source, target, reverse, pair = torch.from_numpy(edges)
-    pair_first, pair_second, pair_edge = torch.from_numpy(pairs)
-    return Edges(
-        source=source,
-        target=target,
-        reverse=reverse,
-        pair=pair,
-        pair_first=pair_first,
-        pair_second=pair_second,
-        ptr=torch.from_numpy(edge_ptr),
-        loop=torch.from_numpy(loop),
-        pair_edge=pair_edge,
     )
 
 

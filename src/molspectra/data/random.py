@@ -20,7 +20,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from molspectra.compiled import installed, kernels
 from molspectra.data.neighbours import offsets_of
 
 WORD = 0xFFFFFFFF
@@ -59,8 +58,6 @@ def philox(counter: Tensor, seed: int) -> Tensor:
         seed: the key of 64 bits; any integer, taken modulo 2⁶⁴.
     """
     table = _constants(seed % (1 << 64), counter.device)
-    if counter.device.type == "cpu" and kernels() != "plain" and installed():
-        return _compiled(counter, table)
     multipliers, *keys = table[:, :, None]
     factor, mixed = counter.T[0::2], counter.T[1::2]  # words 0 and 2 are multiplied, 1 and 3 mixed in
     for key in keys:
@@ -128,15 +125,6 @@ def normal(
     angle = words[:, 1::2].double() * (math.tau * 2.0**-32)
     pairs = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=2)
     return pairs.reshape(-1, 4 * blocks)[:, :width]
-
-
-def _compiled(counter: Tensor, table: Tensor) -> Tensor:
-    """Return the words [n, 4] by the compiled loop."""
-    from molspectra.data.kernels import philox as fill
-
-    words = torch.empty(counter.shape, dtype=torch.int64)
-    fill(0, len(counter), counter.contiguous().numpy(), table.numpy(), words.numpy())
-    return words
 
 
 def _counters(epoch: int | Tensor, ids: Tensor, purpose: Purpose, owner: Tensor, block: Tensor) -> Tensor:
