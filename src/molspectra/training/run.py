@@ -20,6 +20,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from molspectra.compiled import use_setting
 from molspectra.data.atomic import naming
 from molspectra.data.augment import SpectraConfig
+from molspectra.data.store.internal import with_internal
 from molspectra.data.stream import BatchStream
 from molspectra.errors import InputError
 from molspectra.models.model import MolSpectra
@@ -149,7 +150,7 @@ def _run_with_kernels(
     stage = build(model, selection)
     if stage.internal:
         with fabric.rank_zero_first():  # one process makes what is missing, the others find it
-            selection = replace(selection, store=selection.store.with_internal(show=show))
+            selection = replace(selection, store=with_internal(selection.store, show=show))
     if not is_started:
         about |= _described(selection, stage.targets)
     trainer = _trainer(config, fabric, stage, selection, out, about, show)
