@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from molspectra.data.neighbours import neighbour_edges, offsets_of
 from molspectra.data.verlet import VerletList
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 
 
 def same(ours, expected):
@@ -89,5 +89,5 @@ def test_what_is_not_a_number_stays_visible():
 
 @pytest.mark.parametrize("skin", [-0.1, float("nan"), float("inf")])
 def test_a_skin_is_a_length(skin):
-    with pytest.raises(InputError, match="skin"):
+    with pytest.raises(SettingError, match="skin"):
         VerletList(5.0, skin)

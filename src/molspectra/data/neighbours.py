@@ -44,10 +44,11 @@ class Edges:
 
     def to(self, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Edges:
         """Return the same edges on another device."""
-        return self._map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
+        return self.map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Edges:
-        return Edges(**{each.name: function(getattr(self, each.name)) for each in fields(self)})
+    def map(self, function: Callable[[Tensor], Tensor]) -> Edges:
+        """Return the edges with a function applied to every tensor."""
+        return Edges(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
 
 def offsets_of(counts: Tensor) -> Tensor:
@@ -58,16 +59,15 @@ def offsets_of(counts: Tensor) -> Tensor:
 
 
 CHUNK = 1 << 20
-"""Candidate pairs looked at in one go; bounds the memory that one large molecule needs."""
+"""Candidate pairs per block; bounds the memory that one large molecule needs."""
 
 
 def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
     """Return all edges with d < `cutoff` within each molecule, and one self-edge per atom.
 
-    All pairs of atoms of one molecule are candidates, in chunks of bounded memory; atoms of different
-    molecules never see each other. The result depends on the molecule alone, not on the batch around it. A
-    pair whose distance is not a number is kept, so that bad coordinates show in the result instead of
-    vanishing from it.
+    All pairs of atoms of one molecule are candidates, in chunks of bounded memory; there are no edges between
+    molecules, so the edges of a molecule do not depend on the rest of the batch. A pair whose distance is NaN
+    is kept, so that bad coordinates show in the result.
 
     Args:
         positions: [N, 3] coordinates in Å, any floating dtype; distances are taken in that dtype.
@@ -84,7 +84,7 @@ def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
 
 
 def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges:
-    """Return both edges of every pair, and one self-edge per atom.
+    """Return both directed edges of every pair, and one self-edge per atom.
 
     Args:
         pair_first: [Q] int64, the smaller atom of each pair; pairs are sorted by (first, second).
@@ -95,7 +95,7 @@ def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges
     above = torch.bincount(pair_first, minlength=atoms)  # neighbours with a larger index, per atom
     below = torch.bincount(pair_second, minlength=atoms)
     edge_ptr = offsets_of(below + above + 1)
-    loop = edge_ptr[:-1] + below  # where the self-edge of each atom lies: after all smaller sources
+    loop = edge_ptr[:-1] + below  # the self-edge of each atom comes after all smaller sources
 
     # Pairs are sorted by (first, second): edges into `first` follow its self-edge in that order; a stable
     # sort by `second` gives the order of the edges into `second`.
@@ -133,21 +133,26 @@ def _close_pairs(positions: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor,
     index = torch.arange(atoms, device=device)
     partners = torch.repeat_interleave(ptr[1:], ptr.diff(), output_size=atoms) - index - 1
     start = offsets_of(partners)
-    found = []
+    kept = []
     for low, high in _chunks(start):
         offset = start[low:high]
         first = torch.repeat_interleave(index[low:high], partners[low:high])
         second = torch.arange(first.shape[0], device=device) - (offset - offset[0])[first - low] + first + 1
         squared = (positions[first] - positions[second]).square().sum(1)
         keep = torch.nonzero(~(squared >= cutoff * cutoff)).squeeze(1)  # not (>=): a NaN is kept
-        found.append((first[keep], second[keep]))
-    if len(found) == 1:
-        return found[0]
-    return torch.cat([first for first, _ in found]), torch.cat([second for _, second in found])
+        kept.append((first[keep], second[keep]))
+    if len(kept) == 1:
+        return kept[0]
+    firsts, seconds = zip(*kept, strict=True)
+    return torch.cat(firsts), torch.cat(seconds)
 
 
 def _chunks(start: Tensor) -> list[tuple[int, int]]:
-    """Return ranges of first atoms with about `CHUNK` candidates each; candidates of i are start[i:i + 2]."""
+    """Return ranges of first atoms with about `CHUNK` candidate pairs each.
+
+    Args:
+        start: [N + 1] offsets of the candidates of each first atom.
+    """
     atoms, total = start.shape[0] - 1, int(start[-1])
     if total <= CHUNK:
         return [(0, atoms)]
