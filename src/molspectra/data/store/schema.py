@@ -142,11 +142,11 @@ def _parsed(schema: pa.Schema, text: bytes) -> Metadata:
     if facts["format"] != FORMAT:
         raise FormatError(f"it has format version {facts['format']!r}; this program reads version {FORMAT}")
     quantities: dict[str, dict[str, Quantity]] = {"lines": {}, "samples": {}, "property": {}, "forces": {}}
-    for field_ in schema:
-        about = field_.metadata or {}
+    for column in schema:
+        about = column.metadata or {}
         kind = about.get(b"kind", b"").decode()
         if kind in quantities:
-            name = field_.name.removesuffix("_position") if kind == "lines" else field_.name
+            name = column.name.removesuffix("_position") if kind == "lines" else column.name
             quantities[kind][name] = Quantity(about[b"unit"].decode(), about[b"level"].decode())
     samples = [schema.field(name).type.value_type for name in quantities["samples"]]
     return Metadata(
