@@ -19,6 +19,7 @@ from molspectra.chem.identity import perceived_bonds
 from molspectra.chem.internal import internal_coordinates
 from molspectra.data.random import Purpose, seed_for, uniform
 from molspectra.data.store.bundled import bundled
+from molspectra.data.store.internal import with_internal
 from molspectra.data.store.store import Store
 from molspectra.objectives.denoising import DenoisingConfig
 from molspectra.objectives.loss import NoiseKey
@@ -82,7 +83,7 @@ def preparation(store: Store, molecules: int) -> None:
 
 def perturbation(store: Store) -> None:
     """Print the cost of moving a batch, and by how much SliDe moves it."""
-    plain, store = store, store.with_internal(show=False)
+    plain, store = store, with_internal(store, show=False)
     rows = [np.random.default_rng(k % 8).integers(0, len(store), BATCH) for k in range(-3, 20)]
     without = median_ms(lambda k: plain.batch(rows[k]), 20)
     print(

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from molspectra.chem.elements import SYMBOLS, atomic_number, hill_formula
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError
+from molspectra.errors import ElementError, ValueRangeError
 
 WATER = [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]
 
@@ -56,29 +58,47 @@ def test_symbols_are_those_of_rdkit():
 
 @pytest.mark.parametrize("symbol", ["X", "*", "", "Du", "D", "Zz"])
 def test_what_is_no_element_is_refused(symbol):
-    with pytest.raises(InputError, match="not the symbol of a chemical element"):
+    with pytest.raises(ElementError, match=re.escape(repr(symbol))):
+        atomic_number(symbol)
+
+
+@pytest.mark.parametrize(("symbol", "advice"), [("CA", "'Ca'"), ("Du", "Dy, Db, Ds"), ("*", "none")])
+def test_symbols_that_may_have_been_meant(symbol, advice):
+    with pytest.raises(ElementError, match=advice):
         atomic_number(symbol)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "kind", "message"),
     [
-        ({"numbers": []}, "list of atomic numbers"),
-        ({"numbers": [[8, 1, 1]]}, "list of atomic numbers"),
-        ({"numbers": [8.0, 1.0, 1.0]}, "must be integers"),
-        ({"numbers": [8, 0, 1]}, "atom 2 has atomic number 0"),
-        ({"numbers": [8, 1, 119]}, "atom 3 has atomic number 119"),
-        ({"positions": WATER[:2]}, r"shape \(3, 3\), not \(2, 3\)"),
-        ({"positions": [["a", "b", "c"]] * 3}, "must be numbers"),
-        ({"positions": [[0, 0, 0], [1, 0, float("nan")], [0, 1, 0]]}, "atom 2 has a coordinate"),
-        ({"positions": [[0, 0, 0], [1, 0, 0], [0, float("inf"), 0]]}, "atom 3 has a coordinate"),
-        ({"positions": [[0, 0, 0], [1, 0, 0], [1, 0, 0.05]]}, "atoms 2 and 3 are closer than 0.1 Å"),
-        ({"charge": 0.5}, "whole number"),
-        ({"charge": 11}, "fewer than zero electrons"),
+        ({"numbers": []}, ValueRangeError, "list of atomic numbers"),
+        ({"numbers": [[8, 1, 1]]}, ValueRangeError, "list of atomic numbers"),
+        ({"numbers": [8.0, 1.0, 1.0]}, ValueRangeError, "must be integers"),
+        ({"numbers": [8, 0, 1]}, ElementError, "atom 2 has atomic number 0"),
+        ({"numbers": [8, 1, 119]}, ElementError, "atom 3 has atomic number 119"),
+        ({"positions": WATER[:2]}, ValueRangeError, r"shape \(3, 3\), not \(2, 3\)"),
+        ({"positions": [["a", "b", "c"]] * 3}, ValueRangeError, "must be numbers"),
+        (
+            {"positions": [[0, 0, 0], [1, 0, float("nan")], [0, 1, 0]]},
+            ValueRangeError,
+            "atom 2 has a coordinate",
+        ),
+        (
+            {"positions": [[0, 0, 0], [1, 0, 0], [0, float("inf"), 0]]},
+            ValueRangeError,
+            "atom 3 has a coordinate",
+        ),
+        (
+            {"positions": [[0, 0, 0], [1, 0, 0], [1, 0, 0.05]]},
+            ValueRangeError,
+            "atoms 2 and 3 are closer than 0.1 Å",
+        ),
+        ({"charge": 0.5}, ValueRangeError, "whole number"),
+        ({"charge": 11}, ValueRangeError, "fewer than zero electrons"),
     ],
 )
-def test_bad_molecules_are_refused_in_one_line(changes, message):
-    with pytest.raises(InputError, match=message) as caught:
+def test_bad_molecules_are_refused_in_one_line(changes, kind, message):
+    with pytest.raises(kind, match=message) as caught:
         water(**changes)
     assert "\n" not in str(caught.value)
 
@@ -87,7 +107,7 @@ def test_coincident_atoms_are_found_in_a_large_structure():
     grid = np.stack(np.meshgrid(*[np.arange(9.0)] * 3), -1).reshape(-1, 3)
     Molecule(np.ones(len(grid), int), grid)
     grid[700] = grid[300] + 0.01
-    with pytest.raises(InputError, match="atoms 301 and 701"):
+    with pytest.raises(ValueRangeError, match="atoms 301 and 701"):
         Molecule(np.ones(len(grid), int), grid)
 
 

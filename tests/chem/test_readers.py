@@ -11,7 +11,13 @@ from rdkit import Chem
 
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import FORMATS, Rejection, from_ase, from_smiles, read_molecules, to_ase
-from molspectra.errors import InputError
+from molspectra.errors import (
+    ElementError,
+    FormatError,
+    NotFoundError,
+    SettingError,
+    ValueRangeError,
+)
 
 
 def write(path, content):
@@ -48,22 +54,22 @@ def test_charges_and_radicals_come_from_the_smiles():
 
 
 @pytest.mark.parametrize(
-    ("smiles", "message"),
+    ("smiles", "kind", "message"),
     [
-        ("", "empty SMILES"),
-        ("   ", "empty SMILES"),
-        ("C1CC", "unreadable SMILES 'C1CC'"),
-        ("not a smiles", "unreadable SMILES 'not a smiles': it contains a space"),
-        ("C(C)(C)(C)(C)C", "impossible molecule in SMILES .* valence"),
-        ("c1cccc1", "impossible molecule in SMILES .* kekulize"),
-        ("*CC", "dummy atom"),
-        ("[Na+].[Cl-]", "2 fragments"),
-        ("[2H]C", "isotope label"),
-        ("[Zz]", r"unreadable SMILES '\[Zz\]'"),
+        ("", FormatError, "empty SMILES"),
+        ("   ", FormatError, "empty SMILES"),
+        ("C1CC", FormatError, "'C1CC'"),
+        ("not a smiles", FormatError, "'not a smiles'.* space"),
+        ("C(C)(C)(C)(C)C", ValueRangeError, "SMILES .* valence"),
+        ("c1cccc1", ValueRangeError, "SMILES .* kekulize"),
+        ("*CC", ElementError, "dummy atom"),
+        ("[Na+].[Cl-]", ValueRangeError, "2 fragments"),
+        ("[2H]C", ElementError, "isotope label"),
+        ("[Zz]", FormatError, r"'\[Zz\]'"),
     ],
 )
-def test_bad_smiles_are_refused_in_one_line(smiles, message, capfd):
-    with pytest.raises(InputError, match=message) as caught:
+def test_bad_smiles_are_refused_in_one_line(smiles, kind, message, capfd):
+    with pytest.raises(kind, match=message) as caught:
         from_smiles(smiles)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
@@ -85,17 +91,17 @@ def test_a_csv_table_with_its_columns_in_any_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "kind", "message"),
     [
-        ("name,formula\nwater,H2O\n", "a.csv, line 1: the header has no column 'smiles'"),
-        ("smiles\nCCO\nxyz\n", "a.csv, line 3: unreadable SMILES 'xyz'"),
-        ("name,smiles\nwater\n", "a.csv, line 2: empty SMILES"),
-        ('smiles\n"CCO\n', "a.csv, line 2: broken CSV"),
-        ("smiles\n", "a.csv holds no molecules"),
+        ("name,formula\nwater,H2O\n", NotFoundError, "a.csv, line 1: .* no column 'smiles'"),
+        ("smiles\nCCO\nxyz\n", FormatError, "a.csv, line 3: .*'xyz'"),
+        ("name,smiles\nwater\n", FormatError, "a.csv, line 2: empty SMILES"),
+        ('smiles\n"CCO\n', FormatError, "a.csv, line 2: broken CSV"),
+        ("smiles\n", FormatError, "a.csv holds no molecules"),
     ],
 )
-def test_bad_csv_tables(tmp_path, content, message):
-    with pytest.raises(InputError, match=message):
+def test_bad_csv_tables(tmp_path, content, kind, message):
+    with pytest.raises(kind, match=message):
         list(read_molecules(write(tmp_path / "a.csv", content)))
 
 
@@ -157,37 +163,56 @@ def flat(smiles, hydrogens, header="3D"):
 
 
 @pytest.mark.parametrize(
-    ("block", "message"),
+    ("block", "kind", "message"),
     [
-        (METHANOL[:300], "truncated or not an SDF"),
-        (METHANOL + "$$$$\n" + METHANOL[:200], r"record 2 \(line \d+, 'methanol'\): .*truncated"),
-        ("hello\nworld\n", r"record 1 \(line 1, 'hello'\): .*truncated or not an SDF"),
+        (METHANOL[:300], FormatError, "truncated or not an SDF"),
+        (
+            METHANOL + "$$$$\n" + METHANOL[:200],
+            FormatError,
+            r"record 2 \(line \d+, 'methanol'\): .*truncated",
+        ),
+        ("hello\nworld\n", FormatError, r"record 1 \(line 1, 'hello'\): .*truncated or not an SDF"),
         (
             replaced_line(METHANOL, 4, lambda t: t.replace(" C ", " R#")),
+            ElementError,
             r"atom 1 \(.*\) is a dummy or query atom",
         ),
         (
             replaced_line(METHANOL, 4, lambda t: t.replace(" C ", " * ")),
+            ElementError,
             r"atom 1 \(\*\) is a dummy or query atom",
         ),
-        (replaced_line(METHANOL, 5, lambda t: t.replace(" O ", " Zz")), "atom 2: 'Zz' is not the symbol"),
-        (replaced_line(METHANOL, 6, lambda t: "       nan" + t[10:]), "atom 3: .* are not three coordinates"),
+        (
+            replaced_line(METHANOL, 5, lambda t: t.replace(" O ", " Zz")),
+            ElementError,
+            "atom 2: 'Zz' is not the symbol",
+        ),
+        (
+            replaced_line(METHANOL, 6, lambda t: "       nan" + t[10:]),
+            FormatError,
+            "atom 3: .* are not three coordinates",
+        ),
         (
             replaced_line(METHANOL, 5, lambda t: METHANOL.split("\n")[4].replace(" C ", " O ")),
+            ValueRangeError,
             "atoms 1 and 2 are",
         ),
-        (METHANOL.replace("M  END", "M  ISO  1   1  13\nM  END"), "isotope label"),
-        (METHANOL.replace("  6  5  0", "  6  9  0"), "RDKit cannot read the atom and bond lines"),
-        (flat("CCO", hydrogens=True, header="2D"), "flat drawing"),
-        (flat("CCO", hydrogens=False), "flat drawing"),
-        (flat("c1ccccc1", hydrogens=False, header="2D"), "flat drawing"),
-        (flat("c1ccccc1", hydrogens=False), "6 hydrogen atoms have no coordinates"),
-        (Chem.MolToMolBlock(Chem.MolFromSmiles("")), "the record has no atoms"),
+        (METHANOL.replace("M  END", "M  ISO  1   1  13\nM  END"), ElementError, "isotope label"),
+        (
+            METHANOL.replace("  6  5  0", "  6  9  0"),
+            FormatError,
+            "RDKit cannot read the atom and bond lines",
+        ),
+        (flat("CCO", hydrogens=True, header="2D"), ValueRangeError, "flat drawing"),
+        (flat("CCO", hydrogens=False), ValueRangeError, "flat drawing"),
+        (flat("c1ccccc1", hydrogens=False, header="2D"), ValueRangeError, "flat drawing"),
+        (flat("c1ccccc1", hydrogens=False), ValueRangeError, "6 hydrogen atoms have no coordinates"),
+        (Chem.MolToMolBlock(Chem.MolFromSmiles("")), FormatError, "the record has no atoms"),
     ],
 )
-def test_bad_sdf_records_are_named(tmp_path, block, message, capfd):
+def test_bad_sdf_records_are_named(tmp_path, block, kind, message, capfd):
     path = write(tmp_path / "a.sdf", block)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(kind, match=message) as caught:
         list(read_molecules(path))
     assert str(caught.value).startswith(f"{path}, record ")
     assert "\n" not in str(caught.value)
@@ -222,32 +247,64 @@ def test_extended_xyz_says_where_its_columns_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "kind", "message"),
     [
-        (WATER_XYZ + "3\n\nO 0 0 0\nH 1 0 0\n", r"frame 2 \(line 6\): the frame has 3 atoms, but .* after 2"),
-        ("3\nwater\n", "the frame has 3 atoms, but the file ends after 0"),
-        ("3\n", "the frame has 3 atoms, but the file ends after 0"),
-        ("O 0 0 0\nH 1 0 0\n", r"frame 1 \(line 1\): expected the number of atoms, found 'O 0 0 0'"),
-        ("2" + WATER_XYZ[1:], r"frame 2 \(line 5\): expected the number of atoms, found 'H -0.24"),
-        ("0\n\n", "a frame of 0 atoms"),
-        ("-2\n\n", "a frame of -2 atoms"),
-        (WATER_XYZ.replace("O 0", "Qq 0"), "atom 1: 'Qq' is not the symbol of a chemical element"),
-        (WATER_XYZ.replace("O 0", "X 0"), "atom 1: 'X' is not the symbol of a chemical element"),
-        (WATER_XYZ.replace("O 0", "0 0"), "atom 1: 0 is not an atomic number"),
-        (WATER_XYZ.replace("0.96", "nan"), "atom 2 has a coordinate that is not a finite number"),
-        (WATER_XYZ.replace("0.96", "one"), "atom 2: 'one 0 0' are not three numbers"),
-        (WATER_XYZ.replace("0.96", "0.05"), "atoms 1 and 2 are closer than"),
-        (WATER_XYZ.replace("O 0 0 0", "O 0 0"), "atom 1: expected symbol, x, y, z, found 'O 0 0'"),
-        (WATER_XYZ.replace("water", 'Lattice="5 0 0 0 5 0 0 0 5"'), "periodic structure"),
-        (WATER_XYZ.replace("water", 'pbc="F F T"'), "periodic structure"),
-        (WATER_XYZ.replace("water", "charge=many"), "charge=many is not a number"),
-        (WATER_XYZ.replace("water", "charge=nan"), "charge=nan is not a number"),
-        (WATER_XYZ.replace("water", "Properties=species:S:1"), "does not name the columns species and pos"),
+        (
+            WATER_XYZ + "3\n\nO 0 0 0\nH 1 0 0\n",
+            FormatError,
+            r"frame 2 \(line 6\): the frame has 3 atoms, but .* after 2",
+        ),
+        ("3\nwater\n", FormatError, "the frame has 3 atoms, but the file ends after 0"),
+        ("3\n", FormatError, "the frame has 3 atoms, but the file ends after 0"),
+        (
+            "O 0 0 0\nH 1 0 0\n",
+            FormatError,
+            r"frame 1 \(line 1\): expected the number of atoms, found 'O 0 0 0'",
+        ),
+        (
+            "2" + WATER_XYZ[1:],
+            FormatError,
+            r"frame 2 \(line 5\): expected the number of atoms, found 'H -0.24",
+        ),
+        ("0\n\n", FormatError, "a frame of 0 atoms"),
+        ("-2\n\n", FormatError, "a frame of -2 atoms"),
+        (
+            WATER_XYZ.replace("O 0", "Qq 0"),
+            ElementError,
+            "atom 1: 'Qq' is not the symbol of a chemical element",
+        ),
+        (
+            WATER_XYZ.replace("O 0", "X 0"),
+            ElementError,
+            "atom 1: 'X' is not the symbol of a chemical element",
+        ),
+        (WATER_XYZ.replace("O 0", "0 0"), ElementError, "atom 1: 0 is not an atomic number"),
+        (
+            WATER_XYZ.replace("0.96", "nan"),
+            ValueRangeError,
+            "atom 2 has a coordinate that is not a finite number",
+        ),
+        (WATER_XYZ.replace("0.96", "one"), FormatError, "atom 2: 'one 0 0' are not three numbers"),
+        (WATER_XYZ.replace("0.96", "0.05"), ValueRangeError, "atoms 1 and 2 are closer than"),
+        (
+            WATER_XYZ.replace("O 0 0 0", "O 0 0"),
+            FormatError,
+            "atom 1: expected symbol, x, y, z, found 'O 0 0'",
+        ),
+        (WATER_XYZ.replace("water", 'Lattice="5 0 0 0 5 0 0 0 5"'), ValueRangeError, "periodic structure"),
+        (WATER_XYZ.replace("water", 'pbc="F F T"'), ValueRangeError, "periodic structure"),
+        (WATER_XYZ.replace("water", "charge=many"), FormatError, "charge=many is not a number"),
+        (WATER_XYZ.replace("water", "charge=nan"), FormatError, "charge=nan is not a number"),
+        (
+            WATER_XYZ.replace("water", "Properties=species:S:1"),
+            FormatError,
+            "does not name the columns species and pos",
+        ),
     ],
 )
-def test_bad_xyz_frames_are_named(tmp_path, text, message):
+def test_bad_xyz_frames_are_named(tmp_path, text, kind, message):
     path = write(tmp_path / "a.xyz", text)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(kind, match=message) as caught:
         list(read_molecules(path))
     assert str(caught.value).startswith(f"{path}, frame ")
     assert "\n" not in str(caught.value)
@@ -302,15 +359,15 @@ def test_what_ase_writes_is_read_back(tmp_path_factory, numbers, seed, charge, n
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_bad_files_are_refused_under_either_policy(tmp_path, name, content, message, on_error):
     path = write(tmp_path / name, content)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(FormatError, match=message) as caught:
         list(read_molecules(path, on_error=on_error, rejected=[]))
     assert str(path) in str(caught.value)
 
 
 def test_missing_files_and_directories_are_refused_before_the_iteration(tmp_path):
-    with pytest.raises(InputError, match=r"missing\.xyz: no such file"):
+    with pytest.raises(NotFoundError, match=r"missing\.xyz"):
         read_molecules(tmp_path / "missing.xyz")
-    with pytest.raises(InputError, match="is a directory"):
+    with pytest.raises(FormatError, match="directory"):
         read_molecules(tmp_path)
 
 
@@ -344,9 +401,9 @@ def test_skip_goes_on_after_a_bad_record_of_a_structure_file(tmp_path):
 
 def test_nothing_is_skipped_unseen(tmp_path):
     path = write(tmp_path / "a.xyz", WATER_XYZ)
-    with pytest.raises(InputError, match="needs a list 'rejected'"):
+    with pytest.raises(SettingError, match="'rejected'"):
         read_molecules(path, on_error="skip")
-    with pytest.raises(InputError, match="must be 'raise' or 'skip'"):
+    with pytest.raises(SettingError, match="'ignore'"):
         read_molecules(path, on_error="ignore")
 
 
@@ -354,7 +411,7 @@ def test_reading_is_lazy(tmp_path):
     path = write(tmp_path / "a.smi", "CCO\nxx\n")
     molecules = read_molecules(path)
     assert next(molecules).formula == "C2H6O"
-    with pytest.raises(InputError, match="line 2"):
+    with pytest.raises(FormatError, match="line 2"):
         next(molecules)
 
 
@@ -371,12 +428,12 @@ def test_charges_of_ase_atoms_add_up():
     atoms.set_initial_charges([-1.3, 0.3])
     assert from_ase(atoms).charge == -1
     atoms.set_initial_charges([-0.5, 0.0])
-    with pytest.raises(InputError, match=r"add up to -0\.5"):
+    with pytest.raises(ValueRangeError, match=r"add up to -0\.5"):
         from_ase(atoms)
     atoms.info["charge"] = 1
     assert from_ase(atoms).charge == 1
 
 
 def test_periodic_ase_atoms_are_refused():
-    with pytest.raises(InputError, match="periodic"):
+    with pytest.raises(ValueRangeError, match="periodic"):
         from_ase(Atoms("He", [[0, 0, 0]], cell=[5, 5, 5], pbc=True))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from molspectra.data.augment import SpectraConfig, augmented, withheld
 from molspectra.data.batch import Batch
 from molspectra.data.store.store import Broadening
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import IR
 
@@ -90,7 +90,7 @@ def test_without_settings_nothing_changes():
 
 @pytest.mark.parametrize("chance", [-0.1, 1.0, float("nan")])
 def test_a_chance_that_is_none_is_refused(chance):
-    with pytest.raises(InputError, match=r"spectra\.dropout"):
+    with pytest.raises(SettingError, match=r"spectra\.dropout"):
         SpectraConfig(dropout=chance)
 
 
@@ -187,7 +187,7 @@ def test_lines_start_at_the_smallest_width_and_samples_cannot():
     config = SpectraConfig(width=(0.5, 2.0))
     assert config.broadening(["ir"], ["ir"]) == {"ir": Broadening(fwhm=6.0)}
     assert SpectraConfig(width=(1.0, 2.0)).broadening([], NAMES) == {}
-    with pytest.raises(InputError, match=r"raman spectra are samples"):
+    with pytest.raises(SettingError, match=r"raman spectra are samples"):
         config.broadening(["ir"], ["ir", "raman"])
 
 
@@ -202,5 +202,5 @@ def test_lines_start_at_the_smallest_width_and_samples_cannot():
     ],
 )
 def test_distortions_out_of_range_are_refused(wrong, word):
-    with pytest.raises(InputError, match=word):
+    with pytest.raises(SettingError, match=word):
         SpectraConfig(**wrong)

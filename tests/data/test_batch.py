@@ -9,7 +9,7 @@ from molspectra.data.neighbours import Edges, offsets_of
 from molspectra.data.store.bundled import bundled, bundled_path
 from molspectra.data.store.store import Store, write_store
 from molspectra.datasets.simulated import simulated_metadata, simulated_row
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError
 
 
 @pytest.fixture
@@ -114,5 +114,5 @@ def test_bundled_store_is_there_or_says_what_to_do(monkeypatch, tmp_path):
         assert bundled_path().stat().st_size <= 8 << 20
         store.verify()
     monkeypatch.setattr("molspectra.data.store.bundled.bundled_path", lambda _: tmp_path / "molecules.arrow")
-    with pytest.raises(InputError, match="missing"):
+    with pytest.raises(NotFoundError, match="missing"):
         bundled()

@@ -1,19 +1,10 @@
-from dataclasses import fields
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molspectra.compiled import use
 from molspectra.data import neighbours
 from molspectra.data.neighbours import neighbour_edges, offsets_of
-
-
-@pytest.fixture(autouse=True, params=["plain", "compiled"])
-def kernels(request):
-    with use(request.param):
-        yield request.param
 
 
 def brute_force(positions, ptr, cutoff):
@@ -69,35 +60,11 @@ def test_chunks_change_nothing(monkeypatch, chunk):
     assert_consistent(neighbour_edges(positions, ptr, 1.2), positions, ptr, 1.2)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("spacing", [0.1, 0.3, 1.0])
-def test_both_paths_are_equal_where_many_distances_are_the_cutoff(dtype, spacing):
-    generator = torch.Generator().manual_seed(0)
-    ptr = offsets_of(torch.tensor([40, 1, 0, 25, 60]))
-    positions = spacing * torch.randint(-4, 5, (126, 3), generator=generator).to(dtype)
-    positions[7, 1] = torch.nan
-    for cutoff in (spacing * 3.0, spacing * 5.0, spacing * 6**0.5):
-        results = []
-        for choice in ("plain", "compiled"):
-            with use(choice):
-                results.append(neighbour_edges(positions, ptr, cutoff))
-        for each in fields(results[0]):
-            plain, compiled = (getattr(result, each.name) for result in results)
-            assert plain.dtype == compiled.dtype == torch.int64
-            assert torch.equal(plain, compiled)
-
-
 def test_positions_need_not_be_contiguous():
     positions = torch.randn(3, 12, generator=torch.Generator().manual_seed(0)).T
     ptr = torch.tensor([0, 5, 12])
     found, expected = (neighbour_edges(each, ptr, 1.5) for each in (positions, positions.contiguous()))
     assert torch.equal(found.source, expected.source)
-
-
-@pytest.mark.parametrize("ptr", [[0, 5], [1, 4], [0, 3, 2, 4]])
-def test_offsets_that_do_not_fit_are_refused_by_the_kernel(ptr):
-    with use("compiled"), pytest.raises(ValueError, match="do not ascend from 0 to 4"):
-        neighbour_edges(torch.zeros(4, 3), torch.tensor(ptr), 1.0)
 
 
 def test_single_atoms_have_their_self_edge_only():

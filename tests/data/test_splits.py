@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molspectra.data.splits import SPLITS, reference_split, split_of, split_rows
-from molspectra.errors import InputError
+from molspectra.errors import SettingError, ValueRangeError
 
 GOLDEN = Path(os.environ.get("MOLSPECTRA_GOLDEN", Path(__file__).parents[1] / "golden")) / "splits.npz"
 
@@ -65,7 +65,7 @@ def test_whole_shares_leave_nothing_for_the_others():
     "fractions", [(0.5, 0.4), (0.9, 0.2, -0.1), (0.5, 0.4, 0.2), (float("nan"), 0.5, 0.5)]
 )
 def test_wrong_fractions(fractions):
-    with pytest.raises(InputError, match="fractions"):
+    with pytest.raises(SettingError, match="fractions"):
         split_of("CSCPPACGZOOCGX", fractions=fractions)
 
 
@@ -84,5 +84,5 @@ def test_reference_split_parts():
     parts = reference_split(10, 5, 2, 1, seed=0)
     assert [len(parts[name]) for name in SPLITS] == [5, 2, 1]
     assert len(np.unique(np.concatenate(list(parts.values())))) == 8
-    with pytest.raises(InputError, match="does not fit"):
+    with pytest.raises(ValueRangeError, match=r"8 \+ 3 .*10 rows"):
         reference_split(10, 8, 3)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from molspectra.data.loader import batches
 from molspectra.data.stream import BatchStream, permutation
-from molspectra.errors import InputError
+from molspectra.errors import InputError, SettingError, ValueRangeError
 
 
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 90), seed=st.integers(0, 2**40))
@@ -27,7 +27,7 @@ def test_every_epoch_is_one_permutation(n, batch_size, seed):
 def test_ranks_share_the_batch_of_one_process(batch_size, world_size, step):
     stream = BatchStream(17, batch_size, 3)
     if world_size > batch_size:
-        with pytest.raises(InputError, match="shared"):
+        with pytest.raises(SettingError, match=f"{batch_size}.*{world_size}"):
             stream.indices(step, world_size, 0)
         return
     parts = [stream.indices(step, world_size, rank) for rank in range(world_size)]
@@ -60,9 +60,12 @@ def test_long_permutation_spans_chunks():
     assert torch.equal(permutation(150_001, 0, 0).sort().values, torch.arange(150_001))
 
 
-@pytest.mark.parametrize(("n", "batch_size"), [(0, 4), (4, 0)])
-def test_nothing_to_draw(n, batch_size):
-    with pytest.raises(InputError, match=r"rows|batch size"):
+@pytest.mark.parametrize(
+    ("n", "batch_size", "kind", "reason"),
+    [(0, 4, ValueRangeError, "rows"), (4, 0, SettingError, "batch size .* 0")],
+)
+def test_nothing_to_draw(n, batch_size, kind, reason):
+    with pytest.raises(kind, match=reason):
         BatchStream(n, batch_size)
 
 

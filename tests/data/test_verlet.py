@@ -7,18 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molspectra.compiled import use
 from molspectra.data.neighbours import neighbour_edges, offsets_of
 from molspectra.data.verlet import VerletList
-from molspectra.errors import InputError
-
-
-@pytest.fixture(autouse=True, params=["plain", "compiled"])
-def kernels(request):
-    if request.param == "compiled":
-        pytest.importorskip("numba")
-    with use(request.param):
-        yield request.param
+from molspectra.errors import SettingError
 
 
 def same(ours, expected):
@@ -98,5 +89,5 @@ def test_what_is_not_a_number_stays_visible():
 
 @pytest.mark.parametrize("skin", [-0.1, float("nan"), float("inf")])
 def test_a_skin_is_a_length(skin):
-    with pytest.raises(InputError, match="skin"):
+    with pytest.raises(SettingError, match="skin"):
         VerletList(5.0, skin)

@@ -11,6 +11,7 @@ from rdkit.Chem import AllChem
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch
+from molspectra.data.store.internal import with_internal
 from molspectra.data.store.store import Metadata, Row, Store, write_store
 
 SMILES = (
@@ -50,7 +51,7 @@ def internal_store(mols: list[Chem.Mol], tmp_path_factory: pytest.TempPathFactor
     rows.append(Row(Molecule([18], [[0.0, 0.0, 0.0]]), identity="argon"))
     path: Path = tmp_path_factory.mktemp("internal") / "seven.arrow"
     write_store(path, rows, Metadata(source="made up", licence="CC0-1.0", position_dtype="float64"))
-    return Store(path).with_internal(show=False)
+    return with_internal(Store(path), show=False)
 
 
 Take = Callable[[Sequence[int]], Batch]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from molspectra.data.store.internal import with_internal
 from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.models.model import ModelConfig, MolSpectra
@@ -67,7 +68,7 @@ def test_losses_of_a_stage(stage1: Make, store: Store, kind: str, names: list[st
     stage = PretrainStage(MolSpectra(config.model), config).train()
     assert stage.internal == (kind != "coord")
     assert stage.weights() == {name: 0.5 if name == "slide" else 1.0 for name in names}
-    batch = Store(own_store).with_internal(show=False).batch([0, 1, 2, 3])
+    batch = with_internal(Store(own_store), show=False).batch([0, 1, 2, 3])
     losses = stage(batch, NoiseKey(0, torch.zeros(4, dtype=torch.int64)))
     assert list(losses) == names
     assert {name: loss.count for name, loss in losses.items()} == stage.counts(batch)

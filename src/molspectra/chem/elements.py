@@ -1,9 +1,8 @@
 """The names of the chemical elements, without importing a chemistry library."""
 
-import difflib
 from collections.abc import Iterable
 
-from molspectra.errors import InputError
+from molspectra.errors import ElementError, hint
 
 _ROWS = """
 X H He
@@ -24,21 +23,21 @@ _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number}
 
 
 def atomic_number(symbol: str) -> int:
-    """Atomic number of an element symbol.
+    """Return the atomic number of an element symbol.
 
     Raises:
-        InputError: the symbol is not that of an element (dummy atoms included).
+        ElementError: if it is not the symbol of an element (the dummy atom X is none).
     """
     number = _NUMBERS.get(symbol)
     if number is None:
-        close = difflib.get_close_matches(symbol.capitalize(), _NUMBERS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"{symbol!r} is not the symbol of a chemical element{hint}")
+        candidates = [known for known in _NUMBERS if known[0] == symbol[:1].upper()]
+        advice = hint(symbol.capitalize(), candidates, label="symbols with this first letter")
+        raise ElementError(f"{symbol!r} is not the symbol of a chemical element; {advice}")
     return number
 
 
 def hill_formula(numbers: Iterable[int]) -> str:
-    """Molecular formula in Hill order: C and H first when there is carbon, else all alphabetical."""
+    """Return the molecular formula in Hill order: C and H first if there is carbon, else alphabetical."""
     counts: dict[str, int] = {}
     for number in numbers:
         symbol = SYMBOLS[int(number)]

@@ -1,4 +1,4 @@
-"""The identity of a molecule: what two records share when they are the same compound.
+"""The identity of a molecule: a key that is equal for two records of the same compound.
 
 The key is the first block of the InChIKey, which hashes formula, connectivity, hydrogens and the `/q` charge
 layer. Stereochemistry, isotopes and added or removed protons (`/p`) are in the other blocks, so that mirror
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.elements import atomic_number, hill_formula
-from molspectra.errors import InputError
+from molspectra.chem.sanity import covalent_radii
+from molspectra.errors import FormatError, MismatchError, ValueRangeError
 
 GEOMETRY_PREFIX = "geom-"
 
@@ -25,9 +26,9 @@ GEOMETRY_PATTERN = f"{GEOMETRY_PREFIX}[0-9a-f]{{16}}"
 """Regular expression of an identity that is a hash of the geometry."""
 
 MAX_ATOMS = 400
-"""Larger structures get no bond perception, whose worst case grows exponentially."""
+"""Bonds are not perceived in larger structures, since the worst case takes exponential time."""
 
-_MAX_ITERATIONS = 2_000  # combinations of valences tried by RDKit before it gives up
+_MAX_ITERATIONS = 2_000  # combinations of valences that RDKit tries at most
 _BOND_FACTORS = (1.15, 1.25, 1.35)  # multiples of the sum of covalent radii below which atoms count as bonded
 
 _FORMULA = re.compile(r"(\d*)((?:[A-Z][a-z]?\d*)+)")
@@ -36,7 +37,7 @@ _SIGNED = re.compile(r"[+-]?\d+")
 
 
 class Structure(Protocol):
-    """What an identity is made from; `molspectra.chem.molecule.Molecule` is one."""
+    """Input of an identity; `molspectra.chem.molecule.Molecule` implements it."""
 
     @property
     def numbers(self) -> npt.NDArray[np.int64]:
@@ -56,13 +57,13 @@ class Structure(Protocol):
 
 
 def identity_of(molecule: Structure) -> str:
-    """Identity of a structure: 14 capitals, or `geom-` and 16 hexadecimal digits.
+    """Return the identity of a structure: 14 capitals, or `geom-` and 16 hexadecimal digits.
 
-    From `molecule.smiles` if given, else from bonds that RDKit perceives in the geometry, else, where that
-    fails, from a hash of the element-labelled contact graph, see `geometry_hash`.
+    It is derived from `molecule.smiles` if given, else from bonds that RDKit perceives in the geometry, else
+    from a hash of the element-labelled contact graph, see `geometry_hash`.
 
     Raises:
-        InputError: `molecule.smiles` cannot be read.
+        FormatError: if `molecule.smiles` cannot be read.
     """
     if molecule.smiles is not None:
         key = _key_of(_parsed(molecule.smiles))
@@ -72,81 +73,83 @@ def identity_of(molecule: Structure) -> str:
 
 
 def identity_from_smiles(smiles: str) -> str:
-    """Identity of the molecule that a SMILES describes.
+    """Return the identity of the molecule of a SMILES.
 
     Raises:
-        InputError: the SMILES cannot be read, or has no InChI (dummy atoms, for one).
+        FormatError: if the SMILES cannot be read.
+        ValueRangeError: if it has no InChI, for example because of dummy atoms.
     """
     key = _key_of(_parsed(smiles))
     if key is None:
-        raise InputError(f"no InChI exists for SMILES {smiles!r}")
+        raise ValueRangeError(f"no InChI exists for SMILES {smiles!r}")
     return key
 
 
 def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer] | None = None) -> str:
-    """Identity of the molecule that an InChI describes.
+    """Return the identity of the molecule of an InChI.
 
     Args:
         inchi: of one or several fragments.
-        numbers: atomic numbers of the structure that it should describe. Its formula is then compared with
-            them, in place of the hundred times slower reconstruction of the molecule from all its layers.
+        numbers: expected atomic numbers [N]. The formula is then compared with them, instead of the hundred
+            times slower reconstruction of the molecule from all layers.
 
     Raises:
-        InputError: the text is not an InChI, or not one of these atoms.
+        FormatError: if the text is not an InChI.
+        MismatchError: if it describes other atoms.
     """
     from rdkit import rdBase
     from rdkit.Chem import inchi as rdkit_inchi
 
     text = inchi.strip()
     with rdBase.BlockLogs():
-        # the hash itself takes any text that begins like an InChI
+        # InchiToInchiKey accepts any text that begins like an InChI
         if numbers is None:
             valid = rdkit_inchi.MolFromInchi(text, sanitize=False) is not None
         else:
             valid = _atoms_of_inchi(text) == dict(Counter(numbers.tolist()))
             if not valid and text.startswith("InChI=1"):
-                raise InputError(
+                raise MismatchError(
                     f"{inchi!r} does not describe the {len(numbers)} atoms {hill_formula(numbers)}"
                 )
         key = str(rdkit_inchi.InchiToInchiKey(text) or "") if valid else ""
     if not key:
-        raise InputError(f"unreadable InChI {inchi!r}")
+        raise FormatError(f"unreadable InChI {inchi!r}")
     return key[:14]
 
 
 def _atoms_of_inchi(inchi: str) -> dict[int, int]:
-    """Number of atoms of each element, from formula and proton layer; empty if there is no formula."""
+    """Return the number of atoms by atomic number, from formula and proton layer; empty without a formula."""
     layers = inchi.split("/")
     counts: Counter[int] = Counter()
     for fragment in layers[1].split(".") if len(layers) > 1 else ():
-        found = _FORMULA.fullmatch(fragment)
-        if found is None:
+        match = _FORMULA.fullmatch(fragment)
+        if match is None:
             return {}
-        for symbol, number in _ELEMENT.findall(found[2]):
-            counts[atomic_number(symbol)] += int(number or 1) * int(found[1] or 1)
+        for symbol, number in _ELEMENT.findall(match[2]):
+            counts[atomic_number(symbol)] += int(number or 1) * int(match[1] or 1)
     protons = next((layer[1:] for layer in layers[2:] if layer.startswith("p")), "0")
     counts[1] += int(protons) if _SIGNED.fullmatch(protons) else 0
     return {element: number for element, number in counts.items() if number}
 
 
 def is_geometry_hash(identity: str) -> bool:
-    """Whether an identity is the geometry hash, used where no bonds were perceived."""
+    """Return whether an identity is a geometry hash, used if no bonds were perceived."""
     return re.fullmatch(GEOMETRY_PATTERN, identity) is not None
 
 
 def _parsed(smiles: str) -> Any:
-    """RDKit molecule of a SMILES."""
+    """Return the RDKit molecule of a SMILES."""
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles)
     if mol is None or mol.GetNumAtoms() == 0:
-        raise InputError(f"unreadable SMILES {smiles!r}")
+        raise FormatError(f"unreadable SMILES {smiles!r}")
     return mol
 
 
 def _key_of(mol: Any) -> str | None:
-    """First block of the InChIKey of an RDKit molecule, or None where there is none."""
+    """Return the first block of the InChIKey of an RDKit molecule, or None if it has no InChI."""
     from rdkit import rdBase
     from rdkit.Chem import inchi as rdkit_inchi
 
@@ -158,11 +161,11 @@ def _key_of(mol: Any) -> str | None:
 
 
 def perceived_bonds(molecule: Structure) -> Any:
-    """RDKit molecule with bonds perceived from the geometry, or None where no Lewis structure is found.
+    """Return the RDKit molecule with bonds perceived from the geometry, or None without a Lewis structure.
 
-    Atoms are linked below a multiple of the sum of their covalent radii. The first multiple that gives a
-    Lewis structure without separated charges is taken; failing that, the first with separated charges;
-    failing that, the first with unpaired electrons. Hydrogens stay explicit and the structure is sanitised.
+    Atoms are bonded below a multiple of the sum of their covalent radii. The first multiple is used that
+    gives a Lewis structure without separated charges; else the first with separated charges; else the first
+    with unpaired electrons. Hydrogens stay explicit and the structure is sanitised.
     """
     if len(molecule.numbers) > MAX_ATOMS:
         return None
@@ -181,7 +184,7 @@ def perceived_bonds(molecule: Structure) -> Any:
 
 
 def _lewis_structure(molecule: Structure, factor: float, charged_fragments: bool) -> Any:
-    """One attempt of RDKit to find bonds and their orders; None where it finds none."""
+    """Return RDKit's bonds and bond orders for one multiple of the covalent radii, None if it fails."""
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDetermineBonds
     from rdkit.Geometry import Point3D
@@ -212,18 +215,15 @@ def _lewis_structure(molecule: Structure, factor: float, charged_fragments: bool
 
 
 def geometry_hash(numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.float64]) -> str:
-    """Hash of the graph of elements and contacts: `geom-` and 16 hexadecimal digits.
+    """Return a hash of the graph of elements and contacts: `geom-` and 16 hexadecimal digits.
 
     Atoms nearer than 1.25 times the sum of their covalent radii are linked, and atom labels are refined over
-    their neighbours (Weisfeiler-Lehman) until they settle. The result is invariant under rotation, reflection
-    and permutation, and conformers of one molecule share it, as a split key should. Limits: a distance that
-    lies on the threshold may fall on either side; charge is not part of it; graphs that the refinement cannot
-    tell apart (two cyclopropanes and one cyclohexane of bare atoms) share a hash.
+    their neighbours (Weisfeiler-Lehman) until they are stable. The result is invariant under rotation,
+    reflection and permutation, and equal for conformers of one molecule, as a split key requires. Limits: a
+    distance at the threshold may fall on either side; the charge is ignored; graphs that the refinement
+    cannot distinguish (two cyclopropanes and one cyclohexane of bare atoms) share a hash.
     """
-    from rdkit import Chem
-
-    table = Chem.GetPeriodicTable()
-    radii = np.array([table.GetRcovalent(int(number)) for number in numbers])
+    radii = covalent_radii()[numbers]
     distance = np.linalg.norm(positions[:, None, :] - positions[None, :, :], axis=-1)
     linked = distance < _BOND_FACTORS[1] * (radii[:, None] + radii[None, :])
     np.fill_diagonal(linked, False)
@@ -231,13 +231,13 @@ def geometry_hash(numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.floa
     labels = [_digest([str(int(number))]) for number in numbers]
     for _ in range(len(labels)):
         refined = [_digest([own, *sorted(labels[j] for j in neighbours[i])]) for i, own in enumerate(labels)]
-        settled = len(set(refined)) == len(set(labels))
+        is_stable = len(set(refined)) == len(set(labels))
         labels = refined
-        if settled:
+        if is_stable:
             break
     return GEOMETRY_PREFIX + _digest(sorted(labels))
 
 
 def _digest(parts: Sequence[str]) -> str:
-    """64-bit hash of a list of words, as 16 hexadecimal digits."""
+    """Return a 64-bit hash of a list of words, as 16 hexadecimal digits."""
     return hashlib.blake2b(" ".join(parts).encode(), digest_size=8).hexdigest()

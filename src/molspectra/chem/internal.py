@@ -1,14 +1,14 @@
-"""Internal coordinates of a molecule: what turns, bends and stretches, and how stiff it is.
+"""Internal coordinates of a molecule: its bonds, angles and torsions with their standard deviations.
 
-Only acyclic bonds move: cutting one splits the molecule, and of its two sides the smaller one moves. Sides
-are nested or apart, so that every move changes exactly the coordinate that it is meant for, the others of
-the same kind at the same atom aside. Left out, as by the published methods: all that lies inside a ring.
+Only acyclic bonds move: cutting one splits the molecule, and the smaller of the two sides moves. Sides are
+nested or disjoint, so that a move changes only its own coordinate, and others of the same kind at the same
+atom. As in the published methods, coordinates inside a ring are left out.
 
 ==========  =============================================================================================
-coordinate  which
+coordinate  definition
 ==========  =============================================================================================
 bond        every acyclic bond
-angle       every angle of which at least one bond is acyclic, unless it is straight (above 175°)
+angle       every angle with at least one acyclic bond, unless it is straight (above 175°)
 torsion     one per acyclic bond between two atoms that have other neighbours: through the heaviest
             neighbour on each side (the first of equals) whose bond is not nearly in line (above 165°)
 rotatable   bonds that match the SMARTS `[!$(*#*)&!D1]-&!@[!$(*#*)&!D1]` on the structure without its
@@ -16,7 +16,7 @@ rotatable   bonds that match the SMARTS `[!$(*#*)&!D1]-&!@[!$(*#*)&!D1]` on the 
 ==========  =============================================================================================
 
 The standard deviations are σ = 1/√k with k of the force field in kcal/mol, which is a Boltzmann distribution
-at kT = 1 kcal/mol (503 K); a term without a constant takes the published fallback.
+at kT = 1 kcal/mol (503 K); a term without a force constant has the published fallback.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ ANGLE_SIGMA = 0.129
 FIXED_TORSION_SIGMA = 0.18
 """σ of a torsion without a force constant about a bond that is not rotatable, in rad (SliDe)."""
 ROTATABLE_SIGMA = 1.0
-"""σ of a torsion without a force constant about a rotatable bond, in rad (SliDe); no torsion has a larger."""
+"""σ of a torsion without a force constant about a rotatable bond, in rad (SliDe); the largest of torsions."""
 
 STRAIGHT = math.radians(175.0)
-"""An angle above this has no plane to bend in."""
+"""An angle above this (rad) has no defined plane to bend in."""
 IN_LINE = math.radians(165.0)
-"""A torsion is not measured through an angle above this."""
+"""A torsion is not measured through an angle above this (rad)."""
 
 ROTATABLE = "[!#1;!$(*#*);$(*(~[!#1])~[!#1])]-&!@[!#1;!$(*#*);$(*(~[!#1])~[!#1])]"
 """The published pattern of rotatable bonds, for structures with explicit hydrogens."""
@@ -69,13 +69,13 @@ class InternalCoordinates:
         bond_sigma: [A] standard deviation of the length, Å.
         rotatable: [A] 1 for a rotatable bond.
         side_count: [A] atoms that move with each bond, the outer one included.
-        sides: [S] those atoms, one bond after the other.
-        angles: [G, 4] (fixed, centre, moved, bond): the side of `bond` turns about the centre, and `moved`
-            with it; a positive turn opens the angle.
+        sides: [S] the atoms that move, bond by bond.
+        angles: [G, 4] (fixed, centre, moved, bond): the side of `bond`, which contains `moved`, turns about
+            the centre; a positive turn opens the angle.
         angle_sigma: [G] rad.
         torsions: [T, 3] (first, bond, last): the dihedral first-inner-outer-last, turned by the bond's side.
         torsion_sigma: [T] rad.
-        perceived: whether a structure with bonds was found in the geometry; if not, all is empty.
+        perceived: whether bonds were found in the geometry; if not, all arrays are empty.
     """
 
     bonds: Integers
@@ -91,12 +91,12 @@ class InternalCoordinates:
 
 
 def internal_coordinates(molecule: Molecule, mol: Any = None) -> InternalCoordinates:
-    """The internal coordinates of a structure.
+    """Return the internal coordinates of a structure.
 
     Args:
-        molecule: the structure; its geometry decides what is straight or in line.
-        mol: its sanitised RDKit molecule with explicit hydrogens in the same order of atoms; perceived in
-            the geometry if not given.
+        molecule: the structure; its geometry determines which angles are straight or in line.
+        mol: its sanitised RDKit molecule with explicit hydrogens in the same order of atoms; None perceives
+            the bonds from the geometry.
     """
     mol = perceived_bonds(molecule) if mol is None else mol
     if mol is None:
@@ -133,65 +133,65 @@ def _rotatable_query() -> Any:
 
 
 def _sides(mol: Any, graph: Graph) -> dict[Term, list[int]]:
-    """The atoms that move with each acyclic bond (inner, outer): the smaller side of its fragment."""
+    """Return the atoms that move with each acyclic bond (inner, outer): the smaller side of its fragment."""
     sides: dict[Term, list[int]] = {}
     for bond in mol.GetBonds():
         if not bond.IsInRing():
             ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-            choices = [(_reached(graph, *way), way) for way in (ends, ends[::-1])]
-            beyond, way = min(choices, key=lambda choice: (len(choice[0]), choice[1]))
-            sides[way] = beyond
+            candidates = [(_reached(graph, *pair), pair) for pair in (ends, ends[::-1])]
+            side, directed_bond = min(candidates, key=lambda candidate: (len(candidate[0]), candidate[1]))
+            sides[directed_bond] = side
     return dict(sorted(sides.items()))
 
 
-def _reached(graph: Graph, start: int, through: int) -> list[int]:
-    """The atoms beyond a bond."""
-    found, seen = [through], {start, through}
-    for atom in found:  # grows while it is read
+def _reached(graph: Graph, inner: int, outer: int) -> list[int]:
+    """Return the atoms beyond a bond, `outer` included."""
+    side, seen = [outer], {inner, outer}
+    for atom in side:  # grows during the loop
         for neighbour in graph[atom]:
             if neighbour not in seen:
                 seen.add(neighbour)
-                found.append(neighbour)
-    return sorted(found)
+                side.append(neighbour)
+    return sorted(side)
 
 
 def _angles(graph: Graph, bonds: list[Term], sides: dict[Term, list[int]], positions: Points) -> list[Term]:
-    """Every angle that can be bent, as (fixed, centre, moved, number of the bond)."""
-    number = {bond: place for place, bond in enumerate(bonds)}
-    found: list[Term] = []
-    for centre, around in enumerate(graph):
-        for first, second in combinations(around, 2):
+    """Return every angle that can be bent, as (fixed, centre, moved, number of the bond)."""
+    number = {bond: index for index, bond in enumerate(bonds)}
+    angles: list[Term] = []
+    for centre, neighbours in enumerate(graph):
+        for first, second in combinations(neighbours, 2):
             if _angle(positions, first, centre, second) > STRAIGHT:
                 continue
             outward = [end for end in (first, second) if (centre, end) in number]
             inward = [end for end in (first, second) if (end, centre) in number]
             if outward:
                 moved = min(outward, key=lambda end: (len(sides[centre, end]), -end))
-                found.append((first + second - moved, centre, moved, number[centre, moved]))
-            elif inward:  # the other end is in a ring with the centre: all that lies beyond the bond turns
+                angles.append((first + second - moved, centre, moved, number[centre, moved]))
+            elif inward:  # the other end is in a ring with the centre: the whole side of the bond turns
                 fixed = inward[0]
-                found.append((fixed, centre, first + second - fixed, number[fixed, centre]))
-    return found
+                angles.append((fixed, centre, first + second - fixed, number[fixed, centre]))
+    return angles
 
 
 def _torsions(graph: Graph, bonds: list[Term], numbers: list[int], positions: Points) -> list[Term]:
-    """One torsion per bond that has any, as (first, number of the bond, last)."""
+    """Return one torsion for each bond with usable end atoms, as (first, number of the bond, last)."""
 
     def end(inner: int, outer: int) -> int | None:
-        around = (atom for atom in graph[inner] if atom != outer)
-        usable = [atom for atom in around if _angle(positions, atom, inner, outer) < IN_LINE]
+        neighbours = (atom for atom in graph[inner] if atom != outer)
+        usable = [atom for atom in neighbours if _angle(positions, atom, inner, outer) < IN_LINE]
         return max(usable, key=lambda atom: (numbers[atom], -atom), default=None)
 
-    found: list[Term] = []
+    torsions: list[Term] = []
     for number, (inner, outer) in enumerate(bonds):
         first, last = end(inner, outer), end(outer, inner)
         if first is not None and last is not None:
-            found.append((first, number, last))
-    return found
+            torsions.append((first, number, last))
+    return torsions
 
 
 def _angle(positions: Points, first: int, centre: int, second: int) -> float:
-    """The angle at `centre` in rad."""
+    """Return the angle at `centre` in rad."""
     x, y, z = positions[centre]
     a, b, c = positions[first]
     d, e, f = positions[second]
@@ -210,21 +210,21 @@ def _packed(
     rotatable: set[Term],
     perceived: bool = True,
 ) -> InternalCoordinates:
-    """Arrays, with the standard deviations that the force constants mean."""
-    turns = [directed(bond) in rotatable for bond in bonds]
+    """Return the terms as arrays, with standard deviations from the force constants by directed term."""
+    is_rotatable = [directed(bond) in rotatable for bond in bonds]
     torsion_sigma = []
     for first, bond, last in torsions:
-        fallback = ROTATABLE_SIGMA if turns[bond] else FIXED_TORSION_SIGMA
+        fallback = ROTATABLE_SIGMA if is_rotatable[bond] else FIXED_TORSION_SIGMA
         constant = torsion_k.get(directed((first, *bonds[bond], last)), 0.0)
         torsion_sigma.append(min(_sigma(constant, fallback), ROTATABLE_SIGMA))
     return InternalCoordinates(
         bonds=_integers(bonds, 2),
         bond_sigma=_floats([_sigma(bond_k.get(directed(bond), 0.0), BOND_SIGMA) for bond in bonds]),
-        rotatable=np.array(turns, dtype=np.uint8),
+        rotatable=np.array(is_rotatable, dtype=np.uint8),
         side_count=np.array([len(sides[bond]) for bond in bonds], dtype=np.int16),
         sides=np.array([atom for bond in bonds for atom in sides[bond]], dtype=np.int16),
         angles=_integers(angles, 4),
-        angle_sigma=_floats([_sigma(angle_k.get(directed(each[:3]), 0.0), ANGLE_SIGMA) for each in angles]),
+        angle_sigma=_floats([_sigma(angle_k.get(directed(angle[:3]), 0.0), ANGLE_SIGMA) for angle in angles]),
         torsions=_integers(torsions, 3),
         torsion_sigma=_floats(torsion_sigma),
         perceived=perceived,

@@ -1,4 +1,4 @@
-"""One molecular structure: elements, coordinates and, where known, its SMILES."""
+"""One molecular structure: elements, coordinates and, if known, its SMILES."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ import numpy.typing as npt
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS, hill_formula
 from molspectra.chem.identity import identity_of
-from molspectra.errors import InputError
+from molspectra.errors import ElementError, ValueRangeError
 
 MIN_DISTANCE = 0.1
-"""Two atoms closer than this (Å) are taken for a mistake; the shortest bond, H2, is 0.74 Å."""
+"""Two atoms closer than this (Å) are an error; the shortest bond, H2, is 0.74 Å."""
 
 _ROWS = 256  # rows of the distance matrix held at once
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Molecule:
-    """One structure of N atoms; immutable, validated once on construction.
+    """One structure of N atoms; immutable, validated on construction.
 
     Attributes:
         numbers: atomic numbers [N], int64, 1 to 118; read-only.
         positions: coordinates [N, 3] in Å, float64, finite; read-only.
-        smiles: SMILES of the same molecule where the source has one; it decides the identity.
+        smiles: SMILES of the same molecule if the source has one; it determines the identity.
         charge: total charge in elementary charges.
         name: label given by the source.
 
     Raises:
-        InputError: wrong shapes, no atoms, unknown element, non-finite coordinates, coincident atoms,
-            or a charge larger than the nuclear charge.
+        ElementError: unknown element.
+        ValueRangeError: wrong shapes, no atoms, non-finite coordinates, coincident atoms, or a charge larger
+            than the nuclear charge.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -46,10 +47,10 @@ class Molecule:
         numbers = _checked_numbers(self.numbers)
         positions = _checked_positions(self.positions, len(numbers))
         if self.charge != int(self.charge):
-            raise InputError(f"the charge of a molecule must be a whole number, not {self.charge!r}")
+            raise ValueRangeError(f"the charge of a molecule must be a whole number, not {self.charge!r}")
         charge = int(self.charge)
         if charge > int(numbers.sum()):
-            raise InputError(f"charge {charge:+d} leaves fewer than zero electrons")
+            raise ValueRangeError(f"charge {charge:+d} leaves fewer than zero electrons")
         object.__setattr__(self, "numbers", numbers)
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "charge", charge)
@@ -58,8 +59,8 @@ class Molecule:
         return len(self.numbers)
 
     def __repr__(self) -> str:
-        known = {"smiles": self.smiles, "name": self.name, "charge": self.charge or None}
-        extras = [f"{key}={value!r}" for key, value in known.items() if value is not None]
+        optional = {"smiles": self.smiles, "name": self.name, "charge": self.charge or None}
+        extras = [f"{key}={value!r}" for key, value in optional.items() if value is not None]
         return f"Molecule({', '.join([self.formula, f'{len(self)} atoms', *extras])})"
 
     @property
@@ -78,7 +79,7 @@ class Molecule:
         return int(self.numbers.sum()) - self.charge
 
     def with_positions(self, positions: npt.ArrayLike) -> Molecule:
-        """The same molecule with other coordinates [N, 3] in Å."""
+        """Return the same molecule with other coordinates [N, 3] in Å."""
         return replace(self, positions=np.asarray(positions, dtype=np.float64))
 
     @cached_property
@@ -96,23 +97,25 @@ class Molecule:
 
 
 def geometry_id_of(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> int:
-    """`Molecule.geometry_id` of atomic numbers [N] and coordinates [N, 3] in Å that need no further check."""
+    """Return `Molecule.geometry_id` for valid atomic numbers [N] and coordinates [N, 3] in Å."""
     digest = hashlib.blake2b(numbers.astype("<i8").tobytes(), digest_size=8)
     digest.update(np.rint(positions.astype(np.float64) * 1e4).astype("<i8").tobytes())
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 def _checked_numbers(numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Copy atomic numbers into a read-only int64 array [N]."""
+    """Return atomic numbers as a read-only int64 array [N] after checking them."""
     given = np.asarray(numbers)
     if given.ndim != 1 or given.size == 0:
-        raise InputError(f"a molecule needs a list of atomic numbers, not an array of shape {given.shape}")
+        raise ValueRangeError(
+            f"a molecule needs a list of atomic numbers, not an array of shape {given.shape}"
+        )
     if given.dtype.kind not in "iu":
-        raise InputError(f"atomic numbers must be integers, not {given.dtype}")
-    wrong = (given < 1) | (given > MAX_ATOMIC_NUMBER)
-    if wrong.any():
-        atom = int(np.argmax(wrong))
-        raise InputError(
+        raise ValueRangeError(f"atomic numbers must be integers, not {given.dtype}")
+    unknown = (given < 1) | (given > MAX_ATOMIC_NUMBER)
+    if unknown.any():
+        atom = int(np.argmax(unknown))
+        raise ElementError(
             f"atom {atom + 1} has atomic number {given[atom]}; known are 1 to {MAX_ATOMIC_NUMBER}"
         )
     result = given.astype(np.int64)
@@ -121,31 +124,31 @@ def _checked_numbers(numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 
 def _checked_positions(positions: npt.ArrayLike, n_atoms: int) -> npt.NDArray[np.float64]:
-    """Copy coordinates into a read-only float64 array [N, 3], refusing non-finite and coincident ones."""
+    """Return coordinates as a read-only float64 array [N, 3] after checking shape, values and distances."""
     try:
         result = np.array(positions, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError("coordinates must be numbers, three per atom") from error
+        raise ValueRangeError("coordinates must be numbers, three per atom") from error
     if result.shape != (n_atoms, 3):
-        raise InputError(f"{n_atoms} atoms need coordinates of shape ({n_atoms}, 3), not {result.shape}")
+        raise ValueRangeError(f"{n_atoms} atoms need coordinates of shape ({n_atoms}, 3), not {result.shape}")
     finite = np.isfinite(result)
     if not finite.all():
-        raise InputError(
+        raise ValueRangeError(
             f"atom {int(np.argmin(finite.all(axis=1))) + 1} has a coordinate that is not a finite number"
         )
     pair = _coincident_pair(result)
     if pair:
-        raise InputError(f"atoms {pair[0] + 1} and {pair[1] + 1} are closer than {MIN_DISTANCE} Å")
+        raise ValueRangeError(f"atoms {pair[0] + 1} and {pair[1] + 1} are closer than {MIN_DISTANCE} Å")
     result.setflags(write=False)
     return result
 
 
 def _coincident_pair(positions: npt.NDArray[np.float64]) -> Sequence[int] | None:
-    """First pair of atoms nearer than MIN_DISTANCE, or None."""
+    """Return the first pair of atoms nearer than MIN_DISTANCE, or None."""
     for start in range(0, len(positions), _ROWS):
-        between = positions[start : start + _ROWS, None, :] - positions
-        near = np.einsum("ijk,ijk->ij", between, between) < MIN_DISTANCE**2
-        if np.count_nonzero(near) > len(near):  # every atom is near itself
+        difference = positions[start : start + _ROWS, None, :] - positions
+        near = np.einsum("ijk,ijk->ij", difference, difference) < MIN_DISTANCE**2
+        if np.count_nonzero(near) > len(near):  # more than the distances of atoms to themselves
             row, column = np.argwhere(np.triu(near, k=start + 1))[0]
             return int(row) + start, int(column)
     return None

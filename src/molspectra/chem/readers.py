@@ -1,4 +1,4 @@
-"""Molecules from files, from SMILES and from ASE."""
+"""Molecules from files, SMILES and ASE."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from molspectra.chem.records import Record, check_readable
 from molspectra.chem.sdf import sdf_records
 from molspectra.chem.smiles import csv_records, from_smiles, smi_records
 from molspectra.chem.xyz import xyz_records
-from molspectra.errors import InputError, hint
+from molspectra.errors import FormatError, InputError, SettingError, ValueRangeError, hint
 
 __all__ = ["FORMATS", "Rejection", "from_ase", "from_smiles", "read_molecules", "to_ase"]
 
@@ -32,12 +32,12 @@ FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
 
 @dataclass(frozen=True)
 class Rejection:
-    """One record of a file that was left out.
+    """One record of a file that was skipped.
 
     Attributes:
         path: the file.
-        where: place of the record in it.
-        reason: why it was left out, one line.
+        where: position of the record in it.
+        reason: why it was skipped, one line.
     """
 
     path: str
@@ -55,70 +55,70 @@ def read_molecules(
     on_error: Literal["raise", "skip"] = "raise",
     rejected: list[Rejection] | None = None,
 ) -> Iterator[Molecule]:
-    """Molecules of a file, one after the other; the file is never held in memory as a whole.
+    """Yield the molecules of a file one by one; the file is never held in memory as a whole.
 
     Args:
         path: file of SMILES (`.smi`, `.csv` with a column `smiles`), SDF (`.sdf`, `.mol`) or XYZ (`.xyz`,
             `.extxyz`).
         format: one of `FORMATS`; None takes it from the suffix.
-        on_error: "raise" stops at the first bad record; "skip" leaves it out and appends it to `rejected`.
-        rejected: list that receives what was left out; needed with "skip", so that nothing is dropped unseen.
+        on_error: "raise" stops at the first invalid record; "skip" appends it to `rejected` and goes on.
+        rejected: list of the skipped records; required with "skip", so that none is skipped silently.
 
     Raises:
-        InputError: at once where the file cannot be read or its format is unknown; during the iteration at a
-            bad record, naming file and record, or where the file holds no molecule. Files that are not text
-            and headers that are wrong raise under "skip" too.
+        InputError: immediately if the file cannot be read or its format is unknown; during the iteration at
+            an invalid record, with file and record, or if the file contains no molecule. Files that are not
+            text and wrong headers raise under "skip" too.
     """
     source = Path(path)
     kind = (format or source.suffix.removeprefix(".")).lower()
     check_readable(source)
     if kind not in FORMATS:
-        raise InputError(f"{source}: unknown format {kind!r} of a file of molecules; {hint(kind, FORMATS)}")
+        raise FormatError(f"{source}: unknown format {kind!r} of a file of molecules; {hint(kind, FORMATS)}")
     if on_error not in ("raise", "skip"):
-        raise InputError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        raise SettingError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
     if on_error == "skip" and rejected is None:
-        raise InputError("on_error='skip' needs a list 'rejected' that receives the bad records")
+        raise SettingError("on_error='skip' needs a list 'rejected' that receives the bad records")
     return _molecules(source, FORMATS[kind], None if on_error == "raise" else rejected)
 
 
 def _molecules(
     path: Path, records: Callable[[Path], Iterator[Record]], rejected: list[Rejection] | None
 ) -> Iterator[Molecule]:
-    found = False
+    has_records = False
     for where, build in records(path):
-        found = True
+        has_records = True
         try:
             molecule = build()
         except InputError as error:
             if rejected is None:
-                raise InputError(f"{path}, {where}: {error}") from error
+                raise error.with_context(f"{path}, {where}") from error
             rejected.append(Rejection(str(path), where, str(error)))
         else:
             yield molecule
-    if not found:
-        raise InputError(f"{path} holds no molecules")
+    if not has_records:
+        raise FormatError(f"{path} holds no molecules")
 
 
 def from_ase(atoms: Any) -> Molecule:
-    """Molecule of an `ase.Atoms`.
+    """Return the molecule of an `ase.Atoms`.
 
-    `info["charge"]`, or else the sum of the initial charges, gives the charge; `info["smiles"]` and
-    `info["name"]` are taken where present.
+    The charge is `info["charge"]`, or else the sum of the initial charges; `info["smiles"]` and
+    `info["name"]` are used if present.
 
     Raises:
-        InputError: periodic boundary conditions, a fractional charge, or what `Molecule` refuses.
+        InputError: periodic boundary conditions, a fractional charge, or an invalid `Molecule`.
     """
     if atoms.pbc.any():
-        raise InputError("a periodic structure is not a molecule; set pbc to False")
+        raise ValueRangeError("a periodic structure is not a molecule; set pbc to False")
     total = float(atoms.info.get("charge", atoms.get_initial_charges().sum()))
     if not np.isfinite(total) or abs(total - round(total)) > 1e-3:
-        raise InputError(f"the charges of the atoms add up to {total:g}, which is not a whole number")
+        raise ValueRangeError(f"the charges of the atoms add up to {total:g}, which is not a whole number")
     label = {key: str(atoms.info[key]) for key in ("smiles", "name") if atoms.info.get(key) is not None}
     return Molecule(atoms.numbers, atoms.positions, charge=round(total), **label)
 
 
 def to_ase(molecule: Molecule) -> Any:
-    """`ase.Atoms` with the charge in `info["charge"]`, and SMILES and name in `info` where known."""
+    """Return `ase.Atoms` with the charge in `info["charge"]`, and SMILES and name in `info` if known."""
     from ase import Atoms
 
     info: dict[str, str | int] = {"charge": molecule.charge}

@@ -1,4 +1,4 @@
-"""What the file readers share: records that are built one by one, and text files opened with clear errors."""
+"""Common parts of the file readers: records parsed on demand, and text files opened with clear errors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, NotFoundError
 
 
 class Record(NamedTuple):
     """One molecule of a file, not yet parsed.
 
     Attributes:
-        where: its place for people, such as "line 4" or "frame 2 (line 13)".
-        build: parses it; raises InputError where it is bad.
+        where: its position for messages, such as "line 4" or "frame 2 (line 13)".
+        build: parses it; raises an InputError if it is invalid.
     """
 
     where: str
@@ -26,14 +26,14 @@ class Record(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One molecule of a file and what the file says of it, none of it parsed yet.
+    """One molecule of a file with its further data, not yet parsed.
 
     Attributes:
-        where: its place for people.
-        name: what the file calls it, None where it does not.
-        molecule: builds the structure.
-        fields: values by key, as texts; raises InputError where they are ambiguous.
-        vectors: builds an array [N, 3] of the atoms by its key; raises InputError where there is none.
+        where: its position for messages.
+        name: its name in the file, None without one.
+        molecule: parses the structure.
+        fields: parses the other values, texts by key; raises an InputError if they are ambiguous.
+        vectors: parses the array [N, 3] of a key; raises an InputError if there is none.
     """
 
     where: str
@@ -43,38 +43,30 @@ class Entry(NamedTuple):
     vectors: Callable[[str], npt.NDArray[np.float64]] | None = None
 
 
-def failing(where: str, reason: str) -> Record:
-    """A record that is known to be bad."""
-
-    def build() -> Molecule:
-        raise InputError(reason)
-
-    return Record(where, build)
-
-
 def check_readable(path: Path) -> None:
-    """Refuse a path that is missing, no file, empty or unreadable.
+    """Check that a path is a file that is readable and not empty.
 
     Raises:
-        InputError: with the reason.
+        NotFoundError: if there is no such file.
+        FormatError: if it is a directory, empty or unreadable.
     """
     try:
         if path.is_dir():
-            raise InputError(f"{path} is a directory, not a file of molecules")
+            raise FormatError(f"{path} is a directory, not a file of molecules")
         with path.open("rb") as file:
             if not file.read(1):
-                raise InputError(f"{path} is empty")
+                raise FormatError(f"{path} is empty")
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise NotFoundError(f"{path}: no such file") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 text file without their ends.
+    """Yield the lines of a UTF-8 text file without their line ends.
 
     Raises:
-        InputError: the file is not text, or not UTF-8.
+        FormatError: if the file is not text, or not UTF-8.
     """
     number = 0
     advice = "unpack or convert it first"
@@ -82,9 +74,9 @@ def text_lines(path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if "\0" in line:
-                    raise InputError(f"{path}, line {number}: not a text file; {advice}")
+                    raise FormatError(f"{path}, line {number}: not a text file; {advice}")
                 yield line.rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}, after line {number}: not UTF-8 text; {advice}") from error
+        raise FormatError(f"{path}, after line {number}: not UTF-8 text; {advice}") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error

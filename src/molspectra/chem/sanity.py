@@ -1,4 +1,4 @@
-"""Plausibility of structures: coordinates that seem to be in bohr."""
+"""Plausibility checks of structures: coordinates that seem to be in bohr."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy.typing as npt
 _LOW, _HIGH = 1.35, 2.4  # F–F in Å has 1.24, N≡N in bohr 1.46 and F–F in bohr 2.34
 
 _BONDING = np.ones(119, np.bool_)
-_BONDING[[0, 2, 10, 18, 36, 54, 86, 118]] = False  # a noble gas has no bonds to be measured
+_BONDING[[0, 2, 10, 18, 36, 54, 86, 118]] = False  # noble gases have no bonds to measure
 
 
 @cache
 def covalent_radii() -> npt.NDArray[np.float64]:
-    """Covalent radii [119] in Å by atomic number from RDKit's table; 0 for the dummy atom."""
+    """Return covalent radii [119] in Å by atomic number from RDKit's table; 0 for the dummy atom."""
     from rdkit import Chem
 
     table = Chem.GetPeriodicTable()
@@ -23,12 +23,12 @@ def covalent_radii() -> npt.NDArray[np.float64]:
 
 
 def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> bool:
-    """Whether coordinates that should be in Å look as if they were in bohr.
+    """Return whether coordinates that should be in Å look as if they were in bohr.
 
-    Every atom's nearest neighbour, in units of the sum of the two covalent radii, lies near 1 in a molecule
-    in Å and near 1.89 in bohr. Suspected is a structure where no atom has a neighbour nearer than 1.35, and
-    half of the atoms have theirs below 2.4, so that it is stretched but not just scattered. Noble gas atoms
-    are ignored; a single atom is never suspected.
+    The distance of an atom to its nearest neighbour, in units of the sum of the two covalent radii, is near 1
+    in a molecule in Å and near 1.89 in bohr. A structure is suspected if no atom has a neighbour nearer than
+    1.35 and the median is below 2.4, so that it is stretched but not scattered. Noble gas atoms are ignored;
+    a single atom is never suspected.
 
     Args:
         numbers: atomic numbers [N].
@@ -38,9 +38,9 @@ def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.f
     radii = covalent_radii()[numbers[bonding]]
     if len(radii) < 2:
         return False
-    at = np.asarray(positions, np.float64)[bonding]
-    between = at[:, None, :] - at[None, :, :]
-    ratio2 = np.einsum("ijk,ijk->ij", between, between) / np.square(radii[:, None] + radii)
+    bonded = np.asarray(positions, np.float64)[bonding]
+    difference = bonded[:, None, :] - bonded[None, :, :]
+    ratio2 = np.einsum("ijk,ijk->ij", difference, difference) / np.square(radii[:, None] + radii)
     ratio2.flat[:: len(ratio2) + 1] = np.inf
     if ratio2.min() <= _LOW**2:
         return False

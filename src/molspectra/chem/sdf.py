@@ -15,20 +15,20 @@ import numpy.typing as npt
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, Record, text_lines
-from molspectra.errors import InputError
+from molspectra.errors import ElementError, FormatError, InputError, ValueRangeError
 
 _FIELD = re.compile(r">.*?<([^>]+)>")
-_FLAT = 1e-3  # Å; below this in every z the coordinates are flat
+_FLAT = 1e-3  # Å; a structure with every |z| below this is flat
 
 
 def sdf_records(path: Path) -> Iterator[Record]:
-    """Records of an SDF or MOL file; `$$$$` ends a record, and the title line is the name."""
+    """Yield the records of an SDF or MOL file; `$$$$` ends a record, and the title line is the name."""
     for entry in sdf_entries(path):
         yield Record(entry.where, entry.molecule)
 
 
 def sdf_entries(path: Path) -> Iterator[Entry]:
-    """Records of an SDF or MOL file with their data fields."""
+    """Yield the records of an SDF or MOL file with their data fields."""
     block: list[str] = []
     record, first = 0, 1
     for number, line in enumerate(text_lines(path), start=1):
@@ -50,65 +50,66 @@ def _entry(record: int, first: int, block: list[str]) -> Entry:
 
 
 def data_fields(block: list[str]) -> dict[str, str]:
-    """Data fields of a record: the lines below `> <NAME>` up to the next empty one.
+    """Return the data fields of a record: the lines below `> <NAME>` up to the next empty one.
 
     Raises:
-        InputError: if a field occurs twice.
+        FormatError: if a field occurs twice.
     """
     fields: dict[str, str] = {}
     lines = iter(block)
     for line in lines:
-        found = _FIELD.match(line)
-        if found is None:
+        match = _FIELD.match(line)
+        if match is None:
             continue
-        if found[1] in fields:
-            raise InputError(f"the data field {found[1][:40]!r} occurs twice")
+        key = match[1]
+        if key in fields:
+            raise FormatError(f"the data field {key[:40]!r} occurs twice")
         value = []
         for text in lines:
             if not text.strip():
                 break
             value.append(text.strip())
-        fields[found[1]] = " ".join(value)
+        fields[key] = " ".join(value)
     return fields
 
 
 def molecule_from_block(block: str, name: str | None = None, *, complete: bool = False) -> Molecule:
-    """Molecule of one MOL block with three-dimensional coordinates and explicit hydrogens.
+    """Return the molecule of one MOL block with three-dimensional coordinates and explicit hydrogens.
 
-    Its bonds give the SMILES; where RDKit finds their valences impossible, the SMILES is left out and the
-    bonds will be perceived from the geometry. Several fragments are kept as they lie.
+    Its bonds determine the SMILES; if RDKit finds their valences impossible, there is no SMILES and the bonds
+    will be perceived from the geometry. Several fragments are allowed.
 
     Args:
         block: the lines up to `M  END`.
         name: of the molecule.
-        complete: all hydrogens are known to be there, so that bonds which leave valences open are wrong and
-            are left out in the same way.
+        complete: whether all hydrogens are known to be present, so that bonds which leave valences open are
+            wrong and are ignored in the same way.
 
     Raises:
-        InputError: truncated or unreadable block, dummy atoms, isotopes, a flat drawing in place of a
+        InputError: truncated or unreadable block, dummy atoms, isotopes, a flat drawing instead of a
             structure, or missing hydrogens.
     """
     from rdkit import Chem, rdBase
 
     if "M  END" not in block:
-        raise InputError("the record ends before its 'M  END' line: the file is truncated or not an SDF")
+        raise FormatError("the record ends before its 'M  END' line: the file is truncated or not an SDF")
     with rdBase.BlockLogs():
         try:
             mol = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
         except RuntimeError:  # an element unknown to RDKit breaks an internal condition
             mol = None
     if mol is None:
-        raise InputError(_explained(block))
+        raise _reading_error(block)
     atoms = [mol.GetAtomWithIdx(index) for index in range(mol.GetNumAtoms())]  # faster than GetAtoms()
     for atom in atoms:
         if atom.GetAtomicNum() and not atom.GetIsotope():
             continue
-        place = f"atom {atom.GetIdx() + 1} ({atom.GetSymbol()})"
+        label = f"atom {atom.GetIdx() + 1} ({atom.GetSymbol()})"
         if atom.GetAtomicNum() == 0:
-            raise InputError(f"{place} is a dummy or query atom, not an element")
-        raise InputError(f"{place} has an isotope label, which is not supported")
+            raise ElementError(f"{label} is a dummy or query atom, not an element")
+        raise ElementError(f"{label} has an isotope label, which is not supported")
     if not atoms:
-        raise InputError("the record has no atoms")
+        raise FormatError("the record has no atoms")
     positions = np.array(mol.GetConformer().GetPositions(), dtype=np.float64)
     numbers = np.array([atom.GetAtomicNum() for atom in atoms])
     charge = Chem.GetFormalCharge(mol)
@@ -120,7 +121,15 @@ def molecule_from_block(block: str, name: str | None = None, *, complete: bool =
 def _smiles_and_checks(
     mol: Any, atoms: list[Any], positions: npt.NDArray[np.float64], drawing: bool, complete: bool
 ) -> str | None:
-    """SMILES of the record's bonds; refuses drawings and missing hydrogens."""
+    """Return the SMILES of the record's bonds, if valid; raise for a flat drawing or missing hydrogens.
+
+    Args:
+        mol: RDKit molecule; sanitised here.
+        atoms: its atoms.
+        positions: [N, 3] in Å.
+        drawing: whether the block's header calls it two-dimensional.
+        complete: as for `molecule_from_block`.
+    """
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs():
@@ -131,17 +140,21 @@ def _smiles_and_checks(
         flat = (np.abs(positions[:, 2]) < _FLAT).all()
         # an atom with four neighbours cannot lie in one plane with them
         if flat and (drawing or any(atom.GetTotalDegree() >= 4 for atom in atoms)):
-            raise InputError("the coordinates are a flat drawing; give a 3D structure, or the SMILES alone")
+            raise ValueRangeError(
+                "the coordinates are a flat drawing; give a 3D structure, or the SMILES alone"
+            )
         missing = sum(atom.GetTotalNumHs() for atom in atoms)
         if missing and complete:
             return None
         if missing:
-            raise InputError(f"{missing} hydrogen atoms have no coordinates; add explicit hydrogens in 3D")
+            raise ValueRangeError(
+                f"{missing} hydrogen atoms have no coordinates; add explicit hydrogens in 3D"
+            )
         return str(Chem.MolToSmiles(Chem.RemoveHs(mol)))
 
 
-def _explained(block: str) -> str:
-    """Why RDKit cannot read a block: the first bad atom line of a V2000 block, if there is one."""
+def _reading_error(block: str) -> InputError:
+    """Return why RDKit cannot read a block: the first invalid atom line of a V2000 block, if there is one."""
     lines = block.split("\n")
     counts = lines[3] if len(lines) > 3 else ""
     if "V3000" not in counts and counts[:3].strip().isdecimal():
@@ -150,9 +163,9 @@ def _explained(block: str) -> str:
                 finite = all(math.isfinite(float(line[start : start + 10])) for start in (0, 10, 20))
                 atomic_number(line[31:34].strip())
             except InputError as error:
-                return f"atom {index}: {error}"
+                return error.with_context(f"atom {index}")
             except ValueError:
                 finite = False
             if not finite:
-                return f"atom {index}: {line[:30].strip()!r} are not three coordinates"
-    return "RDKit cannot read the atom and bond lines"
+                return FormatError(f"atom {index}: {line[:30].strip()!r} are not three coordinates")
+    return FormatError("RDKit cannot read the atom and bond lines")

@@ -1,4 +1,4 @@
-"""Molecules from SMILES: one, a `.smi` list or a CSV table."""
+"""Molecules from a SMILES, a `.smi` list or a CSV table."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy as np
 
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, Record, text_lines
-from molspectra.errors import InputError
+from molspectra.errors import ElementError, FormatError, InputError, NotFoundError, ValueRangeError
 
 _NAME_COLUMNS = ("name", "id", "title")
 
 
 def from_smiles(smiles: str, name: str | None = None, seed: int = 0) -> Molecule:
-    """Molecule with hydrogens and the conformer of `molspectra.chem.conformers.conformer`.
+    """Return the molecule with hydrogens and the conformer of `molspectra.chem.conformers.conformer`.
 
-    Formal charges set `charge`; radicals are allowed. One connected molecule is needed: a SMILES says nothing
-    about how fragments lie to each other, so salts and mixtures are refused (give their coordinates instead).
-    Isotope labels are refused, since masses are always those of the most abundant isotopes.
+    Formal charges set `charge`; radicals are allowed. Salts and mixtures raise, since a SMILES does not
+    describe how fragments are arranged (give their coordinates instead). Isotope labels raise, since masses
+    are always those of the most abundant isotopes.
 
     Args:
-        smiles: SMILES of one molecule; kept as it is in `Molecule.smiles`.
+        smiles: SMILES of one molecule; stored unchanged in `Molecule.smiles`.
         name: label of the molecule.
         seed: seed of the conformer, not negative.
 
@@ -41,54 +41,55 @@ def from_smiles(smiles: str, name: str | None = None, seed: int = 0) -> Molecule
     mol = _parsed(smiles)
     for atom in mol.GetAtoms():
         if atom.GetAtomicNum() == 0:
-            raise InputError(f"SMILES {_short(smiles)} has a dummy atom; name an element in its place")
+            raise ElementError(f"SMILES {_short(smiles)} has a dummy atom; name an element in its place")
         if atom.GetIsotope():
-            raise InputError(
+            raise ElementError(
                 f"SMILES {_short(smiles)} has an isotope label, which is not supported; remove it"
             )
     fragments = len(Chem.GetMolFrags(mol))
     if fragments > 1:
-        raise InputError(f"SMILES {_short(smiles)} has {fragments} fragments; give one connected molecule")
+        raise ValueRangeError(
+            f"SMILES {_short(smiles)} has {fragments} fragments; give one connected molecule"
+        )
     with rdBase.BlockLogs():
         mol = Chem.AddHs(mol)
     try:
         positions = conformer(mol, seed)
     except InputError as error:
-        raise InputError(f"SMILES {_short(smiles)}: {error}") from error
+        raise error.with_context(f"SMILES {_short(smiles)}") from error
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
     return Molecule(numbers, positions, smiles, Chem.GetFormalCharge(mol), name)
 
 
 def _short(smiles: str) -> str:
-    """A SMILES in quotes for a message of one line."""
+    """Return a SMILES in quotes, shortened for a message."""
     return repr(smiles if len(smiles) <= 200 else f"{smiles[:200]}…")
 
 
 def _parsed(smiles: str) -> Any:
-    """RDKit molecule of a SMILES, with the reason where there is none."""
+    """Return the RDKit molecule of a SMILES; raise with the reason if there is none."""
     from rdkit import Chem, rdBase
 
     if not smiles:
-        raise InputError("empty SMILES")
+        raise FormatError("empty SMILES")
     if len(smiles.split()) > 1:
-        raise InputError(f"unreadable SMILES {_short(smiles)}: it contains a space")
+        raise FormatError(f"unreadable SMILES {_short(smiles)}: it contains a space")
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles, sanitize=False)
         if mol is None or mol.GetNumAtoms() == 0:
-            raise InputError(f"unreadable SMILES {_short(smiles)}")
+            raise FormatError(f"unreadable SMILES {_short(smiles)}")
         try:
             Chem.SanitizeMol(mol)
         except ValueError as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"impossible molecule in SMILES {_short(smiles)}: {reason}") from error
+            raise ValueRangeError(f"impossible molecule in SMILES {_short(smiles)}: {reason}") from error
     return mol
 
 
 def smi_records(path: Path) -> Iterator[Record]:
-    """Records of a `.smi` file: a SMILES and, after white space, an optional name on each line.
+    """Yield the records of a `.smi` file: a SMILES and, after white space, an optional name on each line.
 
-    Blank lines, lines that begin with `#`, and a first line that begins with the word "smiles" are passed
-    over.
+    Blank lines, lines that begin with `#`, and a first line that begins with the word "smiles" are skipped.
     """
     for number, line in enumerate(text_lines(path), start=1):
         smiles, _, name = line.strip().partition(" " if "\t" not in line else "\t")
@@ -98,20 +99,20 @@ def smi_records(path: Path) -> Iterator[Record]:
 
 
 def csv_records(path: Path) -> Iterator[Record]:
-    """Records of a CSV table with a header: a column `smiles`, and optionally `name` (or `id`, `title`).
+    """Yield the records of a CSV table with a column `smiles` and optionally `name` (or `id`, `title`).
 
     Raises:
-        InputError: no column `smiles`, or the quoting is broken.
+        InputError: if there is no column `smiles`, a column twice, or broken quoting.
     """
     for entry in csv_entries(path):
         yield Record(entry.where, entry.molecule)
 
 
 def csv_entries(path: Path) -> Iterator[Entry]:
-    """Rows of a CSV table with their other cells by the header; separated by commas, semicolons or tabs.
+    """Yield the rows of a CSV table with their other cells; the separator is a comma, semicolon or tab.
 
     Raises:
-        InputError: no column `smiles`, a column twice, or the quoting is broken.
+        InputError: if there is no column `smiles`, a column twice, or broken quoting.
     """
     lines = text_lines(path)
     head = next(lines, "")
@@ -121,32 +122,32 @@ def csv_entries(path: Path) -> Iterator[Entry]:
         header = [cell.strip() for cell in next(rows, [])]
         lower = [cell.lower() for cell in header]
         if "smiles" not in lower:
-            found = ", ".join(header)[:200]
-            raise InputError(f"{path}, line 1: the header has no column 'smiles' but {found!r}")
-        twice = next((cell for cell in header if cell and header.count(cell) > 1), None)
-        if twice is not None:
-            raise InputError(f"{path}, line 1: the column {twice[:40]!r} occurs twice")
-        column = lower.index("smiles")
-        names = next((lower.index(key) for key in _NAME_COLUMNS if key in lower), None)
+            columns = ", ".join(header)[:200]
+            raise NotFoundError(f"{path}, line 1: the header has no column 'smiles' but {columns!r}")
+        repeated = next((cell for cell in header if cell and header.count(cell) > 1), None)
+        if repeated is not None:
+            raise FormatError(f"{path}, line 1: the column {repeated[:40]!r} occurs twice")
+        smiles_column = lower.index("smiles")
+        name_column = next((lower.index(key) for key in _NAME_COLUMNS if key in lower), None)
         for row in rows:
             if not any(cell.strip() for cell in row):
                 continue
-            smiles = row[column] if column < len(row) else ""
-            name = row[names].strip() if names is not None and names < len(row) else ""
-            fields = partial(_cells, header, row, (column, names))
+            smiles = row[smiles_column] if smiles_column < len(row) else ""
+            name = row[name_column].strip() if name_column is not None and name_column < len(row) else ""
+            fields = partial(_cells, header, row, (smiles_column, name_column))
             build = partial(from_smiles, smiles, name or None)
             yield Entry(f"line {rows.line_num}", name or None, build, fields)
     except csv.Error as error:
-        raise InputError(f"{path}, line {rows.line_num}: broken CSV ({error})") from error
+        raise FormatError(f"{path}, line {rows.line_num}: broken CSV ({error})") from error
 
 
 def _cells(header: list[str], row: list[str], structure: tuple[int | None, ...]) -> dict[str, str]:
-    """Cells of a row by the header, but for those of the structure; a row may end early.
+    """Return the cells of a row by column name, except those of the structure; a row may end early.
 
     Raises:
-        InputError: if the row has more cells than the header.
+        FormatError: if the row has more cells than the header.
     """
     if len(row) > len(header):
-        raise InputError(f"the row has {len(row)} cells, the header {len(header)}")
+        raise FormatError(f"the row has {len(row)} cells, the header {len(header)}")
     pairs = enumerate(zip(header, row, strict=False))
-    return {key: cell for place, (key, cell) in pairs if key and place not in structure}
+    return {key: cell for column, (key, cell) in pairs if key and column not in structure}

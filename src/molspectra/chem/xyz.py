@@ -1,7 +1,7 @@
-"""Molecules from and to XYZ and extended XYZ, one frame at a time.
+"""Reading and writing of XYZ and extended XYZ, one frame at a time.
 
-Parsed here and not by ASE, whose reader takes a comment `smiles=F` for the boolean False and drops the
-backslashes of E/Z SMILES, and whose messages name neither frame nor line.
+ASE's reader is not used because it parses a comment `smiles=F` as the boolean False, drops the backslashes of
+E/Z SMILES, and names neither frame nor line in its messages.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ import numpy.typing as npt
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, atomic_number
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Entry, Record, failing, text_lines
-from molspectra.errors import InputError
+from molspectra.chem.records import Entry, Record, text_lines
+from molspectra.errors import ElementError, FormatError, InputError, NotFoundError, ValueRangeError
 
 _MAX_COUNT = 1_000_000  # atoms of a frame
+_PLAIN_COLUMNS = "species:S:1:pos:R:3"
 _STRUCTURE = ("properties", "pbc", "lattice", "charge", "smiles", "name")
 _PAIR = re.compile(r"""([^\s="']+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\S+)""")
 
 
 def xyz_records(path: Path) -> Iterator[Record]:
-    """Records of a file of XYZ frames: number of atoms, comment, then `symbol x y z` (Å) for each atom.
+    """Yield the records of a file of XYZ frames: number of atoms, comment, `symbol x y z` (Å) for each atom.
 
-    Further columns are ignored unless a `Properties` entry in the comment says where symbols and positions
-    are. Entries `charge`, `smiles` and `name` of the comment are read; a comment without any entry is the
-    name. A frame whose number of atoms cannot be read ends the reading, since the next one cannot be found.
+    Further columns are ignored unless a `Properties` entry in the comment names the columns. Entries
+    `charge`, `smiles` and `name` of the comment are read; a comment without any entry is the name. Reading
+    ends at a frame whose number of atoms cannot be read, since the start of the next one is unknown.
     """
     for entry in xyz_entries(path):
         yield Record(entry.where, entry.molecule)
 
 
 def xyz_entries(path: Path) -> Iterator[Entry]:
-    """Frames of a file with the entries of their comments and their columns."""
+    """Yield the frames of a file with the entries of their comments and their columns."""
     lines = enumerate(text_lines(path), start=1)
     frame = 0
     for number, line in lines:
@@ -46,16 +47,16 @@ def xyz_entries(path: Path) -> Iterator[Entry]:
         frame += 1
         where = f"frame {frame} (line {number})"
         if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", line):
-            yield _failing(where, f"expected the number of atoms, found {line.strip()[:40]!r}; reading ends")
+            yield _invalid(where, f"expected the number of atoms, found {line.strip()[:40]!r}; reading ends")
             return
         count = int(line)
         if not 1 <= count <= _MAX_COUNT:
-            yield _failing(where, f"a frame of {count} atoms; reading ends")
+            yield _invalid(where, f"a frame of {count} atoms; reading ends")
             return
         comment = next(lines, (0, ""))[1]
         atoms = [text for _, text in islice(lines, count)]
         if len(atoms) < count:
-            yield _failing(where, f"the frame has {count} atoms, but the file ends after {len(atoms)}")
+            yield _invalid(where, f"the frame has {count} atoms, but the file ends after {len(atoms)}")
             return
         fields = partial(_fields, comment)
         yield Entry(
@@ -63,92 +64,98 @@ def xyz_entries(path: Path) -> Iterator[Entry]:
         )
 
 
-def _failing(where: str, reason: str) -> Entry:
-    return Entry(where, None, failing(where, reason).build)
+def _invalid(where: str, reason: str) -> Entry:
+    """Return an entry whose structure raises."""
+
+    def build() -> Molecule:
+        raise FormatError(reason)
+
+    return Entry(where, None, build)
 
 
 def _fields(comment: str) -> dict[str, str]:
-    """Entries of a comment that are not part of the structure.
+    """Return the entries of a comment that are not part of the structure.
 
     Raises:
-        InputError: if a key occurs twice.
+        FormatError: if a key occurs twice.
     """
     pairs = [(key, _unquoted(value)) for key, value in _PAIR.findall(comment)]
     fields = {key: value for key, value in pairs if key.lower() not in _STRUCTURE}
-    twice = next((key for key in fields if sum(key == other for other, _ in pairs) > 1), None)
-    if twice is not None:
-        raise InputError(f"the entry {twice[:40]!r} occurs twice in the comment")
+    repeated = next((key for key in fields if sum(key == other for other, _ in pairs) > 1), None)
+    if repeated is not None:
+        raise FormatError(f"the entry {repeated[:40]!r} occurs twice in the comment")
     return fields
 
 
 def _name(comment: str) -> str | None:
-    """Name of a frame: the entry `name`, or a comment without entries."""
-    entries = {key.lower(): _unquoted(value) for key, value in _PAIR.findall(comment)}
+    """Return the name of a frame: the entry `name`, or a comment without entries."""
+    entries = _entries(comment)
     return (entries.get("name") if entries else comment.strip()) or None
 
 
 def _vectors(comment: str, atoms: list[str], key: str) -> npt.NDArray[np.float64]:
-    """Array [N, 3] of the columns that `Properties` calls `key`.
+    """Return the array [N, 3] of the columns that `Properties` calls `key`.
 
     Raises:
-        InputError: if there are no such columns, or not three numbers in them.
+        NotFoundError: if there are no such columns.
+        FormatError: if they are not three numbers for each atom.
     """
-    entries = {name.lower(): _unquoted(value) for name, value in _PAIR.findall(comment)}
-    starts = _starts(entries.get("properties", "species:S:1:pos:R:3"))
+    starts = _starts(_entries(comment).get("properties", _PLAIN_COLUMNS))
     if key.lower() not in starts:
-        raise InputError(f"the frame has no columns {key!r}; it has: {', '.join(starts)}")
+        raise NotFoundError(f"the frame has no columns {key!r}; it has: {', '.join(starts)}")
     start, width = starts[key.lower()]
     if width != 3:
-        raise InputError(f"{key!r} has {width} columns, not 3")
+        raise FormatError(f"{key!r} has {width} columns, not 3")
     try:
         rows = [[float(word) for word in line.split()[start : start + 3]] for line in atoms]
         return np.array(rows, np.float64).reshape(len(atoms), 3)
     except ValueError as error:
-        raise InputError(f"the columns {key!r} are not three numbers for each atom") from error
+        raise FormatError(f"the columns {key!r} are not three numbers for each atom") from error
 
 
 def _frame(comment: str, atoms: list[str]) -> Molecule:
-    """One molecule from the comment and the atom lines of a frame."""
-    entries = {key.lower(): _unquoted(value) for key, value in _PAIR.findall(comment)}
+    """Return the molecule of a frame from its comment and its atom lines."""
+    entries = _entries(comment)
     periodic = entries.get("pbc", "T T T" if "lattice" in entries else "F F F")
     if "T" in periodic.upper():
-        raise InputError("a periodic structure is not a molecule; cut out the molecule and set pbc to F")
-    symbol_at, position_at = _columns(entries.get("properties", "species:S:1:pos:R:3"))
+        raise ValueRangeError("a periodic structure is not a molecule; cut out the molecule and set pbc to F")
+    symbol_column, first_column = _columns(entries.get("properties", _PLAIN_COLUMNS))
     numbers, positions = [], []
     for index, line in enumerate(atoms, start=1):
         words = line.split()
-        if len(words) < max(symbol_at + 1, position_at + 3):
-            raise InputError(f"atom {index}: expected symbol, x, y, z, found {line.strip()[:60]!r}")
-        label, xyz = words[symbol_at], words[position_at : position_at + 3]
+        if len(words) < max(symbol_column + 1, first_column + 3):
+            raise FormatError(f"atom {index}: expected symbol, x, y, z, found {line.strip()[:60]!r}")
+        label, xyz = words[symbol_column], words[first_column : first_column + 3]
         try:
             numbers.append(int(label) if label.isdecimal() else atomic_number(label.capitalize()))
             if not 1 <= numbers[-1] <= MAX_ATOMIC_NUMBER:
-                raise InputError(f"{label} is not an atomic number")
+                raise ElementError(f"{label} is not an atomic number")
             positions.append([float(word) for word in xyz])
         except InputError as error:
-            raise InputError(f"atom {index}: {error}") from error
+            raise error.with_context(f"atom {index}") from error
         except ValueError as error:
-            raise InputError(f"atom {index}: {' '.join(xyz)!r} are not three numbers") from error
-    name = entries.get("name") if entries else comment.strip()
+            raise FormatError(f"atom {index}: {' '.join(xyz)!r} are not three numbers") from error
     charge = entries.get("charge", "0")
     try:
-        whole = round(float(charge))
+        total_charge = round(float(charge))
     except (ValueError, OverflowError) as error:
-        raise InputError(f"charge={charge} is not a number") from error
-    return Molecule(np.array(numbers), np.array(positions), entries.get("smiles"), whole, name or None)
+        raise FormatError(f"charge={charge} is not a number") from error
+    return Molecule(
+        np.array(numbers), np.array(positions), entries.get("smiles"), total_charge, _name(comment)
+    )
 
 
 def _columns(properties: str) -> tuple[int, int]:
-    """Columns where the symbol and the first coordinate stand, from an extended XYZ `Properties` entry."""
+    """Return the columns of the symbol and the first coordinate from an extended XYZ `Properties` entry."""
     starts = _starts(properties)
     symbol = starts.get("species", starts.get("z"))
     if symbol is None or "pos" not in starts:
-        raise InputError(f"Properties={properties[:80]} does not name the columns species and pos")
+        raise FormatError(f"Properties={properties[:80]} does not name the columns species and pos")
     return symbol[0], starts["pos"][0]
 
 
 def _starts(properties: str) -> dict[str, tuple[int, int]]:
-    """First column and number of columns by name, from an extended XYZ `Properties` entry."""
+    """Return (first column, number of columns) by name from an extended XYZ `Properties` entry."""
     words = properties.split(":")
     starts: dict[str, tuple[int, int]] = {}
     column = 0
@@ -157,12 +164,19 @@ def _starts(properties: str) -> dict[str, tuple[int, int]]:
             starts[name.lower()] = column, int(width)
             column += int(width)
     except ValueError as error:
-        raise InputError(f"Properties={properties[:80]} does not name the columns species and pos") from error
+        raise FormatError(
+            f"Properties={properties[:80]} does not name the columns species and pos"
+        ) from error
     return starts
 
 
+def _entries(comment: str) -> dict[str, str]:
+    """Return the entries of a comment by key in lower case."""
+    return {key.lower(): _unquoted(value) for key, value in _PAIR.findall(comment)}
+
+
 def _unquoted(value: str) -> str:
-    """Value of a comment entry without its quotes or braces."""
+    """Return the value of a comment entry without its quotes or braces."""
     if value[0] in "\"'{" and len(value) > 1:
         return value[1:-1].replace('\\"', '"')
     return value
@@ -171,15 +185,15 @@ def _unquoted(value: str) -> str:
 def xyz_frame(
     molecule: Molecule, entries: Mapping[str, str], forces: npt.NDArray[np.floating] | None = None
 ) -> str:
-    """One extended XYZ frame, which `xyz_entries` reads again; coordinates to 1e-8 Å.
+    """Return one extended XYZ frame, which `xyz_entries` can read; coordinates are rounded to 1e-8 Å.
 
     Args:
         molecule: the structure.
-        entries: what the comment says besides SMILES, name and charge.
+        entries: further entries of the comment, besides SMILES, name and charge.
         forces: [N, 3], columns `forces`; None without.
     """
     facts = {"charge": str(molecule.charge), "smiles": molecule.smiles, "name": molecule.name, **entries}
-    columns = "species:S:1:pos:R:3" + ("" if forces is None else ":forces:R:3")
+    columns = _PLAIN_COLUMNS + ("" if forces is None else ":forces:R:3")
     pairs = (f"{key}={_quoted(text)}" for key, text in facts.items() if text)
     comment = " ".join([f"Properties={columns}", *pairs, 'pbc="F F F"'])
     table = molecule.positions if forces is None else np.concatenate([molecule.positions, forces], axis=1)
@@ -191,6 +205,6 @@ def xyz_frame(
 
 
 def _quoted(text: str) -> str:
-    """A value of a comment, in quotes where it is more than letters, digits and the like; of one line."""
+    """Return a value for a comment on one line, in quotes unless it is of letters, digits and `.+-`."""
     plain = " ".join(text.split())
     return plain if re.fullmatch(r"[\w.+-]+", plain) else '"' + plain.replace('"', '\\"') + '"'

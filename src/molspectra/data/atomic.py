@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Files that are written completely or not at all, and locks between processes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from molspectra.errors import InputError
+from molspectra.errors import ExistsError, WriteError
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn an operating system's complaint inside the block into one line that names the file.
+    """Turn an OSError inside the block into one line that names the file.
 
     Raises:
-        InputError: in place of any OSError.
+        WriteError: in place of any OSError.
     """
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file beside `path`, which takes its place at the end, flushed to the disk.
+    """Open a temporary file beside `path`; at the end it is flushed to the disk and renamed to `path`.
 
-    If the block raises, the new file vanishes and `path` is as before.
+    If the block raises, the temporary file is removed and `path` is as before.
 
     Raises:
-        InputError: if the file cannot be made or moved into place.
+        WriteError: if the file cannot be created, written or renamed.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -44,7 +44,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
         finally:
-            with naming(path):  # what is left in the buffer may not fit on the disk
+            with naming(path):  # closing flushes the buffer, which may not fit on the disk
                 file.close()
         with naming(path):
             temporary.replace(path)
@@ -53,18 +53,19 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def alone(path: Path, work: str = "") -> Iterator[None]:
-    """Hold the lock of an existing file or folder, as long as this process lives at most.
+def exclusive_lock(path: Path, work: str = "") -> Iterator[None]:
+    """Hold the lock of an existing file or folder during the block; it ends with the process at the latest.
 
-    Where the system or file system has no such locks, nothing is held.
+    Where the system or file system has no such locks, the block runs without one.
 
     Args:
         path: of the file or folder.
-        work: what another process that holds it is doing, as in "preparing this store"; without, it is
-            waited for.
+        work: what a process that holds the lock is doing, such as "preparing this store"; if it is empty,
+            wait for the lock instead of raising.
 
     Raises:
-        InputError: another process holds it and is not waited for, or it cannot be opened.
+        ExistsError: another process holds the lock, and `work` is given.
+        WriteError: the path cannot be opened.
     """
     try:
         import fcntl
@@ -77,7 +78,7 @@ def alone(path: Path, work: str = "") -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if work else 0))
         except BlockingIOError as error:
-            raise InputError(f"{path}: another process is {work}") from error
+            raise ExistsError(f"{path}: another process is {work}") from error
         except OSError:  # a file system without locks
             pass
         yield

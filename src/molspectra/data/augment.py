@@ -1,9 +1,9 @@
-"""What happens to the spectra of training batches before a model sees them: withheld, or distorted.
+"""Augmentation of the spectra of training batches: modality dropout and distortion.
 
-A model that is always given every spectrum of a molecule learns to lean on all of them together. Withholding
-some (modality dropout) makes each subset a case that it was trained on. Distorting them, as instruments and
-levels of theory do, makes it look at what a measured spectrum shares with a computed one. All of it depends
-on the seed, the epoch, the molecule and the modality alone.
+A model that always receives every spectrum of a molecule comes to depend on having all of them; with modality
+dropout it is trained on each subset. Distortions like those of instruments and levels of theory make it use
+features that measured and computed spectra share. Both depend only on the seed, the epoch, the molecule and
+the modality.
 """
 
 import math
@@ -16,25 +16,25 @@ from torch import Tensor
 from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, normal, seed_for, uniform
 from molspectra.data.store.store import Broadening
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 from molspectra.spectra.distortion import cut, drifted, moved, noised, widened
 from molspectra.spectra.modality import Modality, modality
 
 AS_IS = (1.0, 1.0)
-"""A range of factors that changes nothing."""
+"""A range of factors without effect."""
 
 
 @dataclass(frozen=True)
 class SpectraConfig:
-    """What happens to the spectra of training batches; those of validation and test stay as they are.
+    """Augmentation of the spectra of training batches; those of validation and test are unchanged.
 
-    Positions and widths count in default line widths of the modality (12 cm⁻¹, 0.3 eV), so that one setting
-    fits all axes; heights are shares of a spectrum's maximum. Everything is off by default.
+    Positions and widths are in default line widths of the modality (12 cm⁻¹, 0.3 eV), so that one setting
+    fits all axes; heights are fractions of a spectrum's maximum. Everything is off by default.
     """
 
     dropout: float = 0.0
-    """Chance of every spectrum of a molecule to be withheld in an epoch (modality dropout). A molecule keeps
-    at least one of those that it has."""
+    """Probability that a spectrum of a molecule is withheld in an epoch (modality dropout). A molecule keeps
+    at least one of its spectra."""
     shift: float = 0.0
     """Largest shift of all positions to either side, in line widths (0.83: 10 cm⁻¹)."""
     scale: tuple[float, float] = AS_IS
@@ -45,49 +45,50 @@ class SpectraConfig:
     gain: tuple[float, float] = AS_IS
     """Range of a factor on all intensities, drawn on a logarithmic scale."""
     drift: float = 0.0
-    """Largest height of a slowly changing baseline."""
+    """Largest height of a slowly varying baseline."""
     noise: float = 0.0
     """Largest standard deviation of white noise."""
     crop: float = 0.0
-    """Largest share of the axis that is missing at either end."""
+    """Largest fraction of the axis that is cut off at either end."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of their range.
+        """Check the ranges of all values.
 
         Raises:
-            InputError: a chance or share outside [0, 1), a negative size, or a range that is none.
+            SettingError: if a probability, fraction or size is out of range, or a range is not ascending and
+                positive.
         """
         if not 0 <= self.dropout < 1:
-            raise InputError(f"spectra.dropout must lie in [0, 1), not {self.dropout}")
+            raise SettingError(f"spectra.dropout must lie in [0, 1), not {self.dropout}")
         if not 0 <= self.crop < 0.5:
-            raise InputError(f"spectra.crop must lie in [0, 0.5), not {self.crop}")
+            raise SettingError(f"spectra.crop must lie in [0, 0.5), not {self.crop}")
         for name in ("shift", "drift", "noise"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise InputError(f"spectra.{name} must be 0 or more, not {value}")
+                raise SettingError(f"spectra.{name} must be 0 or more, not {value}")
         for name in ("scale", "width", "gain"):
             low, high = getattr(self, name)
             if not 0 < low <= high < math.inf:
-                raise InputError(f"spectra.{name} must be two ascending positive numbers, not {low},{high}")
+                raise SettingError(f"spectra.{name} must be two ascending positive numbers, not {low},{high}")
 
     def distorts(self) -> bool:
-        """Whether anything but dropout is asked for."""
+        """Return whether any setting other than dropout is on."""
         return replace(self, dropout=0.0) != SpectraConfig()
 
     def broadening(self, lines: Collection[str], modalities: Collection[str]) -> dict[str, Broadening]:
-        """How lines are broadened before they are folded to the width drawn; nothing for the default.
+        """Return the broadening of the lines, before they are widened to the width drawn; {} for the default.
 
         Args:
             lines: modalities that the store holds as lines.
-            modalities: those that the batches carry.
+            modalities: those of the batches.
 
         Raises:
-            InputError: samples would have to become narrower.
+            SettingError: if samples would have to become narrower.
         """
         low = self.width[0]
         samples = [name for name in modalities if name not in lines]
         if low < 1 and samples:
-            raise InputError(
+            raise SettingError(
                 f"spectra.width: the {samples[0]} spectra are samples, which cannot be made narrower; "
                 f"let the range begin at 1 instead of {low:g}"
             )
@@ -97,13 +98,13 @@ class SpectraConfig:
 
 
 def augmented(batch: Batch, config: SpectraConfig, seed: int, epoch: Tensor) -> Batch:
-    """Return a training batch with its spectra treated as the settings say.
+    """Return a training batch with augmented spectra.
 
     Args:
-        batch: with spectra or without; lines broadened as `SpectraConfig.broadening` says.
+        batch: with spectra or without; lines broadened as by `SpectraConfig.broadening`.
         config: the settings.
         seed: of the run.
-        epoch: [B] int64, how often each molecule's data was passed before.
+        epoch: [B] int64, number of earlier passes over the data of each molecule.
     """
     if batch.spectra and config.dropout:
         batch = withheld(batch, config.dropout, seed, epoch)
@@ -113,10 +114,10 @@ def augmented(batch: Batch, config: SpectraConfig, seed: int, epoch: Tensor) -> 
 
 
 def withheld(batch: Batch, chance: float, seed: int, epoch: Tensor) -> Batch:
-    """Return a batch in which every spectrum is absent with a certain chance.
+    """Return a batch in which every spectrum is dropped with a given probability.
 
-    Where all that a molecule has would go, the one with the largest draw stays: of S spectra each is
-    withheld with the chance p - p^S/S.
+    If all spectra of a molecule would be dropped, the one with the largest draw is kept: each of S spectra is
+    dropped with the probability p - p^S/S.
 
     Args:
         batch: B molecules with spectra.
@@ -128,28 +129,30 @@ def withheld(batch: Batch, chance: float, seed: int, epoch: Tensor) -> Batch:
     draws = [
         uniform(seed_for(seed, name), epoch, batch.geometry_id, Purpose.MODALITY, 1)[:, 0] for name in names
     ]
-    here = torch.stack([batch.present[name] for name in names], dim=1)
-    drawn = torch.stack(draws, dim=1).masked_fill(~here, -1.0)
-    last = torch.zeros_like(here).scatter_(1, drawn.argmax(dim=1, keepdim=True), True)
-    kept = here & ((drawn >= chance) | last)
-    present = {name: kept[:, place] for place, name in enumerate(names)}
+    available = torch.stack([batch.present[name] for name in names], dim=1)
+    drawn = torch.stack(draws, dim=1).masked_fill(~available, -1.0)
+    largest = torch.zeros_like(available).scatter_(1, drawn.argmax(dim=1, keepdim=True), True)
+    kept = available & ((drawn >= chance) | largest)
+    present = {name: kept[:, column] for column, name in enumerate(names)}
     return replace(batch, spectra=_only_present(batch.spectra, present), present=present)
 
 
 def distorted(batch: Batch, config: SpectraConfig, seed: int, epoch: Tensor) -> Batch:
-    """Return a batch whose spectra are moved, widened, scaled, drifting, noisy and cut, in this order.
+    """Return a batch whose spectra are shifted, widened, scaled, given a baseline and noise, and cut.
 
-    What falls below zero is set to 0, as in the pipeline for measured spectra. A range is drawn from evenly.
-    A width below that of a batch's samples has to be in them already (see `SpectraConfig.broadening`).
+    Negative values are set to 0, as in the pipeline for measured spectra. Ranges are sampled uniformly. The
+    spectra must already have the smallest width of the range (see `SpectraConfig.broadening`).
     """
     spectra = {}
     for name, spectrum in batch.spectra.items():
-        named = seed_for(seed, name)
-        draws = uniform(named, epoch, batch.geometry_id, Purpose.DISTORTION, 10)
+        modality_seed = seed_for(seed, name)
+        draws = uniform(modality_seed, epoch, batch.geometry_id, Purpose.DISTORTION, 10)
         noise = None
         if config.noise:
             ones = torch.ones_like(batch.geometry_id)
-            noise = normal(named, epoch, batch.geometry_id, Purpose.SAMPLE_NOISE, ones, spectrum.shape[1])
+            noise = normal(
+                modality_seed, epoch, batch.geometry_id, Purpose.SAMPLE_NOISE, ones, spectrum.shape[1]
+            )
         spectra[name] = _distorted(spectrum, modality(name), config, draws, noise)
     return replace(batch, spectra=_only_present(spectra, batch.present))
 
@@ -157,7 +160,15 @@ def distorted(batch: Batch, config: SpectraConfig, seed: int, epoch: Tensor) -> 
 def _distorted(
     spectra: Tensor, kind: Modality, config: SpectraConfig, draws: Tensor, noise: Tensor | None
 ) -> Tensor:
-    """Spectra [B, points] of one modality, distorted by uniform and normal numbers [B, 10], [B, points]."""
+    """Return distorted spectra [B, points] of one modality.
+
+    Args:
+        spectra: [B, points].
+        kind: the modality.
+        config: the settings.
+        draws: [B, 10] uniform numbers in [0, 1).
+        noise: [B, points] standard normal numbers, None without noise.
+    """
     draw = draws.unbind(1)
     if config.shift or config.scale != AS_IS:
         spectra = moved(
@@ -178,13 +189,13 @@ def _distorted(
 
 
 def _between(limits: tuple[float, float], draw: Tensor) -> Tensor:
-    """Numbers [B] between two limits, from uniform ones in [0, 1)."""
+    """Return numbers [B] between two limits, from uniform draws [B] in [0, 1)."""
     low, high = limits
     return low + (high - low) * draw
 
 
 def _only_present(spectra: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The spectra [B, points], zeros where there is none."""
+    """Return the spectra [B, points] of each modality, zeros where a molecule has none."""
     return {
         name: spectrum.masked_fill(~present[name].unsqueeze(1), 0.0) for name, spectrum in spectra.items()
     }

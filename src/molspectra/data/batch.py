@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B molecules with N atoms in all, their spectra, targets and (optionally) edges.
+    """B molecules with N atoms in total, their spectra, targets and (optionally) edges.
 
     Atoms of molecule ``b`` are ``ptr[b]:ptr[b + 1]``. Units: Å for positions, the modality's units for
     spectra, the store's units for targets.
@@ -29,14 +29,14 @@ class Batch:
         positions: [N, 3] float32 or float64, Å.
         ptr: [B + 1] int64 atom offsets.
         molecule: [N] int64, the index 0..B-1 of each atom's molecule.
-        row: [B] int64 row in the store, -1 for a molecule that comes from none.
+        row: [B] int64 row in the store, -1 for a molecule that is not from a store.
         geometry_id: [B] int64, `Molecule.geometry_id`; seeds noise and masks.
         spectra: per modality [B, points], non-negative and untransformed; zeros where `present` is False.
-        present: per modality [B] bool, whether the molecule has that spectrum; stays on the CPU, where it can
-            be asked without waiting for a device.
+        present: per modality [B] bool, whether the molecule has that spectrum; stays on the CPU, so that
+            reading it does not wait for a device.
         targets: scalars [B] (NaN where the store has no value) and ``"forces"`` [N, 3].
         edges: the neighbour list, or None before `with_edges`.
-        internal: the internal coordinates, for the objectives that move them; else None.
+        internal: the internal coordinates, for the objectives that change them; else None.
     """
 
     numbers: Tensor
@@ -69,47 +69,45 @@ class Batch:
     ) -> Batch:
         """Return the batch on `device`, with positions and spectra as `dtype`.
 
-        Targets keep their dtype: a total energy loses its chemistry in float32 unless it is standardised
-        first.
+        Targets keep their dtype: float32 is too coarse for a total energy that is not standardised.
         """
         moved = self._map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
         spectra = {name: tensor.to(dtype) for name, tensor in moved.spectra.items()}
         return replace(moved, positions=moved.positions.to(dtype), spectra=spectra)
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory, from which copies to a GPU can overlap with work."""
+        """Return the batch in page-locked memory, from which copies to a GPU can be asynchronous."""
         return self._map(Tensor.pin_memory)
 
     def with_positions(self, positions: Tensor) -> Batch:
-        """Return the batch with other coordinates [N, 3] in Å; the edges are dropped, they no longer hold.
+        """Return the batch with other coordinates [N, 3] in Å and without edges.
 
         Raises:
-            ValueError: if the shape is not that of the present coordinates.
+            ValueError: if the shape differs.
         """
         if positions.shape != self.positions.shape:
             raise ValueError(f"positions {tuple(positions.shape)} instead of {tuple(self.positions.shape)}")
         return replace(self, positions=positions, edges=None)
 
     def with_edges(self, cutoff: float) -> Batch:
-        """Return the batch with all edges shorter than `cutoff` Å, found on the detached coordinates."""
+        """Return the batch with all edges shorter than `cutoff` Å, from the detached coordinates."""
         return replace(self, edges=neighbour_edges(self.positions.detach(), self.ptr, cutoff))
 
     def with_edge_list(self, edges: Edges | None) -> Batch:
-        """Return the batch with a given neighbour list, which must hold for its coordinates."""
+        """Return the batch with a given neighbour list, which must fit its coordinates."""
         return replace(self, edges=edges)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Apply a function to every tensor except `present`."""
         changed: dict[str, Any] = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for name in (attribute.name for attribute in fields(self)):
+            value = getattr(self, name)
             if isinstance(value, Tensor):
-                changed[each.name] = function(value)
-            elif isinstance(value, dict) and each.name != "present":
-                changed[each.name] = {key: function(tensor) for key, tensor in value.items()}
-            elif isinstance(value, Edges):
-                changed[each.name] = value._map(function)
-            elif isinstance(value, InternalBatch):
-                changed[each.name] = value.map(function)
+                changed[name] = function(value)
+            elif isinstance(value, dict) and name != "present":
+                changed[name] = {key: function(tensor) for key, tensor in value.items()}
+            elif isinstance(value, Edges | InternalBatch):
+                changed[name] = value.map(function)
         return replace(self, **changed)
 
 

@@ -1,4 +1,4 @@
-"""The internal coordinates of a batch: atoms and σ of every term, and the order in which terms are moved."""
+"""The internal coordinates of a batch: atoms and σ of every term, and the order of their changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ T = TypeVar("T", bound="_Tensors")
 
 @dataclass(frozen=True, eq=False)
 class _Tensors:
-    """Tensors and plain values that move between devices together."""
+    """A dataclass of tensors and plain values that are moved between devices together."""
 
     def map(self: T, function: Callable[[Tensor], Tensor]) -> T:
-        """Return the same with a function applied to every tensor, in the parts as well."""
-        return type(self)(**{each.name: _mapped(getattr(self, each.name), function) for each in fields(self)})
+        """Return a copy with a function applied to every tensor, also in nested dataclasses."""
+        values = {field.name: _mapped(getattr(self, field.name), function) for field in fields(self)}
+        return type(self)(**values)
 
 
 def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -29,14 +30,14 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Moves(_Tensors):
-    """Terms in the order in which they are moved: the k-th of every molecule that has so many is step k.
+    """K terms in the order in which they are changed: step k holds the k-th term of every molecule.
 
     Attributes:
-        term: [K] int64, which term, step by step.
-        atom: [M] int64, the atoms that each of them moves, term by term; within a step no atom twice.
-        owner: [M] int64, the place of each atom's term within its step.
-        terms: terms of each step.
-        atoms: atoms of each step.
+        term: [K] int64, index of the term, step by step.
+        atom: [M] int64, the atoms moved by each term, term by term; no atom occurs twice within a step.
+        owner: [M] int64, the position of each atom's term within its step.
+        terms: number of terms of each step.
+        atoms: number of atoms of each step.
     """
 
     term: Tensor
@@ -77,8 +78,8 @@ class InternalBatch(_Tensors):
         turns: moves of the rotatable bonds; terms count in `rotatable`.
         bends: moves of the angles.
         twists: moves of the torsions.
-        slot_order: [2A + 3G + 4T] int64, places in the flattened atoms of all terms, by atom.
-        slot_ptr: [N + 1] int64, the places of each atom.
+        slot_order: [2A + 3G + 4T] int64, positions in the flattened atoms of all terms, sorted by atom.
+        slot_ptr: [N + 1] int64, offsets of each atom's positions in `slot_order`.
     """
 
     bonds: Terms
@@ -102,7 +103,7 @@ class InternalBatch(_Tensors):
 
 
 def sorted_by_atom(atoms: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The order [K] that sorts atoms [K] stably, and where each of n atoms begins in it, [n + 1]."""
+    """Return the order [K] that sorts atoms [K] stably, and the offsets [n + 1] of each of n atoms in it."""
     order = torch.argsort(atoms, stable=True)
     ptr = torch.zeros(n + 1, dtype=torch.int64)
     torch.cumsum(torch.bincount(atoms, minlength=n), 0, out=ptr[1:])

@@ -1,4 +1,4 @@
-"""Making the batches of a run's steps, here or ahead of time in worker processes."""
+"""Batches of the steps of a run, made in this process or ahead of time in worker processes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _Failed:
-    """An error on its way out of a worker, which would otherwise arrive with a traceback as its message."""
+class _WorkerError:
+    """An error returned from a worker; raised there, it would arrive with a traceback as its message."""
 
     error: MolspectraError
 
 
-class _Steps(Dataset[T | _Failed]):
-    """The batches of all steps, as something that worker processes can look up."""
+class _Steps(Dataset[T | _WorkerError]):
+    """The batches of all steps as a map-style dataset, indexed by step."""
 
     def __init__(self, make: Callable[[int], T]) -> None:
         self.make = make
-        self.kernels = kernels()  # workers are new processes, which do not know what was chosen here
+        self.kernels = kernels()  # the choice does not reach spawned processes by itself
 
-    def __getitem__(self, step: int) -> T | _Failed:
+    def __getitem__(self, step: int) -> T | _WorkerError:
         try:
             with use(self.kernels):
                 return self.make(step)
         except MolspectraError as error:
-            return _Failed(error)
+            return _WorkerError(error)
 
 
 def batches(
@@ -40,19 +40,19 @@ def batches(
 ) -> Iterator[T]:
     """Yield ``make(step)`` for each step from `start` to `stop`, exclusive, in order.
 
-    Nothing is kept between steps, so the result is the same for any number of workers, and a run resumes by
-    starting at its next step. With workers, `make` is pickled into spawned processes: let it hold a `Store`
-    (which reopens its file there) and plain values.
+    No state is kept between steps, so the result is the same for any number of workers, and a run resumes by
+    starting at its next step. With workers, `make` is pickled into spawned processes; it should hold only
+    plain values and a `Store`, which reopens its file there.
 
     Args:
         make: a pure function of the step.
         start: first step.
-        stop: step to end before.
-        workers: processes that work ahead; 0 makes each batch when it is asked for.
-        pin_memory: hand over page-locked memory, for asynchronous copies to a GPU.
+        stop: last step, exclusive.
+        workers: processes that work ahead; 0 makes each batch on demand in this process.
+        pin_memory: return page-locked memory, for asynchronous copies to a GPU.
 
     Raises:
-        MolspectraError: what `make` raised, here or in a worker.
+        MolspectraError: the error that `make` raised, here or in a worker.
     """
     loader = DataLoader(
         _Steps(make),
@@ -63,7 +63,7 @@ def batches(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else each pass would draw from the global generator
     )
-    for made in loader:
-        if isinstance(made, _Failed):
-            raise made.error
-        yield made
+    for batch in loader:
+        if isinstance(batch, _WorkerError):
+            raise batch.error
+        yield batch

@@ -1,7 +1,4 @@
-"""Neighbour lists from per-molecule offsets: exact, deterministic and never truncated.
-
-In plain torch, and on the CPU by compiled loops (`kernels.py`) with the same result.
-"""
+"""Neighbour lists of a batch of molecules: exact, deterministic and never truncated."""
 
 from __future__ import annotations
 
@@ -9,11 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from molspectra.compiled import fast
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +44,11 @@ class Edges:
 
     def to(self, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Edges:
         """Return the same edges on another device."""
-        return self._map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
+        return self.map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Edges:
-        return Edges(**{each.name: function(getattr(self, each.name)) for each in fields(self)})
+    def map(self, function: Callable[[Tensor], Tensor]) -> Edges:
+        """Return the edges with a function applied to every tensor."""
+        return Edges(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
 
 def offsets_of(counts: Tensor) -> Tensor:
@@ -64,16 +59,15 @@ def offsets_of(counts: Tensor) -> Tensor:
 
 
 CHUNK = 1 << 20
-"""Candidate pairs looked at in one go; bounds the memory that one large molecule needs."""
+"""Candidate pairs per block; bounds the memory that one large molecule needs."""
 
 
 def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
     """Return all edges with d < `cutoff` within each molecule, and one self-edge per atom.
 
-    All pairs of atoms of one molecule are candidates, in chunks of bounded memory; atoms of different
-    molecules never see each other. The result depends on the molecule alone, not on the batch around it. A
-    pair whose distance is not a number is kept, so that bad coordinates show in the result instead of
-    vanishing from it.
+    All pairs of atoms of one molecule are candidates, in chunks of bounded memory; there are no edges between
+    molecules, so the edges of a molecule do not depend on the rest of the batch. A pair whose distance is NaN
+    is kept, so that bad coordinates show in the result.
 
     Args:
         positions: [N, 3] coordinates in Å, any floating dtype; distances are taken in that dtype.
@@ -81,18 +75,16 @@ def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
         cutoff: in Å, positive.
 
     Raises:
-        ValueError: if the cutoff is not positive, or the offsets do not fit.
+        ValueError: if the cutoff is not positive.
     """
     if not cutoff > 0:
         raise ValueError(f"cutoff must be positive, not {cutoff}")
     positions = positions.detach()
-    if fast(positions):
-        return _compiled(positions, ptr, float(cutoff))
     return edges_of_pairs(*_close_pairs(positions, ptr, float(cutoff)), positions.shape[0])
 
 
 def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges:
-    """Return both edges of every pair, and one self-edge per atom.
+    """Return both directed edges of every pair, and one self-edge per atom.
 
     Args:
         pair_first: [Q] int64, the smaller atom of each pair; pairs are sorted by (first, second).
@@ -103,7 +95,7 @@ def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges
     above = torch.bincount(pair_first, minlength=atoms)  # neighbours with a larger index, per atom
     below = torch.bincount(pair_second, minlength=atoms)
     edge_ptr = offsets_of(below + above + 1)
-    loop = edge_ptr[:-1] + below  # where the self-edge of each atom lies: after all smaller sources
+    loop = edge_ptr[:-1] + below  # the self-edge of each atom comes after all smaller sources
 
     # Pairs are sorted by (first, second): edges into `first` follow its self-edge in that order; a stable
     # sort by `second` gives the order of the edges into `second`.
@@ -135,60 +127,32 @@ def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges
     )
 
 
-def _compiled(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
-    """Return the edges by compiled loops: count, then write."""
-    from molspectra.data.kernels import count_neighbours, list_neighbours
-
-    atoms, molecules = len(positions), len(ptr) - 1
-    if ptr[0] != 0 or ptr[-1] != atoms or bool((ptr.diff() < 0).any()):
-        raise ValueError(f"the offsets of the molecules do not ascend from 0 to {atoms}")
-    flat, starts = positions.reshape(-1).numpy(), ptr.numpy()
-    limit = flat.dtype.type(cutoff * cutoff)
-    below, above = np.empty(atoms, np.int64), np.empty(atoms, np.int64)
-    count_neighbours(0, molecules, flat, starts, limit, below, above)
-    edge_ptr, pair_ptr = (np.zeros(atoms + 1, np.int64) for _ in range(2))
-    np.cumsum(below + above + 1, out=edge_ptr[1:])
-    np.cumsum(above, out=pair_ptr[1:])
-    loop = edge_ptr[:-1] + below
-    edges = np.empty((4, edge_ptr[-1]), np.int64)
-    pairs = np.empty((3, pair_ptr[-1]), np.int64)
-    list_neighbours(0, molecules, flat, starts, limit, edge_ptr, pair_ptr, loop, edges, pairs)
-    source, target, reverse, pair = torch.from_numpy(edges)
-    pair_first, pair_second, pair_edge = torch.from_numpy(pairs)
-    return Edges(
-        source=source,
-        target=target,
-        reverse=reverse,
-        pair=pair,
-        pair_first=pair_first,
-        pair_second=pair_second,
-        ptr=torch.from_numpy(edge_ptr),
-        loop=torch.from_numpy(loop),
-        pair_edge=pair_edge,
-    )
-
-
 def _close_pairs(positions: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
     """Return first < second [Q] of all pairs with d < cutoff, sorted by (first, second)."""
     atoms, device = positions.shape[0], positions.device
     index = torch.arange(atoms, device=device)
     partners = torch.repeat_interleave(ptr[1:], ptr.diff(), output_size=atoms) - index - 1
     start = offsets_of(partners)
-    found = []
+    kept = []
     for low, high in _chunks(start):
         offset = start[low:high]
         first = torch.repeat_interleave(index[low:high], partners[low:high])
         second = torch.arange(first.shape[0], device=device) - (offset - offset[0])[first - low] + first + 1
         squared = (positions[first] - positions[second]).square().sum(1)
         keep = torch.nonzero(~(squared >= cutoff * cutoff)).squeeze(1)  # not (>=): a NaN is kept
-        found.append((first[keep], second[keep]))
-    if len(found) == 1:
-        return found[0]
-    return torch.cat([first for first, _ in found]), torch.cat([second for _, second in found])
+        kept.append((first[keep], second[keep]))
+    if len(kept) == 1:
+        return kept[0]
+    firsts, seconds = zip(*kept, strict=True)
+    return torch.cat(firsts), torch.cat(seconds)
 
 
 def _chunks(start: Tensor) -> list[tuple[int, int]]:
-    """Return ranges of first atoms with about `CHUNK` candidates each; candidates of i are start[i:i + 2]."""
+    """Return ranges of first atoms with about `CHUNK` candidate pairs each.
+
+    Args:
+        start: [N + 1] offsets of the candidates of each first atom.
+    """
     atoms, total = start.shape[0] - 1, int(start[-1])
     if total <= CHUNK:
         return [(0, atoms)]

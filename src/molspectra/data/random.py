@@ -1,12 +1,12 @@
 """Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011) in integer arithmetic.
 
-A number depends on (seed, epoch, molecule id, purpose, index) alone, never on the batch, its order, the
-worker or the device: the same integers come out on a CPU and a GPU. How the five are laid out in Philox's
-words of 32 bits, every field in bits of its own, so that no two uses share a random number:
+A number depends only on (seed, epoch, molecule id, purpose, index), not on the batch, its order, the worker
+or the device: the integers are the same on a CPU and a GPU. The five fields occupy separate bits of Philox's
+32-bit words, so that no two uses share a random number:
 
 ===========  =======================================================
 key          seed, 64 bits (low word first)
-counter 0    block: the four words of one block serve four indices
+counter 0    block: index // 4, since a block has four words
 counter 1    purpose, high 8 bits; epoch, low 24 bits
 counter 2-3  molecule id, 64 bits (low word first)
 ===========  =======================================================
@@ -20,7 +20,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from molspectra.compiled import installed, kernels
 from molspectra.data.neighbours import offsets_of
 
 WORD = 0xFFFFFFFF
@@ -33,7 +32,7 @@ _EPOCHS = 1 << 24
 
 
 class Purpose(IntEnum):
-    """What a random number is for (8 bits); numbers of different purposes are independent."""
+    """Use of a random number (8 bits); numbers of different purposes are independent."""
 
     NOISE = 1
     MASK = 2
@@ -47,7 +46,7 @@ class Purpose(IntEnum):
 
 
 def seed_for(seed: int, name: str) -> int:
-    """Return a seed of 64 bits for one of several uses told apart by a name, such as a modality's."""
+    """Return a 64-bit seed derived from a seed and a name, such as that of a modality."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest(), "little")
 
 
@@ -59,8 +58,6 @@ def philox(counter: Tensor, seed: int) -> Tensor:
         seed: the key of 64 bits; any integer, taken modulo 2⁶⁴.
     """
     table = _constants(seed % (1 << 64), counter.device)
-    if counter.device.type == "cpu" and kernels() != "plain" and installed():
-        return _compiled(counter, table)
     multipliers, *keys = table[:, :, None]
     factor, mixed = counter.T[0::2], counter.T[1::2]  # words 0 and 2 are multiplied, 1 and 3 mixed in
     for key in keys:
@@ -73,14 +70,14 @@ def philox(counter: Tensor, seed: int) -> Tensor:
 def uniform(seed: int, epoch: int | Tensor, ids: Tensor, purpose: Purpose, n: int) -> Tensor:
     """Return n uniform numbers per molecule, [B, n] float64: multiples of 2⁻³² in [0, 1).
 
-    They are exact in float64; rounded to float32 the largest becomes 1.
+    In float32 the largest would round to 1.
 
     Args:
         seed: any integer, taken modulo 2⁶⁴.
-        epoch: one for all or [B] int64, below 2²⁴ (a batch may hold molecules of two epochs).
+        epoch: one for all or [B] int64, below 2²⁴ (a batch may contain molecules of two epochs).
         ids: [B] int64 molecule ids (`Batch.geometry_id`).
-        purpose: what they are for.
-        n: how many, below 2³⁴.
+        purpose: of the numbers.
+        n: numbers per molecule, below 2³⁴.
 
     Raises:
         ValueError: if the epoch or n is out of range.
@@ -105,16 +102,16 @@ def normal(
     """Return standard normal vectors for the atoms of each molecule, [N, width] float64 with N = sum(counts).
 
     Box-Muller (1958) in float64 on words of 32 bits, which bounds the values by 6.7. The k-th vector of a
-    molecule uses blocks of its own, so that it does not depend on how many others there are.
+    molecule uses blocks of its own, so that it does not depend on the number of vectors.
 
     Args:
         seed: any integer, taken modulo 2⁶⁴.
         epoch: one for all or [B] int64, below 2²⁴.
         ids: [B] int64 molecule ids (`Batch.geometry_id`).
-        purpose: what they are for.
+        purpose: of the numbers.
         counts: [B] int64, vectors per molecule.
         width: components per vector.
-        total: N where the caller knows it, which spares a GPU one synchronisation.
+        total: N if the caller knows it, which saves a GPU one synchronisation.
 
     Raises:
         ValueError: if the epoch is out of range.
@@ -130,15 +127,6 @@ def normal(
     return pairs.reshape(-1, 4 * blocks)[:, :width]
 
 
-def _compiled(counter: Tensor, table: Tensor) -> Tensor:
-    """Return the words [n, 4] by the compiled loop."""
-    from molspectra.data.kernels import philox as fill
-
-    words = torch.empty(counter.shape, dtype=torch.int64)
-    fill(0, len(counter), counter.contiguous().numpy(), table.numpy(), words.numpy())
-    return words
-
-
 def _counters(epoch: int | Tensor, ids: Tensor, purpose: Purpose, owner: Tensor, block: Tensor) -> Tensor:
     """Return the counters [n, 4] of the given blocks [n] of the molecules `ids[owner]`."""
     if isinstance(epoch, int) and not 0 <= epoch < _EPOCHS:
@@ -150,7 +138,7 @@ def _counters(epoch: int | Tensor, ids: Tensor, purpose: Purpose, owner: Tensor,
 
 @lru_cache(maxsize=64)
 def _constants(key: int, device: torch.device) -> Tensor:
-    """Return the multipliers and the keys of the rounds, [1 + rounds, 2] on a device."""
+    """Return the multipliers (row 0) and the keys of the rounds, [1 + rounds, 2] int64, on a device."""
     halves = (key & WORD, key >> 32)
     keys = [
         [(half + step * r) & WORD for half, step in zip(halves, _WEYL, strict=True)] for r in range(_ROUNDS)

@@ -1,4 +1,4 @@
-"""Which molecule belongs to training, validation and test: by its identity, never by its place in a file."""
+"""Training, validation and test split by the identity of a molecule, never by its position in a file."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import SettingError, ValueRangeError
 
 SPLITS = ("train", "val", "test")
 """Names of the parts, in the order of the fractions."""
@@ -16,13 +16,13 @@ FRACTIONS = (0.8, 0.1, 0.1)
 
 
 def split_of(identity: str, seed: int = 0, fractions: Sequence[float] = FRACTIONS) -> str:
-    """Return "train", "val" or "test" for a molecule, from a hash of (seed, identity) alone.
+    """Return "train", "val" or "test" for a molecule, from a hash of (seed, identity).
 
-    The answer is therefore the same in every dataset that holds the molecule, in any order and after growth.
-    A larger training share with the same seed keeps the molecules that were in training.
+    The split of a molecule is therefore the same in every dataset that contains it, in any order and after
+    additions. A larger training share with the same seed keeps the molecules that were in training.
 
     Raises:
-        InputError: if the fractions are not three shares of one.
+        SettingError: if the fractions are not three shares that add up to 1.
     """
     return SPLITS[int(np.searchsorted(_limits(fractions), _hash(identity, seed), side="right"))]
 
@@ -30,10 +30,10 @@ def split_of(identity: str, seed: int = 0, fractions: Sequence[float] = FRACTION
 def split_rows(
     identities: Iterable[str], seed: int = 0, fractions: Sequence[float] = FRACTIONS
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """Return the ascending rows of each part for the identities of a store, as `split_of` decides.
+    """Return the ascending rows of each part for the identities of a store, split as by `split_of`.
 
     Raises:
-        InputError: if the fractions are not three shares of one.
+        SettingError: if the fractions are not three shares that add up to 1.
     """
     limits = _limits(fractions)
     hashes = np.fromiter((_hash(identity, seed) for identity in identities), dtype=np.int64)
@@ -46,23 +46,23 @@ def reference_split(
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Return the published index splits: the first, next and last rows of one numpy permutation.
 
-    It goes by position, so a molecule may be in the test part of one dataset and in the training part of
+    It splits by position, so a molecule may be in the test part of one dataset and in the training part of
     another.
 
     Args:
         n: rows of the dataset.
         train: rows for training.
         val: rows for validation.
-        test: rows for test; None takes the rest.
+        test: rows for test; None for the rest.
         seed: of `numpy.random.default_rng`.
 
     Raises:
-        InputError: if the parts do not fit into n rows.
+        ValueRangeError: if the parts do not fit into n rows.
     """
-    asked = " + ".join(str(part) for part in (train, val, test) if part is not None)
+    requested = " + ".join(str(part) for part in (train, val, test) if part is not None)
     test = n - train - val if test is None else test
     if min(train, val, test) < 0 or train + val + test > n:
-        raise InputError(f"a split of {asked} rows does not fit a dataset of {n} rows")
+        raise ValueRangeError(f"a split of {requested} rows does not fit a dataset of {n} rows")
     order = np.random.default_rng(seed).permutation(n)
     return dict(zip(SPLITS, np.split(order[: train + val + test], [train, train + val]), strict=True))
 
@@ -73,10 +73,10 @@ def _hash(identity: str, seed: int) -> int:
 
 
 def _limits(fractions: Sequence[float]) -> npt.NDArray[np.int64]:
-    """Return the two hashes where validation and test begin."""
+    """Return the two hashes at which validation and test begin."""
     shares = [float(share) for share in fractions]
     if len(shares) != len(SPLITS) or not (min(shares) >= 0 and abs(sum(shares) - 1) < 1e-9):
-        raise InputError(
+        raise SettingError(
             f"split fractions must be three shares (train, val, test) that add up to 1, not {shares}"
         )
     return np.array([round(limit * 2**62) for limit in (shares[0], 1 - shares[2])], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The order in which a training run sees its rows: a pure function of the optimizer step."""
+"""The order of a training run's rows: a pure function of the optimizer step."""
 
 from functools import lru_cache
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from molspectra.data.random import Purpose, philox
-from molspectra.errors import InputError
+from molspectra.errors import SettingError, ValueRangeError
 
 _CHUNK = 1 << 16
 
@@ -14,15 +14,15 @@ _CHUNK = 1 << 16
 class BatchStream:
     """An endless stream of rows 0..n-1: one permutation per epoch, one after the other, cut into batches.
 
-    There is no state: what step k sees depends on (n, batch_size, seed, k) alone, so to resume is to go on
-    counting. A batch may begin in one epoch and end in the next; no row is left out.
+    There is no state: the rows of step k depend only on (n, batch_size, seed, k), so that a run resumes with
+    the number of its next step. A batch may begin in one epoch and end in the next; no row is left out.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int = 0) -> None:
-        """Describe the stream.
+        """Create the stream.
 
         Args:
-            n: rows to draw from.
+            n: number of rows.
             batch_size: rows of one optimizer step, over all ranks.
             seed: of the permutations.
 
@@ -30,16 +30,16 @@ class BatchStream:
             InputError: if there are no rows or the batch is empty.
         """
         if n < 1:
-            raise InputError("there are no rows to train on: the split is empty")
+            raise ValueRangeError("there are no rows to train on: the split is empty")
         if batch_size < 1:
-            raise InputError(f"the batch size must be at least 1, not {batch_size}")
+            raise SettingError(f"the batch size must be at least 1, not {batch_size}")
         self.n, self.batch_size, self.seed = n, batch_size, seed
 
     def indices(self, step: int, world_size: int = 1, rank: int = 0) -> tuple[Tensor, Tensor]:
         """Return the rows [b] and their epochs [b], int64, of one rank at one step.
 
-        The ranks' rows, one after the other, are those of a single process: results do not depend on how many
-        there are. If the batch does not divide evenly, b differs by one between ranks.
+        The concatenated rows of all ranks are those of a single process, so that results do not depend on
+        the number of ranks. If the batch does not divide evenly, b differs by one between ranks.
 
         Raises:
             ValueError: if step or rank is out of range.
@@ -48,28 +48,28 @@ class BatchStream:
         if step < 0 or not 0 <= rank < world_size:
             raise ValueError(f"no step {step} of rank {rank} of {world_size}")
         if world_size > self.batch_size:
-            raise InputError(f"a batch of {self.batch_size} cannot be shared by {world_size} processes")
+            raise SettingError(f"a batch of {self.batch_size} cannot be shared by {world_size} processes")
         begin = step * self.batch_size
-        first, last = (begin + self.batch_size * each // world_size for each in (rank, rank + 1))
-        place = torch.arange(first, last)
-        epochs = place // self.n
-        rows = torch.empty_like(place)
+        first, last = (begin + self.batch_size * r // world_size for r in (rank, rank + 1))
+        position = torch.arange(first, last)  # in the endless sequence of permutations
+        epochs = position // self.n
+        rows = torch.empty_like(position)
         for epoch in range(first // self.n, (last - 1) // self.n + 1):
-            here = epochs == epoch
-            rows[here] = permutation(self.n, self.seed, epoch)[place[here] - epoch * self.n]
+            in_epoch = epochs == epoch
+            rows[in_epoch] = permutation(self.n, self.seed, epoch)[position[in_epoch] - epoch * self.n]
         return rows, epochs
 
     def steps_per_epoch(self) -> float:
-        """Return how many steps show every row once."""
+        """Return the number of steps per pass over all rows."""
         return self.n / self.batch_size
 
 
 @lru_cache(maxsize=4)
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """Return the order of n rows in an epoch, [n] int64: rows sorted by 63 random bits; do not write to it.
+    """Return the order of n rows in an epoch, [n] int64: rows sorted by 63 random bits.
 
-    It is made from Philox words, not from a library's shuffle, whose order may change with the library's
-    version.
+    The result is cached, so do not write to it. It is made from Philox words because a library's shuffle may
+    change with the library's version.
     """
     tag = (Purpose.SHUFFLE << 24) | epoch
     keys = []

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from molspectra.data.atomic import alone, atomic_file, naming
+from molspectra.data.atomic import atomic_file, exclusive_lock, naming
 from molspectra.data.store.schema import Metadata, schema_of
 from molspectra.data.store.writer import Written, write_batches
 from molspectra.datasets.report import Tally
@@ -42,7 +42,7 @@ def locked_folder(out: Path) -> Iterator[None]:
     folder = parts_folder(out)
     with naming(folder):
         folder.mkdir(exist_ok=True)
-    with alone(folder, "preparing this store"):
+    with exclusive_lock(folder, "preparing this store"):
         yield
 
 

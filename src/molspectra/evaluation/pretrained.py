@@ -16,6 +16,7 @@ import torch
 from safetensors.numpy import save
 
 from molspectra.data.atomic import atomic_file
+from molspectra.data.store.internal import with_internal
 from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.disturbances import disturbed_retrieval, typical_preparation
@@ -112,7 +113,7 @@ def _losses(subject: Subject, stage: PretrainStage) -> tuple[dict[str, float], d
     sums: dict[str, list[float]] = {}
     nothing = dict.fromkeys((*stage.denoising.losses, "alignment"), 0.0)
     store, rows = subject.selection.store, subject.rows
-    store = store.with_internal() if stage.internal else store
+    store = with_internal(store) if stage.internal else store
     for micro in in_order(store, rows, subject.batch_size, stage.modalities):
         batch = on_device(micro.batch, subject.model)
         key = NoiseKey(micro.key.seed, micro.key.epoch.to(batch.ptr.device))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.readers import Rejection
-from molspectra.data.atomic import alone, naming
+from molspectra.data.atomic import exclusive_lock, naming
 from molspectra.data.store.store import Store
 from molspectra.errors import InputError, hint
 from molspectra.search import approximate
@@ -94,7 +94,7 @@ def build(
     hidden = out.with_name(f".{out.name}.building")
     with naming(out):
         hidden.mkdir(exist_ok=True)
-    with alone(hidden, "making this index"):
+    with exclusive_lock(hidden, "making this index"):
         try:
             with naming(out):
                 _empty(hidden)
@@ -133,7 +133,7 @@ def append(
     """
     path = Path(path)
     read_manifest(path)
-    with alone(path, "changing this index"):
+    with exclusive_lock(path, "changing this index"):
         manifest = read_manifest(path)
         opened = model_of(path, manifest, model, device)
         _remove_left_over(path, manifest)
@@ -160,7 +160,7 @@ def add_approximate(path: Path | str) -> int:
     path = Path(path)
     read_manifest(path)
     approximate.faiss()
-    with alone(path, "changing this index"):
+    with exclusive_lock(path, "changing this index"):
         manifest = read_manifest(path)
         vectors = [each.arrays["structure"] for each in open_segments(path, manifest)]
         name = f"approximate-{manifest.rows}.faiss"

@@ -18,6 +18,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from molspectra.compiled import use_setting
 from molspectra.data.augment import SpectraConfig
+from molspectra.data.store.internal import with_internal
 from molspectra.data.stream import BatchStream
 from molspectra.errors import MissingExtraError, SettingError
 from molspectra.models.model import MolSpectra
@@ -102,7 +103,7 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     stage = _new_stage(config, model, selection)
     if stage.internal:
         with fabric.rank_zero_first():  # one process makes what is missing, the others read it
-            selection = replace(selection, store=selection.store.with_internal(show=show))
+            selection = replace(selection, store=with_internal(selection.store, show=show))
     provenance.describe(selection, stage.targets)
 
     # Resume.

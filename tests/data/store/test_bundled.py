@@ -10,7 +10,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.store.bundled import BUNDLED, bundled, bundled_path
 from molspectra.data.store.store import Store, write_store
 from molspectra.datasets.frames import frame_rows, trajectory_metadata
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError
 from molspectra.training.data import open_store
 
 PATH = bundled_path("bundled-ethanol")
@@ -41,9 +41,7 @@ def frames(store):
 def test_names():
     for name in BUNDLED:
         assert open_store(name).path == bundled_path(name)
-    with pytest.raises(
-        InputError, match="no bundled dataset is called 'water'; there are: bundled, bundled-eth"
-    ):
+    with pytest.raises(NotFoundError, match=r"'water'.*bundled, bundled-ethanol"):
         bundled("water")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from molspectra.data.store.schema import schema_of
 from molspectra.data.store.store import HASH_KEY, Metadata, Store, write_store
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, InputError, NotFoundError
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +107,8 @@ def with_column(batch, name, array):
     return pa.record_batch(columns, schema=batch.schema)
 
 
-def refused(path, match):
-    with pytest.raises(InputError, match=match) as raised:
+def refused(path, match, kind=DamagedError):
+    with pytest.raises(kind, match=match) as raised:
         read_everything(path)
     assert "\n" not in str(raised.value)
 
@@ -150,7 +150,7 @@ def test_a_text_that_is_not_utf8(tmp_path, good):
     path.write_bytes(good.replace(b"ID000001", b"ID\xff00001"))
     store = Store(path)
     for read in (lambda: store.identities, lambda: store.row(1)):
-        with pytest.raises(InputError, match="not UTF-8"):
+        with pytest.raises(DamagedError, match="UTF-8"):
             read()
 
 
@@ -159,17 +159,17 @@ def test_a_changed_value_is_found_with_its_rows(tmp_path, parts):
     gap = pa.array([1.5 for _ in range(batch.num_rows)], pa.float64())
     rewrite(tmp_path / "a.arrow", schema, [first, (with_column(batch, "gap", gap), about)])
     store = Store(tmp_path / "a.arrow")
-    with pytest.raises(InputError, match="rows 3 to 4 are not what was written"):
+    with pytest.raises(DamagedError, match="rows 3 to 4"):
         store.verify()
 
 
 def test_lost_hash_and_lost_rows(tmp_path, parts):
     schema, (first, second) = parts
     rewrite(tmp_path / "a.arrow", schema, [(first[0], None)])
-    with pytest.raises(InputError, match="rows 0 to 2"):
+    with pytest.raises(DamagedError, match="rows 0 to 2"):
         Store(tmp_path / "a.arrow").verify()
     rewrite(tmp_path / "b.arrow", schema, [second])
-    with pytest.raises(InputError, match="rows 0 to 1"):
+    with pytest.raises(DamagedError, match="rows 0 to 1"):
         Store(tmp_path / "b.arrow").verify()
 
 
@@ -182,32 +182,32 @@ def test_empty_record_batches(tmp_path, parts):
 
 
 def test_files_of_other_kinds(tmp_path):
-    refused(tmp_path / "missing.arrow", "no such file")
-    refused(tmp_path, "no such file")
+    refused(tmp_path / "missing.arrow", "no such file", NotFoundError)
+    refused(tmp_path, "no such file", NotFoundError)
     (tmp_path / "text.arrow").write_text("SMILES,gap\nC,1\n" * 10)
-    refused(tmp_path / "text.arrow", "not an Arrow file")
+    refused(tmp_path / "text.arrow", "not an Arrow file", FormatError)
     table = pa.table({"gap": [1.0]})
     rewrite(tmp_path / "other.arrow", table.schema, [(table.to_batches()[0], None)])
-    refused(tmp_path / "other.arrow", "not a molspectra store")
+    refused(tmp_path / "other.arrow", "not a molspectra store", FormatError)
 
 
 @pytest.mark.parametrize(
-    ("text", "match"),
+    ("text", "match", "kind"),
     [
-        (b'{"format": 2}', "format version 2"),
-        (b"[]", "damaged"),
-        (b"[" * 100_000, "damaged"),
-        (b"\xff", "damaged"),
-        (b" " * (2 << 20), "not a molspectra store"),
+        (b'{"format": 2}', "format version 2", FormatError),
+        (b"[]", "damaged", DamagedError),
+        (b"[" * 100_000, "damaged", DamagedError),
+        (b"\xff", "damaged", DamagedError),
+        (b" " * (2 << 20), "not a molspectra store", FormatError),
     ],
 )
-def test_forged_descriptions(tmp_path, parts, text, match):
+def test_forged_descriptions(tmp_path, parts, text, match, kind):
     schema, batches = parts
     forged = schema.with_metadata({b"molspectra": text})
     rewrite(
         tmp_path / "a.arrow", forged, [(pa.record_batch(b.columns, schema=forged), m) for b, m in batches]
     )
-    refused(tmp_path / "a.arrow", match)
+    refused(tmp_path / "a.arrow", match, kind)
 
 
 def test_columns_of_another_type(tmp_path, parts):

@@ -18,9 +18,15 @@ from molspectra.chem.internal import internal_coordinates
 from molspectra.chem.molecule import Molecule
 from molspectra.data.loader import batches
 from molspectra.data.store import internal as module
-from molspectra.data.store.internal import ensure_internal, internal_path, open_internal, prepare_internal
+from molspectra.data.store.internal import (
+    ensure_internal,
+    internal_path,
+    open_internal,
+    prepare_internal,
+    with_internal,
+)
 from molspectra.data.store.store import Metadata, Row, Store, write_store
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, InputError, MismatchError, NotFoundError
 
 SMILES = ("CCCC", "O", "CC(=O)N", "Cc1ccccc1", "C#C", "OCC(C)CO", "C1CC1")
 ORDER = [5, 0, 7, 3, 1, 5]
@@ -93,8 +99,8 @@ def test_the_file_holds_what_the_molecules_have(store, small_parts):
 
 
 def test_a_batch_counts_atoms_and_terms_from_its_own_start(store):
-    batch = store.with_internal(show=False).batch(ORDER)
-    alone = [store.with_internal(show=False).batch([row]) for row in ORDER]
+    batch = with_internal(store, show=False).batch(ORDER)
+    alone = [with_internal(store, show=False).batch([row]) for row in ORDER]
     found = batch.internal
     for name, shift in (("bonds", "atoms"), ("angles", "atoms"), ("torsions", "atoms")):
         terms = getattr(found, name)
@@ -110,7 +116,7 @@ def test_a_batch_counts_atoms_and_terms_from_its_own_start(store):
 
 def test_moves_are_the_sides_of_the_bonds_in_steps(store):
     """Every step moves no atom twice; all steps together hold every term once, with its side."""
-    found = store.with_internal(show=False).batch(ORDER).internal
+    found = with_internal(store, show=False).batch(ORDER).internal
     side_atom = torch.repeat_interleave(found.side_ptr.diff())
     sides = {bond: set(side_atom[found.side_bond == bond].tolist()) for bond in range(len(found.bonds.sigma))}
     ends = {tuple(atoms): bond for bond, atoms in enumerate(found.bonds.atoms.tolist())}
@@ -144,7 +150,7 @@ def test_moves_are_the_sides_of_the_bonds_in_steps(store):
 
 
 def test_a_batch_travels_with_its_coordinates(store):
-    batch = store.with_internal(show=False).batch(ORDER)
+    batch = with_internal(store, show=False).batch(ORDER)
     again = pickle.loads(pickle.dumps(batch))
     assert same(again.internal, batch.internal)
     moved = batch.to("cpu", torch.float64)
@@ -152,6 +158,19 @@ def test_a_batch_travels_with_its_coordinates(store):
     assert same(moved.internal, batch.internal)  # numbers keep their types
     assert batch.with_positions(batch.positions + 1).internal is batch.internal
     assert store.batch(ORDER).internal is None
+
+
+def test_a_store_pickles_with_its_coordinates(store, monkeypatch):
+    """By paths alone: nothing is made again where it is unpickled."""
+    opened = with_internal(store, show=False)
+    data = pickle.dumps(opened)
+    assert len(data) < 1000
+    monkeypatch.setattr(module, "prepare_internal", lambda *_, **__: pytest.fail("made again"))
+    again = pickle.loads(data)
+    assert same(again.batch(ORDER).internal, opened.batch(ORDER).internal)
+    internal_path(store).unlink()
+    with pytest.raises(NotFoundError, match=r"some\.internal\.arrow"):
+        pickle.loads(data)
 
 
 class Make:
@@ -166,7 +185,7 @@ class Make:
 
 @pytest.mark.slow
 def test_workers_make_the_same_batches(store):
-    maker = Make(store.with_internal(show=False))
+    maker = Make(with_internal(store, show=False))
     here = list(batches(maker, 0, 2))
     there = list(batches(maker, 0, 2, workers=1))
     assert all(same(one.internal, two.internal) for one, two in zip(here, there, strict=True))
@@ -180,7 +199,7 @@ def test_it_is_made_once_and_again_for_another_content(store, monkeypatch):
     assert internal_path(store).stat().st_mtime_ns == before
     monkeypatch.undo()
     other = make(store.path, count=6)
-    with pytest.raises(InputError, match=r"another store.*prepare-internal"):
+    with pytest.raises(MismatchError, match=r"some\.internal\.arrow.*another store.*prepare-internal"):
         open_internal(other)
     ensure_internal(other, show=False)
     assert len(contents(other)) == 6
@@ -200,7 +219,7 @@ def test_an_interrupted_preparation_goes_on(store, small_parts, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         prepare_internal(store, show=False)
     assert not internal_path(store).exists()
-    with pytest.raises(InputError, match="run `molspectra prepare-internal"):
+    with pytest.raises(NotFoundError, match="run `molspectra prepare-internal"):
         open_internal(store)
     counted = []
     monkeypatch.setattr(module, "internal_coordinates", lambda each: counted.append(each) or real(each))
@@ -254,10 +273,10 @@ def test_damage_is_told(store):
     path = internal_path(store)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(DamagedError, match="cut short"):
         open_internal(store)
     shutil.copy(store.path, path)
-    with pytest.raises(InputError, match="another store"):
+    with pytest.raises(MismatchError, match="another store"):
         open_internal(store)
 
 
@@ -282,7 +301,7 @@ def test_numbers_beyond_the_molecule_are_refused(store, column):
         writer.write_batch(pa.record_batch(columns, schema=table[0].schema))
     file = open_internal(store)
     ptr = torch.tensor([0, store.atom_counts[0]])
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(DamagedError, match=r"some\.internal\.arrow"):
         file.batch(torch.tensor([0]), ptr)
 
 

@@ -3,7 +3,7 @@ import torch
 
 from molspectra.data.store.sampled import sampled_copy
 from molspectra.data.store.store import Broadening, Store, write_store
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError
 
 
 @pytest.fixture
@@ -43,5 +43,5 @@ def test_a_copy_is_made_once_per_data_and_width(store, tmp_path, make_row, metad
 
 def test_there_must_be_lines(store, tmp_path):
     copy = sampled_copy(store, tmp_path)
-    with pytest.raises(InputError, match="no lines"):
+    with pytest.raises(NotFoundError, match="no lines"):
         sampled_copy(copy, tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError
 
 BUNDLED = {
     "bundled": ("molecules.arrow", "scripts/build_bundled.py"),
@@ -15,25 +15,25 @@ BUNDLED = {
 
 
 def bundled_path(name: str = "bundled") -> Path:
-    """Return where a bundled store lies in this installation, whether it is there or not."""
+    """Return the path of a bundled store in this installation, whether the file exists or not."""
     return Path(__file__).with_name("bundled") / BUNDLED[name][0]
 
 
 def bundled(name: str = "bundled") -> Store:
-    """Return a bundled store.
+    """Open a bundled store.
 
     Args:
         name: "bundled", small molecules with computed IR, Raman and UV-Vis lines and properties, or
             "bundled-ethanol", 2,000 frames of ethanol at 500 K with GFN2-xTB energies and forces.
 
     Raises:
-        InputError: if there is no such name, this installation came without it, or it is damaged.
+        InputError: if the name is unknown, or the file is missing or damaged.
     """
     if name not in BUNDLED:
-        raise InputError(f"no bundled dataset is called {name!r}; there are: {', '.join(BUNDLED)}")
+        raise NotFoundError(f"no bundled dataset is called {name!r}; there are: {', '.join(BUNDLED)}")
     path = bundled_path(name)
     if not path.is_file():
-        raise InputError(
+        raise NotFoundError(
             f"{path}: the bundled dataset is missing; install the package again, or make it with "
             f"`python {BUNDLED[name][1]}` from a checkout"
         )

@@ -1,4 +1,4 @@
-"""A store as a Parquet file, for pandas, polars, DuckDB and whoever else reads one."""
+"""Export of a store to a Parquet file, which pandas, polars, DuckDB and others can read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError
+from molspectra.errors import ExistsError, WriteError
 
 _GROUP_ROWS = 8192
 
@@ -23,7 +23,7 @@ def export_parquet(store: Store, out: Path | str, *, overwrite: bool = False) ->
 
     Args:
         store: the store.
-        out: file to write; it appears complete or not at all.
+        out: file to write; it is complete or absent, never partial.
         overwrite: replace an existing file.
 
     Returns:
@@ -34,9 +34,9 @@ def export_parquet(store: Store, out: Path | str, *, overwrite: bool = False) ->
     """
     out = Path(out)
     if out.exists() and not overwrite:
-        raise InputError(f"{out} exists already; choose another name or allow to overwrite it")
+        raise ExistsError(f"{out} exists already; choose another name or allow to overwrite it")
     if not out.parent.is_dir():
-        raise InputError(f"{out}: the directory {out.parent} does not exist")
+        raise WriteError(f"{out}: the directory {out.parent} does not exist")
     store.verify()
     with (
         pa.memory_map(str(store.path)) as source,
@@ -45,9 +45,9 @@ def export_parquet(store: Store, out: Path | str, *, overwrite: bool = False) ->
     ):
         # hardly any number occurs twice, so a dictionary of them would only take space
         writer = pq.ParquetWriter(file, reader.schema, compression="zstd", use_dictionary=False)
-        for number in range(reader.num_record_batches):
+        for index in range(reader.num_record_batches):
             with naming(out):
-                writer.write_batch(reader.get_batch(number), row_group_size=_GROUP_ROWS)
+                writer.write_batch(reader.get_batch(index), row_group_size=_GROUP_ROWS)
         with naming(out):
             writer.close()
     return len(store)

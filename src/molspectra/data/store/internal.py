@@ -1,8 +1,8 @@
-"""Internal coordinates of a whole store: a side file beside it, made once.
+"""Internal coordinates of a whole store, computed once and kept in a side file.
 
 `qm9.internal.arrow` lies beside `qm9.arrow`, or in the user's cache where that folder cannot be written. It
-names the hash of the store that it was made for, so that it is never used for another. While it is made, its
-finished parts lie in `qm9.internal.arrow.parts`; an interrupted preparation goes on from them.
+records the hash of its store, so that it is never used for another one. During the preparation, finished
+parts lie in `qm9.internal.arrow.parts`; an interrupted preparation continues from them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -29,18 +28,17 @@ from torch import Tensor
 from molspectra.chem.internal import InternalCoordinates, internal_coordinates
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.coordinates import InternalBatch, Moves, Terms, sorted_by_atom
-from molspectra.data.store.mapped import DamagedError, MappedFile, runs_of
+from molspectra.data.store.bundled import bundled_path
+from molspectra.data.store.mapped import MappedFile, runs_of
+from molspectra.data.store.store import Store
 from molspectra.data.store.writer import record_batch
-from molspectra.errors import InputError
-
-if TYPE_CHECKING:
-    from molspectra.data.store.store import Store
+from molspectra.errors import DamagedError, InputError, MismatchError, NotFoundError
 
 FORMAT = 1
-"""Version of the file and of the rules by which coordinates are chosen; another one is made again."""
+"""Version of the file and of the rules that choose coordinates; a file of another version is made anew."""
 
 PART_ROWS = 2048
-"""Rows of a part, the work that an interruption can lose."""
+"""Rows of a part: the most work per process that an interruption can lose."""
 
 _KEY = b"molspectra-internal"
 
@@ -64,7 +62,9 @@ _COLUMNS = {
 
 
 class InternalFile:
-    """An open side file: the internal coordinates of any rows as tensors of a batch.
+    """An open side file, which gathers the internal coordinates of given rows as tensors of a batch.
+
+    A pickle holds only the path and what the file is checked against: each process maps the file itself.
 
     Attributes:
         path: of the file.
@@ -77,32 +77,39 @@ class InternalFile:
             InputError: if it is missing, damaged, or was made for another store.
         """
         self.path = path
+        self._arguments = (path, store_hash, rows)
         try:
             self._file = MappedFile(path)
             is_ours = self._file.schema.equals(_schema(store_hash), check_metadata=True)
             if not is_ours or len(self._file) != rows:
-                raise DamagedError("it was made for another store or by another version")
+                raise MismatchError("it was made for another store or by another version")
             self._columns = {name: self._file.ragged(name) for name in _COLUMNS}
             self._perceived = self._file.scalars("perceived")
-        except DamagedError as error:
-            raise InputError(f"{path}: {error}; run `molspectra prepare-internal` on its store") from error
+        except NotFoundError:
+            raise
+        except InputError as error:
+            raise type(error)(f"{path}: {error}; run `molspectra prepare-internal` on its store") from error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the path, never the data."""
+        return InternalFile, self._arguments
 
     def unperceived(self) -> int:
-        """Return how many rows have no coordinates because no bonds were found in their geometry."""
-        everywhere = self._file.place(torch.arange(len(self._file)))
-        return int((self._perceived.take(everywhere) == 0).sum())
+        """Return the number of rows without coordinates, because no bonds were found in their geometry."""
+        location = self._file.locate(torch.arange(len(self._file)))
+        return int((self._perceived.take(location) == 0).sum())
 
     def batch(self, rows: Tensor, ptr: Tensor) -> InternalBatch:
         """Return the coordinates of rows [B], for a batch with the atom offsets `ptr` [B + 1].
 
         Raises:
-            InputError: if the file is damaged in these rows.
+            DamagedError: if the file is damaged in these rows.
         """
-        place = self._file.place(rows)
+        location = self._file.locate(rows)
         values, counts, owners = {}, {}, {}
         for name, column in self._columns.items():
-            runs = runs_of(column.counts(place))
-            values[name], owners[name] = column.take(place, runs), runs.owner
+            runs = runs_of(column.counts(location))
+            values[name], owners[name] = column.take(location, runs), runs.owner
             counts[name] = runs.ptr.diff()
         for name in ("bonds", "sides", "angles", "torsions"):
             values[name] = values[name].long()
@@ -112,11 +119,18 @@ class InternalFile:
     def _check(
         self, values: dict[str, Tensor], counts: dict[str, Tensor], owners: dict[str, Tensor], ptr: Tensor
     ) -> None:
-        """Refuse numbers that would reach beyond a molecule, before they are used as places."""
+        """Raise if columns disagree in length, or an atom or bond index lies outside its molecule.
+
+        Args:
+            values: by column, [K] or [K, width] for K terms.
+            counts: by column, [B] terms per molecule.
+            owners: by column, [K] index 0..B-1 of each term's molecule.
+            ptr: [B + 1] atom offsets.
+        """
         atoms, bonds = ptr.diff(), counts["bonds"]
-        good = all(
-            torch.equal(counts[one], counts[other])
-            for one, other in (
+        valid = all(
+            torch.equal(counts[first], counts[second])
+            for first, second in (
                 ("bonds", "bond_sigma"),
                 ("bonds", "rotatable"),
                 ("bonds", "side_count"),
@@ -125,7 +139,7 @@ class InternalFile:
             )
         )
         sizes = values["side_count"].long()
-        good = good and int(sizes.sum()) == len(values["sides"]) and bool((sizes >= 1).all())
+        valid = valid and int(sizes.sum()) == len(values["sides"]) and bool((sizes >= 1).all())
         limits = {
             "bonds": atoms[:, None].expand(-1, 2),
             "sides": atoms,
@@ -133,16 +147,16 @@ class InternalFile:
             "torsions": torch.stack([atoms, bonds, atoms], dim=1),
         }
         for name, limit in limits.items():
-            number = values[name]
-            good = good and bool(((number >= 0) & (number < limit[owners[name]])).all())
-        if not good:
-            raise InputError(f"{self.path}: damaged; remove it and run `molspectra prepare-internal` again")
+            index = values[name]
+            valid = valid and bool(((index >= 0) & (index < limit[owners[name]])).all())
+        if not valid:
+            raise DamagedError(f"{self.path}: damaged; remove it and run `molspectra prepare-internal` again")
 
 
 def _assembled(
     values: dict[str, Tensor], counts: dict[str, Tensor], owners: dict[str, Tensor], ptr: Tensor
 ) -> InternalBatch:
-    """Shift atoms and bonds to the batch, and put the moves in order."""
+    """Return the batch from checked columns (see `InternalFile._check`): indices shifted, moves in order."""
     atoms = int(ptr[-1])
     first_bond = torch.cumsum(counts["bonds"], 0) - counts["bonds"]
     bonds = values["bonds"] + ptr[owners["bonds"]][:, None]
@@ -176,27 +190,32 @@ def _assembled(
 
 
 def _moves(counts: Tensor, bond: Tensor, side_ptr: Tensor, side_atom: Tensor) -> Moves:
-    """The moves of terms, `counts` [B] per molecule, each of which moves the side of its `bond` [K]."""
+    """Return the moves of K terms step by step.
+
+    Args:
+        counts: [B] terms per molecule.
+        bond: [K] the bond whose side each term moves.
+        side_ptr: [A + 1] offsets of the sides of all bonds in `side_atom`.
+        side_atom: [S] the atoms that move with each bond.
+    """
     step = runs_of(counts).inner
     order = torch.argsort(step, stable=True)
-    chosen = bond[order]
-    runs = runs_of(side_ptr[chosen + 1] - side_ptr[chosen])
+    ordered_bond = bond[order]
+    runs = runs_of(side_ptr[ordered_bond + 1] - side_ptr[ordered_bond])
     terms = torch.bincount(step)
-    before = torch.cumsum(terms, 0) - terms
+    first_term = torch.cumsum(terms, 0) - terms
     atoms = torch.bincount(step[order][runs.owner], minlength=len(terms))
     return Moves(
         term=order,
-        atom=side_atom[side_ptr[chosen][runs.owner] + runs.inner],
-        owner=runs.owner - before[step[order]][runs.owner],
+        atom=side_atom[side_ptr[ordered_bond][runs.owner] + runs.inner],
+        owner=runs.owner - first_term[step[order]][runs.owner],
         terms=tuple(terms.tolist()),
         atoms=tuple(atoms.tolist()),
     )
 
 
 def internal_path(store: Store) -> Path:
-    """Where the side file of a store belongs: beside it, or in the user's cache."""
-    from molspectra.data.store.bundled import bundled_path
-
+    """Return the path of a store's side file: beside it, or in the user's cache."""
     beside = store.path.with_name(f"{store.path.stem}.internal.arrow")
     if store.path != bundled_path().absolute() and os.access(store.path.parent, os.W_OK):
         return beside
@@ -212,7 +231,7 @@ def open_internal(store: Store) -> InternalFile:
     """
     path = internal_path(store)
     if not path.is_file():
-        raise InputError(
+        raise NotFoundError(
             f"{store.path}: Frad and SliDe need its internal coordinates, which are not there; "
             f"run `molspectra prepare-internal {store.path}`"
         )
@@ -220,7 +239,7 @@ def open_internal(store: Store) -> InternalFile:
 
 
 def ensure_internal(store: Store, *, show: bool = True) -> InternalFile:
-    """Open the side file of a store, after making it where it is missing or was made for another content.
+    """Open the side file of a store, making it first if it is missing or does not fit.
 
     Raises:
         InputError: if it cannot be written.
@@ -237,9 +256,22 @@ def ensure_internal(store: Store, *, show: bool = True) -> InternalFile:
     return open_internal(store)
 
 
+def with_internal(store: Store, *, show: bool = True) -> Store:
+    """Return a store opened again with internal coordinates in its batches, made now if they are missing.
+
+    Args:
+        store: an open store.
+        show: whether to show progress on standard error while they are made.
+
+    Raises:
+        InputError: if the side file cannot be written.
+    """
+    return store.with_internal_source(ensure_internal(store, show=show))
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare_internal` has done.
+    """Result of `prepare_internal`.
 
     Attributes:
         path: the side file.
@@ -253,12 +285,12 @@ class Prepared:
 
 
 def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> Prepared:
-    """Make the side file of a store, or go on where an earlier preparation was interrupted.
+    """Make the side file of a store, continuing an interrupted preparation.
 
     Args:
         store: an open store.
-        processes: that share the work.
-        show: progress on standard error.
+        processes: number of processes that share the work.
+        show: whether to show progress on standard error.
 
     Raises:
         InputError: if the file cannot be written, or a structure of the store is damaged.
@@ -270,13 +302,14 @@ def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> 
     for orphan in parts.glob(".*.part"):  # of a process that was killed while it wrote
         orphan.unlink(missing_ok=True)
     spans = [range(len(store))[start : start + PART_ROWS] for start in range(0, len(store), PART_ROWS)]
-    names = {rows: parts / f"{store.hash[:16]}-{FORMAT}-{rows[0]:010}-{len(rows)}.arrow" for rows in spans}
-    _make(store, names, processes, show)
+    prefix = f"{store.hash[:16]}-{FORMAT}"
+    part_paths = {rows: parts / f"{prefix}-{rows[0]:010}-{len(rows)}.arrow" for rows in spans}
+    _write_missing_parts(store, part_paths, processes, show)
     schema, unperceived = _schema(store.hash), 0
     with atomic_file(path) as file:
         writer = pa.ipc.new_file(file, schema)
-        for name in names.values():
-            for batch in _batches(name, schema):
+        for part_path in part_paths.values():
+            for batch in _batches(part_path, schema):
                 with naming(path):
                     writer.write_batch(batch)
                 unperceived += int((batch.column("perceived").to_numpy() == 0).sum())
@@ -286,24 +319,24 @@ def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> 
     return Prepared(path, len(store), unperceived)
 
 
-def _make(store: Store, names: dict[range, Path], processes: int, show: bool) -> None:
-    """Write the missing parts, and show how far it has come."""
+def _write_missing_parts(store: Store, part_paths: dict[range, Path], processes: int, show: bool) -> None:
+    """Write the parts that do not exist yet, with a progress bar."""
     from rich.console import Console
     from rich.progress import Progress
 
-    missing = [rows for rows, name in names.items() if not name.is_file()]
-    left = sum(map(len, missing))
+    missing = [rows for rows, path in part_paths.items() if not path.is_file()]
+    remaining = sum(map(len, missing))
     with Progress(console=Console(stderr=True), disable=not show, transient=True) as bar:
-        task = bar.add_task("internal coordinates", total=len(store), completed=len(store) - left)
+        task = bar.add_task("internal coordinates", total=len(store), completed=len(store) - remaining)
         if processes == 1 or len(missing) < 2:
             for rows in missing:
-                _write_part(store, names[rows], rows)
+                _write_part(store, part_paths[rows], rows)
                 bar.advance(task, len(rows))
             return
-        pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_ignore_interrupts)
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_ignore_sigint)
         try:
-            waiting = [(rows, pool.submit(_write_part, store, names[rows], rows)) for rows in missing]
-            for rows, future in waiting:
+            futures = [(rows, pool.submit(_write_part, store, part_paths[rows], rows)) for rows in missing]
+            for rows, future in futures:
                 future.result()
                 bar.advance(task, len(rows))
         except BrokenProcessPool as error:
@@ -315,13 +348,13 @@ def _make(store: Store, names: dict[range, Path], processes: int, show: bool) ->
             pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent, which ends its workers when their parts are whole."""
+def _ignore_sigint() -> None:
+    """Leave Ctrl-C to the parent, which ends its workers when their parts are complete."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_part(store: Store, path: Path, rows: range) -> None:
-    """Write the coordinates of some rows."""
+    """Write the coordinates of the given rows as one part."""
     schema = _schema(store.hash)
     records = [_record(internal_coordinates(store.molecule(row))) for row in rows]
     with atomic_file(path) as file, naming(path):
@@ -331,7 +364,7 @@ def _write_part(store: Store, path: Path, rows: range) -> None:
 
 
 def _record(coordinates: InternalCoordinates) -> dict[str, object]:
-    values = {each.name: getattr(coordinates, each.name) for each in fields(coordinates)}
+    values = {field.name: getattr(coordinates, field.name) for field in fields(coordinates)}
     return values | {"perceived": np.uint8(coordinates.perceived)}
 
 
@@ -344,11 +377,11 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
             for index in range(file.num_record_batches):
                 yield file.get_batch(index)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged; remove {path.parent} and start again") from error
+        raise DamagedError(f"{path} is damaged; remove {path.parent} and start again") from error
 
 
 def _schema(store_hash: str) -> pa.Schema:
-    """The columns, with the store that they are for in the metadata."""
+    """Return the Arrow schema, whose metadata records format version and hash of the store."""
     about = json.dumps({"format": FORMAT, "store": store_hash}, sort_keys=True)
     columns = [pa.field(name, kind, nullable=False) for name, kind in _COLUMNS.items()]
     columns.append(pa.field("perceived", pa.uint8(), nullable=False))

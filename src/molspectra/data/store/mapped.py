@@ -1,9 +1,10 @@
 """A store's file as flat tensors over its memory map, safe to index.
 
 Arrow keeps a column in pieces, one per record batch. Here the whole file is viewed as one tensor per dtype,
-and each piece of a column is just a place in it, so that rows from anywhere are collected by one vectorised
-gather, whatever the number of pieces. Every place and offset that a gather uses is checked once, when the
-file is opened.
+and each piece of a column is an offset into that tensor, so that rows of any record batches are collected by
+one vectorised gather. Every offset that a gather uses is checked once, when the file is opened.
+
+The messages of errors do not name the file; `Store` and `InternalFile` add its path.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.utils.dlpack import from_dlpack
 
 from molspectra.data.neighbours import offsets_of
 from molspectra.data.store.schema import Metadata
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, NotFoundError
 from molspectra.spectra.modality import modality
 
 _MAGIC = b"ARROW1"
@@ -35,13 +36,9 @@ _DLPACK_TYPES = {
 _TORCH_TYPES = {arrow: dtype for dtype, arrow in _DLPACK_TYPES.items()}
 
 
-class DamagedError(Exception):
-    """Something in the file is not as its writer left it; the message says what."""
-
-
 @dataclass(frozen=True)
-class Place:
-    """Where B rows lie: the record batch of each and the row inside it, int64 [B]."""
+class Location:
+    """Where B rows lie: the record batch of each and the row inside it, both int64 [B]."""
 
     chunk: Tensor
     local: Tensor
@@ -49,7 +46,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Runs:
-    """B runs of any length, one after the other: their offsets and, per element, its run and number in it."""
+    """B runs of any length, one after the other, with M elements in all.
+
+    Attributes:
+        ptr: [B + 1] offsets of the runs.
+        owner: [M] index of each element's run.
+        inner: [M] index of each element within its run.
+    """
 
     ptr: Tensor
     owner: Tensor
@@ -69,17 +72,17 @@ class Scalars:
 
     Attributes:
         view: the file in the column's dtype.
-        base: [chunks] where the numbers of each record batch begin in `view`.
-        valid: the rows that have one.
+        base: [chunks] offset in `view` of the numbers of each record batch.
+        valid: which rows have one.
     """
 
     view: Tensor
     base: Tensor
     valid: Validity
 
-    def take(self, place: Place) -> Tensor:
-        """Return the numbers [B] of rows; what stands where a row has none is not defined."""
-        return self.view[self.base[place.chunk] + place.local]
+    def take(self, location: Location) -> Tensor:
+        """Return the numbers [B] of rows, an arbitrary one for a row that has none."""
+        return self.view[self.base[location.chunk] + location.local]
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,10 @@ class Ragged:
     Attributes:
         view: the file in the values' dtype: [n], or overlapping rows [n, width] of vectors.
         width: numbers per value.
-        words: the file as int64, for the offsets.
-        offsets: [chunks] where the offsets of each record batch begin in `words`.
-        base: [chunks] where its values begin in `view`.
-        valid: the rows that have values at all; the others have a count of 0.
+        words: the file as int64, which holds the row offsets.
+        offsets: [chunks] offset in `words` of the row offsets of each record batch.
+        base: [chunks] offset in `view` of its values.
+        valid: which rows have values at all; the others have a count of 0.
     """
 
     view: Tensor
@@ -102,22 +105,22 @@ class Ragged:
     base: Tensor
     valid: Validity
 
-    def counts(self, place: Place) -> Tensor:
+    def counts(self, location: Location) -> Tensor:
         """Return how many values rows have, [B] int64."""
-        at = self.offsets[place.chunk] + place.local
-        return self.words[at + 1] - self.words[at]
+        index = self.offsets[location.chunk] + location.local
+        return self.words[index + 1] - self.words[index]
 
-    def take(self, place: Place, runs: Runs) -> Tensor:
-        """Return the values of rows one after the other, [M] or [M, width], for the runs of their counts."""
-        begin = self.words[self.offsets[place.chunk] + place.local]
-        first = self.base[place.chunk] + self.width * begin
+    def take(self, location: Location, runs: Runs) -> Tensor:
+        """Return the concatenated values of rows, [M] or [M, width]; `runs` are those of their counts."""
+        begin = self.words[self.offsets[location.chunk] + location.local]
+        first = self.base[location.chunk] + self.width * begin
         return self.view[first[runs.owner] + self.width * runs.inner]
 
-    def take_equal(self, place: Place, length: int) -> Tensor:
+    def take_equal(self, location: Location, length: int) -> Tensor:
         """Return the values of rows that all have `length` numbers, [B, length]."""
-        begin = self.words[self.offsets[place.chunk] + place.local]
+        begin = self.words[self.offsets[location.chunk] + location.local]
         windows = self.view.as_strided((len(self.view) - length + 1, length), (1, 1))
-        return windows[self.base[place.chunk] + begin]
+        return windows[self.base[location.chunk] + begin]
 
 
 @dataclass(frozen=True)
@@ -126,16 +129,16 @@ class Validity:
 
     Attributes:
         bytes: the file as uint8.
-        base: [chunks] where the bits of each record batch begin in `bytes`, -1 where all rows are valid.
+        base: [chunks] offset in `bytes` of the bits of each record batch, -1 where all rows are valid.
     """
 
     bytes: Tensor
     base: Tensor
 
-    def take(self, place: Place) -> Tensor:
+    def take(self, location: Location) -> Tensor:
         """Return whether rows have a value, [B] bool."""
-        base = self.base[place.chunk]
-        bits = self.bytes[base.clamp(min=0) + (place.local >> 3)] >> (place.local & 7)
+        base = self.base[location.chunk]
+        bits = self.bytes[base.clamp(min=0) + (location.local >> 3)] >> (location.local & 7)
         return (base < 0) | (bits & 1).bool()
 
 
@@ -143,19 +146,20 @@ class MappedFile:
     """An Arrow file under a memory map: its record batches, and its columns as gathers over the file."""
 
     def __init__(self, path: Path) -> None:
-        """Map the file and check its frame; the columns are checked as they are looked up.
+        """Map the file and check its structure; the columns are checked as they are looked up.
 
         Raises:
-            InputError: if there is no such file.
-            DamagedError: if it is not a whole, uncompressed Arrow file.
+            NotFoundError: if there is no such file; only this message names the path.
+            FormatError: if it is not an Arrow file.
+            DamagedError: if it is cut short or cannot be read.
         """
         try:
             if not path.is_file():
-                raise InputError(f"{path}: no such file")
+                raise NotFoundError(f"{path}: no such file")
             with path.open("rb") as file:
                 head = file.read(8)
             if head[:6] != _MAGIC:
-                raise DamagedError("not an Arrow file")
+                raise FormatError("not an Arrow file")
             self._memory = pa.memory_map(str(path)).read_buffer()
             if self._memory.size < 32 or self._memory.slice(self._memory.size - 6).to_pybytes() != _MAGIC:
                 raise DamagedError("the file is cut short")
@@ -176,13 +180,13 @@ class MappedFile:
         """Return the number of rows."""
         return int(self.starts[-1])
 
-    def place(self, rows: Tensor) -> Place:
+    def locate(self, rows: Tensor) -> Location:
         """Return where rows [B] lie; they must be in range."""
         chunk = torch.searchsorted(self.starts, rows, right=True) - 1
-        return Place(chunk, rows - self.starts[chunk])
+        return Location(chunk, rows - self.starts[chunk])
 
     def custom_metadata(self) -> Iterator[dict[bytes, bytes]]:
-        """Yield what the writer attached to each record batch."""
+        """Yield the metadata of each record batch."""
         for index in range(len(self.chunks)):
             try:
                 yield dict(self._reader.get_batch_with_custom_metadata(index)[1] or {})
@@ -193,7 +197,7 @@ class MappedFile:
         """Return a column of one number per row."""
         arrays = self._column(name)
         dtype = _TORCH_TYPES[arrays[0].type]
-        base = [self._begin(each.buffers()[1], len(each), dtype) for each in arrays]
+        base = [self._offset(array.buffers()[1], len(array), dtype) for array in arrays]
         return Scalars(self._view(dtype), torch.tensor(base), self._validity(arrays))
 
     def ragged(self, name: str) -> Ragged:
@@ -205,31 +209,26 @@ class MappedFile:
         dtype = _TORCH_TYPES[value.value_type if width > 1 else value]
         valid = self._validity(arrays)
         offsets, base = [], []
-        for chunk, each in enumerate(arrays):
-            start = self._begin(each.buffers()[1], len(each) + 1, torch.int64)
-            data, length = _text_values(each) if text else _list_values(each, width)
-            own = self._view(torch.int64)[start : start + len(each) + 1]
-            counts = own.diff()
-            if int(own[0]) < 0 or int(counts.min()) < 0 or int(own[-1]) * width > length:
+        for chunk, array in enumerate(arrays):
+            start = self._offset(array.buffers()[1], len(array) + 1, torch.int64)
+            data, length = _text_values(array) if text else _list_values(array, width)
+            row_offsets = self._view(torch.int64)[start : start + len(array) + 1]
+            counts = row_offsets.diff()
+            if int(row_offsets[0]) < 0 or int(counts.min()) < 0 or int(row_offsets[-1]) * width > length:
                 raise DamagedError(f"the offsets of column {name!r} leave its values")
             if valid.base[chunk] >= 0:
-                rows = torch.arange(len(each))
-                if bool(counts[~valid.take(Place(torch.full_like(rows, chunk), rows))].any()):
+                rows = torch.arange(len(array))
+                if bool(counts[~valid.take(Location(torch.full_like(rows, chunk), rows))].any()):
                     raise DamagedError(f"column {name!r} has values in rows without any")
             offsets.append(start)
-            base.append(self._begin(data, length, dtype))
+            base.append(self._offset(data, length, dtype))
         view = self._view(dtype)
         if width > 1:
             view = view.as_strided((max(len(view) - width + 1, 0), width), (1, 1))
         return Ragged(view, width, self._view(torch.int64), torch.tensor(offsets), torch.tensor(base), valid)
 
-    def same_counts(self, one: Ragged, other: Ragged) -> bool:
-        """Return whether two columns have equally many values in each row."""
-        spans = zip(self.starts.diff() + 1, one.offsets, other.offsets, strict=True)
-        return all(torch.equal(one.words[a:][:n].diff(), other.words[b:][:n].diff()) for n, a, b in spans)
-
     def all_counts(self, column: Ragged) -> Tensor:
-        """Return how many values every row of the file has, [rows] int64."""
+        """Return the number of values of every row of the file, [rows] int64."""
         spans = zip(self.starts.diff() + 1, column.offsets, strict=True)
         return torch.cat([column.words[start:][:n].diff() for n, start in spans])
 
@@ -239,41 +238,39 @@ class MappedFile:
 
     def text(self, name: str, row: int) -> str | None:
         """Return the text of one row, None where it has none."""
-        place = self.place(torch.tensor([row]))
-        return _decoded(self.chunks[int(place.chunk)].column(name).slice(int(place.local), 1))[0]
+        location = self.locate(torch.tensor([row]))
+        return _decoded(self.chunks[int(location.chunk)].column(name).slice(int(location.local), 1))[0]
 
     def _column(self, name: str) -> list[pa.Array]:
         arrays = [chunk.column(name) for chunk in self.chunks]
-        for chunk, each in zip(self.chunks, arrays, strict=True):
-            if len(each) != chunk.num_rows or each.offset != 0:
+        for chunk, array in zip(self.chunks, arrays, strict=True):
+            if len(array) != chunk.num_rows or array.offset != 0:
                 raise DamagedError(f"column {name!r} has another length than its record batch")
         return arrays
 
     def _validity(self, arrays: list[pa.Array]) -> Validity:
-        base = [
-            -1
-            if each.buffers()[0] is None
-            else self._begin(each.buffers()[0], -(-len(each) // 8), torch.uint8)
-            for each in arrays
-        ]
+        base = []
+        for array in arrays:
+            bitmap, length = array.buffers()[0], -(-len(array) // 8)
+            base.append(-1 if bitmap is None else self._offset(bitmap, length, torch.uint8))
         return Validity(self._view(torch.uint8), torch.tensor(base))
 
-    def _begin(self, buffer: pa.Buffer | None, length: int, dtype: torch.dtype) -> int:
-        """Return where a buffer begins in the view of its dtype; it must lie inside the file."""
+    def _offset(self, buffer: pa.Buffer | None, length: int, dtype: torch.dtype) -> int:
+        """Return the offset of a buffer in the view of its dtype; it must lie inside the file."""
         if length == 0:
             return 0
         if buffer is None:
             raise DamagedError("a buffer is missing")
-        where = int(buffer.address - self._memory.address)
+        start = int(buffer.address - self._memory.address)
         # A compressed or foreign-endian buffer has been copied out of the map, so that it fails here too.
-        if where < 0 or length * dtype.itemsize > min(buffer.size, self._memory.size - where):
+        if start < 0 or length * dtype.itemsize > min(buffer.size, self._memory.size - start):
             raise DamagedError("a buffer is compressed or lies outside the file")
-        if where % dtype.itemsize:
+        if start % dtype.itemsize:
             raise DamagedError("a buffer is not aligned")
-        return where // dtype.itemsize
+        return start // dtype.itemsize
 
     def _view(self, dtype: torch.dtype) -> Tensor:
-        """Return the whole file as one read-only-by-contract tensor, without a copy."""
+        """Return the whole file as one tensor without a copy; nobody may write to it."""
         if dtype not in self._views:
             length = self._memory.size // dtype.itemsize
             whole = pa.Array.from_buffers(_DLPACK_TYPES[dtype], length, [None, self._memory])
@@ -296,7 +293,7 @@ def _list_values(lists: pa.Array, width: int) -> tuple[pa.Buffer | None, int]:
     """Return the buffer behind the values of a list column and how many numbers it should hold."""
     child = lists.values
     flat = child.values if width > 1 else child
-    # Asking for a count of nulls would read a bitmap that nobody has checked; there must be none.
+    # `null_count` would read a bitmap whose bounds are unchecked, so refuse any bitmap instead.
     if child.buffers()[0] is not None or flat.buffers()[0] is not None or child.offset or flat.offset:
         raise DamagedError("a list has missing values")
     if len(flat) < width * len(child):
@@ -311,37 +308,38 @@ def _text_values(texts: pa.Array) -> tuple[pa.Buffer | None, int]:
 
 
 def open_columns(file: MappedFile, metadata: Metadata) -> dict[str, Scalars | Ragged]:
-    """Return every column of a store, safe to gather from.
+    """Return every column of a store after checking its offsets and lengths.
 
     Raises:
         DamagedError: if offsets leave the file, a column that must be complete has gaps, or lengths disagree.
     """
     lists: dict[str, Ragged] = {}
     scalars: dict[str, Scalars] = {}
-    for each in file.schema:
-        if pa.types.is_large_list(each.type) or pa.types.is_large_string(each.type):
-            lists[each.name] = file.ragged(each.name)
+    for field in file.schema:
+        if pa.types.is_large_list(field.type) or pa.types.is_large_string(field.type):
+            lists[field.name] = file.ragged(field.name)
         else:
-            scalars[each.name] = file.scalars(each.name)
+            scalars[field.name] = file.scalars(field.name)
     columns: dict[str, Scalars | Ragged] = {**lists, **scalars}
-    for each in file.schema:
-        if not each.nullable and int(columns[each.name].valid.base.max()) >= 0:
-            raise DamagedError(f"column {each.name!r} has gaps")
+    for field in file.schema:
+        if not field.nullable and int(columns[field.name].valid.base.max()) >= 0:
+            raise DamagedError(f"column {field.name!r} has gaps")
     _check_lengths(file, metadata, lists)
     return columns
 
 
 def _check_lengths(file: MappedFile, metadata: Metadata, lists: dict[str, Ragged]) -> None:
-    """Refuse lists that do not belong together."""
+    """Raise if columns that describe the same atoms, lines or axes differ in length."""
     atoms = file.all_counts(lists["numbers"])
-    if int(atoms.min()) < 1 or not file.same_counts(lists["numbers"], lists["positions"]):
+    if int(atoms.min()) < 1 or not torch.equal(atoms, file.all_counts(lists["positions"])):
         raise DamagedError("a molecule has no atoms, or not one position for each")
     expected = {"forces": atoms} if metadata.forces else {}
     expected |= {name: torch.full_like(atoms, modality(name).points) for name in metadata.samples}
     for name, counts in expected.items():
-        valid = lists[name].valid.take(file.place(torch.arange(len(file))))
+        valid = lists[name].valid.take(file.locate(torch.arange(len(file))))
         if not torch.equal(file.all_counts(lists[name]), counts * valid):
             raise DamagedError(f"column {name!r} has rows of a wrong length")
     for name in metadata.lines:
-        if not file.same_counts(lists[f"{name}_position"], lists[f"{name}_intensity"]):
+        positions, intensities = lists[f"{name}_position"], lists[f"{name}_intensity"]
+        if not torch.equal(file.all_counts(positions), file.all_counts(intensities)):
             raise DamagedError(f"a {name} line has no intensity or no position")

@@ -1,4 +1,4 @@
-"""A copy of a store whose lines are broadened once and for all, for runs where broadening costs too much."""
+"""A copy of a store with broadened spectra instead of lines, for runs where broadening takes too long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from molspectra.data.store.store import Broadening, Store
 from molspectra.data.store.writer import Row, write_store
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError
 from molspectra.spectra.modality import MODALITIES
 from molspectra.spectra.spectrum import SampledSpectrum
 
@@ -19,15 +19,15 @@ _BLOCK = 128
 def sampled_copy(
     store: Store, folder: Path | str, broadening: Mapping[str, Broadening] | None = None
 ) -> Store:
-    """Return a store with the same rows and float16 samples instead of lines, made at the first call.
+    """Return a store with the same rows and float16 samples instead of lines, written at the first call.
 
-    Its name holds a hash of the original and of the widths, so that another dataset or width never meets an
-    old copy. It takes two bytes per point: 15 kB per row with all three modalities. Samples are rounded to
-    one part in 2000.
+    Its file name contains a hash of the original's content and of the broadening, so that another dataset or
+    width never reuses an old copy. It takes two bytes per point: 15 kB per row with all three modalities.
+    Samples are rounded to one part in 2000.
 
     Args:
         store: a store of lines.
-        folder: where the copy lies or is put; made if it is missing.
+        folder: of the copy; created if it is missing.
         broadening: by modality, as for `Store.batch`.
 
     Raises:
@@ -35,8 +35,8 @@ def sampled_copy(
     """
     chosen = {name: (broadening or {}).get(name, Broadening()) for name in store.metadata.lines}
     if not chosen:
-        raise InputError(f"{store.path} has no lines to broaden")
-    levels = {name: _level(store, name, each) for name, each in chosen.items()}
+        raise NotFoundError(f"{store.path} has no lines to broaden")
+    levels = {name: _level(store, name, shape) for name, shape in chosen.items()}
     key = hashlib.sha256(repr((store.hash, sorted(levels.items()))).encode()).hexdigest()[:32]
     path = Path(folder) / f"sampled-{key}.arrow"
     if not path.is_file():
@@ -57,18 +57,18 @@ def _rows(store: Store, chosen: Mapping[str, Broadening], levels: Mapping[str, s
     for start in range(0, len(store), _BLOCK):
         rows = range(start, min(start + _BLOCK, len(store)))
         batch = store.batch(rows, modalities=tuple(chosen), broadening=chosen)
-        for place, number in enumerate(rows):
+        for index, number in enumerate(rows):
             row = store.row(number)
             spectra = {
-                name: SampledSpectrum(name, batch.spectra[name][place].double().numpy(), level)
+                name: SampledSpectrum(name, batch.spectra[name][index].double().numpy(), level)
                 for name, level in levels.items()
-                if batch.present[name][place]
+                if batch.present[name][index]
             }
             yield replace(row, spectra={**row.spectra, **spectra})
 
 
 def _level(store: Store, name: str, broadening: Broadening) -> str:
-    """Return the level of theory of broadened lines, in words that tell any two ways apart."""
+    """Return the level of theory of broadened lines, a text that is different for any other broadening."""
     kind = MODALITIES[name]
     fwhm = kind.fwhm if broadening.fwhm is None else broadening.fwhm
     how = f"{broadening.shape}, FWHM {fwhm:g} {kind.unit}, positions × {broadening.scale:g}"

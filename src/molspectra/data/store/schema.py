@@ -1,4 +1,4 @@
-"""What a store holds: the description its maker gives, and the Arrow schema that carries it in the file."""
+"""Description of a store's columns, and the Arrow schema that records it in the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, InputError, SettingError
 from molspectra.spectra.modality import MODALITIES, modality
 
 FORMAT = 1
@@ -29,7 +29,7 @@ class Quantity:
     """Unit and origin of the numbers of one column.
 
     Attributes:
-        unit: as people write it, "" for a pure number.
+        unit: as text, "" for a pure number.
         level: level of theory or instrument, "" where unknown.
     """
 
@@ -39,11 +39,11 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Description of a store; everything that a reader has to know besides the numbers.
+    """Description of a store: origin, units and types of its columns.
 
     Attributes:
         source: where the data come from.
-        licence: under which terms.
+        licence: terms of use.
         level: level of theory of the geometries.
         lines: modalities stored as lines, each with its level of theory.
         samples: modalities stored as samples on their axis, each with its level of theory or instrument.
@@ -54,9 +54,8 @@ class Metadata:
         notes: further facts in words: program versions, seeds, commands.
 
     Raises:
-        InputError: if a modality or dtype is unknown, a modality is given twice, or a property's name cannot
-        be
-            the name of a column.
+        InputError: if a modality or dtype is unknown, a modality is given twice, or the name of a property is
+            not one of a column.
     """
 
     source: str
@@ -71,20 +70,20 @@ class Metadata:
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what no file could hold."""
+        """Check names and dtypes."""
         for name in (*self.lines, *self.samples):
             modality(name)
         for name in self.lines:
             if name in self.samples:
-                raise InputError(f"a store holds {name} spectra as lines or as samples, not both")
+                raise SettingError(f"a store holds {name} spectra as lines or as samples, not both")
         if self.position_dtype not in ("float32", "float64"):
-            raise InputError(f"positions are stored as float32 or float64, not {self.position_dtype!r}")
+            raise SettingError(f"positions are stored as float32 or float64, not {self.position_dtype!r}")
         if self.sample_dtype not in ("float16", "float32"):
-            raise InputError(f"samples are stored as float16 or float32, not {self.sample_dtype!r}")
-        taken = {each.name for each in _fixed_fields(self)}
+            raise SettingError(f"samples are stored as float16 or float32, not {self.sample_dtype!r}")
+        taken = {field.name for field in _fixed_fields(self)}
         for name in self.properties:
             if not _NAME.fullmatch(name) or name in taken:
-                raise InputError(f"no property can be called {name!r}; use letters, digits and _")
+                raise SettingError(f"no property can be called {name!r}; use letters, digits and _")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -93,15 +92,15 @@ class Metadata:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names that a batch can ask for as targets: the properties, and "forces" where there are any."""
+        """Names of the possible targets of a batch: the properties, and "forces" if there are any."""
         return (*self.properties, *(("forces",) if self.forces else ()))
 
 
 def schema_of(metadata: Metadata) -> pa.Schema:
     """Return the Arrow schema of a store with that description."""
     scalars = [
-        pa.field(name, pa.float64(), metadata=_described("property", each))
-        for name, each in metadata.properties.items()
+        pa.field(name, pa.float64(), metadata=_described("property", quantity))
+        for name, quantity in metadata.properties.items()
     ]
     facts = {
         "format": FORMAT,
@@ -115,44 +114,49 @@ def schema_of(metadata: Metadata) -> pa.Schema:
 
 
 def metadata_of(schema: pa.Schema) -> Metadata:
-    """Return the description that a schema carries.
+    """Return the description recorded in a schema.
 
     Raises:
-        InputError: if it is not the schema of a store, or of another version of the format.
+        FormatError: if it is not the schema of a store, or of another version of the format.
+        DamagedError: if the description cannot be read or does not fit the columns.
     """
     text = (schema.metadata or {}).get(_KEY)
     if text is None or len(text) > _MAX_JSON:
-        raise InputError("an Arrow file, but not a molspectra store")
+        raise FormatError("an Arrow file, but not a molspectra store")
     try:
         metadata = _parsed(schema, text)
+    except FormatError:
+        raise
+    except InputError as error:
+        raise DamagedError(str(error)) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError("the description of its columns is damaged") from error
+        raise DamagedError("the description of its columns is damaged") from error
     if not schema_of(metadata).equals(schema, check_metadata=True):
-        raise InputError("its columns are not those that its description names")
+        raise DamagedError("its columns are not those that its description names")
     return metadata
 
 
 def _parsed(schema: pa.Schema, text: bytes) -> Metadata:
-    """Read the description; whether it is consistent shows when the schema is built again from it."""
+    """Parse the description; the caller checks it by building the schema again from it."""
     facts = json.loads(text)
     if facts["format"] != FORMAT:
-        raise InputError(f"it has format version {facts['format']!r}; this program reads version {FORMAT}")
-    found: dict[str, dict[str, Quantity]] = {"lines": {}, "samples": {}, "property": {}, "forces": {}}
-    for each in schema:
-        about = each.metadata or {}
+        raise FormatError(f"it has format version {facts['format']!r}; this program reads version {FORMAT}")
+    quantities: dict[str, dict[str, Quantity]] = {"lines": {}, "samples": {}, "property": {}, "forces": {}}
+    for column in schema:
+        about = column.metadata or {}
         kind = about.get(b"kind", b"").decode()
-        if kind in found:
-            name = each.name.removesuffix("_position") if kind == "lines" else each.name
-            found[kind][name] = Quantity(about[b"unit"].decode(), about[b"level"].decode())
-    samples = [schema.field(name).type.value_type for name in found["samples"]]
+        if kind in quantities:
+            name = column.name.removesuffix("_position") if kind == "lines" else column.name
+            quantities[kind][name] = Quantity(about[b"unit"].decode(), about[b"level"].decode())
+    samples = [schema.field(name).type.value_type for name in quantities["samples"]]
     return Metadata(
         source=str(facts["source"]),
         licence=str(facts["licence"]),
         level=str(facts["level"]),
-        lines={name: each.level for name, each in found["lines"].items()},
-        samples={name: each.level for name, each in found["samples"].items()},
-        properties=found["property"],
-        forces=found["forces"].get("forces"),
+        lines={name: quantity.level for name, quantity in quantities["lines"].items()},
+        samples={name: quantity.level for name, quantity in quantities["samples"].items()},
+        properties=quantities["property"],
+        forces=quantities["forces"].get("forces"),
         position_dtype=_dtype_name(schema.field("positions").type.value_type.value_type),
         sample_dtype=_dtype_name(samples[0]) if samples else "float32",
         notes={str(key): str(value) for key, value in facts["notes"].items()},
@@ -160,7 +164,7 @@ def _parsed(schema: pa.Schema, text: bytes) -> Metadata:
 
 
 def _fixed_fields(metadata: Metadata) -> list[pa.Field]:
-    """Return the columns whose names are not the maker's choice."""
+    """Return all columns except the properties, whose names the metadata choose."""
     fields = [
         pa.field("identity", pa.large_string(), nullable=False),
         pa.field("smiles", pa.large_string()),
@@ -193,12 +197,12 @@ def _fixed_fields(metadata: Metadata) -> list[pa.Field]:
 
 
 def _ragged(value: pa.DataType) -> pa.DataType:
-    """Return the type of a column with any number of values per row, none of which is missing."""
+    """Return the Arrow type of a list of any length without missing values."""
     return pa.large_list(pa.field("item", value, nullable=False))
 
 
 def _vector(dtype: str) -> pa.DataType:
-    """Return the type of a vector in space."""
+    """Return the Arrow type of a vector with three components."""
     return pa.list_(pa.field("item", _DTYPES[dtype], nullable=False), 3)
 
 
@@ -207,4 +211,4 @@ def _described(kind: str, quantity: Quantity) -> dict[str, str]:
 
 
 def _dtype_name(dtype: pa.DataType) -> str:
-    return next((name for name, each in _DTYPES.items() if each == dtype), str(dtype))
+    return next((name for name, arrow in _DTYPES.items() if arrow == dtype), str(dtype))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,26 +20,17 @@ from torch import Tensor
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch
-from molspectra.data.store.mapped import (
-    DamagedError,
-    MappedFile,
-    Place,
-    Ragged,
-    Scalars,
-    open_columns,
-    runs_of,
-)
+from molspectra.data.coordinates import InternalBatch
+from molspectra.data.store.mapped import Location, MappedFile, Ragged, Scalars, open_columns, runs_of
 from molspectra.data.store.schema import HASH_KEY, Metadata, Quantity, metadata_of
 from molspectra.data.store.writer import Candidate, ContentHash, Row, Written, write_store
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import modality as known_modality
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from molspectra.data.store.internal import InternalFile
 
 __all__ = [
     "Broadening",
@@ -68,17 +59,24 @@ class Broadening:
     scale: float = 1.0
 
 
+class InternalSource(Protocol):
+    """Internal coordinates of the rows of a store; pickled with the store, so it should pickle as a path."""
+
+    def batch(self, rows: Tensor, ptr: Tensor) -> InternalBatch:
+        """Return the coordinates of rows [B], for a batch with the atom offsets `ptr` [B + 1]."""
+
+
 class Store:
-    """An open store: n rows, each a structure with the spectra and labels that are known of it.
+    """An open store: n rows, each a structure with its known spectra and labels.
 
     Opening maps the file and checks every offset in it, so that a damaged file is refused and never read out
-    of bounds; whether the values themselves are as written is asked with `verify`. Pickling keeps only the
-    path: each process maps the file itself.
+    of bounds; `verify` checks the values themselves. A pickle holds only the path: each process maps the file
+    itself.
 
     Attributes:
         path: absolute path of the file.
-        metadata: what its columns mean.
-        hash: SHA-256 of the content, as its writer found it.
+        metadata: description of the columns.
+        hash: SHA-256 of the content, as recorded by its writer.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -88,57 +86,45 @@ class Store:
             InputError: if the file is missing, damaged, or not a store of a known version.
         """
         self.path = Path(path).absolute()
-        with self._refusing_damage():
+        with self._naming_file():
             self._file = MappedFile(self.path)
-            try:
-                self.metadata: Metadata = metadata_of(self._file.schema)
-            except InputError as error:
-                raise DamagedError(str(error)) from error
+            self.metadata: Metadata = metadata_of(self._file.schema)
             self._columns = open_columns(self._file, self.metadata)
-            hashes = [each.get(HASH_KEY, b"") for each in self._file.custom_metadata()]
-        self._hashes = [each.decode("ascii", "replace") for each in hashes]
+            hashes = [attached.get(HASH_KEY, b"") for attached in self._file.custom_metadata()]
+        self._hashes = [digest.decode("ascii", "replace") for digest in hashes]
         self.hash = self._hashes[-1]
         self._numbers = self._ragged("numbers")
-        self._internal: InternalFile | None = None
+        self._internal: InternalSource | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self._file)
 
     def __repr__(self) -> str:
-        """Return a short description for people."""
+        """Return path, number of rows and modalities."""
         spectra = ", ".join(self.metadata.modalities) or "no spectra"
         return f"Store({str(self.path)!r}, {len(self)} rows, {spectra})"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the path and the hash, never the data."""
-        return _reopened, (str(self.path), self.hash, self._internal is not None)
+        return _reopened, (str(self.path), self.hash, self._internal)
 
-    def with_internal(self, *, show: bool = True) -> Store:
-        """Return this store again, with internal coordinates in its batches; made now if they are missing.
-
-        Args:
-            show: progress on standard error while they are made.
-
-        Raises:
-            InputError: if they cannot be written.
-        """
-        from molspectra.data.store.internal import ensure_internal
-
+    def with_internal_source(self, internal: InternalSource) -> Store:
+        """Return this store opened again, with internal coordinates in its batches."""
         other = Store(self.path)
-        other._internal = ensure_internal(other, show=show)
+        other._internal = internal
         return other
 
     @property
     def identities(self) -> list[str]:
-        """Split key of every row, made anew at each call (about a second for 3.4 million rows)."""
-        with self._refusing_damage():
+        """Split key of every row, read anew at each call (about a second for 3.4 million rows)."""
+        with self._naming_file():
             return [text or "" for text in self._file.texts("identity")]
 
     @property
     def geometry_ids(self) -> npt.NDArray[np.int64]:
         """`Molecule.geometry_id` of every row's stored structure, [n]."""
-        return np.asarray(self._scalars("geometry_id").take(self._place(torch.arange(len(self)))))
+        return np.asarray(self._scalars("geometry_id").take(self._all_rows()))
 
     @property
     def atom_counts(self) -> npt.NDArray[np.int64]:
@@ -153,7 +139,7 @@ class Store:
         """
         spectrum = name in self.metadata.modalities
         column = self._spectrum_column(name) if spectrum else self._target_column(name)
-        return np.asarray(column.valid.take(self._place(torch.arange(len(self)))))
+        return np.asarray(column.valid.take(self._all_rows()))
 
     def column(self, name: str) -> npt.NDArray[np.float64]:
         """Return a scalar property of all rows, [n] float64 in the metadata's unit, NaN where a row has none.
@@ -163,8 +149,8 @@ class Store:
         """
         column = self._target_column(name)
         if not isinstance(column, Scalars):
-            raise InputError(f"{self.path}: {name!r} is not a scalar property")
-        return np.asarray(_filled(column, self._place(torch.arange(len(self)))))
+            raise NotFoundError(f"{self.path}: {name!r} is not a scalar property")
+        return np.asarray(_values_or_nan(column, self._all_rows()))
 
     def molecule(self, row: int) -> Molecule:
         """Return one structure.
@@ -173,51 +159,45 @@ class Store:
             IndexError: if there is no such row.
             InputError: if the file is damaged there.
         """
-        place = self._place(self._rows([row]))
-        runs = runs_of(self._numbers.counts(place))
-        with self._refusing_damage(f", row {row}"):
-            try:
-                return Molecule(
-                    self._numbers.take(place, runs).numpy(),
-                    self._ragged("positions").take(place, runs).double().numpy(),
-                    smiles=self._file.text("smiles", row),
-                    charge=int(self._scalars("charge").take(place)),
-                    name=self._file.text("name", row),
-                )
-            except InputError as error:
-                raise DamagedError(str(error)) from error
+        location = self._file.locate(self._checked_rows([row]))
+        runs = runs_of(self._numbers.counts(location))
+        with self._naming_file(f", row {row}"):
+            return Molecule(
+                self._numbers.take(location, runs).numpy(),
+                self._ragged("positions").take(location, runs).double().numpy(),
+                smiles=self._file.text("smiles", row),
+                charge=int(self._scalars("charge").take(location)),
+                name=self._file.text("name", row),
+            )
 
     def spectrum(self, row: int, modality: str) -> LineSpectrum | SampledSpectrum | None:
-        """Return one stored spectrum as it is, None where the row has none.
+        """Return one stored spectrum, neither broadened nor resampled; None where the row has none.
 
         Raises:
             IndexError: if there is no such row.
             InputError: if the store has no such modality, or the file is damaged there.
         """
         column = self._spectrum_column(modality)
-        place = self._place(self._rows([row]))
-        if not bool(column.valid.take(place)):
+        location = self._file.locate(self._checked_rows([row]))
+        if not bool(column.valid.take(location)):
             return None
-        values = column.take(place, runs_of(column.counts(place))).double().numpy()
-        with self._refusing_damage(f", row {row}"):
-            try:
-                if modality in self.metadata.samples:
-                    return SampledSpectrum(modality, values, self.metadata.samples[modality])
-                intensity = self._ragged(f"{modality}_intensity")
-                heights = intensity.take(place, runs_of(intensity.counts(place))).double().numpy()
-                return LineSpectrum(modality, values, heights, self.metadata.lines[modality])
-            except InputError as error:
-                raise DamagedError(str(error)) from error
+        runs = runs_of(column.counts(location))
+        values = column.take(location, runs).double().numpy()
+        with self._naming_file(f", row {row}"):
+            if modality in self.metadata.samples:
+                return SampledSpectrum(modality, values, self.metadata.samples[modality])
+            intensity = self._ragged(f"{modality}_intensity").take(location, runs).double().numpy()
+            return LineSpectrum(modality, values, intensity, self.metadata.lines[modality])
 
     def row(self, row: int) -> Row:
-        """Return all that the store knows of one structure, ready to be written into another store.
+        """Return one structure with its spectra and labels, as `write_store` accepts it.
 
         Raises:
             IndexError: if there is no such row.
             InputError: if the file is damaged there.
         """
         spectra = {name: self.spectrum(row, name) for name in self.metadata.modalities}
-        with self._refusing_damage(f", row {row}"):
+        with self._naming_file(f", row {row}"):
             identity = self._file.text("identity", row)
         batch = self.batch([row], targets=self.metadata.targets)
         forces = batch.targets.pop("forces").numpy() if self.metadata.forces else None
@@ -254,26 +234,25 @@ class Store:
             IndexError: if a row does not exist.
             InputError: if the store has no such modality or target, or the file is damaged in these rows.
         """
-        index = self._rows(rows)
-        place = self._place(index)
-        runs = runs_of(self._numbers.counts(place))
-        numbers = self._numbers.take(place, runs)
-        positions = self._ragged("positions").take(place, runs)
+        index = self._checked_rows(rows)
+        location = self._file.locate(index)
+        runs = runs_of(self._numbers.counts(location))
+        numbers = self._numbers.take(location, runs)
+        positions = self._ragged("positions").take(location, runs)
         self._check_atoms(index, runs.owner, numbers, positions)
         spectra, present = {}, {}
         for name in modalities:
             chosen = (broadening or {}).get(name, Broadening())
-            spectra[name], present[name] = self._spectra(name, place, chosen)
+            spectra[name], present[name] = self._spectra(name, location, chosen)
         labels = {}
         for name in targets:
             column = self._target_column(name)
             if isinstance(column, Scalars):
-                labels[name] = _filled(column, place)
+                labels[name] = _values_or_nan(column, location)
             else:
                 forces = torch.full_like(positions, torch.nan, dtype=torch.float32)
-                forces[column.valid.take(place)[runs.owner]] = column.take(
-                    place, runs_of(column.counts(place))
-                )
+                has_forces = column.valid.take(location)[runs.owner]
+                forces[has_forces] = column.take(location, runs_of(column.counts(location)))
                 labels[name] = forces
         return Batch(
             numbers=numbers.long(),
@@ -281,7 +260,7 @@ class Store:
             ptr=runs.ptr,
             molecule=runs.owner,
             row=index,
-            geometry_id=self._scalars("geometry_id").take(place),
+            geometry_id=self._scalars("geometry_id").take(location),
             spectra=spectra,
             present=present,
             targets=labels,
@@ -289,33 +268,33 @@ class Store:
         )
 
     def verify(self) -> None:
-        """Read the whole file and compare its content with the hash that its writer left.
+        """Read the whole file and compare its content with the hash that its writer recorded.
 
         Raises:
-            InputError: if any value has changed; the message tells in which rows.
+            DamagedError: if any value has changed; the message names the rows.
         """
         content = ContentHash(self._file.schema)
         starts = self._file.starts.tolist()
-        with self._refusing_damage():
+        with self._naming_file():
             for chunk, expected, start in zip(self._file.chunks, self._hashes, starts, strict=False):
                 if content.update(chunk) != expected:
                     last = start + chunk.num_rows - 1
                     raise DamagedError(f"rows {start} to {last} are not what was written")
 
-    def _spectra(self, name: str, place: Place, broadening: Broadening) -> tuple[Tensor, Tensor]:
-        """Return the spectra [B, points] of one modality and which rows have one [B]."""
+    def _spectra(self, name: str, location: Location, broadening: Broadening) -> tuple[Tensor, Tensor]:
+        """Return the spectra [B, points] of one modality, and whether each row has one, [B] bool."""
         column, kind = self._spectrum_column(name), known_modality(name)
-        present = column.valid.take(place)
+        present = column.valid.take(location)
         if name in self.metadata.samples:
             if bool(present.all()):
-                return column.take_equal(place, kind.points).float(), present
+                return column.take_equal(location, kind.points).float(), present
             spectra = torch.zeros(len(present), kind.points)
-            known = Place(place.chunk[present], place.local[present])
-            spectra[present] = column.take_equal(known, kind.points).float()
+            measured = Location(location.chunk[present], location.local[present])
+            spectra[present] = column.take_equal(measured, kind.points).float()
             return spectra, present
-        runs = runs_of(column.counts(place))
-        position = column.take(place, runs)
-        intensity = self._ragged(f"{name}_intensity").take(place, runs)
+        runs = runs_of(column.counts(location))
+        position = column.take(location, runs)
+        intensity = self._ragged(f"{name}_intensity").take(location, runs)
         spectra = broaden(
             position,
             intensity,
@@ -328,14 +307,22 @@ class Store:
         return spectra, present
 
     def _check_atoms(self, rows: Tensor, owner: Tensor, numbers: Tensor, positions: Tensor) -> None:
-        """Refuse atoms that no writer would have written, before they reach a model."""
-        good = (numbers >= 1) & (numbers <= 118) & positions.isfinite().all(1)
-        if not bool(good.all()):
-            row = int(rows[owner[~good][0]])
-            with self._refusing_damage(f", row {row}"):
+        """Raise for an unknown element or a position that is not finite, before it reaches a model.
+
+        Args:
+            rows: [B] row numbers.
+            owner: [N] index 0..B-1 of each atom's row.
+            numbers: [N] atomic numbers.
+            positions: [N, 3].
+        """
+        valid = (numbers >= 1) & (numbers <= 118) & positions.isfinite().all(1)
+        if not bool(valid.all()):
+            row = int(rows[owner[~valid][0]])
+            with self._naming_file(f", row {row}"):
                 raise DamagedError("an atom is damaged")
 
-    def _rows(self, rows: Sequence[int] | npt.NDArray[np.int64] | Tensor) -> Tensor:
+    def _checked_rows(self, rows: Sequence[int] | npt.NDArray[np.int64] | Tensor) -> Tensor:
+        """Return row numbers as int64 [B]; IndexError if there are none or one does not exist."""
         index = torch.as_tensor(rows)
         if index.ndim != 1 or not len(index) or index.dtype not in (torch.int64, torch.int32):
             raise IndexError("rows must be a list of at least one row number")
@@ -344,8 +331,8 @@ class Store:
             raise IndexError(f"rows {low} to {high} of a store with {len(self)} rows")
         return index.long()
 
-    def _place(self, rows: Tensor) -> Place:
-        return self._file.place(rows)
+    def _all_rows(self) -> Location:
+        return self._file.locate(torch.arange(len(self)))
 
     def _ragged(self, name: str) -> Ragged:
         column = self._columns[name]
@@ -360,38 +347,45 @@ class Store:
     def _spectrum_column(self, name: str) -> Ragged:
         if name not in self.metadata.modalities:
             known_modality(name)
-            known = ", ".join(self.metadata.modalities) or "none"
-            raise InputError(f"{self.path} has no {name} spectra; it has: {known}")
+            available = ", ".join(self.metadata.modalities) or "none"
+            raise NotFoundError(f"{self.path} has no {name} spectra; it has: {available}")
         return self._ragged(name if name in self.metadata.samples else f"{name}_position")
 
     def _target_column(self, name: str) -> Scalars | Ragged:
         if name not in self.metadata.targets:
-            known = ", ".join(self.metadata.targets) or "none"
-            raise InputError(f"{self.path} has no property {name!r}; it has: {known}")
+            available = ", ".join(self.metadata.targets) or "none"
+            raise NotFoundError(f"{self.path} has no property {name!r}; it has: {available}")
         return self._columns[name]
 
     @contextmanager
-    def _refusing_damage(self, where: str = "") -> Iterator[None]:
-        """Tell of damage in one line that names the file."""
+    def _naming_file(self, row: str = "") -> Iterator[None]:
+        """Put the file, the row and advice into the message of an error about the content.
+
+        A value that a molecule or spectrum refuses was valid when it was written, so it is damage too.
+        """
         try:
             yield
-        except DamagedError as error:
+        except NotFoundError:
+            raise
+        except InputError as error:
+            kind = FormatError if isinstance(error, FormatError) else DamagedError
             advice = "make the store again or fetch a new copy"
-            raise InputError(f"{self.path}{where}: not a readable store: {error}; {advice}") from error
+            raise kind(f"{self.path}{row}: not a readable store: {error}; {advice}") from error
 
 
-def _filled(column: Scalars, place: Place) -> Tensor:
+def _values_or_nan(column: Scalars, location: Location) -> Tensor:
     """Return the numbers [B] of a property column, NaN where a row has none."""
-    return torch.where(column.valid.take(place), column.take(place), torch.nan)
+    return torch.where(column.valid.take(location), column.take(location), torch.nan)
 
 
-def _reopened(path: str, expected: str, internal: bool) -> Store:
-    """Open a pickled store again.
+def _reopened(path: str, expected_hash: str, internal: InternalSource | None) -> Store:
+    """Open a pickled store.
 
     Raises:
-        InputError: if another file has taken its place.
+        MismatchError: if the file has been replaced by another one.
     """
     store = Store(path)
-    if store.hash != expected:
-        raise InputError(f"{path} has changed since it was first opened; start the run again")
-    return store.with_internal(show=False) if internal else store
+    if store.hash != expected_hash:
+        raise MismatchError(f"{path} has changed since it was first opened; start the run again")
+    store._internal = internal
+    return store

@@ -1,4 +1,4 @@
-"""Writing a store: row by row in constant memory; the file appears complete or not at all."""
+"""Writing of stores, row by row in constant memory; the file is complete or absent, never partial."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from molspectra.chem.molecule import Molecule, geometry_id_of
 from molspectra.chem.readers import Rejection
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.store.schema import HASH_KEY, Metadata, schema_of
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import (
+    ExistsError,
+    FormatError,
+    InputError,
+    MismatchError,
+    MolspectraError,
+    SettingError,
+    ValueRangeError,
+)
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 CHUNK_ROWS = 65_536
 CHUNK_BYTES = 32 << 20
-"""A record batch ends at so many rows or bytes, whichever comes first; this bounds the memory of a writer."""
-
+"""A record batch ends at this many rows or bytes, whichever comes first, which bounds the writer's memory."""
 
 Record = dict[str, object]
 """A row's value for each column; None or absent where it has none."""
@@ -31,17 +38,17 @@ Record = dict[str, object]
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One structure of a store with all that is known about it.
+    """One structure of a store with its spectra and labels.
 
     Attributes:
         molecule: the structure.
         spectra: by modality, in the form (lines or samples) that the store's metadata names.
-        properties: by name, in the metadata's units; a name may be absent.
+        properties: by name, in the metadata's units; unknown values are absent.
         forces: [N, 3] in the metadata's unit, or None.
         identity: split key; None takes the molecule's own.
-        left_out: spectra that the source has but that cannot be used, by modality, each with the reason; the
-            row is written without them.
-        changes: what was altered on the way from the source, in words that are the same for all such rows.
+        left_out: reason, by modality, why a spectrum of the source cannot be used; the row is written without
+            it.
+        changes: descriptions of what was altered from the source, in the same words for all such rows.
     """
 
     molecule: Molecule
@@ -55,10 +62,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row still to be built, so that a structure or spectrum that cannot be is rejected by the same policy.
+    """A row still to be built, so that a failure to build it falls under the same `on_error` policy.
 
     Attributes:
-        name: what to call it if it is rejected.
+        name: of the row in messages.
         make: builds the row; a MolspectraError that it raises is the reason for the rejection.
     """
 
@@ -68,12 +75,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Written:
-    """What `write_store` has done.
+    """Result of `write_store`.
 
     Attributes:
         rows: number of rows in the file.
-        hash: SHA-256 of their content, as `Store.hash` tells it again.
-        rejected: the rows kept out, each with its reason.
+        hash: SHA-256 of their content, equal to `Store.hash`.
+        rejected: the rejected rows, each with its reason.
         by_geometry: rows whose identity is a hash of their geometry, because no bonds could be perceived.
     """
 
@@ -94,14 +101,14 @@ def write_store(
 ) -> Written:
     """Write rows into a new store, in constant memory.
 
-    The file is written beside its final place, flushed to the disk and renamed: whatever happens, `path` is
-    either as before or the whole new store. The same rows and metadata give the same bytes.
+    The file is written under a temporary name, flushed to the disk and renamed, so that `path` is always
+    either as before or the complete new store. The same rows and metadata give the same bytes.
 
     Args:
         path: of the store, by custom with the suffix ".arrow".
         rows: any iterable of rows or candidates; it is read once.
-        metadata: what the columns mean.
-        on_error: "raise" stops at the first row that does not fit; "skip" keeps it out and lists it in the
+        metadata: description of the columns.
+        on_error: "raise" stops at the first row that does not fit; "skip" rejects it and lists it in the
             result.
         overwrite: replace an existing file.
         chunk_rows: rows per record batch.
@@ -112,9 +119,9 @@ def write_store(
     """
     path = Path(path)
     if on_error not in ("raise", "skip"):
-        raise InputError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        raise SettingError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already; choose another name or remove it")
+        raise ExistsError(f"{path} exists already; choose another name or remove it")
     rejected: list[Rejection] = []
     written = write_records(path, _accepted(path, rows, metadata, on_error, rejected), metadata, chunk_rows)
     return replace(written, rejected=tuple(rejected))
@@ -123,17 +130,18 @@ def write_store(
 def write_records(
     path: Path, records: Iterable[Record], metadata: Metadata, chunk_rows: int = CHUNK_ROWS
 ) -> Written:
-    """Write records into a new store, which takes the place of any file of that name.
+    """Write records into a new store; an existing file is replaced.
 
     Raises:
         InputError: if the file cannot be written, or there are no records.
     """
     schema = schema_of(metadata)
-    return write_batches(path, (record_batch(each, schema) for each in _chunks(records, chunk_rows)), schema)
+    batches = (record_batch(chunk, schema) for chunk in _chunks(records, chunk_rows))
+    return write_batches(path, batches, schema)
 
 
 def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Written:
-    """Write record batches of a store's schema into a new store, as `write_records`.
+    """Write record batches of a store's schema into a new store; an existing file is replaced.
 
     Raises:
         InputError: if the file cannot be written, or there are no rows.
@@ -151,36 +159,36 @@ def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
         with naming(path):
             writer.close()
         if not rows:
-            raise InputError(f"{path}: no rows to write")
+            raise FormatError(f"{path}: no rows to write")
     return Written(rows, digest, (), by_geometry)
 
 
 def _accepted(
     path: Path, rows: Iterable[Row | Candidate], metadata: Metadata, on_error: str, rejected: list[Rejection]
 ) -> Iterator[Record]:
-    """Yield the columns of each row that fits; name the others.
+    """Yield the record of each row that fits; append the others to `rejected`.
 
     Raises:
-        InputError: if none fits, or `on_error` is "raise" and one does not.
+        InputError: if no row fits, or one does not and `on_error` is "raise".
     """
     accepted = 0
     for number, row in enumerate(rows):
         try:
             record = record_of(row if isinstance(row, Row) else row.make(), metadata)
         except MolspectraError as error:
-            name = row.name if isinstance(row, Candidate) else _name_of(row)
+            if isinstance(row, Candidate):
+                name = row.name
+            else:
+                name = row.molecule.name or row.identity or row.molecule.identity
             if on_error == "raise":
-                raise InputError(f"{path}, row {number} ({name}): {error}") from error
+                kind = type(error) if isinstance(error, InputError) else InputError
+                raise kind(f"{path}, row {number} ({name}): {error}") from error
             rejected.append(Rejection(str(path), f"row {number} ({name})", str(error)))
         else:
             accepted += 1
             yield record
     if not accepted:
-        raise InputError(f"{path}: no rows to write, {len(rejected)} rejected")
-
-
-def _name_of(row: Row) -> str:
-    return row.molecule.name or row.identity or row.molecule.identity
+        raise FormatError(f"{path}: no rows to write, {len(rejected)} rejected")
 
 
 def record_of(row: Row, metadata: Metadata) -> Record:
@@ -191,28 +199,28 @@ def record_of(row: Row, metadata: Metadata) -> Record:
     """
     molecule = row.molecule
     dtype = np.dtype(metadata.position_dtype)
-    positions = _fitting(molecule.positions, dtype, "a coordinate")
+    positions = _cast(molecule.positions, dtype, "a coordinate")
     record: Record = {
         "identity": _encoded(row.identity or molecule.identity),
         "smiles": _encoded(molecule.smiles),
         "name": _encoded(molecule.name),
         "charge": molecule.charge,
-        # of the stored coordinates, so that reading them gives it again
+        # of the stored coordinates, so that it can be computed again from the file
         "geometry_id": geometry_id_of(molecule.numbers, positions),
         "numbers": molecule.numbers.astype(np.uint8),
         "positions": positions,
     }
     for name, value in row.properties.items():
         if name not in metadata.properties:
-            raise InputError(f"the store's metadata names no property {name!r}")
+            raise MismatchError(f"the store's metadata names no property {name!r}")
         if not np.isfinite(value):
-            raise InputError(f"property {name!r} is {value}; leave it out if it is not known")
+            raise ValueRangeError(f"property {name!r} is {value}; leave it out if it is not known")
         record[name] = float(value)
     if row.forces is not None:
         if metadata.forces is None or np.shape(row.forces) != (len(molecule), 3):
-            given = np.shape(row.forces)
-            raise InputError(f"forces {given} do not fit {len(molecule)} atoms or the store's metadata")
-        record["forces"] = _fitting(row.forces, np.dtype(np.float32), "a force")
+            shape = np.shape(row.forces)
+            raise MismatchError(f"forces {shape} do not fit {len(molecule)} atoms or the store's metadata")
+        record["forces"] = _cast(row.forces, np.dtype(np.float32), "a force")
     for name, spectrum in row.spectra.items():
         record |= _spectrum_columns(name, spectrum, metadata)
     return record
@@ -221,38 +229,38 @@ def record_of(row: Row, metadata: Metadata) -> Record:
 def _spectrum_columns(
     name: str, spectrum: LineSpectrum | SampledSpectrum, metadata: Metadata
 ) -> dict[str, npt.NDArray[np.floating]]:
-    """Return the columns of one spectrum, after checking that it is of the kind and level of the store."""
+    """Return the columns of one spectrum after checking its form and level against the metadata."""
     lines = isinstance(spectrum, LineSpectrum)
     declared = metadata.lines if lines else metadata.samples
     if name != spectrum.modality or name not in declared:
         form = "lines" if lines else "samples"
-        raise InputError(f"the store's metadata names no {spectrum.modality} spectra as {form}")
+        raise MismatchError(f"the store's metadata names no {spectrum.modality} spectra as {form}")
     level = spectrum.level if isinstance(spectrum, LineSpectrum) else spectrum.source
     if level and declared[name] and level != declared[name]:
-        raise InputError(f"{name} spectrum of level {level!r} in a store of level {declared[name]!r}")
+        raise MismatchError(f"{name} spectrum of level {level!r} in a store of level {declared[name]!r}")
     if isinstance(spectrum, SampledSpectrum):
-        return {name: _fitting(spectrum.values, np.dtype(metadata.sample_dtype), f"a {name} sample")}
+        return {name: _cast(spectrum.values, np.dtype(metadata.sample_dtype), f"a {name} sample")}
     single = np.dtype(np.float32)
     return {
-        f"{name}_position": _fitting(spectrum.position, single, f"a {name} line position"),
-        f"{name}_intensity": _fitting(spectrum.intensity, single, f"a {name} line intensity"),
+        f"{name}_position": _cast(spectrum.position, single, f"a {name} line position"),
+        f"{name}_intensity": _cast(spectrum.intensity, single, f"a {name} line intensity"),
     }
 
 
 def _encoded(text: str | None) -> bytes | None:
-    """Return a text as UTF-8; one that a file's wrong encoding has left with lone surrogates is refused."""
+    """Return a text as UTF-8; raise for lone surrogates, which stem from a file read in a wrong encoding."""
     try:
         return None if text is None else text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{text!r} is not a text that can be stored") from error
+        raise FormatError(f"{text!r} is not a text that can be stored") from error
 
 
-def _fitting(values: npt.ArrayLike, dtype: np.dtype[np.floating], what: str) -> npt.NDArray[np.floating]:
-    """Return values in a narrower dtype, refusing what is not finite there."""
+def _cast(values: npt.ArrayLike, dtype: np.dtype[np.floating], label: str) -> npt.NDArray[np.floating]:
+    """Return values in a narrower dtype; raise if one is not finite or overflows."""
     with np.errstate(over="ignore"):
         result = np.asarray(values).astype(dtype)
     if not np.isfinite(result).all():
-        raise InputError(f"{what} is not a finite {dtype.name} number")
+        raise ValueRangeError(f"{label} is not a finite {dtype.name} number")
     return result
 
 
@@ -271,17 +279,17 @@ def _chunks(records: Iterable[Record], chunk_rows: int) -> Iterator[list[Record]
 
 
 def record_batch(records: list[Record], schema: pa.Schema) -> pa.RecordBatch:
-    """One record batch of a schema; a column that a record lacks has no value in its row."""
+    """Return one record batch of a schema; a column absent from a record is null in its row."""
     columns = []
-    for each in schema:
-        values = [record.get(each.name) for record in records]
-        convert = _lists if pa.types.is_large_list(each.type) else pa.array
-        columns.append(convert(values, each.type))
+    for column in schema:
+        values = [record.get(column.name) for record in records]
+        convert = _lists if pa.types.is_large_list(column.type) else pa.array
+        columns.append(convert(values, column.type))
     return pa.record_batch(columns, schema=schema)
 
 
 def _lists(values: list[object], dtype: pa.DataType) -> pa.Array:
-    """Return a list column from one array per row; None gives a missing row of no values."""
+    """Return a list column from one array per row; None gives a null row without values."""
     arrays = [value for value in values if isinstance(value, np.ndarray)]
     missing = np.array([value is None for value in values])
     lengths = np.zeros(len(values) + 1, np.int64)
@@ -297,20 +305,19 @@ def _lists(values: list[object], dtype: pa.DataType) -> pa.Array:
 
 
 class ContentHash:
-    """A running SHA-256 over the schema and, column by column, the gaps, lengths and values of all rows.
+    """A running SHA-256 over the schema and, column by column, the nulls, lengths and values of all rows.
 
-    It goes by content: rows written in larger or smaller record batches give the same hash, and so does any
-    version of the Arrow library.
+    It does not depend on the size of the record batches or the version of the Arrow library.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
         """Begin with no rows."""
-        names = [f"{each.name}:{each.type}:{sorted((each.metadata or {}).items())}" for each in schema]
-        self._schema = repr((names, sorted((schema.metadata or {}).items()))).encode()
+        columns = [f"{field.name}:{field.type}:{sorted((field.metadata or {}).items())}" for field in schema]
+        self._schema = repr((columns, sorted((schema.metadata or {}).items()))).encode()
         self._parts: list[hashlib._Hash] = []
 
     def update(self, batch: pa.RecordBatch) -> str:
-        """Take in the next rows and return the hash of all rows so far, as 64 hexadecimal digits."""
+        """Add the next rows and return the hash of all rows so far, as 64 hexadecimal digits."""
         leaves = [leaf for column in batch.columns for leaf in _leaves(column)]
         if not self._parts:
             self._parts = [hashlib.sha256() for _ in leaves]
@@ -320,14 +327,14 @@ class ContentHash:
 
 
 def _leaves(array: pa.Array) -> Iterator[npt.NDArray[np.generic]]:
-    """Yield the plain arrays that make up a column without nested nulls: gaps, lengths, values."""
+    """Yield the plain arrays of a column without nested nulls: validity, lengths, values."""
     yield array.is_valid().to_numpy(zero_copy_only=False)
     if pa.types.is_large_string(array.type):
         offsets = _offsets(array)
         yield np.diff(offsets)
         data = array.buffers()[2]
-        whole = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        yield whole[offsets[0] : offsets[-1]]
+        characters = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+        yield characters[offsets[0] : offsets[-1]]
     elif pa.types.is_large_list(array.type):
         offsets = _offsets(array)
         yield np.diff(offsets)
@@ -338,5 +345,5 @@ def _leaves(array: pa.Array) -> Iterator[npt.NDArray[np.generic]]:
 
 
 def _offsets(array: pa.Array) -> npt.NDArray[np.int64]:
-    """Return the offsets [n + 1] of a column that is not a slice of another."""
+    """Return the row offsets [n + 1] of a column that is not a slice of another."""
     return np.frombuffer(array.buffers()[1], np.int64, len(array) + 1)

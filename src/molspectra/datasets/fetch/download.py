@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from molspectra.data.atomic import alone, atomic_file, naming
+from molspectra.data.atomic import atomic_file, exclusive_lock, naming
 from molspectra.datasets.fetch.remote import Answer, Dropped, ask, check_url
 from molspectra.errors import InputError
 
@@ -405,7 +405,7 @@ def _remember(
 ) -> None:
     """Add a file to those that were fetched into the folder."""
     entry = {"url": file.url, "size": size, **digests, "checked": checked}
-    with alone(folder):  # else one of two downloads at once would forget the other's
+    with exclusive_lock(folder):  # else one of two downloads at once would forget the other's
         entries = _locked(folder) | {name: entry}
         with atomic_file(folder / LOCK) as target:
             target.write(json.dumps(entries, indent=1, sort_keys=True).encode())
@@ -416,7 +416,7 @@ def _alone(part: Path) -> Iterator[None]:
     """Keep other processes from writing the same part."""
     with naming(part):
         part.touch()
-    with alone(part, "fetching this file"):
+    with exclusive_lock(part, "fetching this file"):
         try:
             yield
         finally:
