@@ -200,9 +200,10 @@ def onto_axis(
 
     The ordinate becomes absorbance (`to_absorbance`), the axis is converted to the modality's unit, and the
     values are interpolated linearly. Absorbance is not a density, so it does not change when the axis goes
-    from nm to eV; only a "density" is multiplied by |dx/dx'|. Points that the file does not cover are refused, or
-    set to 0. Negative values (noise, baseline) are set to 0, and the remarks count them. The samples keep the
-    scale of the file: absorbance has no absolute intensity unit, so only shapes can be compared.
+    from nm to eV; only a "density" is multiplied by |dx/dx'|. Points that the file does not cover are
+    refused, or set to 0. Negative values (noise, baseline) are set to 0, and the remarks count them. The
+    samples keep the scale of the file: absorbance has no absolute intensity unit, so only shapes can be
+    compared.
 
     Args:
         measured: the spectrum.
