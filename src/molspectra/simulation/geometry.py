@@ -163,7 +163,7 @@ def _flat(
 
 
 def _rational_step(matrix: Array, gradient: Array, trust: float) -> Array:
-    """Return the rational-function step, at most `trust` long (Banerjee et al., J. Phys. Chem. 89, 52, 1985)."""
+    """Return the rational-function step, at most `trust` long (Banerjee et al., J. Phys. Chem. 1985, 89)."""
     values, vectors = np.linalg.eigh(matrix)
     slopes = vectors.T @ gradient
     size = len(values)

@@ -44,7 +44,9 @@ def masses_of(numbers: npt.NDArray[np.int64]) -> Array:
 
 
 def rigid_motions(masses: Array, positions: Array) -> Array:
-    """Return orthonormal mass-weighted translations and rotations [3N, 6]; [3N, 5] if linear, [3, 3] for an atom.
+    """Return orthonormal mass-weighted translations and rotations [3N, 6].
+
+    Linear molecules have 5 columns, atoms 3.
 
     Args:
         masses: [N] amu.
@@ -62,10 +64,10 @@ def rigid_motions(masses: Array, positions: Array) -> Array:
         rotation_axes = axes[1:]
     else:
         rotation_axes = axes
-    rotations = (
-        np.stack([np.cross(axis, centred) for axis in rotation_axes], axis=-1) if len(rotation_axes) else None
-    )
-    motions = translations if rotations is None else np.concatenate([translations, rotations], axis=-1)
+    motions = translations
+    if len(rotation_axes):
+        rotations = np.stack([np.cross(axis, centred) for axis in rotation_axes], axis=-1)
+        motions = np.concatenate([translations, rotations], axis=-1)
     weighted = (root * motions).reshape(3 * len(masses), -1)
     return np.asarray(np.linalg.qr(weighted)[0], dtype=np.float64)
 

@@ -167,7 +167,7 @@ class _Profile:
             self.height, self.constant = math.sqrt(exponent / math.pi), -exponent
 
     def __call__(self, grid: Tensor, centre: Tensor, weight: Tensor, out: Tensor) -> Tensor:
-        """Write the profiles of m lines, `centre` and `weight` [m, 1], on `grid` [G] into `out` [m, G]; in steps."""
+        """Write the profiles of m lines on `grid` [G] into `out` [m, G]; `centre` and `weight` are [m, 1]."""
         torch.sub(grid, centre, out=out)
         out.square_()
         if self.lorentzian:
