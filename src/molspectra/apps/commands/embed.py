@@ -1,10 +1,9 @@
 """`molspectra embed`: embedding vectors of molecules or spectra."""
 
-import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from molspectra.apps.commands.parser import CommandParser
+from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.errors import SettingError
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def main(arguments: list[str]) -> int:
     }
     embeddings = _embedded(options, common | {"show": not options.quiet})
     embeddings.save(options.out, overwrite=options.overwrite)
-    tell_rejected(embeddings.rejected)
+    print_rejected(embeddings.rejected, "left out")
     width, kind, norm = embeddings.vectors.shape[1], embeddings.about["kind"], embeddings.about["length"]
     print(
         f"{len(embeddings)} {kind} embeddings of length {width} ({norm}) in "
@@ -61,12 +60,6 @@ def _embedded(options: Namespace, common: dict[str, Any]) -> "Embeddings":
         reflectance=options.reflectance or "refuse",
         **common,
     )
-
-
-def tell_rejected(rejected: "tuple[object, ...]") -> None:
-    """Print the rejected inputs on standard error."""
-    for rejection in rejected:
-        print(f"molspectra: left out: {rejection}", file=sys.stderr)
 
 
 def _parser() -> CommandParser:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from molspectra.apps.commands.parser import CommandParser
+from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.errors import SettingError
 
 
@@ -35,8 +35,7 @@ def main(arguments: list[str]) -> int:
                 overwrite=options.overwrite,
                 device=options.device,
             )
-        for rejection in added.rejected:
-            print(f"molspectra: skipped: {rejection}", file=sys.stderr)
+        print_rejected(added.rejected, "skipped")
         for remark in added.remarks:
             print(f"molspectra: {remark}", file=sys.stderr)
         rejected = len(added.rejected)

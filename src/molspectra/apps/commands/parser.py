@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from molspectra.errors import SettingError
@@ -50,3 +52,9 @@ class CommandParser(argparse.ArgumentParser):
             hint = did_you_mean(unknown[1], known).replace("mean ", "mean --")
             message += hint or f"; see {self.prog} --help"
         raise SettingError(message)
+
+
+def print_rejected(rejected: Iterable[object], verb: str) -> None:
+    """Print rejected inputs on standard error; `verb` is what happened to them, such as "skipped"."""
+    for rejection in rejected:
+        print(f"molspectra: {verb}: {rejection}", file=sys.stderr)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from molspectra.apps.commands.embed import add_model_options, tell_rejected
-from molspectra.apps.commands.parser import CommandParser
+from molspectra.apps.commands.embed import add_model_options
+from molspectra.apps.commands.parser import CommandParser, print_rejected
 
 
 def main(arguments: list[str]) -> int:
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         show=not options.quiet,
     )
     predictions.save(out, overwrite=options.overwrite)
-    tell_rejected(predictions.rejected)
+    print_rejected(predictions.rejected, "left out")
     unit = predictions.quantity.unit or "no unit"
     level = predictions.quantity.level or "level of theory not known"
     print(

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molspectra.apps.commands.parser import CommandParser
+from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import ExistsError, SimulationError, WriteError
 from molspectra.spectra.modality import MODALITIES, modality
@@ -100,8 +100,7 @@ def _molecules(options: argparse.Namespace) -> tuple[list[Molecule], int]:
             yield from_smiles(smiles)
 
     molecules = list(read())
-    for rejection in rejected:
-        print(f"molspectra: skipped: {rejection}", file=sys.stderr)
+    print_rejected(rejected, "skipped")
     return molecules, len(rejected)
 
 
