@@ -94,7 +94,7 @@ def from_json(line: str | bytes) -> Record:
         InputError: the line is not a record.
     """
     try:
-        fields = json.loads(line)
+        fields = json.loads(line if isinstance(line, str) else line.decode())  # strictly UTF-8
         record = Record(*(fields[name] for name in ("key", "identity", "smiles", "name", "seconds")))
         if "error" in fields:
             return replace(record, error=str(fields["error"]))
@@ -156,6 +156,8 @@ def records_at(path: Path, offsets: Iterable[int]) -> Iterator[Record]:
                 yield from_json(file.readline())
     except OSError as error:
         raise InputError(f"cannot read the journal {path}: {error}") from None
+    except InputError as error:
+        raise error.with_context(path) from None
 
 
 class Journal:
