@@ -1,10 +1,10 @@
-"""Infrared spectrum of ethanol: from the motion of a trained model, and harmonic, side by side.
+"""Infrared spectrum of ethanol: from molecular dynamics with a trained model, and harmonic.
 
     molspectra finetune --config small-md17 --out runs/ethanol
     python examples/ethanol_ir.py runs/ethanol --out ethanol_ir.png
 
 Forces come from the model and dipoles from GFN2-xTB (extra `simulate`) in both spectra, so that they differ
-by the motion alone: classical and anharmonic at 300 K, with rotation, or harmonic at the minimum.
+only in the motion: classical and anharmonic at 300 K, with rotation, or harmonic at the minimum.
 """
 
 import argparse
@@ -41,7 +41,7 @@ BANDS = {
 
 
 def harmonic_spectrum(atoms: Any) -> tuple[Array, Array]:
-    """Wavenumbers (cm⁻¹) and intensities (km/mol) of the normal modes at a minimum."""
+    """Return wavenumbers (cm⁻¹) and intensities (km/mol) [M] of the normal modes at a minimum."""
     hessian = numerical_hessian(atoms) / HARTREE * BOHR**2
     molecule = from_ase(atoms)
     masses, positions = masses_of(molecule.numbers), molecule.positions / BOHR
@@ -51,35 +51,37 @@ def harmonic_spectrum(atoms: Any) -> tuple[Array, Array]:
 
 
 def numerical_hessian(atoms: Any, step: float = 0.005) -> Array:
-    """Second derivatives [3N, 3N] in eV/Å² from the forces of all displaced molecules in one pass."""
-    moved = []
-    for place in np.ndindex(*atoms.positions.shape):
+    """Return the Hessian [3N, 3N], eV/Å², from the forces on all displaced molecules in one batch."""
+    displaced = []
+    for coordinate in np.ndindex(*atoms.positions.shape):
         for sign in (1, -1):
-            moved.append(atoms.copy())
-            moved[-1].positions[place] += sign * step
-    forces = np.stack(atoms.calc.energies_and_forces(moved).forces).reshape(len(moved), -1)
+            displaced.append(atoms.copy())
+            displaced[-1].positions[coordinate] += sign * step
+    forces = np.stack(atoms.calc.energies_and_forces(displaced).forces).reshape(len(displaced), -1)
     hessian = (forces[1::2] - forces[::2]) / (2 * step)
     return np.asarray(0.5 * (hessian + hessian.T))
 
 
 def broadened(wavenumbers: Array, intensities: Array, grid: Array) -> Array:
-    """Sum of Gaussians of full width `WIDTH` on a grid, km/mol per cm⁻¹."""
-    deviation = WIDTH / (2 * np.sqrt(2 * np.log(2)))
-    lines = np.exp(-0.5 * ((grid[:, None] - wavenumbers) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
+    """Return the sum of Gaussians of full width `WIDTH` on a grid [M], km/mol per cm⁻¹."""
+    sigma = WIDTH / (2 * np.sqrt(2 * np.log(2)))
+    lines = np.exp(-0.5 * ((grid[:, None] - wavenumbers) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
     return np.asarray(lines @ intensities)
 
 
-def moving_spectrum(molecule: Molecule, trajectory: Path, settings: DynamicsSettings) -> tuple[Array, Array]:
-    """Wavenumbers and absorption from the dipoles along a trajectory."""
+def dynamics_spectrum(
+    molecule: Molecule, trajectory: Path, settings: DynamicsSettings
+) -> tuple[Array, Array]:
+    """Return wavenumbers (cm⁻¹) and absorption (km/mol per cm⁻¹) from the dipoles along a trajectory."""
     dipoles = xtb_dipoles(molecule, (frame.positions for frame in iread(trajectory)))
     return infrared_of_dipoles(dipoles, settings.interval_fs, settings.temperature, WIDTH)
 
 
-def draw(out: Path, grid: Array, moving: Array, harmonic: Array, settings: DynamicsSettings) -> None:
-    """Both spectra over each other."""
+def draw(out: Path, grid: Array, classical: Array, harmonic: Array, settings: DynamicsSettings) -> None:
+    """Plot both spectra, one below the other."""
     figure, axes = plt.subplots(2, 1, figsize=(8, 5), sharex=True, layout="constrained")
     for axis, spectrum, title in (
-        (axes[0], moving, f"dipole autocorrelation, {settings.temperature:g} K"),
+        (axes[0], classical, f"dipole autocorrelation, {settings.temperature:g} K"),
         (axes[1], harmonic, "harmonic"),
     ):
         axis.plot(grid, spectrum, linewidth=1)
@@ -109,25 +111,25 @@ def main(arguments: list[str] | None = None) -> None:
         relax(atoms, fmax=1e-3)
     wavenumbers, intensities = harmonic_spectrum(atoms)
 
-    # a weak heat bath gives every mode its share of energy, and widens lines by 5 cm⁻¹ per 1/ps
+    # a weak heat bath equilibrates the modes, and broadens lines by 5 cm⁻¹ per 1/ps of friction
     settings = DynamicsSettings(
         temperature=300.0, interval_fs=2.0, friction_per_ps=1.0, equilibration_fs=options.equilibration_fs
     )
     trajectory = options.out.with_suffix(".extxyz")
     result = run_md(atoms, trajectory, settings, options.time_ps, "langevin", overwrite=True)
-    grid, moving = moving_spectrum(molecule, trajectory, settings)
-    draw(options.out, grid, moving, broadened(wavenumbers, intensities, grid), settings)
+    grid, classical = dynamics_spectrum(molecule, trajectory, settings)
+    draw(options.out, grid, classical, broadened(wavenumbers, intensities, grid), settings)
 
     print(f"{options.time_ps:g} ps at {result.temperature:.0f} K; bands in km/mol, centre in cm⁻¹")
     print(f"{'':<28}{'motion':>14}{'harmonic':>16}")
     for name, (low, high) in BANDS.items():
         inside, lines = (grid >= low) & (grid < high), (wavenumbers >= low) & (wavenumbers < high)
-        area = float(moving[inside].sum() * (grid[1] - grid[0]))
-        centre = float((moving * grid)[inside].sum() / moving[inside].sum())
-        own, middle = float(intensities[lines].sum()), np.nan
-        if own > 0:
-            middle = float((intensities * wavenumbers)[lines].sum() / own)
-        print(f"{name:<28}{area:8.1f} @{centre:5.0f}{own:9.1f} @{middle:5.0f}")
+        area = float(classical[inside].sum() * (grid[1] - grid[0]))
+        centre = float((classical * grid)[inside].sum() / classical[inside].sum())
+        harmonic_area, harmonic_centre = float(intensities[lines].sum()), np.nan
+        if harmonic_area > 0:
+            harmonic_centre = float((intensities * wavenumbers)[lines].sum() / harmonic_area)
+        print(f"{name:<28}{area:8.1f} @{centre:5.0f}{harmonic_area:9.1f} @{harmonic_centre:5.0f}")
     print(f"{options.out}")
 
 

@@ -25,7 +25,7 @@ from molspectra.chem.readers import from_smiles
 from molspectra.data.store.bundled import bundled_path
 from molspectra.data.store.store import write_store
 from molspectra.datasets.simulated import simulated_metadata, simulated_row
-from molspectra.errors import InputError
+from molspectra.errors import InputError, NotFoundError, ValueRangeError
 from molspectra.simulation.api import Simulation
 from molspectra.simulation.records import Record, read_journal
 from molspectra.simulation.runner import simulate_many
@@ -34,22 +34,22 @@ ROOT = Path(__file__).resolve().parents[1]
 MOLECULES = ROOT / "datasets" / "bundled" / "molecules.csv"
 JOURNAL = ROOT / "build" / "bundled" / "journal.jsonl"
 SEED = 0
-LARGEST = 8_000_000
-"""Bytes that the store may have."""
+MAX_BYTES = 8_000_000
+"""Largest size of the store, bytes."""
 
-BROKEN = 1.30
-FORMED = 1.15
-"""In sums of covalent radii: a bond longer than BROKEN has broken, other atoms within FORMED made one."""
+BROKEN_RATIO = 1.30
+FORMED_RATIO = 1.15
+"""Distances, in sums of covalent radii, above which a bond is broken and below which one has formed."""
 
 
 def read_list(path: Path) -> list[dict[str, str]]:
-    """Rows of the list: smiles and name."""
+    """Return the rows of the list: smiles and name."""
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def start_structures(rows: list[dict[str, str]]) -> Iterator[Molecule]:
-    """Start structures in the order of the list; one without a conformer is named and left out."""
+    """Yield start structures in the order of the list; print molecules without a conformer, and skip them."""
     for row in rows:
         try:
             yield from_smiles(row["smiles"], name=row["name"] or None, seed=SEED)
@@ -57,7 +57,7 @@ def start_structures(rows: list[dict[str, str]]) -> Iterator[Molecule]:
             print(error, file=sys.stderr)
 
 
-def has_kept_its_bonds(molecule: Molecule) -> bool:
+def has_same_bonds(molecule: Molecule) -> bool:
     """Whether the optimised structure still has exactly the bonds of its SMILES."""
     from rdkit import Chem
 
@@ -69,12 +69,12 @@ def has_kept_its_bonds(molecule: Molecule) -> bool:
     ratio = np.linalg.norm(molecule.positions[:, None] - molecule.positions, axis=-1)
     ratio /= radii[:, None] + radii
     bonded = Chem.GetAdjacencyMatrix(graph).astype(bool)
-    apart = ~bonded & ~np.eye(len(radii), dtype=bool)
-    return bool((ratio[bonded] < BROKEN).all() and (ratio[apart] > FORMED).all())
+    not_bonded = ~bonded & ~np.eye(len(radii), dtype=bool)
+    return bool((ratio[bonded] < BROKEN_RATIO).all() and (ratio[not_bonded] > FORMED_RATIO).all())
 
 
 def sort_records(rows: list[dict[str, str]], journal: Path) -> tuple[list[Record], list[dict[str, str]]]:
-    """Records fit for the dataset in the order of the list, and the molecules left out with their reasons."""
+    """Return the usable records in the order of the list, and the molecules left out with their reasons."""
     records = {record.identity: record for record in read_journal(journal)}
     kept: list[Record] = []
     left_out: list[dict[str, str]] = []
@@ -84,7 +84,7 @@ def sort_records(rows: list[dict[str, str]], journal: Path) -> tuple[list[Record
             reason = "not simulated (no conformer found, or the run is not complete)"
         elif record.simulation is None:
             reason = record.error or "failed"
-        elif not has_kept_its_bonds(record.simulation.molecule):
+        elif not has_same_bonds(record.simulation.molecule):
             reason = "rearranged or fell apart during the optimisation"
         else:
             kept.append(record)
@@ -103,7 +103,7 @@ def pack(rows: list[dict[str, str]], journal: Path, source: Path, target: Path) 
     kept, left_out = sort_records(rows, journal)
     simulations = [record.simulation for record in kept if record.simulation is not None]
     if not simulations:
-        raise InputError(f"{journal} has no results to pack")
+        raise NotFoundError(f"{journal} has no results to pack")
     example = max(simulations, key=lambda simulation: len(simulation.properties))
     versions = {name: version(name) for name in ("molspectra", "tblite", "pyscf", "numpy", "scipy", "rdkit")}
     versions["python"] = platform.python_version()
@@ -116,8 +116,8 @@ def pack(rows: list[dict[str, str]], journal: Path, source: Path, target: Path) 
     target.parent.mkdir(parents=True, exist_ok=True)
     written = write_store(target, map(simulated_row, simulations), metadata, overwrite=True)
     size = target.stat().st_size
-    if size > LARGEST:
-        raise InputError(f"{target} has {size} bytes, more than {LARGEST}")
+    if size > MAX_BYTES:
+        raise ValueRangeError(f"{target} has {size} bytes, more than {MAX_BYTES}")
     seconds = [record.seconds for record in kept]
     manifest = {
         "molecules": written.rows,
@@ -128,7 +128,7 @@ def pack(rows: list[dict[str, str]], journal: Path, source: Path, target: Path) 
         "list": {"file": source.name, "sha256": file_hash(source), "molecules": len(rows)},
         "conformer_seed": SEED,
         "levels": example.levels,
-        "properties": {name: [each.unit, each.level] for name, each in example.properties.items()},
+        "properties": {name: [value.unit, value.level] for name, value in example.properties.items()},
         "lines": line_counts(simulations),
         "versions": versions,
         "process_seconds": {"total": round(sum(seconds)), "median": round(statistics.median(seconds), 1)},
@@ -142,13 +142,13 @@ def pack(rows: list[dict[str, str]], journal: Path, source: Path, target: Path) 
 
 
 def line_counts(simulations: list[Simulation]) -> dict[str, int]:
-    """Number of lines of each modality."""
+    """Return the number of lines of each modality."""
     names = simulations[0].lines
     return {name: sum(len(simulation.lines[name]) for simulation in simulations) for name in names}
 
 
 def compute(options: argparse.Namespace) -> None:
-    """Simulate what the journal does not hold yet."""
+    """Simulate the molecules that are not in the journal yet."""
     result = simulate_many(
         start_structures(read_list(options.molecules)[: options.limit]),
         options.journal,

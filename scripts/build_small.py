@@ -20,7 +20,7 @@ from molspectra import evaluate, pretrain
 from molspectra.apps.process import prepare_process
 from molspectra.data.atomic import atomic_file
 from molspectra.data.store.bundled import bundled
-from molspectra.errors import InputError
+from molspectra.errors import InputError, ValueRangeError
 from molspectra.training.checkpoint import (
     CONFIG,
     FORMAT,
@@ -37,23 +37,23 @@ from molspectra.training.seen import SEEN, Seen, seen_by
 from molspectra.training.settings import from_dict
 
 VERSION = 1
-"""Raise it when the weights change."""
+"""Version of the weights; increase it when they change."""
 
-LARGEST = 3_000_000
-"""Bytes that the weights may have in the package."""
+MAX_BYTES = 3_000_000
+"""Largest size of the weights in the package, bytes."""
 
 RUNS = Path("runs/small")
 STAGES = ("stage1", "stage2")
 
 
 def train(runs: Path, show: bool) -> Path:
-    """Both stages, begun or continued; returns the directory of the second."""
-    before: str | None = None
+    """Start or continue both stages; returns the directory of the second."""
+    previous: str | None = None
     for stage in STAGES:
         recipe = f"shipped-{stage}"
-        config = replace(from_dict(PretrainConfig, read_recipe(recipe), recipe), init=before)
+        config = replace(from_dict(PretrainConfig, read_recipe(recipe), recipe), init=previous)
         pretrain(config, runs / stage, resume=True, show=show)
-        before = str(runs / stage)
+        previous = str(runs / stage)
     return runs / STAGES[-1]
 
 
@@ -67,19 +67,21 @@ def pack(run: Path, out: Path) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     content = save(halved, {"format": str(FORMAT)})
-    if len(content) > LARGEST:
-        raise InputError(f"{len(content):,} bytes of weights are more than {LARGEST:,}")
+    if len(content) > MAX_BYTES:
+        raise ValueRangeError(f"{len(content):,} bytes of weights are more than {MAX_BYTES:,}")
     with atomic_file(out / WEIGHTS) as file:
         file.write(content)
     about["initialised"] = about["initialised"] | {"from": STAGES[0]}
     write_json(out / CONFIG, about | {"name": "small", "version": VERSION, "alignment": config["alignment"]})
     seen = seen_by(run)
-    runs = tuple(dict(each) | {"run": Path(str(each["run"])).name, "store": "bundled"} for each in seen.runs)
+    runs = tuple(
+        dict(entry) | {"run": Path(str(entry["run"])).name, "store": "bundled"} for entry in seen.runs
+    )
     replace(seen, runs=runs).save(out / SEEN)
 
 
 def test(run: Path, packed: Path, work: Path) -> dict[str, Any]:
-    """Errors and retrieval of what was packed, on the test part of the run's split."""
+    """Evaluate the packed weights on the test part of the run's split."""
     shutil.rmtree(work, ignore_errors=True)
     checkpoint = work / "checkpoints" / find_checkpoint(run).name
     checkpoint.mkdir(parents=True)
@@ -91,22 +93,22 @@ def test(run: Path, packed: Path, work: Path) -> dict[str, Any]:
 
 
 def card(result: dict[str, Any], out: Path) -> str:
-    """The model card."""
+    """Return the model card."""
     about, weights = read_about(out), (out / WEIGHTS).stat().st_size
     recipes = [from_dict(PretrainConfig, read_recipe(f"shipped-{stage}"), stage) for stage in STAGES]
-    steps = [f"{each.loop.steps:,} steps of {each.loop.batch_size} molecules" for each in recipes]
+    steps = [f"{recipe.loop.steps:,} steps of {recipe.loop.batch_size} molecules" for recipe in recipes]
     data, seen = result["data"], Seen.read(out / SEEN)
     trained = seen.summary()
     levels = "\n".join(f"| {name} | {level} |" for name, level in data["levels"].items())
-    found = result["retrieval"]
-    rows = {" + ".join(found["modalities"]): found, **found["by_modality"]}
-    retrieval = "\n".join(f"| {name} | {_figures(each)} |" for name, each in rows.items())
+    recall = result["retrieval"]
+    rows = {" + ".join(recall["modalities"]): recall, **recall["by_modality"]}
+    retrieval = "\n".join(f"| {name} | {_figures(row)} |" for name, row in rows.items())
     losses = "\n".join(
         f"| {name} | {value:.4f} | {result['no_skill'].get(name, float('nan')):.4f} |"
         for name, value in result["losses"].items()
         if name in result["no_skill"]
     )
-    isomers = found["isomers"]
+    isomers = recall["isomers"]
     among = (
         f"Among isomers of the same formula only ({isomers['queries']} queries that have one in the "
         f"gallery): first {isomers['recall']['1']:.1%}.\n"
@@ -122,7 +124,7 @@ def card(result: dict[str, Any], out: Path) -> str:
         train=f"{trained['molecules']:,}",
         held=trained["validation_only"],
         test=result["molecules"],
-        gallery=found["gallery_size"],
+        gallery=recall["gallery_size"],
         elements=", ".join(about["elements"]),
         levels=levels,
         stage1=steps[0],
@@ -139,13 +141,14 @@ def card(result: dict[str, Any], out: Path) -> str:
 
 
 def _committed(commit: str | None) -> str:
-    """Where the code of a run can be found again."""
+    """Return how to find the code of a run again."""
     return f"commit {commit}" if commit and "+" not in commit else "a working copy between two commits"
 
 
-def _figures(found: dict[str, Any]) -> str:
+def _figures(recall: dict[str, Any]) -> str:
+    """Return recall at 1, 5 and 10 and the median rank as cells of a table."""
     return " | ".join(
-        [*(f"{found['recall'][at]:.1%}" for at in ("1", "5", "10")), f"{found['median_rank']:g}"]
+        [*(f"{recall['recall'][at]:.1%}" for at in ("1", "5", "10")), f"{recall['median_rank']:g}"]
     )
 
 

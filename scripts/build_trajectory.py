@@ -22,7 +22,7 @@ from molspectra.chem.readers import from_smiles
 from molspectra.data.store.bundled import bundled_path
 from molspectra.data.store.store import write_store
 from molspectra.datasets.frames import frame_rows, trajectory_metadata
-from molspectra.errors import InputError
+from molspectra.errors import InputError, ValueRangeError
 from molspectra.simulation.dynamics import (
     DynamicsSettings,
     Frame,
@@ -38,17 +38,17 @@ SMILES, NAME = "CCO", "ethanol"
 SETTINGS = DynamicsSettings(temperature=500.0, interval_fs=200.0, seed=0)
 FRAMES = 2000
 TORSION = (0, 1, 2, 8)
-"""C, C, O and the hydroxyl's hydrogen: the slowest motion, whose correlation is stated."""
+"""Atoms C, C, O and H of the hydroxyl torsion, the slowest motion; its autocorrelation is reported."""
 
 
 def start() -> Molecule:
-    """Relaxed ethanol."""
+    """Return relaxed ethanol."""
     return relaxed_structure(from_smiles(SMILES, name=NAME, seed=SETTINGS.seed))
 
 
 def line_of(frame: Frame) -> str:
-    """A frame as one line of the journal; numbers are written so that they read back exactly."""
-    facts = {
+    """Return a frame as one line of the journal; numbers are written so that they read back exactly."""
+    values = {
         "positions": frame.positions.tolist(),
         "energy": frame.energy,
         "forces": frame.forces.tolist(),
@@ -59,24 +59,24 @@ def line_of(frame: Frame) -> str:
             "random": frame.state.random,
         },
     }
-    return json.dumps(facts) + "\n"
+    return json.dumps(values) + "\n"
 
 
 def frame_of(line: str) -> Frame:
-    """The frame of one line."""
-    facts = json.loads(line)
-    state = facts["state"]
+    """Return the frame of one line of the journal."""
+    values = json.loads(line)
+    state = values["state"]
     return Frame(
-        np.array(facts["positions"]),
-        facts["energy"],
-        np.array(facts["forces"]),
-        facts["temperature"],
+        np.array(values["positions"]),
+        values["energy"],
+        np.array(values["forces"]),
+        values["temperature"],
         State(np.array(state["positions"]), np.array(state["momenta"]), state["random"]),
     )
 
 
 def read_journal(path: Path) -> list[Frame]:
-    """Complete frames of the journal; one that was cut short by an interruption is removed from the file."""
+    """Return the complete frames of the journal; an incomplete last one is removed from the file."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -87,7 +87,7 @@ def read_journal(path: Path) -> list[Frame]:
 
 
 def compute(journal: Path, frames: int) -> None:
-    """Sample what the journal does not hold yet."""
+    """Sample the frames that are not in the journal yet."""
     done = read_journal(journal)
     journal.parent.mkdir(parents=True, exist_ok=True)
     source = dynamics_frames(start(), SETTINGS, done[-1].state if done else None)
@@ -100,13 +100,13 @@ def compute(journal: Path, frames: int) -> None:
 
 
 def autocorrelation(values: npt.NDArray[np.float64]) -> float:
-    """Correlation of a quantity with itself one frame later."""
+    """Return the autocorrelation of a quantity [T] one frame apart."""
     centred = values - values.mean()
     return float((centred[1:] * centred[:-1]).mean() / (centred**2).mean())
 
 
 def torsion_cosine(positions: npt.NDArray[np.float64], atoms: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Cosine of a torsion angle in every frame [T] of positions [T, N, 3]."""
+    """Return the cosine of a torsion angle in every frame [T] of positions [T, N, 3]."""
     a, b, c, d = (positions[:, atom] for atom in atoms)
     first, second = np.cross(a - b, c - b), np.cross(b - c, d - c)
     lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
@@ -114,18 +114,18 @@ def torsion_cosine(positions: npt.NDArray[np.float64], atoms: tuple[int, ...]) -
 
 
 def statistics_of(frames: list[Frame]) -> dict[str, object]:
-    """What the trajectory looks like, in figures."""
+    """Return statistics of the trajectory."""
     positions = np.stack([frame.positions for frame in frames])
     energies = np.array([frame.energy for frame in frames])
     forces = np.stack([frame.forces for frame in frames])
-    heat = np.array([frame.temperature for frame in frames])
+    temperatures = np.array([frame.temperature for frame in frames])
     return {
-        "mean_kinetic_temperature_K": round(float(heat.mean()), 1),
+        "mean_kinetic_temperature_K": round(float(temperatures.mean()), 1),
         "energy_kcal_per_mol": {"mean": round(energies.mean(), 3), "sd": round(energies.std(), 3)},
         "force_component_sd_kcal_per_mol_per_A": round(float(forces.std()), 3),
         "autocorrelation_one_frame_apart": {
             "energy": round(autocorrelation(energies), 3),
-            "kinetic_temperature": round(autocorrelation(heat), 3),
+            "kinetic_temperature": round(autocorrelation(temperatures), 3),
             "cosine_of_torsion_C-C-O-H": round(autocorrelation(torsion_cosine(positions, TORSION)), 3),
         },
     }
@@ -135,18 +135,18 @@ def pack(journal: Path, count: int, target: Path) -> None:
     """Write the store and, beside it, its manifest."""
     frames = read_journal(journal)[:count]
     if len(frames) < count:
-        raise InputError(f"{journal} has {len(frames)} of {count} frames; run without --pack first")
+        raise ValueRangeError(f"{journal} has {len(frames)} of {count} frames; run without --pack first")
     molecule = start()
     versions = {name: version(name) for name in ("molspectra", "tblite", "ase", "numpy", "rdkit")}
     versions["python"] = platform.python_version()
-    about = statistics_of(frames)
+    statistics = statistics_of(frames)
     metadata = trajectory_metadata(
         source="computed by molspectra (scripts/build_trajectory.py)",
         licence="MIT",
         level=dynamics_level(),
         notes={
             "sampling": "Langevin dynamics, " + json.dumps(dataclasses.asdict(SETTINGS)),
-            "statistics": json.dumps(about),
+            "statistics": json.dumps(statistics),
             "versions": json.dumps(versions),
             "caution": "GFN2-xTB, not density functional theory: never to be compared with MD17 or rMD17",
         },
@@ -166,7 +166,7 @@ def pack(journal: Path, count: int, target: Path) -> None:
         "bytes": target.stat().st_size,
         "level": metadata.level,
         "settings": dataclasses.asdict(SETTINGS),
-        **about,
+        **statistics,
         "versions": versions,
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"

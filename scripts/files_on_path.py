@@ -1,4 +1,4 @@
-"""Which files of the package a command runs through: those with a function that it calls.
+"""List the files of the package that a command uses: those with a function that it calls.
 
 `python scripts/files_on_path.py pretrain --config small-stage2 --loop.kernels plain --loop.steps 2 --out RUN`
 prints one file per line and their number. Code that only runs while a module is imported does not count.
@@ -31,7 +31,7 @@ def traced(arguments: list[str]) -> tuple[int, list[str]]:
         status = main(arguments)
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]  # None ends it
+        threading.setprofile(None)  # type: ignore[arg-type]  # None stops profiling
     paths = {Path(code.co_filename) for code in called if code.co_name not in ("<lambda>", "<listcomp>")}
     return status, sorted(str(path.relative_to(PACKAGE)) for path in paths if path.is_relative_to(PACKAGE))
 

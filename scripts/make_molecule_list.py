@@ -85,19 +85,19 @@ CUMULENE_CENTRE = Chem.MolFromSmarts("[*;R;X2;$([*](=*)=*),$([*]#*)]")
 
 
 def read_known() -> list[tuple[str, str]]:
-    """The lines of known_molecules.txt as (SMILES, name)."""
+    """Return the lines of known_molecules.txt as (SMILES, name)."""
     lines = KNOWN.read_text(encoding="utf-8").splitlines()
     return [tuple(line.split(" ", 1)) for line in lines if line and not line.startswith("#")]  # type: ignore[misc]
 
 
 def key_of(mol: Chem.Mol) -> str:
-    """First block of the InChIKey."""
+    """Return the first block of the InChIKey."""
     return str(Chem.MolToInchiKey(mol))[:14]
 
 
 def surroundings(mol: Chem.Mol) -> set[tuple[object, ...]]:
-    """One entry per atom: element, hydrogens, charge, ring size, and its bonds with their far ends."""
-    found = set()
+    """Return one entry per atom: element, hydrogens, charge, ring size, and bonds with their other atoms."""
+    environments = set()
     rings = mol.GetRingInfo()
     for atom in mol.GetAtoms():
         size = min(
@@ -108,8 +108,8 @@ def surroundings(mol: Chem.Mol) -> set[tuple[object, ...]]:
             for b in atom.GetBonds()
         )
         ring = size if size in (3, 4) else bool(size)
-        found.add((atom.GetSymbol(), atom.GetTotalNumHs(), atom.GetFormalCharge(), ring, *bonds))
-    return found
+        environments.add((atom.GetSymbol(), atom.GetTotalNumHs(), atom.GetFormalCharge(), ring, *bonds))
+    return environments
 
 
 def sane(mol: Chem.Mol, known: set[tuple[object, ...]]) -> bool:
@@ -130,12 +130,12 @@ def sane(mol: Chem.Mol, known: set[tuple[object, ...]]) -> bool:
 
 
 def free_valence(atom: Chem.Atom) -> int:
-    """Hydrogens that can give way to a bond; charged and hypervalent atoms are left alone."""
+    """Return the number of hydrogens that a bond can replace; 0 for charged atoms."""
     return 0 if atom.GetFormalCharge() else atom.GetTotalNumHs()
 
 
 def edits(mol: Chem.Mol) -> Iterator[Chem.RWMol]:
-    """All single edits of a Kekulé structure, not sanitised."""
+    """Yield all single edits of a Kekulé structure, not sanitised."""
     n = mol.GetNumAtoms()
     for i in range(n):
         atom = mol.GetAtomWithIdx(i)
@@ -185,7 +185,7 @@ def edits(mol: Chem.Mol) -> Iterator[Chem.RWMol]:
 
 
 def finish(new: Chem.RWMol) -> Chem.Mol | None:
-    """The edited molecule, sanitised, neutral, closed shell, one fragment; None if it is none of that."""
+    """Return the sanitised molecule; None unless it is neutral, closed-shell and one fragment."""
     for atom in new.GetAtoms():
         atom.SetNoImplicit(False)
         atom.SetNumExplicitHs(0)
@@ -204,7 +204,7 @@ def finish(new: Chem.RWMol) -> Chem.Mol | None:
 
 
 def grow(seeds: list[Chem.Mol], rng: random.Random) -> dict[str, Chem.Mol]:
-    """Sane molecules by key, without the seeds, after ROUNDS rounds of edits."""
+    """Return accepted molecules by key, without the seeds, after ROUNDS rounds of edits."""
     known = set().union(*(surroundings(m) for m in seeds))
     seen = {key_of(m) for m in seeds}
     pool: dict[str, Chem.Mol] = {}
@@ -230,9 +230,9 @@ def grow(seeds: list[Chem.Mol], rng: random.Random) -> dict[str, Chem.Mol]:
 
 
 def with_stereo(mol: Chem.Mol) -> str | None:
-    """SMILES after a conformer was found; None if there is none.
+    """Return the SMILES if a conformer is found, else None.
 
-    Where double bonds or fused rings leave diastereomers open, that of the lowest conformer is written down.
+    If double bonds or fused rings are unspecified, the SMILES is that of the conformer of lowest energy.
     """
     hydrogenated = Chem.AddHs(mol)
     if not rdDistGeom.EmbedMultipleConfs(hydrogenated, 6, randomSeed=SEED):
@@ -257,25 +257,25 @@ def with_stereo(mol: Chem.Mol) -> str | None:
 
 
 def weight(formula: str) -> float:
-    """How welcome a formula is: C, H, N, O first, halogens and sulfur in moderation."""
+    """Return the sampling weight of a formula: lower with halogens and sulfur than with C, H, N, O."""
     elements = set(re.findall("[A-Z][a-z]?", formula))
     return float(0.35 ** len(elements & {"S", "Cl"}) * 0.5 ** len(elements & {"F"}))
 
 
 def choose(pool: dict[str, Chem.Mol], count: int, rng: random.Random) -> list[str]:
-    """Stereo SMILES of `count` molecules of the pool, in random order."""
+    """Return the stereo SMILES of `count` molecules of the pool, in random order."""
     chosen: list[str] = []
     by_size: dict[int, dict[str, list[Chem.Mol]]] = defaultdict(lambda: defaultdict(list))
     for key in sorted(pool):
         by_size[pool[key].GetNumAtoms()][CalcMolFormula(pool[key])].append(pool[key])
-    wanted = 0.0
-    for size in sorted(SHARE):  # what a smaller size cannot fill, the next one takes
-        wanted += SHARE[size] * count
+    target = 0.0
+    for size in sorted(SHARE):  # the next larger size fills what a size lacks
+        target += SHARE[size] * count
         groups = by_size[size]
         for group in groups.values():
             rng.shuffle(group)
         taken: Counter[str] = Counter()
-        while len(chosen) < round(wanted):
+        while len(chosen) < round(target):
             open_ones = [f for f in groups if groups[f] and taken[f] < ISOMERS]
             if not open_ones:
                 break
@@ -289,7 +289,7 @@ def choose(pool: dict[str, Chem.Mol], count: int, rng: random.Random) -> list[st
 
 
 def main() -> None:
-    """Write the list and print what it holds."""
+    """Write the list and print its composition."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUTPUT)
     parser.add_argument("--total", type=int, default=TOTAL)

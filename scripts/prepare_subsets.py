@@ -3,8 +3,8 @@
     python scripts/prepare_subsets.py --data DIR --out DIR [--only NAME ...]
 
 `--data` holds qm9/qm9_geometries.npz, qm9/qm9_labelled_18568.npz, qm9/qm9_vibrations_gfn2.npz,
-qm8/qm8_uv_lines.npz and md17/md17_<molecule>.npz. Every structure is the QM9 geometry of its index; the one
-that a spectrum was computed on belongs to the spectrum alone. Stores that are there already are kept.
+qm8/qm8_uv_lines.npz and md17/md17_<molecule>.npz. Every structure is the QM9 geometry of its index, also
+where a spectrum was computed on another geometry. Existing stores are kept.
 """
 
 import argparse
@@ -42,14 +42,14 @@ PROPERTIES = {
     "g298": ("G", "eV", HARTREE_EV),
     "cv": ("Cv", "cal/mol/K", 1.0),
 }
-"""Column: name in the file, unit in the store, factor from the file's unit."""
+"""By column: name in the file, unit in the store, factor from the unit of the file."""
 
 MOLECULES = ("aspirin", "ethanol")
 Structures = dict[int, tuple[np.ndarray, np.ndarray]]
 
 
 def structures(path: Path) -> Structures:
-    """Atomic numbers [N] and positions [N, 3] in Å by QM9 index."""
+    """Return atomic numbers [N] and positions [N, 3] in Å by QM9 index."""
     with np.load(path) as data:
         counts, numbers, positions = data["n_atoms"].astype(np.int64), data["z"].astype(np.int64), data["pos"]
         ends = np.cumsum(counts)
@@ -60,34 +60,35 @@ def structures(path: Path) -> Structures:
 
 
 def perceived(item: tuple[int, tuple[np.ndarray, np.ndarray]]) -> tuple[int, str]:
-    """QM9 index and identity of one structure."""
+    """Return QM9 index and identity of one structure."""
     index, (numbers, positions) = item
     return index, Molecule(numbers, positions).identity
 
 
 def row(index: int, structure: tuple[np.ndarray, np.ndarray], identity: str, extra: dict[str, Any]) -> Row:
-    """One structure with what is known of it."""
+    """Return the row of one structure with its labels."""
     return Row(Molecule(*structure, name=f"gdb_{index}"), identity=identity, **extra)
 
 
 def geometries(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[Candidate]]:
-    """All structures, nothing else."""
-    found = structures(data / "qm9/qm9_geometries.npz")
+    """Return all structures without labels."""
+    geometry = structures(data / "qm9/qm9_geometries.npz")
     rows = (
-        Candidate(f"gdb_{index}", partial(row, index, found[index], identities[index], {})) for index in found
+        Candidate(f"gdb_{index}", partial(row, index, geometry[index], identities[index], {}))
+        for index in geometry
     )
     return Metadata("115,885 molecules of QM9 without labels", LICENCE, QM9_LEVEL), rows
 
 
 def labelled(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[Candidate]]:
-    """The labelled molecules."""
+    """Return the molecules with properties."""
     path = data / "qm9/qm9_labelled_18568.npz"
-    found = structures(path)
+    geometry = structures(path)
     with np.load(path) as file:
-        place = {str(name): column for column, name in enumerate(file["prop_names"])}
+        column = {str(name): index for index, name in enumerate(file["prop_names"])}
         values = {
             int(index): {
-                name: float(line[place[key]]) * factor for name, (key, _, factor) in PROPERTIES.items()
+                name: float(line[column[key]]) * factor for name, (key, _, factor) in PROPERTIES.items()
             }
             for index, line in zip(file["gdb_idx"], file["props"], strict=True)
         }
@@ -96,32 +97,32 @@ def labelled(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator
     rows = (
         Candidate(
             f"gdb_{index}",
-            partial(row, index, found[index], identities[index], {"properties": values[index]}),
+            partial(row, index, geometry[index], identities[index], {"properties": values[index]}),
         )
-        for index in found
+        for index in geometry
     )
     return metadata, rows
 
 
 def spectra(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[Candidate]]:
-    """Structures with IR and Raman lines, UV-Vis lines, or both."""
-    found = structures(data / "qm9/qm9_geometries.npz")
+    """Return structures with IR and Raman lines, UV-Vis lines, or both."""
+    geometry = structures(data / "qm9/qm9_geometries.npz")
     lines: dict[int, dict[str, LineSpectrum]] = {}
     with np.load(data / "qm9/qm9_vibrations_gfn2.npz") as file:
         ends = np.cumsum(file["n_modes"].astype(np.int64))
-        columns = {key: file[key].astype(np.float64) for key in ("wavenumber", "ir", "raman")}
+        arrays = {key: file[key].astype(np.float64) for key in ("wavenumber", "ir", "raman")}
         for index, end, count in zip(file["gdb_idx"], ends, file["n_modes"].astype(np.int64), strict=True):
-            position = columns["wavenumber"][end - count : end]
+            position = arrays["wavenumber"][end - count : end]
             order = np.argsort(position, kind="stable")
             lines[int(index)] = {
-                name: LineSpectrum(
-                    name, position[order], columns[name][end - count : end][order], LINES_LEVEL
-                )
+                name: LineSpectrum(name, position[order], arrays[name][end - count : end][order], LINES_LEVEL)
                 for name in ("ir", "raman")
             }
     with np.load(data / "qm8/qm8_uv_lines.npz") as file:
-        place = [list(file["target_names"]).index(name) for name in ("E1-CC2", "E2-CC2", "f1-CC2", "f2-CC2")]
-        for index, values in zip(file["gdb_idx"], file["targets"][:, place], strict=True):
+        columns = [
+            list(file["target_names"]).index(name) for name in ("E1-CC2", "E2-CC2", "f1-CC2", "f2-CC2")
+        ]
+        for index, values in zip(file["gdb_idx"], file["targets"][:, columns], strict=True):
             order = np.argsort(values[:2], kind="stable")
             strengths = np.clip(values[2:], 0.0, None)  # a few are slightly negative
             lines.setdefault(int(index), {})["uv_vis"] = LineSpectrum(
@@ -135,7 +136,7 @@ def spectra(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[
     )
     rows = (
         Candidate(
-            f"gdb_{index}", partial(row, index, found[index], identities[index], {"spectra": lines[index]})
+            f"gdb_{index}", partial(row, index, geometry[index], identities[index], {"spectra": lines[index]})
         )
         for index in sorted(lines)
     )
@@ -143,15 +144,15 @@ def spectra(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[
 
 
 def trajectory(molecule: str, data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[Candidate]]:
-    """The frames of one MD17 molecule with the original labels."""
+    """Return the frames of one MD17 molecule with the original labels."""
     with np.load(data / f"md17/md17_{molecule}.npz") as file:
         numbers, positions = file["z"], file["R"].astype(np.float64)
         energies, forces, frames = file["E"].reshape(-1), file["F"], file["frame"]
     identity = Molecule(numbers, positions[0]).identity
 
-    def frame(place: int) -> Row:
-        structure = Molecule(numbers, positions[place], name=f"{molecule} frame {frames[place]}")
-        return Row(structure, {}, {"energy": float(energies[place])}, forces[place], identity)
+    def frame(index: int) -> Row:
+        structure = Molecule(numbers, positions[index], name=f"{molecule} frame {frames[index]}")
+        return Row(structure, {}, {"energy": float(energies[index])}, forces[index], identity)
 
     level = "PBE+vdW-TS"
     metadata = Metadata(
@@ -161,7 +162,7 @@ def trajectory(molecule: str, data: Path, identities: dict[int, str]) -> tuple[M
         properties={"energy": Quantity("kcal/mol", level)},
         forces=Quantity("kcal/mol/Å", level),
     )
-    rows = (Candidate(f"frame {number}", partial(frame, place)) for place, number in enumerate(frames))
+    rows = (Candidate(f"frame {number}", partial(frame, index)) for index, number in enumerate(frames))
     return metadata, rows
 
 
@@ -185,9 +186,9 @@ def main() -> None:
     wanted = [name for name in options.only if not (options.out / f"{name}.arrow").exists()]
     identities: dict[int, str] = {}
     if {"geometries", "labelled", "spectra"} & set(wanted):
-        found = structures(options.data / "qm9/qm9_geometries.npz")
+        geometry = structures(options.data / "qm9/qm9_geometries.npz")
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            identities = dict(pool.imap(perceived, found.items(), chunksize=200))
+            identities = dict(pool.imap(perceived, geometry.items(), chunksize=200))
     for name in wanted:
         metadata, rows = STORES[name](options.data, identities)
         path = options.out / f"{name}.arrow"

@@ -20,22 +20,22 @@ from molspectra.simulation.units import BOHR, DEBYE, HARTREE, IR_INTENSITY
 
 EXPERIMENT = Path(__file__).resolve().parents[1] / "tests" / "simulation" / "experiment.json"
 BRIGHT = 0.01
-"""Oscillator strength from which a state counts as bright."""
+"""Smallest oscillator strength of a bright state."""
 
 DEGENERATE = 2.0
-"""Modes nearer than this many cm⁻¹ count as degenerate."""
+"""Largest distance of degenerate modes, cm⁻¹."""
 
 ACTIVE = 5e-4
-"""Intensity (km/mol or Å⁴/amu) from which a mode counts as active; those of symmetry zero stay below 2e-4."""
+"""Smallest intensity (km/mol or Å⁴/amu) of an active mode; modes forbidden by symmetry stay below 2e-4."""
 
 
 def read_experiment() -> dict:
-    """Experimental values and their sources."""
+    """Return the experimental values and their sources."""
     return json.loads(EXPERIMENT.read_text(encoding="utf-8"))
 
 
 def normal_modes(simulation: Simulation) -> vibrations.Modes:
-    """Normal modes at the optimised geometry."""
+    """Return the normal modes at the optimised geometry."""
     molecule = simulation.molecule
     positions = molecule.positions / BOHR
     calculator = xtb.Xtb(molecule.numbers, positions, molecule.charge)
@@ -44,7 +44,7 @@ def normal_modes(simulation: Simulation) -> vibrations.Modes:
 
 
 def mode_classes(simulation: Simulation) -> list[str]:
-    """Parity, degeneracy and activity of each mode of a centrosymmetric molecule, such as "u2 active"."""
+    """Return parity, degeneracy and activity of the modes of a centrosymmetric molecule: "u2 active"."""
     modes = normal_modes(simulation)
     positions, masses = simulation.molecule.positions, vibrations.masses_of(simulation.molecule.numbers)
     centred = positions - masses @ positions / masses.sum()
@@ -60,7 +60,7 @@ def mode_classes(simulation: Simulation) -> list[str]:
 
 
 def compare_frequencies(simulation: Simulation, fundamentals: dict[str, list[float]]) -> np.ndarray:
-    """Simulated and experimental wavenumbers [M, 2], paired in ascending order within each symmetry class."""
+    """Return simulated and experimental wavenumbers [M, 2], paired in order within each symmetry class."""
     wavenumbers = simulation.lines["ir"].position
     single = list(fundamentals) == ["all"]
     classes = np.array(["all"] * len(wavenumbers) if single else mode_classes(simulation))
@@ -72,19 +72,19 @@ def compare_frequencies(simulation: Simulation, fundamentals: dict[str, list[flo
 
 
 def compare_excitations(simulation: Simulation, states: list[dict]) -> list[tuple[str, float, float, float]]:
-    """Label, simulated energy (eV), strength with its degenerate partners, reference energy (eV)."""
+    """Return label, simulated energy (eV), strength with degenerate partners, and reference energy (eV)."""
     lines = simulation.lines["uv_vis"]
     rows = []
     for state in states:
         same = (lines.intensity > BRIGHT) == state["bright"]
-        found = lines.position[same][state["rank"] - 1]
-        strength = lines.intensity[np.abs(lines.position - found) < 0.01].sum()
-        rows.append((state["label"], float(found), float(strength), float(state["energy"])))
+        energy = lines.position[same][state["rank"] - 1]
+        strength = lines.intensity[np.abs(lines.position - energy) < 0.01].sum()
+        rows.append((state["label"], float(energy), float(strength), float(state["energy"])))
     return rows
 
 
 def print_frequencies(data: dict) -> None:
-    """Table of errors, then every pair."""
+    """Print a table of errors, then every pair."""
     print(f"Source: {data['source']}\n")
     print("| molecule | modes | mean error | mean absolute error | largest error | mean relative error |")
     print("|---|---|---|---|---|---|")
@@ -105,7 +105,7 @@ def print_frequencies(data: dict) -> None:
 
 
 def dft_intensity(simulation: Simulation, direction: np.ndarray) -> float:
-    """IR intensity (km/mol) of one mode ∂R/∂Q [N, 3] from B3LYP/def2-SVP dipoles at displaced geometries."""
+    """Return the IR intensity (km/mol) of a mode ∂R/∂Q [N, 3] from B3LYP/def2-SVP dipoles."""
     molecule = simulation.molecule
     step = 0.02 / np.abs(direction).max()
     dipoles = [
@@ -117,23 +117,23 @@ def dft_intensity(simulation: Simulation, direction: np.ndarray) -> float:
 
 
 def print_intensities() -> None:
-    """IR intensities of GFN2-xTB beside those of B3LYP for the same modes at the same geometry."""
+    """Print IR intensities of GFN2-xTB and of B3LYP for the same modes at the same geometry."""
     print("| molecule | wavenumber (cm⁻¹) | GFN2-xTB (km/mol) | B3LYP/def2-SVP (km/mol) |\n|---|---|---|---|")
     for name, smiles in (("water", "O"), ("carbon dioxide", "O=C=O"), ("benzene", "c1ccccc1")):
         simulation = simulate(from_smiles(smiles), ("ir", "raman"))
         modes = normal_modes(simulation)
         lines = simulation.lines["ir"]
-        done = -np.inf
+        last = -np.inf
         for k in np.flatnonzero(lines.intensity > ACTIVE):
-            if lines.position[k] - done < DEGENERATE:
+            if lines.position[k] - last < DEGENERATE:
                 continue  # the partner of a degenerate pair
-            done = lines.position[k]
+            last = lines.position[k]
             reference = dft_intensity(simulation, modes.displacements[k].reshape(-1, 3))
             print(f"| {name} | {lines.position[k]:.0f} | {lines.intensity[k]:.1f} | {reference:.1f} |")
 
 
 def print_polarisabilities() -> None:
-    """Mean polarisability by dipoles in a field, beside experiment."""
+    """Print mean polarisabilities from dipoles in a field, and experiment."""
     print("| molecule | GFN2-xTB (Å³) | experiment (Å³) |\n|---|---|---|")
     for name, smiles, expected in (
         ("water", "O", 1.45),
@@ -153,19 +153,19 @@ def print_polarisabilities() -> None:
 
 
 def print_excitations(data: dict) -> None:
-    """Table of first excitations."""
+    """Print a table of the first excitations."""
     print(f"Source: {data['source']}\n")
     print("| molecule | state | simulated (eV) | oscillator strength | reference (eV) | error |")
     print("|---|---|---|---|---|---|")
     for name, entry in data["molecules"].items():
         simulation = simulate(from_smiles(entry["smiles"]), ("uv_vis",))
-        for label, found, strength, expected in compare_excitations(simulation, entry["states"]):
-            error = found - expected
-            print(f"| {name} | {label} | {found:.2f} | {strength:.3f} | {expected:.2f} | {error:+.2f} |")
+        for label, energy, strength, expected in compare_excitations(simulation, entry["states"]):
+            error = energy - expected
+            print(f"| {name} | {label} | {energy:.2f} | {strength:.3f} | {expected:.2f} | {error:+.2f} |")
 
 
 def print_kernel() -> None:
-    """Excitations of formaldehyde here and by PySCF with both kernels, full pair space."""
+    """Print excitations of formaldehyde from this package, and from PySCF with both kernels and all pairs."""
     from pyscf import dft
 
     molecule = simulate(from_smiles("C=O"), ("uv_vis",)).molecule
@@ -191,7 +191,7 @@ def print_kernel() -> None:
 
 
 def print_cost() -> None:
-    """CPU seconds for C7H10O2 after imports, second run of two."""
+    """Print the CPU time, s, for C7H10O2 after imports, of the second run."""
     molecule = from_smiles("CC1(C)CC(=O)CC1=O")
     for modalities in (("ir", "raman"), ("ir", "raman", "uv_vis")):
         simulate(molecule, modalities)
@@ -203,7 +203,7 @@ def print_cost() -> None:
 
 
 def main() -> None:
-    """Print everything that was asked for."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

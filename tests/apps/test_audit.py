@@ -13,7 +13,7 @@ from molspectra.apps.cli import main
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Metadata, Row, write_store
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 from molspectra.spectra.spectrum import LineSpectrum
 from molspectra.training.config import DataConfig
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
     gone = audit(tmp_path / "other.arrow", [tmp_path / "nothing"])
     assert gone.has_overlap
     assert "not known" in gone.table()
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(SettingError, match="at least one"):
         audit(tmp_path / "other.arrow", [])
 
 

@@ -68,17 +68,17 @@ def test_without_a_command_it_says_how_and_fails(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
         (["xyzzy"], f"unknown command 'xyzzy'; known: {', '.join(COMMANDS)}"),
         (["--verbose"], "unknown command '--verbose'"),
     ],
 )
-def test_unknown_commands(arguments: Sequence[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_commands(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(list(arguments)) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"molspectra: error: {said}")
+    assert error.startswith(f"molspectra: error: {message}")
     assert error.count("\n") == 1
 
 
@@ -87,7 +87,7 @@ class Stopped(MolspectraError):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (InputError("no such file"), 2, "molspectra: error: no such file\n"),
         (SimulationError("no convergence"), 2, "molspectra: error: no convergence\n"),
@@ -100,7 +100,7 @@ class Stopped(MolspectraError):
 def test_exit_codes(
     error: BaseException,
     code: int,
-    said: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -109,7 +109,7 @@ def test_exit_codes(
 
     monkeypatch.setattr(cli, "_dispatch", fail)
     assert main([]) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

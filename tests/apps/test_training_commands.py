@@ -68,12 +68,12 @@ def test_from_pretraining_to_a_resumed_fine_tuning(
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == whole
     assert "runs/gap: continues from step 4" in printed.err
-    said = refused(capsys, "finetune", "--out", "runs/gap", "--resume", "--loop.seed", "1")
-    assert said == "runs/gap: cannot resume with other settings: loop.seed was 0 and is 1 now"
+    message = refused(capsys, "finetune", "--out", "runs/gap", "--resume", "--loop.seed", "1")
+    assert message == "runs/gap: cannot resume with other settings: loop.seed was 0 and is 1 now"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--stepz", "3"], "unrecognized arguments: --stepz 3; did you mean --loop.steps?"),
         (["--loop.stepz", "3"], "unrecognized arguments: --loop.stepz 3; did you mean --loop.steps?"),
@@ -107,7 +107,7 @@ def test_from_pretraining_to_a_resumed_fine_tuning(
 )
 def test_one_line_for_what_does_not_fit(
     arguments: list[str],
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -122,7 +122,7 @@ def test_one_line_for_what_does_not_fit(
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    assert said in refused(capsys, "pretrain", "--out", "run", *arguments)
+    assert message in refused(capsys, "pretrain", "--out", "run", *arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
 
 

@@ -5,7 +5,7 @@ import pytest
 from ase import units
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError
+from molspectra.errors import ValueRangeError
 from molspectra.simulation.autocorrelation import infrared_of_dipoles, xtb_dipoles
 from molspectra.simulation.units import IR_INTENSITY
 
@@ -67,7 +67,7 @@ def test_a_dipole_at_rest_absorbs_nothing():
     ],
 )
 def test_what_makes_no_spectrum_is_refused(arguments, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueRangeError, match=message):
         infrared_of_dipoles(*arguments)
 
 
@@ -84,7 +84,7 @@ def test_dipoles_of_gfn2_xtb():
 def test_ions_and_nothing_are_refused():
     pytest.importorskip("tblite")
     ion = Molecule(np.array([8, 1]), np.array([[0, 0, 0], [0, 0, 0.96]]), charge=-1)
-    with pytest.raises(InputError, match="ion has no fixed origin"):
+    with pytest.raises(ValueRangeError, match="ion has no fixed origin"):
         xtb_dipoles(ion, [ion.positions])
-    with pytest.raises(InputError, match="no frames"):
+    with pytest.raises(ValueRangeError, match="no frames"):
         xtb_dipoles(WATER, [])

@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms, units
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError, SimulationError
+from molspectra.errors import MissingExtraError, SimulationError, ValueRangeError
 from molspectra.simulation import dynamics as module
 from molspectra.simulation.dynamics import (
     DynamicsSettings,
@@ -122,14 +122,14 @@ def test_sample_dynamics():
     ],
 )
 def test_values_out_of_range(change, words):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(ValueRangeError, match=words):
         DynamicsSettings(**change)
 
 
 def test_molecules_outside_the_method():
-    with pytest.raises(InputError, match="closed-shell"):
+    with pytest.raises(ValueRangeError, match="closed-shell"):
         take(1, molecule=Molecule(np.array([8, 1]), np.array([[0, 0, 0], [0, 0, 0.97]])))
-    with pytest.raises(InputError, match="frames must be at least 1"):
+    with pytest.raises(ValueRangeError, match="frames must be at least 1"):
         sample_dynamics(WATER, frames=0)
 
 
@@ -138,7 +138,7 @@ def test_a_missing_extra_is_named(monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr("importlib.metadata.version", absent)
-    with pytest.raises(InputError, match=r"pip install 'molspectra\[simulate\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'molspectra\[simulate\]'"):
         take(1)
 
 

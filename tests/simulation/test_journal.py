@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError
+from molspectra.errors import ExistsError, FormatError, InputError, WriteError
 from molspectra.simulation.api import Property, Simulation
 from molspectra.simulation.records import (
     Journal,
@@ -57,7 +57,7 @@ def test_failures_read_back():
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "null", '{"key": 1}', "{", '"key"'])
 def test_what_is_not_a_record_is_refused(text):
-    with pytest.raises(InputError, match="not a simulation record"):
+    with pytest.raises(FormatError, match="not a simulation record"):
         from_json(text)
 
 
@@ -113,7 +113,7 @@ def test_damage_inside_is_named_and_left_alone(tmp_path):
     path = tmp_path / "journal.jsonl"
     text = to_json(record("a")) + "\nnonsense\n" + to_json(record("b")) + "\n"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"journal\.jsonl, line 2: not a simulation record"):
+    with pytest.raises(FormatError, match=r"journal\.jsonl, line 2: not a simulation record"):
         Journal(path)
     assert path.read_text(encoding="utf-8") == text
 
@@ -121,7 +121,7 @@ def test_damage_inside_is_named_and_left_alone(tmp_path):
 def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("smiles,name\nO,water\n")
-    with pytest.raises(InputError, match="line 1"):
+    with pytest.raises(FormatError, match="line 1"):
         Journal(path)
     assert path.read_text() == "smiles,name\nO,water\n"
 
@@ -129,13 +129,13 @@ def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path):
 def test_two_writers_at_once_are_refused(tmp_path):
     pytest.importorskip("fcntl")
     path = tmp_path / "journal.jsonl"
-    with Journal(path), pytest.raises(InputError, match="another process"):
+    with Journal(path), pytest.raises(ExistsError, match="another process"):
         Journal(path)
     Journal(path).close()
 
 
 def test_a_folder_or_a_missing_file_cannot_be_read(tmp_path):
-    with pytest.raises(InputError, match="cannot write the journal"):
+    with pytest.raises(WriteError, match="cannot write the journal"):
         Journal(tmp_path)
     with pytest.raises(InputError, match="cannot read the journal"):
         list(read_journal(tmp_path / "none.jsonl"))

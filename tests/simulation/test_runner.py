@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError
+from molspectra.errors import ValueRangeError
 from molspectra.simulation.api import simulate
 from molspectra.simulation.records import read_journal, to_json
 from molspectra.simulation.runner import simulate_many
@@ -174,7 +174,7 @@ def test_progress_is_shown_and_names_failures(tmp_path, capsys):
 
 
 def test_bad_options(tmp_path):
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(ValueRangeError, match="at least 1"):
         run([HELIUM], tmp_path / "journal.jsonl", processes=0)
     assert not (tmp_path / "journal.jsonl").exists()
     result = run([], tmp_path / "journal.jsonl")

@@ -3,7 +3,15 @@ import pytest
 
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import from_smiles
-from molspectra.errors import InputError, SimulationError
+from molspectra.errors import (
+    ElementError,
+    InputError,
+    MissingExtraError,
+    NotFoundError,
+    SettingError,
+    SimulationError,
+    ValueRangeError,
+)
 from molspectra.simulation import api, xtb
 from molspectra.simulation.api import check_supported, levels_of_theory, simulate
 
@@ -63,19 +71,19 @@ def test_ions_of_closed_shells():
 
 
 @pytest.mark.parametrize(
-    ("molecule", "message"),
+    ("molecule", "message", "error"),
     [
-        (diatomic(7, 8, 1.15), "15 electrons"),
-        (diatomic(8, 1, 0.96), "9 electrons"),
-        (diatomic(1, 1, 0.74, charge=1), "1 electrons"),
-        (Molecule(np.array([1]), np.zeros((1, 3)), charge=1), "no electrons"),
-        (diatomic(92, 8, 1.8), "element U"),
-        (Molecule(np.array([88]), np.zeros((1, 3))), "element Ra"),
+        (diatomic(7, 8, 1.15), "15 electrons", ValueRangeError),
+        (diatomic(8, 1, 0.96), "9 electrons", ValueRangeError),
+        (diatomic(1, 1, 0.74, charge=1), "1 electrons", ValueRangeError),
+        (Molecule(np.array([1]), np.zeros((1, 3)), charge=1), "no electrons", ValueRangeError),
+        (diatomic(92, 8, 1.8), "element U", ElementError),
+        (Molecule(np.array([88]), np.zeros((1, 3))), "element Ra", ElementError),
     ],
 )
-def test_unsupported_molecules_are_refused_before_any_computation(molecule, message, monkeypatch):
+def test_unsupported_molecules_are_refused_before_any_computation(molecule, message, monkeypatch, error):
     monkeypatch.setattr(xtb, "Xtb", None)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(error, match=message) as caught:
         simulate(molecule)
     assert "\n" not in str(caught.value)
 
@@ -89,9 +97,17 @@ def test_coincident_atoms_never_reach_the_simulation():
         diatomic(1, 1, 0.01)
 
 
-@pytest.mark.parametrize("modalities", [(), ("ir", "ir"), ("ri",), ("ir", "uv-vis")])
-def test_bad_modalities(modalities):
-    with pytest.raises(InputError, match="modalit"):
+@pytest.mark.parametrize(
+    ("modalities", "error"),
+    [
+        ((), SettingError),
+        (("ir", "ir"), SettingError),
+        (("ri",), NotFoundError),
+        (("ir", "uv-vis"), NotFoundError),
+    ],
+)
+def test_bad_modalities(modalities, error):
+    with pytest.raises(error, match="modalit"):
         simulate(diatomic(1, 1, 0.74), modalities)
 
 
@@ -106,7 +122,7 @@ def test_missing_extra_is_named(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(InputError, match=r"tblite.*pip install 'molspectra\[simulate\]'"):
+    with pytest.raises(MissingExtraError, match=r"tblite.*pip install 'molspectra\[simulate\]'"):
         levels_of_theory()
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molspectra.errors import InputError
+from molspectra.errors import UnitError, ValueRangeError
 from molspectra.spectra.units import EV_NM, convert_position
 
 
@@ -44,15 +44,15 @@ def test_arrays_keep_their_shape_and_the_input_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("value", "source", "target", "message"),
+    ("value", "source", "target", "message", "error"),
     [
-        (1.0, "THz", "eV", "unknown unit 'THz'"),
-        (1.0, "eV", "cm-1", "unknown unit 'cm-1'"),
-        (0.0, "eV", "nm", "positive position"),
-        ([300.0, -1.0], "nm", "eV", "positive position"),
-        (float("nan"), "nm", "eV", "positive position"),
+        (1.0, "THz", "eV", "unknown unit 'THz'", UnitError),
+        (1.0, "eV", "cm-1", "unknown unit 'cm-1'", UnitError),
+        (0.0, "eV", "nm", "positive position", ValueRangeError),
+        ([300.0, -1.0], "nm", "eV", "positive position", ValueRangeError),
+        (float("nan"), "nm", "eV", "positive position", ValueRangeError),
     ],
 )
-def test_bad_units_and_wavelengths_are_refused(value, source, target, message):
-    with pytest.raises(InputError, match=message):
+def test_bad_units_and_wavelengths_are_refused(value, source, target, message, error):
+    with pytest.raises(error, match=message):
         convert_position(value, source, target)

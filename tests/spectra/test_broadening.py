@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from molspectra.compiled import use
-from molspectra.errors import InputError
+from molspectra.errors import SettingError, ValueRangeError
 from molspectra.spectra.broadening import SHAPES, broaden
 from molspectra.spectra.modality import IR, MODALITIES, RAMAN, UV_VIS
 
@@ -187,16 +187,16 @@ def test_gradients_are_not_followed():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "message", "error"),
     [
-        ({"shape": "voigt"}, "unknown line shape 'voigt'; known: lorentzian, gaussian"),
-        ({"fwhm": 0.0}, "fwhm must be a positive number, not 0.0"),
-        ({"fwhm": -1.0}, "fwhm must be"),
-        ({"fwhm": math.nan}, "fwhm must be"),
-        ({"scale": math.inf}, "frequency scale must be"),
-        ({"scale": 0.0}, "frequency scale must be"),
+        ({"shape": "voigt"}, "unknown line shape 'voigt'; known: lorentzian, gaussian", SettingError),
+        ({"fwhm": 0.0}, "fwhm must be a positive number, not 0.0", ValueRangeError),
+        ({"fwhm": -1.0}, "fwhm must be", ValueRangeError),
+        ({"fwhm": math.nan}, "fwhm must be", ValueRangeError),
+        ({"scale": math.inf}, "frequency scale must be", ValueRangeError),
+        ({"scale": 0.0}, "frequency scale must be", ValueRangeError),
     ],
 )
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(InputError, match=message):
+def test_bad_options_are_refused(options, message, error):
+    with pytest.raises(error, match=message):
         broaden(*ragged([[(1000.0, 1.0)]]), IR, **options)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, NotFoundError, UnitError, ValueRangeError
 from molspectra.spectra.files.asdf import Table
 from molspectra.spectra.files.jcamp import read_jcamp
 from molspectra.spectra.files.measured import onto_axis
@@ -122,7 +122,7 @@ def test_a_measured_infrared_spectrum():
     assert spectrum.values[-1] == pytest.approx(0.92837757, abs=1e-8)
     assert spectrum.values.min() == pytest.approx(0.27871406, abs=1e-8)
     assert spectrum.values.max() == pytest.approx(1.0055419, abs=1e-7)
-    with pytest.raises(InputError, match=r"covers 373.964 to 3997.45 cm⁻¹, 99.9% of the ir axis"):
+    with pytest.raises(ValueRangeError, match=r"covers 373.964 to 3997.45 cm⁻¹, 99.9% of the ir axis"):
         onto_axis(spectrum)
     converted = onto_axis(spectrum, outside="zero")
     assert converted.coverage == pytest.approx(3498 / 3501)
@@ -150,9 +150,9 @@ def test_a_link_of_two_blocks_keeps_both():
     assert (blocks[0].unit, len(blocks[0])) == ("nm", 911)
     samples = onto_axis(blocks[0], outside="zero")
     assert samples.coverage == pytest.approx(270 / 701)  # 1.14 to 6.52 eV
-    with pytest.raises(InputError, match="the ordinate is 'variance'; known: absorbance"):
+    with pytest.raises(UnitError, match="the ordinate is 'variance'; known: absorbance"):
         onto_axis(blocks[1], outside="zero")
-    with pytest.raises(InputError, match="variance"):
+    with pytest.raises(UnitError, match="variance"):
         read_spectrum(SHARED / "cheminfo_uv.jdx", outside="zero")
 
 
@@ -193,57 +193,78 @@ GOOD = "599ABCCBA@abc"
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "message", "error"),
     [
-        (b"", "is empty"),
-        (b"\x00\x01\x02" * 100, "not a text file"),
-        ("hello\nworld\n", "line 1: not a JCAMP-DX file"),
-        ("##JCAMP-DX=4.24\n", "outside of a block"),
-        (text(GOOD, end=""), "has no ##END=: the file is truncated"),
-        (text("599ABCCBA@ab"), "NPOINTS=10, but there are 9 values"),
-        (text(GOOD + "d"), "line 12: more than the 10 values"),
-        (text("599ABCCBAZ99999999999@abc"), "line 12: more than the 10 values"),
-        (text("599ABC\n650CBA@abc"), "line 13: begins at 650 where FIRSTX, LASTX and NPOINTS give 602"),
-        (text("599AJJ%\n602Djjjjjj"), "line 13: begins with 4, the line before ended with 3: damaged"),
-        (text("599ABC!BA@abc"), "line 12: '!BA@abc' belongs to no number"),
-        (text("599 1 2 ? 3 2 1 0 1 2 3"), "'. 3 2 1 0 ' belongs to no number"),
-        (text("599 NaN 2 3 3 2 1 0 1 2 3"), "begins with a difference"),
-        (text("ABC"), "line 12: 'ABC' does not begin with a number"),
-        (text("599"), "line 12: no values after the abscissa"),
-        (text("599JJ%"), "line 12: it begins with a difference"),
-        (text("599TABC"), "repeats nothing"),
-        (text("599 " + "9" * 1_000_000 + GOOD[4:]), "not a finite number"),
-        (text(GOOD, NPOINTS="1000000000000"), "NPOINTS='1000000000000' is not a number from 2 to"),
-        (text(GOOD, NPOINTS="-10"), "NPOINTS='-10'"),
-        (text(GOOD, NPOINTS=None), "NPOINTS=''"),
-        (text(GOOD, FIRSTX="nan"), "##FIRSTX=nan is not a finite number"),
-        (text(GOOD, LASTX="6o8"), "##LASTX=6o8 is not a number"),
-        (text(GOOD, YFACTOR="0"), "XFACTOR and YFACTOR cannot be 0"),
-        (text(GOOD, YFACTOR="inf"), "##YFACTOR=inf is not a finite number"),
-        (text(GOOD, DELTAX="-1"), "DELTAX=-1 does not fit"),
-        (text(GOOD, FIRSTY="5"), "FIRSTY=5, but the first value times YFACTOR is 1"),
-        (text(GOOD, XUNITS="HZ"), "XUNITS='HZ' is none of cm⁻¹, nm, µm, eV"),
-        (text(GOOD, XUNITS=None), "XUNITS='' is none of"),
-        (text(GOOD, YUNITS=None), "no ##YUNITS="),
-        (text(GOOD, DATA_TYPE="NMR SPECTRUM"), "DATA TYPE is 'NMR SPECTRUM'"),
-        (text(GOOD, form="XYDATA=(X++(R..R))"), r"of the form '\(X\+\+\(R..R\)\)' is not read"),
+        (b"", "is empty", FormatError),
+        (b"\x00\x01\x02" * 100, "not a text file", FormatError),
+        ("hello\nworld\n", "line 1: not a JCAMP-DX file", FormatError),
+        ("##JCAMP-DX=4.24\n", "outside of a block", FormatError),
+        (text(GOOD, end=""), "has no ##END=: the file is truncated", DamagedError),
+        (text("599ABCCBA@ab"), "NPOINTS=10, but there are 9 values", DamagedError),
+        (text(GOOD + "d"), "line 12: more than the 10 values", DamagedError),
+        (text("599ABCCBAZ99999999999@abc"), "line 12: more than the 10 values", DamagedError),
+        (
+            text("599ABC\n650CBA@abc"),
+            "line 13: begins at 650 where FIRSTX, LASTX and NPOINTS give 602",
+            DamagedError,
+        ),
+        (
+            text("599AJJ%\n602Djjjjjj"),
+            "line 13: begins with 4, the line before ended with 3: damaged",
+            DamagedError,
+        ),
+        (text("599ABC!BA@abc"), "line 12: '!BA@abc' belongs to no number", FormatError),
+        (text("599 1 2 ? 3 2 1 0 1 2 3"), "'. 3 2 1 0 ' belongs to no number", FormatError),
+        (text("599 NaN 2 3 3 2 1 0 1 2 3"), "begins with a difference", FormatError),
+        (text("ABC"), "line 12: 'ABC' does not begin with a number", FormatError),
+        (text("599"), "line 12: no values after the abscissa", FormatError),
+        (text("599JJ%"), "line 12: it begins with a difference", FormatError),
+        (text("599TABC"), "repeats nothing", FormatError),
+        (text("599 " + "9" * 1_000_000 + GOOD[4:]), "not a finite number", ValueRangeError),
+        (
+            text(GOOD, NPOINTS="1000000000000"),
+            "NPOINTS='1000000000000' is not a number from 2 to",
+            ValueRangeError,
+        ),
+        (text(GOOD, NPOINTS="-10"), "NPOINTS='-10'", ValueRangeError),
+        (text(GOOD, NPOINTS=None), "NPOINTS=''", ValueRangeError),
+        (text(GOOD, FIRSTX="nan"), "##FIRSTX=nan is not a finite number", ValueRangeError),
+        (text(GOOD, LASTX="6o8"), "##LASTX=6o8 is not a number", FormatError),
+        (text(GOOD, YFACTOR="0"), "XFACTOR and YFACTOR cannot be 0", ValueRangeError),
+        (text(GOOD, YFACTOR="inf"), "##YFACTOR=inf is not a finite number", ValueRangeError),
+        (text(GOOD, DELTAX="-1"), "DELTAX=-1 does not fit", DamagedError),
+        (text(GOOD, FIRSTY="5"), "FIRSTY=5, but the first value times YFACTOR is 1", DamagedError),
+        (text(GOOD, XUNITS="HZ"), "XUNITS='HZ' is none of cm⁻¹, nm, µm, eV", UnitError),
+        (text(GOOD, XUNITS=None), "XUNITS='' is none of", UnitError),
+        (text(GOOD, YUNITS=None), "no ##YUNITS=", UnitError),
+        (text(GOOD, DATA_TYPE="NMR SPECTRUM"), "DATA TYPE is 'NMR SPECTRUM'", FormatError),
+        (text(GOOD, form="XYDATA=(X++(R..R))"), r"of the form '\(X\+\+\(R..R\)\)' is not read", FormatError),
         (
             text(GOOD, form="PEAK TABLE=(XY..XY)"),
             "without an infrared, Raman or UV-Vis spectrum: a table of peaks",
+            FormatError,
         ),
-        (text(GOOD, form="NTUPLES=NMR SPECTRUM"), "NTUPLES block"),
-        (text(GOOD + "\n##XYDATA=(X++(Y..Y))\n599A"), "a second ##XYDATA="),
-        (text("1 2 3", form="XYPOINTS=(XY..XY)"), "leaves a position without a value"),
-        (text("1 2_0", form="XYPOINTS=(XY..XY)"), "are not pairs of numbers"),
-        (text("599 1\n600 nan", form="XYPOINTS=(XY..XY)"), "line 13: '600 nan' are not pairs"),
-        (text("599 1\n608 1", form="XYPOINTS=(XY..XY)"), "NPOINTS=10, but there are 2 points"),
-        (text("599 1\n599 2\n608 1", form="XYPOINTS=(XY..XY)", NPOINTS="3"), "the axis does not run one way"),
-        (text("1 1\n2 1", form="XYPOINTS=(XY..XY)", NPOINTS="2"), "FIRSTX=599, but the table has 1 there"),
-        (text(GOOD).replace("##XFACTOR=1", "##XFACTOR"), "'##XFACTOR' has no '='"),
+        (text(GOOD, form="NTUPLES=NMR SPECTRUM"), "NTUPLES block", FormatError),
+        (text(GOOD + "\n##XYDATA=(X++(Y..Y))\n599A"), "a second ##XYDATA=", FormatError),
+        (text("1 2 3", form="XYPOINTS=(XY..XY)"), "leaves a position without a value", FormatError),
+        (text("1 2_0", form="XYPOINTS=(XY..XY)"), "are not pairs of numbers", FormatError),
+        (text("599 1\n600 nan", form="XYPOINTS=(XY..XY)"), "line 13: '600 nan' are not pairs", FormatError),
+        (text("599 1\n608 1", form="XYPOINTS=(XY..XY)"), "NPOINTS=10, but there are 2 points", DamagedError),
+        (
+            text("599 1\n599 2\n608 1", form="XYPOINTS=(XY..XY)", NPOINTS="3"),
+            "the axis does not run one way",
+            ValueRangeError,
+        ),
+        (
+            text("1 1\n2 1", form="XYPOINTS=(XY..XY)", NPOINTS="2"),
+            "FIRSTX=599, but the table has 1 there",
+            DamagedError,
+        ),
+        (text(GOOD).replace("##XFACTOR=1", "##XFACTOR"), "'##XFACTOR' has no '='", FormatError),
     ],
 )
-def test_damaged_and_hostile_files_give_one_clear_line(tmp_path, content, message, capfd):
-    with pytest.raises(InputError, match=message) as caught:
+def test_damaged_and_hostile_files_give_one_clear_line(tmp_path, content, message, capfd, error):
+    with pytest.raises(error, match=message) as caught:
         read(tmp_path, content)
     assert str(caught.value).startswith(str(tmp_path / "a.jdx"))
     assert "\n" not in str(caught.value)
@@ -252,12 +273,12 @@ def test_damaged_and_hostile_files_give_one_clear_line(tmp_path, content, messag
 
 
 def test_a_file_too_large_or_missing(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(NotFoundError, match="no such file"):
         read_jcamp(tmp_path / "b.jdx")
-    with pytest.raises(InputError, match="is a directory"):
+    with pytest.raises(FormatError, match="is a directory"):
         read_jcamp(tmp_path)
     monkeypatch.setattr("molspectra.spectra.files.text.MAX_BYTES", 100)
-    with pytest.raises(InputError, match="larger than"):
+    with pytest.raises(FormatError, match="larger than"):
         read(tmp_path, text(GOOD))
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError, SettingError, UnitError, ValueRangeError
 from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis, to_absorbance
 from molspectra.spectra.files.units import asked_quantity, axis_unit, quantity
 from molspectra.spectra.modality import UV_VIS
@@ -26,17 +26,17 @@ def test_it_is_ascending_and_read_only():
 
 
 @pytest.mark.parametrize(
-    ("axis", "values", "unit", "message"),
+    ("axis", "values", "unit", "message", "error"),
     [
-        ([1, 2, 2], [1, 1, 1], "nm", "does not run one way: near 2 nm"),
-        ([1, np.nan], [1, 1], "nm", "the position of point 2 is not a finite number"),
-        ([1, 2], [np.inf, 1], "nm", "the value of point 1 is not a finite number"),
-        ([1, 2], [1], "nm", "two lists of equal length"),
-        ([1, 2], [1, 1], "Hz", "unknown unit 'Hz'"),
+        ([1, 2, 2], [1, 1, 1], "nm", "does not run one way: near 2 nm", ValueRangeError),
+        ([1, np.nan], [1, 1], "nm", "the position of point 2 is not a finite number", ValueRangeError),
+        ([1, 2], [np.inf, 1], "nm", "the value of point 1 is not a finite number", ValueRangeError),
+        ([1, 2], [1], "nm", "two lists of equal length", ValueRangeError),
+        ([1, 2], [1, 1], "Hz", "unknown unit 'Hz'", UnitError),
     ],
 )
-def test_what_is_no_spectrum_is_refused(axis, values, unit, message):
-    with pytest.raises(InputError, match=message):
+def test_what_is_no_spectrum_is_refused(axis, values, unit, message, error):
+    with pytest.raises(error, match=message):
         measured(axis, values, unit)
 
 
@@ -63,12 +63,12 @@ def test_a_transmittance_above_one_is_in_per_cent_and_one_below_the_floor_is_rai
 
 def test_a_reflectance_is_converted_only_on_demand():
     spectrum = measured([1, 2], [0.5, 0.25], kind="reflectance")
-    with pytest.raises(InputError, match=r"a.jdx: a reflectance is no absorbance; .*log, kubelka-munk"):
+    with pytest.raises(UnitError, match=r"a.jdx: a reflectance is no absorbance; .*log, kubelka-munk"):
         to_absorbance(spectrum)
     assert to_absorbance(spectrum, reflectance="log").values == pytest.approx([0.30103, 0.60206], abs=1e-5)
     # (1 - 1/2)^2 / (2/2) = 1/4; (3/4)^2 / (2/4) = 9/8
     assert to_absorbance(spectrum, reflectance="kubelka-munk").values == pytest.approx([0.25, 1.125])
-    with pytest.raises(InputError, match="unknown way 'x' with a reflectance"):
+    with pytest.raises(SettingError, match="unknown way 'x' with a reflectance"):
         to_absorbance(spectrum, reflectance="x")
 
 
@@ -79,7 +79,7 @@ def test_interpolation_is_linear_and_says_what_is_missing():
     assert converted.spectrum.values == pytest.approx(2 + converted.spectrum.axis / 1000)
     half = measured(np.linspace(500, 2250, 500), np.ones(500), modality="raman")
     with pytest.raises(
-        InputError, match=r"a.jdx: it covers 500 to 2250 cm⁻¹, 50.0% of the raman axis \(500 to 4000"
+        ValueRangeError, match=r"a.jdx: it covers 500 to 2250 cm⁻¹, 50.0% of the raman axis \(500 to 4000"
     ):
         onto_axis(half)
     converted = onto_axis(half, outside="zero")
@@ -118,24 +118,35 @@ def test_negative_samples_are_clipped_and_counted():
 
 
 @pytest.mark.parametrize(
-    ("spectrum", "options", "message"),
+    ("spectrum", "options", "message", "error"),
     [
-        (measured([1, 2], [1, 1], "nm"), {}, "name the modality"),
-        (measured([1, 2], [1, 1], "nm"), {"name": "nmr"}, "unknown modality 'nmr'"),
-        (measured([-1, 2], [1, 1], "nm"), {"name": "uv_vis"}, "only for a positive position"),
-        (measured([500, 4000], [1, 1]), {"name": "ir"}, "only 2 of its points"),
-        (measured([1, 2], [1, 1]), {"name": "ir", "outside": "zero"}, "only 0 of its points"),
+        (measured([1, 2], [1, 1], "nm"), {}, "name the modality", UnitError),
+        (measured([1, 2], [1, 1], "nm"), {"name": "nmr"}, "unknown modality 'nmr'", NotFoundError),
+        (
+            measured([-1, 2], [1, 1], "nm"),
+            {"name": "uv_vis"},
+            "only for a positive position",
+            ValueRangeError,
+        ),
+        (measured([500, 4000], [1, 1]), {"name": "ir"}, "only 2 of its points", ValueRangeError),
+        (
+            measured([1, 2], [1, 1]),
+            {"name": "ir", "outside": "zero"},
+            "only 0 of its points",
+            ValueRangeError,
+        ),
         (
             measured([1, 2], [1, 1], kind="phase"),
             {"name": "ir"},
             "the ordinate is 'phase'; known: absorbance",
+            UnitError,
         ),
-        (measured([1, 2], [1, 20], kind="log absorptivity"), {"name": "ir"}, "cannot be 20"),
-        (measured([1, 2], [1, 1]), {"name": "ir", "outside": "guess"}, "unknown way 'guess'"),
+        (measured([1, 2], [1, 20], kind="log absorptivity"), {"name": "ir"}, "cannot be 20", ValueRangeError),
+        (measured([1, 2], [1, 1]), {"name": "ir", "outside": "guess"}, "unknown way 'guess'", SettingError),
     ],
 )
-def test_what_cannot_be_put_on_the_axis(spectrum, options, message):
-    with pytest.raises(InputError, match=message):
+def test_what_cannot_be_put_on_the_axis(spectrum, options, message, error):
+    with pytest.raises(error, match=message):
         onto_axis(spectrum, **options)
 
 

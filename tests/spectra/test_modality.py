@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError
 from molspectra.spectra.modality import IR, MODALITIES, RAMAN, UV_VIS, modality
 
 
@@ -45,5 +45,5 @@ def test_modalities_are_found_by_name():
     ],
 )
 def test_an_unknown_name_gets_a_hint(name, hint):
-    with pytest.raises(InputError, match=hint):
+    with pytest.raises(NotFoundError, match=hint):
         modality(name)

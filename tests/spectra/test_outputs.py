@@ -3,7 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molspectra.errors import InputError
+from molspectra.errors import (
+    DamagedError,
+    FormatError,
+    InputError,
+    MissingExtraError,
+    NotFoundError,
+    SettingError,
+    ValueRangeError,
+)
 from molspectra.spectra.files.calculation import line_spectrum
 from molspectra.spectra.files.outputs import cclib_level, read_output
 from molspectra.spectra.files.read import read_spectra, read_spectrum
@@ -97,16 +105,16 @@ def test_an_output_of_orca_6(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "message", "error"),
     [
-        ({"end": "ORCA finished by error"}, "did not end normally, or the file is cut short"),
-        ({"charge": "many"}, "its total charge is 'many'"),
-        ({"charge": "99"}, "fewer than zero electrons"),
-        ({"extra": "  ******\n"}, "2 vibrations, but 1 rows below IR SPECTRUM"),
+        ({"end": "ORCA finished by error"}, "did not end normally, or the file is cut short", DamagedError),
+        ({"charge": "many"}, "its total charge is 'many'", FormatError),
+        ({"charge": "99"}, "fewer than zero electrons", InputError),
+        ({"extra": "  ******\n"}, "2 vibrations, but 1 rows below IR SPECTRUM", DamagedError),
     ],
 )
-def test_damaged_outputs_of_orca(tmp_path, changes, message):
-    with pytest.raises(InputError, match=message) as caught:
+def test_damaged_outputs_of_orca(tmp_path, changes, message, error):
+    with pytest.raises(error, match=message) as caught:
         read_output(orca(tmp_path, **changes))
     assert "water.out" in str(caught.value)
 
@@ -115,7 +123,7 @@ def test_damaged_outputs_of_orca(tmp_path, changes, message):
 def test_what_is_no_output(tmp_path, content):
     path = tmp_path / "a.out"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.out(: not an output|: not a text file| is empty)"):
+    with pytest.raises(FormatError, match=r"a\.out(: not an output|: not a text file| is empty)"):
         read_output(path)
 
 
@@ -128,7 +136,7 @@ def test_without_cclib_the_extra_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr("molspectra.spectra.files.outputs.import_module", missing)
     with pytest.raises(
-        InputError, match=r"a.log: needs the package cclib; pip install 'molspectra\[files\]'"
+        MissingExtraError, match=r"a.log: needs the package cclib; pip install 'molspectra\[files\]'"
     ):
         read_output(path)
 
@@ -137,7 +145,7 @@ def test_an_output_that_cclib_cannot_read(tmp_path, capfd):
     pytest.importorskip("cclib")
     path = tmp_path / "a.log"
     path.write_text(" Entering Gaussian System, Link 0=g16\n" + "Standard orientation:\n" * 3)
-    with pytest.raises(InputError, match=r"a.log: (cclib cannot read|no structure|the calculation did not)"):
+    with pytest.raises(FormatError, match=r"a.log: (cclib cannot read|no structure|the calculation did not)"):
         read_output(path)
     assert capfd.readouterr() == ("", "")
 
@@ -147,9 +155,9 @@ def test_levels_and_lines(tmp_path):
     assert cclib_level(about) == "MP2/unknown basis (Gaussian 16)"
     lines = line_spectrum(tmp_path, "ir", [3, 1], [-1e-5, 2], "x")
     assert (lines.position.tolist(), lines.intensity.tolist()) == ([1, 3], [2, 0])
-    with pytest.raises(InputError, match="negative intensity"):
+    with pytest.raises(ValueRangeError, match="negative intensity"):
         line_spectrum(tmp_path, "ir", [3, 1], [-1, 2], "x")
-    with pytest.raises(InputError, match="2 ir positions but 1 intensities"):
+    with pytest.raises(ValueRangeError, match="2 ir positions but 1 intensities"):
         line_spectrum(tmp_path, "ir", [3, 1], [2], "x")
 
 
@@ -191,9 +199,9 @@ class TestRealOutputs:
     def test_several_spectra_of_one_file(self):
         pytest.importorskip("cclib")
         path = SHARED / "gaussian16/dvb_raman.out"
-        with pytest.raises(InputError, match=r"holds 2 spectra \(ir, raman\); name the modality"):
+        with pytest.raises(SettingError, match=r"holds 2 spectra \(ir, raman\); name the modality"):
             read_spectrum(path)
-        with pytest.raises(InputError, match="holds no uv_vis spectrum"):
+        with pytest.raises(NotFoundError, match="holds no uv_vis spectrum"):
             read_spectrum(path, "uv_vis")
 
     def test_cut_outputs(self, tmp_path):
@@ -201,5 +209,5 @@ class TestRealOutputs:
         for name, keep in (("gaussian16/dvb_td.out", 45_000), ("orca6/dvb_ir.out", 120_000)):
             path = tmp_path / "cut.out"
             path.write_bytes((SHARED / name).read_bytes()[:keep])
-            with pytest.raises(InputError, match=r"cut.out: the calculation did not end normally"):
+            with pytest.raises(DamagedError, match=r"cut.out: the calculation did not end normally"):
                 read_output(path)

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError
 from molspectra.spectra.plots import plot_spectrum
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
@@ -59,5 +59,5 @@ def test_every_modality_can_be_drawn_even_when_dark(name, xlabel, ylabel, intens
 
 
 def test_spectra_of_two_modalities_do_not_mix():
-    with pytest.raises(InputError, match="lines of ir cannot go with a raman spectrum"):
+    with pytest.raises(MismatchError, match="lines of ir cannot go with a raman spectrum"):
         plot_spectrum(Figure().subplots(), SampledSpectrum("raman", np.zeros(3501)), LINES)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molspectra.errors import InputError
+from molspectra.errors import ValueRangeError
 from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis
 from molspectra.spectra.measured import Preparation, baseline, prepare, prepare_measured
 from molspectra.spectra.modality import IR, Modality
@@ -118,7 +118,7 @@ def test_points_that_were_not_measured_stay_zero():
     assert not found.spectrum.values[unknown].any()
     assert found.coverage == pytest.approx(2300 / 3501)
     assert "points that were not measured are 0" in found.changes
-    with pytest.raises(InputError, match="outside=zero"):
+    with pytest.raises(ValueRangeError, match="outside=zero"):
         prepare_measured(MeasuredSpectrum(axis, values, "cm⁻¹", "absorbance", "ir"), how)
 
 
@@ -144,7 +144,7 @@ def test_without_steps_a_file_comes_out_as_from_onto_axis():
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, word):
-    with pytest.raises(InputError, match=word):
+    with pytest.raises(ValueRangeError, match=word):
         Preparation(**wrong)
 
 
@@ -158,5 +158,5 @@ def test_settings_out_of_range_are_refused(wrong, word):
     ],
 )
 def test_steps_that_do_not_fit_the_axis_are_refused(how, word):
-    with pytest.raises(InputError, match=word):
+    with pytest.raises(ValueRangeError, match=word):
         prepare(torch.ones(1, 10), TEN, how)

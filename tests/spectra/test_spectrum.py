@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, NotFoundError, ValueRangeError
 from molspectra.spectra.modality import IR
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
@@ -18,20 +18,32 @@ def test_lines_are_copied_and_read_only():
 
 
 @pytest.mark.parametrize(
-    ("name", "position", "intensity", "message"),
+    ("name", "position", "intensity", "message", "error"),
     [
-        ("nmr", [], [], "unknown modality"),
-        ("ir", [1.0, 2.0], [1.0], "2 positions but 1 intensities"),
-        ("ir", [2.0, 1.0], [1.0, 1.0], "must ascend"),
-        ("ir", [1.0, 2.0], [1.0, -1e-9], "ir line 2 has a negative intensity"),
-        ("ir", [1.0, np.nan], [1.0, 1.0], "ir line positions contain a value that is not a finite"),
-        ("raman", [1.0], [np.inf], "raman line intensities contain a value that is not a finite"),
-        ("ir", [[1.0]], [[1.0]], "one list of numbers"),
-        ("ir", ["a"], [1.0], "must be a list of numbers"),
+        ("nmr", [], [], "unknown modality", NotFoundError),
+        ("ir", [1.0, 2.0], [1.0], "2 positions but 1 intensities", ValueRangeError),
+        ("ir", [2.0, 1.0], [1.0, 1.0], "must ascend", ValueRangeError),
+        ("ir", [1.0, 2.0], [1.0, -1e-9], "ir line 2 has a negative intensity", ValueRangeError),
+        (
+            "ir",
+            [1.0, np.nan],
+            [1.0, 1.0],
+            "ir line positions contain a value that is not a finite",
+            ValueRangeError,
+        ),
+        (
+            "raman",
+            [1.0],
+            [np.inf],
+            "raman line intensities contain a value that is not a finite",
+            ValueRangeError,
+        ),
+        ("ir", [[1.0]], [[1.0]], "one list of numbers", ValueRangeError),
+        ("ir", ["a"], [1.0], "must be a list of numbers", FormatError),
     ],
 )
-def test_bad_lines_are_refused(name, position, intensity, message):
-    with pytest.raises(InputError, match=message):
+def test_bad_lines_are_refused(name, position, intensity, message, error):
+    with pytest.raises(error, match=message):
         LineSpectrum(name, position, intensity)
 
 
@@ -45,7 +57,7 @@ def test_bad_lines_are_refused(name, position, intensity, message):
     ],
 )
 def test_bad_samples_are_refused(values, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueRangeError, match=message):
         SampledSpectrum("ir", values)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, UnitError, ValueRangeError
 from molspectra.spectra.files.read import read_measured, read_spectrum
 from molspectra.spectra.files.text import read_text
 
@@ -57,11 +57,11 @@ def test_units_and_quantities_from_the_header(tmp_path, header, unit, quantity, 
 
 def test_without_a_header_they_are_asked_for(tmp_path):
     with pytest.raises(
-        InputError, match=r"a.csv: which unit\? The header names none; give unit= one of cm⁻¹, nm"
+        UnitError, match=r"a.csv: which unit\? The header names none; give unit= one of cm⁻¹, nm"
     ):
         read(tmp_path, "1,1\n2,2\n")
     with pytest.raises(
-        InputError, match=r"which quantity\? The header names none; .* absorbance, transmittance"
+        UnitError, match=r"which quantity\? The header names none; .* absorbance, transmittance"
     ):
         read(tmp_path, "1,1\n2,2\n", unit="nm")
     spectrum = read(tmp_path, "1,1\n2,2\n", unit="cm-1", quantity="abs", modality="ir")
@@ -69,43 +69,55 @@ def test_without_a_header_they_are_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "message"),
+    ("content", "options", "message", "error"),
     [
-        (b"", {}, "is empty"),
-        (b" \n\n", {}, "is empty"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", {}, "not a text file"),
-        (bytes(range(1, 32)) * 9, {}, "not a text file"),
-        (b"\xff\xfe\x00\xd8\x00", {}, "not a text file"),
-        ("no numbers here\n" * 3, {}, "no line of two numbers"),
-        ("words\n" * 300, {}, "no line of two numbers among the first 201"),
-        ("nm,abs\n1,1\n2\n", {}, "line 3: 1 columns in '2'; expected position and value"),
-        ("nm,abs\n1,1,1\n2,2,2\n", {}, "line 2: 3 columns in '1,1,1'; keep position and value only"),
-        ("nm,abs\n1,1\n2,x\n", {}, "line 3: 'x' is not a number"),
-        ("nm,abs\n1,1\n2,nan\n", {}, "line 3: 'nan' is not a finite number"),
-        ("nm,abs\n1,1\n2,-inf\n", {}, "line 3: '-inf' is not a finite number"),
-        ("nm,abs\n1,1\n2,1_000\n", {}, "line 3: '1_000' is not a number"),
-        ("nm,abs\n1,1\n2," + "9" * 1_000_000 + "\n", {}, "value of point 2 is not a finite number"),
-        ("nm,abs\n1,1\n2,1e999\n", {}, "value of point 2 is not a finite number"),
-        ("nm,abs\n1,1\n2,1e9999\n", {}, "'1e9999' is not a number"),
-        ("nm,abs\n1,1\n3,1\n2,1\n", {}, "the axis does not run one way: near 2 nm"),
-        ("nm,abs\n1,1\n1,1\n", {}, "the axis does not run one way"),
-        ("nm,abs\n1,1\n", {}, "at least 2 points"),
+        (b"", {}, "is empty", FormatError),
+        (b" \n\n", {}, "is empty", FormatError),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", {}, "not a text file", FormatError),
+        (bytes(range(1, 32)) * 9, {}, "not a text file", FormatError),
+        (b"\xff\xfe\x00\xd8\x00", {}, "not a text file", FormatError),
+        ("no numbers here\n" * 3, {}, "no line of two numbers", FormatError),
+        ("words\n" * 300, {}, "no line of two numbers among the first 201", FormatError),
+        ("nm,abs\n1,1\n2\n", {}, "line 3: 1 columns in '2'; expected position and value", FormatError),
+        (
+            "nm,abs\n1,1,1\n2,2,2\n",
+            {},
+            "line 2: 3 columns in '1,1,1'; keep position and value only",
+            FormatError,
+        ),
+        ("nm,abs\n1,1\n2,x\n", {}, "line 3: 'x' is not a number", FormatError),
+        ("nm,abs\n1,1\n2,nan\n", {}, "line 3: 'nan' is not a finite number", ValueRangeError),
+        ("nm,abs\n1,1\n2,-inf\n", {}, "line 3: '-inf' is not a finite number", ValueRangeError),
+        ("nm,abs\n1,1\n2,1_000\n", {}, "line 3: '1_000' is not a number", FormatError),
+        (
+            "nm,abs\n1,1\n2," + "9" * 1_000_000 + "\n",
+            {},
+            "value of point 2 is not a finite number",
+            ValueRangeError,
+        ),
+        ("nm,abs\n1,1\n2,1e999\n", {}, "value of point 2 is not a finite number", ValueRangeError),
+        ("nm,abs\n1,1\n2,1e9999\n", {}, "'1e9999' is not a number", FormatError),
+        ("nm,abs\n1,1\n3,1\n2,1\n", {}, "the axis does not run one way: near 2 nm", ValueRangeError),
+        ("nm,abs\n1,1\n1,1\n", {}, "the axis does not run one way", ValueRangeError),
+        ("nm,abs\n1,1\n", {}, "at least 2 points", ValueRangeError),
         (
             "1,1\n2,2\n",
             {"unit": "parsec"},
             "unknown unit 'parsec' of a spectral axis; known: cm⁻¹, nm, µm, eV",
+            UnitError,
         ),
-        ("nm\n1,1\n2,2\n", {"unit": "eV"}, "the header says nm, not eV"),
-        ("nm or eV,abs\n1,1\n2,2\n", {}, r"which unit\? The header names eV and nm"),
+        ("nm\n1,1\n2,2\n", {"unit": "eV"}, "the header says nm, not eV", UnitError),
+        ("nm or eV,abs\n1,1\n2,2\n", {}, r"which unit\? The header names eV and nm", UnitError),
         (
             "nm\n1,1\n2,2\n",
             {"quantity": "colour"},
             "unknown quantity 'colour' of a spectrum; known: absorbance",
+            UnitError,
         ),
     ],
 )
-def test_bad_files_give_one_clear_line(tmp_path, content, options, message):
-    with pytest.raises(InputError, match=message) as caught:
+def test_bad_files_give_one_clear_line(tmp_path, content, options, message, error):
+    with pytest.raises(error, match=message) as caught:
         read(tmp_path, content, **options)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
@@ -119,8 +131,8 @@ def test_a_file_by_its_name(tmp_path):
     spectrum = read_spectrum(path, "ir")
     assert np.abs(spectrum.values - spectrum.axis / 1e4).max() < 1e-12
     with pytest.raises(
-        InputError, match="the file does not tell which kind of spectrum it is; name the modality"
+        UnitError, match="the file does not tell which kind of spectrum it is; name the modality"
     ):
         read_spectrum(path)
-    with pytest.raises(InputError, match=r"outputs of programs hold lines"):
+    with pytest.raises(FormatError, match=r"outputs of programs hold lines"):
         read_measured(tmp_path / "b.out")

@@ -1,4 +1,4 @@
-"""Which molecules of a test part occur in pre-training sets, with and without spectra."""
+"""Overlap of test molecules with pre-training sets, with and without spectra."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from molspectra.data.atomic import atomic_file
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError, SettingError, ValueRangeError
 from molspectra.evaluation.subject import read_run
 from molspectra.training.config import DataConfig, FinetuneConfig
 from molspectra.training.data import Rows, Selection, open_store, split_store
@@ -27,13 +27,13 @@ COLUMNS = ("identity", "row", "pretraining", "structure", "spectra", "validation
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What an audit found.
+    """Result of an audit.
 
     Attributes:
-        test: what was tested: store, hash, split and number of rows.
-        sources: per pre-training set its name, what it holds, and how the test part compares.
-        together: the test part against all of them.
-        molecules: one mapping per test molecule and set that has seen it, with the names of `COLUMNS`.
+        test: the test part: store, hash, split and number of rows.
+        sources: per pre-training set its name, its molecules, and their overlap with the test part.
+        together: overlap of the test part with all sets together.
+        molecules: one mapping with the keys `COLUMNS` per test molecule and set that contains it.
     """
 
     test: Mapping[str, Any]
@@ -43,29 +43,29 @@ class Audit:
 
     @property
     def has_overlap(self) -> bool:
-        """Whether a test molecule was seen in training, or that cannot be excluded."""
-        found = self.together
-        return bool(found.structures or found.unknown or found.incomparable or found.nameless)
+        """Whether a test molecule was seen in training, or this cannot be excluded."""
+        overlap = self.together
+        return bool(overlap.structures or overlap.unknown or overlap.incomparable or overlap.nameless)
 
     def plain(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the audit as JSON values."""
         sources = [
-            {"name": name, "seen": seen.summary(), "test": found.plain()}
-            for name, seen, found in self.sources
+            {"name": name, "seen": seen.summary(), "test": overlap.plain()}
+            for name, seen, overlap in self.sources
         ]
         return {
             "test": dict(self.test),
             "pretraining": sources,
             "together": self.together.plain(),
-            "molecules": [dict(each) for each in self.molecules],
+            "molecules": [dict(molecule) for molecule in self.molecules],
         }
 
     def table(self) -> str:
-        """The counts as lines of text."""
+        """Return the counts as a table in text."""
         head = ("pre-training", "holds", "seen", "with spectra", "in validation", "not comparable")
         lines = [
-            (name, seen.summary()["molecules"], *_counts(found), found.incomparable)
-            for name, seen, found in self.sources
+            (name, seen.summary()["molecules"], *_counts(overlap), overlap.incomparable)
+            for name, seen, overlap in self.sources
         ]
         if len(lines) > 1:
             together = self.together
@@ -85,7 +85,7 @@ class Audit:
             for line in cells
         ]
         what = f"{self.together.tested:,} different test {self.together.compared} of {self.test['store']}"
-        doubts = [f"not known: {each}" for each in self.together.unknown]
+        doubts = [f"not known: {reason}" for reason in self.together.unknown]
         if self.together.nameless:
             doubts.append(
                 f"not comparable: {self.together.nameless:,} molecules of pre-training are known by "
@@ -94,7 +94,7 @@ class Audit:
         return "\n".join([f"{what} ({self.test['split']})", *rows, *doubts])
 
     def write(self, path: Path) -> None:
-        """Write a report: JSON with everything, or CSV with one line per molecule seen and set.
+        """Write a report: JSON with everything, or CSV with one line per set and molecule seen in it.
 
         Raises:
             InputError: another suffix, or the file cannot be written.
@@ -103,7 +103,7 @@ class Audit:
             write_json(path, self.plain())
             return
         if path.suffix != ".csv":
-            raise InputError(f"{path}: reports end in .json or .csv")
+            raise SettingError(f"{path}: reports end in .json or .csv")
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -118,7 +118,7 @@ def audit(
     split: DataConfig | None = None,
     pretrain_split: DataConfig | None = None,
 ) -> Audit:
-    """Compare the test part of a store or run with what pre-training sets hold or runs have seen.
+    """Compare the test part of a store or run with the molecules of pre-training sets or runs.
 
     Args:
         test: store, or run directory, whose own split is taken.
@@ -131,15 +131,15 @@ def audit(
         InputError: nothing to compare, or a store or split that does not fit.
     """
     if not pretrain:
-        raise InputError("an audit needs at least one pre-training store or run")
+        raise SettingError("an audit needs at least one pre-training store or run")
     store, rows, about = _tested(Path(test), str(test), split)
     if not len(rows):
-        raise InputError(f"{test}: the test part is empty")
+        raise ValueRangeError(f"{test}: the test part is empty")
     sources = []
     for name in map(str, pretrain):
         if name not in BUNDLED and not Path(name).exists():
-            raise InputError(f"{name}: no such store or run directory")
-        seen = _held(name, pretrain_split) if _is_store(name) else seen_by(name)
+            raise NotFoundError(f"{name}: no such store or run directory")
+        seen = _contained(name, pretrain_split) if _is_store(name) else seen_by(name)
         sources.append((name, seen, exposure(store, rows, seen)))
     together = Seen()
     for _, seen, _ in sources:
@@ -150,7 +150,7 @@ def audit(
 
 
 def _tested(path: Path, name: str, split: DataConfig | None) -> tuple[Store, Rows, dict[str, Any]]:
-    """Store and test rows, and how they were chosen."""
+    """Return store, test rows [n], and how they were chosen."""
     if (path / "config.json").is_file():
         config, _ = read_run(path)
         targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
@@ -167,12 +167,12 @@ def _is_store(name: str) -> bool:
     return name in BUNDLED or Path(name).is_file()
 
 
-def _held(name: str, split: DataConfig | None) -> Seen:
-    """What a run on a store would see; its spectra count where a row has any."""
+def _contained(name: str, split: DataConfig | None) -> Seen:
+    """Return the molecules that a run on a store would see; a spectrum counts if the row has one."""
     store = open_store(name)
-    nothing = np.arange(0)
+    empty = np.arange(0)
     if split is None:
-        selection, how = Selection(store, np.arange(len(store)), nothing, nothing), "all rows"
+        selection, how = Selection(store, np.arange(len(store)), empty, empty), "all rows"
     else:
         chosen = replace(split, store=name)
         parts = split_store(store, chosen)
@@ -187,7 +187,7 @@ def _split_name(config: DataConfig) -> str:
 
 
 def _lines(store: Store, rows: Rows, name: str, seen: Seen) -> list[dict[str, Any]]:
-    """One mapping per test molecule that was seen, at its first row."""
+    """Return one mapping with the keys `COLUMNS` per test molecule that was seen, at its first row."""
     identities = store.identities
     first: dict[str, int] = {}
     for row in rows.tolist():
@@ -207,5 +207,5 @@ def _lines(store: Store, rows: Rows, name: str, seen: Seen) -> list[dict[str, An
     ]
 
 
-def _counts(found: Exposure) -> tuple[int, int, int]:
-    return found.structures, found.spectra, found.validated
+def _counts(overlap: Exposure) -> tuple[int, int, int]:
+    return overlap.structures, overlap.spectra, overlap.validated

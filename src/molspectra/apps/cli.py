@@ -1,4 +1,4 @@
-"""The command line: `molspectra COMMAND ...`; each command is a module, imported when it is run."""
+"""The command line `molspectra COMMAND ...`; each command is a module, imported when it runs."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from importlib import import_module
 
 from molspectra._version import __version__
 from molspectra.apps.process import prepare_process, show_messages
-from molspectra.errors import InputError, MolspectraError, hint
+from molspectra.errors import MolspectraError, NotFoundError, hint
 
 COMMANDS = {
     "download": "fetch the files of a published dataset",
@@ -29,11 +29,11 @@ COMMANDS = {
     "demo": "the whole path on the bundled data, in minutes",
     "doctor": "check this installation and machine",
 }
-"""Commands and what they are for; `x-y` is the function `main` of `molspectra.apps.commands.x_y`."""
+"""Commands and their purposes; `x-y` is the function `main` of `molspectra.apps.commands.x_y`."""
 
 
 def usage() -> str:
-    """The text of `molspectra --help`."""
+    """Return the text of `molspectra --help`."""
     width = max(map(len, COMMANDS))
     lines = [
         f"molspectra {__version__}: pre-training of 3D molecular encoders with energy spectra",
@@ -77,7 +77,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"molspectra {__version__}")
         return 0
     if name not in COMMANDS:
-        raise InputError(f"unknown command {name!r}; {hint(name, COMMANDS)}")
+        raise NotFoundError(f"unknown command {name!r}; {hint(name, COMMANDS)}")
     prepare_process()
     show_messages()
     command = import_module(f"molspectra.apps.commands.{name.replace('-', '_')}")

@@ -1,7 +1,7 @@
 """The demo: simulation, both pre-training stages, fine-tuning from three starts, and a page about it.
 
-Every part leaves a directory with a record; parts that are done are not done again, so an interrupted demo
-continues. All arms of the comparison see the same molecules, steps and seeds; pre-training is done once.
+Every part records that it is finished and is not repeated, so an interrupted demo continues. All starts of
+the comparison use the same molecules, steps and seeds; pre-training is done once.
 """
 
 import shutil
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from molspectra.chem.readers import from_smiles
-from molspectra.errors import InputError
+from molspectra.errors import ExistsError, InputError, MismatchError, SettingError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.reporting.collect import collect_report
 from molspectra.reporting.live import simulated_molecule
@@ -34,17 +34,17 @@ LIVE = {
     "ethanol": "CCO",
     "acetone": "CC(C)=O",
 }
-"""Molecules simulated while one watches: name to SMILES."""
+"""Molecules that the demo simulates: SMILES by name."""
 
 STARTS = ("scratch", "stage1", "stage2")
-"""What fine-tuning starts from."""
+"""Weights that fine-tuning starts from."""
 
 SUMMARY, REPORT, PARTS = "summary.json", "report.html", "parts.json"
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything a demo does."""
+    """Numbers of molecules, training steps and seeds of a demo."""
 
     molecules: int
     stage1_steps: int
@@ -60,14 +60,14 @@ SCALES = {
 
 
 class Demo:
-    """A demo's directory and the seconds that its parts took."""
+    """Parts of a demo in its directory, with the wall time of each, s."""
 
     def __init__(self, out: Path, scale: Scale, show: bool) -> None:
         self.out, self.scale, self.show = out, scale, show
         self.seconds: dict[str, float] = read_json(out / PARTS) if (out / PARTS).is_file() else {}
 
     def part(self, name: str, work: Callable[[], object]) -> None:
-        """Do a part unless it was done before; note its wall time."""
+        """Run a part unless it is finished already, and record its wall time."""
         if name in self.seconds:
             return
         began = time.perf_counter()
@@ -76,7 +76,7 @@ class Demo:
         write_json(self.out / PARTS, self.seconds)
 
     def simulate(self) -> None:
-        """Compute the spectra of a handful of molecules."""
+        """Compute the spectra of a few molecules."""
         chosen = list(LIVE.items())[: self.scale.molecules]
         molecules = [from_smiles(smiles, name=name) for name, smiles in chosen]
         result = simulate_many(molecules, self.out / "simulated.jsonl", progress=self.show)
@@ -84,7 +84,7 @@ class Demo:
             raise InputError(f"{result.failures[0].label}: {result.failures[0].error}")
 
     def pretrain(self, name: str, steps: int, init: str | None) -> None:
-        """One pre-training stage by its small recipe, then its evaluation on held-out molecules."""
+        """Run one pre-training stage with its small recipe, and evaluate it on held-out molecules."""
         settings = read_recipe(f"small-{name}") | {"init": init}
         config = from_dict(PretrainConfig, settings, f"small-{name}")
         config = replace(config, loop=replace(config.loop, steps=steps))
@@ -92,7 +92,7 @@ class Demo:
         evaluate(self.out / name)
 
     def finetune(self, start: str, seed: int) -> None:
-        """The gap from one start with one seed, then its test error."""
+        """Fine-tune the gap from one start with one seed, and evaluate its test error."""
         init = None if start == "scratch" else str(self.out / start)
         settings = read_recipe("small-gap") | {"init": init}
         config = from_dict(FinetuneConfig, settings, "small-gap")
@@ -102,11 +102,11 @@ class Demo:
         evaluate(directory)
 
     def arms(self) -> list[tuple[str, int]]:
-        """All (start, seed), seed by seed, so that an unfinished demo is still paired."""
+        """Return all (start, seed), seed by seed, so that the starts of an unfinished demo stay paired."""
         return [(start, seed) for seed in self.scale.seeds for start in STARTS]
 
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` holds."""
+        """Return the content of `summary.json`."""
         maes: dict[str, list[float]] = {start: [] for start in STARTS}
         for start, seed in self.arms():
             maes[start].append(read_json(self.out / f"gap-{start}-seed{seed}" / "evaluation.json")["mae"])
@@ -124,7 +124,7 @@ class Demo:
         }
 
     def report(self) -> None:
-        """`report.html` and `summary.json`."""
+        """Write `report.html` and `summary.json`."""
         began = time.perf_counter()
         runs = [self.out / name for name in ("stage1", "stage2")]
         runs += [self.out / f"gap-{start}-seed{seed}" for start, seed in self.arms()]
@@ -148,36 +148,38 @@ class Demo:
 def run_demo(
     out: str | Path = "runs/demo", scale: str = "full", *, overwrite: bool = False, show: bool = True
 ) -> dict[str, Any]:
-    """Run or continue the demo; a finished one is only summed up again.
+    """Run or continue the demo; of a finished one only the summary is read.
 
     Args:
-        out: its directory.
+        out: directory of the demo.
         scale: "full" or "smoke".
         overwrite: remove an earlier demo first.
-        show: progress on standard error.
+        show: show progress on standard error.
 
     Returns:
         The content of `summary.json`.
 
     Raises:
-        InputError: the directory holds something else, or an unfinished demo of another scale.
+        InputError: the directory contains something else, or a demo of another scale.
     """
     if scale not in SCALES:
-        raise InputError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
+        raise SettingError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
     out = Path(out)
-    mark = out / "demo.json"
+    marker = out / "demo.json"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not mark.is_file():
-            raise InputError(f"{out}: exists already and holds no demo; choose another directory")
+        if not marker.is_file():
+            raise ExistsError(f"{out}: exists already and holds no demo; choose another directory")
         if overwrite:
             shutil.rmtree(out)
-        elif read_json(mark) != {"scale": scale}:
-            raise InputError(f"{out}: holds a demo of another scale; give --overwrite or another directory")
+        elif read_json(marker) != {"scale": scale}:
+            raise MismatchError(
+                f"{out}: holds a demo of another scale; give --overwrite or another directory"
+            )
         elif (out / SUMMARY).is_file():
             summary: dict[str, Any] = read_json(out / SUMMARY)
             return summary | {"out": str(out)}
     out.mkdir(parents=True, exist_ok=True)
-    write_json(mark, {"scale": scale})
+    write_json(marker, {"scale": scale})
     demo = Demo(out, SCALES[scale], show)
     demo.part("simulation", demo.simulate)
     demo.part("stage1", lambda: demo.pretrain("stage1", demo.scale.stage1_steps, None))
@@ -189,7 +191,7 @@ def run_demo(
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The demo's result for a terminal."""
+    """Return the results of the demo as text."""
     lines = ["HOMO-LUMO gap, test MAE in eV (same data, steps and seeds; pre-training done once)"]
     for start, values in summary["gap_mae_ev"].items():
         seeds = "  ".join(f"{value:.3f}" for value in values)

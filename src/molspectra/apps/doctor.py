@@ -1,4 +1,4 @@
-"""Is this installation sound? Versions, optional parts, devices, and a self-test that takes seconds."""
+"""Checks of an installation: versions, optional parts, devices, and a self-test that takes seconds."""
 
 import importlib.util
 import time
@@ -21,22 +21,23 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's answer."""
+    """Result of one check."""
 
     name: str
-    """What was looked at."""
+    """Subject of the check."""
     state: Literal["ok", "missing", "failed"]
-    """"missing" is a choice (an extra that is not installed), "failed" is a defect."""
+    """"missing": an optional extra is not installed; "failed": a defect."""
     detail: str
-    """What was found, with what to do where something is wrong."""
+    """Result, with advice if something is wrong."""
 
 
 def checks() -> Iterator[Check]:
-    """All checks, one after the other."""
+    """Run all checks and yield their results one after the other."""
     from molspectra.training.record import machine, versions
 
-    about = machine()
-    yield Check("machine", "ok", f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB")
+    hardware = machine()
+    memory = f"{hardware['memory_gib']} GiB"
+    yield Check("machine", "ok", f"{hardware['cpu']}, {hardware['cores']} cores, {memory}")
     yield Check("versions", "ok", ", ".join(f"{name} {number}" for name, number in versions().items()))
     yield Check("devices", "ok", _devices())
     for extra, modules in EXTRAS.items():
@@ -52,16 +53,17 @@ def checks() -> Iterator[Check]:
         ("training", _training),
         ("simulation", _simulation),
     ):
-        yield _tried(name, test)
+        yield _run(name, test)
 
 
-def _tried(name: str, test: Callable[[], str]) -> Check:
+def _run(name: str, test: Callable[[], str]) -> Check:
+    """Run a self-test, which returns a detail or "" if an optional part is missing."""
     began = time.perf_counter()
     try:
         detail = test()
     except MolspectraError as error:
         return Check(name, "failed", str(error))
-    except Exception as error:  # a self-test reports whatever is broken
+    except Exception as error:  # any error is a result of the check
         return Check(name, "failed", f"{type(error).__name__}: {error}")
     return Check(
         name,
@@ -73,12 +75,12 @@ def _tried(name: str, test: Callable[[], str]) -> Check:
 def _devices() -> str:
     import torch
 
-    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
     if torch.cuda.is_available():
-        found += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        devices += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        found.append("mps")
-    return ", ".join(found)
+        devices.append("mps")
+    return ", ".join(devices)
 
 
 def _bundled() -> str:
@@ -87,8 +89,9 @@ def _bundled() -> str:
     for name in BUNDLED:
         bundled(name).verify()
     store = bundled()
-    rest = ", ".join(name for name in BUNDLED if name != "bundled")
-    return f"{len(store)} molecules with {', '.join(store.metadata.modalities)}, {rest}; content hash agrees"
+    others = ", ".join(name for name in BUNDLED if name != "bundled")
+    modalities = ", ".join(store.metadata.modalities)
+    return f"{len(store)} molecules with {modalities}, {others}; content hash agrees"
 
 
 def _encoder() -> str:
@@ -103,19 +106,19 @@ def _encoder() -> str:
     config = EquivariantTransformerConfig(channels=32, layers=2, heads=4, radial=16)
     model = MolSpectra(ModelConfig(config)).double()
     batch = batch_of([bundled().molecule(0)], torch.float64)
-    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
     plain = model.encode(batch)
-    turned = model.encode(batch.with_positions(batch.positions @ turn.T))
-    scalars = float((plain.scalars - turned.scalars).abs().max().detach())
-    moved = torch.einsum("xy,nyc->nxc", turn, plain.vectors)
-    vectors = float((moved - turned.vectors).abs().max().detach())
+    rotated = model.encode(batch.with_positions(batch.positions @ rotation.T))
+    scalars = float((plain.scalars - rotated.scalars).abs().max().detach())
+    expected = torch.einsum("xy,nyc->nxc", rotation, plain.vectors)
+    vectors = float((expected - rotated.vectors).abs().max().detach())
     if max(scalars, vectors) > 1e-8:
         raise MolspectraError(f"not equivariant: scalars differ by {scalars:.1e}, vectors by {vectors:.1e}")
     return f"rotation changes scalars by {scalars:.0e} and vectors by {vectors:.0e}"
 
 
 def _kernels() -> str:
-    """Losses of a training step of stage 2 with compiled kernels and with plain torch."""
+    """Compare losses of stage 2 with compiled kernels and with plain torch."""
     from molspectra.compiled import installed, kernels, use
 
     if not installed():
@@ -137,7 +140,7 @@ def _training() -> str:
 
 
 def _two_steps() -> float:
-    """Validation loss after two steps of stage 2 with a tiny model."""
+    """Return the validation loss after two steps of stage 2 with a tiny model."""
     import tempfile
     from pathlib import Path
 

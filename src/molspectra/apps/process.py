@@ -1,9 +1,9 @@
-"""What the command line arranges for its process before anything heavy is loaded: allocator and threads.
+"""Process settings of the command line, made before torch is loaded: memory allocator and threads.
 
-Training frees and asks for tensors of many megabytes all the time. glibc's allocator takes each from the
-operating system anew and gives it back, so that every page is faulted in and zeroed again, step after step.
-Threads of OpenMP spin while they wait, which takes time from whatever else the machine does. Importing
-molspectra changes nothing; a script that wants the same calls `prepare_process()` first.
+Training frees and allocates tensors of many megabytes all the time. glibc's allocator returns each to the
+operating system, so that every page is faulted in and zeroed again at every step. Waiting OpenMP threads
+spin, which takes time from other programs. Importing molspectra changes nothing; scripts can call
+`prepare_process()` first.
 """
 
 import ctypes
@@ -16,16 +16,16 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt(3)."""
 
 SPINS = "10000"
-"""Turns that a thread of GNU's OpenMP waits awake, some 0.1 ms: longer than between two small operations."""
+"""Turns that a waiting thread of GNU OpenMP spins: about 0.1 ms, longer than between small operations."""
 
 ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-"""Environment variables by which a user sets the same."""
+"""Environment variables with which a user sets the allocator; they take precedence."""
 
 
 def prepare_process() -> None:
     """Keep freed memory in the process (glibc only), and let waiting threads sleep soon.
 
-    What the environment says already wins. OpenMP reads its variables when torch is loaded, so call this
+    Variables already in the environment take precedence. OpenMP reads them when torch is loaded, so call this
     before; a second call changes nothing.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -35,7 +35,7 @@ def prepare_process() -> None:
 
 
 def show_messages() -> None:
-    """Show what the package has to say, such as that it compiles kernels, on standard error."""
+    """Print log messages of the package, such as that it compiles kernels, on standard error."""
     log = logging.getLogger("molspectra")
     if not log.handlers:
         log.addHandler(_StandardError())

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError, SimulationError
+from molspectra.errors import ElementError, MissingExtraError, SettingError, SimulationError, ValueRangeError
 from molspectra.simulation.geometry import GRADIENT_TOLERANCE, minimise, model_hessian, positive
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR, DEBYE, HARTREE
@@ -27,16 +27,16 @@ MAX_ELEMENT = 86
 """GFN2-xTB and def2-SVP both reach radon."""
 
 SOFT = 5.0
-"""A lowest mode below this many cm⁻¹ sends the molecule back to the optimiser."""
+"""Wavenumber of the lowest mode, cm⁻¹, below which the geometry is optimised again."""
 
 FLAT = 10.0
-"""An imaginary mode smaller than this many cm⁻¹ that outlives the optimisations counts as flat.
+"""Largest imaginary wavenumber, cm⁻¹, that is accepted after the last optimisation.
 
-That is a free internal rotation, as in 2-butyne; it is reported as found, with a negative wavenumber.
+Such a mode is a free internal rotation, as in 2-butyne; it is reported with a negative wavenumber.
 """
 
 ATTEMPTS = 4
-"""Optimisations in all before the search for a minimum is given up."""
+"""Largest number of optimisations in the search for a minimum."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What was computed for one molecule.
+    """Results of the calculations of one molecule.
 
     Attributes:
         molecule: the optimised structure.
@@ -68,7 +68,7 @@ class Simulation:
 
 
 def levels_of_theory(modalities: Sequence[str] = DEFAULT_MODALITIES) -> dict[str, str]:
-    """Level of theory, with program versions, of the geometry and of each modality asked for.
+    """Return the level of theory, with program versions, of the geometry and of each requested modality.
 
     Raises:
         InputError: unknown or repeated modality, or the `simulate` extra is not installed.
@@ -77,7 +77,7 @@ def levels_of_theory(modalities: Sequence[str] = DEFAULT_MODALITIES) -> dict[str
 
     names = [known_modality(name).name for name in modalities]
     if not names or len(set(names)) < len(names):
-        raise InputError(
+        raise SettingError(
             f"modalities must be one or more different names, not {', '.join(modalities) or 'none'}"
         )
     try:
@@ -85,7 +85,7 @@ def levels_of_theory(modalities: Sequence[str] = DEFAULT_MODALITIES) -> dict[str
         electronic = f"{GROUND_STATE}{EXCITED_STATES} (PySCF {version('pyscf')})"
         version("threadpoolctl")
     except PackageNotFoundError as error:
-        raise InputError(
+        raise MissingExtraError(
             f"simulation needs {error.name}; install it with: pip install 'molspectra[simulate]'"
         ) from None
     return {"geometry": vibrational} | {
@@ -94,22 +94,22 @@ def levels_of_theory(modalities: Sequence[str] = DEFAULT_MODALITIES) -> dict[str
 
 
 def check_supported(molecule: Molecule) -> None:
-    """Refuse what the methods cannot describe.
+    """Check that the methods can describe a molecule.
 
     Raises:
-        InputError: an element beyond radon, no electrons, or an odd number of electrons (tblite would compute
-            a radical without a word).
+        ElementError: an element beyond radon.
+        ValueRangeError: no electrons, or an odd number of them (tblite would compute a radical without
+            warning).
     """
-    heavy = int(molecule.numbers.max())
-    if heavy > MAX_ELEMENT:
+    if int(molecule.numbers.max()) > MAX_ELEMENT:
         symbol = molecule.symbols[int(np.argmax(molecule.numbers))]
-        raise InputError(
+        raise ElementError(
             f"{molecule.formula}: element {symbol} is outside GFN2-xTB and def2-SVP, which reach radon (86)"
         )
     if molecule.n_electrons < 1:
-        raise InputError(f"{molecule.formula}: charge {molecule.charge:+d} leaves no electrons")
+        raise ValueRangeError(f"{molecule.formula}: charge {molecule.charge:+d} leaves no electrons")
     if molecule.n_electrons % 2:
-        raise InputError(
+        raise ValueRangeError(
             f"{molecule.formula} with charge {molecule.charge:+d} has {molecule.n_electrons} electrons; "
             "only closed-shell molecules are supported, so check the charge or add the missing hydrogen"
         )
@@ -121,14 +121,14 @@ def simulate(molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES)
     Geometry, vibrations, IR and Raman are GFN2-xTB; UV-Vis, orbital energies and dipole are B3LYP/def2-SVP at
     that geometry. Molecules are isolated closed-shell singlets; ions are supported, molecules with an even
     number of electrons and a triplet ground state (O2) are computed as singlets. Frequencies are harmonic and
-    unscaled. One thread works; `simulate_many` takes as many molecules at once as there are cores.
+    unscaled. It runs on one thread; `simulate_many` uses one process per core.
 
     Args:
-        molecule: start structure; its coordinates decide which minimum is found.
+        molecule: start structure; its coordinates determine which minimum is found.
         modalities: any of `ir`, `raman`, `uv_vis`.
 
     Raises:
-        InputError: unknown modality, or a molecule outside the methods.
+        InputError: unknown modality, or a molecule that the methods do not cover.
         SimulationError: SCF or optimisation failure.
     """
     levels = levels_of_theory(modalities)
@@ -144,9 +144,8 @@ def simulate(molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES)
         else:
             positions = relax(molecule, positions)
         if electronic:
-            spectrum, more = _electrons(molecule, positions, levels["uv_vis"])
-            lines["uv_vis"] = spectrum
-            properties |= more
+            lines["uv_vis"], electronic_properties = _electrons(molecule, positions, levels["uv_vis"])
+            properties |= electronic_properties
     ordered = {name: lines[name] for name in modalities}
     return Simulation(molecule.with_positions(positions * BOHR), ordered, properties, levels)
 
@@ -154,12 +153,12 @@ def simulate(molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES)
 def relax(
     molecule: Molecule, positions: Array, hessian: Array | None = None, tolerance: float = GRADIENT_TOLERANCE
 ) -> Array:
-    """Stationary point [N, 3] (bohr) of the GFN2-xTB energy next to `positions` (bohr).
+    """Optimise to the stationary point [N, 3] (bohr) of the GFN2-xTB energy next to `positions`.
 
     Args:
         molecule: elements and charge.
-        positions: start, bohr.
-        hessian: curvature near the start [3N, 3N], Hartree/bohr²; None takes a model.
+        positions: start [N, 3], bohr.
+        hessian: Hessian near the start [3N, 3N], Hartree/bohr²; None uses a model Hessian.
         tolerance: largest gradient component at convergence, Hartree/bohr.
 
     Raises:
@@ -181,7 +180,10 @@ def relax(
 def _vibrations(
     molecule: Molecule, positions: Array, names: Sequence[str], level: str
 ) -> tuple[Array, dict[str, LineSpectrum], dict[str, Property]]:
-    """Minimum [N, 3] (bohr), vibrational line spectra, ZPVE and heat capacity."""
+    """Return the minimum [N, 3] (bohr), vibrational line spectra, ZPVE and heat capacity.
+
+    A geometry with a soft or imaginary mode is displaced along it and optimised again.
+    """
     from molspectra.simulation import vibrations, xtb
 
     masses = vibrations.masses_of(molecule.numbers)
@@ -215,13 +217,13 @@ def _vibrations(
 
 
 def _electrons(molecule: Molecule, positions: Array, level: str) -> tuple[LineSpectrum, dict[str, Property]]:
-    """UV-Vis lines, orbital energies and dipole at `positions` (bohr)."""
+    """Return UV-Vis lines, orbital energies and dipole at `positions` [N, 3] (bohr)."""
     from molspectra.simulation.dft import ground_state
     from molspectra.simulation.tda import excitations
 
     state = ground_state(molecule.numbers, positions, molecule.charge)
-    found = excitations(state)
-    spectrum = LineSpectrum("uv_vis", found.energies * HARTREE, found.strengths, level)
+    states = excitations(state)
+    spectrum = LineSpectrum("uv_vis", states.energies * HARTREE, states.strengths, level)
     ground = level.replace(EXCITED_STATES, "")
     energies = {"homo": float(state.orbital_energies[state.n_occupied - 1]) * HARTREE}
     if len(state.orbital_energies) > state.n_occupied:

@@ -1,8 +1,9 @@
 """Restricted Kohn-Sham B3LYP/def2-SVP with density fitting, tuned for many small molecules. Atomic units.
 
-PySCF supplies integrals, grids and the functional; the SCF loop is ours because PySCF evaluates the orbitals
-on the grid anew in every cycle, which takes most of its time for a molecule of this size. Here they are kept,
-in single precision: the error this leaves in an orbital energy, about 1e-6 Hartree, is far below the grid's.
+PySCF supplies integrals, grids and the functional. The SCF loop is implemented here because PySCF evaluates
+the basis functions on the grid anew in every cycle, which takes most of its time for small molecules. Here
+they are kept in single precision: the resulting error of an orbital energy, about 1e-6 Hartree, is far below
+that of the grid.
 """
 
 from dataclasses import dataclass
@@ -62,7 +63,10 @@ class GroundState:
 
 
 def build_molecule(numbers: npt.NDArray[np.int64], positions: Array, charge: int) -> Any:
-    """PySCF `Mole` with def2-SVP, and its effective core potentials beyond krypton; positions in bohr."""
+    """Build a PySCF `Mole` with def2-SVP, and its effective core potentials beyond krypton.
+
+    Positions [N, 3] in bohr.
+    """
     from pyscf import gto
 
     molecule = gto.Mole()
@@ -80,7 +84,7 @@ def build_molecule(numbers: npt.NDArray[np.int64], positions: Array, charge: int
 
 @dataclass(frozen=True)
 class Fitting:
-    """Density fitting (μν|λσ) ≈ Σ_P (μν|P)(P|λσ) with the fitting functions made orthonormal.
+    """Density-fitting integrals (μν|λσ) ≈ Σ_P (μν|P)(P|λσ) with orthonormalised fitting functions.
 
     Attributes:
         packed: L⁻¹(P|μν), lower triangles μ ≥ ν [naux, nao(nao+1)/2].
@@ -118,7 +122,7 @@ class Fitting:
         return cls(packed, square, metric, auxiliary)
 
     def coulomb(self, occupied: Array) -> Array:
-        """Coulomb matrix J [nao, nao] of doubly occupied orbitals [nao, n]."""
+        """Return the Coulomb matrix J [nao, nao] of doubly occupied orbitals [nao, n]."""
         from pyscf import lib
 
         density = 2.0 * occupied @ occupied.T
@@ -126,14 +130,14 @@ class Fitting:
         return np.asarray(lib.unpack_tril((self.packed @ doubled) @ self.packed), dtype=np.float64)
 
     def exchange(self, occupied: Array) -> Array:
-        """Exchange matrix K [nao, nao] of doubly occupied orbitals [nao, n]."""
+        """Return the exchange matrix K [nao, nao] of doubly occupied orbitals [nao, n]."""
         nao = len(occupied)
         half = (self.square.reshape(-1, nao) @ occupied.astype(np.float32)).reshape(nao, -1)
         return 2.0 * (half @ half.T).astype(np.float64)
 
 
 class _ExchangeCorrelation:
-    """Exchange-correlation energy and potential on a grid, with the orbitals' values kept in blocks."""
+    """Exchange-correlation energy and potential on a grid; keeps the basis functions on its points."""
 
     def __init__(self, molecule: Any, level: int):
         from pyscf import dft
@@ -148,7 +152,7 @@ class _ExchangeCorrelation:
             self._blocks.append((values.transpose(0, 2, 1).astype(np.float32), grid.weights[part]))
 
     def __call__(self, occupied: Array) -> tuple[float, Array]:
-        """Energy and potential matrix [nao, nao] for occupied orbitals [nao, n_occupied]."""
+        """Return energy (Hartree) and potential matrix [nao, nao] of occupied orbitals [nao, n_occupied]."""
         from pyscf.dft import libxc
 
         n = len(occupied)
@@ -230,13 +234,13 @@ def ground_state(numbers: npt.NDArray[np.int64], positions: Array, charge: int =
 
 
 def _natural_orbitals(density: Array, overlap: Array, count: int) -> Array:
-    """The `count` most occupied natural orbitals [nao, count] of a guessed density, as one determinant."""
+    """Return the `count` natural orbitals [nao, count] of a guessed density with the highest occupation."""
     _, vectors = scipy.linalg.eigh(overlap @ density @ overlap, overlap)
     return np.asarray(vectors[:, ::-1][:, :count], dtype=np.float64)
 
 
 def _extrapolate(focks: list[Array], errors: list[Array]) -> Array:
-    """Pulay's DIIS: the combination of Fock matrices with the smallest error."""
+    """Return the combination of Fock matrices with the smallest error (Pulay's DIIS)."""
     size = len(focks)
     flat = np.stack([error.ravel() for error in errors])
     system = np.ones((size + 1, size + 1))
@@ -250,7 +254,7 @@ def _extrapolate(focks: list[Array], errors: list[Array]) -> Array:
 
 
 def _dipole(molecule: Any, density: Array) -> Array:
-    """Dipole [3], e·bohr, about the centre of nuclear charge (which matters for ions only)."""
+    """Return the dipole [3], e·bohr, about the centre of nuclear charge (which matters only for ions)."""
     charges = molecule.atom_charges().astype(np.float64)
     centre = charges @ molecule.atom_coords() / charges.sum()
     with molecule.with_common_origin(centre):

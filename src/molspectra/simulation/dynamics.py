@@ -1,4 +1,4 @@
-"""Thermal structures of one molecule with energies and forces: GFN2-xTB Langevin dynamics with ASE."""
+"""Thermal structures of a molecule with energies and forces: GFN2-xTB Langevin dynamics with ASE."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ase import Atoms, units
 from ase.md.langevin import Langevin
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError, SimulationError
+from molspectra.errors import SimulationError, ValueRangeError
 from molspectra.simulation.api import check_supported, levels_of_theory, relax
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR, HARTREE, KCAL
@@ -21,12 +21,12 @@ from molspectra.simulation.vibrations import masses_of
 Array = npt.NDArray[np.float64]
 
 MAX_HEAT = 10.0
-"""Kinetic temperature in units of the bath's, above which the integration has come apart."""
+"""Ratio of kinetic to bath temperature above which the integration is considered unstable."""
 
 
 @dataclass(frozen=True)
 class DynamicsSettings:
-    """How a trajectory is made: constant N, V, T, classical nuclei, no constraints.
+    """Settings of a trajectory: constant N, V, T, classical nuclei, no constraints.
 
     Attributes:
         temperature: of the heat bath, K.
@@ -34,7 +34,7 @@ class DynamicsSettings:
         timestep_fs: of the integrator, fs. Half a femtosecond is a twentieth of an O–H vibration.
         friction_per_ps: coupling to the bath, 1/ps.
         equilibration_fs: time before the first frame, fs; a whole number of time steps.
-        seed: of the velocities at the start and of the bath.
+        seed: of the initial velocities and of the bath.
 
     Raises:
         InputError: a value out of range.
@@ -48,26 +48,26 @@ class DynamicsSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be integrated."""
+        """Check the ranges of the settings."""
         for name in ("temperature", "interval_fs", "timestep_fs", "friction_per_ps"):
             if not 0 < getattr(self, name) < np.inf:
-                raise InputError(f"{name} must be a positive number, not {getattr(self, name)}")
+                raise ValueRangeError(f"{name} must be a positive number, not {getattr(self, name)}")
         for name in ("interval_fs", "equilibration_fs"):
             steps = getattr(self, name) / self.timestep_fs
             if not 0 <= steps < np.inf or abs(steps - round(steps)) > 1e-6:
-                raise InputError(f"{name} must be a whole number of time steps of {self.timestep_fs} fs")
+                raise ValueRangeError(f"{name} must be a whole number of time steps of {self.timestep_fs} fs")
         if self.seed < 0:
-            raise InputError(f"seed must not be negative, but is {self.seed}")
+            raise ValueRangeError(f"seed must not be negative, but is {self.seed}")
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """All that the rest of a trajectory depends on; saved and given back, it continues bit for bit.
+    """State from which a trajectory continues bit for bit.
 
     Attributes:
-        positions: [N, 3] Å, where the dynamics has taken them.
+        positions: [N, 3] Å, not centred.
         momenta: [N, 3] in ASE's unit, √(eV·amu).
-        random: state of the random numbers, as numpy gives it; plain numbers and texts.
+        random: state of numpy's random generator, as JSON values.
     """
 
     positions: Array
@@ -84,7 +84,7 @@ class Frame:
         energy: total GFN2-xTB energy, kcal/mol.
         forces: −∂energy/∂positions [N, 3], kcal/mol/Å.
         temperature: kinetic temperature of all 3N velocities, K.
-        state: where the trajectory stands.
+        state: state after this frame.
     """
 
     positions: Array
@@ -103,9 +103,9 @@ class Trajectory:
         positions: [T, N, 3] Å.
         energies: [T] kcal/mol.
         forces: [T, N, 3] kcal/mol/Å.
-        temperatures: [T] kinetic temperatures, K; their mean is near the bath's.
+        temperatures: [T] kinetic temperatures, K; their mean is close to that of the bath.
         level: level of theory.
-        settings: how it was made.
+        settings: settings of the dynamics.
     """
 
     molecule: Molecule
@@ -118,9 +118,10 @@ class Trajectory:
 
 
 class XtbCalculator:
-    """GFN2-xTB behind the two calls that ASE's dynamics makes; no cell, closed shell.
+    """GFN2-xTB with the two methods that ASE's dynamics calls; no cell, closed shell.
 
-    ASE's own base class compares all arrays of the atoms several times a step, as long as the SCF of ethanol.
+    Not a subclass of ASE's calculator, which compares all arrays of the atoms several times a step and so
+    takes as long as the SCF of ethanol.
 
     Args:
         molecule: its elements and charge.
@@ -135,13 +136,13 @@ class XtbCalculator:
         self.forget()
 
     def forget(self) -> None:
-        """Start from no density, so that the next result depends on the positions alone."""
+        """Discard the density, so that the next result depends only on the positions."""
         self._last: Any = None
         self._positions: Array | None = None
         self._energy, self._forces = np.nan, np.empty((0, 3))
 
     def get_potential_energy(self, atoms: Any = None, force_consistent: bool = False) -> float:
-        """Energy of the atoms, eV.
+        """Return the energy of the atoms, eV.
 
         Raises:
             SimulationError: the SCF did not converge.
@@ -150,7 +151,7 @@ class XtbCalculator:
         return self._energy
 
     def get_forces(self, atoms: Any = None) -> Array:
-        """Forces on the atoms [N, 3], eV/Å.
+        """Return the forces on the atoms [N, 3], eV/Å.
 
         Raises:
             SimulationError: the SCF did not converge.
@@ -159,7 +160,7 @@ class XtbCalculator:
         return self._forces.copy()
 
     def _run(self, atoms: Any) -> None:
-        """Compute anew if the atoms have moved, from the density of the last time."""
+        """Compute energy and forces if the atoms have moved, starting from the last density."""
         if self._positions is None or not np.array_equal(self._positions, atoms.positions):
             self._last = self._xtb.run(atoms.positions / BOHR, self._last)
             energy, gradient = self._energy_gradient(self._last)
@@ -170,22 +171,22 @@ class XtbCalculator:
 def dynamics_frames(
     molecule: Molecule, settings: DynamicsSettings | None = None, start: State | None = None
 ) -> Iterator[Frame]:
-    """Frames of a trajectory without an end.
+    """Yield the frames of an endless trajectory.
 
     The same molecule and settings give the same frames on one machine; another machine or library version
     rounds differently, which a trajectory amplifies without bound, and samples the same distribution.
 
     Args:
-        molecule: start structure, relaxed first; unused but for elements and charge where `start` is given.
-        settings: how; None takes the defaults.
-        start: the state of the last frame that is there already; None begins with the equilibration.
+        molecule: start structure, relaxed first; with `start` only its elements and charge are used.
+        settings: settings of the dynamics; None takes the defaults.
+        start: state of the last frame to continue from; None begins with the equilibration.
 
     Raises:
         InputError: a molecule outside GFN2-xTB, or the `simulate` extra is not installed.
-        SimulationError: the SCF fails, or the integration comes apart (a shorter time step helps).
+        SimulationError: the SCF fails, or the integration is unstable (a shorter time step helps).
     """
     settings = settings or DynamicsSettings()
-    dynamics_level()  # asks for the extra before anything is imported from it
+    dynamics_level()  # raises if the extra is missing, before anything is imported from it
     check_supported(molecule)
     generator = np.random.default_rng(settings.seed)
     masses = masses_of(molecule.numbers)
@@ -205,10 +206,10 @@ def dynamics_frames(
         settings.timestep_fs * units.fs,
         temperature_K=settings.temperature,
         friction=settings.friction_per_ps / (1000 * units.fs),
-        fixcm=False,  # the mass centre moves freely, which is exact; frames are centred
+        fixcm=False,  # fixing the centre of mass is not exact; frames are centred instead
         rng=generator,
     )
-    with one_thread():  # two would add up in a changing order
+    with one_thread():  # several would sum in a changing order
         bath.run(equilibration)
     while True:
         with one_thread():
@@ -233,52 +234,53 @@ def sample_dynamics(
     Args:
         molecule: start structure; closed shell, elements up to radon.
         temperature: K.
-        frames: T, how many.
-        interval_fs: time between two of them, fs. Neighbouring frames of 200 fs still share slow torsions.
+        frames: T, number of frames.
+        interval_fs: time between two frames, fs. At 200 fs slow torsions of consecutive frames are
+            correlated.
         seed: of the velocities and the bath.
         equilibration_fs: time before the first frame, fs.
 
     Raises:
         InputError: a value out of range, or a molecule outside GFN2-xTB.
-        SimulationError: the SCF fails or the integration comes apart.
+        SimulationError: the SCF fails or the integration is unstable.
     """
     if frames < 1:
-        raise InputError(f"frames must be at least 1, not {frames}")
+        raise ValueRangeError(f"frames must be at least 1, not {frames}")
     settings = DynamicsSettings(
         temperature=temperature, interval_fs=interval_fs, equilibration_fs=equilibration_fs, seed=seed
     )
     level = dynamics_level()
     relaxed = relaxed_structure(molecule)
     source = dynamics_frames(relaxed, settings)
-    taken = [next(source) for _ in range(frames)]
+    sampled = [next(source) for _ in range(frames)]
     return Trajectory(
         relaxed,
-        np.stack([each.positions for each in taken]),
-        np.array([each.energy for each in taken]),
-        np.stack([each.forces for each in taken]),
-        np.array([each.temperature for each in taken]),
+        np.stack([frame.positions for frame in sampled]),
+        np.array([frame.energy for frame in sampled]),
+        np.stack([frame.forces for frame in sampled]),
+        np.array([frame.temperature for frame in sampled]),
         level,
         settings,
     )
 
 
 def dynamics_level() -> str:
-    """Level of theory of the energies and forces, with the program's version.
+    """Return the level of theory of energies and forces, with the version of the program.
 
     Raises:
-        InputError: the `simulate` extra is not installed.
+        MissingExtraError: the `simulate` extra is not installed.
     """
     return levels_of_theory(("ir",))["geometry"]
 
 
 def relaxed_structure(molecule: Molecule) -> Molecule:
-    """The GFN2-xTB minimum next to a structure."""
+    """Optimise a structure to the nearest GFN2-xTB minimum."""
     with one_thread():
         return molecule.with_positions(relax(molecule, molecule.positions / BOHR) * BOHR)
 
 
 def _frame(atoms: Any, masses: Array, generator: np.random.Generator, settings: DynamicsSettings) -> Frame:
-    """Take a frame, with an energy and forces that depend on its positions alone."""
+    """Return the current frame; its energy and forces depend only on its positions."""
     atoms.calc.forget()
     energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
     positions, momenta = atoms.get_positions(), atoms.get_momenta()

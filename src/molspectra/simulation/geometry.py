@@ -18,12 +18,12 @@ GRADIENT_TOLERANCE = 5e-6
 _ALPHA = np.array([[1.0, 0.3949, 0.3949], [0.3949, 0.28, 0.28], [0.3949, 0.28, 0.28]])
 _REFERENCE = np.array([[1.35, 2.10, 2.53], [2.10, 2.87, 3.40], [2.53, 3.40, 3.40]])
 _STRETCH, _BEND, _TORSION = 0.45, 0.15, 0.005
-_FLOOR = 0.003  # keeps directions that no coordinate of the model covers from being free
+_FLOOR = 0.003  # curvature of directions that no coordinate of the model covers, Hartree/bohr²
 _CUT = 1e-4  # product of rho below which a coordinate is left out
 
 
 def model_hessian(numbers: npt.NDArray[np.int64], positions: Array) -> Array:
-    """Lindh's model Hessian [3N, 3N] (Hartree/bohr²), from distances alone.
+    """Return Lindh's model Hessian [3N, 3N] (Hartree/bohr²), from distances only.
 
     Args:
         numbers: atomic numbers [N].
@@ -70,13 +70,13 @@ def model_hessian(numbers: npt.NDArray[np.int64], positions: Array) -> Array:
 
 
 def positive(hessian: Array, floor: float = 1e-5) -> Array:
-    """The same curvatures without sign, none below `floor` (Hartree/bohr²), to leave a saddle with."""
+    """Return the Hessian with absolute eigenvalues of at least `floor` (Hartree/bohr²), to leave a saddle."""
     values, vectors = np.linalg.eigh(hessian)
     return np.asarray((vectors * np.maximum(np.abs(values), floor)) @ vectors.T, dtype=np.float64)
 
 
 def _bend_vectors(first: Array, second: Array) -> list[tuple[Array, Array, Array]]:
-    """Derivatives of the angle between two vectors from its apex; two perpendicular ones if straight."""
+    """Return derivatives of the angle between two vectors from its apex; two perpendicular ones if linear."""
     r1, r2 = float(np.linalg.norm(first)), float(np.linalg.norm(second))
     e1, e2 = first / r1, second / r2
     cosine = float(e1 @ e2)
@@ -93,7 +93,10 @@ def _bend_vectors(first: Array, second: Array) -> list[tuple[Array, Array, Array
 
 
 def _torsion_vector(ij: Array, kj: Array, mk: Array) -> tuple[Array, Array, Array, Array] | None:
-    """Derivatives of the dihedral i-j-k-m from r_i − r_j, r_k − r_j, r_m − r_k; None if three are in line."""
+    """Return the derivatives of the dihedral i-j-k-m from r_i − r_j, r_k − r_j, r_m − r_k.
+
+    None if three of the atoms are collinear.
+    """
     length = float(np.linalg.norm(kj))
     a, b = np.cross(ij, kj), np.cross(mk, kj)
     aa, bb = float(a @ a), float(b @ b)
@@ -116,9 +119,9 @@ def minimise(
 
     Args:
         function: positions [N, 3] (bohr) → energy (Hartree), gradient [N, 3].
-        positions: start, bohr.
-        start: Hessian [3N, 3N] to begin with.
-        tolerance: largest gradient component at convergence.
+        positions: start [N, 3], bohr.
+        start: initial Hessian [3N, 3N], Hartree/bohr².
+        tolerance: largest gradient component at convergence, Hartree/bohr.
 
     Returns:
         The positions of the minimum [N, 3], bohr.
@@ -136,7 +139,7 @@ def minimise(
         predicted = gradient @ step + 0.5 * step @ matrix @ step
         change = new_energy - energy
         matrix = _bfgs(matrix, step, new_gradient - gradient)
-        # SCF noise makes the energy useless as a judge of the last, tiny steps
+        # in the last, tiny steps the energy change is SCF noise
         if change > 1e-8 and change > 0.0:
             trust = 0.25 * float(np.linalg.norm(step))
             if trust > 1e-4:
@@ -154,13 +157,13 @@ def minimise(
 def _flat(
     function: Callable[[Array], tuple[float, Array]], x: Array, shape: tuple[int, ...]
 ) -> tuple[float, Array]:
-    """Energy and flattened gradient."""
+    """Return energy and flattened gradient [3N]."""
     energy, gradient = function(x.reshape(shape))
     return energy, gradient.ravel()
 
 
 def _rational_step(matrix: Array, gradient: Array, trust: float) -> Array:
-    """Minimum of the rational model (Banerjee et al., J. Phys. Chem. 89 (1985) 52), cut to `trust`."""
+    """Return the rational-function step, at most `trust` long (Banerjee et al., J. Phys. Chem. 1985, 89)."""
     values, vectors = np.linalg.eigh(matrix)
     slopes = vectors.T @ gradient
     size = len(values)
@@ -174,7 +177,7 @@ def _rational_step(matrix: Array, gradient: Array, trust: float) -> Array:
 
 
 def _bfgs(matrix: Array, step: Array, change: Array) -> Array:
-    """BFGS update; left out where the curvature along the step is not positive."""
+    """Return the Hessian after a BFGS update, unchanged if the curvature along the step is not positive."""
     curvature = float(step @ change)
     if curvature < 1e-12:
         return matrix

@@ -1,4 +1,4 @@
-"""Simulations as JSON records, and the journal file that collects them."""
+"""Simulations as JSON records, and the append-only journal file of them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import IO, Any, Self
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError
+from molspectra.errors import ExistsError, FormatError, InputError, WriteError
 from molspectra.simulation.api import Property, Simulation
 from molspectra.spectra.spectrum import LineSpectrum
 
 
 @dataclass(frozen=True)
 class Record:
-    """Outcome for one molecule.
+    """Outcome of the simulation of one molecule.
 
     Attributes:
         key: identity and level of theory, see `key_of`.
@@ -29,7 +29,7 @@ class Record:
         name: name of the input, if it had one.
         seconds: wall time.
         simulation: the result, or None when it failed.
-        error: one line with the reason of the failure, or None.
+        error: reason of the failure in one line, or None.
     """
 
     key: str
@@ -42,12 +42,12 @@ class Record:
 
     @property
     def label(self) -> str:
-        """What to call the molecule in messages."""
+        """Name of the molecule in messages."""
         return self.name or self.smiles or self.identity
 
 
 def key_of(molecule: Molecule, levels: dict[str, str], by_geometry: bool = True) -> str:
-    """Key of a calculation: identity, levels of theory and, unless told otherwise, the start geometry.
+    """Return the key of a calculation: identity, charge, levels of theory and by default the start geometry.
 
     Stereoisomers and conformers share an identity; `by_geometry=False` computes only the first of them.
     """
@@ -57,7 +57,7 @@ def key_of(molecule: Molecule, levels: dict[str, str], by_geometry: bool = True)
 
 
 def to_json(record: Record) -> str:
-    """One line of JSON; floats are written so that they read back exactly."""
+    """Return the record as one line of JSON; floats are written so that they read back exactly."""
     fields: dict[str, Any] = {
         "key": record.key,
         "identity": record.identity,
@@ -87,14 +87,14 @@ def _simulation_fields(simulation: Simulation) -> dict[str, Any]:
     }
 
 
-def from_json(text: str) -> Record:
-    """Inverse of `to_json`.
+def from_json(line: str | bytes) -> Record:
+    """Return the record of a line that `to_json` wrote.
 
     Raises:
-        InputError: not a record.
+        InputError: the line is not a record.
     """
     try:
-        fields = json.loads(text)
+        fields = json.loads(line if isinstance(line, str) else line.decode())  # strictly UTF-8
         record = Record(*(fields[name] for name in ("key", "identity", "smiles", "name", "seconds")))
         if "error" in fields:
             return replace(record, error=str(fields["error"]))
@@ -112,12 +112,12 @@ def from_json(text: str) -> Record:
         }
         properties = {name: Property(*values) for name, values in fields["properties"].items()}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"not a simulation record ({type(error).__name__}: {error})") from None
+        raise FormatError(f"not a simulation record ({type(error).__name__}: {error})") from None
     return replace(record, simulation=Simulation(molecule, lines, properties, levels))
 
 
 def read_journal(path: str | Path) -> Iterator[Record]:
-    """Records of a journal in the order of writing; a last line cut short by an interruption is passed over.
+    """Yield the records of a journal in file order; an incomplete last line (an interruption) is ignored.
 
     Raises:
         InputError: the file cannot be read, or a line other than the last is not a record.
@@ -127,7 +127,7 @@ def read_journal(path: str | Path) -> Iterator[Record]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Record]]:
-    """Byte offset and record of every whole line."""
+    """Yield byte offset and record of every complete line."""
     try:
         with open(path, "rb") as file:
             offset = 0
@@ -135,16 +135,16 @@ def _read_lines(path: Path) -> Iterator[tuple[int, Record]]:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield offset, from_json(line.decode())
-                except (InputError, UnicodeDecodeError) as error:
-                    raise InputError(f"{path}, line {number}: {error}") from None
+                    yield offset, from_json(line)
+                except InputError as error:
+                    raise error.with_context(f"{path}, line {number}") from None
                 offset += len(line)
     except OSError as error:
         raise InputError(f"cannot read the journal {path}: {error.strerror}") from None
 
 
 def records_at(path: Path, offsets: Iterable[int]) -> Iterator[Record]:
-    """Records that begin at these byte offsets of a journal, in the given order.
+    """Yield the records at these byte offsets of a journal, in the given order.
 
     Raises:
         InputError: the file cannot be read or holds no record there.
@@ -153,21 +153,23 @@ def records_at(path: Path, offsets: Iterable[int]) -> Iterator[Record]:
         with open(path, "rb") as file:
             for offset in offsets:
                 file.seek(offset)
-                yield from_json(file.readline().decode())
-    except (OSError, UnicodeDecodeError) as error:
+                yield from_json(file.readline())
+    except OSError as error:
         raise InputError(f"cannot read the journal {path}: {error}") from None
+    except InputError as error:
+        raise error.with_context(path) from None
 
 
 class Journal:
-    """Append-only file of records; each one is on the disk before `append` returns.
+    """Append-only file of records; `append` returns once its record is on the disk.
 
     Attributes:
         path: the file.
-        offsets: byte offset of the newest record of each key, for `record_at`.
+        offsets: byte offset of the newest record of each key, for `records_at`.
         failed: keys whose newest record is a failure.
 
     Args:
-        path: file, created with its folders when missing; a torn last line is cut off.
+        path: file, created with its folders if missing; an incomplete last line is removed.
 
     Raises:
         InputError: the file cannot be opened, is not a journal, or is being written by another process.
@@ -181,12 +183,12 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab+")  # noqa: SIM115 - closed by close()
         except OSError as error:
-            raise InputError(f"cannot write the journal {path}: {error.strerror}") from None
+            raise WriteError(f"cannot write the journal {path}: {error.strerror}") from None
         try:
             _lock(self._file, self.path)
             for offset, record in _read_lines(self.path):
                 self._index(offset, record)
-            self._cut_torn_line()
+            self._cut_incomplete_line()
         except InputError:
             self._file.close()
             raise
@@ -198,11 +200,11 @@ class Journal:
         else:
             self.failed.add(record.key)
 
-    def _cut_torn_line(self) -> None:
+    def _cut_incomplete_line(self) -> None:
         """Truncate after the last newline."""
-        self._file.seek(max(self.offsets.values(), default=0))
-        whole = self._file.readline() if self.offsets else b""
-        end = max(self.offsets.values(), default=0) + len(whole)
+        last = max(self.offsets.values(), default=0)
+        self._file.seek(last)
+        end = last + len(self._file.readline() if self.offsets else b"")
         if end < self._file.seek(0, os.SEEK_END):
             self._file.truncate(end)
 
@@ -228,7 +230,7 @@ class Journal:
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
-    """Refuse a journal that another process has open, where the system can tell."""
+    """Lock the journal; raise if another process has it open (on systems with flock)."""
     try:
         import fcntl
     except ImportError:
@@ -236,6 +238,6 @@ def _lock(file: IO[bytes], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise InputError(
+        raise ExistsError(
             f"another process is writing the journal {path}; wait for it or choose another"
         ) from None

@@ -1,4 +1,4 @@
-"""Simulate many molecules on the cores of this machine, one spawned process per core."""
+"""Simulate many molecules in parallel, one spawned process per core."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import MolspectraError, ValueRangeError
 from molspectra.simulation.api import DEFAULT_MODALITIES, Simulation, levels_of_theory, simulate
 from molspectra.simulation.records import Journal, Record, key_of, records_at
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 TIMEOUT = 1800.0
-"""Seconds that one molecule may take before its process is ended."""
+"""Time limit per molecule, s, after which its process is killed."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """Outcome of a run over many molecules; the results stay in the journal and are read on demand.
+    """Outcome of a run over many molecules; the results are read from the journal on demand.
 
     Attributes:
         journal: path of the journal.
         offsets: byte offset in the journal of each distinct molecule's record, in the order of the input.
         failures: records of the molecules that failed, each with its reason, in the order of the input.
-        computed: how many were computed now, failures included.
-        reused: how many came from the journal.
-        repeated: how many inputs were left out because an earlier one had the same key.
+        computed: number of molecules computed in this run, failures included.
+        reused: number of molecules taken from the journal.
+        repeated: number of inputs skipped because an earlier one had the same key.
     """
 
     journal: Path
@@ -51,7 +51,7 @@ class RunResult:
     repeated: int
 
     def simulations(self) -> Iterator[Simulation]:
-        """Results of the molecules that succeeded, in the order of the input."""
+        """Yield the results of the molecules that succeeded, in the order of the input."""
         for record in records_at(self.journal, self.offsets):
             if record.simulation is not None:
                 yield record.simulation
@@ -59,7 +59,7 @@ class RunResult:
 
 @dataclass
 class _Worker:
-    """One child process, its pipe, and what it is computing since when."""
+    """One child process, its pipe, and key and start time of its current molecule (key None: idle)."""
 
     process: BaseProcess
     pipe: Connection
@@ -78,10 +78,10 @@ def simulate_many(
     retry_failed: bool = False,
     progress: bool = True,
 ) -> RunResult:
-    """Simulate every molecule once and keep each result in a journal, so that an interrupted run continues.
+    """Simulate every molecule once and write each result to a journal, so that an interrupted run continues.
 
-    A molecule that fails, that exceeds `timeout` or whose process dies becomes a record with the reason, and
-    the others go on. On Ctrl-C the children are ended and everything finished so far stays in the journal.
+    A molecule that fails, exceeds `timeout` or whose process dies becomes a record with the reason, and the
+    run goes on. On Ctrl-C the child processes are terminated; finished molecules stay in the journal.
 
     Args:
         molecules: start structures.
@@ -98,24 +98,24 @@ def simulate_many(
     """
     levels = levels_of_theory(modalities)
     if processes is not None and processes < 1:
-        raise InputError(f"the number of processes must be at least 1, not {processes}")
-    wanted: dict[str, Molecule] = {}
+        raise ValueRangeError(f"the number of processes must be at least 1, not {processes}")
+    by_key: dict[str, Molecule] = {}
     total = 0
     for molecule in molecules:
         total += 1
-        wanted.setdefault(key_of(molecule, levels, by_geometry), molecule)
+        by_key.setdefault(key_of(molecule, levels, by_geometry), molecule)
     with Journal(journal) as store:
         todo = deque(
-            key for key in wanted if key not in store.offsets or (retry_failed and key in store.failed)
+            key for key in by_key if key not in store.offsets or (retry_failed and key in store.failed)
         )
         computed = len(todo)
         count = min(processes or usable_cores(), computed)
         if count:
             with _progress(computed, progress) as bar, _pool(count, modalities) as workers:
-                _work(workers, todo, wanted, store, timeout, modalities, bar)
-    offsets = [store.offsets[key] for key in wanted]
-    failed = list(records_at(store.path, (store.offsets[key] for key in wanted if key in store.failed)))
-    return RunResult(store.path, offsets, failed, computed, len(wanted) - computed, total - len(wanted))
+                _work(workers, todo, by_key, store, timeout, modalities, bar)
+    offsets = [store.offsets[key] for key in by_key]
+    failed = list(records_at(store.path, (store.offsets[key] for key in by_key if key in store.failed)))
+    return RunResult(store.path, offsets, failed, computed, len(by_key) - computed, total - len(by_key))
 
 
 def usable_cores() -> int:
@@ -126,54 +126,54 @@ def usable_cores() -> int:
 def _work(
     workers: list[_Worker],
     todo: deque[str],
-    wanted: dict[str, Molecule],
+    by_key: dict[str, Molecule],
     store: Journal,
     timeout: float,
     modalities: Sequence[str],
     bar: _Bar,
 ) -> None:
-    """Hand out molecules until none is left and every worker is idle."""
+    """Send molecules to idle workers and record their results, until all are done."""
     for worker in workers:
-        _hand_out(worker, todo, wanted)
+        _hand_out(worker, todo, by_key)
     while any(worker.key for worker in workers):
         busy = [worker for worker in workers if worker.key]
-        ready = wait([worker.pipe for worker in busy], timeout=_patience(busy, timeout))
+        ready = wait([worker.pipe for worker in busy], timeout=_time_left(busy, timeout))
         for worker in busy:
             key = worker.key
             if key is None or (worker.pipe not in ready and time.monotonic() - worker.since < timeout):
                 continue
-            record = _outcome(worker, worker.pipe in ready, wanted[key], key, timeout)
+            record = _outcome(worker, worker.pipe in ready, by_key[key], key, timeout)
             store.append(record)
             bar.advance(record)
             worker.key = None
             if not worker.process.is_alive() and todo:
                 workers[workers.index(worker)] = worker = _start(modalities)
-            _hand_out(worker, todo, wanted)
+            _hand_out(worker, todo, by_key)
 
 
-def _patience(busy: list[_Worker], timeout: float) -> float:
+def _time_left(busy: list[_Worker], timeout: float) -> float:
     """Seconds until the first of these workers exceeds the timeout."""
     return max(0.0, min(worker.since for worker in busy) + timeout - time.monotonic())
 
 
-def _hand_out(worker: _Worker, todo: deque[str], wanted: dict[str, Molecule]) -> None:
+def _hand_out(worker: _Worker, todo: deque[str], by_key: dict[str, Molecule]) -> None:
     """Send the next molecule to an idle worker."""
     if not todo:
         return
     worker.key, worker.since = todo.popleft(), time.monotonic()
     with suppress(OSError):  # a child that died while idle is noticed by the next wait
-        worker.pipe.send(wanted[worker.key])
+        worker.pipe.send(by_key[worker.key])
 
 
 def _outcome(worker: _Worker, answered: bool, molecule: Molecule, key: str, timeout: float) -> Record:
-    """The worker's answer, or a failure when it died or took too long; the process is gone in both cases."""
+    """Return the record of a worker's answer, or of a failure if it died or took too long and was killed."""
     result: Simulation | str
     if answered:
         try:
             result = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join()
-            result = f"the process died ({_reason(worker.process.exitcode)})"
+            result = f"the process died ({_exit_reason(worker.process.exitcode)})"
     else:
         worker.process.kill()
         worker.process.join()
@@ -183,8 +183,8 @@ def _outcome(worker: _Worker, answered: bool, molecule: Molecule, key: str, time
     return Record(key, molecule.identity, molecule.smiles, molecule.name, seconds, simulation, error)
 
 
-def _reason(code: int | None) -> str:
-    """What an exit code says: the signal for a negative one."""
+def _exit_reason(code: int | None) -> str:
+    """Describe an exit code; a negative one is a signal."""
     if code is not None and code < 0:
         return signal.Signals(-code).name + (", perhaps out of memory" if -code == signal.SIGKILL else "")
     return f"exit code {code}"
@@ -192,11 +192,11 @@ def _reason(code: int | None) -> str:
 
 @contextmanager
 def _pool(count: int, modalities: Sequence[str]) -> Iterator[list[_Worker]]:
-    """Workers that are ended on the way out, whatever happens."""
+    """Start workers; terminate them when the block ends, also on errors."""
     workers: list[_Worker] = []
     try:
         for _ in range(count):
-            workers.append(_start(modalities))  # noqa: PERF401 - those started must be known if one fails
+            workers.append(_start(modalities))  # noqa: PERF401 - the list must be complete if one start fails
         yield workers
     finally:
         for worker in workers:
@@ -207,23 +207,22 @@ def _pool(count: int, modalities: Sequence[str]) -> Iterator[list[_Worker]]:
 
 
 def _start(modalities: Sequence[str]) -> _Worker:
-    """Spawn one child with one thread for every numerical library."""
+    """Spawn one child process whose numerical libraries use one thread."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, tuple(modalities)), daemon=True)
-    with _quiet_start():
+    with _child_environment():
         process.start()
     theirs.close()
     return _Worker(process, ours)
 
 
 @contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Environment for a child: one thread for libraries that read it when they are loaded, and no Ctrl-C."""
+def _child_environment() -> Iterator[None]:
+    """Set what a child inherits: one thread for libraries that read the environment, Ctrl-C ignored."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    # Ctrl-C reaches the whole process group; a child that inherits "ignore" leaves it to us from its first
-    # instruction
+    # Ctrl-C reaches the whole process group; a child that inherits "ignore" never handles it itself
     main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
@@ -239,15 +238,15 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, modalities: Sequence[str]) -> None:
-    """Body of a child: molecules in, simulations or reasons out, until the pipe closes."""
+    """Body of a child process: receive molecules, send simulations or reasons, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(EOFError, OSError):  # the parent is gone or has no use for us
+    with suppress(EOFError, OSError):  # the parent is gone or has closed the pipe
         while True:
             pipe.send(_attempt(pipe.recv(), modalities))
 
 
 def _attempt(molecule: Molecule, modalities: Sequence[str]) -> Simulation | str:
-    """The simulation, or why there is none; any error is a reason, since the other molecules must go on."""
+    """Return the simulation, or the reason of its failure; no error may stop the other molecules."""
     try:
         return simulate(molecule, modalities)
     except MolspectraError as error:
@@ -258,14 +257,14 @@ def _attempt(molecule: Molecule, modalities: Sequence[str]) -> Simulation | str:
 
 @dataclass
 class _Bar:
-    """Progress display; silent when there is none."""
+    """Progress display; does nothing without `progress`."""
 
     progress: Progress | None = None
     task: TaskID | None = None
     failed: int = 0
 
     def advance(self, record: Record) -> None:
-        """Count one molecule and name it if it failed."""
+        """Count one molecule; print the reason if it failed."""
         self.failed += record.error is not None
         if self.progress is None or self.task is None:
             return
@@ -282,7 +281,7 @@ class _Bar:
 
 @contextmanager
 def _progress(total: int, shown: bool) -> Iterator[_Bar]:
-    """A bar with count, rate, time left and number of failures."""
+    """Show a bar with count, rate, time left and number of failures."""
     if not shown:
         yield _Bar()
         return

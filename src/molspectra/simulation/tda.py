@@ -1,6 +1,6 @@
 """Singlet excitations from the explicit Tamm-Dancoff matrix of a B3LYP determinant. Atomic units.
 
-The matrix of the pairs i → a whose orbital gap lies inside a window is built with density fitting and
+The matrix of all pairs i → a with an orbital gap inside a window is built with density fitting and
 diagonalised once, so hundreds of states cost little more than a few. The local kernel is the adiabatic LDA
 one with the weights of B3LYP (0.8 Slater exchange, VWN-RPA correlation), represented in the fitting basis.
 """
@@ -48,7 +48,7 @@ class Excitations:
 
 
 def excitations(state: GroundState, window: float = WINDOW, ceiling: float = CEILING) -> Excitations:
-    """All TDA singlets below `ceiling` in the space of pairs whose orbital gap is at most `window` (Hartree).
+    """Compute all TDA singlets below `ceiling` from the pairs with orbital gaps up to `window` (Hartree).
 
     Raises:
         SimulationError: the lowest excitation is not positive, so the closed-shell reference is unstable.
@@ -109,14 +109,14 @@ def tda_matrix(
 
 
 def _transformed(state: GroundState, left: Array, right: Array) -> npt.NDArray[np.float32]:
-    """Fitting integrals between two sets of orbitals [nleft, naux, nright]."""
+    """Return the fitting integrals [nleft, naux, nright] between orbitals [nao, nleft] and [nao, nright]."""
     nao, naux, _ = state.fitting.square.shape
     half = state.fitting.square.reshape(-1, nao) @ right.astype(np.float32)
     return (left.T.astype(np.float32) @ half.reshape(nao, -1)).reshape(left.shape[1], naux, right.shape[1])
 
 
 def kernel_matrix(state: GroundState, level: int = KERNEL_GRID) -> Array:
-    """The LDA kernel in the fitting basis [naux, naux]: ∫ χ_P f_xc(ρ) χ_Q."""
+    """Return the LDA kernel in the fitting basis [naux, naux]: ∫ χ_P f_xc(ρ) χ_Q."""
     from pyscf import dft
 
     grid = dft.Grids(state.molecule)

@@ -37,14 +37,16 @@ class Modes:
 
 
 def masses_of(numbers: npt.NDArray[np.int64]) -> Array:
-    """Mass of the most abundant isotope of each element [N], amu (IUPAC, as tabulated in ASE)."""
+    """Return the mass of the most abundant isotope of each element [N], amu (IUPAC, as tabulated in ASE)."""
     from ase.data import atomic_masses_common
 
     return np.asarray(atomic_masses_common, dtype=np.float64)[numbers]
 
 
 def rigid_motions(masses: Array, positions: Array) -> Array:
-    """Orthonormal mass-weighted translations and rotations [3N, 6]; 5 columns if linear, 3 for an atom.
+    """Return orthonormal mass-weighted translations and rotations [3N, 6].
+
+    Linear molecules have 5 columns, atoms 3.
 
     Args:
         masses: [N] amu.
@@ -57,13 +59,15 @@ def rigid_motions(masses: Array, positions: Array) -> Array:
     _, extent, axes = np.linalg.svd(centred * np.sqrt(masses)[:, None], full_matrices=True)
     extent = np.concatenate([extent, np.zeros(3 - len(extent))])
     if extent[0] < 1e-8:
-        turning = np.zeros((0, 3))
+        rotation_axes = np.zeros((0, 3))
     elif extent[1] < _LINEAR * extent[0]:
-        turning = axes[1:]
+        rotation_axes = axes[1:]
     else:
-        turning = axes
-    rotations = np.stack([np.cross(axis, centred) for axis in turning], axis=-1) if len(turning) else None
-    motions = translations if rotations is None else np.concatenate([translations, rotations], axis=-1)
+        rotation_axes = axes
+    motions = translations
+    if len(rotation_axes):
+        rotations = np.stack([np.cross(axis, centred) for axis in rotation_axes], axis=-1)
+        motions = np.concatenate([translations, rotations], axis=-1)
     weighted = (root * motions).reshape(3 * len(masses), -1)
     return np.asarray(np.linalg.qr(weighted)[0], dtype=np.float64)
 
@@ -86,13 +90,16 @@ def normal_modes(masses: Array, positions: Array, hessian: Array) -> Modes:
 
 
 def infrared(modes: Modes, derivatives: FieldDerivatives) -> Array:
-    """Integrated absorption of each mode [M], km/mol: 42.2561·|∂μ/∂Q|² with (D/Å)/√amu."""
+    """Return the integrated absorption of each mode [M], km/mol: 42.2561·|∂μ/∂Q|² with (D/Å)/√amu."""
     change = modes.displacements @ derivatives.dipole * (DEBYE / BOHR)
     return IR_INTENSITY * (change**2).sum(axis=1)
 
 
 def raman(modes: Modes, derivatives: FieldDerivatives) -> Array:
-    """Raman activity of each mode [M], Å⁴/amu: 45a′² + 7γ′² of ∂α/∂Q (Wilson, Decius and Cross, 1955)."""
+    """Return the Raman activity of each mode [M], Å⁴/amu.
+
+    45a′² + 7γ′² of ∂α/∂Q (Wilson, Decius and Cross, 1955).
+    """
     change = np.einsum("mk,kij->mij", modes.displacements, derivatives.polarisability) * BOHR**2
     mean = np.trace(change, axis1=1, axis2=2) / 3
     traceless = change - mean[:, None, None] * np.eye(3)
@@ -101,12 +108,12 @@ def raman(modes: Modes, derivatives: FieldDerivatives) -> Array:
 
 
 def zero_point_energy(modes: Modes) -> float:
-    """Half the sum of the real wavenumbers, eV, unscaled."""
+    """Return half the sum of the real wavenumbers, eV, unscaled."""
     return float(0.5 * np.maximum(modes.wavenumbers, 0.0).sum() * EV_PER_WAVENUMBER)
 
 
 def heat_capacity(modes: Modes, n_atoms: int, temperature: float = TEMPERATURE) -> float:
-    """Cv of the ideal gas, cal/mol/K: translation 3R/2, rotation 3R/2 (linear R, atom 0), vibrations.
+    """Return Cv of the ideal gas, cal/mol/K: translation 3R/2, rotation 3R/2 (linear R, atom 0), vibrations.
 
     Args:
         modes: normal modes.

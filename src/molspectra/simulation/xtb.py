@@ -27,11 +27,11 @@ FIELD = 0.004
 
 
 def _silent(_message: str) -> None:
-    """Drop a message of tblite."""
+    """Discard a message of tblite."""
 
 
 class Xtb:
-    """GFN2-xTB for one molecule, closed shell, restarted from the last density.
+    """GFN2-xTB calculator of one closed-shell molecule.
 
     Args:
         numbers: atomic numbers [N].
@@ -50,12 +50,12 @@ class Xtb:
         self._calculator.set("verbosity", 0)
         self._calculator.set("accuracy", ACCURACY)
         if field is not None:
-            # tblite keeps no reference to the array and copies it on the spot, but wants a C pointer
+            # tblite takes a C pointer and copies the array at once, so no reference has to be kept
             vector = np.ascontiguousarray(field, dtype=np.float64)
             self._calculator.add("electric-field", library.ffi.cast("double*", vector.ctypes.data))
 
     def run(self, positions: Array, start: Result | None = None) -> Result:
-        """Converge the SCF at these positions [N, 3] (bohr) from the density of `start`, left as it is.
+        """Converge the SCF at positions [N, 3] (bohr) from the density of `start`, which is not changed.
 
         Raises:
             SimulationError: the SCF did not converge.
@@ -69,22 +69,22 @@ class Xtb:
 
 
 def energy_gradient(result: Result) -> tuple[float, Array]:
-    """Energy (Hartree) and gradient [N, 3] (Hartree/bohr) of a finished calculation."""
+    """Return energy (Hartree) and gradient [N, 3] (Hartree/bohr) of a finished calculation."""
     return float(result.get("energy")), np.asarray(result.get("gradient"), dtype=np.float64)
 
 
 def dipole(result: Result) -> Array:
-    """Dipole moment [3] of a finished calculation, e·bohr; of an ion about the origin."""
+    """Return the dipole moment [3] of a finished calculation, e·bohr; of an ion about the origin."""
     return np.asarray(result.get("dipole"), dtype=np.float64)
 
 
 def hessian(xtb: Xtb, positions: Array, start: Result) -> Array:
-    """Cartesian Hessian [3N, 3N] (Hartree/bohr²) by central differences of gradients, symmetrised.
+    """Compute the Cartesian Hessian [3N, 3N] (Hartree/bohr²) by central differences of gradients.
 
     Args:
         xtb: the molecule.
         positions: coordinates [N, 3], bohr.
-        start: converged calculation at `positions`, from which every displaced one starts.
+        start: converged calculation at `positions`, the initial guess of every displaced one.
     """
     n = len(positions)
     rows = np.empty((3 * n, 3 * n))
@@ -114,7 +114,7 @@ class FieldDerivatives:
 def field_derivatives(
     numbers: npt.NDArray[np.int64], positions: Array, charge: int, start: Result, strength: float = FIELD
 ) -> FieldDerivatives:
-    """Dipole and polarisability derivatives from 13 gradients in a uniform field.
+    """Compute dipole and polarisability derivatives from 13 gradients in a uniform field.
 
     With g(F) the nuclear gradient in the field F and E(F) = E − F·μ − ½ F·α·F:
     ∂μ_i/∂R = −[g(+i) − g(−i)]/2F, ∂α_ii/∂R = −[g(+i) + g(−i) − 2g(0)]/F²,

@@ -1,11 +1,11 @@
-"""Broadening of many ragged line lists at once, in torch.
+"""Broaden many ragged line lists at once, in torch.
 
-The direct sum over all lines at all points is exact but is the slowest part of making a batch. Here the axis
-is cut into blocks: a line is summed directly on the points of its own block and the two beside it, and
+The direct sum over all lines at all points is exact but the slowest part of making a batch. Here the axis is
+divided into blocks: a line is summed directly on the points of its own block and the two adjacent ones, and
 everywhere else, where its profile is smooth, on a few Chebyshev nodes per block, from which one matrix
-product interpolates the points. Nothing is cut off, and the work per line is about a sixth. In float32, for
+product interpolates the points. No tail is truncated, and the work per line is about a sixth. In float32, for
 widths of at least one step of the axis, the result equals the direct sum in float64 to 1e-5 of the peak
-(measured: 4e-6 or better). Lorentzians have a compiled kernel (`kernels.py`) that goes the same way.
+(measured: 4e-6 or better). Lorentzians have a compiled kernel (`kernels.py`) with the same algorithm.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from molspectra.compiled import fast, threads
-from molspectra.errors import InputError
+from molspectra.errors import SettingError, ValueRangeError
 from molspectra.spectra.modality import Modality
 
 _BLOCK = 64  # points of a block
 _NODES = {"lorentzian": 8, "gaussian": 12}  # Chebyshev nodes of a block, for 1e-5 of the peak
-_CHUNK = {"cpu": 512}  # lines worked on at once, so that the buffers stay in the cache
+_CHUNK = {"cpu": 512}  # lines per pass, so that the buffers stay in the cache
 _CHUNK_DEVICE = 65536
 
 SHAPES = tuple(_NODES)
@@ -40,16 +40,16 @@ def broaden(
     fwhm: float | None = None,
     scale: float = 1.0,
 ) -> Tensor:
-    """Spectra of B molecules from their lines, as sums of area-normalised profiles.
+    """Broaden the lines of B molecules into spectra, as sums of area-normalised profiles.
 
     With Δ the distance of a point from a line and w the full width at half maximum, a line of intensity 1
     gives w/2π / (Δ² + w²/4) (Lorentzian) or √(4 ln 2/π)/w · exp(−4 ln 2 Δ²/w²) (Gaussian). Lines outside the
-    axis contribute their tails. Lines need no order. A line that is NaN makes the spectrum of its molecule
-    NaN. On CUDA the last bit is reproducible only under `torch.use_deterministic_algorithms`.
+    axis contribute their tails. Lines may be in any order. A NaN makes the spectrum of its molecule NaN. On
+    CUDA the last bit is reproducible only under `torch.use_deterministic_algorithms`.
 
     Args:
         position: positions [M] of all lines, molecule after molecule, in the modality's axis unit.
-        intensity: intensities [M], not negative.
+        intensity: intensities [M], not negative, in the modality's `line_unit`.
         offsets: int64 [B + 1], from 0 to M; the lines of molecule b are offsets[b]:offsets[b + 1].
         modality: gives the axis and the default width.
         shape: "lorentzian" or "gaussian".
@@ -68,10 +68,10 @@ def broaden(
     _check_options(shape, width, scale)
     if offsets.device.type == "cpu":  # asking a GPU would make it wait
         _check_offsets(offsets, len(position), len(intensity))
-    # positions in steps from the start of the axis; the place within the block is what float32 must hold well
-    place = (position.double() * scale - modality.start) / modality.step
+    # in steps from the start of the axis; float64, since float32 only resolves positions within a block
+    steps = (position.double() * scale - modality.start) / modality.step
     if shape == "lorentzian" and fast(position):
-        return _compiled(place, intensity, offsets, modality, width)
+        return _compiled(steps, intensity, offsets, modality, width)
     device, n_lines, n_molecules = position.device, len(position), len(offsets) - 1
     n_blocks = -(-modality.points // _BLOCK)
     rows = n_blocks + 2  # a spare block on either side takes what falls outside the axis
@@ -81,21 +81,24 @@ def broaden(
     middle = n_blocks * _BLOCK / 2  # origin of the far coordinates, where float32 is finest
     far_grid = (blocks * _BLOCK - middle + nodes).flatten().float()
 
-    block = torch.floor(place / _BLOCK)
-    # a line in the second block outside the axis counts to the first, so that the axis' end is near it
+    # for every line: its block, its position in the block, and the rows of the three blocks summed directly
+    block = torch.floor(steps / _BLOCK)
+    # a line in the second block outside the axis is assigned to the first, so that the end of the axis is
+    # summed directly
     block = block + (block == -2).double() - (block == n_blocks + 1).double()
-    local = (place - block * _BLOCK).float()[:, None]
-    beside = block.long().clamp_(-3, n_blocks + 2)[:, None] + torch.arange(-1, 2, device=device)
-    beside = beside.clamp_(-1, n_blocks) + 1
-    place = (place - middle).float()[:, None]
+    local = (steps - block * _BLOCK).float()[:, None]
+    nearby = block.long().clamp_(-3, n_blocks + 2)[:, None] + torch.arange(-1, 2, device=device)
+    nearby = nearby.clamp_(-1, n_blocks) + 1
+    far_position = (steps - middle).float()[:, None]
     weight = (intensity.double() / modality.step).float()[:, None]
     molecule = torch.repeat_interleave(
         torch.arange(n_molecules, device=device), offsets.to(device).diff(), output_size=n_lines
     )
 
+    # direct sum on three blocks into `near`, all other blocks on Chebyshev nodes into `far`
     chunk = _CHUNK.get(device.type, _CHUNK_DEVICE)
-    near_rows = (beside + molecule[:, None] * rows).flatten()
-    holes = (beside + (torch.arange(n_lines, device=device) % chunk)[:, None] * rows).flatten()
+    near_rows = (nearby + molecule[:, None] * rows).flatten()
+    holes = (nearby + (torch.arange(n_lines, device=device) % chunk)[:, None] * rows).flatten()
     near = torch.zeros(n_molecules * rows, _BLOCK, device=device)
     far = torch.zeros(n_molecules, rows * len(nodes), device=device)
     profile = _Profile(shape, width / modality.step)
@@ -106,7 +109,7 @@ def broaden(
         triples = slice(3 * lines.start, 3 * lines.stop)
         values = profile(grid, local[lines], weight[lines], near_buffer[: lines.stop - start])
         near.index_add_(0, near_rows[triples], values.view(-1, _BLOCK))
-        values = profile(far_grid, place[lines], weight[lines], far_buffer[: lines.stop - start])
+        values = profile(far_grid, far_position[lines], weight[lines], far_buffer[: lines.stop - start])
         values.view(-1, len(nodes)).index_fill_(0, holes[triples], 0.0)
         far.index_add_(0, molecule[lines], values)
     near.addmm_(far.view(-1, len(nodes)), interpolation)
@@ -115,8 +118,16 @@ def broaden(
     return near.view(n_molecules, rows * _BLOCK)[:, _BLOCK : _BLOCK + modality.points].contiguous()
 
 
-def _compiled(place: Tensor, intensity: Tensor, offsets: Tensor, modality: Modality, width: float) -> Tensor:
-    """Lorentzian spectra [B, points] from lines at `place` [M], by the compiled kernel."""
+def _compiled(steps: Tensor, intensity: Tensor, offsets: Tensor, modality: Modality, width: float) -> Tensor:
+    """Return Lorentzian spectra [B, points] by the compiled kernel.
+
+    Args:
+        steps: positions [M] in steps from the start of the axis, float64.
+        intensity: intensities [M].
+        offsets: int64 [B + 1].
+        modality: gives the axis.
+        width: full width at half maximum in the axis unit.
+    """
     from molspectra.spectra.kernels import LANES, lorentzian
 
     blocks = -(-modality.points // _BLOCK)
@@ -130,7 +141,7 @@ def _compiled(place: Tensor, intensity: Tensor, offsets: Tensor, modality: Modal
     threads.run(
         lorentzian,
         len(spectra),
-        place.numpy(),
+        steps.numpy(),
         height.numpy(),
         offsets.long().numpy(),
         width**2 / 4,
@@ -147,7 +158,7 @@ class _Profile:
     """The line shape of one width, evaluated into a buffer."""
 
     def __init__(self, shape: str, width: float) -> None:
-        """Keep the constants of a shape; `width` is in steps of the axis."""
+        """Precompute the constants of a shape; `width` is in steps of the axis."""
         self.lorentzian = shape == "lorentzian"
         if self.lorentzian:
             self.height, self.constant = width / (2 * math.pi), width**2 / 4
@@ -156,7 +167,7 @@ class _Profile:
             self.height, self.constant = math.sqrt(exponent / math.pi), -exponent
 
     def __call__(self, grid: Tensor, centre: Tensor, weight: Tensor, out: Tensor) -> Tensor:
-        """Values [m, G] on `grid` [G] of m lines with `centre` and `weight` [m, 1], all in steps."""
+        """Write the profiles of m lines on `grid` [G] into `out` [m, G]; `centre` and `weight` are [m, 1]."""
         torch.sub(grid, centre, out=out)
         out.square_()
         if self.lorentzian:
@@ -177,7 +188,7 @@ def _block_rule(n: int) -> tuple[Tensor, Tensor]:
 
 
 def _check_offsets(offsets: Tensor, lines: int, intensities: int) -> None:
-    """Neither the kernel nor `repeat_interleave` with a known size looks where it reads and writes."""
+    """Check the shapes; neither the kernel nor `repeat_interleave` with a known size checks its bounds."""
     if offsets[0] != 0 or offsets[-1] != lines or bool((offsets.diff() < 0).any()):
         raise ValueError(f"the offsets of the molecules do not ascend from 0 to {lines} lines")
     if intensities != lines:
@@ -186,7 +197,7 @@ def _check_offsets(offsets: Tensor, lines: int, intensities: int) -> None:
 
 def _check_options(shape: str, width: float, scale: float) -> None:
     if shape not in SHAPES:
-        raise InputError(f"unknown line shape {shape!r}; known: {', '.join(SHAPES)}")
+        raise SettingError(f"unknown line shape {shape!r}; known: {', '.join(SHAPES)}")
     for name, value in (("fwhm", width), ("frequency scale", scale)):
         if not (math.isfinite(value) and value > 0):
-            raise InputError(f"the {name} must be a positive number, not {value}")
+            raise ValueRangeError(f"the {name} must be a positive number, not {value}")

@@ -1,8 +1,8 @@
-"""What sets a measured spectrum apart from a computed one, on batches of samples.
+"""Differences between measured and computed spectra, as functions on batches of samples.
 
-The building blocks of the pipeline for measured spectra (`measured.py`), of the distortions in training and
-of the test against them. All take spectra [B, points] on the modality's axis, and a number or one per
-spectrum [B]; none of them clips what falls below zero.
+Used by the pipeline for measured spectra (`measured.py`), by the augmentation in training and by the tests
+of robustness. All take and return spectra [B, points] on the modality's axis; parameters are one number or
+one per spectrum [B]. Negative values are not clipped.
 """
 
 import math
@@ -17,7 +17,7 @@ from molspectra.spectra.modality import Modality
 def moved(
     spectra: Tensor, kind: Modality, scale: Tensor | float = 1.0, shift: Tensor | float = 0.0
 ) -> Tensor:
-    """Spectra whose band at x stands at scale·x + shift, by linear interpolation.
+    """Move bands from x to scale·x + shift, by linear interpolation.
 
     Args:
         spectra: [B, points].
@@ -26,29 +26,29 @@ def moved(
         shift: in the axis unit.
 
     Returns:
-        [B, points]; what comes in from beyond the axis is not known, and 0.
+        [B, points]; points that come from outside the axis are 0.
     """
     axis = torch.from_numpy(kind.axis()).to(spectra.device)
-    place = ((axis - _column(shift, spectra)) / _column(scale, spectra) - kind.start) / kind.step
-    place = place.expand(len(spectra), -1)
+    index = ((axis - _column(shift, spectra)) / _column(scale, spectra) - kind.start) / kind.step
+    index = index.expand(len(spectra), -1)
     last, slack = kind.points - 1, 1e-9 * kind.points
-    known = (place >= -slack) & (place <= last + slack)
-    left = place.floor().clamp(0, last - 1).long()
-    part = (place - left).to(spectra.dtype)
-    values = spectra.gather(1, left) * (1 - part) + spectra.gather(1, left + 1) * part
+    known = (index >= -slack) & (index <= last + slack)
+    left = index.floor().clamp(0, last - 1).long()
+    fraction = (index - left).to(spectra.dtype)
+    values = spectra.gather(1, left) * (1 - fraction) + spectra.gather(1, left + 1) * fraction
     return values.masked_fill(~known, 0.0)
 
 
 def widened(spectra: Tensor, kind: Modality, fwhm: Tensor | float) -> Tensor:
-    """Spectra folded with a Lorentzian, whose width adds to that of Lorentzian bands.
+    """Convolve spectra with a Lorentzian, whose width adds to that of Lorentzian bands.
 
-    The Fourier transform of a Lorentzian of full width w is exp(-π w |f|). Beyond the axis there is nothing.
+    The Fourier transform of a Lorentzian of full width w is exp(-π w |f|). Spectra are 0 outside the axis.
     The profile repeats after twice the axis, which adds less than 0.05 % of area for a width of ten points.
 
     Args:
         spectra: [B, points].
         kind: gives the axis.
-        fwhm: full width at half maximum in the axis unit; 0 changes nothing but the rounding.
+        fwhm: full width at half maximum in the axis unit; 0 changes only the rounding.
     """
     length = next_fast_len(2 * kind.points, real=True)
     frequency = torch.fft.rfftfreq(length, kind.step, dtype=torch.float64, device=spectra.device)
@@ -60,11 +60,11 @@ def widened(spectra: Tensor, kind: Modality, fwhm: Tensor | float) -> Tensor:
 def drifted(
     spectra: Tensor, height: Tensor | float, periods: Tensor | float, phase: Tensor | float
 ) -> Tensor:
-    """Spectra on a slow wave h·(1 + cos(2π(n t + φ)))/2, with t from 0 to 1 along the axis.
+    """Add a slow wave h·(1 + cos(2π(n t + φ)))/2 as baseline, with t from 0 to 1 along the axis.
 
     Args:
         spectra: [B, points].
-        height: h, as a share of each spectrum's maximum.
+        height: h, as a fraction of each spectrum's maximum.
         periods: n, periods of the wave along the axis.
         phase: φ, in periods.
     """
@@ -75,35 +75,35 @@ def drifted(
 
 
 def noised(spectra: Tensor, noise: Tensor, size: Tensor | float) -> Tensor:
-    """Spectra with white noise.
+    """Add white noise.
 
     Args:
         spectra: [B, points].
         noise: [B, points] standard normal numbers.
-        size: standard deviation, as a share of each spectrum's maximum.
+        size: standard deviation, as a fraction of each spectrum's maximum.
     """
     return spectra + noise.to(spectra.dtype) * _column(size, spectra).to(spectra.dtype) * _maximum(spectra)
 
 
 def cut(spectra: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
-    """Spectra of which a share of the points is missing at either end, and 0.
+    """Set a fraction of the points at either end of the axis to 0.
 
     Args:
         spectra: [B, points].
-        low: share cut from the start of the axis.
-        high: share cut from its end.
+        low: fraction at the start of the axis.
+        high: fraction at its end.
     """
     points = spectra.shape[1]
-    place = torch.arange(points, dtype=torch.float64, device=spectra.device)
-    outside = (place < _column(low, spectra) * points) | (place >= (1 - _column(high, spectra)) * points)
+    index = torch.arange(points, dtype=torch.float64, device=spectra.device)
+    outside = (index < _column(low, spectra) * points) | (index >= (1 - _column(high, spectra)) * points)
     return spectra.masked_fill(outside, 0.0)
 
 
 def _maximum(spectra: Tensor) -> Tensor:
-    """[B, 1]."""
+    """Return the maximum of each spectrum, [B, 1]."""
     return spectra.amax(dim=1, keepdim=True)
 
 
 def _column(value: Tensor | float, spectra: Tensor) -> Tensor:
-    """One number, or one per spectrum, as [1, 1] or [B, 1] float64."""
+    """Return one number as [1, 1], or one per spectrum as [B, 1], float64."""
     return torch.as_tensor(value, dtype=torch.float64, device=spectra.device).reshape(-1, 1)

@@ -1,4 +1,4 @@
-"""Compiled broadening: the algorithm of `broadening`, one molecule at a time in the first-level cache."""
+"""Compiled broadening: the algorithm of `broadening`, one molecule at a time, in the first-level cache."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from molspectra.compiled.simd import fma, inline, jit, load, splat, store
 LANES = 16
 NODES = 8  # per block
 NEAR = 3  # blocks on which a line is summed directly
-MARGIN = 3  # blocks before and after the axis, which take what lies outside it
+MARGIN = 3  # blocks before and after the axis, for lines outside it
 
 
 @inline
@@ -25,15 +25,18 @@ def _add(values: Any, first: Any, stop: Any, grid: Any, centre: Any, height: Any
 
 @inline
 def _interpolate(far: Any, near: Any, rule: Any, blocks: Any, block: Any) -> None:
-    """Add to the points of every block what its nodes say; eight rows of the rule stay in registers."""
+    """Add to the points of every block the values interpolated from its nodes.
+
+    The eight rows of the rule stay in registers.
+    """
     for at in range(0, block, LANES):
         rule_0, rule_1 = load(rule, at, LANES), load(rule, block + at, LANES)
         rule_2, rule_3 = load(rule, 2 * block + at, LANES), load(rule, 3 * block + at, LANES)
         rule_4, rule_5 = load(rule, 4 * block + at, LANES), load(rule, 5 * block + at, LANES)
         rule_6, rule_7 = load(rule, 6 * block + at, LANES), load(rule, 7 * block + at, LANES)
-        for each in range(MARGIN, MARGIN + blocks):
-            node, here = each * NODES, each * block + at
-            one = fma(splat(far[node], LANES), rule_0, load(near, here, LANES))
+        for index in range(MARGIN, MARGIN + blocks):
+            node, point = index * NODES, index * block + at
+            one = fma(splat(far[node], LANES), rule_0, load(near, point, LANES))
             two = splat(far[node + 1], LANES) * rule_1
             one = fma(splat(far[node + 2], LANES), rule_2, one)
             two = fma(splat(far[node + 3], LANES), rule_3, two)
@@ -41,14 +44,14 @@ def _interpolate(far: Any, near: Any, rule: Any, blocks: Any, block: Any) -> Non
             two = fma(splat(far[node + 5], LANES), rule_5, two)
             one = fma(splat(far[node + 6], LANES), rule_6, one)
             two = fma(splat(far[node + 7], LANES), rule_7, two)
-            store(near, here, one + two)
+            store(near, point, one + two)
 
 
 @jit
 def lorentzian(
     low: int,
     high: int,
-    place: Any,
+    steps: Any,
     height: Any,
     offsets: Any,
     constant: float,
@@ -58,18 +61,18 @@ def lorentzian(
     out: Any,
     points: int,
 ) -> None:
-    """Spectra of the molecules low … high - 1.
+    """Broaden the lines of the molecules low … high - 1 into `out`.
 
     Args:
         low: first molecule.
         high: one past the last.
-        place: positions [M] of all lines in steps from the start of the axis, float64.
+        steps: positions [M] of all lines in steps from the start of the axis, float64.
         height: w/2π times the intensity [M] of each line, in steps, float32.
         offsets: [B + 1] int64.
         constant: w²/4 in steps².
         grid: the points of the near blocks [3·block], counted from their middle, float32.
-        far_grid: the nodes of all blocks, counted from the middle of the axis, float32, and anything
-            up to a multiple of `LANES`.
+        far_grid: the nodes of all blocks, counted from the middle of the axis, float32, padded to a
+            multiple of `LANES`.
         interpolation: [NODES·block] float32, from nodes to the points of a block.
         out: [B·points] float32, written here.
         points: points of the axis.
@@ -87,18 +90,18 @@ def lorentzian(
         for line in range(offsets[molecule], offsets[molecule + 1]):
             # the three blocks around the line; those outside the axis lie in the margins. NaN: no such block
             window = -MARGIN
-            if place[line] >= 0.0:
-                window = int(min(np.floor(place[line] / block) - 1, float(blocks + 1)))
+            if steps[line] >= 0.0:
+                window = int(min(np.floor(steps[line] / block) - 1, float(blocks + 1)))
                 window -= window >= blocks  # from two blocks beyond the axis, its last block is near
-            elif place[line] >= -2 * block:
+            elif steps[line] >= -2 * block:
                 window = -2
             start = (window + MARGIN) * block
             if -MARGIN < window < blocks:
-                centre = place[line] - (window + NEAR / 2) * block
+                centre = steps[line] - (window + NEAR / 2) * block
                 _add(near, start, start + NEAR * block, grid, centre, height[line], constant)
-            hole = (window + MARGIN) * NODES  # stays as it was: these blocks have the line already
+            hole = (window + MARGIN) * NODES  # restored below: these blocks have the line already
             first, last = load(far, hole, LANES), load(far, hole + LANES, NODES)
-            _add(far, far_first, far_stop, far_grid, place[line] - middle, height[line], constant)
+            _add(far, far_first, far_stop, far_grid, steps[line] - middle, height[line], constant)
             store(far, hole, first)
             store(far, hole + LANES, last)
         _interpolate(far, near, interpolation, blocks, block)

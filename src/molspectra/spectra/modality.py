@@ -1,6 +1,6 @@
-"""The kinds of spectra and the axes they are sampled on.
+"""Kinds of spectra (modalities) and the axes they are sampled on.
 
-Axes are those of the published QM9S spectra; patches are those of the published encoder.
+Axes are those of the published QM9S spectra, patches those of the published encoder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError, hint
+from molspectra.errors import NotFoundError, SettingError, ValueRangeError, hint
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -22,22 +22,22 @@ class Modality:
 
     Attributes:
         name: key in commands, stores and batches.
-        unit: unit of the axis and of `fwhm`.
+        unit: unit of the axis, of `start`, `stop`, `step` and `fwhm`.
         intensity_unit: unit of a sampled spectrum, which is `line_unit` per `unit`.
         start: first point of the axis.
         stop: last point of the axis, included.
-        step: distance of two points.
-        patch: points of one patch.
+        step: distance between two points.
+        patch: points per patch.
         stride: points between the starts of two patches.
-        fwhm: full width at half maximum that lines get by default.
+        fwhm: default full width at half maximum of a broadened line.
         line_unit: unit of the intensity of one line ("" for the oscillator strength, a pure number).
-        title: name for people.
-        quantity: what the axis shows, for people.
-        signal: what a sample shows, for people.
+        title: name in texts and figures.
+        quantity: label of the axis in figures.
+        signal: label of the samples in figures.
 
     Raises:
-        InputError: a name that cannot be that of a column, an axis that does not ascend in whole steps, or
-            patches or a width that do not fit it.
+        InputError: a name that cannot be a column, an axis that does not ascend in whole steps, or patches or
+            a width out of range.
     """
 
     name: str
@@ -55,18 +55,18 @@ class Modality:
     signal: str = "Intensity"
 
     def __post_init__(self) -> None:
-        """Refuse what is no axis."""
+        """Check name, axis, patches and width."""
         if not _NAME.fullmatch(self.name):
-            raise InputError(
+            raise SettingError(
                 f"a modality cannot be called {self.name!r}; use lower-case letters, digits and _"
             )
         steps = (self.stop - self.start) / self.step if self.step > 0 else -1.0
         if not (steps >= 1 and abs(steps - round(steps)) < 1e-6 * steps):
-            raise InputError(
+            raise ValueRangeError(
                 f"{self.name}: from {self.start:g} to {self.stop:g} are no whole steps of {self.step:g}"
             )
         if not (1 <= self.patch <= self.points and self.stride >= 1 and 0 < self.fwhm < float("inf")):
-            raise InputError(
+            raise ValueRangeError(
                 f"{self.name}: patches of 1 to {self.points} points, a stride of 1 or more and a positive "
                 f"width are needed, not {self.patch}, {self.stride} and {self.fwhm:g}"
             )
@@ -78,11 +78,11 @@ class Modality:
 
     @property
     def patches(self) -> int:
-        """Number of whole patches on the axis; points behind the last one belong to none."""
+        """Number of whole patches on the axis; points after the last one are in no patch."""
         return (self.points - self.patch) // self.stride + 1
 
     def axis(self) -> npt.NDArray[np.float64]:
-        """Ascending positions [points], float64, in `unit`."""
+        """Return the ascending positions [points], float64, in `unit`."""
         return np.linspace(self.start, self.stop, self.points)
 
 
@@ -103,10 +103,10 @@ MODALITIES: dict[str, Modality] = {m.name: m for m in (UV_VIS, IR, RAMAN)}
 
 
 def declare(kind: Modality) -> Modality:
-    """Make a modality known in this process: from then on it is one like the others.
+    """Add a modality to `MODALITIES` in this process.
 
-    Declare it before a store that holds it is opened, and at the top level of a script, so that processes
-    that prepare batches (`data.workers`) declare it too. The same declaration twice changes nothing.
+    Declare it before a store that contains it is opened, and at the top level of a script, so that worker
+    processes (`data.workers`) declare it too. Repeating the same declaration changes nothing.
 
     Args:
         kind: the modality.
@@ -118,18 +118,18 @@ def declare(kind: Modality) -> Modality:
         InputError: another modality has this name.
     """
     if MODALITIES.setdefault(kind.name, kind) != kind:
-        raise InputError(f"there is another modality {kind.name!r} already; choose another name")
+        raise SettingError(f"there is another modality {kind.name!r} already; choose another name")
     return kind
 
 
 def modality(name: str) -> Modality:
-    """The modality of that name.
+    """Return the modality of that name.
 
     Raises:
         InputError: no modality has this name; the message suggests the nearest.
     """
-    found = MODALITIES.get(name)
-    if found is None:
+    kind = MODALITIES.get(name)
+    if kind is None:
         word = name.lower().replace("-", "_")
-        raise InputError(f"unknown modality {name!r}; {hint(word, MODALITIES, cutoff=0.5)}")
-    return found
+        raise NotFoundError(f"unknown modality {name!r}; {hint(word, MODALITIES, cutoff=0.5)}")
+    return kind

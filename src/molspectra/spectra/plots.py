@@ -1,10 +1,10 @@
-"""Pictures of spectra with matplotlib."""
+"""Plots of spectra with matplotlib."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError
 from molspectra.spectra.modality import modality
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
@@ -23,23 +23,23 @@ def plot_spectrum(
 ) -> None:
     """Draw a spectrum with labelled axes, and its lines as sticks below the curve.
 
-    Sticks and curve have different units, so the sticks share one factor that makes the tallest one inside
-    the axis as high as the curve; compare sticks with each other, not with the scale.
+    Sticks and curve have different units, so all sticks are scaled by one factor that makes the tallest one
+    inside the axis as high as the curve; compare sticks with each other, not with the scale.
 
     Args:
         ax: axes to draw in; several spectra of one modality may share them.
         sampled: the curve.
         lines: the lines of the same spectrum; those outside the axis are not drawn.
-        label: entry of the legend, which the caller draws.
+        label: label in the legend, which the caller draws.
         color: any matplotlib colour; None takes the next of the cycle.
-        descending: let the axis fall from left to right, as is customary for infrared spectra.
+        descending: reverse the axis, as is customary for infrared spectra.
 
     Raises:
-        InputError: curve and lines are of different modalities.
+        MismatchError: curve and lines have different modalities.
     """
     kind = modality(sampled.modality)
     if lines is not None and lines.modality != kind.name:
-        raise InputError(f"lines of {lines.modality} cannot go with a {kind.name} spectrum")
+        raise MismatchError(f"lines of {lines.modality} cannot go with a {kind.name} spectrum")
     (curve,) = ax.plot(sampled.axis, sampled.values, linewidth=1.2, color=color, label=label)
     if lines is not None:
         inside = (lines.position >= kind.start) & (lines.position <= kind.stop)

@@ -1,4 +1,4 @@
-"""Spectra as lists of lines, and as samples on the axis of their modality."""
+"""Line spectra, and spectra sampled on the axis of their modality."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, ValueRangeError
 from molspectra.spectra.modality import modality
 
 
@@ -37,11 +37,11 @@ class LineSpectrum:
         position = _frozen(self.position, f"{kind} line positions")
         intensity = _frozen(self.intensity, f"{kind} line intensities")
         if position.shape != intensity.shape:
-            raise InputError(f"{kind} lines: {len(position)} positions but {len(intensity)} intensities")
+            raise ValueRangeError(f"{kind} lines: {len(position)} positions but {len(intensity)} intensities")
         if (np.diff(position) < 0).any():
-            raise InputError(f"{kind} line positions must ascend; sort them with their intensities")
+            raise ValueRangeError(f"{kind} line positions must ascend; sort them with their intensities")
         if (intensity < 0).any():
-            raise InputError(f"{kind} line {int(np.argmin(intensity)) + 1} has a negative intensity")
+            raise ValueRangeError(f"{kind} line {int(np.argmin(intensity)) + 1} has a negative intensity")
         object.__setattr__(self, "position", position)
         object.__setattr__(self, "intensity", intensity)
 
@@ -51,7 +51,7 @@ class LineSpectrum:
     def broadened(
         self, shape: str = "lorentzian", fwhm: float | None = None, scale: float = 1.0
     ) -> SampledSpectrum:
-        """Sum of area-normalised profiles on the modality's axis.
+        """Broaden the lines: sum of area-normalised profiles on the modality's axis.
 
         Args:
             shape: "lorentzian" or "gaussian".
@@ -84,7 +84,7 @@ class SampledSpectrum:
     Attributes:
         modality: name of the modality, which fixes axis and units.
         values: samples [points], float64, finite and not negative, in the modality's `intensity_unit`.
-        source: where the samples come from: a level of theory, an instrument, a file.
+        source: origin of the samples: a level of theory, an instrument, a file.
 
     Raises:
         InputError: unknown modality, wrong number of points, non-finite or negative values.
@@ -98,9 +98,11 @@ class SampledSpectrum:
         kind = modality(self.modality)
         values = _frozen(self.values, f"{kind.name} samples")
         if len(values) != kind.points:
-            raise InputError(f"a sampled {kind.name} spectrum has {kind.points} points, not {len(values)}")
+            raise ValueRangeError(
+                f"a sampled {kind.name} spectrum has {kind.points} points, not {len(values)}"
+            )
         if (values < 0).any():
-            raise InputError(f"a {kind.name} sample is negative; subtract the baseline or clip it at 0")
+            raise ValueRangeError(f"a {kind.name} sample is negative; subtract the baseline or clip it at 0")
         object.__setattr__(self, "values", values)
 
     @property
@@ -110,14 +112,14 @@ class SampledSpectrum:
 
 
 def _frozen(values: npt.ArrayLike, what: str) -> npt.NDArray[np.float64]:
-    """Copy into a read-only one-dimensional float64 array, refusing what is not finite."""
+    """Copy finite values into a read-only float64 array [n]; `what` names them in messages."""
     try:
         result = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{what} must be a list of numbers") from error
+        raise FormatError(f"{what} must be a list of numbers") from error
     if result.ndim != 1:
-        raise InputError(f"{what} must be one list of numbers, not an array of shape {result.shape}")
+        raise ValueRangeError(f"{what} must be one list of numbers, not an array of shape {result.shape}")
     if not np.isfinite(result).all():
-        raise InputError(f"{what} contain a value that is not a finite number")
+        raise ValueRangeError(f"{what} contain a value that is not a finite number")
     result.setflags(write=False)
     return result

@@ -1,11 +1,11 @@
-"""Positions on a spectral axis in eV, nm and cm⁻¹."""
+"""Conversion of positions on a spectral axis between eV, nm and cm⁻¹."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import UnitError, ValueRangeError
 
 EV_NM = 1239.8419843320026
 """h·c in eV·nm, exact since the 2019 SI: 6.62607015e-34 J·s · 299792458 m/s / 1.602176634e-19 J."""
@@ -17,21 +17,21 @@ _WAVENUMBERS = {"cm⁻¹": 1.0, "eV": WAVENUMBERS_PER_EV}
 
 
 def convert_position(values: npt.ArrayLike, source: str, target: str) -> npt.NDArray[np.float64]:
-    """Positions in another unit; "eV", "nm" (vacuum wavelength) and "cm⁻¹" are known.
+    """Convert positions (any shape) between "eV", "nm" (vacuum wavelength) and "cm⁻¹".
 
-    Wavelength runs against energy, so a list that ascends in nm descends in eV and cm⁻¹. Only positions are
-    converted: a spectral density per nm must also be multiplied by |dλ/dE|.
+    A list that ascends in nm descends in eV and cm⁻¹. Only positions are converted: a spectral density per nm
+    must also be multiplied by |dλ/dE|.
 
     Raises:
         InputError: unknown unit, or a position that is not positive where nm is involved.
     """
     for unit in (source, target):
         if unit not in {*_WAVENUMBERS, "nm"}:
-            raise InputError(f"unknown unit {unit!r} of a spectral axis; known: eV, nm, cm⁻¹")
+            raise UnitError(f"unknown unit {unit!r} of a spectral axis; known: eV, nm, cm⁻¹")
     positions = np.array(values, dtype=np.float64)
     if source == target:
         return positions
     if "nm" in (source, target) and not (positions > 0).all():
-        raise InputError("a wavelength exists only for a positive position")
+        raise ValueRangeError("a wavelength exists only for a positive position")
     wavenumbers = 1e7 / positions if source == "nm" else positions * _WAVENUMBERS[source]
     return 1e7 / wavenumbers if target == "nm" else wavenumbers / _WAVENUMBERS[target]

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
+from molspectra.errors import ExistsError, SettingError
 
 if TYPE_CHECKING:
     from molspectra.training.config import DataConfig
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; returns 0, or 1 with --strict where molecules were seen or may have been."""
+    """Run the command; returns 0, or with --strict 1 if test molecules were seen or may have been."""
     parser = CommandParser(
         "audit-splits",
         description="Tell which test molecules occur in pre-training sets, with and without spectra.",
@@ -38,33 +38,36 @@ def main(arguments: list[str]) -> int:
             f"--{prefix}sizes", default="", help="rows of a reference split, for example 110000,10000"
         )
     parser.add_argument("--out", default=None, help="report to write: .json (all) or .csv (the molecules)")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_shared("--overwrite")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where molecules were seen")
-    given = parser.parse_args(arguments)
-    out = None if given.out is None else Path(given.out)
+    options = parser.parse_args(arguments)
+    out = None if options.out is None else Path(options.out)
     if out is not None and out.suffix not in (".json", ".csv"):
-        raise InputError(f"--out {out}: reports end in .json or .csv")
-    if out is not None and out.exists() and not given.overwrite:
-        raise InputError(f"{out} exists already; choose another name or give --overwrite")
+        raise SettingError(f"--out {out}: reports end in .json or .csv")
+    if out is not None and out.exists() and not options.overwrite:
+        raise ExistsError(f"{out} exists already; choose another name or give --overwrite")
 
     from molspectra.apps.audit import audit
 
-    found = audit(
-        given.test,
-        given.pretrain,
-        _split(given.split, given.split_seed, given.fractions, given.sizes),
+    result = audit(
+        options.test,
+        options.pretrain,
+        _split(options.split, options.split_seed, options.fractions, options.sizes),
         _split(
-            given.pretrain_split, given.pretrain_split_seed, given.pretrain_fractions, given.pretrain_sizes
+            options.pretrain_split,
+            options.pretrain_split_seed,
+            options.pretrain_fractions,
+            options.pretrain_sizes,
         ),
     )
     if out is not None:
-        found.write(out)
-    print(found.table())
-    return int(given.strict and found.has_overlap)
+        result.write(out)
+    print(result.table())
+    return int(options.strict and result.has_overlap)
 
 
 def _split(kind: str, seed: int, fractions: str, sizes: str) -> DataConfig | None:
-    """The settings of a split from the command line; None for all rows."""
+    """Return the settings of a split given on the command line; None for all rows."""
     from molspectra.training.config import DataConfig
     from molspectra.training.settings import from_dict
 
@@ -77,7 +80,7 @@ def _split(kind: str, seed: int, fractions: str, sizes: str) -> DataConfig | Non
 
 
 def _numbers(text: str) -> list[object]:
-    """The values of a list with commas, which the settings check."""
+    """Return the values of a comma-separated list; the settings check their types."""
     import yaml
 
     from molspectra.training.settings import load_yaml
@@ -85,4 +88,4 @@ def _numbers(text: str) -> list[object]:
     try:
         return list(load_yaml(f"[{text}]"))
     except yaml.YAMLError as error:
-        raise InputError(f"{text!r}: expected numbers with commas between them") from error
+        raise SettingError(f"{text!r}: expected numbers with commas between them") from error

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
         "--scale", choices=("full", "smoke"), default="full", help="smoke: a few steps of each"
     )
     parser.add_argument("--overwrite", action="store_true", help="remove an earlier demo in --out first")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_shared("--quiet")
     options = parser.parse_args(arguments)
 
     from molspectra.apps.demo import run_demo, table

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 
 if TYPE_CHECKING:
     from molspectra.datasets.fetch.download import Advance, Fetched
@@ -35,34 +35,34 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files with other content")
     parser.add_argument("--list", action="store_true", help="list datasets and files, fetch nothing")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    given = parser.parse_args(arguments)
-    if given.list:
-        names = [given.name] if given.name else list(SOURCES)
+    parser.add_shared("--quiet")
+    options = parser.parse_args(arguments)
+    if options.list:
+        names = [options.name] if options.name else list(SOURCES)
         print("\n\n".join(listing(source(name)) for name in names))
         return 0
-    if given.name is None or given.out is None:
-        raise InputError("download: name a dataset and --out DIR; --list tells what there is")
-    dataset = source(given.name)
-    files = chosen_files(dataset, given.file)
+    if options.name is None or options.out is None:
+        raise SettingError("download: name a dataset and --out DIR; --list tells what there is")
+    dataset = source(options.name)
+    files = chosen_files(dataset, options.file)
 
     from molspectra.datasets.fetch.download import fetch
 
     for file in files:
-        with _progress(file.name, not given.quiet) as advance:
+        with _progress(file.name, not options.quiet) as advance:
             done = fetch(
                 file,
-                Path(given.out),
-                accept_unverified=given.accept_unverified,
-                overwrite=given.overwrite,
+                Path(options.out),
+                accept_unverified=options.accept_unverified,
+                overwrite=options.overwrite,
                 advance=advance,
             )
-        print(said(done))
+        print(fetched_line(done))
     return 0
 
 
 def listing(dataset: Source) -> str:
-    """A dataset and its files in a few lines."""
+    """Return the description of a dataset and its files, one line per file."""
     lines = [f"{dataset.name}: {dataset.title}, licence {dataset.licence or 'not stated'}, {dataset.home}"]
     for file in dataset.files:
         size = "size unknown" if file.size is None else f"{file.size:,} bytes"
@@ -73,15 +73,15 @@ def listing(dataset: Source) -> str:
     return "\n".join(lines)
 
 
-def said(done: Fetched) -> str:
-    """One line about a file that is there now."""
-    what = "was there" if done.was_there else "fetched"
-    return f"{done.path}: {what}, {done.size:,} bytes, SHA-256 {done.sha256}, checked against {done.checked}"
+def fetched_line(done: Fetched) -> str:
+    """Return one line about a file after its download."""
+    state = "was there" if done.was_there else "fetched"
+    return f"{done.path}: {state}, {done.size:,} bytes, SHA-256 {done.sha256}, checked against {done.checked}"
 
 
 @contextmanager
 def _progress(name: str, show: bool) -> Iterator[Advance | None]:
-    """A bar on standard error; lines would say too much where that is no terminal."""
+    """Show a progress bar on standard error if it is a terminal."""
     if not show or not sys.stderr.isatty():
         yield None
         return

@@ -1,11 +1,10 @@
-"""`molspectra embed`: molecules or spectra to vectors."""
+"""`molspectra embed`: embedding vectors of molecules or spectra."""
 
-import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
+from molspectra.apps.commands.parser import CommandParser, print_rejected
+from molspectra.errors import SettingError
 
 if TYPE_CHECKING:
     from molspectra.apps.embed import Embeddings
@@ -18,10 +17,10 @@ def main(arguments: list[str]) -> int:
         0; 1 where some molecules or spectra were left out.
     """
     options = _parser().parse_args(arguments)
-    of_spectra = ("modality", "together", "unit", "quantity", "outside", "reflectance")
-    given = [name for name in of_spectra if getattr(options, name)]
+    spectra_options = ("modality", "together", "unit", "quantity", "outside", "reflectance")
+    given = [name for name in spectra_options if getattr(options, name)]
     if options.spectra is None and given:
-        raise InputError(f"--{given[0]} is about spectra; give --spectra, or leave it out")
+        raise SettingError(f"--{given[0]} is about spectra; give --spectra, or leave it out")
 
     from molspectra.apps.embed import SUFFIXES
     from molspectra.apps.tables import free_path
@@ -30,15 +29,15 @@ def main(arguments: list[str]) -> int:
     common: dict[str, Any] = {
         name: getattr(options, name) for name in ("length", "batch_size", "device", "on_error")
     }
-    found = _embedded(options, common | {"show": not options.quiet})
-    found.save(options.out, overwrite=options.overwrite)
-    tell_rejected(found.rejected)
-    width = found.vectors.shape[1]
+    embeddings = _embedded(options, common | {"show": not options.quiet})
+    embeddings.save(options.out, overwrite=options.overwrite)
+    print_rejected(embeddings.rejected, "left out")
+    width, kind, norm = embeddings.vectors.shape[1], embeddings.about["kind"], embeddings.about["length"]
     print(
-        f"{len(found)} {found.about['kind']} embeddings of length {width} ({found.about['length']}) in "
-        f"{options.out}; {len(found.rejected)} left out"
+        f"{len(embeddings)} {kind} embeddings of length {width} ({norm}) in "
+        f"{options.out}; {len(embeddings.rejected)} left out"
     )
-    return 1 if found.rejected else 0
+    return 1 if embeddings.rejected else 0
 
 
 def _embedded(options: Namespace, common: dict[str, Any]) -> "Embeddings":
@@ -63,12 +62,6 @@ def _embedded(options: Namespace, common: dict[str, Any]) -> "Embeddings":
     )
 
 
-def tell_rejected(rejected: "tuple[object, ...]") -> None:
-    """Name what was left out, on standard error."""
-    for each in rejected:
-        print(f"molspectra: left out: {each}", file=sys.stderr)
-
-
 def _parser() -> CommandParser:
     parser = CommandParser(
         "embed", description="Turn molecules or spectra into vectors: structures near their own spectra."
@@ -79,7 +72,7 @@ def _parser() -> CommandParser:
     )
     source.add_argument("--smiles", nargs="+", help="molecules as SMILES")
     source.add_argument("--spectra", nargs="+", help="files with spectra, each a sample, or a store (.arrow)")
-    add_shared(parser, "small")
+    add_model_options(parser, "small")
     parser.add_argument("--out", required=True, help="file to write: .parquet, .csv or .npy")
     parser.add_argument(
         "--length",
@@ -99,8 +92,8 @@ def _parser() -> CommandParser:
     return parser
 
 
-def add_shared(parser: CommandParser, model: str | None) -> None:
-    """Add what `embed` and `predict` share; `model` is the default, None where there is none."""
+def add_model_options(parser: CommandParser, model: str | None) -> None:
+    """Add the options that `embed` and `predict` share; `model` is the default, None if it is required."""
     parser.add_argument(
         "--model",
         default=model,
@@ -108,9 +101,6 @@ def add_shared(parser: CommandParser, model: str | None) -> None:
         help="name, run, directory, https://...#sha256=... or hf:owner/name",
     )
     parser.add_argument("--batch-size", type=int, default=64, help="molecules or samples per pass")
-    parser.add_argument("--device", default="cpu", help="where to compute")
-    parser.add_argument(
-        "--on-error", choices=("raise", "skip"), default="raise", help="what to do with bad input"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace --out")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_shared("--device")
+    parser.add_on_error("raise", "bad input")
+    parser.add_shared("--overwrite", "--quiet")

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--disturbances", action="store_true", help="of a stage-2 run, also search with disturbed spectra"
     )
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_shared("--device")
     options = parser.parse_args(arguments)
 
     from molspectra.evaluation.evaluate import evaluate
@@ -56,27 +56,32 @@ def main(arguments: list[str]) -> int:
 
 
 def disturbance_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Recall at 1 and 5 under every disturbance, for the three ways to search."""
+    """Return the lines of a table: recall at 1 and 5 under every disturbance for three search methods."""
     labels = [f"{row['disturbance']} {row['strength']}".strip() for row in rows]
     width = max(map(len, labels))
-    ways = ("model", "prepared", "similarity")
-    lines = [f"{'disturbance':<{width}}" + "".join(f"  {way:>10} R@1    R@5" for way in ways)]
+    methods = ("model", "prepared", "similarity")
+    lines = [f"{'disturbance':<{width}}" + "".join(f"  {method:>10} R@1    R@5" for method in methods)]
     for label, row in zip(labels, rows, strict=True):
-        shares = "".join(f"  {row[way]['recall']['1']:14.3f}  {row[way]['recall']['5']:5.3f}" for way in ways)
+        shares = "".join(
+            f"  {row[method]['recall']['1']:14.3f}  {row[method]['recall']['5']:5.3f}" for method in methods
+        )
         lines.append(f"{label:<{width}}{shares}")
     return lines
 
 
 def retrieval_table(subsets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Recall and mean reciprocal rank by subset of the spectra: among all molecules, then among isomers."""
+    """Return the lines of a table: recall and mean reciprocal rank by subset of the modalities.
+
+    First among all molecules, then among isomers.
+    """
     width = max(map(len, subsets))
     at = list(next(iter(subsets.values()))["recall"])
     names = [*(f"R@{k}" for k in at), "MRR"]
     lines = []
     for title, part in (("all molecules", None), ("isomers only", "isomers")):
         lines.append(f"{title:<{width}}  queries  " + "  ".join(f"{name:>5}" for name in names))
-        for spectra, found in subsets.items():
-            figures = found if part is None else found[part]
+        for spectra, subset in subsets.items():
+            figures = subset if part is None else subset[part]
             if figures is not None:
                 shares = [*(figures["recall"][k] for k in at), figures["mrr"]]
                 values = "  ".join(f"{share:5.3f}" for share in shares)
@@ -85,7 +90,7 @@ def retrieval_table(subsets: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def summary(result: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The single numbers and texts of an evaluation but for its tables, nested names joined by dots."""
+    """Return one line per number or text of an evaluation but for its tables; nested names joined by dots."""
     lines = []
     for key, value in result.items():
         if key in ("subsets", "disturbances"):

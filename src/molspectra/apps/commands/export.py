@@ -8,7 +8,7 @@ def main(arguments: list[str]) -> int:
     parser = CommandParser("export", description="Write a store as a Parquet file.")
     parser.add_argument("store", help="store (.arrow)")
     parser.add_argument("--out", required=True, help="file to write (.parquet)")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_shared("--overwrite")
     options = parser.parse_args(arguments)
 
     from molspectra.data.store.export import export_parquet

@@ -3,17 +3,17 @@
 import argparse
 import sys
 
-from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
+from molspectra.apps.commands.parser import CommandParser, print_rejected
+from molspectra.errors import SettingError
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; returns 0, or 1 where bad records were left out."""
+    """Run the command; returns 0, or 1 if bad records were skipped."""
     options = _parser().parse_args(arguments)
     if options.library is None and not options.approximate:
-        raise InputError("which library? Give a file of molecules or a store (or --approximate alone)")
+        raise SettingError("which library? Give a file of molecules or a store (or --approximate alone)")
     if options.library is not None and not options.append and options.model is None:
-        raise InputError("--model RUN is needed to make an index (with --append its own copy is used)")
+        raise SettingError("--model RUN is needed to make an index (with --append its own copy is used)")
 
     from molspectra.search import build
 
@@ -35,8 +35,7 @@ def main(arguments: list[str]) -> int:
                 overwrite=options.overwrite,
                 device=options.device,
             )
-        for rejection in added.rejected:
-            print(f"molspectra: skipped: {rejection}", file=sys.stderr)
+        print_rejected(added.rejected, "skipped")
         for remark in added.remarks:
             print(f"molspectra: {remark}", file=sys.stderr)
         rejected = len(added.rejected)
@@ -79,8 +78,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="afterwards also build the approximate index (needs faiss-cpu)",
     )
-    parser.add_argument(
-        "--on-error", choices=("raise", "skip"), default="raise", help="what to do with unreadable molecules"
-    )
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_on_error("raise", "unreadable molecules")
+    parser.add_shared("--device")
     return parser

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
+from molspectra.errors import FormatError
 
 
 def main(arguments: list[str]) -> int:
@@ -65,7 +65,7 @@ def _parser() -> CommandParser:
     start.add_argument("--smiles", help="molecule to start from")
     start.add_argument("--input", help="file with one structure to start from: .sdf, .mol, .xyz, .extxyz")
     parser.add_argument("--out", required=True, help="trajectory to write (.extxyz)")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_shared("--overwrite")
     parser.add_argument("--dipole", default=None, help="run directory of a fine-tuned dipole")
     parser.add_argument(
         "--ensemble", choices=("nve", "langevin"), default="nve", help="constant energy, or a heat bath"
@@ -85,22 +85,22 @@ def _parser() -> CommandParser:
         "--relax", action=argparse.BooleanOptionalAction, default=True, help="start from the model's minimum"
     )
     parser.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="arithmetic")
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_shared("--device")
     parser.add_argument(
         "--checkpoint",
         choices=("best", "last"),
         default="best",
         help="weights with the lowest validation loss, or the newest",
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_shared("--quiet")
     return parser
 
 
 def _start(options: argparse.Namespace) -> Any:
-    """The structure to start from, as `ase.Atoms`.
+    """Return the start structure as `ase.Atoms`.
 
     Raises:
-        InputError: unreadable, or more than one structure in the file.
+        InputError: the file is unreadable, or does not contain exactly one structure.
     """
     from molspectra.chem.readers import from_smiles, read_molecules, to_ase
 
@@ -110,5 +110,5 @@ def _start(options: argparse.Namespace) -> Any:
     first = next(molecules, None)
     if first is None or next(molecules, None) is not None:
         how_many = "no structure" if first is None else "more than one structure"
-        raise InputError(f"{options.input}: holds {how_many}; give a file with the one to start from")
+        raise FormatError(f"{options.input}: holds {how_many}; give a file with the one to start from")
     return to_ase(first)

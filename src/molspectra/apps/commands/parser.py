@@ -1,15 +1,24 @@
-"""Argument parsing shared by the commands: one-line errors with a suggestion, no abbreviations."""
+"""Parser and options shared by the commands: one-line errors with a suggestion, no abbreviations."""
 
 import argparse
 import re
+import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 from molspectra.training.settings import did_you_mean
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "--device": {"default": "cpu", "help": "where to compute"},
+    "--overwrite": {"action": "store_true", "help": "replace --out"},
+    "--quiet": {"action": "store_true", "help": "show no progress"},
+}
+"""Options that mean the same in every command."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An `argparse` parser that raises `InputError` instead of printing its usage."""
+    """An `argparse` parser that raises `SettingError` instead of printing its usage and exiting."""
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(
@@ -19,11 +28,22 @@ class CommandParser(argparse.ArgumentParser):
             **options,
         )
 
+    def add_shared(self, *names: str) -> None:
+        """Add options of `_SHARED`, in this order."""
+        for name in names:
+            self.add_argument(name, **_SHARED[name])
+
+    def add_on_error(self, default: str, bad: str) -> None:
+        """Add `--on-error`; `bad` names what is skipped, such as "bad records"."""
+        self.add_argument(
+            "--on-error", choices=("raise", "skip"), default=default, help=f"what to do with {bad}"
+        )
+
     def error(self, message: str) -> NoReturn:
-        """Raise `InputError` with a suggestion for an unknown option.
+        """Raise, with a suggestion for an unknown option.
 
         Raises:
-            InputError: always.
+            SettingError: always.
         """
         unknown = re.search(r"unrecognized arguments: --?([\w.-]+)", message)
         if unknown:
@@ -31,4 +51,10 @@ class CommandParser(argparse.ArgumentParser):
             known = {option.removeprefix("--") for option in options if option.startswith("--")}
             hint = did_you_mean(unknown[1], known).replace("mean ", "mean --")
             message += hint or f"; see {self.prog} --help"
-        raise InputError(message)
+        raise SettingError(message)
+
+
+def print_rejected(rejected: Iterable[object], verb: str) -> None:
+    """Print rejected inputs on standard error; `verb` is what happened to them, such as "skipped"."""
+    for rejection in rejected:
+        print(f"molspectra: {verb}: {rejection}", file=sys.stderr)

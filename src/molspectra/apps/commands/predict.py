@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from molspectra.apps.commands.embed import add_shared, tell_rejected
-from molspectra.apps.commands.parser import CommandParser
+from molspectra.apps.commands.embed import add_model_options
+from molspectra.apps.commands.parser import CommandParser, print_rejected
 
 
 def main(arguments: list[str]) -> int:
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
         "--molecules", help="file: .smi, .csv, .sdf, .mol, .xyz, .extxyz, .parquet, or a store (.arrow)"
     )
     source.add_argument("--smiles", nargs="+", help="molecules as SMILES")
-    add_shared(parser, None)
+    add_model_options(parser, None)
     parser.add_argument("--out", required=True, help="file to write: .csv, .parquet or .extxyz")
     parser.add_argument(
         "--forces", choices=("auto", "yes", "no"), default="auto", help="auto: where the run learnt them"
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     model = load(options.model)
     _, forces = predicts(model, {"auto": None, "yes": True, "no": False}[options.forces])
     refuse_forces(Path(out).suffix, forces)
-    found = predict(
+    predictions = predict(
         options.smiles if options.molecules is None else options.molecules,
         model,
         forces=forces,
@@ -44,11 +44,12 @@ def main(arguments: list[str]) -> int:
         on_error=options.on_error,
         show=not options.quiet,
     )
-    found.save(out, overwrite=options.overwrite)
-    tell_rejected(found.rejected)
-    unit = found.quantity.unit or "no unit"
-    level = found.quantity.level or "level of theory not known"
+    predictions.save(out, overwrite=options.overwrite)
+    print_rejected(predictions.rejected, "left out")
+    unit = predictions.quantity.unit or "no unit"
+    level = predictions.quantity.level or "level of theory not known"
     print(
-        f"{found.target} ({unit}; {level}) of {len(found)} molecules in {out}; {len(found.rejected)} left out"
+        f"{predictions.target} ({unit}; {level}) of {len(predictions)} molecules in {out}; "
+        f"{len(predictions.rejected)} left out"
     )
-    return 1 if found.rejected else 0
+    return 1 if predictions.rejected else 0

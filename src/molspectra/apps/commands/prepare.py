@@ -1,9 +1,9 @@
-"""`molspectra prepare`: from the files of a published dataset to a store."""
+"""`molspectra prepare`: make a store from the files of a dataset."""
 
 import sys
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 from molspectra.training.interrupt import Interrupted
 
 
@@ -26,18 +26,15 @@ def main(arguments: list[str]) -> int:
         "--option", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options of the dataset"
     )
     parser.add_argument("--limit", type=int, default=None, help="read only so many records")
-    parser.add_argument(
-        "--on-error", choices=("raise", "skip"), default="skip", help="what to do with bad records"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace --out")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_on_error("skip", "bad records")
+    parser.add_shared("--overwrite", "--quiet")
     given = parser.parse_args(arguments)
     chosen = importer(given.name)
     options: dict[str, str] = {}
     for text in given.option:
         key, equals, value = text.partition("=")
         if not equals or not key or key in options:
-            raise InputError(f"--option {text}: expected KEY=VALUE, each key once")
+            raise SettingError(f"--option {text}: expected KEY=VALUE, each key once")
         options[key] = value
 
     from molspectra.datasets.prepare import prepare
@@ -68,10 +65,10 @@ def main(arguments: list[str]) -> int:
 
 
 def about(name: str) -> str:
-    """What a dataset needs and which options it has.
+    """Return the help of a dataset: usage, files needed and options.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: no dataset has this name.
     """
     from molspectra.datasets.registry import importer
 

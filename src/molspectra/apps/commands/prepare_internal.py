@@ -1,7 +1,7 @@
 """`molspectra prepare-internal`: the internal coordinates of a store, for Frad and SliDe."""
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
+from molspectra.errors import InputError, ValueRangeError
 
 
 def main(arguments: list[str]) -> int:
@@ -14,10 +14,10 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("store", help='a store (.arrow), or "bundled"')
     parser.add_argument("--processes", type=int, default=1, help="processes that share the work")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_shared("--quiet")
     options = parser.parse_args(arguments)
     if options.processes < 1:
-        raise InputError(f"--processes must be at least 1, not {options.processes}")
+        raise ValueRangeError(f"--processes must be at least 1, not {options.processes}")
 
     from molspectra.data.store.internal import internal_path, open_internal, prepare_internal
     from molspectra.training.data import open_store

@@ -11,7 +11,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", default="report.html", help="page to write")
     parser.add_argument("--title", default="molspectra report", help="heading of the page")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_shared("--overwrite")
     options = parser.parse_args(arguments)
 
     from molspectra.apps.api import report

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import MolspectraError, SettingError
 
-EVERY = 30.0
-"""Seconds between two versions of an unfinished page, whose pictures take a second."""
+UPDATE_INTERVAL = 30.0
+"""Seconds between two updates of an unfinished page, whose figures take a second."""
 
 
 def main(arguments: list[str]) -> int:
@@ -43,14 +43,14 @@ def main(arguments: list[str]) -> int:
 
     written = 0.0
 
-    def now_and_then(failures: Mapping[str, str]) -> None:
+    def write_regularly(failures: Mapping[str, str]) -> None:
         nonlocal written
-        if chosen.kind != "attention" and time.monotonic() - written > EVERY:
+        if chosen.kind != "attention" and time.monotonic() - written > UPDATE_INTERVAL:
             write(failures)
             written = time.monotonic()
 
     try:
-        failures = execute(plan, now_and_then, show=not options.quiet)
+        failures = execute(plan, write_regularly, show=not options.quiet)
     except Interrupted:
         write({})
         raise
@@ -97,37 +97,37 @@ def _parser() -> CommandParser:
         help="change a setting of all, pretrain, stage1, stage2, qm9, md17 or pilot; may be given again",
     )
     parser.add_argument("--plan", action="store_true", help="only list the runs and their estimated time")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_shared("--quiet")
     return parser
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """Seeds as `0,1,2`.
+    """Return the seeds of a list such as `0,1,2`.
 
     Raises:
-        InputError: not such a list.
+        SettingError: not a list of different numbers from 0.
     """
     try:
-        found = tuple(int(each) for each in text.split(","))
+        seeds = tuple(int(number) for number in text.split(","))
     except ValueError:
-        found = ()
-    if not found or min(found) < 0 or len(set(found)) < len(found):
-        raise InputError(f"--seeds {text}: write different numbers from 0, such as 0,1,2")
-    return found
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise SettingError(f"--seeds {text}: write different numbers from 0, such as 0,1,2")
+    return seeds
 
 
 def _subject(kind: str, target: str | None, molecule: str | None) -> str:
-    """The property or molecule that is meant; "" for an experiment without.
+    """Return the property or molecule of the experiment; "" if it has none.
 
     Raises:
-        InputError: an option that the experiment does not have.
+        SettingError: the experiment does not have the option.
     """
     if molecule is not None and kind != "md17":
         what = "a property; give --target" if kind != "attention" else "no property and no molecule"
-        raise InputError(f"--molecule: this experiment is about {what}")
+        raise SettingError(f"--molecule: this experiment is about {what}")
     if target is not None and kind in ("md17", "attention"):
         what = "the forces of a molecule; give --molecule" if kind == "md17" else "no property"
-        raise InputError(f"--target: this experiment is about {what}")
+        raise SettingError(f"--target: this experiment is about {what}")
     if kind == "attention":
         return ""
     return (molecule or "aspirin") if kind == "md17" else (target or "gap")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError, hint
+from molspectra.errors import SettingError, hint
 from molspectra.spectra.modality import MODALITIES
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     files = {name: getattr(options, name) for name in MODALITIES if getattr(options, name) is not None}
     if not files:
-        raise InputError(f"give at least one spectrum: {', '.join(map(_option, MODALITIES))}")
+        raise SettingError(f"give at least one spectrum: {', '.join(map(_option, MODALITIES))}")
 
     from molspectra.search.hits import check_out
     from molspectra.search.library import Library
 
     if options.out is not None:
         check_out(Path(options.out), options.overwrite)
-    by = _ways(options.by, options.weights)
+    by = _scores(options.by, options.weights)
     prepared = _read(files, options)
     library = Library(options.index, options.model, device=options.device)
     hits = library.search(
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--contains", nargs="+", help="elements that must be there")
     parser.add_argument("--top", type=int, default=25, help="number of answers")
     parser.add_argument("--out", metavar="FILE", help="also write them: .csv, .parquet or .json")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_shared("--overwrite")
     parser.add_argument(
         "--unit",
         nargs="+",
@@ -88,14 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--approximate", action="store_true", help="use the approximate index")
     parser.add_argument("--model", metavar="RUN", help="refuse an index that another model has made")
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_shared("--device")
     return parser
 
 
 def _read(files: dict[str, str], options: argparse.Namespace) -> "dict[str, Prepared]":
     from molspectra.search.query import read_query
 
-    units, quantities = _each(options.unit, "--unit"), _each(options.quantity, "--quantity")
+    units = _by_modality(options.unit, "--unit")
+    quantities = _by_modality(options.quantity, "--quantity")
     return {
         name: read_query(
             path,
@@ -108,26 +109,27 @@ def _read(files: dict[str, str], options: argparse.Namespace) -> "dict[str, Prep
     }
 
 
-def _each(words: Sequence[str], option: str) -> dict[str, str]:
-    """Values by modality, from "value" for all or "modality=value"."""
-    found: dict[str, str] = {}
+def _by_modality(words: Sequence[str], option: str) -> dict[str, str]:
+    """Return values by modality, from words "modality=value", or "value" for all other modalities."""
+    values: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         key = name.lower().replace("-", "_")
         if not equals:
-            found |= {each: word for each in MODALITIES if each not in found}
+            values = dict.fromkeys(MODALITIES, word) | values
         elif key in MODALITIES:
-            found[key] = value
+            values[key] = value
         else:
-            raise InputError(f"{option} {word}: {hint(key, MODALITIES)}")
-    return found
+            raise SettingError(f"{option} {word}: {hint(key, MODALITIES)}")
+    return values
 
 
-def _ways(by: Sequence[str], weights: Sequence[float] | None) -> Sequence[str] | dict[str, float]:
+def _scores(by: Sequence[str], weights: Sequence[float] | None) -> Sequence[str] | dict[str, float]:
+    """Return the scores to rank by, with their weights if given."""
     if weights is None:
         return by
     if len(weights) != len(by) or len(set(by)) < len(by):
-        raise InputError(f"--weights: one for each of the {len(by)} ways of --by is needed, each way once")
+        raise SettingError(f"--weights: one for each of the {len(by)} ways of --by is needed, each way once")
     return dict(zip(by, weights, strict=True))
 
 

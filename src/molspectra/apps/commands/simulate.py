@@ -7,16 +7,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molspectra.apps.commands.parser import CommandParser
+from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError, SimulationError
+from molspectra.errors import ExistsError, SimulationError, WriteError
 from molspectra.spectra.modality import MODALITIES, modality
 
 if TYPE_CHECKING:
     from molspectra.simulation.api import Simulation
 
 SHOWN = 10
-"""Results are printed for at most this many molecules."""
+"""Largest number of molecules whose results are printed."""
 STRONGEST = 3
 """Lines printed per spectrum."""
 
@@ -25,15 +25,15 @@ def main(arguments: list[str]) -> int:
     """Run the command.
 
     Returns:
-        0; 1 where some molecules failed and the others are in the store.
+        0; 1 if some molecules failed and the others are in the store.
     """
     options = _parser().parse_args(arguments)
     modalities = [modality(name).name for name in options.modalities]
     out = Path(options.out)
     if out.exists() and not options.overwrite:
-        raise InputError(f"{out} exists already; choose another name or give --overwrite")
+        raise ExistsError(f"{out} exists already; choose another name or give --overwrite")
     if not out.parent.is_dir():
-        raise InputError(f"{out}: the directory {out.parent} does not exist")
+        raise WriteError(f"{out}: the directory {out.parent} does not exist")
     molecules, rejected = _molecules(options)
 
     from molspectra.data.store.store import write_store
@@ -44,11 +44,11 @@ def main(arguments: list[str]) -> int:
     result = simulate_many(
         molecules, journal, modalities, processes=options.processes, progress=not options.quiet
     )
-    if options.quiet:  # else the progress display has named them
+    if options.quiet:  # otherwise the progress display has printed them
         for failure in result.failures:
             print(f"molspectra: failed: {failure.label}: {failure.error}", file=sys.stderr)
-    done = result.simulations()
-    first = next(done, None)
+    simulations = result.simulations()
+    first = next(simulations, None)
     if first is None:
         journal.unlink()
         raise SimulationError(
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         )
     metadata = simulated_metadata(first, source="computed by molspectra simulate", licence="")
     written = write_store(
-        out, map(simulated_row, chain([first], done)), metadata, overwrite=options.overwrite
+        out, map(simulated_row, chain([first], simulations)), metadata, overwrite=options.overwrite
     )
     for number, simulation in enumerate(result.simulations()):
         if number == SHOWN:
@@ -79,17 +79,15 @@ def _parser() -> CommandParser:
         "--modalities", nargs="+", default=list(MODALITIES), help=f"any of {', '.join(MODALITIES)}"
     )
     parser.add_argument("--out", required=True, help="store to write (.arrow)")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    parser.add_shared("--overwrite")
     parser.add_argument("--processes", type=int, default=None, help="processes; one per core if not given")
-    parser.add_argument(
-        "--on-error", choices=("raise", "skip"), default="raise", help="what to do with unreadable molecules"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_on_error("raise", "unreadable molecules")
+    parser.add_shared("--quiet")
     return parser
 
 
 def _molecules(options: argparse.Namespace) -> tuple[list[Molecule], int]:
-    """The molecules asked for, and how many were skipped as unreadable."""
+    """Return the molecules to simulate, and the number of skipped, unreadable ones."""
     from molspectra.chem.readers import Rejection, from_smiles, read_molecules
 
     rejected: list[Rejection] = []
@@ -102,13 +100,12 @@ def _molecules(options: argparse.Namespace) -> tuple[list[Molecule], int]:
             yield from_smiles(smiles)
 
     molecules = list(read())
-    for rejection in rejected:
-        print(f"molspectra: skipped: {rejection}", file=sys.stderr)
+    print_rejected(rejected, "skipped")
     return molecules, len(rejected)
 
 
 def describe(simulation: "Simulation") -> str:
-    """A few lines about a simulation: properties and strongest bands with their units."""
+    """Return a few lines about a simulation: strongest bands and properties with their units."""
     molecule = simulation.molecule
     title = molecule.name or molecule.smiles or molecule.identity
     lines = [f"{title} ({molecule.formula})"]

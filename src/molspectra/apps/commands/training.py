@@ -1,4 +1,4 @@
-"""What `pretrain` and `finetune` share: recipes, `--config`, one option per setting, `--out`, `--resume`."""
+"""Options shared by `pretrain` and `finetune`: recipes, `--config`, one per setting, `--out`, `--resume`."""
 
 import argparse
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, SettingError
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.recipes import read_recipe, recipes
 from molspectra.training.record import read_json
@@ -54,7 +54,7 @@ def _parser(name: str, purpose: str, settings: list[Setting]) -> CommandParser:
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --out (with its settings), or start it"
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_shared("--quiet")
     for setting in settings:
         about = f"{setting.help} [{setting.expected}; default: {_shown(setting.default)}]".replace("%", "%%")
         parser.add_argument(
@@ -69,32 +69,32 @@ def _parser(name: str, purpose: str, settings: list[Setting]) -> CommandParser:
 
 
 def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The settings that options are added to, and what to call them in errors."""
-    before = Path(options["out"]) / "config.json"
+    """Return the source of the settings, for messages, and the settings that the options override."""
+    earlier = Path(options["out"]) / "config.json"
     if "config" in options:
         return options["config"], read_recipe(options["config"])
-    if options["resume"] and before.is_file():
-        values = read_json(before)
+    if options["resume"] and earlier.is_file():
+        values = read_json(earlier)
         if not isinstance(values, dict):
-            raise InputError(f"{before}: not the settings of a run")
-        return str(before), values
+            raise FormatError(f"{earlier}: not the settings of a run")
+        return str(earlier), values
     return name, {}
 
 
 def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
-    """Set the setting with a full name in nested settings."""
+    """Set the setting with this dotted name in nested settings."""
     *groups, last = name.split(".")
     for group in groups:
         if values.get(group) is None:
             values[group] = {}
         values = values[group]
         if not isinstance(values, dict):
-            raise InputError(f"{source}: {group}: expected a mapping of settings, not {values!r}")
+            raise SettingError(f"{source}: {group}: expected a mapping of settings, not {values!r}")
     values[last] = value
 
 
 def _shown(default: Any) -> str:
-    """A default as it would be written on the command line."""
+    """Return a default as it is written on the command line."""
     if default is None or isinstance(default, bool):
         return "null" if default is None else str(default).lower()
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

@@ -1,8 +1,7 @@
-"""The packed numbers of JCAMP-DX data tables: AFFN, PAC, SQZ, DIF and DUP.
+"""Decode the compressed numbers of JCAMP-DX data tables: AFFN, PAC, SQZ, DIF and DUP.
 
-After McDonald and Wilks, Appl. Spectrosc. 42, 151 (1988). Strict where a table could be damaged: a failed
-check of a line, a character that belongs to no number, or more values than were announced are errors, since
-any of them shifts or scales all that follows.
+After McDonald and Wilks, Appl. Spectrosc. 42, 151 (1988). A failed Y check, a character that is part of no
+number, and more values than NPOINTS are errors, since any of them shifts or scales all later values.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError
 
 _PLAIN = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[Ee][+-]\d{1,3}(?!\d))?"
 _TOKEN = re.compile(
@@ -33,99 +32,101 @@ _DIGITS |= {letter: f"-{digit}" for digit, letter in enumerate("jklmnopqr", star
 _DIGITS |= {letter: str(digit) for digit, letter in enumerate("STUVWXYZs", start=1)}
 
 Lines = list[tuple[int, str]]
-"""Lines of a table with their numbers in the file."""
+"""Lines of a table, each with its line number in the file."""
 
 
 class Table:
     """The ordinates of a table (X++(Y..Y)), decoded line by line.
 
     Attributes:
-        values: ordinates decoded so far.
-        starts: for each line, its abscissa, the number of values before it, and its line number.
+        values: ordinates decoded so far, before the factor YFACTOR.
+        starts: per line its abscissa, the index of its first value, and its line number.
     """
 
-    def __init__(self, most: int) -> None:
-        """Begin; `most` is the number of values announced."""
-        self.most = most
+    def __init__(self, announced: int) -> None:
+        """Start an empty table; `announced` is NPOINTS."""
+        self.announced = announced
         self.values: list[float] = []
         self.starts: list[tuple[float, int, int]] = []
-        self._check = False  # the last line ended in a difference, so the next repeats its value
+        self._repeats = False  # the last line ended in a difference: the next repeats its value
 
     def read(self, number: int, line: str) -> None:
         """Decode one line.
 
         Raises:
-            InputError: naming the line, where it is damaged.
+            InputError: the line is damaged; the message has its number.
         """
+        # `last` is the kind of the last number on this line, `step` its difference if it is one
         first = _FIRST.match(line)
         if first is None:
-            raise InputError(f"line {number}: {line.strip()[:30]!r} does not begin with a number")
-        self.starts.append((float(first["x"]), len(self.values) - self._check, number))
-        place, last, difference, step = first.end(), "", False, 0.0
-        fresh = self._check
-        while place < len(line):
-            token = _TOKEN.match(line, place)
+            raise FormatError(f"line {number}: {line.strip()[:30]!r} does not begin with a number")
+        self.starts.append((float(first["x"]), len(self.values) - self._repeats, number))
+        offset, last, difference, step = first.end(), "", False, 0.0
+        check = self._repeats
+        while offset < len(line):
+            token = _TOKEN.match(line, offset)
             if token is None:
-                raise InputError(f"line {number}: {line[place : place + 10]!r} belongs to no number")
-            place, kind, text = token.end(), str(token.lastgroup), token[0]
+                raise FormatError(f"line {number}: {line[offset : offset + 10]!r} belongs to no number")
+            offset, kind, text = token.end(), str(token.lastgroup), token[0]
             if kind == "gap":
                 continue
             if kind == "repeat":
                 self._repeat(number, last, difference, step, text)
             elif kind == "difference":
                 if not self.values or not last:
-                    raise InputError(f"line {number}: it begins with a difference")
+                    raise FormatError(f"line {number}: it begins with a difference")
                 difference, step = True, float(_DIGITS[text[0]] + text[1:])
                 self._append(number, self.values[-1] + step)
             else:
                 value = float(text if kind == "plain" else _DIGITS[text[0]] + text[1:])
                 difference = False
-                if fresh:
-                    self._checked(number, value)
+                if check:
+                    self._check(number, value)
                 else:
                     self._append(number, value)
-            fresh, last = False, kind
+            check, last = False, kind
         if not last:
-            raise InputError(f"line {number}: no values after the abscissa")
-        self._check = difference
+            raise FormatError(f"line {number}: no values after the abscissa")
+        self._repeats = difference
 
     def _append(self, number: int, value: float) -> None:
-        if len(self.values) >= self.most:
-            raise InputError(f"line {number}: more than the {self.most} values that NPOINTS announces")
+        if len(self.values) >= self.announced:
+            raise DamagedError(f"line {number}: more than the {self.announced} values that NPOINTS announces")
         self.values.append(value)
 
-    def _checked(self, number: int, value: float) -> None:
-        """Compare the first value of a line with the last of the line before."""
+    def _check(self, number: int, value: float) -> None:
+        """Compare the first value of a line with the last one of the line before (Y check)."""
         if not math.isclose(value, self.values[-1], rel_tol=1e-9, abs_tol=1e-9):
             last = self.values[-1]
-            raise InputError(
+            raise DamagedError(
                 f"line {number}: begins with {value:.12g}, the line before ended with {last:.12g}: damaged"
             )
 
     def _repeat(self, number: int, last: str, difference: bool, step: float, text: str) -> None:
+        """Repeat the last value, or the last difference, as often as the DUP number `text` says."""
         count = int((_DIGITS[text[0]] + text[1:])[:12]) - 1
         if not last or last == "repeat" or count < 0:
-            raise InputError(f"line {number}: {text[:10]!r} repeats nothing")
-        if len(self.values) + count > self.most:
-            raise InputError(f"line {number}: more than the {self.most} values that NPOINTS announces")
+            raise FormatError(f"line {number}: {text[:10]!r} repeats nothing")
+        if len(self.values) + count > self.announced:
+            raise DamagedError(f"line {number}: more than the {self.announced} values that NPOINTS announces")
         for _ in range(count):
             self.values.append(self.values[-1] + (step if difference else 0.0))
 
 
 def pairs(lines: Lines, most: int) -> npt.NDArray[np.float64]:
-    """The points [n, 2] of a table (XY..XY): numbers in pairs, separated by commas, semicolons or spaces.
+    """Points [n, 2] of a table (XY..XY): pairs of numbers, separated by commas, semicolons or spaces.
 
     Raises:
-        InputError: naming the line, where it is damaged or holds more than `most` points in all.
+        InputError: a line is damaged, or there are more than `most` points; the message has its number.
     """
-    found: list[float] = []
+    numbers: list[float] = []
     for number, line in lines:
         words = re.split(r"[\s,;]+", line.strip().strip(",;"))
         if not all(_POINT.fullmatch(word) for word in words):
-            raise InputError(f"line {number}: {line.strip()[:30]!r} are not pairs of numbers")
-        found.extend(float(word) for word in words)
-        if len(found) % 2:
-            raise InputError(f"line {number}: {line.strip()[:30]!r} leaves a position without a value")
-        if len(found) > 2 * most:
-            raise InputError(f"line {number}: more than the {most} points that NPOINTS announces")
-    return np.array(found).reshape(-1, 2)
+            raise FormatError(f"line {number}: {line.strip()[:30]!r} are not pairs of numbers")
+        numbers.extend(float(word) for word in words)
+        if len(numbers) % 2:
+            raise FormatError(f"line {number}: {line.strip()[:30]!r} leaves a position without a value")
+        if len(numbers) > 2 * most:
+            raise DamagedError(f"line {number}: more than the {most} points that NPOINTS announces")
+    return np.array(numbers).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""What is read from the output file of a quantum-chemical calculation, and the line spectra in it."""
+"""Results read from the output file of a quantum-chemical calculation: structure, energy, line spectra."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,23 +8,23 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError
+from molspectra.errors import InputError, ValueRangeError
 from molspectra.spectra.spectrum import LineSpectrum
 
 _NOISE = 1e-3
-"""Oscillator strengths and intensities down to minus this are rounding and become 0."""
+"""Negative oscillator strengths and intensities down to minus this are rounding errors, and become 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What an output says of one molecule.
+    """Results of one calculation.
 
     Attributes:
-        molecule: the last structure in it, Å; its name is that of the file.
-        spectra: lines by modality; an imaginary frequency is a negative position.
+        molecule: the last structure of the output, Å; named after the file.
+        spectra: line spectra by modality; an imaginary frequency is a negative position.
         level: method, basis and program.
-        scf_energy: last self-consistent-field energy in Hartree, None where there is none.
-        imaginary: imaginary frequencies in cm⁻¹ as negative numbers; none for a minimum.
+        scf_energy: last self-consistent-field energy, Hartree; None if the output has none.
+        imaginary: imaginary frequencies, cm⁻¹, as negative numbers; empty for a minimum.
     """
 
     molecule: Molecule
@@ -41,17 +41,24 @@ def line_spectrum(
     intensity: npt.ArrayLike,
     level: str,
 ) -> LineSpectrum:
-    """Lines of an output in ascending order; intensities that are negative by rounding become 0.
+    """Sort the lines of an output by position; intensities that are negative by rounding become 0.
+
+    Args:
+        path: the file, for messages.
+        name: modality.
+        position: positions [n] in the modality's axis unit, in any order.
+        intensity: intensities [n].
+        level: level of theory.
 
     Raises:
-        InputError: naming the file, if the lists do not fit or hold other negative or no finite numbers.
+        InputError: different lengths, negative intensities, or numbers that are not finite.
     """
-    where, height = np.asarray(position, np.float64), np.asarray(intensity, np.float64)
-    if where.shape != height.shape or where.ndim != 1:
-        raise InputError(f"{path}: {where.size} {name} positions but {height.size} intensities")
-    order = np.argsort(where, kind="stable")
-    height = np.where((height < 0) & (height > -_NOISE), 0.0, height)
+    position, intensity = np.asarray(position, np.float64), np.asarray(intensity, np.float64)
+    if position.shape != intensity.shape or position.ndim != 1:
+        raise ValueRangeError(f"{path}: {position.size} {name} positions but {intensity.size} intensities")
+    order = np.argsort(position, kind="stable")
+    intensity = np.where((intensity < 0) & (intensity > -_NOISE), 0.0, intensity)
     try:
-        return LineSpectrum(name, where[order], height[order], level)
+        return LineSpectrum(name, position[order], intensity[order], level)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise error.with_context(path) from error

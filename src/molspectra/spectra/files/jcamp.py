@@ -1,7 +1,7 @@
 """JCAMP-DX files of infrared, Raman and UV-Vis spectra (versions 4.24 and 5.0).
 
-Read here and not by the package `jcamp` 1.3, which prints and goes on where a line fails its check or the
-number of values is wrong, reads the text NaN as packed digits, and lets a block written over another win.
+Not read with the package `jcamp` 1.3, which only prints a message when a line fails its check or the number
+of values is wrong, reads the text NaN as packed digits, and lets a second block overwrite the first.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, InputError, UnitError, ValueRangeError
 from molspectra.spectra.files.asdf import Lines, Table, pairs
 from molspectra.spectra.files.measured import MeasuredSpectrum
 from molspectra.spectra.files.text import decoded_lines
 from molspectra.spectra.files.units import AXIS_UNITS, axis_unit, quantity
 
 MAX_POINTS = 4_000_000
-"""More points than this are refused before any is read."""
+"""A header that announces more points than this is refused."""
 
 _TABLES = ("XYDATA", "XYPOINTS")
-_OTHER = {
+_UNSUPPORTED = {
     "PEAKTABLE": "a table of peaks, not a spectrum",
     "PEAKASSIGNMENTS": "a table of peaks, not a spectrum",
     "NTUPLES": "an NTUPLES block (NMR or mass spectrum)",
     "DATATABLE": "an NTUPLES block (NMR or mass spectrum)",
     "RADATA": "an interferogram",
 }
-_KINDS = (("RAMAN", "raman"), ("INFRARED", "ir"), ("UV", "uv_vis"), ("ULTRAVIOLET", "uv_vis"))
-_STRANGE = ("NMR", "MASS", "INTERFEROGRAM")
+_MODALITY_WORDS = (("RAMAN", "raman"), ("INFRARED", "ir"), ("UV", "uv_vis"), ("ULTRAVIOLET", "uv_vis"))
+_UNSUPPORTED_TYPES = ("NMR", "MASS", "INTERFEROGRAM")
 _LABEL = re.compile(r"##\s*(?P<label>[^=]*)=(?P<value>.*)")
 
 
 @dataclass
 class Block:
-    """One block of a file: its entries by label (capitals, without spaces, dashes and underscores).
+    """One block of a file; labels are in capitals, without spaces, dashes and underscores.
 
     Attributes:
-        line: where it begins.
-        entries: value of each label, the first line only for tables.
-        tables: lines after a label of a table.
-        closed: whether its END was found.
+        line: line number of its ##TITLE=.
+        entries: value by label; for a table the first line only.
+        tables: lines of each table by its label.
+        closed: whether its ##END= was read.
     """
 
     line: int
@@ -53,37 +53,38 @@ class Block:
 
 
 def read_jcamp(path: Path) -> list[MeasuredSpectrum]:
-    """All spectra of a JCAMP-DX file, those of a LINK block in their order.
+    """Read all spectra of a JCAMP-DX file, those of a LINK block in their order.
 
-    A block whose ordinate is no spectrum (a variance, say) keeps its own word as `quantity`, and is refused
-    when it is converted.
+    An ordinate that is not one of `QUANTITIES` (a variance, say) keeps the word of the file as `quantity`,
+    and is refused on conversion.
 
     Raises:
-        InputError: naming file and line, where the file is no JCAMP-DX, is damaged, or holds no spectrum.
+        InputError: the file is not JCAMP-DX, is damaged, or holds no spectrum; the message names the line.
     """
-    blocks = _blocks(path)
-    spectra, others = [], []
-    for block in blocks:
+    spectra, unsupported = [], []
+    for block in _blocks(path):
         kind = block.entries.get("DATATYPE", "").upper()
         if kind == "LINK":
             continue
-        found = next((name for name in _TABLES if name in block.tables), None)
-        if found is None:
-            others.append(next((text for name, text in _OTHER.items() if name in block.tables), "no data"))
+        table = next((name for name in _TABLES if name in block.tables), None)
+        if table is None:
+            unsupported.append(
+                next((text for name, text in _UNSUPPORTED.items() if name in block.tables), "no data")
+            )
             continue
         try:
-            spectra.append(_spectrum(path, block, found))
+            spectra.append(_spectrum(path, block, table))
         except InputError as error:
             title = block.entries.get("TITLE", "").strip()[:40]
-            raise InputError(f"{path}, block {title!r} (line {block.line}): {error}") from error
+            raise error.with_context(f"{path}, block {title!r} (line {block.line})") from error
     if not spectra:
-        reason = f": {others[0]}" if others else ""
-        raise InputError(f"{path}: a JCAMP-DX file without an infrared, Raman or UV-Vis spectrum{reason}")
+        reason = f": {unsupported[0]}" if unsupported else ""
+        raise FormatError(f"{path}: a JCAMP-DX file without an infrared, Raman or UV-Vis spectrum{reason}")
     return spectra
 
 
 def _blocks(path: Path) -> list[Block]:
-    """Blocks of a file in the order of their beginnings."""
+    """Split a file into its blocks, in the order of their first lines; LINK blocks contain others."""
     blocks: list[Block] = []
     open_blocks: list[Block] = []
     table: Lines | None = None
@@ -92,10 +93,10 @@ def _blocks(path: Path) -> list[Block]:
         label = _LABEL.match(line.lstrip())
         if label is None:
             if line.lstrip().startswith("##"):
-                raise InputError(f"{path}, line {number}: {line.strip()[:40]!r} has no '='")
+                raise FormatError(f"{path}, line {number}: {line.strip()[:40]!r} has no '='")
             if line.strip():
                 if not open_blocks:
-                    raise InputError(f"{path}, line {number}: not a JCAMP-DX file; it begins with ##TITLE=")
+                    raise FormatError(f"{path}, line {number}: not a JCAMP-DX file; it begins with ##TITLE=")
                 if table is not None:
                     table.append((number, line))
             continue
@@ -104,50 +105,52 @@ def _blocks(path: Path) -> list[Block]:
             open_blocks.append(Block(number))
             blocks.append(open_blocks[-1])
         if not open_blocks:
-            raise InputError(f"{path}, line {number}: ##{name[:20]}= outside of a block; ##TITLE= begins one")
+            raise FormatError(
+                f"{path}, line {number}: ##{name[:20]}= outside of a block; ##TITLE= begins one"
+            )
         table = None
         if name == "END":
             open_blocks.pop().closed = True
             continue
         entries = open_blocks[-1].entries
         if name in (*_TABLES, "NPOINTS", "FIRSTX", "LASTX", "XFACTOR", "YFACTOR") and name in entries:
-            raise InputError(f"{path}, line {number}: a second ##{name}= in one block")
+            raise FormatError(f"{path}, line {number}: a second ##{name}= in one block")
         entries.setdefault(name, label["value"].strip())
-        if name in _TABLES or name in _OTHER:
+        if name in _TABLES or name in _UNSUPPORTED:
             table = open_blocks[-1].tables.setdefault(name, [])
     if not blocks:
-        raise InputError(f"{path}: not a JCAMP-DX file; it holds no ##TITLE=")
+        raise FormatError(f"{path}: not a JCAMP-DX file; it holds no ##TITLE=")
     for block in blocks:
         if not block.closed:
-            raise InputError(f"{path}: the block of line {block.line} has no ##END=: the file is truncated")
+            raise DamagedError(f"{path}: the block of line {block.line} has no ##END=: the file is truncated")
     return blocks
 
 
 def _spectrum(path: Path, block: Block, table: str) -> MeasuredSpectrum:
-    """The spectrum of one block."""
+    """Return the spectrum of a block, from the table with that label."""
     entries, lines = block.entries, block.tables[table]
     kind = entries.get("DATATYPE", "").upper()
-    if any(word in kind for word in _STRANGE):
-        raise InputError(f"its DATA TYPE is {kind[:40]!r}, not infrared, Raman or UV-Vis")
+    if any(word in kind for word in _UNSUPPORTED_TYPES):
+        raise FormatError(f"its DATA TYPE is {kind[:40]!r}, not infrared, Raman or UV-Vis")
     unit = axis_unit(entries.get("XUNITS", ""))
     if unit is None:
-        raise InputError(f"XUNITS={entries.get('XUNITS', '')[:40]!r} is none of {', '.join(AXIS_UNITS)}")
+        raise UnitError(f"XUNITS={entries.get('XUNITS', '')[:40]!r} is none of {', '.join(AXIS_UNITS)}")
     if "YUNITS" not in entries:
-        raise InputError("it has no ##YUNITS=")
+        raise UnitError("it has no ##YUNITS=")
     form = re.sub(r"\s", "", entries[table]).upper()
     if form.startswith("(X++(Y..Y))"):
         axis, values = _evenly_spaced(entries, lines)
     elif form.startswith("(XY..XY)"):
         axis, values = _pairs(entries, lines)
     else:
-        raise InputError(f"{table} of the form {form[:20]!r} is not read; known: (X++(Y..Y)) and (XY..XY)")
+        raise FormatError(f"{table} of the form {form[:20]!r} is not read; known: (X++(Y..Y)) and (XY..XY)")
     title = entries.get("TITLE", "")
     return MeasuredSpectrum(
         axis,
         values,
         unit,
         quantity(entries["YUNITS"]) or entries["YUNITS"].lower(),
-        next((name for word, name in _KINDS if word in kind), None),
+        next((name for word, name in _MODALITY_WORDS if word in kind), None),
         title,
         f"{path}, block {title[:40]!r}",
         header={key: value for key, value in entries.items() if key not in _TABLES},
@@ -157,61 +160,62 @@ def _spectrum(path: Path, block: Block, table: str) -> MeasuredSpectrum:
 def _evenly_spaced(
     entries: dict[str, str], lines: Lines
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Axis and values of a table (X++(Y..Y)), after all the checks that its header allows."""
+    """Return axis [n] and values [n] of a table (X++(Y..Y)), checked against everything the header says."""
     count = _count(entries)
     first, last = _number(entries, "FIRSTX"), _number(entries, "LASTX")
     x_factor, y_factor = _number(entries, "XFACTOR", 1.0), _number(entries, "YFACTOR", 1.0)
     if 0.0 in (x_factor, y_factor):
-        raise InputError("XFACTOR and YFACTOR cannot be 0")
+        raise ValueRangeError("XFACTOR and YFACTOR cannot be 0")
     table = Table(count)
     for number, line in lines:
         table.read(number, line)
     if len(table.values) != count:
-        raise InputError(f"NPOINTS={count}, but there are {len(table.values)} values: truncated or damaged")
+        raise DamagedError(f"NPOINTS={count}, but there are {len(table.values)} values: truncated or damaged")
     axis = np.linspace(first, last, count)
     step = (last - first) / (count - 1)
-    for start, before, number in table.starts:
-        expected = float(axis[min(before, count - 1)])
+    for start, index, number in table.starts:
+        expected = float(axis[min(index, count - 1)])
         if abs(start * x_factor - expected) > 1.01 * abs(step) + 0.51 * abs(x_factor):
-            raise InputError(
+            raise DamagedError(
                 f"line {number}: begins at {start * x_factor:.6g} where FIRSTX, LASTX and NPOINTS give "
                 f"{expected:.6g}: lines are missing or damaged"
             )
     if "DELTAX" in entries and not 0.9 < _number(entries, "DELTAX") / (step or 1.0) < 1.1:
-        raise InputError(f"DELTAX={entries['DELTAX']} does not fit FIRSTX, LASTX and NPOINTS ({step:.6g})")
+        raise DamagedError(f"DELTAX={entries['DELTAX']} does not fit FIRSTX, LASTX and NPOINTS ({step:.6g})")
     values = np.array(table.values) * y_factor
     if "FIRSTY" in entries:
         first_y, slack = _number(entries, "FIRSTY"), 0.01 * float(np.abs(values).max())
         if min(abs(first_y - values[0]), abs(first_y - table.values[0])) > slack:
-            raise InputError(f"FIRSTY={first_y:g}, but the first value times YFACTOR is {values[0]:g}")
+            raise DamagedError(f"FIRSTY={first_y:g}, but the first value times YFACTOR is {values[0]:g}")
     return axis, values
 
 
 def _pairs(entries: dict[str, str], lines: Lines) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Axis and values of a table (XY..XY)."""
+    """Return axis [n] and values [n] of a table (XY..XY)."""
     most = _count(entries) if "NPOINTS" in entries else MAX_POINTS
     points = pairs(lines, most)
     if "NPOINTS" in entries and len(points) != most:
-        raise InputError(f"NPOINTS={most}, but there are {len(points)} points: truncated or damaged")
+        raise DamagedError(f"NPOINTS={most}, but there are {len(points)} points: truncated or damaged")
     axis = points[:, 0] * _number(entries, "XFACTOR", 1.0)
     values = points[:, 1] * _number(entries, "YFACTOR", 1.0)
     if len(axis) > 1:
         slack = 0.51 * abs(axis[-1] - axis[0]) / (len(axis) - 1)
-        for name, found in (("FIRSTX", axis[0]), ("LASTX", axis[-1])):
-            if name in entries and abs(_number(entries, name) - found) > slack:
-                raise InputError(f"{name}={entries[name]}, but the table has {found:g} there")
+        for name, position in (("FIRSTX", axis[0]), ("LASTX", axis[-1])):
+            if name in entries and abs(_number(entries, name) - position) > slack:
+                raise DamagedError(f"{name}={entries[name]}, but the table has {position:g} there")
     return axis, values
 
 
 def _count(entries: dict[str, str]) -> int:
+    """Return NPOINTS, from 2 to `MAX_POINTS`."""
     text = entries.get("NPOINTS", "").strip()
     if not re.fullmatch(r"\d{1,9}", text) or not 2 <= int(text) <= MAX_POINTS:
-        raise InputError(f"NPOINTS={text[:20]!r} is not a number from 2 to {MAX_POINTS}")
+        raise ValueRangeError(f"NPOINTS={text[:20]!r} is not a number from 2 to {MAX_POINTS}")
     return int(text)
 
 
 def _number(entries: dict[str, str], name: str, default: float | None = None) -> float:
-    """The number of an entry; finite."""
+    """Return the finite number of an entry; without a default the entry must exist."""
     if name not in entries and default is not None:
         return default
     text = entries.get(name, "").strip()
@@ -219,7 +223,7 @@ def _number(entries: dict[str, str], name: str, default: float | None = None) ->
         value = float(text)
     except ValueError as error:
         what = f"##{name}={text[:20]} is not a number" if text else f"it has no ##{name}="
-        raise InputError(what) from error
+        raise FormatError(what) from error
     if not np.isfinite(value):
-        raise InputError(f"##{name}={text[:20]} is not a finite number")
+        raise ValueRangeError(f"##{name}={text[:20]} is not a finite number")
     return value

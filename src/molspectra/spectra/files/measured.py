@@ -1,6 +1,7 @@
-"""Measured spectra with the axis of their file, and their way onto the axis of a modality.
+"""Measured spectra with the axis of their file, and their conversion to the axis of a modality.
 
-Reading and converting are two steps, so that a pipeline (baseline, smoothing, shift) can stand between them.
+Reading and converting are separate, so that a pipeline (baseline, smoothing, shift) can process the spectrum
+in between.
 """
 
 from __future__ import annotations
@@ -11,39 +12,39 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import InputError, SettingError, UnitError, ValueRangeError
 from molspectra.spectra.files.units import AXIS_UNITS, QUANTITIES
 from molspectra.spectra.modality import MODALITIES, Modality, modality
 from molspectra.spectra.spectrum import SampledSpectrum
 from molspectra.spectra.units import convert_position
 
 FLOOR = 1e-4
-"""Smallest transmittance taken at its word: an absorbance of 4, more than instruments resolve."""
+"""Smaller transmittances are set to this: an absorbance of 4, more than instruments resolve."""
 
 REFLECTANCES = ("refuse", "log", "kubelka-munk")
 OUTSIDE = ("refuse", "zero")
 
-_LEAST_POINTS = 16
-_PER_CENT = 1.5  # no transmittance is larger as a fraction, and one in per cent that is not is black
+_MIN_POINTS = 16
+_PER_CENT = 1.5  # a transmittance with a larger maximum is in per cent; as a fraction it would be below 1
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredSpectrum:
-    """A spectrum as its file has it.
+    """A spectrum as the file has it.
 
     Attributes:
-        axis: strictly ascending positions [n], float64, in `unit`; a file's descending axis is turned round.
-        values: ordinates [n], float64, finite.
+        axis: strictly ascending positions [n], float64, in `unit`; a descending axis is reversed.
+        values: ordinates [n], float64, finite, in the order of `axis`.
         unit: one of `AXIS_UNITS`, or that of a modality's axis.
-        quantity: one of `QUANTITIES`, or the file's own word where it is none of them.
-        modality: name of the modality, None where the file does not tell.
-        title: what the file calls it.
-        source: file and place in it, for messages.
-        remarks: what had to be done or assumed on the way here.
+        quantity: one of `QUANTITIES`, or the word of the file if it is none of them.
+        modality: name of the modality, None if the file does not name it.
+        title: title in the file.
+        source: file, and block or line in it, for messages.
+        remarks: changes and assumptions made while reading.
         header: further entries of the file.
 
     Raises:
-        InputError: if the axis has no order, or a number is not finite.
+        InputError: the axis is not monotonic, a number is not finite, or the unit is unknown.
     """
 
     axis: npt.NDArray[np.float64]
@@ -57,28 +58,28 @@ class MeasuredSpectrum:
     header: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Turn the axis round where it descends, and refuse what is no spectrum."""
+        """Check unit and numbers, and reverse a descending axis."""
         axis = np.array(self.axis, dtype=np.float64)
         values = np.array(self.values, dtype=np.float64)
         where = f"{self.source}: " if self.source else ""
         units = dict.fromkeys([*AXIS_UNITS, *(kind.unit for kind in MODALITIES.values())])
         if self.unit not in units:
-            raise InputError(f"{where}unknown unit {self.unit!r} of the axis; known: {', '.join(units)}")
+            raise UnitError(f"{where}unknown unit {self.unit!r} of the axis; known: {', '.join(units)}")
         if axis.ndim != 1 or axis.shape != values.shape or len(axis) < 2:
-            raise InputError(f"{where}a spectrum needs two lists of equal length, at least 2 points")
+            raise ValueRangeError(f"{where}a spectrum needs two lists of equal length, at least 2 points")
         for what, numbers in (("position", axis), ("value", values)):
             bad = ~np.isfinite(numbers)
             if bad.any():
-                raise InputError(
+                raise ValueRangeError(
                     f"{where}the {what} of point {int(np.argmax(bad)) + 1} is not a finite number"
                 )
         if axis[0] > axis[-1]:
             axis, values = axis[::-1].copy(), values[::-1].copy()
         unordered = np.diff(axis) <= 0
         if unordered.any():
-            place = float(axis[int(np.argmax(unordered)) + 1])
-            raise InputError(
-                f"{where}the axis does not run one way: near {place:g} {self.unit} it turns or stands"
+            position = float(axis[int(np.argmax(unordered)) + 1])
+            raise ValueRangeError(
+                f"{where}the axis does not run one way: near {position:g} {self.unit} it turns or stands"
             )
         for numbers in (axis, values):
             numbers.setflags(write=False)
@@ -91,13 +92,13 @@ class MeasuredSpectrum:
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A measured spectrum on the axis of its modality, before anything is done about values below zero.
+    """A measured spectrum on the axis of its modality, which may still have negative values.
 
     Attributes:
         kind: the modality.
-        values: [points] absorbance, or what is proportional to it; 0 where nothing was measured.
-        inside: [points] bool, whether a point lies in the measured range.
-        quantity: what the values are.
+        values: samples [points], absorbance or proportional to it; 0 outside the measured range.
+        inside: bool [points], whether a point lies in the measured range.
+        quantity: quantity of the values, one of `QUANTITIES`.
         remarks: as in `Conversion`.
         changes: as in `Conversion`.
     """
@@ -110,7 +111,7 @@ class Resampled:
     changes: tuple[str, ...]
 
     def conversion(self, values: npt.NDArray[np.float64]) -> Conversion:
-        """What these values, made of its own, amount to."""
+        """Wrap processed values [points] as a `Conversion` with the remarks and coverage of this spectrum."""
         text = "; ".join((self.quantity, *self.remarks))
         spectrum = SampledSpectrum(self.kind.name, values, f"measured, {text}")
         return Conversion(spectrum, float(self.inside.mean()), self.remarks, self.changes)
@@ -121,10 +122,10 @@ class Conversion:
     """A measured spectrum on the axis of its modality.
 
     Attributes:
-        spectrum: the samples.
-        coverage: part of the modality's points that lie inside the measured range, 0 to 1.
-        remarks: what was assumed or changed, with its numbers.
-        changes: what was changed, without numbers, so that it can be counted over many spectra.
+        spectrum: the sampled spectrum.
+        coverage: fraction of the modality's points inside the measured range, 0 to 1.
+        remarks: assumptions and changes, with their numbers.
+        changes: kinds of changes without numbers, so that they can be counted over many spectra.
     """
 
     spectrum: SampledSpectrum
@@ -136,12 +137,12 @@ class Conversion:
 def to_absorbance(
     measured: MeasuredSpectrum, *, floor: float = FLOOR, reflectance: str = "refuse"
 ) -> MeasuredSpectrum:
-    """The same spectrum as absorbance, or unchanged where it is proportional to absorbance already.
+    """Convert the ordinate to absorbance, unless it is proportional to absorbance already.
 
-    Transmittance T gives A = −log10 T; where T is below `floor` (noise of a band that lets nothing through)
-    it is set to `floor`, and counted in the remarks. A transmittance whose largest value exceeds 1.5 is taken
-    to be in per cent. Absorptivity, densities and Raman intensities stay as they are; a logarithm of the
-    absorptivity is undone.
+    Transmittance T gives A = −log10 T; T below `floor` (noise in a saturated band) is set to `floor`, and
+    the remarks count these points. A transmittance whose maximum exceeds 1.5 is taken as per cent.
+    Absorptivity, densities and Raman intensities are returned unchanged; log absorptivity becomes
+    absorptivity.
 
     Args:
         measured: the spectrum.
@@ -150,14 +151,16 @@ def to_absorbance(
             ((1 − R)² / 2R, for powders; Kubelka and Munk 1931).
 
     Raises:
-        InputError: if the ordinate is reflectance and `reflectance` is "refuse", or unknown.
+        InputError: an unknown ordinate, or a reflectance where `reflectance` is "refuse" or unknown.
     """
     if reflectance not in REFLECTANCES:
-        raise InputError(f"unknown way {reflectance!r} with a reflectance; known: {', '.join(REFLECTANCES)}")
+        raise SettingError(
+            f"unknown way {reflectance!r} with a reflectance; known: {', '.join(REFLECTANCES)}"
+        )
     where = f"{measured.source}: " if measured.source else ""
     kind, remarks = measured.quantity, list(measured.remarks)
     if kind not in QUANTITIES:
-        raise InputError(f"{where}the ordinate is {kind!r}; known: {', '.join(QUANTITIES)}")
+        raise UnitError(f"{where}the ordinate is {kind!r}; known: {', '.join(QUANTITIES)}")
     if kind == "log absorptivity":
         values = _powers(measured.values, where)
         return replace(measured, values=values, quantity="absorptivity")
@@ -166,22 +169,22 @@ def to_absorbance(
     reflected = kind.endswith("reflectance")
     if reflected and reflectance == "refuse":
         ways = ", ".join(REFLECTANCES[1:])
-        raise InputError(
+        raise UnitError(
             f"{where}a reflectance is no absorbance; choose how to convert it: reflectance={ways}"
         )
-    part = measured.values
+    fraction = measured.values
     if kind.startswith("percent"):
-        part = part / 100
-    elif part.max() > _PER_CENT:
-        part = part / 100
+        fraction = fraction / 100
+    elif fraction.max() > _PER_CENT:
+        fraction = fraction / 100
         remarks.append(f"values up to {measured.values.max():g} taken as per cent")
-    low = int((part < floor).sum())
+    low = int((fraction < floor).sum())
     if low:
         remarks.append(f"{low} points below {floor:g} set to it")
-    part = np.maximum(part, floor)
-    munk = reflected and reflectance == "kubelka-munk"
-    values = (1 - part) ** 2 / (2 * part) if munk else -np.log10(part)
-    name = "absorptivity" if munk else "absorbance"
+    fraction = np.maximum(fraction, floor)
+    kubelka_munk = reflected and reflectance == "kubelka-munk"
+    values = (1 - fraction) ** 2 / (2 * fraction) if kubelka_munk else -np.log10(fraction)
+    name = "absorptivity" if kubelka_munk else "absorbance"
     return replace(measured, values=values, quantity=name, remarks=tuple(remarks))
 
 
@@ -193,33 +196,33 @@ def onto_axis(
     floor: float = FLOOR,
     reflectance: str = "refuse",
 ) -> Conversion:
-    """A measured spectrum as samples on the axis of its modality.
+    """Resample a measured spectrum onto the axis of its modality.
 
-    The ordinate becomes absorbance (`to_absorbance`), the axis goes to the modality's unit, and the values
-    are interpolated linearly. Absorbance is a value at a place and stays as it is when the axis changes from
-    nm to eV; only a "density" is multiplied by |dx/dx'|. What the file does not cover is missing: it is
-    refused, or set to 0. Values below zero (noise, baseline) are set to 0 and counted. The samples keep the
-    scale of the file: absorbance has no absolute intensity unit, so only shapes can be compared.
+    The ordinate becomes absorbance (`to_absorbance`), the axis is converted to the modality's unit, and the
+    values are interpolated linearly. Absorbance is not a density, so it does not change when the axis goes
+    from nm to eV; only a "density" is multiplied by |dx/dx'|. Points that the file does not cover are
+    refused, or set to 0. Negative values (noise, baseline) are set to 0, and the remarks count them. The
+    samples keep the scale of the file: absorbance has no absolute intensity unit, so only shapes can be
+    compared.
 
     Args:
         measured: the spectrum.
         name: modality; None takes that of the spectrum.
-        outside: "refuse" a spectrum that does not cover the whole axis, or set the rest to "zero".
+        outside: "refuse" a spectrum that does not cover the whole axis, or "zero" to set the rest to 0.
         floor: see `to_absorbance`.
         reflectance: see `to_absorbance`.
 
     Raises:
-        InputError: if the modality is not known, the spectrum does not cover the axis and `outside` is
-            "refuse", hardly any point lies on it, or the ordinate cannot be converted.
+        InputError: the modality is unknown, the spectrum does not cover the axis and `outside` is "refuse",
+            fewer than 16 of its points lie on the axis, or the ordinate cannot be converted.
     """
-    found = resampled(measured, name, outside=outside, floor=floor, reflectance=reflectance)
-    samples = found.values
-    remarks, changes = found.remarks, found.changes
+    raw = resampled(measured, name, outside=outside, floor=floor, reflectance=reflectance)
+    samples, remarks, changes = raw.values, raw.remarks, raw.changes
     negative = int((samples < 0).sum())
     if negative:
         changes += ("samples below zero set to 0",)
         remarks += (f"{negative} of {len(samples)} samples below zero set to 0 (lowest {samples.min():.3g})",)
-    return replace(found, remarks=remarks, changes=changes).conversion(np.maximum(samples, 0.0))
+    return replace(raw, remarks=remarks, changes=changes).conversion(np.maximum(samples, 0.0))
 
 
 def resampled(
@@ -232,7 +235,7 @@ def resampled(
     scale: float = 1.0,
     shift: float = 0.0,
 ) -> Resampled:
-    """A measured spectrum on the axis of its modality, values below zero and all; see `onto_axis`.
+    """Resample a measured spectrum onto the axis of its modality as `onto_axis`, keeping negative values.
 
     Args:
         measured: the spectrum.
@@ -240,21 +243,21 @@ def resampled(
         outside: see `onto_axis`.
         floor: see `onto_axis`.
         reflectance: see `onto_axis`.
-        scale: factor on the positions in the modality's unit.
-        shift: what is added to them then.
+        scale: factor on the positions, once they are in the modality's unit.
+        shift: added to the scaled positions, in the modality's unit.
 
     Raises:
         InputError: as `onto_axis`.
     """
     if outside not in OUTSIDE:
-        raise InputError(f"unknown way {outside!r} with missing points; known: {', '.join(OUTSIDE)}")
+        raise SettingError(f"unknown way {outside!r} with missing points; known: {', '.join(OUTSIDE)}")
     where = f"{measured.source}: " if measured.source else ""
     name = name or measured.modality
     if name is None:
-        raise InputError(f"{where}the file does not tell which kind of spectrum it is; name the modality")
+        raise UnitError(f"{where}the file does not tell which kind of spectrum it is; name the modality")
     kind = modality(name)
     plain = to_absorbance(measured, floor=floor, reflectance=reflectance)
-    axis, values = _converted(plain, kind.unit, where)
+    axis, values = _converted(plain, kind.unit)
     axis = axis * scale + shift
     points = kind.axis()
     slack = 1e-6 * kind.step
@@ -263,11 +266,13 @@ def resampled(
     reach = f"{axis[0]:.6g} to {axis[-1]:.6g} {kind.unit}"
     asked = f"{kind.start:g} to {kind.stop:g} {kind.unit}"
     used = int(((axis >= kind.start) & (axis <= kind.stop)).sum())
-    if used < _LEAST_POINTS:
-        raise InputError(f"{where}only {used} of its points ({reach}) lie on the {name} axis ({asked})")
+    if used < _MIN_POINTS:
+        raise ValueRangeError(f"{where}only {used} of its points ({reach}) lie on the {name} axis ({asked})")
     if coverage < 1 and outside == "refuse":
         advice = "outside=zero sets the rest to 0"
-        raise InputError(f"{where}it covers {reach}, {coverage:.1%} of the {name} axis ({asked}); {advice}")
+        raise ValueRangeError(
+            f"{where}it covers {reach}, {coverage:.1%} of the {name} axis ({asked}); {advice}"
+        )
     samples = np.where(inside, np.interp(points, axis, values), 0.0)
     remarks, changes = list(plain.remarks), ["changed on the way to absorbance"] if plain.remarks else []
     if coverage < 1:
@@ -277,9 +282,9 @@ def resampled(
 
 
 def _converted(
-    measured: MeasuredSpectrum, unit: str, where: str
+    measured: MeasuredSpectrum, unit: str
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Ascending axis in another unit, and the values that belong to it."""
+    """Return the axis [n] in another unit, ascending, and the values [n] in the same order."""
     own, scale = ("nm", 1e3) if measured.unit == "µm" else (measured.unit, 1.0)
     if own == unit:
         return measured.axis, measured.values
@@ -287,7 +292,7 @@ def _converted(
     try:
         axis = convert_position(old, own, unit)
     except InputError as error:
-        raise InputError(f"{where}{error}") from error
+        raise (error.with_context(measured.source) if measured.source else error) from error
     values = measured.values
     if measured.quantity == "density":
         # all conversions are y = c·x or y = c/x, and |dx/dy| = x/y for both
@@ -296,7 +301,8 @@ def _converted(
 
 
 def _powers(values: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:
+    """Return 10**values [n]; `where` begins the message for a logarithm above 12."""
     if values.max() > 12:
-        raise InputError(f"{where}a logarithm of an absorptivity cannot be {values.max():g}")
+        raise ValueRangeError(f"{where}a logarithm of an absorptivity cannot be {values.max():g}")
     powers: npt.NDArray[np.float64] = np.power(10.0, values)
     return powers

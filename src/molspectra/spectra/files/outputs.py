@@ -1,7 +1,7 @@
-"""Outputs of quantum-chemistry programs: structure, lines and level of theory of one calculation.
+"""Read outputs of quantum-chemistry programs: structure, lines and level of theory of one calculation.
 
-ORCA from version 6 on is read by `molspectra.spectra.files.orca`, since cclib 1.8 fails on it; Gaussian,
-older ORCA and every other program that it knows by cclib.
+`molspectra.spectra.files.orca` reads ORCA 6 and later, on which cclib 1.8 fails; cclib reads older ORCA,
+Gaussian and the other programs.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, InputError, MissingExtraError
 from molspectra.spectra.files.calculation import Output, line_spectrum
 from molspectra.spectra.files.text import decoded_lines
 from molspectra.spectra.spectrum import LineSpectrum
 
 
 def read_output(path: Path | str) -> Output:
-    """Read one output.
+    """Read the output of one calculation.
 
     Raises:
-        InputError: if the file is no output that is known, the calculation did not end normally, or the
-            package cclib is needed and missing.
+        InputError: the file is not an output of a known program, the calculation did not end normally, or
+            the package cclib is needed and not installed.
     """
     path = Path(path)
     lines = list(decoded_lines(path))
@@ -42,28 +42,30 @@ def read_output(path: Path | str) -> Output:
     elif not any(
         mark in head for mark in ("Gaussian", "Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS", "Molpro")
     ):
-        raise InputError(f"{path}: not an output of Gaussian, ORCA or another program that is known")
+        raise FormatError(f"{path}: not an output of Gaussian, ORCA or another program that is known")
     return _from_cclib(path)
 
 
 def _from_cclib(path: Path) -> Output:
-    """An output as cclib reads it."""
+    """Read an output with cclib."""
     try:
         ccio, utils = import_module("cclib.io.ccio"), import_module("cclib.parser.utils")
     except ImportError as error:
-        raise InputError(f"{path}: needs the package cclib; pip install 'molspectra[files]'") from error
+        raise MissingExtraError(
+            f"{path}: needs the package cclib; pip install 'molspectra[files]'"
+        ) from error
     silence = io.StringIO()
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         try:
             data = ccio.ccread(str(path), loglevel=logging.CRITICAL)
         except Exception as error:  # a parser of free text can fail in any way
             reason = " ".join(str(error).split())[:80] or type(error).__name__
-            raise InputError(f"{path}: cclib cannot read this output ({reason})") from error
+            raise FormatError(f"{path}: cclib cannot read this output ({reason})") from error
     if data is None or not hasattr(data, "atomnos") or not hasattr(data, "atomcoords"):
-        raise InputError(f"{path}: no structure found in it by cclib")
+        raise FormatError(f"{path}: no structure found in it by cclib")
     if not data.metadata.get("success", False):
-        raise InputError(f"{path}: the calculation did not end normally")
-    about, level = data.metadata, cclib_level(data.metadata)
+        raise DamagedError(f"{path}: the calculation did not end normally")
+    metadata, level = data.metadata, cclib_level(data.metadata)
     molecule = _molecule(path, data.atomnos, data.atomcoords[-1], int(getattr(data, "charge", 0)))
     spectra: dict[str, LineSpectrum] = {}
     for name, key in (("ir", "vibirs"), ("raman", "vibramans")):
@@ -71,7 +73,7 @@ def _from_cclib(path: Path) -> Output:
             spectra[name] = line_spectrum(path, name, data.vibfreqs, getattr(data, key), level)
     if hasattr(data, "etenergies") and hasattr(data, "etoscs"):
         energies = [utils.convertor(float(value), "wavenumber", "eV") for value in data.etenergies]
-        method = about.get("excited_states_method", "excited states")
+        method = metadata.get("excited_states_method", "excited states")
         spectra["uv_vis"] = line_spectrum(path, "uv_vis", energies, data.etoscs, f"{method}, {level}")
     scf: list[float] = list(getattr(data, "scfenergies", []))
     energy = utils.convertor(float(scf[-1]), "eV", "hartree") if scf else None
@@ -79,15 +81,14 @@ def _from_cclib(path: Path) -> Output:
     return Output(molecule, spectra, level, energy, imaginary)
 
 
-def cclib_level(about: Mapping[str, Any]) -> str:
-    """Level of theory from cclib's metadata, such as `B3LYP/STO-3G (Gaussian 16)`."""
-    methods = about.get("methods") or ["unknown method"]
-    method = about.get("functional") or methods[-1]
-    basis = about.get("basis_set") or "unknown basis"
-    version = str(about.get("legacy_package_version") or about.get("package_version") or "").split(
-        "revision"
-    )[0]
-    return f"{method}/{basis} ({' '.join(word for word in (about.get('package', ''), version) if word)})"
+def cclib_level(metadata: Mapping[str, Any]) -> str:
+    """Return the level of theory in cclib's metadata, such as `B3LYP/STO-3G (Gaussian 16)`."""
+    methods = metadata.get("methods") or ["unknown method"]
+    method = metadata.get("functional") or methods[-1]
+    basis = metadata.get("basis_set") or "unknown basis"
+    version = str(metadata.get("legacy_package_version") or metadata.get("package_version") or "")
+    program = (metadata.get("package", ""), version.split("revision")[0])
+    return f"{method}/{basis} ({' '.join(word for word in program if word)})"
 
 
 def _molecule(path: Path, numbers: npt.ArrayLike, positions: npt.ArrayLike, charge: int) -> Molecule:
@@ -96,4 +97,4 @@ def _molecule(path: Path, numbers: npt.ArrayLike, positions: npt.ArrayLike, char
             np.asarray(numbers, np.int64), np.asarray(positions, np.float64), None, charge, path.stem
         )
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise error.with_context(path) from error

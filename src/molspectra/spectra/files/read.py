@@ -1,11 +1,11 @@
-"""Spectra from any file that the package can read, told apart by suffix and content."""
+"""Read spectra from any supported file, recognised by its suffix and content."""
 
 from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, NotFoundError, SettingError
 from molspectra.spectra.files.measured import FLOOR, MeasuredSpectrum, onto_axis
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
@@ -13,7 +13,7 @@ JCAMP = (".jdx", ".dx", ".jcm", ".jcamp")
 TEXT = (".csv", ".txt", ".tsv", ".dat", ".xy", ".asc", ".dpt")
 OUTPUT = (".out", ".log")
 SUFFIXES = (*JCAMP, *TEXT, *OUTPUT)
-"""Suffixes of files with spectra."""
+"""Suffixes of all supported files."""
 
 
 def read_measured(
@@ -23,20 +23,20 @@ def read_measured(
     unit: str | None = None,
     quantity: str | None = None,
 ) -> list[MeasuredSpectrum]:
-    """Measured spectra of a JCAMP-DX or text file, each with the axis that the file has.
+    """Read the measured spectra of a JCAMP-DX or text file, each on the axis of the file.
 
     Args:
-        path: the file; `.jdx` and its like are JCAMP-DX, everything else is two columns of text.
-        modality: kind of spectrum where a text file does not tell it.
-        unit: of the axis of a text file, where its header does not tell it.
-        quantity: of the values of a text file, where its header does not tell it.
+        path: the file; one of `JCAMP` by its suffix, else two columns of text.
+        modality: modality of a text file whose header does not name it.
+        unit: axis unit of a text file whose header does not name it.
+        quantity: quantity of the values of a text file whose header does not name it.
 
     Raises:
-        InputError: if the file is damaged, or does not tell what is needed.
+        InputError: the file is damaged, or unit, quantity or modality are neither given nor in the file.
     """
     path = Path(path)
     if path.suffix.lower() in OUTPUT:
-        raise InputError(f"{path}: outputs of programs hold lines; read them with read_spectra")
+        raise FormatError(f"{path}: outputs of programs hold lines; read them with read_spectra")
     if path.suffix.lower() in JCAMP:
         from molspectra.spectra.files.jcamp import read_jcamp
 
@@ -56,11 +56,11 @@ def read_spectra(
     floor: float = FLOOR,
     reflectance: str = "refuse",
 ) -> list[SampledSpectrum | LineSpectrum]:
-    """All spectra of a file: lines of a program's output, else samples on the axis of their modality.
+    """Read all spectra of a file: lines from an output of a program, else samples on the modality's axis.
 
     Args:
         path: JCAMP-DX, two columns of text, or an output of Gaussian, ORCA, ….
-        modality: take only spectra of this kind; also the kind of a text file whose header does not tell it.
+        modality: read only spectra of this modality; also that of a text file whose header does not name it.
         unit: see `read_measured`.
         quantity: see `read_measured`.
         outside: see `molspectra.spectra.files.measured.onto_axis`.
@@ -68,25 +68,25 @@ def read_spectra(
         reflectance: see `onto_axis`.
 
     Raises:
-        InputError: if the file is damaged, holds nothing of that modality, or a spectrum cannot be converted.
+        InputError: the file is damaged, has no spectrum of that modality, or a spectrum cannot be converted.
     """
     path = Path(path)
-    found: list[SampledSpectrum | LineSpectrum]
+    spectra: list[SampledSpectrum | LineSpectrum]
     if path.suffix.lower() in OUTPUT:
         from molspectra.spectra.files.outputs import read_output
 
-        found = list(read_output(path).spectra.values())
+        spectra = list(read_output(path).spectra.values())
     else:
-        measured = read_measured(path, modality=modality, unit=unit, quantity=quantity)
-        found = [
-            onto_axis(each, outside=outside, floor=floor, reflectance=reflectance).spectrum
-            for each in measured
-            if modality is None or each.modality in (None, modality)
+        spectra = [
+            onto_axis(measured, outside=outside, floor=floor, reflectance=reflectance).spectrum
+            for measured in read_measured(path, modality=modality, unit=unit, quantity=quantity)
+            if modality is None or measured.modality in (None, modality)
         ]
-    chosen = [each for each in found if modality is None or each.modality == modality]
-    if not chosen:
-        raise InputError(f"{path} holds no {modality or ''} spectrum".replace("  ", " "))
-    return chosen
+    if modality is not None:
+        spectra = [spectrum for spectrum in spectra if spectrum.modality == modality]
+    if not spectra:
+        raise NotFoundError(f"{path} holds no {modality or ''} spectrum".replace("  ", " "))
+    return spectra
 
 
 def read_spectrum(
@@ -99,12 +99,12 @@ def read_spectrum(
     floor: float = FLOOR,
     reflectance: str = "refuse",
 ) -> SampledSpectrum | LineSpectrum:
-    """The spectrum of a file that holds one (of that modality); arguments as for `read_spectra`.
+    """Read the only spectrum (of that modality) of a file; arguments as for `read_spectra`.
 
     Raises:
         InputError: as `read_spectra`, and if there are several.
     """
-    found = read_spectra(
+    spectra = read_spectra(
         path,
         modality,
         unit=unit,
@@ -113,9 +113,9 @@ def read_spectrum(
         floor=floor,
         reflectance=reflectance,
     )
-    if len(found) > 1:
-        kinds = ", ".join(each.modality for each in found)
-        raise InputError(
-            f"{path} holds {len(found)} spectra ({kinds}); name the modality or use read_spectra"
+    if len(spectra) > 1:
+        kinds = ", ".join(spectrum.modality for spectrum in spectra)
+        raise SettingError(
+            f"{path} holds {len(spectra)} spectra ({kinds}); name the modality or use read_spectra"
         )
-    return found[0]
+    return spectra[0]

@@ -1,4 +1,4 @@
-"""Two columns of text: CSV and TXT files as spectrometers and spreadsheets write them."""
+"""Read two columns of text: CSV and TXT files as spectrometers and spreadsheets write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError, NotFoundError, UnitError, ValueRangeError
 from molspectra.spectra.files.measured import MeasuredSpectrum
 from molspectra.spectra.files.units import (
     AXIS_UNITS,
@@ -21,7 +21,7 @@ from molspectra.spectra.files.units import (
 )
 
 MAX_BYTES = 64 << 20
-"""A larger file is no spectrum."""
+"""Larger files are refused, and not read to the end."""
 
 _MAX_HEADER = 200  # lines
 _COMMENTS = ("#", "%", "//", "!", "'")
@@ -33,31 +33,31 @@ Split = Callable[[str], list[str]]
 
 
 def decoded_lines(path: Path) -> Iterator[str]:
-    """Lines of a text file of at most `MAX_BYTES`: UTF-8, UTF-16 with its mark, or else Latin-1.
+    """Return the lines of a text file of at most `MAX_BYTES`: UTF-8, UTF-16 with byte order mark, or Latin-1.
 
     Raises:
-        InputError: if the file is missing, empty, too large or binary.
+        InputError: the file is missing, empty, too large or binary.
     """
     try:
         if path.is_dir():
-            raise InputError(f"{path} is a directory, not a spectrum")
+            raise FormatError(f"{path} is a directory, not a spectrum")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise NotFoundError(f"{path}: no such file") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not data.strip():
-        raise InputError(f"{path} is empty")
+        raise FormatError(f"{path} is empty")
     if len(data) > MAX_BYTES:
-        raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no spectrum")
+        raise FormatError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no spectrum")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         try:
             return iter(data.decode("utf-16").splitlines())
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not a text file") from error
+            raise FormatError(f"{path}: not a text file") from error
     if b"\0" in data or sum(byte < 9 or 13 < byte < 32 for byte in data[:4096]) > 8:
-        raise InputError(f"{path}: not a text file")
+        raise FormatError(f"{path}: not a text file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -68,21 +68,21 @@ def decoded_lines(path: Path) -> Iterator[str]:
 def read_text(
     path: Path, *, modality: str | None = None, unit: str | None = None, quantity: str | None = None
 ) -> MeasuredSpectrum:
-    """The spectrum of a file of two columns, position and value.
+    """Read the spectrum of a file of two columns, position and value.
 
-    Columns may be separated by tab, semicolon, comma or spaces; the decimal sign may be a comma where the
-    separator is not. Lines before the first pair of numbers are the header; unit and quantity are looked for
-    in it and in comments where they are not given.
+    Columns are separated by tab, semicolon, comma or spaces; the decimal sign may be a comma unless the
+    separator is. Lines before the first pair of numbers are the header, from which unit and quantity are
+    taken if they are not given.
 
     Args:
         path: the file.
-        modality: kind of spectrum, where the header does not tell it.
+        modality: modality, if the header does not name it.
         unit: of the axis, one of `AXIS_UNITS`; it must not contradict the header.
         quantity: of the values, one of `QUANTITIES`.
 
     Raises:
-        InputError: naming file and line, where a line has no two numbers; or where unit or quantity are not
-            known, with the choices.
+        InputError: a line is not two numbers, with its number; or unit or quantity are unknown, with the
+            choices.
     """
     header: list[str] = []
     split: Split | None = None
@@ -95,7 +95,7 @@ def read_text(
             split = None if text.startswith(_COMMENTS) else _splitter(text)
             if split is None:
                 if len(header) == _MAX_HEADER:
-                    raise InputError(f"{path}: no line of two numbers among the first {number}")
+                    raise FormatError(f"{path}: no line of two numbers among the first {number}")
                 header.append(text)
                 continue
         elif text.startswith(_COMMENTS):
@@ -104,13 +104,13 @@ def read_text(
         positions.append(x)
         values.append(y)
     if not positions:
-        raise InputError(f"{path}: no line of two numbers")
+        raise FormatError(f"{path}: no line of two numbers")
     words = " ".join(header[-20:])
     return MeasuredSpectrum(
         np.array(positions),
         np.array(values),
-        _settled(path, "unit", unit and asked_unit(unit), header_unit(words), AXIS_UNITS),
-        _settled(
+        _resolved(path, "unit", unit and asked_unit(unit), header_unit(words), AXIS_UNITS),
+        _resolved(
             path, "quantity", quantity and asked_quantity(quantity), header_quantity(words), tuple(QUANTITIES)
         ),
         modality or _modality(words),
@@ -121,11 +121,18 @@ def read_text(
 
 
 def _splitter(line: str) -> Split | None:
-    """How to split lines like this one, None where it is no line of numbers."""
-    ways: list[tuple[str, re.Pattern[str]]] = [(r"\t", _POINT), (r"\t", _COMMA), (";", _POINT), (";", _COMMA)]
-    ways += [(",", _POINT), (r"\s+", _POINT), (r"\s+", _COMMA)]
-    for separator, number in ways:
-        split = partial(_split, re.compile(separator), number is _COMMA)
+    """Return a function that splits lines like this one; None if it is not a line of numbers."""
+    formats: list[tuple[str, re.Pattern[str]]] = [
+        (r"\t", _POINT),
+        (r"\t", _COMMA),
+        (";", _POINT),
+        (";", _COMMA),
+        (",", _POINT),
+        (r"\s+", _POINT),
+        (r"\s+", _COMMA),
+    ]
+    for separator, number in formats:
+        split = partial(_split, re.compile(separator))
         fields = split(line)
         if len(fields) > 1 and all(
             number.fullmatch(field) or _NOT_FINITE.fullmatch(field) for field in fields
@@ -134,8 +141,8 @@ def _splitter(line: str) -> Split | None:
     return None
 
 
-def _split(separator: re.Pattern[str], comma: bool, line: str) -> list[str]:
-    """Fields of a line, without empty ones at its end."""
+def _split(separator: re.Pattern[str], line: str) -> list[str]:
+    """Return the fields of a line, without empty ones at its end."""
     fields = [field.strip().strip('"') for field in separator.split(line.strip())]
     while fields and not fields[-1]:
         fields.pop()
@@ -143,35 +150,37 @@ def _split(separator: re.Pattern[str], comma: bool, line: str) -> list[str]:
 
 
 def _pair(path: Path, number: int, line: str, split: Split) -> tuple[float, float]:
+    """Return position and value of a line; `path` and line `number` are for messages."""
     fields = split(line)
     if len(fields) != 2:
         advice = "keep position and value only" if len(fields) > 2 else "expected position and value"
-        raise InputError(f"{path}, line {number}: {len(fields)} columns in {line[:40]!r}; {advice}")
+        raise FormatError(f"{path}, line {number}: {len(fields)} columns in {line[:40]!r}; {advice}")
     point = [field.replace(",", ".") for field in fields]
     for text, field in zip(point, fields, strict=True):
         if _NOT_FINITE.fullmatch(text):
-            raise InputError(f"{path}, line {number}: {field!r} is not a finite number")
+            raise ValueRangeError(f"{path}, line {number}: {field!r} is not a finite number")
         if not _POINT.fullmatch(text):
-            raise InputError(f"{path}, line {number}: {field[:40]!r} is not a number")
+            raise FormatError(f"{path}, line {number}: {field[:40]!r} is not a number")
     x, y = (float(text.upper().replace("D", "E")) for text in point)
     return x, y
 
 
-def _settled(path: Path, what: str, asked: str | None, found: set[str], known: tuple[str, ...]) -> str:
-    """What the user says, or else what the header says."""
-    if asked:
-        if found and asked not in found and what == "unit":
-            raise InputError(f"{path}: the header says {' and '.join(sorted(found))}, not {asked}")
-        return asked
-    if len(found) == 1:
-        return found.pop()
-    reason = f"names {' and '.join(sorted(found))}" if found else "names none"
-    raise InputError(f"{path}: which {what}? The header {reason}; give {what}= one of {', '.join(known)}")
+def _resolved(path: Path, what: str, given: str | None, named: set[str], known: tuple[str, ...]) -> str:
+    """Return the unit or quantity (`what`) given by the user, else the only one that the header names."""
+    names = " and ".join(sorted(named))
+    if given:
+        if named and given not in named and what == "unit":
+            raise UnitError(f"{path}: the header says {names}, not {given}")
+        return given
+    if len(named) == 1:
+        return named.pop()
+    reason = f"names {names or 'none'}"
+    raise UnitError(f"{path}: which {what}? The header {reason}; give {what}= one of {', '.join(known)}")
 
 
 def _modality(header: str) -> str | None:
-    """Kind of spectrum that a header names."""
+    """Return the modality that a header names, None if it names none or several."""
     words = header.casefold()
     names = {"raman": "raman", "infrared": "ir", "ftir": "ir", "ft-ir": "ir", "uv": "uv_vis"}
-    found = {name for word, name in names.items() if word in words}
-    return found.pop() if len(found) == 1 else None
+    modalities = {name for word, name in names.items() if word in words}
+    return modalities.pop() if len(modalities) == 1 else None

@@ -1,26 +1,26 @@
-"""Names that files give to units and quantities, and what they mean here."""
+"""Words that files use for units and quantities, and the unit or quantity that each one means."""
 
 from __future__ import annotations
 
 import re
 
-from molspectra.errors import InputError
+from molspectra.errors import UnitError
 
 AXIS_UNITS = ("cm⁻¹", "nm", "µm", "eV")
-"""Units of the axis of a measured spectrum."""
+"""Units that the axis of a measured spectrum can have."""
 
 QUANTITIES: dict[str, str] = {
     "absorbance": "decadic absorbance",
     "transmittance": "transmitted fraction, 0 to 1",
-    "percent transmittance": "transmitted part in per cent",
+    "percent transmittance": "transmitted fraction in per cent",
     "reflectance": "reflected fraction, 0 to 1",
-    "percent reflectance": "reflected part in per cent",
+    "percent reflectance": "reflected fraction in per cent",
     "absorptivity": "anything proportional to absorbance: molar absorptivity, cross section",
     "log absorptivity": "decadic logarithm of the molar absorptivity",
     "intensity": "Raman intensity, counts, arbitrary units",
     "density": "a density per unit of the axis, such as oscillator strength per nm",
 }
-"""What the ordinate of a measured spectrum can be."""
+"""Quantities that the ordinate of a measured spectrum can be, with their meaning."""
 
 _UNIT_WORDS = {
     "1/CM": "cm⁻¹",
@@ -81,12 +81,12 @@ _QUANTITY_WORDS = {
 
 
 def axis_unit(text: str) -> str | None:
-    """The unit of an axis that a file calls `text`, None where it is none of `AXIS_UNITS`."""
+    """Return the axis unit that the word `text` of a file means; None if it is none of `AXIS_UNITS`."""
     return _UNIT_WORDS.get(_plain(text))
 
 
 def quantity(text: str) -> str | None:
-    """The quantity of an ordinate that a file calls `text`, None where it is none of `QUANTITIES`."""
+    """Return the quantity that the word `text` of a file means; None if it is none of `QUANTITIES`."""
     word = _plain(text)
     if "%" in word:
         word = {
@@ -98,47 +98,48 @@ def quantity(text: str) -> str | None:
 
 
 def asked_unit(unit: str) -> str:
-    """The unit that a user names.
+    """Return the axis unit that a user gives in any spelling that files use.
 
     Raises:
-        InputError: if it is none of `AXIS_UNITS`; the message lists them.
+        UnitError: it is none of `AXIS_UNITS`; the message lists them.
     """
-    found = unit if unit in AXIS_UNITS else axis_unit(unit)
-    if found is None:
-        raise InputError(f"unknown unit {unit!r} of a spectral axis; known: {', '.join(AXIS_UNITS)}")
-    return found
+    known = axis_unit(unit)
+    if known is None:
+        raise UnitError(f"unknown unit {unit!r} of a spectral axis; known: {', '.join(AXIS_UNITS)}")
+    return known
 
 
 def asked_quantity(name: str) -> str:
-    """The quantity that a user names.
+    """Return the quantity that a user gives in any spelling that files use.
 
     Raises:
-        InputError: if it is none of `QUANTITIES`; the message lists them.
+        UnitError: it is none of `QUANTITIES`; the message lists them.
     """
-    found = name if name in QUANTITIES else quantity(name)
-    if found is None:
-        raise InputError(f"unknown quantity {name!r} of a spectrum; known: {', '.join(QUANTITIES)}")
-    return found
+    known = name if name in QUANTITIES else quantity(name)
+    if known is None:
+        raise UnitError(f"unknown quantity {name!r} of a spectrum; known: {', '.join(QUANTITIES)}")
+    return known
 
 
 def header_unit(text: str) -> set[str]:
-    """All units of an axis that a header of text names, as a unit or as a word for it."""
-    found = {axis_unit(word) for word in re.split(r"[\s,;()\[\]|\"]+", text)}
-    found |= {axis_unit(word) for word in _UNIT_WORDS if " " in word and word in _plain(text)}
-    return {unit for unit in found if unit is not None}
+    """Return all axis units that a header names, by the unit itself or by another word (wavenumber)."""
+    plain = _plain(text)
+    units = {axis_unit(word) for word in re.split(r"[\s,;()\[\]|\"]+", text)}
+    units |= {unit for phrase, unit in _UNIT_WORDS.items() if " " in phrase and phrase in plain}
+    return {unit for unit in units if unit is not None}
 
 
 def header_quantity(text: str) -> set[str]:
-    """All quantities of an ordinate that a header of text names; percentages where a % stands in it."""
+    """Return all quantities that a header names; those in per cent if it contains a %."""
     plain = _plain(text)
-    found = {quantity(word) for word in re.split(r"[\s,;()\[\]|/\"]+", text)}
-    found |= {each for word, each in _QUANTITY_WORDS.items() if " " in word and word in plain}
-    names = {name for name in found if name is not None}
+    words = {quantity(word) for word in re.split(r"[\s,;()\[\]|/\"]+", text)}
+    words |= {name for phrase, name in _QUANTITY_WORDS.items() if " " in phrase and phrase in plain}
+    names = {name for name in words if name is not None}
     if "%" in plain:
         names = {f"percent {name}" if f"percent {name}" in QUANTITIES else name for name in names}
     return names
 
 
 def _plain(text: str) -> str:
-    """Upper case, single spaces."""
+    """Return the text in upper case, with single spaces in place of blanks and underscores."""
     return " ".join(text.upper().replace("_", " ").split())
