@@ -20,7 +20,7 @@ from molspectra.chem.internal import internal_coordinates
 from molspectra.data.random import Purpose, seed_for, uniform
 from molspectra.data.store.bundled import bundled
 from molspectra.data.store.store import Store
-from molspectra.objectives.denoising import DenoisingConfig
+from molspectra.objectives.denoising import DenoisingConfig, denoising_objective
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import (
     MaskedReconstruction,
@@ -29,7 +29,6 @@ from molspectra.objectives.reconstruction import (
     random_masks,
     runs_of_patches,
 )
-from molspectra.objectives.slide import denoising_objective
 from molspectra.objectives.strain import energies, points
 from molspectra.spectra.modality import MODALITIES
 

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from molspectra.errors import InputError, MolspectraError
-from molspectra.models.shared import sharing
+from molspectra.models.shared import gathering
 from molspectra.objectives.loss import Loss
 from molspectra.training.average import WeightAverage
 from molspectra.training.checkpoint import newest, read_resume, save_checkpoint
@@ -229,7 +229,7 @@ class Trainer:
         here = [self._here(micro) for micro in micros]
         self.stage.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with sharing(self.stage, None if alone else self.ranks.each):
+        with gathering(self.stage, None if alone else self.ranks.each):
             self.stage.observe((micro.batch, micro.key) for micro in here)
             contrast = self._contrast(here, None if alone else self.ranks.gather)
             for micro in here:

@@ -14,10 +14,9 @@ from molspectra.data.batch import Batch
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.models.shared import Shared
 from molspectra.objectives.alignment import Alignment
-from molspectra.objectives.denoising import CoordDenoising
+from molspectra.objectives.denoising import CoordDenoising, denoising_objective
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction
-from molspectra.objectives.slide import denoising_objective
 from molspectra.objectives.supervised import Smoothed, regression_loss
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.contrast import Contrast, Gather
@@ -118,7 +117,7 @@ class PretrainStage(Stage):
         if self.reconstruction is None:
             return losses
         here = has_spectrum(batch)
-        if not self.anywhere(here):  # a rank without any still takes part where another has one
+        if not self.any_rank(here):  # a rank without any still takes part where another has one
             return losses
         aligned = model.encode(batch) if self.config.alignment.structure == "clean" else encoded
         those = slice(None) if bool(here.all()) else here
@@ -141,19 +140,19 @@ class PretrainStage(Stage):
         else:
             masked = encoder(visible, batch.present, masks)
             whole = encoder(batch.spectra, batch.present)
-        places = reconstruction.places(masks)
-        parts = reconstruction(encoder.reconstruct(masked.tokens, places=places), batch, places)
+        index = reconstruction.masked_index(masks)
+        parts = reconstruction(encoder.reconstruct(masked.tokens, index=index), batch, index)
         return parts, whole.representation
 
     def _align(self, pairs: Tensor, identity: Tensor, gather: Gather | None) -> Loss:
         """Contrast molecules and their spectra, [b, 2 D], with those of all ranks."""
-        everyone, first = None, 0
+        gathered, first = None, 0
         if gather is not None:
-            gathered, first = gather(pairs)
-            everyone = (*gathered.chunk(2, dim=1), gather(identity)[0])
+            all_pairs, first = gather(pairs)
+            gathered = (*all_pairs.chunk(2, dim=1), gather(identity)[0])
         molecules, spectra = pairs.chunk(2, dim=1)
         scale = self.model.log_scale
-        return self.alignment(molecules, spectra, scale, identity=identity, everyone=everyone, first=first)
+        return self.alignment(molecules, spectra, scale, identity=identity, gathered=gathered, first=first)
 
 
 class FinetuneStage(Stage):

@@ -12,10 +12,10 @@ from molspectra.chem.molecule import Molecule
 from molspectra.compiled import use
 from molspectra.data.batch import batch_of
 from molspectra.models.equivariant_transformer import EquivariantTransformer, EquivariantTransformerConfig
+from molspectra.models.formulas import ExponentialNormal
 from molspectra.models.kernels.edges import edge_attention, plain
 from molspectra.models.kernels.pairs import KNOTS, pairs_of
 from molspectra.models.model import ModelConfig, MolSpectra, energy_and_forces
-from molspectra.models.radial import ExponentialNormal
 
 CONFIG = EquivariantTransformerConfig(channels=32, layers=3, heads=4, radial=16, max_number=20)
 VARIANTS = {

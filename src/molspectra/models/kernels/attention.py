@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from molspectra.compiled import threads
-from molspectra.models.attention import plain_attention
+from molspectra.models.formulas import plain_attention
 from molspectra.models.kernels.arrays import differentiable
 from molspectra.models.kernels.attention_loops import attend, attend_backward
 

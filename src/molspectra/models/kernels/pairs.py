@@ -14,7 +14,7 @@ from torch import Tensor
 
 from molspectra.data.batch import Batch
 from molspectra.data.neighbours import Edges
-from molspectra.models.radial import ExponentialNormal, cosine_cutoff
+from molspectra.models.formulas import ExponentialNormal, cosine_cutoff
 
 KNOTS = 32
 """Grid points per radial function."""

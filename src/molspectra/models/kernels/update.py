@@ -114,7 +114,7 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any, Any]:
 def update(
     scalars: Tensor, vectors: Tensor, mixed: Tensor, output: Tensor, summed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See `molspectra.models.equivariant_transformer.updated`."""
+    """`plain_update` of float32 or float64 tensors on the CPU: [N, C] and [N, 3, C]."""
     result: tuple[Tensor, Tensor] = _Update.apply(scalars, vectors, mixed, output, summed)
     return result
 

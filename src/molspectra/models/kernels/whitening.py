@@ -1,4 +1,4 @@
-"""Whitening of vector features (`models.whitening`) in one pass per atom, forward and backward.
+"""Whitening of vector features (`plain_whitening`) in one pass per atom, forward and backward.
 
 With c = v - mean(v), M = c cᵀ/C + ridge = U diag(λ) Uᵀ, the result is W c ⊙ w with W = U diag(f(λ)) Uᵀ. The
 gradient of a function of a symmetric matrix is dM = U ((Uᵀ dW U) ⊙ Δ) Uᵀ with the divided differences
@@ -28,6 +28,7 @@ from molspectra.compiled.simd import (
     widen,
 )
 from molspectra.compiled.threads import run
+from molspectra.models.formulas import plain_whitening
 from molspectra.models.kernels.arrays import differentiable, lanes_of
 from molspectra.models.kernels.symmetric import diagonalise, differences, turned
 
@@ -178,7 +179,7 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
 
 
 def whiten(vectors: Tensor, weight: Tensor, ridge: Tensor, eps: float, reference: bool) -> Tensor:
-    """See `molspectra.models.whitening.whitened`."""
+    """`plain_whitening` of float32 or float64 tensors on the CPU, vectors [N, 3, C] to [N, 3, C]."""
     result: Tensor = _Whitening.apply(vectors, weight, ridge, eps, reference)
     return result
 
@@ -204,9 +205,7 @@ class _Whitening(torch.autograd.Function):
         vectors, weight, means, bases, roots = ctx.saved_tensors
         atoms, channels, eps, _, reference = ctx.options
         if torch.is_grad_enabled():
-            from molspectra.models.whitening import whitened
-
-            twin = partial(whitened, ridge=ctx.ridge, eps=eps, reference=reference)
+            twin = partial(plain_whitening, ridge=ctx.ridge, eps=eps, reference=reference)
             return (*differentiable(twin, (vectors, weight), (grad,)), None, None, None)
         tasks = -(-atoms // ATOMS)
         d_vectors = vectors.new_empty(vectors.shape)
