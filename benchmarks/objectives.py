@@ -21,7 +21,7 @@ from molspectra.data.random import Purpose, seed_for, uniform
 from molspectra.data.store.bundled import bundled
 from molspectra.data.store.internal import with_internal
 from molspectra.data.store.store import Store
-from molspectra.objectives.denoising import DenoisingConfig
+from molspectra.objectives.denoising import DenoisingConfig, denoising_objective
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import (
     MaskedReconstruction,
@@ -30,7 +30,6 @@ from molspectra.objectives.reconstruction import (
     random_masks,
     runs_of_patches,
 )
-from molspectra.objectives.slide import denoising_objective
 from molspectra.objectives.strain import energies, points
 from molspectra.spectra.modality import MODALITIES
 

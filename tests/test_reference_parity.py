@@ -30,8 +30,8 @@ from molspectra.compiled import Kernels, use
 from molspectra.data.batch import Batch
 from molspectra.data.neighbours import offsets_of
 from molspectra.data.splits import reference_split
+from molspectra.models.equivariant_transformer import VectorWhitening
 from molspectra.models.model import MolSpectra, energy_and_forces
-from molspectra.models.whitening import VectorWhitening
 from molspectra.objectives.alignment import Alignment, AlignmentConfig
 from molspectra.objectives.denoising import CoordDenoising, DenoisingConfig, Noised
 from molspectra.objectives.reconstruction import MaskedReconstruction, ReconstructionConfig, random_masks
@@ -179,8 +179,8 @@ class Reference:
         assert encoder is not None
         output = encoder.reference_forward(self.batch.spectra, masks)
         objective = MaskedReconstruction(ReconstructionConfig(0.1), encoder.kinds)
-        places = objective.places(masks)
-        parts = objective(encoder.reconstruct(output.tokens, places=places), self.batch, places)
+        places = objective.masked_index(masks)
+        parts = objective(encoder.reconstruct(output.tokens, index=places), self.batch, places)
         values["spec_feature"] = output.representation
         values["spec_backbone_out_first_and_last_molecule"] = output.tokens[[0, -1]]
         contrast = self.alignment(values["mol_feature"], output.representation, self.model.log_scale)

@@ -12,9 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from molspectra import compiled
-from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
+from molspectra.models.equivariant_transformer import EquivariantTransformerConfig, VectorWhitening
 from molspectra.models.specformer import SpecFormerConfig
-from molspectra.models.whitening import VectorWhitening
 from molspectra.objectives.reconstruction import kept_patches
 
 

@@ -27,10 +27,10 @@ def test_errors_are_those_of_the_objective(tiny, model, objective):
     found = reconstruction_errors(model, tiny.store, rows, objective, batch_size=3)
     batch = tiny.store.batch(rows, modalities=tuple(objective.kinds))
     masks = objective.masks(batch, NoiseKey(0, torch.zeros(10, dtype=torch.int64)))
-    places = objective.places(masks)
+    places = objective.masked_index(masks)
     with torch.no_grad():
         output = model.spectrum_encoder(batch.spectra, batch.present, masks)
-        losses = objective(model.spectrum_encoder.reconstruct(output.tokens, places=places), batch, places)
+        losses = objective(model.spectrum_encoder.reconstruct(output.tokens, index=places), batch, places)
     assert found.mean == {name: pytest.approx(float(loss.mean), rel=1e-4) for name, loss in losses.items()}
     assert found.per_row.shape == (10,)
     assert np.isfinite(found.per_row).all()

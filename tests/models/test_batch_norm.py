@@ -9,28 +9,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from molspectra.models.batch_norm import NormOverRanks, PresentBatchNorm
-from molspectra.models.shared import sharing
+from molspectra.models.shared import gathering
+from molspectra.models.transformer_layer import NormOverRanks, PresentBatchNorm
 
 SIZES = [3, 0, 5, 1]
 WIDTH = 4
 
 
 def on_ranks(task: Callable[[int, Callable[[Tensor], Tensor]], Any]) -> list[Any]:
-    """Results of task(rank, everyone), all ranks at once."""
+    """Results of task(rank, all_gather), all ranks at once."""
     world = len(SIZES)
     slots: list[Tensor] = [torch.empty(0)] * world
     barrier = threading.Barrier(world, timeout=60)
 
     def run(rank: int) -> Any:
-        def everyone(values: Tensor) -> Tensor:
+        def all_gather(values: Tensor) -> Tensor:
             slots[rank] = values
             barrier.wait()
-            found = torch.stack(slots)
+            gathered = torch.stack(slots)
             barrier.wait()
-            return found
+            return gathered
 
-        return task(rank, everyone)
+        return task(rank, all_gather)
 
     with ThreadPoolExecutor(world) as pool:
         return list(pool.map(run, range(world)))
@@ -55,17 +55,17 @@ def test_ranks_normalise_as_one(dtype: torch.dtype, rtol: float) -> None:
     expected = whole(rows.unsqueeze(0))[0]
     (expected * torch.cat(factors)).sum().backward()
 
-    def rank_of(rank: int, everyone: Any) -> tuple[PresentBatchNorm, Tensor, Tensor]:
+    def rank_of(rank: int, all_gather: Any) -> tuple[PresentBatchNorm, Tensor, Tensor]:
         norm, tokens = norm_of(dtype), torch.full((1, 6, WIDTH), 9.0, dtype=dtype)
         present = torch.arange(6).unsqueeze(0) < SIZES[rank]  # the rest is absent
         tokens[present] = parts[rank]
         tokens.requires_grad_()
-        with sharing(norm, everyone):
+        with gathering(norm, all_gather):
             normed = norm(tokens, present)
             assert norm(tokens, present, track=False).equal(normed)
             assert not normed[~present].any()
             (normed[present] * factors[rank]).sum().backward()
-        assert norm.everyone is None
+        assert norm.all_gather is None
         assert tokens.grad is not None
         assert not tokens.grad[~present].any()
         return norm, normed.detach()[present], tokens.grad[present]
@@ -91,9 +91,9 @@ def test_far_from_zero_nothing_cancels() -> None:
     parts = [torch.randn(size, WIDTH, dtype=torch.float64) + 1e8 for size in SIZES]
     wanted = torch.cat(parts).var(0, correction=0)
 
-    def rank_of(rank: int, everyone: Any) -> Tensor:
+    def rank_of(rank: int, all_gather: Any) -> Tensor:
         ones = torch.ones(WIDTH, dtype=torch.float64)
-        variance: Tensor = NormOverRanks.apply(parts[rank], ones, ones, 1e-5, everyone)[2]  # type: ignore[no-untyped-call]
+        variance: Tensor = NormOverRanks.apply(parts[rank], ones, ones, 1e-5, all_gather)[2]
         return variance
 
     for variance in on_ranks(rank_of):
@@ -103,7 +103,7 @@ def test_far_from_zero_nothing_cancels() -> None:
 def test_without_any_rows_statistics_stay() -> None:
     norm = norm_of(torch.float64)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
-    with sharing(norm, lambda values: values.unsqueeze(0)):
+    with gathering(norm, lambda values: values.unsqueeze(0)):
         normed = norm(torch.ones(2, 3, WIDTH, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.bool))
     assert not normed.any()
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
@@ -111,7 +111,7 @@ def test_without_any_rows_statistics_stay() -> None:
 
 def test_a_second_derivative_is_refused() -> None:
     norm, tokens = norm_of(torch.float64), torch.randn(2, 3, WIDTH, dtype=torch.float64, requires_grad=True)
-    with sharing(norm, lambda values: values.unsqueeze(0)):
+    with gathering(norm, lambda values: values.unsqueeze(0)):
         (gradient,) = torch.autograd.grad(norm(tokens).square().sum(), tokens, create_graph=True)
         with pytest.raises(RuntimeError, match="differentiate twice"):
             gradient.sum().backward()
@@ -120,11 +120,11 @@ def test_a_second_derivative_is_refused() -> None:
 def test_in_evaluation_ranks_do_not_matter() -> None:
     norm, tokens = norm_of(torch.float64).eval(), torch.randn(2, 3, WIDTH, dtype=torch.float64)
     expected = norm(tokens)
-    with sharing(norm, None):
+    with gathering(norm, None):
         assert torch.equal(norm(tokens), expected)
 
     def never(values: Tensor) -> Tensor:
         raise AssertionError("asked the other ranks")
 
-    with sharing(norm, never):
+    with gathering(norm, never):
         assert torch.equal(norm(tokens), expected)

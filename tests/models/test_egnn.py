@@ -9,10 +9,11 @@ from torch.nn.functional import silu
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
-from molspectra.errors import InputError
-from molspectra.models.egnn import EGNN, FADE, EGNNConfig, switched
-from molspectra.models.equivariant_transformer import EquivariantTransformer, EquivariantTransformerConfig
+from molspectra.errors import InputError, SettingError
+from molspectra.models.egnn import EGNN, FADE, switched
+from molspectra.models.equivariant_transformer import EquivariantTransformer
 from molspectra.models.model import ModelConfig, MolSpectra
+from molspectra.models.shared import EGNNConfig, EquivariantTransformerConfig
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.settings import from_dict, settings_of, to_dict
 
@@ -93,7 +94,7 @@ def test_the_defaults_are_the_published_sizes():
     ],
 )
 def test_what_makes_no_network_is_refused(changes, said):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(SettingError, match=said):
         replace(SMALL, **changes)
 
 

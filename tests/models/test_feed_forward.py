@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from molspectra.compiled import use
-from molspectra.models import feed_forward
-from molspectra.models.feed_forward import FeedForward
+from molspectra.models import transformer_layer
+from molspectra.models.transformer_layer import FeedForward
 
 
 @pytest.fixture
 def layer(monkeypatch):
-    monkeypatch.setattr(feed_forward, "ROWS", 4)
+    monkeypatch.setattr(transformer_layer, "CHUNK_ROWS", 4)
     torch.manual_seed(0)
     return FeedForward(3, 5).double()
 
@@ -33,11 +33,11 @@ def test_equals_the_layers_one_after_the_other(layer, shape):
 def test_hidden_features_are_not_stored(layer):
     x, stored = torch.randn(20, 3, dtype=torch.float64, requires_grad=True), []
     hooks = torch.autograd.graph.saved_tensors_hooks(
-        lambda each: stored.append(each) or each, lambda each: each
+        lambda tensor: stored.append(tensor) or tensor, lambda tensor: tensor
     )
     with use("auto"), hooks:
         layer(x)
-    assert [tuple(each.shape) for each in stored] == [(20, 3), (5, 3), (5,), (3, 5), (3,)]
+    assert [tuple(tensor.shape) for tensor in stored] == [(20, 3), (5, 3), (5,), (3, 5), (3,)]
 
 
 def test_second_derivatives(layer):

@@ -5,7 +5,7 @@ import torch
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, SettingError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.model import ModelConfig, MolSpectra, energy_and_forces
 from molspectra.models.specformer import SpecFormerConfig
@@ -108,16 +108,20 @@ def test_results_have_a_graph_only_on_demand():
 def test_a_model_without_a_property_head_says_so():
     model = MolSpectra(ModelConfig(encoder=SMALL))
     for predict in (model, lambda batch: energy_and_forces(model, batch)):
-        with pytest.raises(InputError, match="no property head"):
+        with pytest.raises(MismatchError, match="no property head"):
             predict(batch_of([WATER]))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"heads": 3}, "3 heads do not divide 8"), ({"heads": 0}, "positive"), ({"cutoff": -1.0}, "positive")],
+    [
+        ({"heads": 3}, "3 heads.* 8 channels"),
+        ({"heads": 0}, "positive"),
+        ({"cutoff": -1.0}, "cutoff positive"),
+    ],
 )
 def test_sizes_that_make_no_encoder_are_refused(changes, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(SettingError, match=message):
         replace(SMALL, **changes)
 
 

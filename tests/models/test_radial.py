@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from molspectra.models.radial import ExponentialNormal, cosine_cutoff
+from molspectra.models.formulas import ExponentialNormal, cosine_cutoff
 
 
 def test_cutoff_values():

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from molspectra.models.whitening import VectorWhitening, inverse_square_root
+from molspectra.models.equivariant_transformer import VectorWhitening
+from molspectra.models.formulas import inverse_square_root
 
 EPS = 1e-5
 

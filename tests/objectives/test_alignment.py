@@ -84,11 +84,11 @@ def test_ranks_add_up_to_one_large_batch(config):
     identity = torch.tensor([1, 2, 1])
     objective, scale = Alignment(config), log_scale(0.2)
     whole = objective(MOLECULES, SPECTRA, scale, identity=identity)
-    everyone = (MOLECULES, SPECTRA, identity)
+    gathered = (MOLECULES, SPECTRA, identity)
     parts = []
     for rows in (slice(0, 2), slice(2, 3)):
         own = (MOLECULES[rows], SPECTRA[rows], scale)
-        parts.append(objective(*own, identity=identity[rows], everyone=everyone, first=rows.start))
+        parts.append(objective(*own, identity=identity[rows], gathered=gathered, first=rows.start))
     torch.testing.assert_close(parts[0].sum + parts[1].sum, whole.sum)
     assert parts[0].count + parts[1].count == whole.count
 

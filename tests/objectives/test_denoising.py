@@ -4,7 +4,7 @@ import torch
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 from molspectra.objectives.denoising import (
     CoordDenoising,
     DenoisingConfig,
@@ -138,5 +138,5 @@ def test_running_objective_uses_the_statistics():
 @pytest.mark.parametrize("name", ["sigma", "rotation", "force_unit"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_noise_needs_a_size(name, value):
-    with pytest.raises(InputError, match=f"{name} must be positive"):
+    with pytest.raises(SettingError, match=f"{name} must be positive"):
         DenoisingConfig(**{name: value})

@@ -6,11 +6,10 @@ import torch
 from rdkit import Chem
 
 from molspectra.data.batch import batch_of
-from molspectra.errors import InputError
-from molspectra.objectives.denoising import DenoisingConfig
+from molspectra.errors import MismatchError
+from molspectra.objectives.denoising import DenoisingConfig, denoising_objective
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.moves import rotate
-from molspectra.objectives.slide import denoising_objective
 from molspectra.objectives.strain import dihedrals, energies, gradient, points
 
 ROWS = list(range(8))
@@ -205,5 +204,5 @@ def test_internal_coordinates_are_needed(take, kind):
     from molspectra.chem.molecule import Molecule
 
     bare = batch_of([Molecule([1, 1], np.eye(2, 3))])
-    with pytest.raises(InputError, match="need internal coordinates"):
+    with pytest.raises(MismatchError, match=r"internal coordinates.*with_internal"):
         objective(kind).perturb(bare, key(bare))

@@ -6,8 +6,8 @@ import torch
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
-from molspectra.errors import InputError
-from molspectra.models.specformer import at_places
+from molspectra.errors import SettingError
+from molspectra.models.specformer import gather_rows
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import (
     MaskedReconstruction,
@@ -114,17 +114,17 @@ def predictions_for(batch):
 
 
 def at_all(predictions, places):
-    return {name: at_places(values, places[name]) for name, values in predictions.items()}
+    return {name: gather_rows(values, places[name]) for name, values in predictions.items()}
 
 
 def test_places_of_masked_patches_by_hand():
     objective = MaskedReconstruction(ReconstructionConfig(0.5), {"uv_vis": replace(UV_VIS, stop=2.0)})
     assert objective.kinds["uv_vis"].patches == 4
     masks = {"uv_vis": torch.tensor([[True, False, True, False], [False, False, True, True]])}
-    places = objective.places(masks)
+    places = objective.masked_index(masks)
     assert places["uv_vis"].tolist() == [[0, 2], [2, 3]]
     rows = torch.arange(16.0).view(2, 4, 2)
-    assert at_places(rows, places["uv_vis"]).tolist() == [[[0, 1], [4, 5]], [[12, 13], [14, 15]]]
+    assert gather_rows(rows, places["uv_vis"]).tolist() == [[[0, 1], [4, 5]], [[12, 13], [14, 15]]]
 
 
 def test_absent_spectra_and_kept_patches_do_not_count():
@@ -136,7 +136,7 @@ def test_absent_spectra_and_kept_patches_do_not_count():
     objective = MaskedReconstruction(ReconstructionConfig(), KINDS)
     batch = batch_with_spectra(present=present)
     masks, predictions = objective.masks(batch, key(batch)), predictions_for(batch)
-    places = objective.places(masks)
+    places = objective.masked_index(masks)
     losses = objective(at_all(predictions, places), batch, places)
     assert {name: loss.count for name, loss in losses.items()} == {"uv_vis": 21, "ir": 0, "raman": 56}
     assert all(objective.count(batch, name) == loss.count for name, loss in losses.items())
@@ -155,7 +155,7 @@ def test_micro_batches_add_up():
 
     def losses(molecules):
         batch = batch_with_spectra(molecules)
-        places = objective.places(objective.masks(batch, key(batch)))
+        places = objective.masked_index(objective.masks(batch, key(batch)))
         return objective(at_all(predictions_for(batch), places), batch, places)
 
     whole, parts = losses(WATERS), [losses(WATERS[:1]), losses(WATERS[1:])]
@@ -166,7 +166,7 @@ def test_micro_batches_add_up():
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, float("nan")])
 def test_mask_ratio_must_be_a_share(ratio):
-    with pytest.raises(InputError, match="mask_ratio must lie between 0 and 1"):
+    with pytest.raises(SettingError, match=r"mask_ratio.* 0 and 1"):
         MaskedReconstruction(ReconstructionConfig(ratio), {"ir": IR})
 
 
@@ -254,5 +254,5 @@ def test_random_masks_see_the_spectra_as_they_are():
 
 
 def test_a_run_needs_a_patch():
-    with pytest.raises(InputError, match="block must be at least 1"):
+    with pytest.raises(SettingError, match=r"block.*at least 1"):
         ReconstructionConfig(block=0)

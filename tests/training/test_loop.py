@@ -16,8 +16,8 @@ from torch import Tensor
 from molspectra.data.batch import Batch
 from molspectra.data.store.store import Store
 from molspectra.errors import ElementError, MismatchError
-from molspectra.models.batch_norm import PresentBatchNorm
 from molspectra.models.model import MolSpectra
+from molspectra.models.transformer_layer import PresentBatchNorm
 from molspectra.training.average import WeightAverage
 from molspectra.training.checkpoint import newest, read_resume
 from molspectra.training.data import BatchMaker, Micro, Selection

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from molspectra.data.store.store import Store
 from molspectra.data.stream import BatchStream
-from molspectra.models.batch_norm import PresentBatchNorm
+from molspectra.models.transformer_layer import PresentBatchNorm
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import Micro, Selection
 from molspectra.training.loop import Trainer

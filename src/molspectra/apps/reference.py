@@ -15,9 +15,9 @@ from torch import Tensor
 from molspectra.datasets.formats.inert import Record, StoredTensor
 from molspectra.datasets.formats.pickled import load_pickled
 from molspectra.errors import InputError
-from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.heads import PropertyKind
 from molspectra.models.model import ModelConfig
+from molspectra.models.shared import EquivariantTransformerConfig
 from molspectra.models.specformer import SpecFormerConfig
 
 MODALITIES = ("uv_vis", "ir", "raman")

@@ -1,7 +1,7 @@
-"""Compiled kernels for the CPU (extra `fast`): whether they are used, and the threads that run them.
+"""Compiled kernels for the CPU (extra `fast`): the switch, the building blocks, and the threads.
 
 A kernel is an addition beside readable torch, equal to it up to rounding. Modules that define kernels import
-numba themselves and are imported on first use, so that nothing here costs time or needs numba.
+numba and are imported on first use, so that importing this package costs no time and needs no numba.
 """
 
 from molspectra.compiled.switch import Kernels, fast, installed, kernels, use, use_setting

@@ -1,9 +1,9 @@
-"""Compiled kernels kept on disk, by what they were compiled from.
+"""Cache of compiled kernels on disk, keyed by a hash of their sources.
 
 Numba's own cache looks at the time stamp of one file and at a kernel's constants. A kernel here is made of
-functions of several files, for many numbers of channels; so a file of its own is kept for every variant,
-named by a hash of the sources and constants it consists of and of the types it is compiled for. Two processes
-that write at once write the same. Where nothing can be written, every process compiles for itself.
+functions of several files, for many numbers of channels; so every variant has its own file, named by a hash
+of its sources and constants and of the types it is compiled for. Two processes that write at once write the
+same. Where nothing can be written, every process compiles for itself.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ log = logging.getLogger(__name__)
 
 
 def cached(function: Any) -> Any:
-    """Decorator of kernels: compiled on first use by numba, without the interpreter's lock, kept on disk."""
+    """Decorator of kernels: compiled on first use by numba, run without the interpreter's lock, cached."""
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
     try:
         dispatcher._cache = _KernelCache(function)
     except RuntimeError:  # neither the package's directory nor the user's can be written to
-        _say_once("every process compiles its kernels anew; set NUMBA_CACHE_DIR to a folder to keep them in")
+        _warn_once("every process compiles its kernels anew; set NUMBA_CACHE_DIR to a folder to keep them in")
     return dispatcher
 
 
 @cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     log.warning(message)
 
 
@@ -48,13 +48,13 @@ class _KernelCache(FunctionCache):
         return signature, codegen.magic_tuple()
 
     def save_overload(self, signature: Any, data: Any) -> None:
-        """Keep what was compiled; a full disk is no reason to stop."""
+        """Write a compiled kernel to disk, or continue without where the disk is full."""
         with suppress(OSError):
             super().save_overload(signature, data)
 
 
 class _Files:
-    """Numba's pair of files, one pair for all types, would mix up what two processes add at once."""
+    """One pair of files per type: numba's single pair would mix up kernels that two processes add at once."""
 
     def __init__(self, *names: str) -> None:
         self._path, self._name, self._stamp = names
@@ -71,7 +71,7 @@ class _Files:
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[str]:
-    """What a function is made of: its source files, constants, and the same of functions it calls."""
+    """Hashes of a function's source file and constants, and of the functions that it calls."""
     function = getattr(value, "py_func", value)  # of numba's dispatchers
     function = getattr(function, "_defn", function)  # of its intrinsics
     if not isinstance(function, FunctionType):

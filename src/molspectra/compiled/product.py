@@ -1,7 +1,6 @@
 """Products of small matrices in registers, for kernels whose operands all lie in one scratch array.
 
-Like `compiled.simd`: nothing is checked, sizes marked as constants are compiled in, and numba's cache of the
-modules that use this must be deleted after a change here.
+As in `compiled.simd`, nothing is checked, and sizes marked as constants are compiled in.
 """
 
 import math
@@ -16,7 +15,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 from molspectra.compiled.simd import Vector, _call, _constant, intrinsic
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f", False) else 8
-"""Numbers of a register of this processor in float32; kernels in float64 take two registers."""
+"""Numbers of a register of this processor in float32; kernels in float64 take two registers each."""
 
 
 @intrinsic(prefer_literal=True)
@@ -39,9 +38,9 @@ def product(
 ) -> Any:
     """C = C₀ + Σ_k A[:, k]·B[k, :] with the whole of C, `rows` times `vectors`·`lanes`, in registers.
 
-    All are places in `scratch`: row m of C at out + m·out_row, of C₀ at begin + m·begin_row (C itself to
-    add to it; row 0 for the same start everywhere), A[m, k] at a + m·a_row + k·a_step, row k of B at
-    b + k·b_step; k runs to `count`. Constants: rows, vectors, lanes.
+    All operands are offsets into `scratch`: row m of C at out + m·out_row, of C₀ at begin + m·begin_row (C
+    itself to add to it; begin_row 0 for the same start in all rows), A[m, k] at a + m·a_row + k·a_step, row k
+    of B at b + k·b_step; k runs to `count`. Constants: rows, vectors, lanes.
     """
     kind = Vector(scratch.dtype, lanes.literal_value)
     shape = [(m, v) for m in range(rows.literal_value) for v in range(vectors.literal_value)]
@@ -52,7 +51,7 @@ def product(
         integer = count.type
         align = kind.scalar.bitwidth // 8
 
-        def place(start: Any, times: int, step: Any, more: int = 0) -> Any:
+        def offset(start: Any, times: int, step: Any, more: int = 0) -> Any:
             return builder.add(
                 builder.add(start, builder.mul(step, integer(times))), integer(more * kind.lanes)
             )
@@ -63,7 +62,7 @@ def product(
         sums = {}
         for m, v in shape:
             sums[m, v] = cgutils.alloca_once(builder, kind.llvm)
-            start = builder.load(vector(place(begin, m, begin_row, v)), align=align)
+            start = builder.load(vector(offset(begin, m, begin_row, v)), align=align)
             builder.store(start, sums[m, v])
         nothing = ir.Constant(kind.llvm, ir.Undefined)
         first = ir.Constant(ir.VectorType(ir.IntType(32), kind.lanes), [0] * kind.lanes)
@@ -71,25 +70,25 @@ def product(
             column = builder.add(a, builder.mul(loop.index, a_step))
             row = builder.add(b, builder.mul(loop.index, b_step))
             right = [
-                builder.load(vector(place(row, 0, integer(0), v)), align=align)
+                builder.load(vector(offset(row, 0, integer(0), v)), align=align)
                 for v in range(vectors.literal_value)
             ]
             for m in range(rows.literal_value):
-                number = builder.load(builder.gep(data, [place(column, m, a_row)]))
+                number = builder.load(builder.gep(data, [offset(column, m, a_row)]))
                 number = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
                 left = builder.shuffle_vector(number, nothing, first)
-                for v, each in enumerate(right):
-                    total = _call(builder, "fma", kind, [left, each, builder.load(sums[m, v])])
+                for v, values_right in enumerate(right):
+                    total = _call(builder, "fma", kind, [left, values_right, builder.load(sums[m, v])])
                     builder.store(total, sums[m, v])
         for m, v in shape:
-            builder.store(builder.load(sums[m, v]), vector(place(out, m, out_row, v)), align=align)
+            builder.store(builder.load(sums[m, v]), vector(offset(out, m, out_row, v)), align=align)
         return context.get_dummy_value()
 
     return types.void(scratch, *[types.intp] * 10, rows, vectors, lanes), generate
 
 
 def _coefficients(double: bool) -> list[float]:
-    """Of a polynomial for 2^r within ±1/2, constant first: Taylor's in float64, fitted in float32."""
+    """Coefficients for 2^r, |r| ≤ 1/2, constant first: a Taylor series in float64, fitted in float32."""
     if double:
         return [math.log(2.0) ** power / math.factorial(power) for power in range(14)]
     fitted = Chebyshev.interpolate(np.exp2, 5, domain=[-0.5, 0.5])
@@ -112,9 +111,9 @@ def decay(typing: Any, vector: Any) -> Any:
         x = builder.select(builder.fcmp_ordered("<", x, lowest), lowest, x)  # in this order NaN stays
         turned = builder.fadd(x, magic)  # its low bits are the nearest whole number, as an exponent
         r = builder.fsub(x, builder.fsub(turned, magic))
-        *others, value = (_constant(vector, each) for each in _coefficients(double))
-        for each in reversed(others):
-            value = _call(builder, "fma", vector, [value, r, each])
+        *others, value = (_constant(vector, number) for number in _coefficients(double))
+        for coefficient in reversed(others):
+            value = _call(builder, "fma", vector, [value, r, coefficient])
         exponent = builder.shl(builder.bitcast(turned, integer), ir.Constant(integer, [shift] * vector.lanes))
         return builder.fmul(value, builder.bitcast(exponent, vector.llvm))
 

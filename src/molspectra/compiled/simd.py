@@ -1,8 +1,8 @@
 """Vectors of a fixed number of lanes inside numba functions, each operation one LLVM vector instruction.
 
 Loops over channels that touch many arrays are not vectorised reliably by a compiler that cannot know whether
-the arrays overlap. Here a kernel says what it wants: `load(array, start, lanes)` takes `lanes` neighbouring
-numbers, `+ - * /`, `fma`, `exp` and `sigmoid` act on all of them, `total` adds them up, `store` puts them
+the arrays overlap. Here a kernel is explicit: `load(array, start, lanes)` takes `lanes` neighbouring
+numbers, `+ - * /`, `fma`, `exp` and `sigmoid` act on all of them, `total` adds them up, `store` writes them
 back. LLVM splits vectors that are wider than the machine's registers, on any processor.
 
 Arrays are one-dimensional and contiguous; `array_of` makes one of a tensor's address. `lanes` is a constant
@@ -25,13 +25,13 @@ from molspectra.compiled.cache import cached
 
 _INT32 = ir.IntType(32)
 
-intrinsic: Any = extending.intrinsic  # its type says that callers pass what the compiler passes
+intrinsic: Any = extending.intrinsic  # its declared type has the compiler's arguments, not the callers'
 
 jit: Any = cached
-"""Decorator of kernels: compiled on first use, kept on disk."""
+"""Decorator of kernels: compiled on first use, cached on disk."""
 
 inline: Any = numba.njit(nogil=True, forceinline=True, error_model="numpy")
-"""Decorator of what kernels call."""
+"""Decorator of functions that kernels call."""
 
 
 class Vector(types.Type):
@@ -168,16 +168,6 @@ def total(typing: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def peak(typing: Any, vector: Any) -> Any:
-    """The largest lane; a NaN beside numbers may be passed over."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _call(builder, "vector.reduce.fmax", vector, list(values), vector.llvm.element)
-
-    return vector.scalar(vector), generate
-
-
-@intrinsic
 def larger(typing: Any, a: Any, b: Any) -> Any:
     """The larger of two vectors, lane by lane; where one is NaN, the other."""
 
@@ -185,16 +175,6 @@ def larger(typing: Any, a: Any, b: Any) -> Any:
         return _call(builder, "maxnum", a, list(values))
 
     return a(a, a), generate
-
-
-@intrinsic
-def root(typing: Any, vector: Any) -> Any:
-    """The square roots."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _call(builder, "sqrt", vector, list(values))
-
-    return vector(vector), generate
 
 
 def _converted(instruction: str, scalar: Any) -> Any:

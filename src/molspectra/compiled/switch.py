@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from molspectra.errors import InputError
+from molspectra.errors import MissingExtraError, SettingError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,29 +21,30 @@ Kernels = Literal["auto", "plain", "compiled"]
 log = logging.getLogger(__name__)
 
 VARIABLE = "MOLSPECTRA_KERNELS"
-"""Environment variable with the choice of a process; "auto" without it."""
+"""Environment variable that sets the choice of a process; without it "auto"."""
 
 _chosen: ContextVar[Kernels | None] = ContextVar("kernels", default=None)
 
 
 @cache
 def installed() -> bool:
-    """Whether numba, which compiles the kernels, is there and can be imported."""
+    """Whether numba, which compiles the kernels, can be imported."""
     if find_spec("numba") is None:
         return False
     try:
         import_module("numba")
-    except ImportError as error:  # such as beside a numpy that it does not know
+    except ImportError as error:  # such as beside a numpy version that it does not support
         log.warning("no compiled kernels, because numba cannot be imported: %s", error)
         return False
     return True
 
 
 def kernels() -> Kernels:
-    """The choice in force: of `use`, else of the environment variable `MOLSPECTRA_KERNELS`, else "auto".
+    """The current choice: of `use`, else of the environment variable `MOLSPECTRA_KERNELS`, else "auto".
 
     Raises:
-        InputError: the variable holds no choice.
+        SettingError: the variable holds an unknown choice.
+        MissingExtraError: it asks for compiled kernels without numba.
     """
     chosen = _chosen.get()
     return _checked(os.environ.get(VARIABLE, "auto"), VARIABLE) if chosen is None else chosen
@@ -54,7 +55,8 @@ def use(choice: Kernels) -> Iterator[None]:
     """Run the block with a choice of kernels.
 
     Raises:
-        InputError: an unknown choice, or "compiled" without numba.
+        SettingError: an unknown choice.
+        MissingExtraError: "compiled" without numba.
     """
     token = _chosen.set(_checked(choice, "kernels"))
     try:
@@ -65,20 +67,22 @@ def use(choice: Kernels) -> Iterator[None]:
 
 @contextmanager
 def use_setting(choice: Kernels) -> Iterator[None]:
-    """Run the block with the choice of a setting, whose "auto" leaves the choice in force.
+    """Run the block with the choice of a setting; "auto" keeps the current choice.
 
     Raises:
-        InputError: as in `use`.
+        SettingError: as in `use`.
+        MissingExtraError: as in `use`.
     """
     with use(kernels() if choice == "auto" else choice):
         yield
 
 
 def fast(*tensors: "Tensor") -> bool:
-    """Whether compiled kernels may take these tensors: on the CPU, all float32 or all float64.
+    """Whether compiled kernels run for these tensors: on the CPU, all float32 or all float64.
 
     Raises:
-        InputError: the environment asks for what is not there.
+        SettingError: as in `kernels`.
+        MissingExtraError: as in `kernels`.
     """
     choice = kernels()
     if choice == "plain" or not installed():
@@ -89,9 +93,9 @@ def fast(*tensors: "Tensor") -> bool:
 
 def _checked(choice: str, where: str) -> Kernels:
     if choice not in get_args(Kernels):
-        raise InputError(f"{where}: {choice!r} is not one of {', '.join(get_args(Kernels))}")
+        raise SettingError(f"{where}: {choice!r} is not one of {', '.join(get_args(Kernels))}")
     if choice == "compiled" and not installed():
-        raise InputError(
+        raise MissingExtraError(
             f"{where}: compiled kernels need numba; pip install 'molspectra[fast]', or use plain"
         )
     return cast(Kernels, choice)

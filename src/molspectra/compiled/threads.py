@@ -1,7 +1,7 @@
-"""Threads that run compiled kernels: as many as torch uses, asleep while they wait.
+"""Threads that run compiled kernels: as many as torch uses, idle while they wait.
 
-Kernels release the interpreter's lock. They are cut into tasks whose results do not depend on who does them,
-so the outcome is the same for any number of threads.
+Kernels release the interpreter's lock. They are cut into tasks whose results do not depend on the thread, so
+the outcome is the same for any number of threads.
 """
 
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _ready: set[Any] = set()  # kernels that are compiled
 
 PIECES = 4
-"""Pieces per thread: a thread that is held up leaves its share to the others."""
+"""Pieces of work per thread, so that other threads take over from a delayed one."""
 
 
 @cache
@@ -33,24 +33,25 @@ if hasattr(os, "register_at_fork"):
 
 
 def _compile(kernel: Any, arguments: tuple[Any, ...]) -> None:
-    """Compile a kernel, or read it from numba's cache, by giving it nothing to do."""
+    """Compile a kernel, or read it from the cache, by running it on no tasks."""
     start = time.perf_counter()
     kernel(0, 0, *arguments)
     seconds = time.perf_counter() - start
     _ready.add(kernel)
     if sum(kernel.stats.cache_misses.values()):
         name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
-        log.info("compiled %s in %.1f s, kept for the next time", name, seconds)
+        log.info("compiled %s in %.1f s, cached for the next time", name, seconds)
 
 
 def run(kernel: Any, tasks: int, *arguments: Any, small: bool = False) -> None:
     """Call `kernel(first, last, *arguments)` so that every task in range(tasks) is done once.
 
-    Tensors are handed over as addresses of their numbers, which costs less than anything else; what a kernel
-    writes to must be contiguous. `small` work stays in this thread: waking another costs some 0.1 ms.
+    Tensors are passed as addresses of their numbers, which is the cheapest way; tensors that a kernel writes
+    to must be contiguous. `small` work stays in this thread: waking another costs some 0.1 ms.
     """
-    held = [each.contiguous() if isinstance(each, Tensor) else each for each in arguments]
-    arguments = tuple(each.data_ptr() if isinstance(each, Tensor) else each for each in held)
+    # the list keeps the tensors alive while kernels use their addresses
+    contiguous = [value.contiguous() if isinstance(value, Tensor) else value for value in arguments]
+    arguments = tuple(value.data_ptr() if isinstance(value, Tensor) else value for value in contiguous)
     if kernel not in _ready:
         _compile(kernel, arguments)
     threads = 1 if small else min(torch.get_num_threads(), tasks)
@@ -70,7 +71,7 @@ def run(kernel: Any, tasks: int, *arguments: Any, small: bool = False) -> None:
         helpers.extend(_pool(threads - 1).submit(work) for _ in range(threads - 1))
         work()
     finally:
-        for _ in waiting:  # where this thread was interrupted, nobody begins another piece
+        for _ in waiting:  # where this thread was interrupted, no thread begins another piece
             pass
         _wait(helpers)
     for helper in helpers:

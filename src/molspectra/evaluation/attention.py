@@ -21,7 +21,7 @@ from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.subject import open_subject
-from molspectra.models.attention import split_heads
+from molspectra.models.formulas import split_heads
 from molspectra.models.specformer import SpecFormer, transform
 from molspectra.spectra.modality import Modality
 from molspectra.training.data import in_order

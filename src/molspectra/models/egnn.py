@@ -1,8 +1,8 @@
 """E(n)-equivariant graph network (EGNN; Satorras, Hoogeboom, Welling, ICML 2021), the paper's pilot encoder.
 
-As in the authors' QM9 experiments, coordinates stay where they are; what would move them is handed on as
-vectors, so that noise and dipoles can be read off. Departures from the publication, each for a property that
-every encoder here has:
+As in the authors' QM9 experiments, coordinates are not updated; the updates are returned as vectors instead,
+so that noise and dipoles can be predicted from them. Departures from the publication, each for a property
+that every encoder here has:
 
 - Edges end at a cutoff, with a switch that is 1 up to `cutoff - switch` and falls to 0 with two continuous
   derivatives; the publication connects all atoms. With the defaults nearly all pairs of a QM9 molecule count
@@ -16,8 +16,7 @@ every encoder here has:
 Shapes: N atoms, E directed edges, Q unordered pairs, C channels.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,52 +24,16 @@ from torch.nn import functional as F
 
 from molspectra.data.batch import Batch
 from molspectra.data.neighbours import Edges
-from molspectra.errors import InputError
-from molspectra.models.radial import ExponentialNormal
+from molspectra.models.formulas import ExponentialNormal
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
-from molspectra.models.shared import Encoded, Encoder
+from molspectra.models.shared import EGNNConfig, Encoded, Encoder
 
 FADE = 1e-4
 """Mean square of an atom's vectors at which they are halved."""
 
 
-@dataclass(frozen=True)
-class EGNNConfig:
-    """Sizes of the E(n)-equivariant graph network."""
-
-    kind: Literal["egnn"] = field(default="egnn", kw_only=True)
-    """Which encoder it is."""
-    channels: int = 128
-    """Width C of scalars and vectors."""
-    layers: int = 7
-    """Number of message-passing layers."""
-    cutoff: float = 12.0
-    """Neighbour cutoff in Å; molecules of QM9 are hardly longer."""
-    switch: float = 2.0
-    """EGNN: width in Å of the range before the cutoff in which messages fade."""
-    radial: int = 0
-    """Radial basis functions K given to the messages beside d², as edge attributes; 0 is the published form,
-    which hardly resolves the small displacements of denoising."""
-    gate: bool = True
-    """EGNN: weigh every message by a learnt number between 0 and 1 (the publication's edge inference)."""
-    max_number: int = 99
-    """Largest atomic number with an embedding."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that make no network.
-
-        Raises:
-            InputError: a size that is not positive, or a switch wider than the cutoff.
-        """
-        sizes = (self.layers, self.max_number, self.radial + 1)
-        if min(sizes) < 1 or self.channels < 2 or not self.cutoff > 0:
-            raise InputError("encoder: channels must be at least 2, all other sizes and the cutoff positive")
-        if not 0 < self.switch <= self.cutoff:
-            raise InputError(f"encoder: switch must lie in (0, cutoff], not {self.switch}")
-
-
 class PairGeometry(NamedTuple):
-    """What the layers know of the geometry."""
+    """Geometry of a batch, as the layers take it."""
 
     features: Tensor
     """[1 + Q, 1 + K] squared distance of every pair in Å² and its radial basis; row 0 is the self-pair."""
@@ -81,7 +44,7 @@ class PairGeometry(NamedTuple):
 
 
 def switched(distance: Tensor, cutoff: float, width: float) -> Tensor:
-    """1 - 6t⁵ + 15t⁴ - 10t³ with t from 0 at cutoff - width to 1 at the cutoff; any shape, Å."""
+    """Return 1 - 6t⁵ + 15t⁴ - 10t³ with t from 0 at cutoff - width to 1 at the cutoff; any shape, Å."""
     t = ((distance - (cutoff - width)) / width).clamp(0.0, 1.0)
     return 1.0 - t * t * t * (10.0 + t * (6.0 * t - 15.0))
 
@@ -93,12 +56,12 @@ def pair_geometry(
     difference = gather_source(positions, edges) - gather_target(positions, edges)
     squared = difference.index_select(0, edges.pair_edge).square().sum(1)
     distance = squared.sqrt()
-    none = squared.new_zeros(1)
-    shrink = torch.cat([none, 1.0 / (distance + 1.0)])
-    weight = torch.cat([none, switched(distance, config.cutoff, config.switch)])
-    features = torch.cat([none, squared]).unsqueeze(1)
+    self_pair = squared.new_zeros(1)
+    shrink = torch.cat([self_pair, 1.0 / (distance + 1.0)])
+    weight = torch.cat([self_pair, switched(distance, config.cutoff, config.switch)])
+    features = torch.cat([self_pair, squared]).unsqueeze(1)
     if expansion is not None:
-        features = torch.cat([features, expansion(torch.cat([none, distance]))], dim=1)
+        features = torch.cat([features, expansion(torch.cat([self_pair, distance]))], dim=1)
     return PairGeometry(
         features=features,
         weight=weight.unsqueeze(1),
@@ -107,7 +70,7 @@ def pair_geometry(
 
 
 class MessageLayer(nn.Module):
-    """One layer; returns the updates (Δx [N, C], Δv [N, 3, C])."""
+    """One message-passing layer; returns the updates (Δx [N, C], Δv [N, 3, C])."""
 
     def __init__(self, config: EGNNConfig) -> None:
         super().__init__()
@@ -123,7 +86,7 @@ class MessageLayer(nn.Module):
         )
 
     def forward(self, scalars: Tensor, edges: Edges, geometry: PairGeometry) -> tuple[Tensor, Tensor]:
-        """Pass messages between scalars [N, C]."""
+        """Pass messages along the edges; scalars [N, C] to updates [N, C] and [N, 3, C]."""
         message = F.silu(self.second(F.silu(self._first(scalars, edges, geometry))))
         if self.gate is not None:
             message = message * torch.sigmoid(self.gate(message))
@@ -134,13 +97,13 @@ class MessageLayer(nn.Module):
         return delta, sum_by_target(along.unsqueeze(1) * geometry.direction.unsqueeze(2), edges)
 
     def _first(self, scalars: Tensor, edges: Edges, geometry: PairGeometry) -> Tensor:
-        """The first map of (x_target, x_source, d², e(d)), applied before the atoms meet: [E, C]."""
+        """Map (x_target, x_source, d², e(d)) [E, C], applied to atoms and pairs before gathering."""
         width = scalars.shape[1]
-        own, other, between = self.first.weight.tensor_split([width, 2 * width], dim=1)
-        pairs = gather_pair(F.linear(geometry.features, between, self.first.bias), edges)
+        of_target, of_source, of_pair = self.first.weight.tensor_split([width, 2 * width], dim=1)
+        pairs = gather_pair(F.linear(geometry.features, of_pair, self.first.bias), edges)
         return (
-            gather_target(F.linear(scalars, own), edges)
-            + gather_source(F.linear(scalars, other), edges)
+            gather_target(F.linear(scalars, of_target), edges)
+            + gather_source(F.linear(scalars, of_source), edges)
             + pairs
         )
 

@@ -2,9 +2,11 @@
 
 Shapes: N atoms, E directed edges, Q unordered pairs, K radial functions, C channels, H heads.
 Distance filters depend on the distance only, so they are computed once per pair and used in both directions.
+`EquivariantTransformer` chooses between plain torch and compiled kernels once per pass, by the geometry that
+its layers get: `EdgeGeometry` or `kernels.pairs.Pairs`. Only the whitening, which has no edges, chooses
+itself.
 """
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -14,52 +16,16 @@ from torch.nn import functional as F
 from molspectra.compiled import fast
 from molspectra.data.batch import Batch
 from molspectra.data.neighbours import Edges
-from molspectra.errors import InputError
-from molspectra.models.radial import ExponentialNormal, cosine_cutoff
+from molspectra.models.formulas import ExponentialNormal, cosine_cutoff, plain_update, plain_whitening
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
-from molspectra.models.shared import Encoded, Encoder
-from molspectra.models.whitening import VectorWhitening
+from molspectra.models.shared import Encoded, Encoder, EquivariantTransformerConfig
 
 if TYPE_CHECKING:
     from molspectra.models.kernels.pairs import Pairs
 
 
-@dataclass(frozen=True)
-class EquivariantTransformerConfig:
-    """Sizes and variants of the equivariant transformer."""
-
-    kind: Literal["et"] = field(default="et", kw_only=True)
-    """Which encoder it is: "et", the equivariant transformer, or "egnn"."""
-    channels: int = 256
-    """Width C of scalars and vectors."""
-    layers: int = 8
-    """Number of attention layers."""
-    heads: int = 8
-    """Attention heads; must divide `channels`."""
-    radial: int = 64
-    """Radial basis functions K."""
-    cutoff: float = 5.0
-    """Neighbour cutoff in Å."""
-    layer_norms: bool = True
-    """Normalise scalars and whiten vectors after every layer (QM9 variant); False is the MD17 variant."""
-    whitening: Literal["isotropic", "reference"] = "isotropic"
-    """Regulariser of the whitening; "reference" is the reference implementation's (not quite equivariant)."""
-    vector_cutoff: bool = True
-    """Let the vector messages, too, vanish at the cutoff; False is the published form, which jumps there."""
-    max_number: int = 99
-    """Largest atomic number with an embedding."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that make no network."""
-        sizes = (self.layers, self.heads, self.radial, self.max_number)
-        if min(sizes) < 1 or self.channels < 2 or not self.cutoff > 0:
-            raise InputError("encoder: channels must be at least 2, all other sizes and the cutoff positive")
-        if self.channels % self.heads:
-            raise InputError(f"encoder: {self.heads} heads do not divide {self.channels} channels")
-
-
 class EdgeGeometry(NamedTuple):
-    """What the layers know of the geometry."""
+    """Geometry of a batch, as the plain layers take it."""
 
     radial: Tensor
     """[1 + Q, K] radial basis of every pair; row 0 is the self-pair, d = 0."""
@@ -70,11 +36,11 @@ class EdgeGeometry(NamedTuple):
 
 
 def edge_geometry(positions: Tensor, edges: Edges, expansion: ExponentialNormal) -> EdgeGeometry:
-    """Distances, cutoff weights and directions of all edges, differentiable in `positions` [N, 3] (Å)."""
+    """Radial functions, cutoffs and directions of all edges, differentiable in `positions` [N, 3] (Å)."""
     difference = gather_source(positions, edges) - gather_target(positions, edges)
-    between = torch.linalg.vector_norm(difference.index_select(0, edges.pair_edge), dim=1)
-    distance = torch.cat([between.new_zeros(1), between])
-    inverse = torch.cat([between.new_zeros(1), 1.0 / between])
+    separation = torch.linalg.vector_norm(difference.index_select(0, edges.pair_edge), dim=1)
+    distance = torch.cat([separation.new_zeros(1), separation])
+    inverse = torch.cat([separation.new_zeros(1), 1.0 / separation])
     return EdgeGeometry(
         radial=expansion(distance),
         cutoff=cosine_cutoff(distance, expansion.cutoff).unsqueeze(1),
@@ -94,21 +60,21 @@ class NeighbourEmbedding(nn.Module):
     def forward(self, own: Tensor, numbers: Tensor, edges: Edges, geometry: "EdgeGeometry | Pairs") -> Tensor:
         """Add the neighbourhood to the atoms' own embedding; [N, C] to [N, C]."""
         if isinstance(geometry, EdgeGeometry):
-            neighbours = self.sums(numbers, edges, geometry)
+            neighbours = self.plain_sums(numbers, edges, geometry)
         else:
             neighbours = self.fused_sums(numbers, geometry)
         combined: Tensor = self.combine(torch.cat([own, neighbours], dim=1))
         return combined
 
-    def sums(self, numbers: Tensor, edges: Edges, geometry: EdgeGeometry) -> Tensor:
-        """Sums [N, C] over the neighbours."""
-        between = self.filter(geometry.radial[1:]) * geometry.cutoff[1:]
-        filters = torch.cat([between.new_zeros(1, between.shape[1]), between])  # no atom is its own neighbour
+    def plain_sums(self, numbers: Tensor, edges: Edges, geometry: EdgeGeometry) -> Tensor:
+        """Sums [N, C] over the neighbours of atoms of `numbers` [N]."""
+        filters = self.filter(geometry.radial[1:]) * geometry.cutoff[1:]
+        filters = torch.cat([filters.new_zeros(1, filters.shape[1]), filters])  # no atom is its own neighbour
         messages = gather_source(self.embedding(numbers), edges) * gather_pair(filters, edges)
         return sum_by_target(messages, edges)
 
     def fused_sums(self, numbers: Tensor, pairs: "Pairs") -> Tensor:
-        """The same by a compiled kernel."""
+        """`plain_sums` by a compiled kernel."""
         from molspectra.models.kernels.embedding import neighbour_sum
 
         return neighbour_sum(self.embedding(numbers), self.filter.weight, self.filter.bias, pairs)
@@ -137,20 +103,26 @@ class AttentionLayer(nn.Module):
         """Attend over the neighbours (the atom itself included) of every atom."""
         normed = self.norm(scalars)
         if isinstance(geometry, EdgeGeometry):
-            summed, summed_vectors = self.messages(normed, vectors, edges, geometry)
-        else:
-            summed, summed_vectors = self.fused_messages(normed, vectors, geometry)
-        mixed, output = self.vector(vectors), self.output(summed)
-        if fast(scalars, vectors, summed_vectors):
-            from molspectra.models.kernels.update import update
+            summed, summed_vectors = self.plain_messages(normed, vectors, edges, geometry)
+            mixed, output = self.vector(vectors), self.output(summed)
+            return plain_update(scalars, vectors, mixed, output, summed_vectors)
+        from molspectra.models.kernels.update import update
 
-            return update(scalars, vectors, mixed.to(scalars), output.to(scalars), summed_vectors)
-        return updated(scalars, vectors, mixed, output, summed_vectors)
+        summed, summed_vectors = self.fused_messages(normed, vectors, geometry)
+        mixed, output = self.vector(vectors).to(scalars), self.output(summed).to(scalars)
+        return update(scalars, vectors, mixed, output, summed_vectors)
 
-    def messages(
+    def plain_messages(
         self, normed: Tensor, vectors: Tensor, edges: Edges, geometry: EdgeGeometry
     ) -> tuple[Tensor, Tensor]:
-        """Sums [N, C] and [N, 3, C] of the messages to every atom."""
+        """Sums [N, C] and [N, 3, C] of the messages to every atom.
+
+        Args:
+            normed: [N, C] normalised scalars.
+            vectors: [N, 3, C].
+            edges: the batch's edges.
+            geometry: their geometry.
+        """
         channels = normed.shape[1]
         per_head = (-1, self.heads, channels // self.heads)
         query = gather_target(self.query(normed), edges)
@@ -159,7 +131,7 @@ class AttentionLayer(nn.Module):
         attention = F.silu((query * key * key_filter).view(per_head).sum(-1))
 
         value_filter = F.silu(self.value_filter(geometry.radial))
-        if self.vector_cutoff:  # silu(bias) is all that remains of the filter at the cutoff
+        if self.vector_cutoff:  # the basis vanishes at the cutoff, the filter would stay at silu(bias)
             value_filter = value_filter * geometry.cutoff
         else:
             attention = attention * gather_pair(geometry.cutoff, edges)
@@ -171,34 +143,55 @@ class AttentionLayer(nn.Module):
         return sum_by_target(message, edges), sum_by_target(vector_message, edges)
 
     def fused_messages(self, normed: Tensor, vectors: Tensor, pairs: "Pairs") -> tuple[Tensor, Tensor]:
-        """The same by a compiled kernel, which evaluates the filters pair by pair."""
+        """`plain_messages` by a compiled kernel, which evaluates the filters pair by pair."""
         from molspectra.models.kernels.edges import edge_attention
 
-        query, key, value = (f(normed).to(vectors.dtype) for f in (self.query, self.key, self.value))
+        projections = (self.query, self.key, self.value)
+        query, key, value = (linear(normed).to(vectors.dtype) for linear in projections)
         filters, per_head = (self.key_filter, self.value_filter), (self.heads, -1)
-        weight = torch.cat([each.weight.unflatten(0, per_head) for each in filters], dim=1)
-        bias = torch.cat([each.bias.unflatten(0, per_head) for each in filters], dim=1)
+        weight = torch.cat([linear.weight.unflatten(0, per_head) for linear in filters], dim=1)
+        bias = torch.cat([linear.bias.unflatten(0, per_head) for linear in filters], dim=1)
         with torch.autocast(vectors.device.type, enabled=False):
             rows = F.linear(pairs.basis, weight.flatten(0, 1)).unflatten(1, (self.heads, -1))
             rows = rows if pairs.points == 1 else rows.transpose(0, 1).contiguous()
         return edge_attention(query, key, value, vectors, rows, bias, pairs, self.vector_cutoff)
 
 
-def updated(
-    scalars: Tensor, vectors: Tensor, mixed: Tensor, output: Tensor, summed: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The layer's result x + (v₁·v₂) ⊙ o₂ + o₃, v + v₃ ⊙ o₁ + summed.
+class VectorWhitening(nn.Module):
+    """Equivariant layer normalisation: centre vectors over channels, whiten them per atom, scale by a weight.
+
+    M = v vᵀ/C + regulariser; v ← M^(-1/2) v, in float64. M^(-1/2) alone enlarges directions in which there is
+    next to nothing by 1/√ε = 316, layer after layer: out of the plane of a planar molecule, rounding grows to
+    vectors of full size that differ between orientations. The default therefore multiplies by 1 - ε·M⁻¹ as
+    well, which is about 1 - ε/λ where v vᵀ/C has an eigenvalue λ well above ε, and 0 where λ = 0; vectors
+    that pass through zero do so smoothly.
 
     Args:
-        scalars: x [N, C].
-        vectors: v [N, 3, C].
-        mixed: v₁, v₂, v₃ [N, 3, 3C].
-        output: o₁, o₂, o₃ [N, 3C].
-        summed: [N, 3, C] vector messages.
+        channels: number of channels C.
+        regulariser: "isotropic" is v ← (1 - ε·M⁻¹) M^(-1/2) v with M = v vᵀ/C + ε·1, equivariant to rounding;
+            "reference" is v ← M^(-1/2) v with M = v vᵀ/C + ε·diag(1, 2, 3) + ε·1, the reference
+            implementation's form, which breaks rotation equivariance slightly.
+        eps: ε.
     """
-    first, second, third = mixed.chunk(3, dim=-1)
-    o1, o2, o3 = output.chunk(3, dim=-1)
-    return scalars + ((first * second).sum(1) * o2 + o3), vectors + (third * o1.unsqueeze(1) + summed)
+
+    def __init__(
+        self, channels: int, regulariser: Literal["isotropic", "reference"] = "isotropic", eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.regulariser = regulariser
+        self.eps = eps
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Whiten [N, 3, C] vectors; returns the same shape and dtype."""
+        reference = self.regulariser == "reference"
+        diagonal = vectors.new_tensor([2.0, 3.0, 4.0] if reference else [1.0, 1.0, 1.0], dtype=torch.float64)
+        ridge = torch.diag(diagonal) * self.eps
+        if fast(vectors, self.weight):
+            from molspectra.models.kernels.whitening import whiten
+
+            return whiten(vectors, self.weight, ridge, self.eps, reference)
+        return plain_whitening(vectors, self.weight, ridge, self.eps, reference)
 
 
 class EquivariantTransformer(Encoder):
@@ -212,9 +205,9 @@ class EquivariantTransformer(Encoder):
         self.expansion = ExponentialNormal(config.radial, config.cutoff)
         self.neighbours = NeighbourEmbedding(config)
         self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.layers))
-        between = config.layers if config.layer_norms else 0
-        self.scalar_norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(between))
-        self.vector_norms = nn.ModuleList(self._whitening() for _ in range(between))
+        norms = config.layers if config.layer_norms else 0
+        self.scalar_norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(norms))
+        self.vector_norms = nn.ModuleList(self._whitening() for _ in range(norms))
         self.scalar_norm = nn.LayerNorm(config.channels)
         self.vector_norm = self._whitening()
         self.reset_parameters()
@@ -251,7 +244,7 @@ class EquivariantTransformer(Encoder):
         return Encoded(self.scalar_norm(scalars), self.vector_norm(vectors))
 
     def _geometry(self, batch: Batch, edges: Edges) -> "EdgeGeometry | Pairs":
-        """What the layers know of the geometry, for compiled kernels or for plain torch."""
+        """Geometry for compiled kernels or for plain torch, which decides what the layers run."""
         if fast(batch.positions, self.embedding.weight):
             from molspectra.models.kernels.pairs import pairs_of
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER
 from molspectra.data.batch import Batch
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, SettingError
 from molspectra.models.segments import spread_to_atoms, sum_by_molecule
 from molspectra.models.shared import Encoded
 
@@ -97,12 +97,12 @@ class PropertyHead(nn.Module):
     | spatial_extent | Σ_i std·x_i ‖r_i - r_c‖² + mean |
 
     With atom references, Σ_i reference(z_i) is added to a scalar in float64: total energies are so large that
-    float32 would round away what is to be learnt.
+    float32 would round away the differences to be learnt.
 
     Args:
         channels: width C of the atom features.
         kind: row of the table.
-        has_references: whether there is an energy per element besides.
+        has_references: whether an energy per element is added.
 
     Attributes:
         mean: [] added to the sum, the training set's mean.
@@ -110,7 +110,7 @@ class PropertyHead(nn.Module):
         references: [119] float64 by atomic number; None without.
 
     Raises:
-        InputError: references for a property that is no sum over atoms.
+        SettingError: references for a property that is no sum over atoms.
     """
 
     mean: Tensor
@@ -129,9 +129,9 @@ class PropertyHead(nn.Module):
         masses = torch.tensor(atomic_masses, dtype=torch.float64)
         self.register_buffer("masses", masses, persistent=False)
         if has_references and kind != "scalar":
-            raise InputError(f"model.atom_references: a {kind} has none; leave them out")
-        none = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
-        self.register_buffer("references", none if has_references else None)
+            raise SettingError(f"model.atom_references: a {kind} has none; leave them out")
+        references = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64) if has_references else None
+        self.register_buffer("references", references)
 
     def standardise(self, mean: float, std: float) -> None:
         """Set the training set's mean and standard deviation (a std of 0 counts as 1).
@@ -148,8 +148,8 @@ class PropertyHead(nn.Module):
             total = sum_by_molecule(self.std * scalars, batch.molecule, batch.ptr) + self.mean
             if self.references is None:
                 return total
-            atoms = self.references[batch.numbers]
-            return total.double() + sum_by_molecule(atoms, batch.molecule, batch.ptr)
+            references = self.references[batch.numbers]
+            return total.double() + sum_by_molecule(references, batch.molecule, batch.ptr)
         if self.kind == "dipole":
             return self.std * _safe_norm(self._dipole(scalars, vectors, batch).unsqueeze(-1)).squeeze(-1)
         extent = self.std * scalars * self._offset(scalars, batch).square().sum(1)
@@ -158,14 +158,16 @@ class PropertyHead(nn.Module):
     def dipole(self, encoded: Encoded, batch: Batch) -> Tensor:
         """Dipole vectors [B, 3] in the unit of the targets, std·Σ_i (x_i (r_i - r_c) + μ_i).
 
-        Their lengths are the predictions. A head that has seen lengths alone knows no sign, nor more of the
-        direction than symmetry dictates.
+        Their lengths are the predictions. Training on lengths leaves the sign undetermined, and the direction
+        as far as symmetry does not dictate it.
 
         Raises:
-            InputError: a head of another kind.
+            MismatchError: a head of another kind.
         """
         if self.kind != "dipole":
-            raise InputError(f"the {self.kind} head predicts no dipole; fine-tune with model.property dipole")
+            raise MismatchError(
+                f"the {self.kind} head predicts no dipole; fine-tune with model.property dipole"
+            )
         scalars, vectors = self.atoms(encoded)
         return self.std * self._dipole(scalars, vectors, batch)
 
@@ -184,10 +186,11 @@ class PropertyHead(nn.Module):
 
 
 class SpectrumInput(nn.Module):
-    """Concatenates what is known of a molecule's spectra to the scalars of its atoms, before a head.
+    """Concatenates the representation of a molecule's spectra to the scalars of its atoms, before a head.
 
     x_i ← Linear([x_i, s, p]) with the representation s of the spectra and p = 1 where there are any, else 0.
-    The paper's pilot concatenates them to the features of the molecule; at the atoms every head can use them.
+    The paper's pilot concatenates them to the features of the molecule; at the atoms, all
+    kinds of heads can use them.
     """
 
     def __init__(self, channels: int) -> None:
@@ -196,6 +199,6 @@ class SpectrumInput(nn.Module):
 
     def forward(self, encoded: Encoded, batch: Batch, spectra: Tensor, present: Tensor) -> Encoded:
         """Combine atom features with representations [B, C] and `present` [B]."""
-        known = torch.cat([spectra, present.unsqueeze(1).to(spectra)], dim=1)
-        atoms = spread_to_atoms(known, batch.molecule, batch.ptr)
+        molecules = torch.cat([spectra, present.unsqueeze(1).to(spectra)], dim=1)
+        atoms = spread_to_atoms(molecules, batch.molecule, batch.ptr)
         return Encoded(self.combine(torch.cat([encoded.scalars, atoms], dim=1)), encoded.vectors)

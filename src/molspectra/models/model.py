@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from molspectra.data.batch import Batch
-from molspectra.errors import InputError
-from molspectra.models.egnn import EGNN, EGNNConfig
-from molspectra.models.equivariant_transformer import EquivariantTransformer, EquivariantTransformerConfig
+from molspectra.errors import MismatchError, SettingError
+from molspectra.models.egnn import EGNN
+from molspectra.models.equivariant_transformer import EquivariantTransformer
 from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind, SpectrumInput
 from molspectra.models.segments import sum_by_molecule
-from molspectra.models.shared import Encoded, Encoder, Shared
+from molspectra.models.shared import EGNNConfig, Encoded, Encoder, EquivariantTransformerConfig, Shared
 from molspectra.models.specformer import SpecFormer, SpecFormerConfig
 
 AtomReferences = Literal["none", "fit", "published", "auto"]
@@ -22,17 +22,17 @@ AtomReferences = Literal["none", "fit", "published", "auto"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a model consists of."""
+    """Settings of a model and its parts."""
 
     encoder: EquivariantTransformerConfig | EGNNConfig = field(default_factory=EquivariantTransformerConfig)
     """The 3D encoder; its `kind` says which."""
     spectrum_encoder: SpecFormerConfig | None = None
     """SpecFormer, for stage 2 and retrieval; null for stage 1 and fine-tuning."""
     property: PropertyKind | None = None
-    """Kind of the property head; null before fine-tuning, and there for the head that the target needs."""
+    """Kind of the property head; null before fine-tuning, and in fine-tuning for the kind of the target."""
     atom_references: AtomReferences = "none"
     """Energy per element that the scalar head adds and so need not learn: "fit" by least squares on the
-    training rows, "published" of QM9's free atoms, "auto" these for U0, U, H and G, and else none."""
+    training rows, "published" of QM9's free atoms, "auto" published ones for U0, U, H and G, else none."""
     temperature: float = 0.07
     """Initial temperature of the alignment, learned or fixed by the objective."""
     force_head: bool = False
@@ -42,13 +42,13 @@ class ModelConfig:
     It is another task than a property from the structure: spectra must be known for every prediction."""
 
     def __post_init__(self) -> None:
-        """Refuse parts that lack another.
+        """Check that the parts fit together.
 
         Raises:
-            InputError: spectra as input without an encoder of them.
+            SettingError: spectra as input without a spectrum encoder.
         """
         if self.spectrum_input and self.spectrum_encoder is None:
-            raise InputError(
+            raise SettingError(
                 "model.spectrum_input: spectra need an encoder; set model.spectrum_encoder.modalities, "
                 "such as uv_vis"
             )
@@ -75,7 +75,9 @@ class MolSpectra(Shared):
         if config.spectrum_encoder is not None:
             self.spectrum_encoder = SpecFormer(config.spectrum_encoder, channels)
             self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        self.force_head = NoiseHead(channels) if config.force_head else None  # late: others begin as without
+        self.force_head = (
+            NoiseHead(channels) if config.force_head else None
+        )  # last, so that the other initial weights do not depend on it
         self.spectrum_input = SpectrumInput(channels) if config.spectrum_input else None
 
     def encode(self, batch: Batch) -> Encoded:
@@ -105,35 +107,37 @@ class MolSpectra(Shared):
         """Property [B] from the atom features of a batch, and from its spectra where they are an input.
 
         Raises:
-            InputError: the model has no property head, or the batch lacks spectra that are an input.
+            MismatchError: the model has no property head, or the batch lacks spectra that are an input.
         """
         if self.property_head is None:
-            raise InputError("the model has no property head: fine-tune it first")
+            raise MismatchError("the model has no property head: fine-tune it first")
         if self.spectrum_input is not None:
             encoded = self.spectrum_input(encoded, batch, *self._read_spectra(batch))
         prediction: Tensor = self.property_head(encoded, batch)
         return prediction
 
     def _read_spectra(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Representations [B, C], 0 for molecules without any spectrum, and which have one [B]."""
+        """Representations [B, C], 0 for molecules without any spectrum, and [B] bool, which have one."""
         assert self.spectrum_encoder is not None
         names = self.input_spectra
         missing = [name for name in names if name not in batch.spectra]
         if missing:
-            raise InputError(f"this model takes spectra as input, and the batch has no {', '.join(missing)}")
+            raise MismatchError(
+                f"this model takes spectra as input, and the batch has no {', '.join(missing)}"
+            )
         present = torch.stack([batch.present[name] for name in names]).any(0)
-        there = present.to(batch.positions.device)
-        if not self.anywhere(present):  # a batch norm could not make anything of them
-            return batch.positions.new_zeros(len(batch), self.encoder.channels), there
+        on_device = present.to(batch.positions.device)
+        if not self.any_rank(present):  # batch norms need at least one row
+            return batch.positions.new_zeros(len(batch), self.encoder.channels), on_device
         spectra = {name: batch.spectra[name] for name in names}
         representation = self.spectrum_encoder(spectra, batch.present).representation
-        return representation.masked_fill(~there.unsqueeze(1), 0.0), there
+        return representation.masked_fill(~on_device.unsqueeze(1), 0.0), on_device
 
     def forward(self, batch: Batch) -> Tensor:
         """Predicted property [B], in the unit of the targets; float64 with atom references.
 
         Raises:
-            InputError: as in `predict`.
+            MismatchError: as in `predict`.
         """
         return self.predict(self.encode(batch), batch)
 
@@ -158,7 +162,7 @@ def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = Fals
         create_graph: keep the graph, for a loss on energy and forces; without it the results have none.
 
     Raises:
-        InputError: as in `MolSpectra.predict`.
+        MismatchError: as in `MolSpectra.predict`.
     """
     edges = batch.edges
     with torch.enable_grad():

@@ -1,8 +1,10 @@
 """Gathers and sums along a symmetric, target-sorted edge list, differentiable to any order.
 
-The gradient of a gather is a sum and the gradient of a sum is a gather, so both directions are written once
-and call each other. Because the edge list is symmetric, a gather of the *source* atoms turns into a sum by
-target after a permutation with `Edges.reverse`: no atomic additions, the same result on every run.
+The gradient of a gather is a sum and the gradient of a sum is a gather, so both are written once and call
+each other. Because the edge list is symmetric, the gradient of a gather of *source* atoms is a sum by target
+after a permutation with `Edges.reverse`: no atomic additions, the same result on every run.
+
+Shapes: N atoms, E directed edges, Q unordered pairs, B molecules, S segments.
 """
 
 from typing import Any

@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from molspectra.errors import InputError
-from molspectra.models.attention import ResidualAttention
-from molspectra.models.batch_norm import PresentBatchNorm
-from molspectra.models.feed_forward import FeedForward
+from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
+from molspectra.models.transformer_layer import TransformerLayer
 from molspectra.spectra.modality import Modality, modality
 
 
@@ -38,17 +36,17 @@ class SpecFormerConfig:
     """Width of the feed-forward part."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no network.
+        """Check the sizes and modalities.
 
         Raises:
-            InputError: a size that is not positive, heads that do not divide the width, a modality twice.
+            SettingError: a size that is not positive, heads that do not divide the width, a modality twice.
         """
         if min(self.width, self.heads, self.layers, self.feed_forward) < 1:
-            raise InputError("spectrum encoder: width, heads, layers and feed_forward must be positive")
+            raise SettingError("spectrum encoder: width, heads, layers and feed_forward must be positive")
         if self.width % self.heads:
-            raise InputError(f"spectrum encoder: {self.heads} heads do not divide the width {self.width}")
+            raise SettingError(f"spectrum encoder: {self.heads} heads do not divide the width {self.width}")
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
-            raise InputError("spectrum encoder: name at least one modality, and each only once")
+            raise SettingError("spectrum encoder: name at least one modality, and each only once")
 
     def kinds(self) -> dict[str, Modality]:
         """The modalities with this configuration's patches, by name, in token order.
@@ -62,14 +60,16 @@ class SpecFormerConfig:
                 continue
             if len(values) != len(kinds) or min(values) < 1:
                 names = ", ".join(self.modalities)
-                raise InputError(f"spectrum encoder: {key} must give one positive length for each of {names}")
+                raise SettingError(
+                    f"spectrum encoder: {key} must give one positive length for each of {names}"
+                )
             changes: list[dict[str, Any]] = [{key: value} for value in values]
             kinds = [replace(kind, **change) for kind, change in zip(kinds, changes, strict=True)]
         return {kind.name: kind for kind in kinds}
 
 
 class SpecFormerOutput(NamedTuple):
-    """What SpecFormer makes of a batch of spectra."""
+    """Encoded spectra of a batch."""
 
     tokens: Tensor
     """[B, T, d] after the last layer; zero at absent modalities."""
@@ -87,44 +87,11 @@ def transform(spectrum: Tensor) -> Tensor:
     return torch.log10(spectrum + 1.0)
 
 
-def at_places(rows: Tensor, places: Tensor) -> Tensor:
-    """Of rows [B, n, d] those at `places` [B, k] int64 of each molecule, [B, k, d]."""
+def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """Select from rows [B, n, d] those at `index` [B, k] int64 of each molecule, [B, k, d]."""
     first = torch.arange(len(rows), device=rows.device).unsqueeze(1) * rows.shape[1]
-    chosen = rows.flatten(0, 1).index_select(0, (first + places).flatten())
-    return chosen.view(*places.shape, -1)
-
-
-def _where_needed(names: list[str], present: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
-    """None when all are present: the fast path, equal to the published model."""
-    if present is None or bool(torch.stack([present[name] for name in names]).all()):
-        return None
-    return present
-
-
-class TransformerLayer(nn.Module):
-    """Post-norm transformer layer with batch norms, GELU and no dropout."""
-
-    def __init__(self, config: SpecFormerConfig) -> None:
-        super().__init__()
-        self.attention = ResidualAttention(config.width, config.heads)
-        self.attention_norm = PresentBatchNorm(config.width)
-        self.feed_forward = FeedForward(config.width, config.feed_forward)
-        self.feed_forward_norm = PresentBatchNorm(config.width)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        queries: list[Tensor],
-        keys: list[Tensor],
-        present: Tensor | None,
-        visible: Tensor | None,
-        track: bool,
-    ) -> Tensor:
-        """Update tokens [B, T, d]; `present` and `visible` [B, T] say what is normalised and attended to."""
-        attended = self.attention(tokens, queries, keys, visible)
-        tokens = self.attention_norm(tokens + attended, present, track)
-        updated: Tensor = self.feed_forward_norm(tokens + self.feed_forward(tokens), present, track)
-        return updated
+    selected = rows.flatten(0, 1).index_select(0, (first + index).flatten())
+    return selected.view(*index.shape, -1)
 
 
 class SpecFormer(nn.Module):
@@ -150,7 +117,9 @@ class SpecFormer(nn.Module):
         self.position = nn.ParameterDict({name: torch.empty(kind.patches, width) for name, kind in kinds})
         for position in self.position.values():
             nn.init.uniform_(position, -0.02, 0.02)
-        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            TransformerLayer(config.width, config.heads, config.feed_forward) for _ in range(config.layers)
+        )
         self.reconstruction = nn.ModuleDict({name: nn.Linear(width, kind.patch) for name, kind in kinds})
         self.slices = nn.ModuleDict(
             {name: nn.Linear(kind.patches * width, representation, bias=False) for name, kind in kinds}
@@ -169,13 +138,15 @@ class SpecFormer(nn.Module):
         Args:
             spectra: per modality raw intensities [B, points] on the modality's axis.
             present: per modality [B] bool; None where every molecule has every spectrum. A modality that
-                is not in `spectra` is absent for all. What an absent spectrum holds does not matter. Best on
+                is not in `spectra` is absent for all. The values of an absent spectrum are ignored. Best on
                 the CPU: whether any is absent has to be known before the pass.
             masks: per modality [B, patches] bool, True where a patch is replaced by zeros before projection.
                 A pass with masks leaves the batch norms' running statistics alone.
 
         Raises:
-            InputError: no spectra at all, a modality that this encoder does not have, or another axis.
+            NotFoundError: no spectra at all.
+            MismatchError: a modality that this encoder does not have.
+            ValueRangeError: another number of points than the modality's axis.
         """
         return self._encode(spectra, present, masks, track=masks is None)
 
@@ -196,65 +167,67 @@ class SpecFormer(nn.Module):
         track: bool,
     ) -> SpecFormerOutput:
         names = self._names(spectra)
-        present = _where_needed(names, present)
+        if present is not None and bool(torch.stack([present[name] for name in names]).all()):
+            present = None  # the fast path, equal to the published model
         embedded = []
         for name in names:
             spectrum = spectra[name]
-            if present is not None:  # before anything else, so that not even NaN gets through
+            if present is not None:  # first, so that not even NaN gets through
                 spectrum = spectrum.masked_fill(~present[name].to(spectrum.device).unsqueeze(1), 0.0)
             patches = patchify(transform(spectrum), self.kinds[name])
             if masks is not None:
                 patches = patches.masked_fill(masks[name].unsqueeze(-1), 0.0)
             embedded.append(self.projection[name](patches) + self.position[name])
         tokens = torch.cat(embedded, dim=1)
-        here = self._token_presence(names, present, tokens.device)
+        token_present = self._token_presence(names, present, tokens.device)
 
         queries: list[Tensor] = []
         keys: list[Tensor] = []
-        # a molecule without any spectrum would have a softmax over nothing: NaN, also in the gradients
-        visible = None if here is None else here | ~here.any(dim=1, keepdim=True)
+        visible = token_present
+        if visible is not None:  # all tokens of a molecule without spectra: a softmax over none would be NaN
+            visible = visible | ~visible.any(dim=1, keepdim=True)
         for layer in self.layers:
-            tokens = layer(tokens, queries, keys, here, visible, track)
+            tokens = layer(tokens, queries, keys, token_present, visible, track)
         pieces = self.split(tokens, names)
         representation = sum((self.slices[name](pieces[name].flatten(1)) for name in names), self.slice_bias)
         return SpecFormerOutput(tokens, self.norm(representation))
 
     def _names(self, spectra: Mapping[str, Tensor]) -> list[str]:
-        """The modalities that are in, in token order."""
+        """The modalities of `spectra` [B, points] each, in token order."""
         known = ", ".join(self.kinds)
         if not spectra:
-            raise InputError(f"no spectra to encode; this spectrum encoder takes {known}")
+            raise NotFoundError(f"no spectra to encode; this spectrum encoder takes {known}")
         for name, spectrum in spectra.items():
             if name not in self.kinds:
-                raise InputError(f"this spectrum encoder does not take {name!r}, but {known}")
-            if spectrum.shape[-1] != self.kinds[name].points:
-                wanted = self.kinds[name].points
-                raise InputError(f"{spectrum.shape[-1]} points in a {name} spectrum instead of {wanted}")
+                raise MismatchError(f"this spectrum encoder does not take {name!r}, but {known}")
+            points, expected = spectrum.shape[-1], self.kinds[name].points
+            if points != expected:
+                raise ValueRangeError(f"{points} points in a {name} spectrum instead of {expected}")
         return [name for name in self.kinds if name in spectra]
 
     def _token_presence(
         self, names: list[str], present: Mapping[str, Tensor] | None, device: torch.device
     ) -> Tensor | None:
-        """[B, T] bool, or None when every token is there."""
+        """Presence [B, T] bool of the tokens from that of the spectra [B]; None when all are present."""
         if present is None:
             return None
         spread = [present[name].unsqueeze(1).expand(-1, self.kinds[name].patches) for name in names]
         return torch.cat(spread, dim=1).to(device)
 
     def split(self, tokens: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
-        """Cut tokens [B, T, d] into the modalities' [B, patches, d]; `names` lists those that are in."""
+        """Cut tokens [B, T, d] into those of each modality in `names`, [B, patches, d]; None for all."""
         names = list(self.kinds) if names is None else names
         pieces = tokens.split([self.kinds[name].patches for name in names], dim=1)
         return dict(zip(names, pieces, strict=True))
 
     def reconstruct(
-        self, tokens: Tensor, names: list[str] | None = None, places: Mapping[str, Tensor] | None = None
+        self, tokens: Tensor, names: list[str] | None = None, index: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Predicted patches [B, patches, P] per modality, in the transformed scale log10(s + 1).
+        """Predict patches [B, patches, P] per modality, in the transformed scale log10(s + 1).
 
-        With `places` per modality [B, k] only those, [B, k, P].
+        With `index` per modality [B, k] int64 only those patches, [B, k, P].
         """
         pieces = self.split(tokens, names)
-        if places is not None:
-            pieces = {name: at_places(piece, places[name]) for name, piece in pieces.items()}
+        if index is not None:
+            pieces = {name: gather_rows(piece, index[name]) for name, piece in pieces.items()}
         return {name: self.reconstruction[name](piece) for name, piece in pieces.items()}

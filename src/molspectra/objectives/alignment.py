@@ -15,8 +15,8 @@ class AlignmentConfig:
     """Settings of the alignment."""
 
     form: Literal["symmetric", "reference"] = "symmetric"
-    """"symmetric": InfoNCE in both directions; "reference": molecule to spectrum only, copies of a molecule
-    count as negatives."""
+    """"symmetric": InfoNCE in both directions; "reference": molecule to spectrum only, with copies of a
+    molecule as negatives."""
     similarity: Literal["cosine", "inner"] = "cosine"
     """Similarity of two representations (the paper's text: inner product; its code: cosine)."""
     temperature: Literal["learned", "fixed"] = "learned"
@@ -30,8 +30,8 @@ class AlignmentConfig:
 class Alignment(nn.Module):
     """InfoNCE between molecule and spectrum representations; the pairs (b, b) are positive.
 
-    Negatives are the other molecules of the step, on all ranks and in all micro-batches. A copy of the same
-    molecule is no negative of its twin.
+    Negatives are the other molecules of the step, on all ranks and in all micro-batches. Copies of one
+    molecule are not negatives of each other.
     """
 
     def __init__(self, config: AlignmentConfig) -> None:
@@ -45,18 +45,18 @@ class Alignment(nn.Module):
         log_scale: Tensor,
         *,
         identity: Tensor | None = None,
-        everyone: tuple[Tensor, Tensor, Tensor] | None = None,
+        gathered: tuple[Tensor, Tensor, Tensor] | None = None,
         first: int = 0,
     ) -> Loss:
-        """Contrast the rows of this rank with those of all.
+        """Contrast the rows of this rank with the rows of all ranks.
 
         Args:
             molecules: [B, D] representations of this rank's molecules that have a spectrum.
             spectra: [B, D] representations of their spectra.
             log_scale: [] log(1/temperature).
             identity: [B] int64, equal for copies of one molecule.
-            everyone: the same three tensors gathered over all ranks; None on one rank.
-            first: row of this rank's first molecule in `everyone`.
+            gathered: `molecules`, `spectra` and `identity` of all ranks, [B_all, ...]; None on one rank.
+            first: row of this rank's first molecule in `gathered`.
 
         Returns:
             Sum over molecules of the mean of both directions' cross-entropies.
@@ -64,20 +64,20 @@ class Alignment(nn.Module):
         if self.config.temperature == "fixed":
             log_scale = log_scale.detach()
         identity = torch.arange(len(molecules), device=molecules.device) if identity is None else identity
-        all_molecules, all_spectra, all_identities = everyone or (molecules, spectra, identity)
+        all_molecules, all_spectra, all_identities = gathered or (molecules, spectra, identity)
         if self.config.similarity == "cosine":
             molecules, spectra = F.normalize(molecules, dim=1), F.normalize(spectra, dim=1)
             all_molecules, all_spectra = F.normalize(all_molecules, dim=1), F.normalize(all_spectra, dim=1)
         own = torch.arange(len(molecules), device=molecules.device) + first
-        twin = identity.unsqueeze(1) == all_identities
-        twin[torch.arange(len(own), device=own.device), own] = False
+        copies = identity.unsqueeze(1) == all_identities
+        copies[torch.arange(len(own), device=own.device), own] = False
         scale = log_scale.exp()
         to_spectra = scale * molecules @ all_spectra.T
         if self.config.form == "reference":
             return Loss(F.cross_entropy(to_spectra, own, reduction="sum"), float(len(own)))
         to_molecules = scale * spectra @ all_molecules.T
         total = sum(
-            F.cross_entropy(scores.masked_fill(twin, -torch.inf), own, reduction="sum")
+            F.cross_entropy(scores.masked_fill(copies, -torch.inf), own, reduction="sum")
             for scores in (to_spectra, to_molecules)
         )
         assert isinstance(total, Tensor)

@@ -1,4 +1,4 @@
-"""What every objective returns, and the key that its random numbers hang on."""
+"""The loss that every objective returns, and the key of its random numbers."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,9 +22,9 @@ class Loss:
 
 
 class NoiseKey(NamedTuple):
-    """What noise and masks depend on, besides the molecule: never the worker, the rank or the batch."""
+    """Key of noise and masks, besides the molecule; never the worker, the rank or the batch."""
 
     seed: int
     """Seed of the run."""
     epoch: Tensor
-    """[B] int64, how often each molecule's data was passed before."""
+    """[B] int64, number of earlier passes over each molecule's data."""

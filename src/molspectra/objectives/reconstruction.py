@@ -1,8 +1,8 @@
 """Masked patch reconstruction of spectra (method, section 3).
 
-Patches overlap, so that a kept patch shows points of its masked neighbours: with random masks at α = 0.1,
-nine tenths of the points that are to be predicted stand in the input. Block masks hide runs of patches, and
-take the points of masked patches out of all others too: nothing that is to be predicted can be seen.
+Patches overlap, so that a kept patch contains points of its masked neighbours: with random masks at α = 0.1,
+nine tenths of the target points are in the input. Block masks hide runs of patches, and remove the points of
+masked patches from all others too: no target point is in the input.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, seed_for, uniform
-from molspectra.errors import InputError
-from molspectra.models.specformer import at_places, patchify, transform
+from molspectra.errors import SettingError
+from molspectra.models.specformer import gather_rows, patchify, transform
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.spectra.modality import Modality
 
@@ -33,15 +33,15 @@ class ReconstructionConfig:
     """Patches of a run (the last run may be shorter)."""
 
     def __post_init__(self) -> None:
-        """Refuse what masks nothing or all.
+        """Check the sizes.
 
         Raises:
-            InputError: a mask ratio outside (0, 1), or a run without patches.
+            SettingError: a mask ratio outside (0, 1), or a run without patches.
         """
         if not 0 < self.mask_ratio < 1:
-            raise InputError(f"mask_ratio must lie between 0 and 1, not {self.mask_ratio}")
+            raise SettingError(f"mask_ratio must lie between 0 and 1, not {self.mask_ratio}")
         if self.block < 1:
-            raise InputError(f"reconstruction: block must be at least 1, not {self.block}")
+            raise SettingError(f"reconstruction: block must be at least 1, not {self.block}")
 
 
 def kept_patches(patches: int, ratio: float) -> int:
@@ -68,8 +68,8 @@ def block_masks(scores: Tensor, patches: int, ratio: float, block: int) -> Tenso
     """Mask runs of patches; as many patches in all as `random_masks`.
 
     Args:
-        scores: [B, runs] random numbers in [0, 1), one per run, see `runs_of_patches`: where among the kept
-            patches the run is put. Runs keep their order and may touch.
+        scores: [B, runs] random numbers in [0, 1), one per run of `runs_of_patches`: the position of the run
+            among the kept patches. Runs keep their order and may touch.
         patches: patches of the spectrum.
         ratio: share α.
         block: patches of a run.
@@ -81,8 +81,8 @@ def block_masks(scores: Tensor, patches: int, ratio: float, block: int) -> Tenso
     kept = kept_patches(patches, ratio)
     before = (scores.sort(dim=1).values * (kept + 1)).long().clamp(max=kept)
     start = before + (torch.cumsum(lengths, 0) - lengths)
-    place = torch.arange(patches, device=scores.device)
-    inside = (place >= start.unsqueeze(2)) & (place < (start + lengths).unsqueeze(2))
+    patch = torch.arange(patches, device=scores.device)
+    inside = (patch >= start.unsqueeze(2)) & (patch < (start + lengths).unsqueeze(2))
     return inside.any(1)
 
 
@@ -92,21 +92,21 @@ def runs_of_patches(patches: int, ratio: float, block: int) -> list[int]:
     return [min(block, masked - start) for start in range(0, masked, block)]
 
 
-def covered(chosen: Tensor, kind: Modality) -> Tensor:
-    """Points [B, points] bool that lie in any of the chosen patches [B, patches] bool."""
-    starts = torch.arange(kind.patches, device=chosen.device) * kind.stride
-    points = (starts.unsqueeze(1) + torch.arange(kind.patch, device=chosen.device)).flatten()
-    counts = torch.zeros(len(chosen), kind.points, dtype=torch.int32, device=chosen.device)
-    return counts.index_add_(1, points, chosen.int().repeat_interleave(kind.patch, dim=1)) > 0
+def covered(patches: Tensor, kind: Modality) -> Tensor:
+    """Points [B, points] bool that lie in any of the flagged patches [B, patches] bool."""
+    starts = torch.arange(kind.patches, device=patches.device) * kind.stride
+    points = (starts.unsqueeze(1) + torch.arange(kind.patch, device=patches.device)).flatten()
+    counts = torch.zeros(len(patches), kind.points, dtype=torch.int32, device=patches.device)
+    return counts.index_add_(1, points, patches.int().repeat_interleave(kind.patch, dim=1)) > 0
 
 
 class Leakage(NamedTuple):
-    """How much of what is to be predicted the encoder sees."""
+    """Overlap of the targets of the masked pass with its input."""
 
     points: float
-    """Share of the values of masked patches that stand in its input."""
+    """Share of the points of masked patches that are in the input."""
     patches: float
-    """Share of masked patches of which all points do."""
+    """Share of masked patches with all points in the input."""
 
 
 def patch_errors(prediction: Tensor, spectrum: Tensor, kind: Modality, mask: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def patch_errors(prediction: Tensor, spectrum: Tensor, kind: Modality, mask: Ten
         prediction: [B, patches, P] predicted patches.
         spectrum: [B, points] raw intensities.
         kind: the modality, with its patches.
-        mask: [B, patches] bool, True is removed (and so has to be predicted).
+        mask: [B, patches] bool, True is removed (the targets).
 
     Returns:
         [B, patches] errors; zero at kept patches.
@@ -154,7 +154,7 @@ class MaskedReconstruction(nn.Module):
         return random_masks(scores, config.mask_ratio)
 
     def visible(self, spectra: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The spectra [B, points] that the masked pass may see: for block masks without the masked points."""
+        """The spectra [B, points] as input of the masked pass: for block masks without the masked points."""
         if self.config.mask == "random":
             return dict(spectra)
         return {
@@ -163,44 +163,44 @@ class MaskedReconstruction(nn.Module):
         }
 
     def leakage(self, name: str, mask: Tensor) -> Leakage:
-        """How much of the masked patches [B, patches] of a modality the masked pass sees."""
+        """Overlap of a modality's masked patches, `mask` [B, patches], with the input of the masked pass."""
         kind = self.kinds[name]
-        seen = covered(~mask, kind)
+        visible = covered(~mask, kind)
         if self.config.mask == "block":
-            seen &= ~covered(mask, kind)
-        wanted = patchify(seen, kind)[mask]
-        return Leakage(float(wanted.float().mean()), float(wanted.all(-1).float().mean()))
+            visible &= ~covered(mask, kind)
+        targets = patchify(visible, kind)[mask]
+        return Leakage(float(targets.float().mean()), float(targets.all(-1).float().mean()))
 
-    def places(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Places [B, k] int64 of the masked patches, ascending; k is the same for all molecules."""
+    def masked_index(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Indices [B, k] int64 of the masked patches, ascending; k is the same for all molecules."""
         return {
             name: mask.byte().argsort(dim=1, descending=True, stable=True)[:, : self._masked(name)]
             for name, mask in masks.items()
         }
 
     def forward(
-        self, predictions: Mapping[str, Tensor], batch: Batch, places: Mapping[str, Tensor]
+        self, predictions: Mapping[str, Tensor], batch: Batch, index: Mapping[str, Tensor]
     ) -> dict[str, Loss]:
         """One loss per modality; an item is a masked patch of a present spectrum.
 
         Args:
-            predictions: per modality the patches [B, k, P] at `places`.
+            predictions: per modality [B, k, P], the patches at `index`.
             batch: with the spectra.
-            places: of the masked patches.
+            index: per modality [B, k], see `masked_index`.
         """
         losses = {}
         for name, predicted in predictions.items():
-            target = transform(at_places(patchify(batch.spectra[name], self.kinds[name]), places[name]))
-            errors = (predicted - target).square().mean(-1)
-            here = batch.present[name].to(errors.device).unsqueeze(1)
-            losses[name] = Loss((errors * here).sum(), self.count(batch, name))
+            patches = patchify(batch.spectra[name], self.kinds[name])
+            errors = (predicted - transform(gather_rows(patches, index[name]))).square().mean(-1)
+            present = batch.present[name].to(errors.device).unsqueeze(1)
+            losses[name] = Loss((errors * present).sum(), self.count(batch, name))
         return losses
 
     def _masked(self, name: str) -> int:
-        """Masked patches of one spectrum."""
+        """Number of masked patches of one spectrum."""
         patches = self.kinds[name].patches
         return patches - kept_patches(patches, self.config.mask_ratio)
 
     def count(self, batch: Batch, name: str) -> float:
-        """Masked patches of one modality in a batch, known before any pass."""
+        """Number of masked patches of one modality in a batch, known before any pass."""
         return float(self._masked(name) * int(batch.present[name].sum()))

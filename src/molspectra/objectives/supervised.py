@@ -25,7 +25,7 @@ class SupervisedConfig:
 def regression_loss(
     prediction: Tensor, target: Tensor, scale: Tensor | float = 1.0, error: ErrorKind = "mse"
 ) -> Loss:
-    """Squared ("mse") or absolute ("mae") error of (prediction - target)/scale; one item an element.
+    """Squared ("mse") or absolute ("mae") error of (prediction - target)/scale; every element is an item.
 
     Args:
         prediction: any shape.
@@ -45,10 +45,10 @@ def regression_loss(
 
 
 class Smoothed(nn.Module):
-    """Exponential smoothing of a loss: α·loss + (1 - α)·previous, gradients through the new loss only.
+    """Exponential smoothing of a loss: α·loss + (1 - α)·previous, with gradients of the new loss only.
 
-    The value before the first is the first itself (its gradient is scaled by α from the start, as published).
-    With α = 1 it does nothing.
+    The first loss is its own previous value (its gradient is scaled by α from the start, as published).
+    With α = 1 losses are returned unchanged.
     """
 
     value: Tensor

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from molspectra.errors import ElementError, MismatchError
-from molspectra.models.shared import sharing
+from molspectra.models.shared import gathering
 from molspectra.objectives.loss import Loss
 from molspectra.training.average import WeightAverage
 from molspectra.training.checkpoint import newest, read_resume, save_checkpoint
@@ -238,7 +238,7 @@ class Trainer:
         micros = [self._on_device(micro) for micro in micros]
         self.stage.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with sharing(self.stage, None if is_single else self.ranks.each):
+        with gathering(self.stage, None if is_single else self.ranks.each):
             self.stage.observe((micro.batch, micro.key) for micro in micros)
             negatives = self._negatives(micros, None if is_single else self.ranks.gather)
             for micro in micros:

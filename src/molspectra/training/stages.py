@@ -14,10 +14,9 @@ from molspectra.data.batch import Batch
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.models.shared import Shared
 from molspectra.objectives.alignment import Alignment
-from molspectra.objectives.denoising import CoordDenoising
+from molspectra.objectives.denoising import CoordDenoising, denoising_objective
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction
-from molspectra.objectives.slide import denoising_objective
 from molspectra.objectives.supervised import Smoothed, regression_loss
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.ranks import Gather, Negatives
@@ -133,7 +132,7 @@ class PretrainStage(Stage):
 
     def _any_spectrum(self, batch: Batch) -> bool:
         """Whether any molecule on any rank has a spectrum: then all ranks take part in what follows."""
-        return self.anywhere(has_spectrum(batch))
+        return self.any_rank(has_spectrum(batch))
 
     def _read_spectra(self, batch: Batch, key: NoiseKey) -> tuple[dict[str, Loss], Tensor]:
         """Return the losses of the reconstruction, and the spectrum representations [B, D] to align."""
@@ -147,8 +146,8 @@ class PretrainStage(Stage):
         else:
             masked = encoder(visible, batch.present, masks)
             whole = encoder(batch.spectra, batch.present)
-        places = reconstruction.places(masks)
-        parts = reconstruction(encoder.reconstruct(masked.tokens, places=places), batch, places)
+        index = reconstruction.masked_index(masks)
+        parts = reconstruction(encoder.reconstruct(masked.tokens, index=index), batch, index)
         return parts, whole.representation
 
     def _align(self, batch: Batch, molecules: Tensor, spectra: Tensor, negatives: Negatives) -> Loss:
@@ -166,7 +165,7 @@ class PretrainStage(Stage):
             gathered = (*all_pairs.chunk(2, dim=1), gather(identity)[0])
         molecules, spectra = pairs.chunk(2, dim=1)
         scale = self.model.log_scale
-        return self.alignment(molecules, spectra, scale, identity=identity, everyone=gathered, first=first)
+        return self.alignment(molecules, spectra, scale, identity=identity, gathered=gathered, first=first)
 
 
 class FinetuneStage(Stage):

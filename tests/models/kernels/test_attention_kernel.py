@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from molspectra.compiled import use
-from molspectra.models.attention import residual_attention
+from molspectra.models.transformer_layer import residual_attention
 
 pytest.importorskip("numba")
 

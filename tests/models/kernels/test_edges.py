@@ -12,10 +12,10 @@ from molspectra.chem.molecule import Molecule
 from molspectra.compiled import use
 from molspectra.data.batch import batch_of
 from molspectra.models.equivariant_transformer import EquivariantTransformer, EquivariantTransformerConfig
-from molspectra.models.kernels.edges import edge_attention, plain
+from molspectra.models.formulas import ExponentialNormal
+from molspectra.models.kernels.edges import edge_attention, plain_edge_attention
 from molspectra.models.kernels.pairs import KNOTS, pairs_of
 from molspectra.models.model import ModelConfig, MolSpectra, energy_and_forces
-from molspectra.models.radial import ExponentialNormal
 
 CONFIG = EquivariantTransformerConfig(channels=32, layers=3, heads=4, radial=16, max_number=20)
 VARIANTS = {
@@ -108,7 +108,7 @@ def test_interpolated_radial_functions():
     pairs = pairs_of(batch, batch.edges, expansion)
     assert pairs.points == 4
     assert len(pairs.basis) < KNOTS * 16
-    rows = pairs.basis[pairs.place.unsqueeze(1) + torch.arange(4)]
+    rows = pairs.basis[pairs.row.unsqueeze(1) + torch.arange(4)]
     found = (rows * pairs.weight.unsqueeze(2)).sum(1) * pairs.scale.unsqueeze(1)
     distance = batch.positions[1::2, 0].double() - batch.positions[::2, 0].double()
     distance = torch.cat([distance.new_zeros(1), distance])
@@ -123,7 +123,7 @@ def operation(dtype=torch.float64):
     pairs = pairs_of(batch, batch.edges, ExponentialNormal(4, 5.0))
     atoms, heads = len(batch.numbers), 2
     generator = torch.Generator().manual_seed(0)
-    shapes = [(atoms, 6), (atoms, 6), (atoms, 18), (atoms, 3, 6), (len(pairs.place), heads, 12), (heads, 12)]
+    shapes = [(atoms, 6), (atoms, 6), (atoms, 18), (atoms, 3, 6), (len(pairs.row), heads, 12), (heads, 12)]
     tensors = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
     tensors += [pairs.envelope, pairs.direction]
     return [each.clone().requires_grad_(True) for each in tensors], pairs
@@ -140,7 +140,7 @@ def test_first_and_second_derivatives_of_the_operation(soft):
 
     assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
-    for one, two in zip(function(*inputs), plain(*inputs, pairs, soft), strict=True):
+    for one, two in zip(function(*inputs), plain_edge_attention(*inputs, pairs, soft), strict=True):
         torch.testing.assert_close(one, two)
 
 

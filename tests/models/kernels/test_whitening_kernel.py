@@ -6,9 +6,9 @@ import torch
 pytest.importorskip("numba")
 
 from molspectra.compiled import use
-from molspectra.models.equivariant_transformer import updated
+from molspectra.models.equivariant_transformer import VectorWhitening
+from molspectra.models.formulas import plain_update
 from molspectra.models.kernels.update import update
-from molspectra.models.whitening import VectorWhitening
 
 DTYPES = [torch.float64, torch.float32]
 
@@ -83,7 +83,7 @@ def test_update(dtype, channels):
     generator = torch.Generator().manual_seed(0)
     shapes = [(70, channels), (70, 3, channels), (70, 3, 3 * channels), (70, 3 * channels), (70, 3, channels)]
     inputs = [torch.randn(shape, generator=generator).to(dtype).requires_grad_(True) for shape in shapes]
-    ours, plain = update(*inputs), updated(*inputs)
+    ours, plain = update(*inputs), plain_update(*inputs)
     weights = [torch.randn(each.shape, generator=generator).to(dtype) for each in plain]
     torch.testing.assert_close(ours, plain)
     gradients = [torch.autograd.grad(each, inputs, weights) for each in (ours, plain)]

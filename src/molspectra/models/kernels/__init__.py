@@ -1,1 +1,1 @@
-"""Compiled kernels of the models: additions beside readable torch, equal in results."""
+"""Compiled kernels of the models, equal in results to `models.formulas` and the layers' plain methods."""

@@ -1,4 +1,4 @@
-"""What the models' kernels share: how many channels at once, and the gradient of a gradient."""
+"""Helpers of the models' kernels: the number of channels at once, and second derivatives by plain torch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,21 +8,21 @@ from torch import Tensor
 
 
 def lanes_of(channels: int) -> int:
-    """Channels that a kernel works on at once: up to 16, a power of two that divides them."""
+    """Channels that a kernel works on at once: the largest power of two up to 16 that divides all."""
     return min(16, channels & -channels)
 
 
 def differentiable(
     function: Callable[..., Any], inputs: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of a kernel's plain twin that have gradients themselves; None where none is needed.
+    """Gradients that are differentiable again, of the formula that a kernel computes; None where not needed.
 
     Args:
-        function: plain torch, called with the inputs.
-        inputs: what the kernel was called with.
-        gradients: of its results.
+        function: the formula in plain torch, called with the inputs.
+        inputs: the kernel's tensors, any shapes.
+        gradients: of its results, in their shapes.
     """
-    apart = [each.view_as(each) for each in inputs]  # one input may have come from another
-    needed = [each for each in apart if each.requires_grad]
-    found = iter(torch.autograd.grad(function(*apart), needed, gradients, create_graph=True))
-    return tuple(next(found) if each.requires_grad else None for each in apart)
+    views = [tensor.view_as(tensor) for tensor in inputs]  # one input may depend on another
+    needed = [view for view in views if view.requires_grad]
+    input_gradients = iter(torch.autograd.grad(function(*views), needed, gradients, create_graph=True))
+    return tuple(next(input_gradients) if view.requires_grad else None for view in views)

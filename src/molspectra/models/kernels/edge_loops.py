@@ -5,18 +5,18 @@ addresses of contiguous numbers:
 
 | name | layout | content |
 |---|---|---|
-| query, key | [N, C] | of every atom |
+| query, key | [N, C] | queries and keys of the atoms |
 | value | [N, 3C] | per head: 3 × D |
 | vectors | [N, 3, C] | vector features |
 | rows | [H, R, 4, D] | filters before activation, without bias: key, and value's three parts |
 | bias | [H, 4, D] | their bias |
-| place, weight | [1 + Q], [1 + Q, 4] | filter of a pair: Σ_p weight_p · rows[place + p] |
+| row, weight | [1 + Q], [1 + Q, 4] | filter of a pair: Σ_p weight_p · rows[row + p] |
 | scale, envelope | [1 + Q] | factor on that sum; φ(d). Entry 0 of all four is the self-pair |
 | direction | [Q, 3] | unit vector from the pair's first atom to its second |
 
 Where every pair has a row of its own, rows are [R, H, 4, D].
 
-A task is one head of one chunk of molecules, so that two tasks never write to the same place. The head's
+A task is one head of one chunk of molecules, so that two tasks never write to the same memory. The head's
 channels of a molecule are packed side by side first: rows of 2ⁿ bytes would fall on the same few lines of the
 cache.
 """
@@ -42,7 +42,7 @@ from molspectra.compiled.simd import (
 
 
 def rows_of(lanes: int) -> tuple[Any, Any, Any]:
-    """What edge kernels do with rows of `lanes` numbers: add to one, copy one, pack those of an atom."""
+    """Functions on rows of `lanes` numbers: add to a row, copy a row, pack the rows of an atom."""
 
     @inline
     def add(array: Any, start: Any, value: Any) -> Any:
@@ -57,7 +57,7 @@ def rows_of(lanes: int) -> tuple[Any, Any, Any]:
         query: Any, key: Any, value: Any, vectors: Any, atom: Any, channels: Any, column: Any,
         packed: Any, to: Any,
     ) -> Any:  # fmt: skip
-        """Query, key, value (3) and vectors (3) of one atom and head."""
+        """Copy query, key, value (3 rows) and vectors (3 rows) of one atom and head into `packed`."""
         at = atom * channels + column
         copy(query, at, packed, to)
         copy(key, at, packed, to + lanes)
@@ -109,13 +109,13 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
         first_task: int, last_task: int, parts: int, channels: int, n_rows: int, pairs: int, soft: bool,
         largest: int, chunks: Any, molecules: Any, pair_ptr: Any, pair_first: Any, pair_second: Any,
         query: Any, key: Any, value: Any, vectors: Any, rows: Any, bias: Any,
-        place: Any, weight: Any, scale: Any, envelope: Any, direction: Any,
+        row: Any, weight: Any, scale: Any, envelope: Any, direction: Any,
         out_scalars: Any, out_vectors: Any,
     ) -> None:  # fmt: skip
         molecules, pair_ptr, chunks = integers(molecules), integers(pair_ptr), integers(chunks)
         pair_first, pair_second = integers(pair_first), integers(pair_second)
         query, key, value, vectors = reals(query), reals(key), reals(value), reals(vectors)
-        rows, bias, place, weight = reals(rows), reals(bias), integers(place), reals(weight)
+        rows, bias, row, weight = reals(rows), reals(bias), integers(row), reals(weight)
         scale, envelope, direction = reals(scale), reals(envelope), reals(direction)
         out_scalars, out_vectors = reals(out_scalars), reals(out_vectors)
         one = envelope[0]
@@ -126,7 +126,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
             base, step = (b, channels * 4) if points == 1 else (b * n_rows, quad)
             b0, b1 = load(bias, b, lanes), load(bias, b + lanes, lanes)
             b2, b3 = load(bias, b + 2 * lanes, lanes), load(bias, b + 3 * lanes, lanes)
-            start = base + place[0] * step
+            start = base + row[0] * step
             s0 = silu(part_of(rows, start, b0, weight, 0, scale[0]))
             s1 = silu(part_of(rows, start + lanes, b1, weight, 0, scale[0]))
             s2 = silu(part_of(rows, start + 2 * lanes, b2, weight, 0, scale[0]))
@@ -143,7 +143,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                         store(out, o + (1 + x) * lanes, load(packed, a + (5 + x) * lanes, lanes) * gate)
                 for q in range(pair_ptr[molecule], pair_ptr[molecule + 1]):
                     phi, at = envelope[q + 1], 4 * (q + 1)
-                    start = base + place[q + 1] * step
+                    start = base + row[q + 1] * step
                     f0 = silu(part_of(rows, start, b0, weight, at, scale[q + 1]))
                     f1 = silu(part_of(rows, start + lanes, b1, weight, at, scale[q + 1]))
                     f2 = silu(part_of(rows, start + 2 * lanes, b2, weight, at, scale[q + 1]))
@@ -166,12 +166,12 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                         along = load(packed, s + 4 * lanes, lanes) * f3
                         for x in range(3):
                             unit = splat(sign * direction[3 * q + x], lanes)
-                            kept = fma(
+                            moved = fma(
                                 load(packed, s + (5 + x) * lanes, lanes),
                                 gate,
                                 load(out, o + (1 + x) * lanes, lanes),
                             )
-                            store(out, o + (1 + x) * lanes, fma(along, unit, kept))
+                            store(out, o + (1 + x) * lanes, fma(along, unit, moved))
                 for atom in range(end - begin):
                     o = atom * quad
                     copy(out, o, out_scalars, (begin + atom) * channels + column)
@@ -184,7 +184,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
         first_task: int, last_task: int, parts: int, channels: int, n_rows: int, pairs: int, soft: bool,
         largest: int, chunks: Any, molecules: Any, pair_ptr: Any, pair_first: Any, pair_second: Any,
         query: Any, key: Any, value: Any, vectors: Any, rows: Any, bias: Any,
-        place: Any, weight: Any, scale: Any, envelope: Any, direction: Any,
+        row: Any, weight: Any, scale: Any, envelope: Any, direction: Any,
         grad_scalars: Any, grad_vectors: Any,
         d_query: Any, d_key: Any, d_value: Any, d_vectors: Any,
         d_rows: Any, d_bias: Any, d_self: Any, d_envelope: Any, d_direction: Any,
@@ -192,7 +192,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
         molecules, pair_ptr, chunks = integers(molecules), integers(pair_ptr), integers(chunks)
         pair_first, pair_second = integers(pair_first), integers(pair_second)
         query, key, value, vectors = reals(query), reals(key), reals(value), reals(vectors)
-        rows, bias, place, weight = reals(rows), reals(bias), integers(place), reals(weight)
+        rows, bias, row, weight = reals(rows), reals(bias), integers(row), reals(weight)
         scale, envelope, direction = reals(scale), reals(envelope), reals(direction)
         grad_scalars, grad_vectors = reals(grad_scalars), reals(grad_vectors)
         d_query, d_key, d_value, d_vectors = reals(d_query), reals(d_key), reals(d_value), reals(d_vectors)
@@ -208,7 +208,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
             own = part * heads * n_rows * quad if points > 1 else 0  # pairs share rows: a copy per chunk
             b0, b1 = load(bias, b, lanes), load(bias, b + lanes, lanes)
             b2, b3 = load(bias, b + 2 * lanes, lanes), load(bias, b + 3 * lanes, lanes)
-            start = base + place[0] * step
+            start = base + row[0] * step
             s0 = part_of(rows, start, b0, weight, 0, scale[0])
             s1 = part_of(rows, start + lanes, b1, weight, 0, scale[0])
             s2 = part_of(rows, start + 2 * lanes, b2, weight, 0, scale[0])
@@ -249,7 +249,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                     ds2 = fma(d_gate, own_value, ds2)
                 for q in range(pair_ptr[molecule], pair_ptr[molecule + 1]):
                     phi, factor, at = envelope[q + 1], scale[q + 1], 4 * (q + 1)
-                    start = base + place[q + 1] * step
+                    start = base + row[q + 1] * step
                     r0 = part_of(rows, start, b0, weight, at, factor)
                     r1 = part_of(rows, start + lanes, b1, weight, at, factor)
                     r2 = part_of(rows, start + 2 * lanes, b2, weight, at, factor)

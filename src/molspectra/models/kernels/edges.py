@@ -14,9 +14,9 @@ from molspectra.models.kernels.edge_second import second_kernel
 from molspectra.models.kernels.pairs import Pairs
 
 SMALL = 1 << 16
-"""Pairs times channels below which one thread does all."""
+"""Pairs times channels below which one thread does all the work."""
 CHUNK = 512
-"""Atoms per task, about; the number of chunks does not depend on the threads, so neither does any sum."""
+"""Approximate atoms per task; chunks do not depend on the number of threads, so sums do not either."""
 
 _kernels = cache(edge_kernels)
 _second = cache(second_kernel)
@@ -51,7 +51,7 @@ def edge_attention(
     Raises:
         ValueError: tensors of different precision.
     """
-    if len({each.dtype for each in (query, key, value, vectors, rows, bias, pairs.weight)}) > 1:
+    if len({tensor.dtype for tensor in (query, key, value, vectors, rows, bias, pairs.weight)}) > 1:
         raise ValueError("the edge kernel takes tensors of one precision")
     result: tuple[Tensor, Tensor] = _EdgeAttention.apply(
         query, key, value, vectors, rows, bias, pairs.envelope, pairs.direction, pairs, soft
@@ -60,7 +60,7 @@ def edge_attention(
 
 
 def _common(pairs: Pairs, channels: int, soft: bool) -> tuple[list[Any], int]:
-    """The first arguments of both kernels, and their number of chunks."""
+    """The first arguments of all edge kernels, and their number of chunks."""
     molecules = len(pairs.molecules) - 1
     parts = max(1, min(molecules, int(pairs.molecules[-1]) // CHUNK))
     chunks = torch.tensor([molecules * part // parts for part in range(parts + 1)])
@@ -100,7 +100,7 @@ class _EdgeAttention(torch.autograd.Function):
             vectors,
             rows,
             bias,
-            pairs.place,
+            pairs.row,
             pairs.weight,
             pairs.scale,
             envelope,
@@ -118,8 +118,8 @@ class _EdgeAttention(torch.autograd.Function):
             return (*_gradients(*arguments), None, None)
         if pairs.points == 1:
             return (*_EdgeGradients.apply(*arguments), None, None)
-        twin = partial(plain, pairs=pairs, soft=soft)
-        return (*differentiable(twin, inputs, gradients), None, None)
+        function = partial(plain_edge_attention, pairs=pairs, soft=soft)
+        return (*differentiable(function, inputs, gradients), None, None)
 
 
 def _gradients(
@@ -136,29 +136,30 @@ def _gradients(
     pairs: Pairs,
     soft: bool,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of all inputs; of the last two only where every pair has filters of its own."""
+    """Gradients of all inputs; of `envelope` and `direction` only where every pair has its own filters."""
     heads, channels = bias.shape[0], vectors.shape[2]
     common, parts = _common(pairs, channels, soft)
-    many = pairs.points > 1
     results = _results(vectors, rows, bias, pairs, parts)
-    where = (pairs.place, pairs.weight, pairs.scale, envelope, direction)
-    arguments = (query, key, value, vectors, rows, bias, *where, grad_scalars, grad_vectors)
+    geometry = (pairs.row, pairs.weight, pairs.scale, envelope, direction)
+    arguments = (query, key, value, vectors, rows, bias, *geometry, grad_scalars, grad_vectors)
     kernel = _kernels(rows.dtype, channels // heads, pairs.points)[1]
     run(kernel, heads * parts, *common, *arguments, *results, small=_small(pairs, channels))
-    return _reduced(results, pairs) if not many else (*_reduced(results, pairs)[:6], None, None)
+    if pairs.points > 1:
+        return (*_reduced(results, pairs)[:6], None, None)
+    return _reduced(results, pairs)
 
 
 def _results(vectors: Tensor, rows: Tensor, bias: Tensor, pairs: Pairs, parts: int) -> tuple[Tensor, ...]:
-    """Room for gradients: query, key, value, vectors, rows, bias, rows of the loop, envelope, direction."""
+    """Empty gradients: query, key, value, vectors, rows, bias, self-pair's rows, envelope, direction."""
     heads, quad = bias.shape
-    many = pairs.points > 1
+    interpolated = pairs.points > 1
     return (
         *(rows.new_empty(len(vectors), n * vectors.shape[2]) for n in (1, 1, 3)),
         rows.new_empty(vectors.shape),
-        rows.new_zeros(parts, *rows.shape) if many else rows.new_empty(rows.shape),
+        rows.new_zeros(parts, *rows.shape) if interpolated else rows.new_empty(rows.shape),
         rows.new_empty(parts, heads, quad),
         rows.new_empty(parts, heads, quad),
-        *(rows.new_empty(heads, 0 if many else len(pairs.first), n) for n in (1, 3)),
+        *(rows.new_empty(heads, 0 if interpolated else len(pairs.first), n) for n in (1, 3)),
     )
 
 
@@ -170,18 +171,18 @@ def _reduced(results: tuple[Tensor, ...], pairs: Pairs) -> tuple[Tensor, ...]:
         d_rows[:, pairs.loop] += d_loop.sum(0)
     else:
         d_rows[pairs.loop] = d_loop.sum(0)
-    d_envelope = F.pad(d_envelope.sum(0).squeeze(1), (1, 0))  # the self-pair's is a constant
+    d_envelope = F.pad(d_envelope.sum(0).squeeze(1), (1, 0))  # constant for the self-pair
     return *nodes, d_rows, d_bias.sum(0), d_envelope, d_direction.sum(0)
 
 
 class _EdgeGradients(torch.autograd.Function):
-    """`_gradients` with gradients of their own, for filters of their own for every pair."""
+    """`_gradients`, differentiable once more; every pair has its own filters."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
         *tensors, ctx.pairs, ctx.soft = arguments
         ctx.save_for_backward(*tensors)
-        return tuple(each for each in _gradients(*arguments) if each is not None)
+        return tuple(gradient for gradient in _gradients(*arguments) if gradient is not None)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -198,7 +199,7 @@ class _EdgeGradients(torch.autograd.Function):
         return (*_reduced(results, pairs), *dots, None, None)
 
 
-def plain(
+def plain_edge_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -210,13 +211,13 @@ def plain(
     pairs: Pairs,
     soft: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The same in plain torch, differentiable to any order."""
+    """`edge_attention` in plain torch, differentiable to any order; φ is [1 + Q], directions are [Q, 3]."""
     atoms, channels, heads = len(vectors), vectors.shape[2], len(bias)
     rows = rows if pairs.points > 1 else rows.transpose(0, 1)
-    mixed = rows[:, pairs.place]
+    mixed = rows[:, pairs.row]
     if pairs.points > 1:
         reach = torch.arange(pairs.points)
-        mixed = (rows[:, pairs.place.unsqueeze(1) + reach] * pairs.weight.unsqueeze(2)).sum(2)
+        mixed = (rows[:, pairs.row.unsqueeze(1) + reach] * pairs.weight.unsqueeze(2)).sum(2)
     filters = F.silu(mixed * pairs.scale.unsqueeze(1) + bias.unsqueeze(1))
     loops = torch.arange(atoms)
     target = torch.cat([loops, pairs.first, pairs.second])

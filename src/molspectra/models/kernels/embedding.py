@@ -30,10 +30,10 @@ def _kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]:
     @jit
     def forward(
         first_task: int, last_task: int, channels: int, n_rows: int, pairs: int,
-        first: Any, second: Any, place: Any, weight: Any, scale: Any, envelope: Any,
+        first: Any, second: Any, row: Any, weight: Any, scale: Any, envelope: Any,
         values: Any, rows: Any, bias: Any, out: Any,
     ) -> None:  # fmt: skip
-        first, second, place = integers(first), integers(second), integers(place)
+        first, second, row = integers(first), integers(second), integers(row)
         weight, scale, envelope = reals(weight), reals(scale), reals(envelope)
         values, rows, bias = reals(values), reals(rows), reals(bias)
         out = reals(out)
@@ -41,7 +41,7 @@ def _kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]:
             column, base = block * lanes, block * n_rows * lanes
             own = load(bias, column, lanes)
             for q in range(pairs):
-                start = base + place[q + 1] * lanes
+                start = base + row[q + 1] * lanes
                 f = filter_of(rows, start, own, weight, 4 * (q + 1), scale[q + 1], envelope[q + 1])
                 i, j = first[q] * channels + column, second[q] * channels + column
                 store(out, i, fma(load(values, j, lanes), f, load(out, i, lanes)))
@@ -50,10 +50,10 @@ def _kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]:
     @jit
     def backward(
         first_task: int, last_task: int, channels: int, n_rows: int, pairs: int,
-        first: Any, second: Any, place: Any, weight: Any, scale: Any, envelope: Any,
+        first: Any, second: Any, row: Any, weight: Any, scale: Any, envelope: Any,
         values: Any, rows: Any, bias: Any, grad: Any, d_values: Any, d_rows: Any, d_bias: Any,
     ) -> None:  # fmt: skip
-        first, second, place = integers(first), integers(second), integers(place)
+        first, second, row = integers(first), integers(second), integers(row)
         weight, scale, envelope = reals(weight), reals(scale), reals(envelope)
         values, rows, bias = reals(values), reals(rows), reals(bias)
         grad, d_values, d_rows, d_bias = reals(grad), reals(d_values), reals(d_rows), reals(d_bias)
@@ -62,7 +62,7 @@ def _kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]:
             own = load(bias, column, lanes)
             d_own = own - own
             for q in range(pairs):
-                start, at, phi = base + place[q + 1] * lanes, 4 * (q + 1), envelope[q + 1]
+                start, at, phi = base + row[q + 1] * lanes, 4 * (q + 1), envelope[q + 1]
                 f = filter_of(rows, start, own, weight, at, scale[q + 1], phi)
                 i, j = first[q] * channels + column, second[q] * channels + column
                 gi, gj = load(grad, i, lanes), load(grad, j, lanes)
@@ -86,7 +86,7 @@ def neighbour_sum(values: Tensor, weight: Tensor, bias: Tensor, pairs: Pairs) ->
     """Σ_{j≠i} B_j ⊙ (W e(d_ij) + b)·φ(d_ij), [N, C].
 
     Args:
-        values: [N, C] the neighbours' B.
+        values: [N, C] B of every atom.
         weight: [C, K] W.
         bias: [C] b.
         pairs: the pairs of the batch.
@@ -115,7 +115,7 @@ class _NeighbourSum(torch.autograd.Function):
         ctx.save_for_backward(values, rows, bias)
         out = torch.zeros(values.shape, dtype=values.dtype)
         blocks, n_rows, lanes = rows.shape
-        arrays = (pairs.first, pairs.second, pairs.place, pairs.weight, pairs.scale, pairs.envelope)
+        arrays = (pairs.first, pairs.second, pairs.row, pairs.weight, pairs.scale, pairs.envelope)
         kernel = _kernels(values.dtype, lanes, pairs.points)[0]
         run(kernel, blocks, values.shape[1], n_rows, len(pairs.first), *arrays, values, rows, bias, out)
         return out
@@ -126,9 +126,9 @@ class _NeighbourSum(torch.autograd.Function):
         values, rows, bias = ctx.saved_tensors
         pairs, (blocks, n_rows, lanes) = ctx.pairs, rows.shape
         d_values, d_rows, d_bias = (
-            torch.zeros(each.shape, dtype=each.dtype) for each in (values, rows, bias)
+            torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in (values, rows, bias)
         )
-        arrays = (pairs.first, pairs.second, pairs.place, pairs.weight, pairs.scale, pairs.envelope)
+        arrays = (pairs.first, pairs.second, pairs.row, pairs.weight, pairs.scale, pairs.envelope)
         outputs = (grad, d_values, d_rows, d_bias)
         kernel = _kernels(values.dtype, lanes, pairs.points)[1]
         run(kernel, blocks, values.shape[1], n_rows, len(pairs.first), *arrays, values, rows, bias, *outputs)

@@ -1,9 +1,9 @@
-"""What the edge kernels know of a batch: its pairs, and where to find their distance filters.
+"""The pairs of a batch as the edge kernels take them, with the rows that make up their distance filters.
 
 A filter is a smooth function of the distance, φ(d)·Σ_k W_k exp(-β(u - μ_k)²) + b with u = exp(-αd). With many
 pairs it is cheaper to evaluate Σ_k W_k exp(…) on a grid in u, once per layer, and to interpolate: by cubics
 over 4 knots, `KNOTS` knots per radial function. One basis function is then off by less than 2e-8, below the
-rounding of float32, whatever the weights. Float64, few pairs, and positions that need gradients take the
+rounding of float32, for any weights. Float64, few pairs, and positions that need gradients take the
 filters of the pairs themselves.
 """
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from molspectra.data.batch import Batch
 from molspectra.data.neighbours import Edges
-from molspectra.models.radial import ExponentialNormal, cosine_cutoff
+from molspectra.models.formulas import ExponentialNormal, cosine_cutoff
 
 KNOTS = 32
-"""Grid points per radial function."""
+"""Number of grid points per radial function."""
 
 
 class Pairs(NamedTuple):
@@ -25,12 +25,12 @@ class Pairs(NamedTuple):
 
     basis: Tensor
     """[R, K] radial functions of every row of filters: at grid points (without φ) or at pairs (with φ)."""
-    place: Tensor
+    row: Tensor
     """[1 + Q] int64, first of the rows that make up a pair's filters."""
     weight: Tensor
     """[1 + Q, 4] weight of this row and the next three; [1 + Q, 0] where every pair has its own row."""
     scale: Tensor
-    """[1 + Q] factor on what the rows give: φ(d), or 1 where the rows hold it already."""
+    """[1 + Q] factor on the sum of the rows: φ(d), or 1 where the rows contain it."""
     envelope: Tensor
     """[1 + Q] φ(d)."""
     direction: Tensor
@@ -44,11 +44,11 @@ class Pairs(NamedTuple):
     molecules: Tensor
     """[B + 1] int64, its atoms are molecules[b]:molecules[b + 1]."""
     largest: int
-    """Atoms of the largest molecule."""
+    """Number of atoms of the largest molecule."""
 
     @property
     def points(self) -> int:
-        """Rows per pair, 4 or 1."""
+        """Number of rows per pair, 4 or 1."""
         return max(1, self.weight.shape[1])
 
     @property
@@ -64,29 +64,29 @@ def pairs_of(batch: Batch, edges: Edges, expansion: ExponentialNormal) -> Pairs:
         ValueError: the edges are those of another batch; kernels would write beyond its molecules.
     """
     positions, first, second = batch.positions, edges.pair_first, edges.pair_second
-    owner, partner = (batch.molecule.index_select(0, atoms) for atoms in (first, second))
-    if not torch.equal(owner, partner) or bool((first.diff() < 0).any()):
-        raise ValueError("the edges do not fit the batch: pairs across molecules, or not in their order")
+    of_first, of_second = (batch.molecule.index_select(0, atoms) for atoms in (first, second))
+    if not torch.equal(of_first, of_second) or bool((first.diff() < 0).any()):
+        raise ValueError("the edges do not fit the batch: pairs across molecules, or not sorted by molecule")
     wide = positions if positions.requires_grad else positions.double()
     difference = wide.index_select(0, second) - wide.index_select(0, first)
-    between = torch.linalg.vector_norm(difference, dim=1)
-    distance = torch.cat([between.new_zeros(1), between])
+    separation = torch.linalg.vector_norm(difference, dim=1)
+    distance = torch.cat([separation.new_zeros(1), separation])
     envelope = cosine_cutoff(distance, expansion.cutoff)
-    dtype, own = positions.dtype, positions.requires_grad or positions.dtype == torch.float64
+    dtype, per_pair = positions.dtype, positions.requires_grad or positions.dtype == torch.float64
     scale = envelope
-    if not own:
-        place, weight, basis = _grid(distance, expansion)
-        own = len(basis) > len(distance)
-    if own:
-        place, weight = torch.arange(len(distance)), distance.new_empty(len(distance), 0)
+    if not per_pair:
+        row, weight, basis = _grid(distance, expansion)
+        per_pair = len(basis) > len(distance)
+    if per_pair:
+        row, weight = torch.arange(len(distance)), distance.new_empty(len(distance), 0)
         basis, scale = expansion(distance), torch.ones_like(envelope)
     return Pairs(
         basis=basis.to(dtype),
-        place=place,
+        row=row,
         weight=weight.to(dtype),
         scale=scale.to(dtype),
         envelope=envelope.to(dtype),
-        direction=(difference / between.unsqueeze(1)).to(dtype),
+        direction=(difference / separation.unsqueeze(1)).to(dtype),
         first=first,
         second=second,
         ptr=torch.searchsorted(first, batch.ptr),
@@ -97,18 +97,17 @@ def pairs_of(batch: Batch, edges: Edges, expansion: ExponentialNormal) -> Pairs:
 
 @torch.no_grad()
 def _grid(distance: Tensor, expansion: ExponentialNormal) -> tuple[Tensor, Tensor, Tensor]:
-    """Place [1 + Q], weight [1 + Q, 4] and basis [R, K] on the part of the grid that the distances need.
+    """Row [1 + Q], weight [1 + Q, 4] and basis [R, K] on the part of the grid that distances [1 + Q] need.
 
-    The last row is d = 0, exactly, for the self-pair; a distance that is not a number has weights that are
-    none either.
+    The last row is exactly d = 0, for the self-pair; a distance of NaN has weights of NaN.
     """
     means, betas = expansion.means.double(), expansion.betas.double()
     step = float(1.0 - means[0]) / (KNOTS * len(means))
-    at = torch.exp(-expansion.alpha * distance.double()) / step
-    knot = at.nan_to_num().floor()
-    t = at - knot
+    position = torch.exp(-expansion.alpha * distance.double()) / step
+    knot = position.nan_to_num().floor()
+    t = position - knot
     low, high = torch.aminmax(knot[1:] if len(knot) > 1 else knot)
-    place = (knot - low).long()  # row 0 is the knot before the lowest
+    row = (knot - low).long()  # row 0 is the knot before the lowest
     weight = torch.stack(
         [
             -t * (t - 1) * (t - 2) / 6,
@@ -120,5 +119,5 @@ def _grid(distance: Tensor, expansion: ExponentialNormal) -> tuple[Tensor, Tenso
     )
     knots = torch.arange(float(low) - 1, float(high) + 3, dtype=torch.float64) * step
     knots = torch.cat([knots, knots.new_ones(1)])  # rows before the last only need to be finite
-    place[0], weight[0] = len(knots) - 4, weight.new_tensor([0.0, 0.0, 0.0, 1.0])
-    return place, weight, torch.exp(-betas * (knots.unsqueeze(1) - means) ** 2)
+    row[0], weight[0] = len(knots) - 4, weight.new_tensor([0.0, 0.0, 0.0, 1.0])
+    return row, weight, torch.exp(-betas * (knots.unsqueeze(1) - means) ** 2)

@@ -10,7 +10,7 @@ import numpy as np
 from molspectra.compiled.simd import inline
 
 SWEEPS = 12
-"""Jacobi's method needs 3 to 5; more are not reached, except by NaN."""
+"""Most sweeps of Jacobi's method, which needs 3 to 5; only NaN reaches the limit."""
 
 
 @inline
@@ -49,7 +49,7 @@ def diagonalise(matrix: Any, basis: Any) -> Any:
 
 
 @inline
-def differences(roots: Any, eps: Any, plain: Any, out: Any) -> Any:
+def divided_differences(roots: Any, eps: Any, plain: Any, out: Any) -> Any:
     """Divided differences [3, 3] of f(λ) = λ^(-1/2), less ε·λ^(-3/2) unless `plain`, at λ = roots²."""
     for i in range(3):
         for j in range(3):
@@ -62,20 +62,20 @@ def differences(roots: Any, eps: Any, plain: Any, out: Any) -> Any:
 
 
 @inline
-def product(left: Any, right: Any, flip_left: Any, flip_right: Any, out: Any) -> Any:
-    """The product of two matrices, either transposed where it is to be flipped."""
+def product(left: Any, right: Any, transpose_left: Any, transpose_right: Any, out: Any) -> Any:
+    """The product of two matrices, either of them transposed first if asked to."""
     for i in range(3):
         for j in range(3):
             value = 0.0
             for k in range(3):
-                a = left[3 * k + i] if flip_left else left[3 * i + k]
-                b = right[3 * j + k] if flip_right else right[3 * k + j]
+                a = left[3 * k + i] if transpose_left else left[3 * i + k]
+                b = right[3 * j + k] if transpose_right else right[3 * k + j]
                 value += a * b
             out[3 * i + j] = value
 
 
 @inline
-def turned(basis: Any, matrix: Any, factors: Any) -> Any:
+def scale_in_basis(basis: Any, matrix: Any, factors: Any) -> Any:
     """Replace a matrix A by U ((Uᵀ A U) ⊙ factors) Uᵀ."""
     half, inner = np.empty(9), np.empty(9)
     product(matrix, basis, False, False, half)

@@ -114,7 +114,7 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any, Any]:
 def update(
     scalars: Tensor, vectors: Tensor, mixed: Tensor, output: Tensor, summed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See `molspectra.models.equivariant_transformer.updated`."""
+    """`plain_update` of float32 or float64 tensors on the CPU: [N, C] and [N, 3, C]."""
     result: tuple[Tensor, Tensor] = _Update.apply(scalars, vectors, mixed, output, summed)
     return result
 
@@ -144,7 +144,7 @@ class _Update(torch.autograd.Function):
 def _gradients(
     mixed: Tensor, output: Tensor, grad_scalars: Tensor, grad_vectors: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `mixed` and `output`."""
+    """Gradients of `mixed` [N, 3, 3C] and `output` [N, 3C]."""
     atoms, channels = grad_scalars.shape
     results = mixed.new_empty(mixed.shape), output.new_empty(output.shape)
     kernel = _kernels(mixed.dtype, lanes_of(channels))[1]
@@ -154,7 +154,7 @@ def _gradients(
 
 
 class _Gradients(torch.autograd.Function):
-    """`_gradients` with gradients of their own."""
+    """`_gradients`, differentiable once more."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ class _Gradients(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, ...]:
         arguments = ctx.saved_tensors
         atoms, channels = arguments[2].shape
-        results = tuple(each.new_empty(each.shape) for each in arguments)
+        results = tuple(tensor.new_empty(tensor.shape) for tensor in arguments)
         kernel = _kernels(results[0].dtype, lanes_of(channels))[2]
         run(kernel, -(-atoms // ATOMS), atoms, channels, *arguments, *cotangents, *results)
         return results

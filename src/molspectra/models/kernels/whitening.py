@@ -1,4 +1,4 @@
-"""Whitening of vector features (`models.whitening`) in one pass per atom, forward and backward.
+"""Whitening of vector features (`plain_whitening`) in one pass per atom, forward and backward.
 
 With c = v - mean(v), M = c cᵀ/C + ridge = U diag(λ) Uᵀ, the result is W c ⊙ w with W = U diag(f(λ)) Uᵀ. The
 gradient of a function of a symmetric matrix is dM = U ((Uᵀ dW U) ⊙ Δ) Uᵀ with the divided differences
@@ -28,13 +28,14 @@ from molspectra.compiled.simd import (
     widen,
 )
 from molspectra.compiled.threads import run
+from molspectra.models.formulas import plain_whitening
 from molspectra.models.kernels.arrays import differentiable, lanes_of
-from molspectra.models.kernels.symmetric import diagonalise, differences, turned
+from molspectra.models.kernels.symmetric import diagonalise, divided_differences, scale_in_basis
 
 ATOMS = 64
 """Atoms per task."""
 SMALLEST = float(np.finfo(np.float64).eps)
-"""Eigenvalues below this share of the largest are rounding."""
+"""Eigenvalues below this fraction of the largest are set to it: they are rounding."""
 
 
 @inline
@@ -155,8 +156,8 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
                 pull[1] = pull[3] = 0.5 * (total(p1) + total(p3))
                 pull[2] = pull[6] = 0.5 * (total(p2) + total(p6))
                 pull[5] = pull[7] = 0.5 * (total(p5) + total(p7))
-                differences(root, eps, reference, slopes)
-                turned(basis, pull, slopes)
+                divided_differences(root, eps, reference, slopes)
+                scale_in_basis(basis, pull, slopes)
                 for i in range(9):
                     pull[i] *= 2.0 / channels
                 for i in range(3):
@@ -178,7 +179,7 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
 
 
 def whiten(vectors: Tensor, weight: Tensor, ridge: Tensor, eps: float, reference: bool) -> Tensor:
-    """See `molspectra.models.whitening.whitened`."""
+    """`plain_whitening` of float32 or float64 tensors on the CPU, vectors [N, 3, C] to [N, 3, C]."""
     result: Tensor = _Whitening.apply(vectors, weight, ridge, eps, reference)
     return result
 
@@ -204,10 +205,8 @@ class _Whitening(torch.autograd.Function):
         vectors, weight, means, bases, roots = ctx.saved_tensors
         atoms, channels, eps, _, reference = ctx.options
         if torch.is_grad_enabled():
-            from molspectra.models.whitening import whitened
-
-            twin = partial(whitened, ridge=ctx.ridge, eps=eps, reference=reference)
-            return (*differentiable(twin, (vectors, weight), (grad,)), None, None, None)
+            function = partial(plain_whitening, ridge=ctx.ridge, eps=eps, reference=reference)
+            return (*differentiable(function, (vectors, weight), (grad,)), None, None, None)
         tasks = -(-atoms // ATOMS)
         d_vectors = vectors.new_empty(vectors.shape)
         d_weight = torch.empty(tasks, channels, dtype=torch.float64)
