@@ -12,9 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from molspectra.datasets.formats.inert import Record, StoredTensor
-from molspectra.datasets.formats.pickled import load_pickled
-from molspectra.errors import InputError
+from molspectra.datasets.formats.pickled import Record, is_dense, load_pickled
+from molspectra.errors import FormatError, InputError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.heads import PropertyKind
 from molspectra.models.model import ModelConfig
@@ -140,17 +139,17 @@ def read_checkpoint(path: Path) -> ReferenceCheckpoint:
     if state is None or settings is None:
         raise InputError(f"{path}: not a training checkpoint (no weights, or no hyper_parameters)")
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, StoredTensor):
-            raise InputError(f"{path}: checkpoint key {name!r} is no tensor")
-    tensors = {name.removeprefix("model."): value.tensor() for name, value in state.items()}
-    rest = {key: each for key, each in content.items() if key not in ("state_dict", "hyper_parameters")}
+        if not isinstance(name, str) or not is_dense(value):
+            raise FormatError(f"{path}: checkpoint key {name!r} is no tensor")
+    tensors = {name.removeprefix("model."): value.detach().contiguous() for name, value in state.items()}
+    rest = {key: value for key, value in content.items() if key not in ("state_dict", "hyper_parameters")}
     return ReferenceCheckpoint(tensors, {str(key): value for key, value in settings.items()}, rest)
 
 
 def _mapping(value: object) -> dict[Any, Any] | None:
-    """Return a dictionary, also one of a class of its own or in the form of a namespace."""
+    """Return a dictionary, also one in the form of a namespace."""
     if isinstance(value, Record):
-        value = value.entries or value.state
+        value = value.state
     return value if isinstance(value, dict) else None
 
 
