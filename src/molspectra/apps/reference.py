@@ -133,8 +133,8 @@ def read_checkpoint(path: Path) -> ReferenceCheckpoint:
         InputError: see `load_pickled`.
         FormatError: a file without weights and settings.
     """
-    content = load_pickled(path, ("",))
-    if not isinstance(content, dict) or "state_dict" not in content:
+    content = _mapping(load_pickled(path, ("",)))
+    if content is None or "state_dict" not in content:
         raise FormatError(f"{path}: not a training checkpoint (it has no state_dict)")
     state, settings = _mapping(content["state_dict"]), _mapping(content.get("hyper_parameters"))
     if state is None or settings is None:
@@ -151,7 +151,8 @@ def _mapping(value: object) -> dict[Any, Any] | None:
     """Return a dictionary, also one in the form of a namespace."""
     if isinstance(value, Record):
         value = value.state
-    return value if isinstance(value, dict) else None
+    # an OrderedDict may come with attributes from the file that hide its methods
+    return dict(dict.items(value)) if isinstance(value, dict) else None
 
 
 def their_name(ours: str) -> str:

@@ -4,8 +4,8 @@ The reader of torch builds plain values and tensors. Every other class or functi
 replaced by an inert `Record` where the caller expects it, and refused otherwise. A file made to do harm may
 still cost time and memory, e.g. by keys of a dictionary that take forever to hash.
 
-Tensors are views of the mapped file. The structure is in memory as a whole: about 2 kB for each tensor while
-the file is read, which is 4 GB for the 2.2 million tensors of the published list of QM9S.
+Tensors are views of the mapped file. The structure is in memory as a whole: 32 kB per entry of 17 tensors,
+measured on 12,000 entries in the form of the QM9S list; that is 4 GB for the published 129,817 entries.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ class Structures(Protocol):
 
 
 class PickledStructures:
-    """The entries of `qm9s.pt`; of each, number, SMILES and two views of the mapped file stay in memory.
+    """The entries of `qm9s.pt`; of each, number, SMILES and two views of the mapped file are kept.
+
+    The whole list is in memory while it is read, 4 GB for the published one; `TableStructures` need little.
 
     Raises:
         InputError: if it is damaged, or holds anything but records of molecules.
