@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from molspectra.data.store.bundled import bundled
-from molspectra.datasets.formats.pickled import stream_pickled
+from molspectra.datasets.formats.pickled import load_pickled
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.published.qm9s_join import groups_of
 from molspectra.datasets.published.qm9s_spectra import SpectrumTable
@@ -113,7 +113,7 @@ def prepare_all(folder: Path) -> tuple[float, str]:
 
 def read_list(folder: Path) -> tuple[float, str]:
     """Read all entries of the list."""
-    count = sum("pos" in entry for entry in stream_pickled(folder / "qm9s.pt"))
+    count = sum("pos" in entry for entry in load_pickled(folder / "qm9s.pt"))
     return 0.0, f"{count} entries"
 
 

@@ -1,6 +1,7 @@
 """Reference-layout checkpoints as run directories: golden outputs by the public functions, and refusals."""
 
 import argparse
+import collections
 import csv
 import json
 from collections.abc import Callable
@@ -313,6 +314,18 @@ def test_target_of_a_fine_tuned_model(tmp_path: Path) -> None:
         import_reference(path, tmp_path / "run")
     import_reference(path, tmp_path / "run", target="alpha")
     assert json.loads((tmp_path / "run/config.json").read_text())["target"] == "alpha"
+
+
+def test_attributes_that_hide_methods(tmp_path: Path) -> None:
+    class Hiding(dict[str, Any]):
+        def __reduce__(self) -> tuple[Any, ...]:
+            return collections.OrderedDict, (list(self.items()),), {"items": 1, "keys": 1}
+
+    def change(content: dict[str, Any]) -> None:
+        content["state_dict"] = Hiding(content["state_dict"])
+
+    import_reference(written(tmp_path / "a.ckpt", "ft_qm9", change), tmp_path / "run")
+    assert (tmp_path / "run/config.json").is_file()
 
 
 def test_command_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,14 +50,14 @@ class Molecule:
 @cache
 def molecules() -> list[Molecule]:
     order = np.random.default_rng(0).permutation(len(SMILES))
-    found = []
-    for place, index in enumerate(order):
+    built = []
+    for position, index in enumerate(order):
         mol = Chem.AddHs(Chem.MolFromSmiles(SMILES[index]))
         AllChem.EmbedMolecule(mol, randomSeed=7)
         z = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
-        number = 1 + place + place // 3  # QM9S leaves some molecules of QM9 out
-        found.append(Molecule(number, SMILES[index], z, mol.GetConformer().GetPositions()))
-    return found
+        number = 1 + position + position // 3  # QM9S leaves some molecules of QM9 out
+        built.append(Molecule(number, SMILES[index], z, mol.GetConformer().GetPositions()))
+    return built
 
 
 def spectra_of(molecule: Molecule, seed: int) -> dict[str, np.ndarray]:
@@ -66,15 +66,15 @@ def spectra_of(molecule: Molecule, seed: int) -> dict[str, np.ndarray]:
     lines = [(random.uniform(600, 1700), random.uniform(1, 50)) for _ in range(6)]
     lines += [(3680.0, 30.0)] * groups["hydroxyl"] + [(3420.0, 8.0)] * groups["amine"]
     lines += [(2210.0, 40.0)] * groups["triple"] + [(2960.0, 60.0)] * groups["hydrogen"]
-    found = {}
+    spectra = {}
     for name in ("ir", "raman"):
         axis = MODALITIES[name].axis()
-        found[name] = sum(
-            height * random.uniform(0.5, 1) * 6 / np.pi / ((axis - place) ** 2 + 36)
-            for place, height in lines
+        spectra[name] = sum(
+            height * random.uniform(0.5, 1) * 6 / np.pi / ((axis - centre) ** 2 + 36)
+            for centre, height in lines
         )
-    found["uv_vis"] = np.exp(-((UV_VIS.axis() - random.uniform(5, 9)) ** 2))
-    return found
+    spectra["uv_vis"] = np.exp(-((UV_VIS.axis() - random.uniform(5, 9)) ** 2))
+    return spectra
 
 
 def tables(count: int | None = None) -> dict[str, np.ndarray]:
@@ -83,8 +83,8 @@ def tables(count: int | None = None) -> dict[str, np.ndarray]:
 
 
 def write_table(path: Path, axis: np.ndarray, rows: np.ndarray, end: str = "\n") -> None:
-    lines = ["," + ",".join(repr(float(each)) for each in axis)]
-    lines += [f"{number}," + ",".join(repr(float(each)) for each in row) for number, row in enumerate(rows)]
+    lines = ["," + ",".join(repr(float(value)) for value in axis)]
+    lines += [f"{number}," + ",".join(repr(float(value)) for value in row) for number, row in enumerate(rows)]
     path.write_bytes((end.join(lines) + end).encode())
 
 
@@ -112,7 +112,7 @@ def graph_classes() -> Iterator[tuple[type, type]]:
 
 def graphs(entries: list[dict[str, Any]], data: type, storage: type, old: bool = False) -> list[Any]:
     """Objects as the graph library pickles them; `old` before its version 2."""
-    found = []
+    records = []
     for fields in entries:
         graph = data()
         if old:
@@ -121,8 +121,8 @@ def graphs(entries: list[dict[str, Any]], data: type, storage: type, old: bool =
             store = storage()
             vars(store).update({"_mapping": dict(fields), "_parent": graph})  # a cycle, as in the real ones
             vars(graph)["_store"] = store
-        found.append(graph)
-    return found
+        records.append(graph)
+    return records
 
 
 def fields_of(molecule: Molecule) -> dict[str, Any]:
@@ -138,19 +138,22 @@ def fields_of(molecule: Molecule) -> dict[str, Any]:
 
 def write_list(path: Path, given: list[Molecule], old: bool = False) -> None:
     with graph_classes() as classes:
-        torch.save(graphs([fields_of(each) for each in given], *classes, old=old), path)
+        torch.save(graphs([fields_of(molecule) for molecule in given], *classes, old=old), path)
 
 
 def write_folder(folder: Path, given: list[Molecule]) -> None:
     folder.mkdir()
-    for place, each in enumerate(given, 1):
-        width = 9
-        rows: list[list[Any]] = [[place, each.number, each.smiles, len(each.z)], [-1000.0]]
+    width = 9
+    for number, molecule in enumerate(given, 1):
+        rows: list[list[Any]] = [
+            [number, molecule.number, molecule.smiles, len(molecule.z)],
+            [-1000.0],
+        ]
         rows += [[0.1] * 9 for _ in range(8)]
-        rows += [[float(z), *xyz] for z, xyz in zip(each.z, each.pos, strict=True)]
-        rows += [[0.5] * width for _ in range(2 * len(each.z))]
+        rows += [[float(z), *xyz] for z, xyz in zip(molecule.z, molecule.pos, strict=True)]
+        rows += [[0.5] * width for _ in range(2 * len(molecule.z))]
         lines = ["," + ",".join(map(str, range(width)))]
-        for number, row in enumerate(rows):
-            cells = [str(number), *map(str, row), *[""] * (width - len(row))]
+        for index, row in enumerate(rows):
+            cells = [str(index), *map(str, row), *[""] * (width - len(row))]
             lines.append(",".join(cells))
-        (folder / f"{place:06d}.csv").write_text("\n".join(lines) + "\n")
+        (folder / f"{number:06d}.csv").write_text("\n".join(lines) + "\n")

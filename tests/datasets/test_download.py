@@ -21,14 +21,23 @@ from molspectra.apps.cli import main
 from molspectra.apps.commands import download as command
 from molspectra.datasets import sources
 from molspectra.datasets.fetch import download, remote
-from molspectra.datasets.fetch.download import LOCK, PartialFile, Patience, RemoteFile, fetch
+from molspectra.datasets.fetch.download import RECORD, PartialFile, RemoteFile, RetryPolicy, fetch
 from molspectra.datasets.sources import SOURCES, Source, chosen_files
-from molspectra.errors import InputError
+from molspectra.errors import (
+    DamagedError,
+    FormatError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    SettingError,
+    ValueRangeError,
+    WriteError,
+)
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
 OTHER = CONTENT[:1000] + b"changed" + CONTENT[1007:]
 SHA = hashlib.sha256(CONTENT).hexdigest()
-QUICK = Patience(attempts=4, first=0.001, longest=0.5)
+QUICK = RetryPolicy(attempts=4, first=0.001, longest=0.5)
 NAME = "data.bin"
 
 
@@ -114,7 +123,7 @@ def unpinned(site: Site) -> RemoteFile:
 
 
 def get(file: RemoteFile, folder: Path, **options: Any) -> Any:
-    return fetch(file, folder, patience=QUICK, **options)
+    return fetch(file, folder, retries=QUICK, **options)
 
 
 def files(folder: Path) -> set[str]:
@@ -126,7 +135,7 @@ def test_a_file_comes_whole_and_is_not_fetched_twice(site: Site, tmp_path: Path)
     done = get(pinned(site), tmp_path / "deep" / "folder", advance=lambda *at: seen.append(at))
     assert done.path.read_bytes() == CONTENT
     assert (done.sha256, done.was_there, done.checked) == (SHA, False, "pinned hash")
-    assert files(done.path.parent) == {NAME, LOCK}
+    assert files(done.path.parent) == {NAME, RECORD}
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     again = get(pinned(site), done.path.parent)
     assert again.was_there
@@ -134,7 +143,7 @@ def test_a_file_comes_whole_and_is_not_fetched_twice(site: Site, tmp_path: Path)
     md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
     assert get(pinned(site, sha256="", md5=md5), done.path.parent).was_there
     done.path.write_bytes(OTHER)
-    with pytest.raises(InputError, match=r"has another hash than was published; move it away, or replace"):
+    with pytest.raises(DamagedError, match=r"has another hash .*--overwrite"):
         get(pinned(site), done.path.parent)
     assert get(pinned(site), done.path.parent, overwrite=True).path.read_bytes() == CONTENT
 
@@ -142,9 +151,9 @@ def test_a_file_comes_whole_and_is_not_fetched_twice(site: Site, tmp_path: Path)
 def test_dropped_connections_are_taken_up_again(site: Site, tmp_path: Path) -> None:
     site.breaks = [100_000, 50_000, 0, 0, 1]
     assert get(pinned(site), tmp_path).path.read_bytes() == CONTENT
-    ranges = [each.get("Range") for each in site.asked]
+    ranges = [headers.get("Range") for headers in site.asked]
     assert ranges == [None, "bytes=100000-", *["bytes=150000-"] * 3, "bytes=150001-"]
-    assert all(each["If-Range"] == '"one"' for each in site.asked[1:])
+    assert all(headers["If-Range"] == '"one"' for headers in site.asked[1:])
 
 
 def test_a_later_call_goes_on(site: Site, tmp_path: Path) -> None:
@@ -154,7 +163,7 @@ def test_a_later_call_goes_on(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / f".{NAME}.part").stat().st_size == 120_000
     assert get(pinned(site), tmp_path).path.read_bytes() == CONTENT
     assert site.asked[-1]["Range"] == "bytes=120000-"
-    assert files(tmp_path) == {NAME, LOCK}
+    assert files(tmp_path) == {NAME, RECORD}
 
 
 def test_a_part_that_is_whole_is_only_checked(site: Site, tmp_path: Path) -> None:
@@ -196,7 +205,7 @@ def test_a_file_that_changes_in_between(site: Site, tmp_path: Path, honest: bool
 
     site.on_request = change
     site.breaks = [100_000]
-    with pytest.raises(InputError, match=r"another content than published \(sha256 .* what came was removed"):
+    with pytest.raises(DamagedError, match=r"than published \(sha256 .* removed"):
         get(pinned(site), tmp_path)
     assert files(tmp_path) == set()
     done = get(unpinned(site), tmp_path, accept_unverified=True)
@@ -208,30 +217,30 @@ def test_an_unpinned_file_is_never_mixed(site: Site, tmp_path: Path) -> None:
     site.etag = ""
     site.breaks = [100_000]
     assert get(unpinned(site), tmp_path, accept_unverified=True).path.read_bytes() == CONTENT
-    assert [each.get("Range") for each in site.asked] == [None, None]
+    assert [headers.get("Range") for headers in site.asked] == [None, None]
 
 
 def test_files_without_a_hash_are_remembered(site: Site, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"data\.bin: no hash of it is known \(nobody says\).*--accept-unv"):
+    with pytest.raises(SettingError, match=r"data\.bin: no hash .*nobody says.*--accept-unverified"):
         get(unpinned(site), tmp_path / "new")
     assert not (tmp_path / "new").exists()
     done = get(unpinned(site), tmp_path, accept_unverified=True)
     assert done.checked == "nothing"
-    entry = json.loads((tmp_path / LOCK).read_text())[NAME]
+    entry = json.loads((tmp_path / RECORD).read_text())[NAME]
     assert (entry["sha256"], entry["size"], entry["checked"]) == (SHA, len(CONTENT), "nothing")
     assert get(unpinned(site), tmp_path, accept_unverified=True).was_there
     done.path.unlink()
     site.content = OTHER
-    with pytest.raises(InputError, match="another content than before"):
+    with pytest.raises(DamagedError, match="than before"):
         get(unpinned(site), tmp_path, accept_unverified=True)
     assert get(unpinned(site), tmp_path, accept_unverified=True, overwrite=True).path.read_bytes() == OTHER
     done.path.write_bytes(b"edited")
-    with pytest.raises(InputError, match="has changed since it was fetched"):
+    with pytest.raises(DamagedError, match="has changed since"):
         get(unpinned(site), tmp_path, accept_unverified=True)
-    (tmp_path / LOCK).write_text("nonsense")  # what is known is gone, so the file is as good as a new one
+    (tmp_path / RECORD).write_text("nonsense")  # what is known is gone, so the file is as good as a new one
     adopted = get(unpinned(site), tmp_path, accept_unverified=True)
     assert (adopted.was_there, adopted.size, adopted.checked) == (True, 6, "nothing")
-    assert json.loads((tmp_path / LOCK).read_text())[NAME]["sha256"] == adopted.sha256
+    assert json.loads((tmp_path / RECORD).read_text())[NAME]["sha256"] == adopted.sha256
 
 
 @pytest.mark.parametrize(
@@ -241,7 +250,7 @@ def test_another_size_than_published_is_refused_at_once(
     site: Site, tmp_path: Path, length: int, said: str
 ) -> None:
     site.length = length
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(MismatchError, match=said):
         get(pinned(site), tmp_path)
     assert len(site.asked) == 1
     assert files(tmp_path) == set()
@@ -266,10 +275,10 @@ def test_a_part_that_is_longer_than_the_file(site: Site, tmp_path: Path) -> None
 
 def test_more_than_the_limit_is_refused(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "LARGEST", 200_000)
-    with pytest.raises(InputError, match="has 300,000 bytes, more than the 200,000 that are fetched"):
+    with pytest.raises(ValueRangeError, match="has 300,000 bytes, more than the 200,000"):
         get(unpinned(site), tmp_path, accept_unverified=True)
     site.length = -1  # which is no length
-    with pytest.raises(InputError, match="sends more than 200,000 bytes; nothing was kept"):
+    with pytest.raises(ValueRangeError, match="more than 200,000 bytes"):
         get(unpinned(site), tmp_path, accept_unverified=True)
     assert files(tmp_path) == set()
 
@@ -297,12 +306,13 @@ def test_the_server_says_how_long_to_wait(
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
-    [(404, r"not there \(HTTP 404\)"), (410, "not there"), (403, "refused"), (401, "refused")],
+    ("status", "kind"), [(404, NotFoundError), (410, NotFoundError), (403, InputError), (401, InputError)]
 )
-def test_failures_that_stay_are_told_at_once(site: Site, tmp_path: Path, status: int, said: str) -> None:
+def test_permanent_failures_are_told_at_once(
+    site: Site, tmp_path: Path, status: int, kind: type[InputError]
+) -> None:
     site.answers = [(status, {})] * 2
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(kind, match=rf"/data: .*HTTP {status}"):
         get(pinned(site), tmp_path)
     assert len(site.asked) == 1
     assert files(tmp_path) == set()
@@ -314,10 +324,10 @@ def test_pages_for_people_are_no_files(site: Site, tmp_path: Path) -> None:
         (200, {"Content-Type": "text/html; charset=x"}),
     ]
     with pytest.raises(
-        InputError, match=r"answered with HTTP 202 in place of the file; fetch it with a browser"
+        FormatError, match=r"answered with HTTP 202 in place of the file; fetch it with a browser"
     ):
         get(unpinned(site), tmp_path, accept_unverified=True)
-    with pytest.raises(InputError, match="answered with a web page in place of the file"):
+    with pytest.raises(FormatError, match="a web page"):
         get(unpinned(site), tmp_path, accept_unverified=True)
     assert files(tmp_path) == set()
     (tmp_path / NAME).write_bytes(CONTENT)  # fetched with a browser
@@ -332,7 +342,7 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     slow = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # accepts, never serves
     file = replace(file, url=f"http://127.0.0.1:{slow.server_port}/x")
     with pytest.raises(InputError, match="nothing came for"):
-        fetch(file, tmp_path, patience=replace(QUICK, attempts=2))
+        fetch(file, tmp_path, retries=replace(QUICK, attempts=2))
     slow.server_close()
 
 
@@ -340,9 +350,9 @@ def test_redirects_stay_encrypted(site: Site, tmp_path: Path) -> None:
     site.answers = [(302, {"Location": f"{site.url}/elsewhere"})]
     site.breaks = [100_000]
     assert get(pinned(site), tmp_path).path.read_bytes() == CONTENT
-    assert [each["path"] for each in site.asked[:2]] == ["/data", "/elsewhere"]
+    assert [headers["path"] for headers in site.asked[:2]] == ["/data", "/elsewhere"]
     site.answers = [(302, {"Location": "http://example.org/data"})]
-    with pytest.raises(InputError, match=r"http://example\.org/data: only https addresses"):
+    with pytest.raises(SettingError, match=r"http://example\.org/data: only https"):
         get(pinned(site, sha256="", md5="0" * 32), tmp_path / "plain")
     site.answers = [(302, {"Location": Path("/etc/passwd").as_uri()})]
     with pytest.raises(InputError, match=r"refused|only https addresses"):
@@ -356,9 +366,9 @@ def test_redirects_stay_encrypted(site: Site, tmp_path: Path) -> None:
     "url", ["http://example.org/x", "ftp://example.org/x", Path("/etc/passwd").as_uri(), "x"]
 )
 def test_only_https(url: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="only https addresses"):
+    with pytest.raises(SettingError, match="only https"):
         get(RemoteFile(NAME, url, md5="0" * 32), tmp_path)
-    with pytest.raises(InputError, match="only https addresses"):
+    with pytest.raises(SettingError, match="only https"):
         remote.check_url("http://localhost/x")
     remote.check_url("http://example.org/x", plain=True)  # where the SHA-256 is known beforehand
 
@@ -366,7 +376,7 @@ def test_only_https(url: str, tmp_path: Path) -> None:
 def test_a_full_disk_is_told_before(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(InputError, match=r"needs .* more bytes, 1,000 are free; make room or choose"):
+    with pytest.raises(WriteError, match=r"needs .* more bytes, 1,000 are free"):
         get(pinned(site), tmp_path)
 
 
@@ -377,7 +387,7 @@ def test_a_disk_that_fills_up(site: Site, tmp_path: Path, monkeypatch: pytest.Mo
 
     add: Any = PartialFile.add
     monkeypatch.setattr(PartialFile, "add", lambda self, piece, target: add(self, piece, Full()))
-    with pytest.raises(InputError, match=r"no space left on the disk after 0 bytes, which are kept"):
+    with pytest.raises(WriteError, match=r"after 0 bytes, which are kept"):
         get(pinned(site), tmp_path)
 
 
@@ -400,7 +410,7 @@ def test_downloads_at_once_remember_each_other(site: Site, tmp_path: Path) -> No
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(json.loads((tmp_path / LOCK).read_text())) == names
+    assert sorted(json.loads((tmp_path / RECORD).read_text())) == names
 
 
 def test_figshare_is_asked_for_the_address(site: Site, tmp_path: Path) -> None:
@@ -411,14 +421,11 @@ def test_figshare_is_asked_for_the_address(site: Site, tmp_path: Path) -> None:
     done = get(file, tmp_path, accept_unverified=True)
     assert (done.path.read_bytes(), done.checked) == (CONTENT, "hash published with the file")
     site.content = OTHER
-    with pytest.raises(InputError, match="another content than published"):
+    with pytest.raises(DamagedError, match="than published"):
         get(file, tmp_path / "other", accept_unverified=True)
-    for listing, said in (
-        ({"files": []}, "names no file data.bin"),
-        ([1], "not the description of an article"),
-    ):
+    for listing, kind in (({"files": []}, NotFoundError), ([1], FormatError)):
         site.listing = listing
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(kind, match="/listing: "):
             get(file, tmp_path / "other", accept_unverified=True)
 
 
@@ -447,7 +454,7 @@ def catalogue(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
         "toy", "Toy", "https://example.org", "CC0", (pinned(site), replace(unpinned(site), name="b"))
     )
     monkeypatch.setattr(sources, "SOURCES", {"toy": found})
-    monkeypatch.setattr(download, "Patience", lambda: QUICK)
+    monkeypatch.setattr(download, "RetryPolicy", lambda: QUICK)
     return site
 
 

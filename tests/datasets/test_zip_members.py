@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from molspectra.datasets.formats import zip_members as module
 from molspectra.datasets.formats.zip_members import count_members, zip_members
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, InputError, NotFoundError, ValueRangeError
 
 CONTENT = {"a/1.xyz": b"one", "a/2.xyz": b"two" * 500, "b/ä.xyz": b"", "b/4.xyz": bytes(range(256)) * 9}
 
@@ -70,10 +70,10 @@ def test_a_directory_whose_end_needs_64_bits(tmp_path):
     narrow = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     path.write_bytes(data[:end] + wide + locator + narrow)
     with zipfile.ZipFile(path) as file:
-        assert [each for each in file.namelist() if not each.endswith("/")] == list(CONTENT)
+        assert [name for name in file.namelist() if not name.endswith("/")] == list(CONTENT)
     assert read(path) == list(CONTENT.items())
     path.write_bytes(data[:end] + b"PK\x06\x00" + wide[4:] + locator + narrow)
-    with pytest.raises(InputError, match="end of its directory is damaged"):
+    with pytest.raises(DamagedError, match="end of its directory"):
         read(path)
 
 
@@ -103,15 +103,15 @@ def test_sizes_and_places_of_64_bits(tmp_path):
 def test_a_cut_archive_is_refused(tmp_path, cut):
     path = archive(tmp_path / "a.zip")
     path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(InputError, match=r"a\.zip: .*fetch the archive again"):
+    with pytest.raises(DamagedError, match=r"a\.zip: "):
         read(path)
 
 
 def test_what_is_no_archive(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"")
-    with pytest.raises(InputError, match="not a zip archive"):
+    with pytest.raises(DamagedError, match=r"a\.zip: not a zip archive"):
         read(tmp_path / "a.zip")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(NotFoundError, match=r"none\.zip"):
         read(tmp_path / "none.zip")
 
 
@@ -122,7 +122,7 @@ def test_a_damaged_member_leaves_the_others(tmp_path):
     path.write_bytes(data)
     members = zip_members(path)
     assert next(members).read() == b"one"
-    with pytest.raises(InputError, match="content is damaged"):
+    with pytest.raises(DamagedError, match="content"):
         next(members).read()
     assert next(members).read() == b""
 
@@ -137,31 +137,31 @@ def content_or_refusal(path):
 def test_any_flipped_byte_is_noticed_or_harmless(tmp_path):
     path = archive(tmp_path / "a.zip")
     good = path.read_bytes()
-    for place in range(0, len(good), 7):
+    for offset in range(0, len(good), 7):
         data = bytearray(good)
-        data[place] ^= 0x41
+        data[offset] ^= 0x41
         path.write_bytes(data)
-        found = content_or_refusal(path)
-        if isinstance(found, str):
-            assert "\n" not in found
+        members = content_or_refusal(path)
+        if isinstance(members, str):
+            assert "\n" not in members
         else:
             known = {*CONTENT.values(), b""}  # a folder whose name has lost its slash is an empty file
-            assert {content for _, content in found} <= known
+            assert {content for _, content in members} <= known
 
 
 def test_bombs_and_codes_are_refused(tmp_path, monkeypatch):
     path = archive(tmp_path / "a.zip", {"1.xyz": b"0" * 50_000})
     monkeypatch.setattr(module, "MAX_MEMBER", 10_000)
-    with pytest.raises(InputError, match="larger than"):
+    with pytest.raises(ValueRangeError, match="larger than"):
         read(path)
     monkeypatch.setattr(module, "MAX_MEMBER", 1 << 20)
     data = bytearray(path.read_bytes())
     entry = data.rfind(b"PK\x01\x02")
     data[entry + 24 : entry + 28] = struct.pack("<L", 900)  # states a small size for much data
     path.write_bytes(data)
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(DamagedError, match="content"):
         read(path)
     data[entry + 8] |= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match="encrypted"):
+    with pytest.raises(FormatError, match="encrypted"):
         read(path)

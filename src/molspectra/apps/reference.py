@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of the paper's reference implementation: their names, sizes and weights, as ours.
+"""Checkpoints of the paper's reference implementation: parameters and settings converted to ours.
 
 They are read by `molspectra.datasets.formats.pickled`, which runs nothing; every key is accounted for.
 """
@@ -12,16 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from molspectra.datasets.formats.inert import Record, StoredTensor
-from molspectra.datasets.formats.pickled import load_pickled
-from molspectra.errors import InputError
+from molspectra.datasets.formats.pickled import Record, is_dense, load_pickled
+from molspectra.errors import FormatError, MismatchError, SettingError
 from molspectra.models.heads import PropertyKind
 from molspectra.models.model import ModelConfig
 from molspectra.models.shared import EquivariantTransformerConfig
 from molspectra.models.specformer import SpecFormerConfig
 
 MODALITIES = ("uv_vis", "ir", "raman")
-"""The reference's order of spectra."""
+"""Modalities in the order of the reference implementation."""
 
 _HEAD = (("vec1_proj", "invariant"), ("vec2_proj", "equivariant"), ("update_net", "update"))
 _RULES: tuple[tuple[str, str], ...] = (
@@ -88,7 +87,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"pos_normalizer", "normaliser"),
 )
 SLICES = "representation_spec_model.head.linear.weight"
-"""One matrix of theirs that is one matrix per modality here."""
+"""A matrix of the reference that is split into one matrix per modality here."""
 _SCALE = re.compile(r"representation_spec_model\.backbone\.encoder\.layers\.\d+\.self_attn\.sdp_attn\.scale")
 
 
@@ -110,52 +109,54 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "output_model_mol": (None,),
     "spectra_model": (None, "SpecFormer"),
 }
-"""Settings that decide what a network computes, each with the values that this package has, too."""
+"""Settings that decide what a network computes, with the values that this package supports."""
 
 
 @dataclass(frozen=True)
 class ReferenceCheckpoint:
-    """Weights and settings as stored in a reference-layout file."""
+    """Weights and settings of a file in the reference layout."""
 
     state: dict[str, Tensor]
     """Tensors by the reference's names, without the leading `model.`."""
     settings: dict[str, Any]
     """Hyper-parameters by the reference's names."""
     rest: dict[str, Any]
-    """All else in the file, inert: epoch, step, callbacks, the optimizer's state."""
+    """Everything else in the file: epoch, step, callbacks (inert), the optimizer's state."""
 
 
 def read_checkpoint(path: Path) -> ReferenceCheckpoint:
-    """Read a reference-layout checkpoint (`.ckpt`, also gzipped) without running anything that is in it.
+    """Read a checkpoint in the reference layout (`.ckpt`, also gzipped) without running anything in it.
 
-    Objects other than tensors and plain values (callbacks, for one) become inert records.
+    Objects other than tensors and plain values, such as callbacks, become inert records.
 
     Raises:
-        InputError: no such file, a damaged one, or none with weights and settings in it.
+        InputError: see `load_pickled`.
+        FormatError: a file without weights and settings.
     """
-    content = load_pickled(path, ("",))
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise InputError(f"{path}: not a training checkpoint (it has no state_dict)")
+    content = _mapping(load_pickled(path, ("",)))
+    if content is None or "state_dict" not in content:
+        raise FormatError(f"{path}: not a training checkpoint (it has no state_dict)")
     state, settings = _mapping(content["state_dict"]), _mapping(content.get("hyper_parameters"))
     if state is None or settings is None:
-        raise InputError(f"{path}: not a training checkpoint (no weights, or no hyper_parameters)")
+        raise FormatError(f"{path}: not a training checkpoint (no weights, or no hyper_parameters)")
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, StoredTensor):
-            raise InputError(f"{path}: checkpoint key {name!r} is no tensor")
-    tensors = {name.removeprefix("model."): value.tensor() for name, value in state.items()}
-    rest = {key: each for key, each in content.items() if key not in ("state_dict", "hyper_parameters")}
+        if not isinstance(name, str) or not is_dense(value):
+            raise FormatError(f"{path}: checkpoint key {name!r} is no tensor")
+    tensors = {name.removeprefix("model."): value.detach().contiguous() for name, value in state.items()}
+    rest = {key: value for key, value in content.items() if key not in ("state_dict", "hyper_parameters")}
     return ReferenceCheckpoint(tensors, {str(key): value for key, value in settings.items()}, rest)
 
 
 def _mapping(value: object) -> dict[Any, Any] | None:
-    """Return a dictionary, also one of a class of its own or in the form of a namespace."""
+    """Return a dictionary, also one in the form of a namespace."""
     if isinstance(value, Record):
-        value = value.entries or value.state
-    return value if isinstance(value, dict) else None
+        value = value.state
+    # an OrderedDict may come with attributes from the file that hide its methods
+    return dict(dict.items(value)) if isinstance(value, dict) else None
 
 
 def their_name(ours: str) -> str:
-    """The reference's name of one of our parameters, without the leading `model.`; ours where it has none."""
+    """Return the reference's name of one of our parameters, without `model.`; our name where it has none."""
     if ours.startswith("spectrum_encoder.slices."):
         return SLICES
     for pattern, replacement in _RULES:
@@ -167,10 +168,10 @@ def their_name(ours: str) -> str:
 
 
 def our_name(theirs: str) -> str | None:
-    """Our name of a reference parameter; None where it has no single counterpart.
+    """Return our name of a reference parameter; None where it has no single counterpart.
 
     Raises:
-        InputError: a name that is not part of the reference's layout.
+        MismatchError: a name that is not part of the reference's layout.
     """
     if theirs == SLICES or _SCALE.fullmatch(theirs):
         return None
@@ -178,7 +179,7 @@ def our_name(theirs: str) -> str | None:
         match = re.match(rf"{pattern}(?=\.|$)", theirs)
         if match:
             return match.expand(replacement) + theirs[match.end() :]
-    raise InputError(f"checkpoint key 'model.{theirs}' is not part of the reference layout")
+    raise MismatchError(f"checkpoint key 'model.{theirs}' is not part of the reference layout")
 
 
 def convert_state(state: Mapping[str, Tensor], spectrum: SpecFormerConfig | None) -> dict[str, Tensor]:
@@ -186,13 +187,13 @@ def convert_state(state: Mapping[str, Tensor], spectrum: SpecFormerConfig | None
 
     Args:
         state: tensors by reference names.
-        spectrum: sizes of the spectrum encoder, if the file has one.
+        spectrum: settings of the spectrum encoder, if the file has one.
 
     Returns:
         Tensors by our names; the noise statistics are under `normaliser.`.
 
     Raises:
-        InputError: an unknown key, or a stored attention scale that differs from 1/√d_k.
+        MismatchError: an unknown key, or a stored attention scale that differs from 1/√d_k.
     """
     converted: dict[str, Tensor] = {}
     for theirs, value in state.items():
@@ -200,7 +201,7 @@ def convert_state(state: Mapping[str, Tensor], spectrum: SpecFormerConfig | None
         if ours is not None:
             converted[ours] = value
         elif spectrum is None:
-            raise InputError(
+            raise MismatchError(
                 f"checkpoint key 'model.{theirs}' is left over: the settings have no spectrum encoder"
             )
         elif theirs == SLICES:
@@ -208,15 +209,15 @@ def convert_state(state: Mapping[str, Tensor], spectrum: SpecFormerConfig | None
         elif value.numel() != 1 or not math.isclose(
             float(value), (spectrum.width / spectrum.heads) ** -0.5, rel_tol=1e-6
         ):
-            raise InputError(f"checkpoint key 'model.{theirs}' is {float(value)}, not 1/√(head width)")
+            raise MismatchError(f"checkpoint key 'model.{theirs}' is {float(value)}, not 1/√(head width)")
     return converted
 
 
 def split_slices(weight: Tensor, spectrum: SpecFormerConfig) -> dict[str, Tensor]:
-    """Cut the reference's [D, T·d] matrix into one slice per modality, by our names."""
+    """Split the reference's matrix [D, T·d] into [D, columns] per modality, by our names."""
     widths = {name: kind.patches * spectrum.width for name, kind in spectrum.kinds().items()}
     if weight.ndim != 2 or weight.shape[1] != sum(widths.values()):
-        raise InputError(
+        raise MismatchError(
             f"checkpoint key 'model.{SLICES}' has shape {list(weight.shape)}, its columns should be "
             f"{sum(widths.values())}"
         )
@@ -228,14 +229,23 @@ def split_slices(weight: Tensor, spectrum: SpecFormerConfig) -> dict[str, Tensor
 
 
 def config_from(checkpoint: ReferenceCheckpoint, settings: Mapping[str, Any] | None = None) -> ModelConfig:
-    """The model configuration that a checkpoint's settings and tensor shapes imply, in reference mode."""
+    """Return the model configuration, in reference mode, that settings and tensor shapes imply.
+
+    Args:
+        checkpoint: weights and settings.
+        settings: used instead of the settings of the checkpoint.
+
+    Raises:
+        SettingError: a setting is missing, or this package does not support its value.
+        MismatchError: a tensor is missing.
+    """
     settings = checkpoint.settings if settings is None else settings
-    for name, known in _SUPPORTED.items():
-        if name in settings and settings[name] not in known:
-            raise InputError(f"hyper-parameter {name!r} is {settings[name]!r}; supported: {known[0]!r}")
+    for name, supported in _SUPPORTED.items():
+        if name in settings and settings[name] not in supported:
+            raise SettingError(f"hyper-parameter {name!r} is {settings[name]!r}; supported: {supported[0]!r}")
     missing = [name for name in ("num_heads", "cutoff_upper") if name not in settings]
     if missing:
-        raise InputError(f"hyper-parameter {missing[0]!r} is missing; shapes alone do not tell it")
+        raise SettingError(f"hyper-parameter {missing[0]!r} is missing; shapes alone do not tell it")
     kinds: dict[str, PropertyKind] = {
         "Scalar": "scalar",
         "DipoleMoment": "dipole",
@@ -243,12 +253,12 @@ def config_from(checkpoint: ReferenceCheckpoint, settings: Mapping[str, Any] | N
     }
     head = str(settings.get("output_model", "Scalar")).removeprefix("Equivariant")
     if head not in kinds:
-        raise InputError(f"output model {head!r} is not one of {', '.join(kinds)}")
+        raise SettingError(f"output model {head!r} is not one of {', '.join(kinds)}")
     state, prefix = checkpoint.state, "representation_model."
     needed = (f"{prefix}embedding.weight", f"{prefix}distance_expansion.means")
     for name in needed:
         if name not in state:
-            raise InputError(f"checkpoint key 'model.{name}' is missing")
+            raise MismatchError(f"checkpoint key 'model.{name}' is missing")
     embedding, means = (state[name] for name in needed)
     layers = {name.split(".")[2] for name in state if name.startswith(f"{prefix}attention_layers.")}
     normed = any(name.startswith(f"{prefix}x_norms.") for name in state)
@@ -271,14 +281,15 @@ def config_from(checkpoint: ReferenceCheckpoint, settings: Mapping[str, Any] | N
 
 
 def _spectrum_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> SpecFormerConfig:
+    """Return the settings of the spectrum encoder; see `config_from`."""
     prefix = "representation_spec_model.backbone."
     needed = ("W_P.0.weight", "encoder.layers.0.self_attn.sdp_attn.scale", "encoder.layers.0.ff.0.weight")
     for name in needed:
         if f"{prefix}{name}" not in state:
-            raise InputError(f"checkpoint key 'model.{prefix}{name}' is missing")
+            raise MismatchError(f"checkpoint key 'model.{prefix}{name}' is missing")
     if settings.get("input_data_norm_type", "log10") != "log10":
-        found = settings["input_data_norm_type"]
-        raise InputError(f"hyper-parameter 'input_data_norm_type' is {found!r}; supported: 'log10'")
+        value = settings["input_data_norm_type"]
+        raise SettingError(f"hyper-parameter 'input_data_norm_type' is {value!r}; supported: 'log10'")
     width = state[f"{prefix}{needed[0]}"].shape[0]
     scale = float(state[f"{prefix}{needed[1]}"])
     layers = {int(name.split(".")[4]) for name in state if name.startswith(f"{prefix}encoder.layers.")}

@@ -1,4 +1,4 @@
-"""Files inside archives and folders, read one after the other and never extracted."""
+"""Files in archives and folders, read as streams and never extracted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, NotFoundError, ValueRangeError
 
 MAX_SMALL = 1 << 20
-"""A file with a single molecule is at most so many bytes."""
+"""Largest file of a single molecule, bytes."""
 
 _BLOCK = 512
 _LONGEST_NAME = 4096
@@ -26,16 +26,16 @@ _TAR = (".tar", ".tar.bz2", ".tbz2", ".tar.gz", ".tgz", ".tar.xz")
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn any complaint about packed data inside the block into one line that names the file.
+    """Turn errors of decompression and of the operating system in the block into one line with the path.
 
     Raises:
-        InputError: in place of errors of the decompressing modules and of the operating system.
+        DamagedError: in their place.
     """
     try:
         yield
     except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         words = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is cut short or damaged ({words}); fetch it again") from error
+        raise DamagedError(f"{path} is cut short or damaged ({words}); fetch it again") from error
 
 
 def is_tar(path: Path) -> bool:
@@ -46,31 +46,30 @@ def is_tar(path: Path) -> bool:
 def small_files(
     raw: Path, wanted: Callable[[str], bool], start: int = 0
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the small files of a tar archive or a folder whose name is wanted, in their order there.
-
-    A tar archive is read as a stream, a folder by name.
+    """Yield the wanted small files of a tar archive, in its order, or of a folder, sorted by name.
 
     Args:
         raw: the archive or folder.
-        wanted: tells by the name without its folder.
-        start: files to pass over.
+        wanted: whether a file is wanted, given its name without folder.
+        start: number of wanted files to skip.
 
     Yields:
-        The name and a function that returns the content, or raises `InputError` where the file is too large.
+        The name and a function that returns the content, or raises `ValueRangeError` where the file is too
+        large.
 
     Raises:
-        InputError: if the archive is damaged.
+        DamagedError: if the archive is damaged.
     """
     if raw.is_dir():
         for name in sorted(entry.name for entry in raw.iterdir() if wanted(entry.name))[start:]:
             yield name, _reader_of_file(raw / name)
         return
-    found = 0
+    count = 0
     with reading(raw), _unpacked(raw) as stream:
         for name, size in _tar_members(stream):
             if wanted(name):
-                found += 1
-                if found > start:
+                count += 1
+                if count > start:
                     content = _exactly(stream, size) if size <= MAX_SMALL else None
                     _skip(stream, -size % _BLOCK if content is not None else size + -size % _BLOCK)
                     yield name, _reader_of(content)
@@ -87,7 +86,9 @@ def open_text(raw: Path, name: str) -> Iterator[io.TextIOBase]:
         name: name of the file without its folder.
 
     Raises:
-        InputError: if it is not there, or what holds it is damaged.
+        NotFoundError: if there is no such file.
+        DamagedError: if the archive is damaged.
+        FormatError: if `raw` is neither a folder nor an archive.
     """
     with (
         reading(raw),
@@ -98,56 +99,53 @@ def open_text(raw: Path, name: str) -> Iterator[io.TextIOBase]:
 
 
 def holds(raw: Path, name: str) -> bool:
-    """Whether a folder or an archive holds a file of that name; a tar archive is read for it.
+    """Whether a folder or an archive holds a file of that name; a tar archive is read up to it.
 
     Raises:
-        InputError: if the archive is damaged.
+        DamagedError: if the archive is damaged.
+        FormatError: if `raw` is neither a folder nor an archive.
     """
     try:
         with open_text(raw, name):
             return True
-    except _AbsentError:
+    except NotFoundError:
         return False
 
 
 def first_name(archive: Path) -> str:
-    """Name of the first file in a tar archive without its folder, "" where it holds none.
+    """Return the name, without folder, of the first file in a tar archive; "" where it holds none.
 
     Raises:
-        InputError: if the archive is damaged.
+        DamagedError: if the archive is damaged.
     """
     with reading(archive), _unpacked(archive) as stream:
         return next(_tar_members(stream), ("", 0))[0]
-
-
-class _AbsentError(InputError):
-    """There is no such file."""
 
 
 @contextmanager
 def _opened(raw: Path, name: str) -> Iterator[io.BufferedIOBase]:
     if raw.is_dir():
         if not (raw / name).is_file():
-            raise _AbsentError(f"{raw} holds no file {name}")
+            raise NotFoundError(f"{raw} holds no file {name}")
         with (raw / name).open("rb") as file:
             yield file
     elif zipfile.is_zipfile(raw):
         with zipfile.ZipFile(raw) as archive:
-            inside = [each for each in archive.namelist() if each.rpartition("/")[2] == name]
-            if not inside:
-                raise _AbsentError(f"{raw} holds no file {name}")
-            with archive.open(inside[0]) as member:
+            members = [member for member in archive.namelist() if member.rpartition("/")[2] == name]
+            if not members:
+                raise NotFoundError(f"{raw} holds no file {name}")
+            with archive.open(members[0]) as member:
                 yield io.BufferedReader(cast("io.RawIOBase", member), _BUFFER)
     elif is_tar(raw):
         with _unpacked(raw) as stream:
-            for found, size in _tar_members(stream):
-                if found == name:
+            for member_name, size in _tar_members(stream):
+                if member_name == name:
                     yield io.BufferedReader(_Member(stream, size), _BUFFER)
                     return
                 _skip(stream, size + -size % _BLOCK)
-            raise _AbsentError(f"{raw} holds no file {name}")
+            raise NotFoundError(f"{raw} holds no file {name}")
     else:
-        raise InputError(f"{raw} is neither a folder nor a .tar, .tar.gz, .tar.bz2 or .zip archive")
+        raise FormatError(f"{raw} is neither a folder nor a .tar, .tar.gz, .tar.bz2 or .zip archive")
 
 
 class _Member(io.RawIOBase):
@@ -173,7 +171,7 @@ class _Member(io.RawIOBase):
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[BinaryIO]:
-    """Open a file and unpack it as its first bytes tell; reading it raises where the stream is cut short."""
+    """Open a file, decompressed as its first bytes require; reading raises where the stream is cut short."""
     with path.open("rb") as file, ExitStack() as stack:
         head = file.read(6)
         file.seek(0)
@@ -188,19 +186,19 @@ def _unpacked(path: Path) -> Iterator[BinaryIO]:
 
 
 def _tar_members(stream: BinaryIO) -> Iterator[tuple[str, int]]:
-    """Yield name (without folder) and size of the files in a tar archive; the caller reads or skips each.
+    """Yield name (without folder) and size of the files in a tar archive; the caller reads or skips each one.
 
-    Stricter than the standard module, which takes an archive cut at a header for a complete one, and in
-    constant memory. The formats ustar, GNU and pax; long names of pax, which need no look-up here, are
-    passed over.
+    It takes constant memory, and is stricter than the standard module, which takes an archive cut at a header
+    for a complete one. The formats are ustar, GNU and pax; long names of pax, which are not needed, are
+    skipped.
     """
     long_name = ""
     while True:
         header = _exactly(stream, _BLOCK)
         if not any(header):
             return
-        stated = int(header[148:156].strip(b" \0") or b"0", 8) if _is_octal(header[148:156]) else -1
-        if stated != sum(header) - sum(header[148:156]) + 8 * 32:
+        checksum = int(header[148:156].strip(b" \0") or b"0", 8) if _is_octal(header[148:156]) else -1
+        if checksum != sum(header) - sum(header[148:156]) + 8 * 32:
             raise EOFError("the header of a file in the archive is not one")
         size, kind = _size(header[124:136]), header[156:157]
         if kind == b"L":
@@ -222,7 +220,7 @@ def _is_octal(field: bytes) -> bool:
 
 
 def _size(field: bytes) -> int:
-    """A number of a tar header: octal digits, or binary if the first bit is set."""
+    """Return a size in a tar header: octal digits, or binary if the first bit is set."""
     if field[0] & 0x80:
         return int.from_bytes(field[1:], "big")
     if not _is_octal(field):
@@ -231,6 +229,7 @@ def _size(field: bytes) -> int:
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:
+    """Return the next `size` bytes."""
     data = stream.read(size)
     if len(data) < size:
         raise EOFError("it ends before the end of the archive")
@@ -245,7 +244,7 @@ def _skip(stream: BinaryIO, size: int) -> None:
 def _reader_of(content: bytes | None) -> Callable[[], bytes]:
     def read() -> bytes:
         if content is None or len(content) > MAX_SMALL:
-            raise InputError(f"larger than {MAX_SMALL >> 20} MiB, which no file of one molecule is")
+            raise ValueRangeError(f"larger than {MAX_SMALL >> 20} MiB, which no file of one molecule is")
         return content
 
     return read

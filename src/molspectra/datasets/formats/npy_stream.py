@@ -1,7 +1,7 @@
 """Arrays of an `.npz` file read row by row, in order, so that no array is ever held as a whole.
 
-Pickled objects are not read, and what the file says of its own sizes is not believed: rows are decompressed
-as they are asked for.
+Pickled objects are not read. Nothing is allocated by the sizes that a file states: rows are decompressed as
+they are asked for.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, NotFoundError, ValueRangeError
 
-_CHUNK = 1 << 20  # bytes passed over at once
+_CHUNK = 1 << 20  # bytes skipped at once
 _MAX_ROW = 1 << 26  # bytes of one row
 _MAX_WHOLE = 1 << 30  # bytes of an array that is read at once
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
+_READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 class Column:
@@ -43,7 +43,9 @@ class Column:
         dtype: type of the numbers or texts.
 
     Raises:
-        InputError: if it is no array, holds pickled objects or records, or is in Fortran order (see `whole`).
+        FormatError: if it is no array, holds pickled objects or records, or is in Fortran order (`whole`).
+        DamagedError: if it cannot be read.
+        ValueRangeError: if its sizes are impossible or a row takes more than 64 MiB.
     """
 
     def __init__(self, archive: zipfile.ZipFile, path: Path, name: str, whole: bool = False) -> None:
@@ -53,72 +55,74 @@ class Column:
             self._file: IO[bytes] = archive.open(f"{name}.npy")
             version = np.lib.format.read_magic(self._file)
             if version not in _HEADERS:
-                raise InputError(f"{path}: array {name!r} is of npy version {version}, which is not read")
+                raise FormatError(f"{path}: array {name!r} is of npy version {version}, which is not read")
             shape, fortran, self.dtype = _HEADERS[version](self._file)
         if self.dtype.hasobject:
             advice = "save it as an array of numbers or of text (dtype 'U')"
-            raise InputError(
+            raise FormatError(
                 f"{path}: array {name!r} holds pickled Python objects, which are not read; {advice}"
             )
         if self.dtype.kind not in "biufUS":
-            raise InputError(f"{path}: array {name!r} is of type {self.dtype}, not of numbers or text")
+            raise FormatError(f"{path}: array {name!r} is of type {self.dtype}, not of numbers or text")
         if not shape:
-            raise InputError(f"{path}: array {name!r} is a single value, not a list with one row per record")
+            raise FormatError(f"{path}: array {name!r} is a single value, not a list with one row per record")
         if min(shape) < 0:
-            raise InputError(f"{path}: array {name!r} states a negative size")
+            raise ValueRangeError(f"{path}: array {name!r} states a negative size")
         if fortran and len(shape) > 1:
             if not whole or self.dtype.itemsize * prod(shape) > _MAX_WHOLE:
-                raise InputError(
+                raise FormatError(
                     f"{path}: array {name!r} is in Fortran order; save np.ascontiguousarray of it"
                 )
             self._file = self._in_rows(shape)
         self.rows, self.shape = int(shape[0]), tuple(int(size) for size in shape[1:])
         self._bytes = self.dtype.itemsize * prod(self.shape)
         if not 0 < self._bytes <= _MAX_ROW:
-            raise InputError(f"{path}: one row of array {name!r} takes {self._bytes} bytes")
+            raise ValueRangeError(f"{path}: one row of array {name!r} takes {self._bytes} bytes")
 
     def take(self, rows: int) -> npt.NDArray[Any]:
-        """The next rows [rows, ...].
+        """Return the next rows [rows, ...].
 
         Raises:
-            InputError: if the array ends before, or the archive is damaged.
+            DamagedError: if the array ends before, or the archive is damaged.
         """
         with self._readable():
             data = self._file.read(rows * self._bytes)
         if len(data) < rows * self._bytes:
-            raise InputError(f"{self._path}: array {self.name!r} ends before its {self.rows} rows do")
+            raise DamagedError(f"{self._path}: array {self.name!r} ends before its {self.rows} rows do")
         return np.frombuffer(data, self.dtype).reshape(rows, *self.shape)
 
     def skip(self, rows: int) -> None:
-        """Pass over the next rows without holding them.
+        """Skip the next rows.
 
         Raises:
-            InputError: if the array ends before, or the archive is damaged.
+            DamagedError: if the array ends before, or the archive is damaged.
         """
-        left = rows * self._bytes
+        remaining = rows * self._bytes
         with self._readable():
-            while left:
-                data = self._file.read(min(left, _CHUNK))
+            while remaining:
+                data = self._file.read(min(remaining, _CHUNK))
                 if not data:
-                    raise InputError(f"{self._path}: array {self.name!r} ends before its {self.rows} rows do")
-                left -= len(data)
+                    raise DamagedError(
+                        f"{self._path}: array {self.name!r} ends before its {self.rows} rows do"
+                    )
+                remaining -= len(data)
 
     def _in_rows(self, shape: tuple[int, ...]) -> IO[bytes]:
-        """The numbers of an array in Fortran order, row by row."""
+        """Return the numbers of an array in Fortran order, read as a whole, in row-major order."""
         length = self.dtype.itemsize * prod(shape)
         with self._readable():
             data = self._file.read(length)
         if len(data) < length:
-            raise InputError(f"{self._path}: array {self.name!r} ends before its {shape[0]} rows do")
+            raise DamagedError(f"{self._path}: array {self.name!r} ends before its {shape[0]} rows do")
         return io.BytesIO(np.frombuffer(data, self.dtype).reshape(shape, order="F").tobytes())
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except _BROKEN as error:
+        except _READ_ERRORS as error:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise InputError(f"{self._path}: array {self.name!r} cannot be read ({reason})") from error
+            raise DamagedError(f"{self._path}: array {self.name!r} cannot be read ({reason})") from error
 
 
 @contextmanager
@@ -126,37 +130,38 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open an `.npz` archive.
 
     Raises:
-        InputError: if the file is missing or is no such archive.
+        NotFoundError: if the file is missing or is a directory.
+        FormatError: if it is no such archive.
     """
     with ExitStack() as stack:
         try:
             file = stack.enter_context(path.open("rb"))  # ours to close, whatever members are still open
             archive = stack.enter_context(zipfile.ZipFile(file))
         except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file") from error
+            raise NotFoundError(f"{path}: no such file") from error
         except IsADirectoryError as error:
-            raise InputError(f"{path} is a directory; name the .npz file in it") from error
+            raise NotFoundError(f"{path} is a directory; name the .npz file in it") from error
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise InputError(f"{path}: not an .npz file ({error})") from error
+            raise FormatError(f"{path}: not an .npz file ({error})") from error
         yield archive
 
 
 def names(archive: zipfile.ZipFile, path: Path) -> list[str]:
-    """Keys of the arrays of an archive.
+    """Return the keys of the arrays of an archive.
 
     Raises:
-        InputError: if it holds something else than arrays, or a key twice.
+        FormatError: if it holds something else than arrays, or a key twice.
     """
     members = archive.namelist()
     for member in members:
         if not member.endswith(".npy"):
-            raise InputError(f"{path}: {member[:60]!r} is not a numpy array; is this an .npz file?")
+            raise FormatError(f"{path}: {member[:60]!r} is not a numpy array; is this an .npz file?")
     if len(set(members)) < len(members):
-        raise InputError(f"{path}: an array occurs twice")
+        raise FormatError(f"{path}: an array occurs twice")
     return [member[:-4] for member in members]
 
 
 def chunks(column: Column, rows: int = 65_536) -> Iterator[npt.NDArray[Any]]:
-    """All rows of a column, a bounded number at once."""
+    """Yield all rows of a column in arrays [≤ rows, ...]."""
     for start in range(0, column.rows, rows):
         yield column.take(min(rows, column.rows - start))

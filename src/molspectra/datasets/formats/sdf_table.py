@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from molspectra.datasets.formats.archives import open_text
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, MismatchError
 
 _INDEX = re.compile(r"(?:gdb\d*[_ ])?(\d{1,18})")
 
-_LONGEST = 1 << 20
+_LONGEST_LINE = 1 << 20
 
 T = TypeVar("T")
 
@@ -25,8 +25,8 @@ class Joined(Generic[T]):
     """One structure with its labels.
 
     Attributes:
-        index: in GDB-9, which the table gives.
-        structure: as the file of structures gives it.
+        index: in GDB-9, from the table.
+        structure: from the file of structures.
         words: cells of the table's row, the index first.
         repeated: whether an earlier record has the same index.
     """
@@ -41,10 +41,11 @@ def header(raw: Path, table: str) -> list[str]:
     """Return the cells of a table's first line.
 
     Raises:
-        InputError: if there is no such table in the folder or archive.
+        NotFoundError: if there is no such table in the folder or archive.
+        FormatError: if the line is not one of a CSV file.
     """
     with open_text(raw, table) as text:
-        return next(table_rows(raw, table, [text.readline(_LONGEST)]), [])
+        return next(table_rows(raw, table, [text.readline(_LONGEST_LINE)]), [])
 
 
 def records(raw: Path, structures: str, table: str) -> Iterator[Joined[str]]:
@@ -56,7 +57,10 @@ def records(raw: Path, structures: str, table: str) -> Iterator[Joined[str]]:
         table: name of the CSV file.
 
     Raises:
-        InputError: if one file is missing, damaged or shorter than the other, or they do not belong together.
+        NotFoundError: if one file is missing.
+        DamagedError: if one file is damaged or shorter than the other.
+        FormatError: if a row of the table cannot be read.
+        MismatchError: if they do not belong together.
     """
     with ExitStack() as stack:
         sdf = stack.enter_context(open_text(raw, structures))
@@ -69,52 +73,54 @@ def table_rows(raw: Path, table: str, lines: Iterable[str]) -> Iterator[list[str
     """Yield the cells of each row of a CSV file.
 
     Raises:
-        InputError: if a line cannot be taken apart.
+        FormatError: if a line cannot be parsed.
     """
     rows = csv.reader(lines)
     try:
         yield from rows
     except csv.Error as error:
-        raise InputError(f"{raw}: line {rows.line_num} of {table} is no row of a table ({error})") from error
+        raise FormatError(f"{raw}: line {rows.line_num} of {table} is no row of a table ({error})") from error
 
 
 def join(
     raw: Path,
     structures: str,
-    found: Iterable[tuple[int | None, T]],
+    indexed: Iterable[tuple[int | None, T]],
     table: str,
     rows: Iterator[list[str]],
 ) -> Iterator[Joined[T]]:
     """Yield structures with the rows of a table, whose first cell is the index, "7" or "gdb_7".
 
     Args:
-        raw: what holds both, for messages.
+        raw: folder or archive of both, for messages.
         structures: name of the file of structures, for messages.
-        found: the structures, each with its index where that is known.
+        indexed: the structures, each with its index where that is known.
         table: name of the table, for messages.
         rows: of the table.
 
     Raises:
-        InputError: if one is shorter than the other, or they do not belong together.
+        DamagedError: if one is shorter than the other.
+        FormatError: if a row of the table has no index.
+        MismatchError: if they do not belong together.
     """
     number = -1
     seen = set[int]()
-    for number, (given, structure) in enumerate(found):
+    for number, (given, structure) in enumerate(indexed):
         words = next(rows, None)
         if words is None:
-            raise InputError(f"{raw}: {table} ends after {number} rows, but {structures} goes on")
+            raise DamagedError(f"{raw}: {table} ends after {number} rows, but {structures} goes on")
         index = index_of(words[0]) if words else None
         if index is None:
-            raise InputError(f"{raw}: row {number + 1} of {table} does not begin with an index")
+            raise FormatError(f"{raw}: row {number + 1} of {table} does not begin with an index")
         if given not in (None, index):
-            raise InputError(
+            raise MismatchError(
                 f"{raw}: record {number + 1} of {structures} is molecule {given}, that of {table} is "
                 f"molecule {index}; the files do not belong together"
             )
         yield Joined(index, structure, words, index in seen)
         seen.add(index)
     if next(rows, None):
-        raise InputError(f"{raw}: {structures} ends after {number + 1} records, but {table} goes on")
+        raise DamagedError(f"{raw}: {structures} ends after {number + 1} records, but {table} goes on")
 
 
 def blocks(lines: Iterable[str]) -> Iterator[tuple[int | None, str]]:
@@ -133,6 +139,6 @@ def blocks(lines: Iterable[str]) -> Iterator[tuple[int | None, str]]:
 
 
 def index_of(text: str) -> int | None:
-    """The index in "7" or "gdb_7", None where there is none."""
-    found = _INDEX.fullmatch(text.strip())
-    return int(found[1]) if found else None
+    """Return the index in "7" or "gdb_7", None where there is none."""
+    match = _INDEX.fullmatch(text.strip())
+    return int(match[1]) if match else None

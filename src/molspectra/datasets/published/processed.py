@@ -19,8 +19,7 @@ import numpy.typing as npt
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Row
-from molspectra.datasets.formats.inert import StoredTensor
-from molspectra.datasets.formats.pickled import load_pickled
+from molspectra.datasets.formats.pickled import as_array, is_dense, load_pickled
 from molspectra.datasets.importer import Candidate, Opened, choice
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, quantities
 from molspectra.datasets.published.qm9s import LEVELS, ROWS, collected, metadata, qm9_identities
@@ -140,10 +139,13 @@ class Molecules:
 
     def _column(self, fields: Mapping[Any, Any], name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         value = fields.get(name)
-        if not isinstance(value, StoredTensor) or value.shape != shape:
-            found = value.shape if isinstance(value, StoredTensor) else "missing"
+        if not is_dense(value) or value.shape != shape:
+            found = tuple(value.shape) if is_dense(value) else "missing"
             raise self._unfit(f"{name} is {found}, not of shape {shape}")
-        return value.array()
+        try:
+            return as_array(value)
+        except TypeError as error:
+            raise self._unfit(f"{name} has numbers of type {value.dtype}") from error
 
     def _unfit(self, what: str) -> InputError:
         return InputError(f"{self._path}: not the processed file of QM9S: {what}")

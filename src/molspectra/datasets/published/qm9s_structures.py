@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.datasets.formats.inert import Record, StoredTensor
-from molspectra.datasets.formats.pickled import stream_pickled
-from molspectra.errors import InputError
+from molspectra.datasets.formats.pickled import Record, as_array, is_dense, load_pickled
+from molspectra.errors import FormatError, InputError
 
 _CLASSES = ("torch_geometric.", "numpy.", "_codecs.")  # all else in an entry is let be
 _MAX_FILE = 4 << 20
@@ -56,7 +55,9 @@ class Structures(Protocol):
 
 
 class PickledStructures:
-    """The entries of `qm9s.pt`; of each, only names and places of tensors are held in memory.
+    """The entries of `qm9s.pt`; of each, number, SMILES and two views of the mapped file are kept.
+
+    The whole list is in memory while it is read, 4 GB for the published one; `TableStructures` need little.
 
     Raises:
         InputError: if it is damaged, or holds anything but records of molecules.
@@ -65,7 +66,10 @@ class PickledStructures:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._entries: list[tuple[int, str | None, Any, Any]] = []
-        for entry, item in enumerate(stream_pickled(path, _CLASSES)):
+        items = load_pickled(path, _CLASSES)
+        if not isinstance(items, list):
+            raise FormatError(f"{path}: holds no list")
+        for entry, item in enumerate(items):
             fields = record_fields(item)
             if fields is None:
                 raise InputError(f"{path}: entry {entry} is no record of a molecule")
@@ -197,9 +201,9 @@ def record_fields(item: object) -> dict[Any, Any] | None:
 
 
 def _array(value: object) -> npt.NDArray[Any]:
-    return value.array() if isinstance(value, StoredTensor) else np.asarray(value)
+    return np.asarray(value) if isinstance(value, list | tuple) else as_array(value)
 
 
 def _single(value: object) -> Any:
     """Return the only number of a tensor, or the number itself."""
-    return value.array().item() if isinstance(value, StoredTensor) else value
+    return as_array(value).item() if is_dense(value) else value
