@@ -254,7 +254,7 @@ def test_damaged_tables(tmp_path: Path) -> None:
         SpectrumTable(path, UV_VIS)
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:8] + lines[9:]))
-    with pytest.raises(DamagedError, match=r"uv.csv: row 7 .*'8'"):
+    with pytest.raises(DamagedError, match=r"uv.csv: row 7 .*'8,"):
         list(SpectrumTable(path, UV_VIS).spectra())
     path.write_bytes(b"a" + whole)
     with pytest.raises(FormatError, match=r"uv.csv.*first line"):
