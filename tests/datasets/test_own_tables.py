@@ -196,7 +196,7 @@ def test_bad_rows_are_named(tmp_path, changes, message):
         ({"ir_intensity": [[5.0], None]}, "ir: 2 positions but 1 intensities"),
         ({"ir_intensity": [[5.0, -1.0], None]}, "negative intensity"),
         ({"ir_intensity": [[0.0, 0.0], None]}, "ir: all intensities are zero"),
-        ({"uv_vis": [[1.0] * 600, None]}, "uv_vis: 600 samples; the uv_vis axis has 701"),
+        ({"uv_vis": [[1.0] * 600, None]}, "uv_vis spectrum has 701 points, not 600"),
     ],
 )
 def test_bad_spectra_are_left_out_and_named(tmp_path, changes, reason):

@@ -19,7 +19,7 @@ from molspectra.datasets.published.qm9s import QM9S
 from molspectra.datasets.published.qm9s_join import check_join, groups_of
 from molspectra.datasets.published.qm9s_spectra import SpectrumTable
 from molspectra.datasets.published.qm9s_structures import PickledStructures
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError, UnitError
 from molspectra.spectra.modality import IR, UV_VIS
 
 SHARED = Path(__file__).parents[3] / "shared/data/qm9/qm9_vibrations_gfn2.npz"
@@ -165,7 +165,7 @@ def test_spare_and_missing_rows(published: Path, tmp_path: Path) -> None:
     assert report.tally.rejected == {"it has no row in the tables of spectra": 1}
     two = linked(published, tmp_path / "two", "raman_boraden.csv")
     write_table(two / "raman_boraden.csv", IR.axis(), tables(60)["raman"])
-    with pytest.raises(InputError, match=r"numbers of rows differ: .*raman_boraden.csv 60"):
+    with pytest.raises(MismatchError, match=r"numbers of rows differ: .*raman_boraden.csv 60"):
         QM9S.open(two, {})
 
 
@@ -204,7 +204,7 @@ def test_spectra_that_cannot_be_used_are_named(published: Path, tmp_path: Path) 
 def test_other_axes_are_refused(tmp_path: Path, axis: np.ndarray, text: str) -> None:
     path = tmp_path / "uv_boraden.csv"
     write_table(path, axis, np.ones((3, len(axis))))
-    with pytest.raises(InputError, match=f"its axis is {text} eV, .* 1 to 15 in 701 points eV"):
+    with pytest.raises(UnitError, match=f"its axis is {text} eV, .* 1 to 15 in 701 points eV"):
         SpectrumTable(path, UV_VIS)
 
 
@@ -216,11 +216,33 @@ def test_any_row_of_a_table(tmp_path: Path, end: str) -> None:
     table = SpectrumTable(path, UV_VIS)
     assert table.rows == 230
     for row in (0, 1, 57, 99, 100, 150, 199, 200, 228, 229):
-        np.testing.assert_array_equal(table.values(table.line(row)), rows[row].astype(np.float32))
-        assert len(list(table.lines(row))) == 230 - row
-    assert list(table.lines(230)) == []
-    with pytest.raises(InputError, match="row 230 is missing"):
-        table.line(230)
+        np.testing.assert_array_equal(table.spectrum(row), rows[row].astype(np.float32))
+    for start in (0, 1, 100, 229):
+        np.testing.assert_array_equal(list(table.spectra(start)), rows[start:].astype(np.float32))
+    assert list(table.spectra(230)) == []
+    with pytest.raises(DamagedError, match="row 230"):
+        table.spectrum(230)
+
+
+def test_any_row_beside_damaged_ones(tmp_path: Path) -> None:
+    """Rows around a damaged one are the same numbers, wherever it is and whatever the damage."""
+    path, rows = tmp_path / "uv.csv", np.random.default_rng(1).random((900, 701)) * 1e-3  # several blocks
+    write_table(path, UV_VIS.axis(), rows)
+    lines = path.read_bytes().splitlines()
+    lines[1 + 5] += b",1"
+    lines[1 + 600] = b"600,\xff" + lines[1 + 600].removeprefix(b"600,")
+    lines[1 + 700] = b"700,\xff"
+    path.write_bytes(b"\n".join(lines))
+    table = SpectrumTable(path, UV_VIS)
+    assert table.rows == 900
+    bad = {5: "702 samples", 600: "no number", 700: "1 samples"}
+    for row, samples in enumerate(table.spectra()):
+        if row in bad:
+            assert isinstance(samples, FormatError)
+            assert bad[row] in str(samples)
+            assert str(table.spectrum(row)) == str(samples)
+        else:
+            np.testing.assert_array_equal(samples, rows[row].astype(np.float32))
 
 
 def test_damaged_tables(tmp_path: Path) -> None:
@@ -228,17 +250,17 @@ def test_damaged_tables(tmp_path: Path) -> None:
     write_table(path, UV_VIS.axis(), np.random.default_rng(1).random((20, 701)))
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(DamagedError, match=r"uv.csv.*last row"):
         SpectrumTable(path, UV_VIS)
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:8] + lines[9:]))
-    with pytest.raises(InputError, match="row 7 is numbered b'8,"):
-        list(SpectrumTable(path, UV_VIS).lines())
+    with pytest.raises(DamagedError, match=r"uv.csv: row 7 .*'8,"):
+        list(SpectrumTable(path, UV_VIS).spectra())
     path.write_bytes(b"a" + whole)
-    with pytest.raises(InputError, match="first line must be"):
+    with pytest.raises(FormatError, match=r"uv.csv.*first line"):
         SpectrumTable(path, UV_VIS)
     path.write_bytes(b"")
-    with pytest.raises(InputError, match="first line must be"):
+    with pytest.raises(FormatError, match=r"uv.csv.*first line"):
         SpectrumTable(path, UV_VIS)
 
 
@@ -267,10 +289,10 @@ def test_interrupted_preparation_gives_the_same_store(published: Path, tmp_path:
 
 
 def test_missing_files(tmp_path: Path, published: Path) -> None:
-    with pytest.raises(InputError, match="no spectra"):
+    with pytest.raises(NotFoundError, match="spectra"):
         QM9S.open(tmp_path, {})
     raw = linked(published, tmp_path / "raw", "qm9s.pt")
-    with pytest.raises(InputError, match="no structures"):
+    with pytest.raises(NotFoundError, match="structures"):
         QM9S.open(raw, {})
     torch.save({"a": 1}, raw / "qm9s.pt")
     with pytest.raises(InputError, match="holds no list"):

@@ -18,24 +18,24 @@ from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.formats.npy_stream import Column, chunks, names, opened
 from molspectra.datasets.importer import Opened
 from molspectra.datasets.own.shared import (
-    FORCES,
+    ARRAYS,
     MAX_ATOMS,
-    OPTIONS,
-    POSITIONS,
-    Built,
-    Known,
     OwnImporter,
     OwnOptions,
+    ParsedRecord,
+    ParsedSpectrum,
     Selection,
+    as_remarks,
+    check_size,
     force_quantity,
+    lines_from_arrays,
     own_options,
     row_of,
-    selection,
-    spoken,
+    select_properties,
 )
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, MismatchError, NotFoundError, UnitError, ValueRangeError
 from molspectra.spectra.modality import MODALITIES, modality
-from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
+from molspectra.spectra.spectrum import SampledSpectrum
 
 LINES = {
     "n_modes": ("wavenumber", {"ir": "ir", "raman": "raman"}),
@@ -45,24 +45,26 @@ LINES = {
 
 _ALIASES = {"numbers": "z", "positions": "pos"}
 _TEXTS = ("name", "identity", "smiles")
-_WHOLE = ("n_atoms", "z", "charge", "gdb_idx")
+_SCALARS = ("n_atoms", "z", "charge", "gdb_idx")
+_INTEGERS = ("n_atoms", "z", "charge", *LINES)
+_MAX_LINES = 1000 * MAX_ATOMS
 _MAX_WORDS = 1 << 24  # bytes of names or units
-_STRUCTURE = ("pos", *_WHOLE, *_TEXTS, "props", "prop_names", "prop_units")
+_FIXED = (*_SCALARS, "pos", *_TEXTS, "props", "prop_names", "prop_units")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which arrays an archive holds.
+    """Roles of the arrays of an archive.
 
     Attributes:
         path: of the archive.
         keys: name in the documented layout -> name in the archive.
         rows: number of molecules.
-        lines: keys of `LINES` that are there.
+        lines: keys of `LINES` that the archive has.
         samples: modalities with an array `NAME_samples`.
         columns: one-dimensional numeric arrays with one value per molecule.
         forces: key of the forces, None without.
-        others: arrays that are nothing of this.
+        others: arrays that have no role.
         table: names of the columns of `props`.
     """
 
@@ -76,9 +78,18 @@ class Layout:
     others: tuple[str, ...] = ()
     table: tuple[str, ...] = ()
 
+    def intensities(self, counts: str) -> dict[str, str]:
+        """Return the intensity arrays that a key of `LINES` divides, by modality."""
+        return {modality: key for modality, key in LINES[counts][1].items() if key in self.keys}
+
+    def divided(self) -> dict[str, list[str]]:
+        """Return the concatenated arrays by the key of the counts that divide them into molecules."""
+        parts = {"n_atoms": ["z", "pos", *([self.forces] if self.forces else [])]}
+        return parts | {key: [LINES[key][0], *self.intensities(key).values()] for key in self.lines}
+
 
 def _open(raw: Path, options: Mapping[str, str]) -> Opened:
-    """Check the layout of the archive and which properties to take."""
+    """Check the layout of the archive and choose the properties."""
     own = own_options(options, raw.name)
     level = options.get("spectra_level", "")
     with opened(raw) as archive:
@@ -86,219 +97,201 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         _check_counts(archive, layout)
         table = _table(archive, layout)
     layout = replace(layout, table=tuple(table))
-    chosen = selection(dict.fromkeys(layout.columns) | table, own, str(raw))
-    notes = chosen.notes(layout.others)
+    selected = select_properties(dict.fromkeys(layout.columns) | table, own, str(raw))
+    notes = selected.notes(layout.others)
     metadata = Metadata(
         source=own.source,
         licence=own.licence,
         level=own.level,
-        lines=dict.fromkeys(_line_modalities(layout), level),
+        lines={modality: level for counts in layout.lines for modality in layout.intensities(counts)},
         samples=dict.fromkeys(layout.samples, level),
-        properties=chosen.quantities,
+        properties=selected.quantities,
         forces=force_quantity(own, str(raw)),
         notes=notes,
     )
-    candidates = partial(_candidates, layout, chosen, own, level)
-    return Opened(metadata, candidates, total=layout.rows, notes=lambda: spoken(notes))
+    candidates = partial(_candidates, layout, selected, own, level)
+    return Opened(metadata, candidates, total=layout.rows, notes=lambda: as_remarks(notes))
 
 
 NPZ = OwnImporter(
     "npz",
     "own data: an .npz file",
     "one .npz file with the arrays n_atoms, z, pos and whatever else is known (docs: Your own data)",
-    {**OPTIONS, **POSITIONS, **FORCES, "spectra_level": "level of theory of the spectra"},
+    ARRAYS,
     _open,
 )
 """Importer `npz`."""
 
 
 def _layout(archive: zipfile.ZipFile, path: Path, own: OwnOptions) -> Layout:
-    """Find out which arrays there are, and refuse what does not fit together."""
-    found = names(archive, path)
-    keys = {_ALIASES.get(name, name): name for name in found if _ALIASES.get(name) not in found}
+    """Recognise the arrays by their names, and check their types and shapes."""
+    in_archive = names(archive, path)
+    listing = ", ".join(in_archive[:20]) or "nothing"
+    keys = {_ALIASES.get(name, name): name for name in in_archive if _ALIASES.get(name) not in in_archive}
     missing = [name for name in ("n_atoms", "z", "pos") if name not in keys]
     if missing:
-        hint = "; this looks like a trajectory, see the dataset md17" if {"R", "E"} <= set(found) else ""
-        has = ", ".join(found[:20]) or "nothing"
-        raise InputError(f"{path} has no array {', '.join(missing)}; it has: {has}{hint}")
+        hint = "; this looks like a trajectory, see the dataset md17" if {"R", "E"} <= set(in_archive) else ""
+        raise NotFoundError(f"{path} has no array {', '.join(missing)}; it has: {listing}{hint}")
     headers = {key: Column(archive, path, name) for key, name in keys.items()}
     rows = headers["n_atoms"].rows
     samples = tuple(name for name in MODALITIES if f"{name}_samples" in keys)
     lines = tuple(key for key in LINES if key in keys)
     forces = own.forces
     if forces is not None and forces not in keys:
-        raise InputError(f"{path} has no array {forces!r} (option forces); it has: {', '.join(found[:20])}")
-    shapes: dict[str, tuple[int, ...]] = {"n_atoms": (), "z": (), "pos": (3,), "charge": (), "gdb_idx": ()}
-    shapes |= dict.fromkeys(_TEXTS, ())
+        raise NotFoundError(f"{path} has no array {forces!r} (option forces); it has: {listing}")
+
+    # the arrays of the documented layout
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*_SCALARS, *_TEXTS, *lines), ())
+    shapes |= {"pos": (3,)} | ({forces: (3,)} if forces else {})
     shapes |= {f"{name}_samples": (modality(name).points,) for name in samples}
-    shapes |= dict.fromkeys(lines, ()) | ({forces: (3,)} if forces else {})
     for key, shape in shapes.items():
         if key not in headers:
             continue
-        if headers[key].shape != shape:
-            raise InputError(
-                f"{path}: array {keys[key]!r} has rows of shape {headers[key].shape}, not {shape}"
-            )
-        if key not in ("z", "pos", forces) and headers[key].rows != rows:
-            raise InputError(f"{path}: array {keys[key]!r} has {headers[key].rows} rows for {rows} molecules")
-        wanted = (
-            "US"
-            if key in _TEXTS
-            else ("iu" if key in {"n_atoms", "z", "charge", "gdb_idx", *lines} else "fiu")
-        )
-        if key != "gdb_idx" and headers[key].dtype.kind not in wanted:
-            raise InputError(f"{path}: array {keys[key]!r} must not be of type {headers[key].dtype}")
-    used = {
-        *_STRUCTURE,
-        *lines,
-        forces,
-        *(f"{name}_{part}" for name in samples for part in ("samples", "axis")),
-    }
-    used |= {word for key in lines for word in (LINES[key][0], *LINES[key][1].values())}
+        header = headers[key]
+        if header.shape != shape:
+            raise FormatError(f"{path}: array {keys[key]!r} has rows of shape {header.shape}, not {shape}")
+        if key not in ("z", "pos", forces) and header.rows != rows:
+            raise FormatError(f"{path}: array {keys[key]!r} has {header.rows} rows for {rows} molecules")
+        kinds = "US" if key in _TEXTS else "iu" if key in _INTEGERS else "fiu"
+        if key != "gdb_idx" and header.dtype.kind not in kinds:
+            raise FormatError(f"{path}: array {keys[key]!r} must not be of type {header.dtype}")
+
+    # all other arrays are properties or have no role
+    used = {*_FIXED, *lines, forces}
+    used |= {f"{name}_{part}" for name in samples for part in ("samples", "axis")}
+    used |= {key for counts in lines for key in (LINES[counts][0], *LINES[counts][1].values())}
     columns = tuple(
         key
-        for key, each in headers.items()
-        if key not in used and each.rows == rows and each.shape == () and each.dtype.kind in "fiu"
+        for key, header in headers.items()
+        if key not in used and header.rows == rows and header.shape == () and header.dtype.kind in "fiu"
     )
     others = tuple(keys[key] for key in keys if key not in used and key not in columns)
     return Layout(path, keys, rows, lines, samples, columns, forces, others)
 
 
-def _line_modalities(layout: Layout) -> list[str]:
-    intensities = {name: key for counts in layout.lines for name, key in LINES[counts][1].items()}
-    return [name for name, key in intensities.items() if key in layout.keys]
-
-
 def _check_counts(archive: zipfile.ZipFile, layout: Layout) -> None:
-    """Refuse counts that do not add up to the arrays that they divide."""
-    divided = {"n_atoms": ["z", "pos", *([layout.forces] if layout.forces else [])]}
+    """Refuse counts that do not add up to the lengths of the arrays that they divide."""
     for key in layout.lines:
         position, intensities = LINES[key]
-        divided[key] = [position, *(each for each in intensities.values() if each in layout.keys)]
-        if len(divided[key]) < 2 or position not in layout.keys:
-            raise InputError(
+        if position not in layout.keys or not layout.intensities(key):
+            raise NotFoundError(
                 f"{layout.path}: {key!r} needs {position!r} and one of {', '.join(intensities.values())}"
             )
-    for key, parts in divided.items():
+    for key, parts in layout.divided().items():
         total = 0
         for counts in chunks(_column(archive, layout, key)):
             if counts.size and int(counts.min()) < 0:
-                raise InputError(f"{layout.path}: {key!r} has a negative count")
+                raise ValueRangeError(f"{layout.path}: {key!r} has a negative count")
             total += int(counts.astype(np.float64).sum())  # exact below 2^53, and no larger file exists
         for part in parts:
-            column = _column(archive, layout, part)
-            if column.rows != total:
-                name = layout.keys[part]
-                raise InputError(
-                    f"{layout.path}: {key!r} adds up to {total}, but {name!r} has {column.rows} rows"
+            rows = _column(archive, layout, part).rows
+            if rows != total:
+                raise MismatchError(
+                    f"{layout.path}: {key!r} adds up to {total}, but {layout.keys[part]!r} has {rows} rows"
                 )
     for name in layout.samples:
         _check_axis(archive, layout, name)
 
 
 def _check_axis(archive: zipfile.ZipFile, layout: Layout, name: str) -> None:
-    """Refuse samples on another axis than that of their modality."""
+    """Check that samples are on the axis of their modality."""
     kind = modality(name)
     if f"{name}_axis" not in layout.keys:
-        raise InputError(f"{layout.path}: {name}_samples needs {name}_axis [{kind.points}] in {kind.unit}")
+        raise UnitError(f"{layout.path}: {name}_samples needs {name}_axis [{kind.points}] in {kind.unit}")
     column = _column(archive, layout, f"{name}_axis")
     same = column.rows == kind.points and column.shape == () and column.dtype.kind in "fiu"
     if not same or not np.allclose(column.take(column.rows), kind.axis(), rtol=0, atol=1e-3 * kind.step):
         axis = f"{kind.start:g} to {kind.stop:g} {kind.unit} in steps of {kind.step:g}"
-        raise InputError(f"{layout.path}: {name}_axis is not {axis}; resample the spectra first")
+        raise UnitError(f"{layout.path}: {name}_axis is not {axis}; resample the spectra first")
 
 
 def _table(archive: zipfile.ZipFile, layout: Layout) -> dict[str, str | None]:
-    """Names and units of the columns of `props`."""
+    """Return units, or None, by the names of the columns of `props`."""
     if "props" not in layout.keys:
         return {}
     props = _column(archive, layout, "props")
     if "prop_names" not in layout.keys:
-        raise InputError(f"{layout.path}: 'props' needs 'prop_names', one per column")
+        raise NotFoundError(f"{layout.path}: 'props' needs 'prop_names', one per column")
     words = _words(archive, layout, "prop_names")
     if props.shape != (len(words),) or props.rows != layout.rows or props.dtype.kind not in "fiu":
-        raise InputError(
+        raise FormatError(
             f"{layout.path}: 'props' must be numbers of shape ({layout.rows}, {len(words)}) by 'prop_names'"
         )
     if len(set(words) | set(layout.columns)) < len(words) + len(layout.columns):
-        raise InputError(f"{layout.path}: a property is named twice in 'prop_names' and the other arrays")
+        raise FormatError(f"{layout.path}: a property is named twice in 'prop_names' and the other arrays")
     if "prop_units" not in layout.keys:
         return dict.fromkeys(words)
     units = _words(archive, layout, "prop_units")
     if len(units) != len(words):
-        raise InputError(f"{layout.path}: {len(words)} 'prop_names' but {len(units)} 'prop_units'")
+        raise FormatError(f"{layout.path}: {len(words)} 'prop_names' but {len(units)} 'prop_units'")
     return dict(zip(words, (unit or None for unit in units), strict=True))
 
 
 def _words(archive: zipfile.ZipFile, layout: Layout, key: str) -> list[str]:
     column = _column(archive, layout, key)
     if column.dtype.kind not in "US" or column.shape or column.rows * column.dtype.itemsize > _MAX_WORDS:
-        raise InputError(f"{layout.path}: {key!r} must be a list of texts")
+        raise FormatError(f"{layout.path}: {key!r} must be a list of texts")
     return [_text(word) for word in column.take(column.rows)]
 
 
 def _text(value: Any) -> str:
-    """A text of an array, whether kept as characters or as bytes."""
+    """Return a text of an array, which holds characters or bytes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _column(archive: zipfile.ZipFile, layout: Layout, key: str) -> Column:
     if key not in layout.keys:
-        raise InputError(f"{layout.path} has no array {key!r}")
+        raise NotFoundError(f"{layout.path} has no array {key!r}")
     return Column(archive, layout.path, layout.keys[key])
 
 
 def _candidates(
-    layout: Layout, chosen: Selection, own: OwnOptions, level: str, start: int
+    layout: Layout, selected: Selection, own: OwnOptions, level: str, start: int
 ) -> Iterator[Candidate]:
-    """Every molecule from number `start` on."""
+    """Yield the molecules from number `start` on."""
     with opened(layout.path) as archive:
-        reader = _Reader(archive, layout, own)
+        reader = _Reader(archive, layout)
         for number in range(layout.rows):
             if number < start:
                 reader.skip()
                 continue
             arrays = reader.take()
             name = reader.name(arrays, number)
-            yield Candidate(
-                f"record {number} ({name})", partial(_row, arrays, name, layout, chosen, own, level)
-            )
+            build = partial(_row, arrays, name, layout, selected, own, level)
+            yield Candidate(f"record {number} ({name})", build)
 
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class _Reader:
-    """Takes the rows of one molecule after the other from all arrays."""
+    """Reads all arrays in step, molecule by molecule."""
 
-    def __init__(self, archive: zipfile.ZipFile, layout: Layout, own: OwnOptions) -> None:
+    def __init__(self, archive: zipfile.ZipFile, layout: Layout) -> None:
         singles = ["props", "charge", "gdb_idx", *_TEXTS, *layout.columns]
         singles += [f"{name}_samples" for name in layout.samples]
         self._singles = {key: _column(archive, layout, key) for key in singles if key in layout.keys}
-        self._counts: dict[str, Column] = {}
-        self._ragged: dict[str, dict[str, Column]] = {}
-        for key in ("n_atoms", *layout.lines):
-            parts = ["z", "pos", *([own.forces] if own.forces else [])]
-            if key in LINES:
-                parts = [LINES[key][0], *(part for part in LINES[key][1].values() if part in layout.keys)]
-            self._counts[key] = _column(archive, layout, key)
-            self._ragged[key] = {part: _column(archive, layout, part) for part in parts}
+        self._counts = {key: _column(archive, layout, key) for key in layout.divided()}
+        self._ragged = {
+            key: {part: _column(archive, layout, part) for part in parts}
+            for key, parts in layout.divided().items()
+        }
 
     def take(self) -> Arrays:
-        """The arrays of the next molecule; those of a structure that is too large are passed over."""
+        """Return the arrays of the next molecule without those that are too long, which are skipped."""
         arrays = {key: column.take(1)[0] for key, column in self._singles.items()}
         for key, column in self._counts.items():
             arrays[key] = column.take(1)[0]
             count = int(arrays[key])
             for part, values in self._ragged[key].items():
-                if count > (MAX_ATOMS if key == "n_atoms" else 1000 * MAX_ATOMS):
+                if count > (MAX_ATOMS if key == "n_atoms" else _MAX_LINES):
                     values.skip(count)
                 else:
                     arrays[part] = values.take(count)
         return arrays
 
     def skip(self) -> None:
-        """Pass over the next molecule."""
+        """Skip the next molecule."""
         for column in self._singles.values():
             column.skip(1)
         for key, column in self._counts.items():
@@ -308,26 +301,25 @@ class _Reader:
 
     @staticmethod
     def name(arrays: Arrays, number: int) -> str:
-        """Name of a molecule: `name`, else gdb_ and `gdb_idx`, else its number in the file."""
+        """Return `name`, else gdb_ and `gdb_idx`, else the number of the molecule in the file."""
         if "name" in arrays:
             return _text(arrays["name"])
         return f"gdb_{arrays['gdb_idx']}" if "gdb_idx" in arrays else str(number)
 
 
-def _row(arrays: Arrays, name: str, layout: Layout, chosen: Selection, own: OwnOptions, level: str) -> Row:
-    """The row of one molecule."""
-    if "z" not in arrays:
-        raise InputError(f"a structure of {arrays['n_atoms']} atoms; at most {MAX_ATOMS} are read")
-    values = {stored: float(arrays[key]) for key, stored in chosen.columns.items() if key in layout.columns}
+def _row(arrays: Arrays, name: str, layout: Layout, selected: Selection, own: OwnOptions, level: str) -> Row:
+    """Return the row of one molecule."""
+    check_size(int(arrays["n_atoms"]))
+    values = {stored: float(arrays[key]) for key, stored in selected.columns.items() if key in layout.columns}
     if "props" in arrays:
-        row = zip(layout.table, arrays["props"].tolist(), strict=True)
-        values |= {chosen.columns[key]: float(value) for key, value in row if key in chosen.columns}
-    spectra: dict[str, Callable[[], Built]] = {}
+        cells = zip(layout.table, arrays["props"].tolist(), strict=True)
+        values |= {selected.columns[key]: float(value) for key, value in cells if key in selected.columns}
+    spectra: dict[str, Callable[[], ParsedSpectrum]] = {}
     for counts in layout.lines:
-        position, intensities = LINES[counts]
-        for kind, key in intensities.items():
-            if key in arrays and position in arrays:
-                spectra[kind] = partial(_lines, kind, arrays[position], arrays[key], level)
+        position = arrays.get(LINES[counts][0])
+        for kind, key in layout.intensities(counts).items():
+            if position is not None:
+                spectra[kind] = partial(lines_from_arrays, kind, position, arrays[key], level)
     for kind in layout.samples:
         spectra[kind] = partial(_samples, kind, arrays[f"{kind}_samples"], level)
     texts = {key: _text(arrays[key]) or None for key in ("smiles", "identity") if key in arrays}
@@ -335,15 +327,8 @@ def _row(arrays: Arrays, name: str, layout: Layout, chosen: Selection, own: OwnO
     positions = arrays["pos"].astype(np.float64) * own.scale
     molecule = partial(Molecule, arrays["z"].astype(np.int64), positions, texts.get("smiles"), charge, name)
     forces = arrays[own.forces].astype(np.float64) if own.forces else None
-    return row_of(Known(molecule, values, forces, texts.get("identity"), spectra))
+    return row_of(ParsedRecord(molecule, values, forces, texts.get("identity"), spectra))
 
 
-def _samples(kind: str, values: npt.NDArray[Any], level: str) -> Built:
-    return Built(SampledSpectrum(kind, values, level))
-
-
-def _lines(kind: str, position: npt.NDArray[Any], intensity: npt.NDArray[Any], level: str) -> Built:
-    """Lines in ascending order."""
-    order = np.argsort(position, kind="stable")
-    where, height = position[order].astype(np.float64), intensity[order].astype(np.float64)
-    return Built(LineSpectrum(kind, where, height, level))
+def _samples(kind: str, values: npt.NDArray[Any], level: str) -> ParsedSpectrum:
+    return ParsedSpectrum(SampledSpectrum(kind, values, level))

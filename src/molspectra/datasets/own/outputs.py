@@ -15,8 +15,15 @@ from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.importer import Opened, choice
 from molspectra.datasets.own.shared import OPTIONS as COMMON
-from molspectra.datasets.own.shared import Built, Known, OwnImporter, own_options, row_of
-from molspectra.errors import InputError
+from molspectra.datasets.own.shared import OwnImporter, ParsedRecord, ParsedSpectrum, own_options, row_of
+from molspectra.errors import (
+    FormatError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    SettingError,
+    ValueRangeError,
+)
 from molspectra.spectra.files.calculation import Output
 from molspectra.spectra.files.outputs import read_output
 from molspectra.spectra.files.read import OUTPUT
@@ -37,7 +44,7 @@ Groups = list[tuple[str, list[Path]]]
 
 
 def _open(raw: Path, options: Mapping[str, str]) -> Opened:
-    """List the outputs; of each modality, the store takes the level that most of them have."""
+    """List the outputs; of each modality, the store takes the commonest level of theory."""
     own = own_options(options, raw.name)
     keep = choice(options, "imaginary", {"reject": 1, "keep": 1}, "reject") == "keep"
     groups = _groups(raw, options.get("merge"))
@@ -54,32 +61,32 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
 
 
 def _groups(raw: Path, sign: str | None) -> Groups:
-    """Files of each molecule, by its name."""
+    """Group the files by molecule; return the name and the files of each."""
     if sign == "":
-        raise InputError("option merge must be a sign such as _")
+        raise SettingError("option merge must be a sign such as _")
     files = (
         [raw] if raw.is_file() else sorted(path for path in raw.rglob("*") if path.suffix.lower() in OUTPUT)
     )
     if not files:
-        raise InputError(f"{raw}: no files {' or '.join(OUTPUT)} in this folder")
+        raise NotFoundError(f"{raw}: no files {' or '.join(OUTPUT)} in this folder")
     groups: dict[Path, list[Path]] = {}
     for path in files:
         stem = path.stem.rpartition(sign)[0] or path.stem if sign else path.stem
         groups.setdefault(path.with_name(stem), []).append(path)
     names = Counter(path.name for path in groups)
     return [
-        (path.name if names[path.name] == 1 else path.relative_to(raw).as_posix(), found)
-        for path, found in groups.items()
+        (path.name if names[path.name] == 1 else path.relative_to(raw).as_posix(), files)
+        for path, files in groups.items()
     ]
 
 
 def _levels(groups: Groups) -> dict[str, str]:
-    """The commonest level of each modality, and under "" that of the structures; reads every file once.
+    """Read every file once; return the commonest level by modality, under "" that of the structures.
 
     Raises:
-        InputError: if no output can be read.
+        FormatError: if no output can be read.
     """
-    found: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     reason = ""
     for path in (path for _, paths in groups for path in paths):
         try:
@@ -87,57 +94,55 @@ def _levels(groups: Groups) -> dict[str, str]:
         except InputError as error:
             reason = reason or str(error)
             continue
-        for name, level in {
-            "": output.level,
-            **{kind: each.level for kind, each in output.spectra.items()},
-        }.items():
-            found.setdefault(name, Counter())[level] += 1
-    if not found:
-        raise InputError(f"none of the outputs can be read; the first: {reason}")
-    return {name: levels.most_common(1)[0][0] for name, levels in found.items()}
+        counts.setdefault("", Counter())[output.level] += 1
+        for kind, lines in output.spectra.items():
+            counts.setdefault(kind, Counter())[lines.level] += 1
+    if not counts:
+        raise FormatError(f"none of the outputs can be read; the first: {reason}")
+    return {name: levels.most_common(1)[0][0] for name, levels in counts.items()}
 
 
 def _candidates(groups: Groups, metadata: Metadata, keep: bool, start: int) -> Iterator[Candidate]:
-    """Every molecule from number `start` on."""
+    """Yield the molecules from number `start` on."""
     for name, paths in islice(groups, start, None):
         yield Candidate(name, partial(_row, name, paths, metadata, keep))
 
 
 def _row(name: str, paths: list[Path], metadata: Metadata, keep: bool) -> Row:
-    """The row of one molecule: the structure of its first output with vibrations, else of its first."""
+    """Return the row of one molecule, with the structure of its first output with vibrations, if any."""
     outputs = [read_output(path) for path in paths]
-    main = next((each for each in outputs if {"ir", "raman"} & set(each.spectra)), outputs[0])
-    spectra: dict[str, Callable[[], Built]] = {}
+    main = next((output for output in outputs if {"ir", "raman"} & set(output.spectra)), outputs[0])
+    spectra: dict[str, Callable[[], ParsedSpectrum]] = {}
     for path, output in zip(paths, outputs, strict=True):
         _check_same(main, output, path)
         if output.imaginary and not keep:
             modes = ", ".join(f"{value:.1f}" for value in output.imaginary[:5])
             advice = "not a minimum; imaginary=keep takes it all the same"
-            raise InputError(f"{path.name}: imaginary modes at {modes} cm⁻¹: {advice}")
+            raise ValueRangeError(f"{path.name}: imaginary modes at {modes} cm⁻¹: {advice}")
         for kind in output.spectra:
             spectra.setdefault(kind, partial(_lines, output, kind, metadata.lines.get(kind, "")))
     same = main.level == metadata.properties[_ENERGY].level
     energy = {_ENERGY: main.scf_energy} if main.scf_energy is not None and same else {}
-    return row_of(Known(partial(replace, main.molecule, name=name), energy, spectra=spectra))
+    return row_of(ParsedRecord(partial(replace, main.molecule, name=name), energy, spectra=spectra))
 
 
-def _lines(output: Output, kind: str, level: str) -> Built:
-    """The lines of one output, if they are of the level of the store."""
+def _lines(output: Output, kind: str, level: str) -> ParsedSpectrum:
+    """Return the lines of one output, which must be of the level of the store."""
     lines = output.spectra[kind]
     if lines.level != level:
-        raise InputError(f"its level is {lines.level!r}, that of the store {level!r}")
-    return Built(lines)
+        raise MismatchError(f"its level is {lines.level!r}, that of the store {level!r}")
+    return ParsedSpectrum(lines)
 
 
 def _check_same(main: Output, other: Output, path: Path) -> None:
     """Refuse to join outputs of different molecules, atom orders or structures."""
     one, two = main.molecule, other.molecule
     if one.charge != two.charge or not np.array_equal(one.numbers, two.numbers):
-        raise InputError(f"{path.name} is of {two!r}, the other outputs of {one!r}: not the same molecule")
-    apart = [np.linalg.norm(m.positions[:, None] - m.positions[None], axis=-1) for m in (one, two)]
-    worst = float(np.abs(apart[0] - apart[1]).max())
+        raise MismatchError(f"{path.name} is of {two!r}, the other outputs of {one!r}: not the same molecule")
+    distances = [np.linalg.norm(m.positions[:, None] - m.positions[None], axis=-1) for m in (one, two)]
+    worst = float(np.abs(distances[0] - distances[1]).max())
     if worst > _TOLERANCE:
-        raise InputError(f"{path.name}: a distance differs by {worst:.3f} Å from that in the other outputs")
+        raise MismatchError(f"{path.name}: a distance differs by {worst:.3f} Å from the other outputs")
 
 
 OUTPUTS = OwnImporter(

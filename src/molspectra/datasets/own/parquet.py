@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,25 @@ from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.importer import Opened
 from molspectra.datasets.own.shared import (
-    FORCES,
-    MAX_ATOMS,
-    OPTIONS,
-    POSITIONS,
-    Built,
-    Known,
+    ARRAYS,
     OwnImporter,
     OwnOptions,
+    ParsedRecord,
+    ParsedSpectrum,
     Selection,
+    as_remarks,
+    check_size,
     force_quantity,
+    lines_from_arrays,
     own_options,
     row_of,
-    selection,
+    select_properties,
     split_header,
-    spoken,
 )
 from molspectra.datasets.own.structures import conformer_level
-from molspectra.errors import InputError
-from molspectra.spectra.modality import MODALITIES, modality
-from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
+from molspectra.errors import FormatError, NotFoundError, ValueRangeError
+from molspectra.spectra.modality import MODALITIES
+from molspectra.spectra.spectrum import SampledSpectrum
 
 _BATCH = 256  # rows held at once
 _TEXTS = ("smiles", "name", "identity")
@@ -49,12 +48,12 @@ _FIXED = ("numbers", "positions", "charge", "geometry_id", *_TEXTS)
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table are.
+    """Roles of the columns of a table.
 
     Attributes:
-        fixed: columns of the structure that are there.
-        lines: modalities with NAME_position and NAME_intensity, each with its level.
-        samples: modalities with a list column NAME, each with its level.
+        fixed: columns of structure and texts that the table has.
+        lines: level of theory by modality, of those with columns NAME_position and NAME_intensity.
+        samples: level of theory by modality, of those with a list column NAME.
         forces: column of the forces, None without.
     """
 
@@ -63,9 +62,15 @@ class Columns:
     samples: Mapping[str, str]
     forces: str | None
 
+    def lists(self) -> list[str]:
+        """Return the names of the columns that must hold lists."""
+        names = [f"{name}_{part}" for name in self.lines for part in ("position", "intensity")]
+        names += [name for name in ("numbers", "positions") if name in self.fixed]
+        return [*names, *self.samples, *([self.forces] if self.forces else [])]
+
 
 def _open(raw: Path, options: Mapping[str, str]) -> Opened:
-    """Check the columns of a Parquet file and which properties to take."""
+    """Check the columns of a Parquet file and choose the properties."""
     own = own_options(options, raw.name)
     with _file(raw) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
@@ -75,33 +80,34 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         for field in schema
         if field.name not in _FIXED and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
     }
-    chosen = selection(scalars, own, str(raw))
-    levels = {chosen.columns[key]: _about(schema.field(key), "level") for key in chosen.columns}
+    selected = select_properties(scalars, own, str(raw))
     quantities = {
-        name: Quantity(each.unit, own.level or levels[name] or "") for name, each in chosen.quantities.items()
+        name: replace(selected.quantities[name], level=own.level or _about(schema.field(key), "level") or "")
+        for key, name in selected.columns.items()
     }
-    used = {*scalars, *columns.fixed, *columns.samples, columns.forces}
-    used |= {f"{name}_{part}" for name in columns.lines for part in ("position", "intensity")}
-    notes = chosen.notes(name for name in schema.names if name not in used)
-    drawn = "positions" not in columns.fixed
-    level = own.level or ("" if drawn else _about(schema.field("positions"), "level")) or ""
+    used = {*scalars, *columns.fixed, *columns.lists()}
+    notes = selected.notes(name for name in schema.names if name not in used)
+    if "positions" in columns.fixed:
+        level = own.level or _about(schema.field("positions"), "level") or ""
+    else:
+        level = conformer_level()
     facts = _facts(schema)
     metadata = Metadata(
         source=options.get("source", facts.get("source", own.source)),
         licence=options.get("licence", facts.get("licence", "")),
-        level=conformer_level() if drawn else level,
+        level=level,
         lines=columns.lines,
         samples=columns.samples,
         properties=quantities,
         forces=_force_quantity(raw, schema, columns, own),
         notes=notes,
     )
-    candidates = partial(_candidates, raw, columns, chosen, own)
-    return Opened(metadata, candidates, total=rows, notes=lambda: spoken(notes))
+    candidates = partial(_candidates, raw, columns, selected, own)
+    return Opened(metadata, candidates, total=rows, notes=lambda: as_remarks(notes))
 
 
 def _facts(schema: pa.Schema) -> dict[str, str]:
-    """Source and licence, where the file was written by `molspectra export`."""
+    """Return source and licence from the metadata of a file that `molspectra export` wrote."""
     try:
         facts = json.loads((schema.metadata or {}).get(b"molspectra", b"{}"))
         return {key: str(facts[key]) for key in ("source", "licence") if key in facts}
@@ -111,47 +117,47 @@ def _facts(schema: pa.Schema) -> dict[str, str]:
 
 @contextmanager
 def _file(path: Path) -> Iterator[pq.ParquetFile]:
-    """An open Parquet file; what the library complains of becomes one line.
+    """Open a Parquet file; errors of the library in the block become one line.
 
     Raises:
         InputError: if the file is missing or damaged.
     """
     if not path.is_file():
-        raise InputError(f"{path} is no file; --raw must be a .parquet file")
+        raise NotFoundError(f"{path} is no file; --raw must be a .parquet file")
     try:
         with pq.ParquetFile(path) as file:
             yield file
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: not a readable Parquet file ({reason})") from error
+        raise FormatError(f"{path}: not a readable Parquet file ({reason})") from error
 
 
 def _columns(raw: Path, schema: pa.Schema, own: OwnOptions, level: str) -> Columns:
-    """Find out what the columns are.
+    """Recognise the columns by their names, and check their types.
 
     Raises:
         InputError: if there are no structures, a column is of a wrong type, or has no partner.
     """
     names = schema.names
     if len(set(names)) < len(names):
-        raise InputError(f"{raw}: two columns have the same name")
+        raise FormatError(f"{raw}: two columns have the same name")
     fixed = frozenset(name for name in _FIXED if name in names)
     if "smiles" not in fixed and not {"numbers", "positions"} <= fixed:
         has = ", ".join(names)[:200] or "none"
-        raise InputError(f"{raw} has neither a column smiles nor numbers and positions; it has: {has}")
+        raise FormatError(f"{raw} has neither a column smiles nor numbers and positions; it has: {has}")
     if ("numbers" in fixed) != ("positions" in fixed):
-        raise InputError(f"{raw}: the columns numbers and positions need each other")
+        raise FormatError(f"{raw}: the columns numbers and positions need each other")
     for name in fixed & set(_TEXTS):
         kind = schema.field(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise InputError(f"{raw}: the column {name!r} must be text, not {kind}")
+            raise FormatError(f"{raw}: the column {name!r} must be text, not {kind}")
     if "charge" in fixed and not pa.types.is_integer(schema.field("charge").type):
-        raise InputError(f"{raw}: the column 'charge' must hold integers, not {schema.field('charge').type}")
+        raise FormatError(f"{raw}: the column 'charge' must hold integers, not {schema.field('charge').type}")
     lines, samples = {}, {}
     for name in MODALITIES:
-        pair = [each for each in (f"{name}_position", f"{name}_intensity") if each in names]
+        pair = [column for column in (f"{name}_position", f"{name}_intensity") if column in names]
         if len(pair) == 1:
-            raise InputError(
+            raise FormatError(
                 f"{raw}: {pair[0]!r} has no partner; lines need {name}_position and {name}_intensity"
             )
         if pair:
@@ -160,18 +166,17 @@ def _columns(raw: Path, schema: pa.Schema, own: OwnOptions, level: str) -> Colum
             samples[name] = level or _about(schema.field(name), "level") or ""
     forces = own.forces or ("forces" if "forces" in names else None)
     if forces is not None and forces not in names:
-        raise InputError(f"{raw} has no column {forces!r} (option forces)")
-    wanted = {"numbers", "positions"} & fixed | set(samples) | ({forces} if forces else set())
-    wanted |= {f"{name}_{part}" for name in lines for part in ("position", "intensity")}
-    for name in wanted:
+        raise NotFoundError(f"{raw} has no column {forces!r} (option forces)")
+    columns = Columns(fixed, lines, samples, forces)
+    for name in columns.lists():
         kind = schema.field(name).type
         if not _is_list(kind):
-            raise InputError(f"{raw}: the column {name!r} must hold lists, not {kind}")
-    return Columns(fixed, lines, samples, forces)
+            raise FormatError(f"{raw}: the column {name!r} must hold lists, not {kind}")
+    return columns
 
 
 def _about(field: pa.Field, key: str) -> str | None:
-    """Unit or level that a column's own metadata tell; a pure number has the unit 1."""
+    """Return unit or level from a column's own metadata; a pure number has the unit 1."""
     text = (field.metadata or {}).get(key.encode())
     if text is None:
         return None
@@ -188,12 +193,10 @@ def _force_quantity(raw: Path, schema: pa.Schema, columns: Columns, own: OwnOpti
 
 
 def _candidates(
-    raw: Path, columns: Columns, chosen: Selection, own: OwnOptions, start: int
+    raw: Path, columns: Columns, selected: Selection, own: OwnOptions, start: int
 ) -> Iterator[Candidate]:
-    """Every row from number `start` on."""
-    spectra = [f"{name}_{part}" for name in columns.lines for part in ("position", "intensity")]
-    wanted = [*columns.fixed, *spectra, *columns.samples, *chosen.columns]
-    wanted += [columns.forces] if columns.forces else []
+    """Yield the rows from number `start` on."""
+    keys = list(dict.fromkeys([*columns.fixed, *columns.lists(), *selected.columns]))
     with _file(raw) as file:
         number = 0
         for group in range(file.metadata.num_row_groups):
@@ -201,72 +204,68 @@ def _candidates(
             if number + rows <= start:
                 number += rows
                 continue
-            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=wanted):
-                for record in range(batch.num_rows):
-                    if number >= start:
-                        cells = {name: batch.column(name)[record] for name in wanted}
-                        name = str((cells["name"].as_py() if "name" in cells else "") or number)
-                        build = partial(_row, cells, columns, chosen, own)
-                        yield Candidate(
-                            f"row {number}" + (f", {name!r}" if name != str(number) else ""), build
-                        )
-                    number += 1
+            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=keys):
+                for index in range(max(0, start - number), batch.num_rows):
+                    cells = {key: batch.column(key)[index] for key in keys}
+                    label = f"row {number + index}"
+                    if "name" in cells and cells["name"].as_py():
+                        label += f", {cells['name'].as_py()!r}"
+                    yield Candidate(label, partial(_row, cells, columns, selected, own))
+                number += batch.num_rows
 
 
-def _row(cells: Mapping[str, pa.Scalar], columns: Columns, chosen: Selection, own: OwnOptions) -> Row:
-    """The row of one record."""
+def _row(cells: Mapping[str, pa.Scalar], columns: Columns, selected: Selection, own: OwnOptions) -> Row:
+    """Return the row of one record."""
     texts = {name: cells[name].as_py() or None for name in _TEXTS if name in cells}
-    values = {}
-    for key, name in chosen.columns.items():
-        value = cells[key].as_py()
-        if value is not None:
-            values[name] = float(value)
-    spectra: dict[str, Callable[[], Built]] = {}
-    for kind in columns.lines:
-        if cells[f"{kind}_position"].is_valid:
-            spectra[kind] = partial(_lines, kind, cells, columns.lines[kind])
-    for kind in columns.samples:
-        if cells[kind].is_valid:
-            spectra[kind] = partial(_samples, kind, cells, columns.samples[kind])
+    values = {
+        name: float(cells[key].as_py()) for key, name in selected.columns.items() if cells[key].is_valid
+    }
+    spectra: dict[str, Callable[[], ParsedSpectrum]] = {}
+    for modality, level in columns.lines.items():
+        if cells[f"{modality}_position"].is_valid:
+            spectra[modality] = partial(_lines, modality, cells, level)
+    for modality, level in columns.samples.items():
+        if cells[modality].is_valid:
+            spectra[modality] = partial(_samples, modality, cells, level)
     forces = None
     if columns.forces and cells[columns.forces].is_valid:
-        forces = _floats(cells[columns.forces], columns.forces)
+        forces = _floats(cells, columns.forces)
         if forces.size % 3:
-            raise InputError(f"{forces.size} components of forces are not three for each atom")
+            raise ValueRangeError(f"{forces.size} components of forces are not three for each atom")
         forces = forces.reshape(-1, 3)
     molecule = partial(_molecule, cells, texts, own.scale)
-    return row_of(Known(molecule, values, forces, texts.get("identity"), spectra))
+    return row_of(ParsedRecord(molecule, values, forces, texts.get("identity"), spectra))
 
 
 def _molecule(cells: Mapping[str, pa.Scalar], texts: Mapping[str, str | None], scale: float) -> Molecule:
     name = texts.get("name")
     if "numbers" not in cells:
         return from_smiles(texts.get("smiles") or "", name)
-    listed = cells["numbers"].values if cells["numbers"].is_valid else pa.array([], pa.int64())
-    if len(listed) > MAX_ATOMS:
-        raise InputError(f"a structure of {len(listed)} atoms; at most {MAX_ATOMS} are read")
-    numbers = np.array(listed.to_pylist())
-    positions = _floats(cells["positions"], "positions")
+    atoms = cells["numbers"].values if cells["numbers"].is_valid else pa.array([], pa.int64())
+    check_size(len(atoms))
+    numbers = np.array(atoms.to_pylist())
+    positions = _floats(cells, "positions")
     if positions.size != 3 * len(numbers):
-        raise InputError(f"{len(numbers)} atoms but {positions.size} coordinates")
+        raise ValueRangeError(f"{len(numbers)} atoms but {positions.size} coordinates")
     charge = cells["charge"].as_py() if "charge" in cells else 0
     xyz = positions.reshape(-1, 3) * scale
     return Molecule(numbers, xyz, texts.get("smiles"), charge or 0, name)
 
 
-def _floats(cell: pa.Scalar, name: str) -> npt.NDArray[np.float64]:
-    """All numbers of a list of numbers or of lists, one after the other.
+def _floats(cells: Mapping[str, pa.Scalar], name: str) -> npt.NDArray[np.float64]:
+    """Flatten a list of numbers, or of lists of numbers.
 
     Raises:
-        InputError: if one is missing, or they are no numbers.
+        FormatError: if one is missing, or they are no numbers.
     """
+    cell = cells[name]
     values: Any = cell.values if cell.is_valid else None
     while values is not None and _is_list(values.type) and not values.null_count:
         values = values.flatten()
     if values is None or values.null_count:
-        raise InputError(f"{name}: a number is missing")
+        raise FormatError(f"{name}: a number is missing")
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-        raise InputError(f"{name} holds {values.type}, not numbers")
+        raise FormatError(f"{name} holds {values.type}, not numbers")
     return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
 
 
@@ -274,30 +273,20 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _lines(kind: str, cells: Mapping[str, pa.Scalar], level: str) -> Built:
-    position, intensity = (
-        _floats(cells[f"{kind}_{part}"], f"{kind}_{part}") for part in ("position", "intensity")
-    )
-    if position.shape != intensity.shape:
-        raise InputError(f"{len(position)} positions but {len(intensity)} intensities")
-    order = np.argsort(position, kind="stable")
-    return Built(LineSpectrum(kind, position[order], intensity[order], level))
+def _lines(modality: str, cells: Mapping[str, pa.Scalar], level: str) -> ParsedSpectrum:
+    position, intensity = _floats(cells, f"{modality}_position"), _floats(cells, f"{modality}_intensity")
+    return lines_from_arrays(modality, position, intensity, level)
 
 
-def _samples(kind: str, cells: Mapping[str, pa.Scalar], level: str) -> Built:
-    values = _floats(cells[kind], kind)
-    if len(values) != modality(kind).points:
-        axis = modality(kind)
-        reach = f"{axis.start:g} to {axis.stop:g} {axis.unit}"
-        raise InputError(f"{len(values)} samples; the {kind} axis has {axis.points} ({reach})")
-    return Built(SampledSpectrum(kind, values, level))
+def _samples(modality: str, cells: Mapping[str, pa.Scalar], level: str) -> ParsedSpectrum:
+    return ParsedSpectrum(SampledSpectrum(modality, _floats(cells, modality), level))
 
 
 PARQUET = OwnImporter(
     "parquet",
     "own data: a Parquet file",
     "one .parquet file with a column smiles, or numbers and positions; also what `molspectra export` writes",
-    {**OPTIONS, **POSITIONS, **FORCES, "spectra_level": "level of theory of the spectra"},
+    ARRAYS,
     _open,
 )
 """Importer `parquet`."""

@@ -1,8 +1,7 @@
-"""What the importers of users' own data share: options, names and units of properties, and rows."""
+"""Shared by the importers of users' own data: options, names and units of properties, records to rows."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Quantity
 from molspectra.data.store.writer import Row
 from molspectra.datasets.importer import Opened, choice
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError, NotFoundError, UnitError, ValueRangeError, hint
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 BOHR = 0.529177210903
@@ -40,6 +39,8 @@ FORCES = {
     "forces": "key of the forces on the atoms; their unit in unit.forces",
     "energy": "key of the energy, stored as property 'energy'; its unit in unit.energy",
 }
+ARRAYS = {**OPTIONS, **POSITIONS, **FORCES, "spectra_level": "level of theory of the spectra"}
+"""Options of the formats whose columns are arrays."""
 
 _UNITS = """
 eV meV Hartree kcal/mol kJ/mol cm⁻¹ cm^-1 D e·Å e·a0 a0^3 Å^3 a0^2 Å^2 cal/mol/K J/mol/K GHz MHz K °C
@@ -56,11 +57,11 @@ class OwnImporter:
     """An importer of one format of own data; see `molspectra.datasets.importer.Importer`.
 
     Attributes:
-        name: what `molspectra prepare` calls it.
-        title: its name for people.
-        files: what `--raw` must hold, in words.
-        options: names of its options, each with its help.
-        opener: opens the files.
+        name: name of the dataset in `molspectra prepare`.
+        title: its name in reports.
+        files: description of what `--raw` must hold.
+        options: help texts by the names of its options.
+        opener: implements `open`.
     """
 
     name: str
@@ -80,17 +81,17 @@ class OwnImporter:
 
 @dataclass(frozen=True)
 class OwnOptions:
-    """Options of an importer of own data, read and checked.
+    """Options of an importer of own data, parsed and checked.
 
     Attributes:
-        units: by property, as the user names it.
-        properties: properties asked for, None for all that there are.
+        units: unit of each property, under the name that the user gave it.
+        properties: names of the requested properties, None for all.
         level: level of theory, "" where not given.
-        source: where the data come from.
-        licence: under which terms.
-        scale: factor on the coordinates of the file that makes them Å.
-        forces: key of the forces, None where there are none.
-        energy: key of the energy, None where there is none.
+        source: origin of the data.
+        licence: terms of use.
+        scale: factor that converts coordinates of the file to Å.
+        forces: key of the forces, None without.
+        energy: key of the energy, None without.
     """
 
     units: Mapping[str, str]
@@ -103,30 +104,30 @@ class OwnOptions:
     energy: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a unit that differs from a known one by its capitals only."""
+        """Raise `UnitError` for a unit that differs from a known one by its capitals only."""
         for name, unit in self.units.items():
             checked_unit(unit, f"option unit.{name}")
 
 
 def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
-    """Read the options that importers of own data share.
+    """Parse the options that importers of own data share.
 
     Args:
         options: as given on the command line.
-        source: what to say where no source is given.
+        source: default of the option `source`.
 
     Raises:
-        InputError: at a value that cannot be.
+        InputError: if an option has an invalid value.
     """
     units = {key.removeprefix("unit."): value for key, value in options.items() if key.startswith("unit.")}
-    wanted: tuple[str, ...] | None = None
+    properties: tuple[str, ...] | None = None
     if "properties" in options:
-        wanted = tuple(word.strip() for word in options["properties"].split(",") if word.strip())
-        wanted = () if wanted == ("none",) else wanted
+        properties = tuple(word.strip() for word in options["properties"].split(",") if word.strip())
+        properties = () if properties == ("none",) else properties
     unit = choice(options, "positions", {"angstrom": 1, "bohr": 1}, "angstrom")
     return OwnOptions(
         units,
-        wanted,
+        properties,
         options.get("level", ""),
         options.get("source", source),
         options.get("licence", ""),
@@ -137,32 +138,32 @@ def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
 
 
 def checked_unit(unit: str, where: str) -> str:
-    """The unit as it is stored: without spaces around it, "" for a pure number.
+    """Return the unit as it is stored: without spaces around it, "" for a pure number.
 
     Raises:
-        InputError: if it is empty, too long, or differs from a known unit by its capitals only.
+        UnitError: if it is empty, too long, or differs from a known unit by its capitals only.
     """
     text = unit.strip()
     if text.casefold() in _PURE:
         return ""
     if not text or len(text) > 40 or not text.isprintable():
-        raise InputError(f"{where}: {unit[:40]!r} is not a unit; a pure number has the unit 1")
+        raise UnitError(f"{where}: {unit[:40]!r} is not a unit; a pure number has the unit 1")
     known = _KNOWN.get(text.casefold(), text)
     if known != text and known.casefold() == text.casefold():
-        raise InputError(f"{where}: unknown unit {text!r}; did you mean {known!r}?")
+        raise UnitError(f"{where}: unknown unit {text!r}; did you mean {known!r}?")
     return known
 
 
 def split_header(text: str) -> tuple[str, str | None]:
-    """Name and unit of a column header such as `gap [eV]`, `gap (eV)` or `gap / eV`; None without a unit."""
-    found = _HEADED.match(text.strip())
-    if found is None or not found[1]:
+    """Split a column header such as `gap [eV]`, `gap (eV)` or `gap / eV` into name and unit (or None)."""
+    match = _HEADED.match(text.strip())
+    if match is None or not match[1]:
         return text.strip(), None
-    return found[1], next(part for part in found.groups()[1:] if part is not None)
+    return match[1], next(part for part in match.groups()[1:] if part is not None)
 
 
 def column_name(text: str) -> str:
-    """A name that a column of a store can have: other characters than letters, digits and _ become _."""
+    """Return a valid column name of a store: other characters than letters, digits and _ become _."""
     name = re.sub(r"[^A-Za-z0-9_]+", "_", text.strip()).strip("_")
     return (name if name[:1].isalpha() else f"p_{name}")[:64]
 
@@ -174,7 +175,7 @@ class Selection:
     Attributes:
         columns: key in the file -> name in the store.
         quantities: name in the store -> unit and level.
-        left_out: keys that are in the file and were not asked for.
+        left_out: numeric keys of the file that were not requested.
     """
 
     columns: Mapping[str, str]
@@ -182,100 +183,100 @@ class Selection:
     left_out: tuple[str, ...] = ()
 
     def notes(self, others: Iterable[str] = (), kind: str = "other") -> dict[str, str]:
-        """What the store's metadata say of columns that were not taken, `others` for what they hold."""
+        """Return notes for the store's metadata on the columns that were not taken.
+
+        Args:
+            others: columns that hold no properties.
+            kind: what these hold.
+        """
         left_out = {"columns_left_out": self.left_out, f"{kind}_columns_left_out": tuple(others)}
-        return {key: listed(names) for key, names in left_out.items() if names}
+        return {key: summary_of(names) for key, names in left_out.items() if names}
 
 
-def spoken(notes: Mapping[str, str]) -> dict[str, str]:
-    """Notes of the metadata as the report has them."""
+def as_remarks(notes: Mapping[str, str]) -> dict[str, str]:
+    """Return notes of the metadata with the spelling of the report."""
     return {key.replace("_", " "): text for key, text in notes.items()}
 
 
-def selection(found: Mapping[str, str | None], options: OwnOptions, where: str) -> Selection:
+def select_properties(stated: Mapping[str, str | None], options: OwnOptions, where: str) -> Selection:
     """Choose the properties of a file and settle their units.
 
     Args:
-        found: numeric columns of the file, each with the unit that the file states, or None.
-        options: what the user asked for; properties may be named as in the file or as in the store.
+        stated: the unit that the file states, or None, by the key of each numeric column.
+        options: the user's choice; properties may be named as in the file or as in the store.
         where: the file, for messages.
 
     Raises:
-        InputError: if a property asked for is not there, or has no unit, or two, or two share a name.
+        InputError: if a requested property is missing, has no unit or two, or two share a name.
     """
-    names = {key: column_name(split_header(key)[0]) for key in found}
-    if options.energy is not None:
-        names[_key(options.energy, names, where, "energy")] = "energy"
-    wanted = list(names)
+    names = {key: column_name(split_header(key)[0]) for key in stated}
+    energy = None if options.energy is None else _key(options.energy, names, where, "energy")
+    if energy is not None:
+        names[energy] = "energy"
+    keys = list(names)
     if options.properties is not None:
-        wanted = [_key(word, names, where, "properties") for word in options.properties]
-        wanted += [
-            key for key, name in names.items() if name == "energy" and options.energy and key not in wanted
-        ]
+        keys = [_key(word, names, where, "properties") for word in options.properties]
+        keys += [energy] if energy is not None and energy not in keys else []
     units = {
         _key(word, names, where, "unit"): unit for word, unit in options.units.items() if word != "forces"
     }
     quantities: dict[str, Quantity] = {}
-    for key in wanted:
-        stated = found[key]
-        unit = units.get(key, stated)
+    silent: list[str] = []
+    for key in keys:
+        about = f"{where}: property {key!r}"
+        in_file, given = stated[key], units.get(key)
+        unit = in_file if given is None else given
         if unit is None:
+            silent.append(key)
             continue
-        checked = checked_unit(unit, f"{where}: property {key!r}")
-        if (
-            stated is not None
-            and key in units
-            and checked != checked_unit(stated, f"{where}: property {key!r}")
-        ):
-            raise InputError(f"{where}: property {key!r} is in {stated!r}, not in {units[key]!r}")
+        unit = checked_unit(unit, about)
+        if in_file is not None and given is not None and unit != checked_unit(in_file, about):
+            raise UnitError(f"{about} is in {in_file!r}, not in {given!r}")
         if names[key] in quantities:
-            raise InputError(f"{where}: two properties would be called {names[key]!r}; rename one of them")
-        quantities[names[key]] = Quantity(checked, options.level)
-    silent = [key for key in wanted if names[key] not in quantities]
+            raise FormatError(f"{where}: two properties would be called {names[key]!r}; rename one of them")
+        quantities[names[key]] = Quantity(unit, options.level)
     if silent:
         shown = ", ".join(repr(key) for key in silent[:8]) + (" …" if len(silent) > 8 else "")
         advice = f"give --option unit.{names[silent[0]]}=eV (1 for a pure number), or choose with properties="
-        raise InputError(f"{where}: no unit is stated for {shown}; {advice}")
-    left_out = tuple(key for key in names if key not in wanted)
-    return Selection({key: names[key] for key in wanted}, quantities, left_out)
+        raise UnitError(f"{where}: no unit is stated for {shown}; {advice}")
+    left_out = tuple(key for key in names if key not in keys)
+    return Selection({key: names[key] for key in keys}, quantities, left_out)
 
 
 def _key(word: str, names: Mapping[str, str], where: str, option: str) -> str:
-    """The key of the file that a user means by a word."""
+    """Return the key of the file that a word of the user stands for."""
     if word in names:
         return word
     for key, name in names.items():
         if word in (name, split_header(key)[0]):
             return key
-    close = difflib.get_close_matches(word, [*names, *names.values()], n=1)
-    known = ", ".join(list(names)[:20]) or "none"
-    hint = f"did you mean {close[0]!r}?" if close else f"it has: {known}"
-    raise InputError(f"{where} has no numeric column {word!r} (option {option}); {hint}")
+    near = hint(word, dict.fromkeys([*names, *names.values()]), label="it has")
+    raise NotFoundError(f"{where} has no numeric column {word!r} (option {option}); {near}")
 
 
 def force_quantity(options: OwnOptions, where: str, key: str | None = None) -> Quantity | None:
-    """Unit and level of the forces, None where none are asked for.
+    """Return unit and level of the forces, None without forces.
 
     Args:
-        options: what the user asked for.
+        options: the user's choice.
         where: the file, for messages.
-        key: forces that the file has, where the user need not ask for them.
+        key: key of forces that are read without being requested.
 
     Raises:
-        InputError: if their unit is not stated.
+        UnitError: if their unit is not stated.
     """
     if (key or options.forces) is None:
         return None
     if "forces" not in options.units:
-        raise InputError(f"{where}: no unit is stated for the forces; give --option unit.forces=eV/Å")
+        raise UnitError(f"{where}: no unit is stated for the forces; give --option unit.forces=eV/Å")
     return Quantity(checked_unit(options.units["forces"], "option unit.forces"), options.level)
 
 
 def number(text: str) -> float | None:
-    """The number that a cell holds, None where it says that there is none (empty, NA, nan, null).
+    """Parse a cell; None if it marks a missing value (empty, NA, nan, null).
 
     Raises:
-        InputError: if it is something else, or not finite.
+        InputError: if it holds something else, or a number that is not finite.
     """
     word = text.strip()
     if is_missing(word):
@@ -283,14 +284,14 @@ def number(text: str) -> float | None:
     try:
         value = float(word.replace("_", "?"))  # Python takes 1_000 for a number
     except ValueError as error:
-        raise InputError(f"{word[:40]!r} is not a number") from error
+        raise FormatError(f"{word[:40]!r} is not a number") from error
     if not math.isfinite(value):
-        raise InputError(f"{word[:40]!r} is not a finite number")
+        raise ValueRangeError(f"{word[:40]!r} is not a finite number")
     return value
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell says that there is no value."""
+    """Whether a cell marks a missing value."""
     return text.strip().casefold() in _MISSING
 
 
@@ -303,61 +304,85 @@ def is_number(text: str) -> bool:
     return "_" not in text
 
 
-class Built(NamedTuple):
-    """One spectrum, and what was altered on the way from its source, in words that many spectra share."""
+class ParsedSpectrum(NamedTuple):
+    """One spectrum, and the conversions that were applied, in words that many spectra share."""
 
     spectrum: LineSpectrum | SampledSpectrum
     changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a file says of one molecule, not yet checked; spectra by modality.
+class ParsedRecord:
+    """One record of a file, not yet checked; spectra by modality.
 
     Attributes:
         molecule: builds the structure, coordinates in Å.
         values: properties by their name in the store; NaN where the file has none.
         forces: [N, 3] or None.
         identity: split key that the file gives, None if it gives none.
-        spectra: builds each spectrum; one that cannot be built is left out, and the row stays.
-        left_out: spectra that the molecule lacks, each with the reason.
+        spectra: builds each spectrum; one that cannot be built is left out of the row.
     """
 
     molecule: Callable[[], Molecule]
     values: Mapping[str, float] = field(default_factory=dict)
     forces: npt.NDArray[Any] | None = None
     identity: str | None = None
-    spectra: Mapping[str, Callable[[], Built]] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    spectra: Mapping[str, Callable[[], ParsedSpectrum]] = field(default_factory=dict)
 
 
-def row_of(known: Known) -> Row:
-    """The row of one record.
+def row_of(record: ParsedRecord) -> Row:
+    """Return the row of one record.
 
     Raises:
-        InputError: if the structure, a property or the forces cannot be.
+        InputError: if the structure or the forces are invalid.
     """
-    molecule = known.molecule()
-    values = {name: float(value) for name, value in known.values.items() if not np.isnan(value)}
-    if known.forces is not None and not np.isfinite(known.forces).all():
-        raise InputError("a force is not a finite number")
+    molecule = record.molecule()
+    values = {name: float(value) for name, value in record.values.items() if not np.isnan(value)}
+    if record.forces is not None and not np.isfinite(record.forces).all():
+        raise ValueRangeError("a force is not a finite number")
     spectra: dict[str, LineSpectrum | SampledSpectrum] = {}
-    left_out, changes = dict(known.left_out), list[str]()
-    for name, build in known.spectra.items():
+    left_out: dict[str, str] = {}
+    changes: list[str] = []
+    for name, build in record.spectra.items():
         try:
-            spectrum, altered = build()
-            heights = spectrum.intensity if isinstance(spectrum, LineSpectrum) else spectrum.values
-            if heights.size and not heights.any():
-                raise InputError("all intensities are zero")
-            spectra[name] = spectrum
-            changes.extend(f"{name}: {change}" for change in altered)
+            spectrum, conversions = build()
+            intensities = spectrum.intensity if isinstance(spectrum, LineSpectrum) else spectrum.values
+            if intensities.size and not intensities.any():
+                raise ValueRangeError("all intensities are zero")
         except InputError as error:
             left_out[name] = str(error)
-    return Row(molecule, spectra, values, known.forces, known.identity, left_out, tuple(changes))
+            continue
+        spectra[name] = spectrum
+        changes.extend(f"{name}: {change}" for change in conversions)
+    return Row(molecule, spectra, values, record.forces, record.identity, left_out, tuple(changes))
 
 
-def listed(words: Iterable[str], most: int = 20) -> str:
-    """Words for a note: their number, and the first of them by name."""
-    found = list(words)
-    shown = ", ".join(found[:most]) + (", …" if len(found) > most else "")
-    return f"{len(found)}: {shown}" if found else "0"
+def check_size(atoms: int) -> None:
+    """Refuse a structure of more than `MAX_ATOMS` atoms.
+
+    Raises:
+        ValueRangeError: if it has more.
+    """
+    if atoms > MAX_ATOMS:
+        raise ValueRangeError(f"a structure of {atoms} atoms; at most {MAX_ATOMS} are read")
+
+
+def lines_from_arrays(
+    name: str, position: npt.NDArray[Any], intensity: npt.NDArray[Any], level: str
+) -> ParsedSpectrum:
+    """Sort the lines of a modality, positions and intensities [lines], by position.
+
+    Raises:
+        InputError: if the lengths differ, or a value is invalid.
+    """
+    if position.shape != intensity.shape:
+        raise ValueRangeError(f"{len(position)} positions but {len(intensity)} intensities")
+    order = np.argsort(position, kind="stable")
+    return ParsedSpectrum(LineSpectrum(name, position[order], intensity[order], level))
+
+
+def summary_of(words: Iterable[str], most: int = 20) -> str:
+    """Summarise words for a note: their number, and the first of them."""
+    words = list(words)
+    shown = ", ".join(words[:most]) + (", …" if len(words) > most else "")
+    return f"{len(words)}: {shown}" if words else "0"

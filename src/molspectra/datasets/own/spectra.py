@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from molspectra.datasets.importer import choice
-from molspectra.datasets.own.shared import Built, listed
-from molspectra.errors import InputError
+from molspectra.datasets.own.shared import ParsedSpectrum, summary_of
+from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError, SettingError
 from molspectra.spectra.files.measured import FLOOR, OUTSIDE, REFLECTANCES, onto_axis
 from molspectra.spectra.files.read import JCAMP, TEXT, read_measured
 from molspectra.spectra.files.units import QUANTITIES, asked_quantity, asked_unit
@@ -49,11 +49,11 @@ class Folder:
     """The spectra of a folder.
 
     Attributes:
-        path: of the folder, None where no spectra were given.
-        files: molecule's name -> modality -> file.
-        level: what the store says of the samples.
+        path: of the folder, None without spectra.
+        files: name of a molecule -> modality -> file.
+        level: level of the samples in the store's metadata.
         settings: how they are read.
-        unusable: files whose kind could not be found out, with the reason.
+        unusable: reasons by the names of the files whose modality is unknown.
     """
 
     path: Path | None
@@ -63,28 +63,28 @@ class Folder:
     unusable: Mapping[str, str] = field(default_factory=dict)
 
     def fingerprint(self) -> dict[str, str]:
-        """A note that tells another folder, or the same with other files: names and sizes, hashed."""
+        """Return a note that changes with the files: a hash of their names and sizes."""
         if self.path is None:
             return {}
-        files = sorted(path for found in self.files.values() for path in found.values())
+        files = sorted(path for by_modality in self.files.values() for path in by_modality.values())
         words = [f"{path.relative_to(self.path).as_posix()} {path.stat().st_size}" for path in files]
         digest = hashlib.sha256("\n".join(words).encode(errors="replace")).hexdigest()
         return {"spectra_files": f"{len(files)} files, sha256 of their names and sizes {digest[:16]}"}
 
     def samples(self) -> dict[str, str]:
-        """Modalities that there are, each with what the store says of it."""
-        found = {name for files in self.files.values() for name in files}
-        return {name: self.level for name in MODALITIES if name in found}
+        """Return the level of the samples by modality."""
+        kinds = {kind for by_modality in self.files.values() for kind in by_modality}
+        return {kind: self.level for kind in MODALITIES if kind in kinds}
 
-    def spectra(self, name: str | None) -> dict[str, Callable[[], Built]]:
-        """Reads the spectra of the molecule of that name."""
+    def spectra(self, name: str | None) -> dict[str, Callable[[], ParsedSpectrum]]:
+        """Return a reader for each spectrum of the molecule of that name."""
         if self.settings is None:
             return {}
         files = self.files.get(name or "", {})
         return {kind: partial(_sampled, path, kind, self.settings) for kind, path in files.items()}
 
     def notes(self, names: Counter[str]) -> dict[str, str]:
-        """What the report says of the match, given how often each name occurs among the molecules."""
+        """Return remarks on the match for the report, given the number of molecules by name."""
         if self.path is None:
             return {}
         unmatched = [
@@ -92,19 +92,19 @@ class Folder:
         ]
         twice = [name for name, count in names.items() if count > 1 and name in self.files]
         notes = {
-            "spectra without a molecule": listed(unmatched),
-            "molecules without a spectrum": listed(name for name in names if name not in self.files),
-            "names of several molecules with one spectrum": listed(twice),
+            "spectra without a molecule": summary_of(unmatched),
+            "molecules without a spectrum": summary_of(name for name in names if name not in self.files),
+            "names of several molecules with one spectrum": summary_of(twice),
         }
         if self.unusable:
-            notes["files that are no spectra"] = listed(
+            notes["files that are no spectra"] = summary_of(
                 f"{name} ({why})" for name, why in self.unusable.items()
             )
         return notes
 
 
 def folder(options: Mapping[str, str]) -> Folder:
-    """The folder that the options name, searched for spectra.
+    """Search the folder that the options name for spectra.
 
     Raises:
         InputError: if there is no such folder, it has no spectrum, two files claim the same spectrum, or an
@@ -114,11 +114,11 @@ def folder(options: Mapping[str, str]) -> Folder:
     if "spectra" not in options:
         given = sorted(set(OPTIONS) & set(options))
         if given:
-            raise InputError(f"option {given[0]} needs option spectra, the folder of the spectra")
+            raise SettingError(f"option {given[0]} needs option spectra, the folder of the spectra")
         return Folder(None)
     path = Path(options["spectra"])
     if not path.is_dir():
-        raise InputError(f"option spectra={path}: no such folder")
+        raise NotFoundError(f"option spectra={path}: no such folder")
     asked = modality(options["modality"]).name if "modality" in options else None
     files: dict[str, dict[str, Path]] = {}
     unusable: dict[str, str] = {}
@@ -127,17 +127,16 @@ def folder(options: Mapping[str, str]) -> Folder:
             continue
         name, kind = _name_and_kind(path, file)
         try:
-            kind = kind or asked or _told(file, settings)
+            kind = kind or asked or _stated_modality(file, settings)
         except InputError as error:
             unusable[file.name] = str(error)
             continue
-        known = files.setdefault(name, {})
-        if kind in known:
-            raise InputError(f"{file} and {known[kind]} are both the {kind} spectrum of {name!r}; remove one")
-        known[kind] = file
+        other = files.setdefault(name, {}).setdefault(kind, file)
+        if other is not file:
+            raise MismatchError(f"{file} and {other} are both the {kind} spectrum of {name!r}; remove one")
     if not files:
         reason = next(iter(unusable.values()), f"no files {' '.join((*JCAMP, *TEXT))}")
-        raise InputError(f"option spectra={path}: no spectrum found: {reason}")
+        raise NotFoundError(f"option spectra={path}: no spectrum found: {reason}")
     words = (options.get("spectra_level", "measured"), _SAME)
     return Folder(path, files, "; ".join(words), settings, unusable)
 
@@ -147,9 +146,9 @@ def _settings(options: Mapping[str, str]) -> Settings:
     try:
         smallest = float(floor)
     except ValueError as error:
-        raise InputError(f"option floor={floor!r} is not a number") from error
+        raise SettingError(f"option floor={floor!r} is not a number") from error
     if not 0 < smallest < 1:
-        raise InputError(f"option floor={floor} must lie between 0 and 1")
+        raise SettingError(f"option floor={floor} must lie between 0 and 1")
     return Settings(
         asked_unit(options["spectra_unit"]) if "spectra_unit" in options else None,
         asked_quantity(options["spectra_quantity"]) if "spectra_quantity" in options else None,
@@ -160,42 +159,39 @@ def _settings(options: Mapping[str, str]) -> Settings:
 
 
 def _name_and_kind(path: Path, file: Path) -> tuple[str, str | None]:
-    """Name of the molecule, and the modality where folder or file name tells it."""
-    name, kind = file.stem, None
-    for word in MODALITIES:
-        for sign in (".", "_"):
-            if name.lower().endswith(f"{sign}{word}"):
-                return name[: -len(word) - 1], word
+    """Return the name of the molecule, and the modality if the name of file or folder states it."""
+    name = file.stem
+    for kind in MODALITIES:
+        if name.lower().endswith((f".{kind}", f"_{kind}")):
+            return name[: -len(kind) - 1], kind
     folder_name = file.parent.name.lower()
-    if file.parent != path and folder_name in MODALITIES:
-        kind = folder_name
-    return name, kind
+    return name, folder_name if file.parent != path and folder_name in MODALITIES else None
 
 
-def _told(file: Path, settings: Settings) -> str:
-    """Modality that a file itself tells."""
+def _stated_modality(file: Path, settings: Settings) -> str:
+    """Return the modality that the content of a file states."""
     kinds = {
-        each.modality
-        for each in read_measured(file, unit=settings.unit, quantity=settings.quantity)
-        if each.quantity in QUANTITIES
+        spectrum.modality
+        for spectrum in read_measured(file, unit=settings.unit, quantity=settings.quantity)
+        if spectrum.quantity in QUANTITIES
     }
     if len(kinds) != 1 or None in kinds:
-        raise InputError(
+        raise FormatError(
             f"{file} does not tell which kind of spectrum it is; name it {file.stem}.ir{file.suffix}"
         )
     return str(kinds.pop())
 
 
-def _sampled(path: Path, kind: str, settings: Settings) -> Built:
-    """The one spectrum of that kind in a file, on the axis of its modality."""
-    found = [
-        each
-        for each in read_measured(path, modality=kind, unit=settings.unit, quantity=settings.quantity)
-        if each.quantity in QUANTITIES and each.modality in (None, kind)
+def _sampled(path: Path, kind: str, settings: Settings) -> ParsedSpectrum:
+    """Read the only spectrum of that kind in a file and convert it to the axis of its modality."""
+    spectra = [
+        spectrum
+        for spectrum in read_measured(path, modality=kind, unit=settings.unit, quantity=settings.quantity)
+        if spectrum.quantity in QUANTITIES and spectrum.modality in (None, kind)
     ]
-    if len(found) != 1:
-        raise InputError(f"{path.name} holds {len(found)} {kind} spectra, not one")
+    if len(spectra) != 1:
+        raise FormatError(f"{path.name} holds {len(spectra)} {kind} spectra, not one")
     conversion = onto_axis(
-        found[0], kind, outside=settings.outside, floor=settings.floor, reflectance=settings.reflectance
+        spectra[0], kind, outside=settings.outside, floor=settings.floor, reflectance=settings.reflectance
     )
-    return Built(SampledSpectrum(kind, conversion.spectrum.values), conversion.changes)
+    return ParsedSpectrum(SampledSpectrum(kind, conversion.spectrum.values), conversion.changes)

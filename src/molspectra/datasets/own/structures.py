@@ -21,39 +21,39 @@ from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.importer import Opened
 from molspectra.datasets.own.shared import (
     FORCES,
-    MAX_ATOMS,
     OPTIONS,
     POSITIONS,
-    Known,
     OwnImporter,
     OwnOptions,
+    ParsedRecord,
     Selection,
+    as_remarks,
+    check_size,
     force_quantity,
     is_missing,
     is_number,
     number,
     own_options,
     row_of,
-    selection,
+    select_properties,
     split_header,
-    spoken,
 )
 from molspectra.datasets.own.spectra import OPTIONS as SPECTRA
 from molspectra.datasets.own.spectra import Folder, folder
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError, NotFoundError
 
 Entries = Callable[[Path], Iterator[Entry]]
 
 
 @dataclass
 class Scan:
-    """What a first pass over a file finds.
+    """Counts of a first pass over a file.
 
     Attributes:
         records: number of records.
-        numeric: how often each field holds a number.
-        filled: how often each field is filled.
-        names: how often each name occurs.
+        numeric: records whose field holds a number, by field.
+        filled: records whose field holds anything, by field.
+        names: records by name.
     """
 
     records: int = 0
@@ -62,103 +62,101 @@ class Scan:
     names: Counter[str] = field(default_factory=Counter)
 
     def columns(self) -> dict[str, str | None]:
-        """Fields that are numbers at least half of the times that they are filled, with stated units."""
-        found = [key for key, count in self.filled.items() if 2 * self.numeric[key] >= count]
-        return {key: split_header(key)[1] for key in found}
+        """Return the unit in the header, or None, of fields that are numbers in half of the records."""
+        numeric = [key for key, count in self.filled.items() if 2 * self.numeric[key] >= count]
+        return {key: split_header(key)[1] for key in numeric}
 
     def texts(self) -> list[str]:
-        """Fields that hold no numbers."""
+        """Return the other fields."""
         return [key for key, count in self.filled.items() if 2 * self.numeric[key] < count]
 
 
 def scan(path: Path, entries: Entries, names: bool) -> Scan:
-    """Pass over a file without building structures; `names` asks for the names too (one text per record).
+    """Read a file without building structures; `names` counts the names too (one text per record).
 
     Raises:
-        InputError: if the file cannot be read, or holds nothing.
+        InputError: if the file cannot be read, or holds no records.
     """
     check_readable(path)
-    found = Scan()
+    counts = Scan()
     for entry in entries(path):
-        found.records += 1
+        counts.records += 1
         if names and entry.name:
-            found.names[entry.name] += 1
+            counts.names[entry.name] += 1
         try:
             fields = entry.fields()
         except InputError:
-            continue  # it comes again, and is named, when the record is read
+            continue  # rejected by name when the record is read again
         for key, text in fields.items():
             if not is_missing(text):
-                found.filled[key] += 1
-                found.numeric[key] += is_number(text)
-    if not found.records:
-        raise InputError(f"{path} holds no molecules")
-    return found
+                counts.filled[key] += 1
+                counts.numeric[key] += is_number(text)
+    if not counts.records:
+        raise FormatError(f"{path} holds no molecules")
+    return counts
 
 
 def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str]) -> Opened:
     """Open a file of records with fields."""
     own = own_options(options, raw.name)
     measured = folder(options)
-    first = scan(raw, entries, measured.path is not None)
-    chosen = selection(first.columns(), own, str(raw))
-    columns = chosen.notes(first.texts(), "text")
+    counts = scan(raw, entries, names=measured.path is not None)
+    selected = select_properties(counts.columns(), own, str(raw))
+    columns = selected.notes(counts.texts(), "text")
     metadata = Metadata(
         source=own.source,
         licence=own.licence,
         level=conformer_level() if smiles else own.level,
         samples=measured.samples(),
-        properties=chosen.quantities,
+        properties=selected.quantities,
         forces=force_quantity(own, str(raw)),
         notes={**columns, **measured.fingerprint()},
     )
-    candidates = partial(_candidates, raw, entries, chosen, own, measured)
-    notes = {**spoken(columns), **measured.notes(first.names)}
-    return Opened(metadata, candidates, first.records, notes=lambda: notes)
+    candidates = partial(_candidates, raw, entries, selected, own, measured)
+    notes = {**as_remarks(columns), **measured.notes(counts.names)}
+    return Opened(metadata, candidates, counts.records, notes=lambda: notes)
 
 
 def conformer_level() -> str:
-    """How the structures of SMILES were made."""
+    """Describe how structures are made from SMILES."""
     from rdkit import rdBase
 
     return f"one conformer from the SMILES: RDKit {rdBase.rdkitVersion}, ETKDGv3 with seed 0, MMFF94 or UFF"
 
 
 def _candidates(
-    raw: Path, entries: Entries, chosen: Selection, own: OwnOptions, measured: Folder, start: int
+    raw: Path, entries: Entries, selected: Selection, own: OwnOptions, measured: Folder, start: int
 ) -> Iterator[Candidate]:
-    """Every record from number `start` on."""
+    """Yield the records from number `start` on."""
     for entry in islice(entries(raw), start, None):
-        label = (
-            entry.where if not entry.name or entry.name in entry.where else f"{entry.where}, {entry.name!r}"
-        )
-        yield Candidate(label, partial(_row, entry, chosen, own, measured))
+        named = entry.name and entry.name not in entry.where
+        label = f"{entry.where}, {entry.name!r}" if named else entry.where
+        yield Candidate(label, partial(_row, entry, selected, own, measured))
 
 
-def _row(entry: Entry, chosen: Selection, own: OwnOptions, measured: Folder) -> Row:
-    """The row of one record."""
+def _row(entry: Entry, selected: Selection, own: OwnOptions, measured: Folder) -> Row:
+    """Return the row of one record."""
     fields = entry.fields()
     values = {}
-    for key, name in chosen.columns.items():
+    for key, name in selected.columns.items():
         try:
             value = number(fields.get(key, ""))
         except InputError as error:
-            raise InputError(f"{key}: {error}") from error
+            raise error.with_context(key) from error
         if value is not None:
             values[name] = value
     forces = None
     if own.forces is not None:
         if entry.vectors is None:
-            raise InputError("records of this format have no forces")
+            raise NotFoundError("records of this format have no forces")
         forces = entry.vectors(own.forces)
     spectra = measured.spectra(entry.name)
-    return row_of(Known(partial(_molecule, entry, own.scale), values, forces, None, spectra))
+    return row_of(ParsedRecord(partial(_molecule, entry, own.scale), values, forces, None, spectra))
 
 
 def _molecule(entry: Entry, scale: float) -> Molecule:
     molecule = entry.molecule()
-    if len(molecule) > MAX_ATOMS:
-        raise InputError(f"a structure of {len(molecule)} atoms; at most {MAX_ATOMS} are read")
+    check_size(len(molecule))
     return molecule if scale == 1.0 else molecule.with_positions(np.asarray(molecule.positions) * scale)
 
 

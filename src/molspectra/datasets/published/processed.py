@@ -22,7 +22,7 @@ from molspectra.data.store.writer import Row
 from molspectra.datasets.formats.pickled import as_array, is_dense, load_pickled
 from molspectra.datasets.importer import Candidate, Opened, choice
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, quantities
-from molspectra.datasets.published.qm9s import LEVELS, ROWS, collected, metadata, qm9_identities
+from molspectra.datasets.published.qm9s import LEVELS, ROWS, metadata, qm9_identities, sampled_spectra
 from molspectra.datasets.published.qm9s_join import Features, check_join, groups_of
 from molspectra.datasets.published.qm9s_structures import record_fields
 from molspectra.errors import InputError
@@ -231,8 +231,8 @@ def _row(molecules: Molecules, identities: Mapping[str, str], row: int) -> Row:
     """
     name = molecules.names[row]
     molecule = Molecule(molecules.numbers(row), molecules.positions(row), name=name)
-    reads = {each: partial(samples.__getitem__, row) for each, samples in molecules.spectra.items()}
-    spectra, left_out = collected(reads, LEVELS)
+    samples = {modality: spectra[row] for modality, spectra in molecules.spectra.items()}
+    spectra, left_out = sampled_spectra(samples, LEVELS)
     return Row(molecule, spectra, molecules.values(row), identity=identities.get(name), left_out=left_out)
 
 

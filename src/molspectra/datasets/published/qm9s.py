@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
-from itertools import chain, repeat
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,10 +15,10 @@ from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Row
 from molspectra.datasets.importer import Candidate, Opened, choice
 from molspectra.datasets.published.qm9s_join import Features, check_join, groups_of
-from molspectra.datasets.published.qm9s_spectra import SpectrumTable
+from molspectra.datasets.published.qm9s_spectra import Samples, SpectrumTable
 from molspectra.datasets.published.qm9s_structures import PickledStructures, Structures, TableStructures
-from molspectra.errors import InputError
-from molspectra.spectra.modality import MODALITIES, Modality
+from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError
+from molspectra.spectra.modality import MODALITIES
 from molspectra.spectra.spectrum import SampledSpectrum
 
 ROWS = 129_817
@@ -74,7 +73,7 @@ class Qm9s:
         notes |= _check(tables, structures, rows)
         return Opened(
             metadata=metadata({name: LEVELS[name] for name in tables}, dtype),
-            candidates=partial(_candidates, tables, structures, identities, rows),
+            candidates=partial(_candidates, tables, structures, identities),
             total=len(structures),
             expected=ROWS,
             notes=lambda: notes,
@@ -109,42 +108,36 @@ def qm9_identities(store: str | None) -> Mapping[str, str]:
     with pa.memory_map(store) as file:
         table = pa.ipc.open_file(file).read_all().select(["name", "identity"])
         pairs = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        found = {name: identity for name, identity in pairs if name and name.startswith("gdb_")}
-    if not found:
-        raise InputError(f"option qm9={store!r}: its rows have no names like gdb_1; give a store of QM9")
-    return found
+        identities = {name: identity for name, identity in pairs if name and name.startswith("gdb_")}
+    if not identities:
+        raise MismatchError(f"option qm9={store!r}: its rows have no names like gdb_1; give a store of QM9")
+    return identities
 
 
-def sampled(kind: Modality, samples: npt.NDArray[np.floating], level: str) -> SampledSpectrum:
-    """Return a spectrum.
-
-    Raises:
-        InputError: if it is empty (all zero), or a sample is negative or not finite.
-    """
-    if not np.isfinite(samples).all():
-        raise InputError("a sample is not a finite number")
-    if samples.min() < 0:
-        raise InputError("a sample is negative")
-    if not samples.any():
-        raise InputError("all samples are zero")
-    return SampledSpectrum(kind.name, samples.astype(np.float64), level)
-
-
-def collected(
-    names: Mapping[str, Callable[[], npt.NDArray[np.floating]]], levels: Mapping[str, str]
+def sampled_spectra(
+    row: Mapping[str, npt.NDArray[np.floating] | FormatError], levels: Mapping[str, str]
 ) -> tuple[dict[str, SampledSpectrum], dict[str, str]]:
-    """Return the spectra of a row by modality, and why others are left out."""
+    """Return the spectra of a row by modality, and why others are left out.
+
+    A spectrum is left out if it could not be read, if a sample is negative or not finite, or all are zero.
+    """
     spectra, left_out = {}, {}
-    for name, read in names.items():
-        try:
-            spectra[name] = sampled(MODALITIES[name], read(), levels[name])
-        except InputError as error:
-            left_out[name] = str(error)
+    for name, samples in row.items():
+        if isinstance(samples, FormatError):
+            left_out[name] = str(samples)
+        elif not np.isfinite(samples).all():
+            left_out[name] = "a sample is not a finite number"
+        elif samples.min() < 0:
+            left_out[name] = "a sample is negative"
+        elif not samples.any():
+            left_out[name] = "all samples are zero"
+        else:
+            spectra[name] = SampledSpectrum(name, samples.astype(np.float64), levels[name])
     return spectra, left_out
 
 
 def _tables(raw: Path) -> dict[str, SpectrumTable]:
-    """Open all tables that are there."""
+    """Open the tables of the folder, by modality."""
     tables = {}
     for name, short in _TABLES.items():
         for spelling in ("boraden", "broaden"):  # the published names have the former
@@ -152,7 +145,7 @@ def _tables(raw: Path) -> dict[str, SpectrumTable]:
             if path.is_file() and name not in tables:
                 tables[name] = SpectrumTable(path, MODALITIES[name])
     if not tables:
-        raise InputError(f"{raw}: no spectra; it must be {Qm9s.files}")
+        raise NotFoundError(f"{raw}: no spectra; it must be {Qm9s.files}")
     return tables
 
 
@@ -162,24 +155,24 @@ def _structures(raw: Path) -> Structures:
     for name in ("qm9s_csv", "qm9s_csv.zip"):
         if (raw / name).exists():
             return TableStructures(raw / name)
-    raise InputError(f"{raw}: no structures; it must be {Qm9s.files}")
+    raise NotFoundError(f"{raw}: no structures; it must be {Qm9s.files}")
 
 
 def _common_rows(tables: Mapping[str, SpectrumTable], structures: Structures) -> int:
-    """Return the number of rows, which must be that of the structures (one spare structure is let pass)."""
+    """Return the number of rows; the list may have one structure more."""
     counts = {table.path.name: table.rows for table in tables.values()}
     rows = min(counts.values())
     if len(set(counts.values())) > 1 or not 0 <= len(structures) - rows <= 1:
-        found = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise InputError(
-            f"{next(iter(tables.values())).path.parent}: numbers of rows differ: {found}, structures "
+        listing = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise MismatchError(
+            f"{next(iter(tables.values())).path.parent}: numbers of rows differ: {listing}, structures "
             f"{len(structures)}; a file is cut short or of another release"
         )
     return rows
 
 
 def _check(tables: Mapping[str, SpectrumTable], structures: Structures, rows: int) -> dict[str, str]:
-    """Check the join against those that have been mistaken for it."""
+    """Check by the spectra that row i belongs to entry i, and not as in other plausible ways of joining."""
     vibrational = {name: table for name, table in tables.items() if name != "uv_vis"}
     if not vibrational:
         return {"check of the join": "not made: it needs IR or Raman spectra"}
@@ -187,26 +180,21 @@ def _check(tables: Mapping[str, SpectrumTable], structures: Structures, rows: in
     @cache
     def groups(entry: int) -> Features | None:
         try:
-            one = structures[entry]
-            return groups_of(one.numbers, one.positions)
+            structure = structures[entry]
+            return groups_of(structure.numbers, structure.positions)
         except (InputError, ValueError, IndexError):
             return None
 
     @lru_cache(maxsize=1024)
-    def spectra(row: int) -> dict[str, npt.NDArray[np.float32]]:
-        found = {}
-        for name, table in vibrational.items():
-            try:
-                found[name] = table.values(table.line(row))
-            except InputError:
-                continue  # named when the row is read for good
-        return found
+    def spectra(row: int) -> dict[str, Samples]:
+        rows = {name: table.spectrum(row) for name, table in vibrational.items()}
+        return {name: samples for name, samples in rows.items() if not isinstance(samples, InputError)}
 
     return check_join(rows, _other_joins(structures, rows), groups, spectra)
 
 
 def _other_joins(structures: Structures, rows: int) -> dict[str, Callable[[int], int | None]]:
-    """Ways to join that go wrong: by QM9's number instead of the place, and by neighbouring rows."""
+    """Wrong ways to join, each from a row to an entry: by QM9's number, and by neighbouring rows."""
     by_number = {int(number): entry for entry, number in enumerate(structures.numbers()) if number > 0}
     joins: dict[str, Callable[[int], int | None]] = {
         "one row later": lambda row: row + 1 if row + 1 < rows else None,
@@ -222,36 +210,33 @@ def _candidates(
     tables: Mapping[str, SpectrumTable],
     structures: Structures,
     identities: Mapping[str, str],
-    rows: int,
     start: int,
 ) -> Iterator[Candidate]:
-    """Yield the entries from `start` on, the tables read in step."""
-    streams = [table.lines(start) for table in tables.values()]
-    lines: Iterator[tuple[bytes, ...] | None] = zip(*streams, strict=True)
-    for entry, line in zip(range(start, len(structures)), chain(lines, repeat(None)), strict=False):
-        read = None if line is None else dict(zip(tables, line, strict=True))
-        yield Candidate(f"entry {entry}", partial(_row, tables, structures, identities, entry, read))
+    """Yield the entries from `start` on; the tables are read from their beginning, in step."""
+    streams = [table.spectra(start) for table in tables.values()]
+    rows: Iterator[tuple[Samples | FormatError, ...]] = zip(*streams, strict=True)
+    for entry in range(start, len(structures)):
+        samples = dict(zip(tables, next(rows, ()), strict=False))
+        yield Candidate(f"entry {entry}", partial(_row, structures, identities, entry, samples))
 
 
 def _row(
-    tables: Mapping[str, SpectrumTable],
     structures: Structures,
     identities: Mapping[str, str],
     entry: int,
-    lines: Mapping[str, bytes] | None,
+    samples: Mapping[str, Samples | FormatError],
 ) -> Row:
     """Return the row of one entry.
 
     Raises:
         InputError: if its structure cannot be used, or it has no row in the tables.
     """
-    if lines is None:
-        raise InputError("it has no row in the tables of spectra")
-    one = structures[entry]
-    name = f"gdb_{one.number}"
-    molecule = Molecule(one.numbers, one.positions, smiles=one.smiles, name=name)
-    reads = {each: partial(tables[each].values, line) for each, line in lines.items()}
-    spectra, left_out = collected(reads, LEVELS)
+    if not samples:
+        raise NotFoundError("it has no row in the tables of spectra")
+    structure = structures[entry]
+    name = f"gdb_{structure.number}"
+    molecule = Molecule(structure.numbers, structure.positions, smiles=structure.smiles, name=name)
+    spectra, left_out = sampled_spectra(samples, LEVELS)
     return Row(molecule, spectra=spectra, identity=identities.get(name), left_out=left_out)
 
 
