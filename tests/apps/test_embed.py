@@ -162,14 +162,14 @@ def test_more_that_is_refused(model, use_runs, tmp_path: Path) -> None:
 
 
 def test_a_vector_that_is_not_finite_is_bad(model) -> None:
-    from molspectra.apps.embed import finished
-    from molspectra.apps.molecules import Policy
+    from molspectra.apps.embed import finite_vectors
+    from molspectra.apps.molecules import ErrorPolicy
 
-    policy = Policy("skip")
-    found = torch.tensor([[3.0, 4.0], [torch.nan, 0.0], [0.0, 2.0]])
-    rows, places = finished(found, "unit", policy, [("x", "a"), ("x", "b"), ("x", "c")])
-    np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 1]])
-    assert places == [0, 2]
+    policy = ErrorPolicy("skip")
+    embeddings = torch.tensor([[3.0, 4.0], [torch.nan, 0.0], [0.0, 2.0]])
+    vectors, indices = finite_vectors(embeddings, "unit", policy, [("x", "a"), ("x", "b"), ("x", "c")])
+    np.testing.assert_allclose(vectors, [[0.6, 0.8], [0, 1]])
+    assert indices == [0, 2]
     assert [str(each) for each in policy.rejected] == ["x, b: its embedding is not finite"]
 
 

@@ -37,7 +37,7 @@ from molspectra.search.manifest import (
 )
 from molspectra.search.ranking import Answers
 from molspectra.search.segment import Segment, open_segment, widths, write_segment
-from molspectra.search.sources import Block, OnError, Source, blocks, names_of
+from molspectra.search.sources import Block, OnError, Source, blocks, source_name
 from molspectra.search.vectors import SearchModel, coarse, copy_model, open_model
 from molspectra.spectra.modality import MODALITIES, modality
 
@@ -212,14 +212,14 @@ def _segment(
     first = next(stream, None)
     if first is None:
         reason = f": {rejected[0]}" if rejected else ""
-        raise InputError(f"{names_of(source)}: no molecule of it can be indexed{reason}")
+        raise InputError(f"{source_name(source)}: no molecule of it can be indexed{reason}")
     has = set(first.spectra)
     kept = tuple(name for name in MODALITIES if name in (has if modalities is None else modalities))
     remarks = []
     if has - set(kept):
         left = ", ".join(sorted(has - set(kept)))
         remarks.append(
-            f"{left} spectra of {names_of(source)} are left out: the index keeps none of that kind"
+            f"{left} spectra of {source_name(source)} are left out: the index keeps none of that kind"
         )
     name = f"segment-{number:06d}"
     hidden = folder / f".new-{name}"
@@ -230,7 +230,7 @@ def _segment(
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     typical = {each: _rounded(total[:-1] / total[-1]) for each, total in sums.items() if total[-1] > 0}
-    entry = SegmentEntry(name, rows, names_of(source), files)
+    entry = SegmentEntry(name, rows, source_name(source), files)
     return Added(rows, tuple(rejected), tuple(remarks)), entry, kept, typical
 
 
