@@ -294,7 +294,7 @@ def periodic():
         (periodic, "periodic"),
         (
             lambda: Atoms("CN", [[0, 0, 0], [0, 0, 1.1]]),
-            "atom 2 is N, which the model was not trained on, only C",
+            "atom 2 is N, .* only H, C, O",
         ),
         (lambda: Atoms("CO", [[0, 0, 0], [0, 0, np.nan]]), "atom 2 has a coordinate that is not a finite"),
         (lambda: Atoms("CO", [[0, 0, 0], [0, 0, 1e-3]]), "atoms 1 and 2 are closer than"),

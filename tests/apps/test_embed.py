@@ -108,7 +108,7 @@ def test_bad_molecules_are_named_and_counted(model) -> None:
         "item 2: unreadable SMILES 'C('",
         "item 3: the SMILES is missing",
         "item 4: expected a SMILES or a Molecule, not an object of type int",
-        "item 5: the model was not trained on Br, only on H, C, N, O",
+        "item 5: atom 2 is Br, which the model was not trained on, only H, C, N, O",
         "item 7: empty SMILES",
     ]
     assert reasons == [f"molecules, {each}" for each in expected]
@@ -124,7 +124,7 @@ def test_bad_molecules_are_named_and_counted(model) -> None:
         ("CCO", "SMILES are given as a list"),
         (5, "not an object of type int"),
         (pa.table({"smile": ["C"]}), "did you mean 'smile'"),
-        (["CBr"], "not trained on Br"),
+        (["CBr"], "atom 2 is Br"),
     ],
 )
 def test_refused(given, message, model) -> None:

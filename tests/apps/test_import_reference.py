@@ -309,7 +309,7 @@ def test_target_of_a_fine_tuned_model(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "homo/config.json").read_text())["target"] == "homo"
     assert json.loads((tmp_path / "homo/record.json").read_text())["about"]["unit"] == "eV"
     path = written(tmp_path / "b.ckpt", "ft_qm9", lambda c: c["hyper_parameters"].update(dataset_arg="other"))
-    with pytest.raises(SettingError, match="'other'.*--target"):
+    with pytest.raises(SettingError, match=r"'other'.*--target"):
         import_reference(path, tmp_path / "run")
     import_reference(path, tmp_path / "run", target="alpha")
     assert json.loads((tmp_path / "run/config.json").read_text())["target"] == "alpha"

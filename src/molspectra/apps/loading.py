@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molspectra.apps.remote_models import HUB, from_hub, from_url, is_address
-from molspectra.chem.elements import atomic_number
-from molspectra.errors import NotFoundError, hint
+from molspectra.chem.elements import SYMBOLS, atomic_number
+from molspectra.chem.molecule import Molecule
+from molspectra.errors import ElementError, NotFoundError, hint
 from molspectra.evaluation.embedding import alignment_similarity
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import SHIPPED, find_checkpoint, load_model
@@ -94,6 +95,24 @@ def loaded(model: str | os.PathLike[str] | LoadedModel) -> LoadedModel:
         InputError: as in `load`.
     """
     return model if isinstance(model, LoadedModel) else load(model)
+
+
+def check_elements(molecule: Molecule, elements: frozenset[int]) -> None:
+    """Refuse a molecule with an element that a model was not trained on.
+
+    Args:
+        molecule: the molecule.
+        elements: atomic numbers of the training set.
+
+    Raises:
+        ElementError: naming the first such atom.
+    """
+    for atom, element in enumerate(molecule.numbers.tolist(), start=1):
+        if element not in elements:
+            known = ", ".join(SYMBOLS[number] for number in sorted(elements))
+            raise ElementError(
+                f"atom {atom} is {SYMBOLS[element]}, which the model was not trained on, only {known}"
+            )
 
 
 def _directory(text: str, cache: Path) -> Path | str:

@@ -10,8 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from molspectra.apps.loading import LoadedModel
-from molspectra.chem.elements import SYMBOLS
+from molspectra.apps.loading import LoadedModel, check_elements
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import FORMATS, Rejection, from_smiles
 from molspectra.chem.records import check_readable
@@ -19,7 +18,6 @@ from molspectra.data.batch import Batch
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Row, Store
 from molspectra.errors import (
-    ElementError,
     FormatError,
     InputError,
     MolspectraError,
@@ -252,10 +250,8 @@ def _checked(
     try:
         source = candidate.read()
         molecule = source if isinstance(source, Molecule) else source.molecule
-        unknown = set() if elements is None else set(molecule.numbers.tolist()) - elements
-        if elements is not None and unknown:
-            names, known = (", ".join(SYMBOLS[n] for n in sorted(each)) for each in (unknown, elements))
-            raise ElementError(f"the model was not trained on {names}, only on {known}")
+        if elements is not None:
+            check_elements(molecule, elements)
         identity = candidate.identity or source.identity or molecule.identity
         return CheckedMolecule(candidate.path, candidate.where, molecule, identity)
     except MolspectraError as error:
