@@ -11,7 +11,7 @@ import pytest
 import molspectra as ms
 from molspectra.apps.cli import main
 from molspectra.chem.xyz import xyz_entries, xyz_frame
-from molspectra.errors import ElementError, FormatError, InputError
+from molspectra.errors import ElementError, FormatError, InputError, MismatchError, NotFoundError
 from molspectra.evaluation.predict import predict_rows
 
 SOME = ["CCO", "C1CC1", "CC(C)=O"]
@@ -55,11 +55,11 @@ def test_any_batch(use_runs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("stage2", "predicts no property"), ("nowhere", "no such model")],
+    ("name", "error"),
+    [("stage2", MismatchError), ("nowhere", NotFoundError)],
 )
-def test_models_that_predict_nothing(name, message, use_runs) -> None:
-    with pytest.raises(InputError, match=message):
+def test_models_that_predict_nothing(name, error, use_runs) -> None:
+    with pytest.raises(error, match=name):
         ms.predict(SOME, use_runs.get(name, name))
 
 

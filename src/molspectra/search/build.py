@@ -236,7 +236,7 @@ def _calibrated(
     folder: Path, manifest: Manifest, model: SearchModel, held_out: HeldOut | None
 ) -> tuple[Manifest, tuple[str, ...]]:
     """The manifest with a calibration, and typical spectra of the held-out molecules where it has none."""
-    uncalibrated = "confidences are not calibrated and will not be told"
+    uncalibrated = "confidences are not calibrated and are left out"
     if held_out is None:
         return manifest, (f"{uncalibrated}: there are no molecules that the model was not trained on",)
     names = tuple(name for name in held_out.store.metadata.modalities if name in model.modalities)

@@ -151,8 +151,9 @@ def _scores(
         vectors = model.spectra({name: queries[name] for name in subset})
         scores["embedding"] = score.dots(entries["structure"], vectors)
     if all(f"learned-{name}" in entries for name in subset):
-        alone = {name: model.spectra({name: queries[name]}) for name in subset}
-        parts = [score.dots(entries[f"learned-{name}"], alone[name]) for name in subset]
+        parts = [
+            score.dots(entries[f"learned-{name}"], model.spectra({name: queries[name]})) for name in subset
+        ]
         scores["learned"] = score.mean_of(np.stack(parts))
     if all(f"samples-{name}" in entries for name in subset):
         for way, compare in (("cosine", score.cosines), ("sid", score.information)):

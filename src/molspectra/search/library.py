@@ -182,7 +182,7 @@ class Library:
             raise ValueRangeError(f"at least one answer must be asked for, not {top}")
         mask = filters.select(self.table)
         if approximate and (mask is not None or list(ways) != ["embedding"]):
-            raise SettingError("approximate search is by embedding alone and without filters")
+            raise SettingError("approximate search is only by embedding and without filters")
         query = self._query(spectra, ways)
         rows = None if mask is None else np.flatnonzero(mask)
         if approximate:

@@ -170,5 +170,5 @@ def query_of(
     readable = {name: rows for name, rows in values.items() if name in model.modalities}
     if not readable:
         raise MismatchError(f"the model reads {', '.join(model.modalities)}, not {', '.join(prepared)}")
-    alone = {name: model.spectra({name: rows})[0] for name, rows in readable.items()} if learned else {}
-    return Query(model.spectra(readable)[0], alone, samples, tuple(remarks))
+    single = {name: model.spectra({name: rows})[0] for name, rows in readable.items()} if learned else {}
+    return Query(model.spectra(readable)[0], single, samples, tuple(remarks))

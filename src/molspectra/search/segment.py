@@ -198,15 +198,15 @@ def _records(block: Block) -> pa.RecordBatch:
     bits = [element_bits(molecule.numbers.tolist()) for molecule in molecules]
     columns = {
         "identity": block.identities,
-        "smiles": [each.smiles for each in block.molecules],
-        "name": [each.name for each in block.molecules],
-        "formula": [each.formula for each in block.molecules],
-        "charge": [each.charge for each in block.molecules],
+        "smiles": [molecule.smiles for molecule in molecules],
+        "name": [molecule.name for molecule in molecules],
+        "formula": [molecule.formula for molecule in molecules],
+        "charge": [molecule.charge for molecule in molecules],
         "mass": [exact_mass(molecule.numbers, molecule.charge) for molecule in molecules],
         "elements_low": [low for low, _ in bits],
         "elements_high": [high for _, high in bits],
-        "numbers": [each.numbers.astype(np.uint8) for each in block.molecules],
-        "positions": [each.positions.ravel().astype(np.float32) for each in block.molecules],
+        "numbers": [molecule.numbers.astype(np.uint8) for molecule in molecules],
+        "positions": [molecule.positions.ravel().astype(np.float32) for molecule in molecules],
     }
     return pa.record_batch(columns, schema=SCHEMA)
 

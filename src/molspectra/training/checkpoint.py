@@ -249,7 +249,7 @@ def _label(where: Path | str, name: str) -> str:
 
 
 def initialise(model: MolSpectra, path: str | Path) -> list[str]:
-    """Start a model from a pre-trained one: each part that both have must have the same settings and tensors.
+    """Start a model from a pre-trained one: a part that both have must have the same settings and tensors.
 
     The encoder must be there; the noise heads and the spectrum encoder are taken where both models have them.
     A property head never is: it belongs to its target.
