@@ -16,7 +16,14 @@ import molspectra
 from molspectra import Calculator
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import (
+    ElementError,
+    InputError,
+    MismatchError,
+    MolspectraError,
+    NotFoundError,
+    SettingError,
+)
 from molspectra.models.egnn import EGNNConfig
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.model import ModelConfig, MolSpectra, energy_and_forces
@@ -220,7 +227,7 @@ def test_without_a_dipole_run_there_is_none():
     atoms.calc = Calculator(potential())
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_dipole_moment()
-    with pytest.raises(InputError, match="second run"):
+    with pytest.raises(SettingError, match="second run"):
         atoms.calc.dipoles([atoms])
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
@@ -244,13 +251,13 @@ def pilot():
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (lambda: potential(unit="a0^3", target="alpha"), "'alpha' in 'a0.3', which is no potential energy"),
-        (lambda: potential(target="gap"), "'gap' in 'eV', which is no potential energy"),
+        (lambda: potential(unit="a0^3", target="alpha"), "'alpha' in 'a0.3'"),
+        (lambda: potential(target="gap"), "'gap' in 'eV'"),
         (lambda: potential(kind="dipole", unit="D", target="mu"), "no potential energy"),
         (lambda: potential(kind="spatial_extent"), "no potential energy"),
         (lambda: (MolSpectra(ModelConfig(encoder=ET)), {"stage": "stage1"}), "no property head"),
         (pilot, "takes spectra as input"),
-        (lambda: "nowhere", "nowhere: neither a run nor a checkpoint"),
+        (lambda: "nowhere", "^nowhere: "),
     ],
 )
 def test_what_is_no_energy_is_refused(run, message):
@@ -267,7 +274,7 @@ def test_what_is_no_energy_is_refused(run, message):
     ],
 )
 def test_what_is_no_dipole_is_refused(dipole, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(MismatchError, match=message):
         Calculator(potential(), dipole())
 
 
@@ -294,7 +301,7 @@ def periodic():
         (periodic, "periodic"),
         (
             lambda: Atoms("CN", [[0, 0, 0], [0, 0, 1.1]]),
-            "atom 2 is N, which the model was not trained on, only C",
+            "atom 2 is N, .* only H, C, O",
         ),
         (lambda: Atoms("CO", [[0, 0, 0], [0, 0, np.nan]]), "atom 2 has a coordinate that is not a finite"),
         (lambda: Atoms("CO", [[0, 0, 0], [0, 0, 1e-3]]), "atoms 1 and 2 are closer than"),
@@ -315,12 +322,12 @@ def test_what_no_model_knows_is_refused(atoms, message):
 
 def test_elements_without_an_embedding_are_refused():
     model, about = potential()
-    with pytest.raises(InputError, match="atom 1 is Og, which the model was not trained on"):
+    with pytest.raises(ElementError, match="atom 1 is Og"):
         results((model, {**about, "elements": None}), Atoms("Og"))
 
 
 def test_no_atoms_are_refused():
-    with pytest.raises(InputError, match="no atoms"):
+    with pytest.raises(NotFoundError, match="no atoms"):
         Calculator(potential()).energies_and_forces([])
 
 

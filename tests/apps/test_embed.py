@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,16 @@ import molspectra as ms
 from molspectra.apps.cli import main
 from molspectra.apps.loading import LoadedModel
 from molspectra.data.store.export import export_parquet
-from molspectra.errors import InputError
+from molspectra.errors import (
+    ElementError,
+    ExistsError,
+    FormatError,
+    InputError,
+    MismatchError,
+    MissingExtraError,
+    NotFoundError,
+    WriteError,
+)
 from molspectra.evaluation import retrieval
 
 SOME = ["CCO", "C1CC1", "CC(C)=O", "O", "CC#N"]
@@ -95,7 +105,7 @@ def test_a_frame_without_pandas_is_one_line(model, monkeypatch: pytest.MonkeyPat
         to_pandas = fail
 
     monkeypatch.setattr("molspectra.apps.embed.table_of", lambda *_: Table())
-    with pytest.raises(InputError, match="needs pandas"):
+    with pytest.raises(MissingExtraError, match="pandas"):
         ms.embed(["C"], model).frame()
 
 
@@ -108,27 +118,27 @@ def test_bad_molecules_are_named_and_counted(model) -> None:
         "item 2: unreadable SMILES 'C('",
         "item 3: the SMILES is missing",
         "item 4: expected a SMILES or a Molecule, not an object of type int",
-        "item 5: the model was not trained on Br, only on H, C, N, O",
+        "item 5: atom 2 is Br, which the model was not trained on, only H, C, N, O",
         "item 7: empty SMILES",
     ]
     assert reasons == [f"molecules, {each}" for each in expected]
-    with pytest.raises(InputError, match="item 2: unreadable SMILES"):
+    with pytest.raises(InputError, match=r"item 2: .*'C\('"):
         ms.embed(given, model)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "error", "message"),
     [
-        ([], "there are no molecules"),
-        ("nothing.smi", "no such file"),
-        ("CCO", "SMILES are given as a list"),
-        (5, "not an object of type int"),
-        (pa.table({"smile": ["C"]}), "did you mean 'smile'"),
-        (["CBr"], "not trained on Br"),
+        ([], NotFoundError, "no molecules"),
+        ("nothing.smi", InputError, r"nothing\.smi.*no such file"),
+        ("CCO", NotFoundError, "CCO"),
+        (5, FormatError, "type int"),
+        (pa.table({"smile": ["C"]}), NotFoundError, "did you mean 'smile'"),
+        (["CBr"], ElementError, "atom 2 is Br"),
     ],
 )
-def test_refused(given, message, model) -> None:
-    with pytest.raises(InputError, match=message):
+def test_refused(given, error, message, model) -> None:
+    with pytest.raises(error, match=message):
         ms.embed(given, model)
 
 
@@ -157,19 +167,19 @@ def test_more_that_is_refused(model, use_runs, tmp_path: Path) -> None:
             ms.embed(["C"], model, **options)
     with pytest.raises(InputError, match="nothing could be embedded: molecules, item 1"):
         ms.embed(["C("], model, on_error="skip")
-    with pytest.raises(InputError, match="no spectrum encoder"):
+    with pytest.raises(MismatchError, match="no spectrum encoder"):
         ms.embed_spectra(ms.SampledSpectrum("ir", np.zeros(3501)), use_runs["stage1"])
 
 
 def test_a_vector_that_is_not_finite_is_bad(model) -> None:
-    from molspectra.apps.embed import finished
-    from molspectra.apps.molecules import Policy
+    from molspectra.apps.embed import finite_vectors
+    from molspectra.apps.molecules import ErrorPolicy
 
-    policy = Policy("skip")
-    found = torch.tensor([[3.0, 4.0], [torch.nan, 0.0], [0.0, 2.0]])
-    rows, places = finished(found, "unit", policy, [("x", "a"), ("x", "b"), ("x", "c")])
-    np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 1]])
-    assert places == [0, 2]
+    policy = ErrorPolicy("skip")
+    embeddings = torch.tensor([[3.0, 4.0], [torch.nan, 0.0], [0.0, 2.0]])
+    vectors, indices = finite_vectors(embeddings, "unit", policy, [("x", "a"), ("x", "b"), ("x", "c")])
+    np.testing.assert_allclose(vectors, [[0.6, 0.8], [0, 1]])
+    assert indices == [0, 2]
     assert [str(each) for each in policy.rejected] == ["x, b: its embedding is not finite"]
 
 
@@ -236,7 +246,7 @@ def test_files_that_are_written(model, tmp_path: Path) -> None:
     found = ms.embed(SOME, model)
     for name in ("x.parquet", "x.csv", "x.npy"):
         found.save(tmp_path / name)
-        with pytest.raises(InputError, match="exists already"):
+        with pytest.raises(ExistsError, match=re.escape(name)):
             found.save(tmp_path / name)
         found.save(tmp_path / name, overwrite=True)
     table = pq.read_table(tmp_path / "x.parquet")
@@ -251,12 +261,10 @@ def test_files_that_are_written(model, tmp_path: Path) -> None:
     beside = list(csv.DictReader((tmp_path / "x.columns.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["smiles"] for row in beside] == SOME
     assert len(list(tmp_path.iterdir())) == 4
-    for path, message in (
-        (tmp_path / "x.xlsx", "suffix"),
-        (tmp_path / "no" / "x.csv", "does not exist"),
-    ):
-        with pytest.raises(InputError, match=message):
-            found.save(path)
+    with pytest.raises(FormatError, match=r"x\.xlsx"):
+        found.save(tmp_path / "x.xlsx")
+    with pytest.raises(WriteError, match=re.escape(str(tmp_path / "no"))):
+        found.save(tmp_path / "no" / "x.csv")
 
 
 def test_the_command(use_runs, use_store, tmp_path: Path, capsys, monkeypatch) -> None:

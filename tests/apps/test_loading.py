@@ -17,7 +17,8 @@ import torch
 
 import molspectra
 from molspectra.apps.loading import LoadedModel, load
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, InputError, MissingExtraError, NotFoundError, SettingError
+from molspectra.search.vectors import open_model
 from molspectra.training.checkpoint import find_checkpoint
 
 
@@ -32,16 +33,18 @@ def test_a_run_and_its_checkpoint_are_the_same_model(use_runs: dict[str, Path]) 
     assert same(from_run, from_checkpoint)
     assert not from_run.model.training
     assert from_run.similarity == from_checkpoint.similarity == "cosine"
-    assert load(use_runs["inner"]).similarity == "inner"
+    inner = find_checkpoint(use_runs["inner"])
+    assert load(use_runs["inner"]).similarity == load(inner).similarity == "inner"
+    assert open_model(use_runs["inner"]).similarity == open_model(inner).similarity == "inner"
     assert load(use_runs["stage1"]).similarity is None
     assert from_run.elements == {1, 6, 7, 8}
     assert "width 16" in repr(from_run)
 
 
 def test_names_that_are_no_model(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="did you mean 'small'"):
+    with pytest.raises(NotFoundError, match="did you mean 'small'"):
         load("smal")
-    with pytest.raises(InputError, match="neither a run nor a checkpoint"):
+    with pytest.raises(NotFoundError, match=r"model\.safetensors"):
         load(tmp_path)
 
 
@@ -50,7 +53,7 @@ def test_a_missing_shipped_model_says_how_it_is_made(tmp_path: Path, monkeypatch
     monkeypatch.setattr(
         "molspectra.training.checkpoint.shipped_path", lambda name: tmp_path / "nowhere" / name
     )
-    with pytest.raises(InputError, match=r"build_small\.py"):
+    with pytest.raises(NotFoundError, match=r"build_small\.py"):
         load("small")
 
 
@@ -94,7 +97,7 @@ def test_an_archive_by_its_address(use_runs: dict[str, Path], site: tuple[Path, 
     (folder / "tiny.zip").unlink()
     assert same(load(address, cache=cache), model)  # from the cache
 
-    with pytest.raises(InputError, match="add #sha256="):
+    with pytest.raises(SettingError, match="#sha256="):
         load(f"{url}/tiny.zip", cache=cache)
     with pytest.raises(InputError, match="not there"):
         load(f"{url}/other.zip#sha256={'0' * 64}", cache=cache)
@@ -107,11 +110,11 @@ def test_archives_that_are_refused(use_runs: dict[str, Path], site: tuple[Path, 
     with pytest.raises(InputError, match="another content"):
         load(f"{url}/tiny.zip#sha256={'1' * 64}", cache=tmp_path)
     digest = packed(checkpoint, folder / "tiny.zip", ("config.json",))
-    with pytest.raises(InputError, match=r"model\.safetensors is missing"):
+    with pytest.raises(NotFoundError, match=r"model\.safetensors is missing"):
         load(f"{url}/tiny.zip#sha256={digest}", cache=tmp_path)
     (folder / "text.zip").write_text("no archive")
     digest = hashlib.sha256(b"no archive").hexdigest()
-    with pytest.raises(InputError, match="not a readable ZIP archive"):
+    with pytest.raises(DamagedError, match=r"\.zip"):
         load(f"{url}/text.zip#sha256={digest}", cache=tmp_path)
     assert not [path for path in tmp_path.rglob("model") if path.is_dir()]
 
@@ -134,12 +137,12 @@ def test_a_repository(use_runs: dict[str, Path], tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "huggingface_hub", stub)
     assert same(load("hf:someone/tiny@v1"), load(use_runs["stage2"]))
     assert asked == {"repository": "someone/tiny", "revision": "v1"}
-    with pytest.raises(InputError, match=r"cannot be fetched \(404 Client Error\. Repository not found\)"):
+    with pytest.raises(NotFoundError, match="404 Client Error"):
         load("hf:someone/gone")
-    with pytest.raises(InputError, match="expected hf:owner/name"):
+    with pytest.raises(SettingError, match="hf:owner/name"):
         load("hf:tiny")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"molspectra\[hub\]"):
+    with pytest.raises(MissingExtraError, match=r"molspectra\[hub\]"):
         load("hf:someone/tiny")
 
 

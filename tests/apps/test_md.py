@@ -13,7 +13,7 @@ from molspectra.apps import md as module
 from molspectra.apps.cli import main
 from molspectra.apps.md import relax, run_md
 from molspectra.chem.readers import to_ase
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import MolspectraError, SettingError
 from molspectra.simulation.dynamics import DynamicsSettings
 from molspectra.training.interrupt import Interrupted
 
@@ -187,7 +187,7 @@ def test_what_cannot_run_is_refused(tmp_path, monkeypatch, ethanol_run, capsys, 
 
 
 def test_an_unknown_ensemble_is_refused(tmp_path, atoms):
-    with pytest.raises(InputError, match="nve, langevin"):
+    with pytest.raises(SettingError, match="nve, langevin"):
         run_md(atoms, tmp_path / "x", SHORT, 0.01, "npt", show=False)
 
 

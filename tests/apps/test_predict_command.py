@@ -11,7 +11,7 @@ import pytest
 import molspectra as ms
 from molspectra.apps.cli import main
 from molspectra.chem.xyz import xyz_entries, xyz_frame
-from molspectra.errors import InputError
+from molspectra.errors import ElementError, FormatError, InputError, MismatchError, NotFoundError
 from molspectra.evaluation.predict import predict_rows
 
 SOME = ["CCO", "C1CC1", "CC(C)=O"]
@@ -55,11 +55,11 @@ def test_any_batch(use_runs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("stage2", "predicts no property"), ("nowhere", "no such model")],
+    ("name", "error"),
+    [("stage2", MismatchError), ("nowhere", NotFoundError)],
 )
-def test_models_that_predict_nothing(name, message, use_runs) -> None:
-    with pytest.raises(InputError, match=message):
+def test_models_that_predict_nothing(name, error, use_runs) -> None:
+    with pytest.raises(error, match=name):
         ms.predict(SOME, use_runs.get(name, name))
 
 
@@ -67,7 +67,7 @@ def test_bad_molecules(use_runs) -> None:
     found = ms.predict(["C", "CBr", "X"], use_runs["gap"], on_error="skip")
     assert len(found) == 1
     assert [each.where for each in found.rejected] == ["item 2", "item 3"]
-    with pytest.raises(InputError, match="not trained on Br"):
+    with pytest.raises(ElementError, match="item 1: atom 2 is Br"):
         ms.predict(["CBr"], use_runs["gap"])
     with pytest.raises(InputError, match="nothing could be predicted"):
         ms.predict(["CBr"], use_runs["gap"], on_error="skip")
@@ -79,7 +79,7 @@ def test_files_that_are_written(use_runs, tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "x.csv").read_text(encoding="utf-8").splitlines()))
     assert [float(row["gap [eV]"]) for row in rows] == plain.values.tolist()
     assert rows[0]["level"] == "made-up level"
-    with pytest.raises(InputError, match="no room for forces"):
+    with pytest.raises(FormatError, match="forces"):
         pulled.save(tmp_path / "y.csv")
     pulled.save(tmp_path / "y.parquet")
     table = pq.read_table(tmp_path / "y.parquet")

@@ -171,7 +171,7 @@ def test_bad_records_may_be_skipped(run, tmp_path, capsys):
         (["index", "a.smi", "--out", "missing/x", "--model", "nothing"], "neither a run|does not exist"),
         (["search", "x"], "give at least one spectrum: --uv-vis, --ir, --raman"),
         (["search", "x", "--ir", "nothing.jdx"], "nothing.jdx: no such file"),
-        (["search", "x", "--ir", "a", "--out", "hits.txt"], "answers are written as .csv, .parquet, .json"),
+        (["search", "x", "--ir", "a", "--out", "hits.txt"], "known: .csv, .parquet, .json"),
         (["search", "x", "--ir", "a", "--out", "missing/hits.csv"], "does not exist"),
         (["search", "x", "--ir", "a", "--unit", "nmr=nm"], "--unit nmr=nm"),
         (["search", "x", "--ir", "a", "--by", "sid", "--weights", "1", "2"], "one for each of the 1 ways"),

@@ -1,10 +1,10 @@
-"""Commands as Python functions, where no lower layer has them already."""
+"""Commands as Python functions, those that no lower layer has."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from molspectra.apps.doctor import Check, checks
-from molspectra.errors import InputError
+from molspectra.data.output import free_path
 from molspectra.reporting.collect import collect_report
 from molspectra.reporting.report import write_report
 
@@ -27,10 +27,7 @@ def report(
     Raises:
         InputError: the page exists, a directory is not a run, or its files are damaged.
     """
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists already; choose another name or give --overwrite")
-    return write_report(out, collect_report(list(runs), title))
+    return write_report(free_path(out, overwrite=overwrite), collect_report(list(runs), title))
 
 
 def doctor() -> list[Check]:

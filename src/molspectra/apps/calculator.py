@@ -13,11 +13,12 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 
 from molspectra.apps.learned import Learned, Precision, Run, dipole_moment, potential_energy
-from molspectra.chem.molecule import Molecule
+from molspectra.apps.loading import check_elements
 from molspectra.chem.readers import from_ase
 from molspectra.data.batch import Batch, batch_of
 from molspectra.data.verlet import VerletList
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import MolspectraError, NotFoundError, SettingError
+from molspectra.evaluation.predict import on_device
 from molspectra.models.model import energy_and_forces
 
 Array = npt.NDArray[np.float64]
@@ -38,21 +39,21 @@ class Calculator(AseCalculator):
     Forces are the exact negative gradient of the energy. Positions are taken about the mean position of a
     molecule before they are rounded to `dtype`, so that results are equally precise everywhere.
 
-    The vectors that a dipole run gives have the lengths that it was trained on. Their sign, and without
-    symmetry their direction, were never compared with anything (`PropertyHead.dipole`).
+    A dipole run is trained on the lengths of dipole moments. The sign of its vectors, and their direction in
+    molecules without symmetry, are not trained (`PropertyHead.dipole`).
 
     Args:
-        run: run directory or checkpoint of an energy in Hartree, eV, meV, kcal/mol or kJ/mol, or what
-            `molspectra.load_model` returns of one.
+        run: run directory or checkpoint of an energy in Hartree, eV, meV, kcal/mol or kJ/mol, or the
+            pair that `molspectra.load_model` returns.
         dipole: the same of a dipole moment, trained by the dipole head in D, e·Å or e·bohr.
-        skin: Å beyond the cutoff in which neighbours are kept until an atom has moved half as far; the result
-            does not depend on it.
+        skin: Å beyond the cutoff in which neighbours are kept until an atom has moved half of it; the
+            result does not depend on it.
         dtype: arithmetic, "float64" or "float32".
         device: where to compute.
         checkpoint: weights with the lowest validation loss ("best") or the newest ("last").
 
     Raises:
-        InputError: no such run, one that predicts something else, or a value out of range.
+        InputError: no such run, one that predicts another property, or a value out of range.
     """
 
     def __init__(
@@ -77,10 +78,10 @@ class Calculator(AseCalculator):
     def calculate(
         self, atoms: Any = None, properties: Sequence[str] = ("energy",), system_changes: Any = all_changes
     ) -> None:
-        """Do what ASE asks for; `results` then holds it.
+        """Compute the properties and put them into `results`, as ASE asks.
 
         Raises:
-            InputError: a periodic structure, unknown elements, atoms that coincide or lie nowhere.
+            InputError: a periodic structure, unknown elements, or positions that coincide or are not finite.
             MolspectraError: the prediction is not finite.
         """
         super().calculate(atoms, properties, system_changes)
@@ -113,7 +114,7 @@ class Calculator(AseCalculator):
             MolspectraError: a prediction is not finite.
         """
         if self._dipole is None:
-            raise InputError(
+            raise SettingError(
                 "the calculator has no dipole; give it a second run, Calculator(run, dipole=...)"
             )
         model, batch = self._dipole.model, self._batch(replicas, self._dipole)
@@ -123,31 +124,26 @@ class Calculator(AseCalculator):
         return _numbers(vectors, "dipole") * self._dipole.factor
 
     def _batch(self, replicas: Sequence[Any], learned: Learned) -> Batch:
-        """Checked molecules as a batch about their mean positions."""
+        """The batch of checked molecules, with positions relative to the mean of each."""
         if not len(replicas):
-            raise InputError("there are no atoms to compute")
-        molecules = [_checked(atoms, learned) for atoms in replicas]
+            raise NotFoundError("there are no atoms to compute")
+        molecules = [from_ase(atoms) for atoms in replicas]
+        for molecule in molecules:
+            check_elements(molecule, learned.elements)
         batch = batch_of(molecules, torch.float64)
-        centres = [np.broadcast_to(each.positions.mean(0), each.positions.shape) for each in molecules]
-        centred = batch.positions - torch.from_numpy(np.concatenate(centres))
-        weight = next(learned.model.parameters())
-        return replace(batch, positions=centred).to(weight.device, weight.dtype)
+        positions = [molecule.positions - molecule.positions.mean(0) for molecule in molecules]
+        centred = replace(batch, positions=torch.from_numpy(np.concatenate(positions)))
+        return on_device(centred, learned.model)
 
 
-def _checked(atoms: Any, learned: Learned) -> Molecule:
-    molecule = from_ase(atoms)
-    learned.check(molecule)
-    return molecule
-
-
-def _numbers(values: torch.Tensor, what: str) -> Array:
-    """Predictions as float64 numbers on the CPU.
+def _numbers(values: torch.Tensor, quantity: str) -> Array:
+    """Predictions as a float64 array.
 
     Raises:
         MolspectraError: one is not finite.
     """
     if not bool(torch.isfinite(values).all()):
         raise MolspectraError(
-            f"the predicted {what} is not finite; the structure is far from the training data"
+            f"the predicted {quantity} is not finite; the structure is far from the training data"
         )
     return values.detach().double().cpu().numpy()

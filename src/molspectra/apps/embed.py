@@ -10,23 +10,21 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
-from torch.nn import functional
+from torch import Tensor
 
 from molspectra._version import __version__
 from molspectra.apps.loading import LoadedModel, loaded
 from molspectra.apps.molecules import (
-    Built,
+    CheckedMolecule,
+    ErrorPolicy,
     Molecules,
     OnError,
-    Policy,
-    batches,
-    given_molecules,
+    checked_batches,
     identity_columns,
 )
 from molspectra.apps.tables import (
     frame_of,
-    free_path,
+    free_table_path,
     table_of,
     vectors_of,
     write_csv,
@@ -34,15 +32,15 @@ from molspectra.apps.tables import (
     write_parquet,
 )
 from molspectra.chem.readers import Rejection
-from molspectra.data.batch import batch_of
-from molspectra.errors import InputError
-from molspectra.evaluation.predict import moved, on_device
+from molspectra.errors import SettingError, ValueRangeError
+from molspectra.evaluation.embedding import comparable, embed_batch
+from molspectra.evaluation.predict import moved
 
 SUFFIXES = (".parquet", ".csv", ".npy")
 """Files that embeddings can be written to."""
 
 Length = Literal["auto", "unit", "raw"]
-"""How long an embedding is: see `embed`."""
+"""Whether embeddings are scaled to length 1: see `embed`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,9 +49,9 @@ class Embeddings:
 
     Attributes:
         vectors: [n, D] float32.
-        columns: what tells which they are, by name, n texts (or None) each.
+        columns: source, identity and so on of each, by name [n].
         about: model, kind ("structure" or "spectrum"), length ("unit" or "raw"), version.
-        rejected: what was left out, each with the reason.
+        rejected: molecules or samples that were left out, with the reason.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -66,9 +64,9 @@ class Embeddings:
 
     def __repr__(self) -> str:
         """Return a short description for people."""
-        shape, facts = self.vectors.shape, self.about
-        left = f", {len(self.rejected)} left out" if self.rejected else ""
-        return f"Embeddings({shape[0]} of a {facts['kind']}, length {shape[1]}, {facts['length']}{left})"
+        n, width = self.vectors.shape
+        left_out = f", {len(self.rejected)} left out" if self.rejected else ""
+        return f"Embeddings({n} of a {self.about['kind']}, length {width}, {self.about['length']}{left_out})"
 
     def table(self) -> pa.Table:
         """The columns and `embedding`, a list of D numbers, as an Arrow table."""
@@ -78,25 +76,25 @@ class Embeddings:
         """The same as a pandas frame.
 
         Raises:
-            InputError: pandas is not installed.
+            MissingExtraError: pandas is not installed.
         """
         return frame_of(self.table())
 
     def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a file: `.parquet` (as `table`), `.csv` (a column per component), or `.npy`.
 
-        Beside a `.npy` file, which holds the vectors alone, a table `NAME.columns.csv` tells which they are.
+        Beside a `.npy` file, which holds only the vectors, the table `NAME.columns.csv` has the columns.
 
         Raises:
             InputError: another suffix, a file that exists, or one that cannot be written.
         """
-        path = free_path(out, SUFFIXES, overwrite)
+        path = free_table_path(out, SUFFIXES, overwrite=overwrite)
         if path.suffix.lower() == ".parquet":
             write_parquet(self.table(), path)
         elif path.suffix.lower() == ".npy":
             write_npy(self.vectors, table_of(self.columns, self.about), path)
         else:
-            components = {f"e{place}": self.vectors[:, place] for place in range(self.vectors.shape[1])}
+            components = {f"e{number}": column for number, column in enumerate(self.vectors.T)}
             write_csv(table_of({**self.columns, **components}, self.about), path)
 
 
@@ -130,72 +128,72 @@ def embed(
         InputError: no such model or file, a bad molecule, an element that the model was not trained on, or
             no molecule that could be embedded.
     """
-    ready, policy = loaded(model), Policy(on_error)
-    way = chosen_length(ready, length)
-    given, total = given_molecules(molecules, smiles)
-    net = moved(ready.model, device).eval()
-    kept: list[Built] = []
+    model, policy = loaded(model), ErrorPolicy(on_error)
+    scaling = scaling_of(model, length)
+    net = moved(model.model, device).eval()
+    embedded: list[CheckedMolecule] = []
     vectors: list[npt.NDArray[np.float32]] = []
-    for block in batches(given, total, batch_size, policy, elements=ready.elements, title="embed", show=show):
-        with torch.no_grad():
-            found = net.embed(on_device(batch_of([each.molecule for each in block], torch.float64), net))
-        rows, places = finished(found, way, policy, [(each.path, each.where) for each in block])
-        kept += [block[place] for place in places]
-        vectors.append(rows)
-    return gathered(vectors, identity_columns(kept), ready, "structure", way, policy)
+    for molecules_of_batch, batch in checked_batches(
+        molecules, model, policy, batch_size, smiles=smiles, title="embed", show=show
+    ):
+        origins = [(molecule.path, molecule.where) for molecule in molecules_of_batch]
+        finite, indices = finite_vectors(embed_batch(net, batch), scaling, policy, origins)
+        embedded += [molecules_of_batch[index] for index in indices]
+        vectors.append(finite)
+    return joined(vectors, identity_columns(embedded), model, "structure", scaling, policy)
 
 
-def finished(
-    found: torch.Tensor, length: str, policy: Policy, origins: Sequence[tuple[str, str]]
-) -> tuple[npt.NDArray[np.float32], list[int]]:
-    """Vectors [k, D] of the given length, and their places among those found [B, D].
-
-    Args:
-        found: what a model makes of a batch.
-        length: "unit" or "raw".
-        policy: for vectors that are not finite.
-        origins: file and place of each of the B.
+def scaling_of(model: LoadedModel, length: Length) -> Literal["unit", "raw"]:
+    """The scaling of a model's embeddings, with "auto" resolved.
 
     Raises:
-        InputError: a vector that is not finite, where the policy says so.
-    """
-    wide = found.double().cpu()
-    wide = functional.normalize(wide, dim=1) if length == "unit" else wide
-    good = wide.isfinite().all(1)
-    for place in (~good).nonzero().flatten().tolist():
-        path, where = origins[place]
-        policy.refuse(path, where, "its embedding is not finite")
-    return wide[good].float().numpy(), good.nonzero().flatten().tolist()
-
-
-def chosen_length(ready: LoadedModel, length: Length) -> str:
-    """How long the embeddings of a model are: "unit" or "raw".
-
-    Raises:
-        InputError: another word than "auto", "unit" or "raw".
+        SettingError: another word than "auto", "unit" or "raw".
     """
     if length not in ("auto", "unit", "raw"):
-        raise InputError(f"length must be auto, unit or raw, not {length!r}")
+        raise SettingError(f"length must be auto, unit or raw, not {length!r}")
     if length != "auto":
         return length
-    return "unit" if ready.similarity == "cosine" else "raw"
+    return "unit" if model.similarity == "cosine" else "raw"
 
 
-def gathered(
+def finite_vectors(
+    embeddings: Tensor, scaling: str, policy: ErrorPolicy, origins: Sequence[tuple[str, str]]
+) -> tuple[npt.NDArray[np.float32], list[int]]:
+    """Scale the embeddings of a batch and reject those that are not finite.
+
+    Args:
+        embeddings: [B, D] float64, on the CPU.
+        scaling: "unit" or "raw".
+        policy: for embeddings that are not finite.
+        origins: file and place in it of each of the B.
+
+    Returns:
+        The finite vectors [k, D], and their indices [k] in the batch.
+
+    Raises:
+        ValueRangeError: a vector that is not finite, where the policy says so.
+    """
+    vectors, is_finite = comparable(embeddings, unit=scaling == "unit")
+    for (path, where), finite in zip(origins, is_finite, strict=True):
+        if not finite:
+            policy.reject(path, where, ValueRangeError("its embedding is not finite"))
+    return vectors[is_finite], np.flatnonzero(is_finite).tolist()
+
+
+def joined(
     vectors: Sequence[npt.NDArray[np.float32]],
     columns: Mapping[str, list[str | None]],
-    ready: LoadedModel,
+    model: LoadedModel,
     kind: str,
-    length: str,
-    policy: Policy,
+    scaling: str,
+    policy: ErrorPolicy,
 ) -> Embeddings:
     """The embeddings of all batches.
 
     Raises:
         InputError: there are none.
     """
-    if not sum(map(len, vectors)):
-        first = policy.rejected[0] if policy.rejected else "nothing was given"
-        raise InputError(f"nothing could be embedded: {first}")
-    about = {"model": ready.name, "kind": kind, "length": length, "molspectra": __version__}
+    if not any(map(len, vectors)):
+        raise policy.nothing_left("embedded")
+    about = {"model": model.name, "kind": kind, "length": scaling, "molspectra": __version__}
     return Embeddings(np.concatenate(vectors), columns, about, tuple(policy.rejected))

@@ -11,33 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from molspectra.apps.embed import Embeddings, Length, chosen_length, finished, gathered
+from molspectra.apps.embed import Embeddings, Length, finite_vectors, joined, scaling_of
 from molspectra.apps.loading import LoadedModel, loaded
-from molspectra.apps.molecules import OnError, Policy
+from molspectra.apps.molecules import ErrorPolicy, OnError
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import FormatError, MismatchError, MolspectraError, NotFoundError, SettingError
+from molspectra.evaluation.embedding import Sample, Spectrum, embed_intensities, stack_spectra
 from molspectra.evaluation.predict import moved
 from molspectra.evaluation.retrieval import embed_spectra as embed_rows
 from molspectra.evaluation.retrieval import known_modalities
-from molspectra.models.model import MolSpectra
-from molspectra.models.specformer import SpecFormer
 from molspectra.spectra.files.measured import FLOOR
 from molspectra.spectra.files.read import read_spectra
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 from molspectra.training.data import open_store
 from molspectra.training.progress import progress
 
-Spectrum = SampledSpectrum | LineSpectrum
-Sample = Mapping[str, Spectrum]
 Read = Callable[..., list[Spectrum]]
 
 
 @dataclass(frozen=True)
-class _Found:
-    """One sample: where it comes from, and its spectra by modality."""
+class _ReadSample:
+    """The spectra of one sample by modality, and where they come from."""
 
     where: str
     source: str
@@ -69,13 +65,13 @@ def embed_spectra(
             modalities, or a file (see `read_spectra`). A file with several spectra of one modality holds as
             many samples.
         model: a stage-2 model, see `load`.
-        modalities: use these alone; one name is also taken for text files that do not tell their kind.
+        modalities: use only these; one name is also that of text files that do not tell their modality.
         together: all of a list belong to one sample.
-        unit: of files, see `molspectra.spectra.files.read.read_measured`.
-        quantity: as there.
-        outside: of files, see `molspectra.spectra.files.measured.onto_axis`.
-        floor: as there.
-        reflectance: as there.
+        unit: of the axis of files, see `molspectra.spectra.files.read.read_measured`.
+        quantity: of the values of files, see `read_measured`.
+        outside: points that a file does not cover, see `molspectra.spectra.files.measured.onto_axis`.
+        floor: see `onto_axis`.
+        reflectance: see `onto_axis`.
         length: see `molspectra.apps.embed.embed`.
         batch_size: samples per pass; results depend on it by rounding only.
         device: where to compute; a loaded model moves there.
@@ -86,36 +82,36 @@ def embed_spectra(
         InputError: a model without a spectrum encoder, a file that is damaged or of another modality, or
             nothing that could be embedded.
     """
-    ready, policy = loaded(model), Policy(on_error)
-    way = chosen_length(ready, length)
-    if ready.model.spectrum_encoder is None:
-        raise InputError(f"{ready.name}: the model has no spectrum encoder; spectra need a stage-2 model")
+    model, policy = loaded(model), ErrorPolicy(on_error)
+    scaling = scaling_of(model, length)
+    if model.model.spectrum_encoder is None:
+        raise MismatchError(f"{model.name}: the model has no spectrum encoder; spectra need a stage-2 model")
     if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, not {batch_size}")
-    names = known_modalities(ready.model, modalities)
-    net = moved(ready.model, device).eval()
+        raise SettingError(f"batch_size must be at least 1, not {batch_size}")
+    names = known_modalities(model.model, modalities)
+    net = moved(model.model, device).eval()
     store = _store(spectra)
     if store is not None:
-        return _embed_store(store, ready, names, way, batch_size, policy, show)
+        return _embed_store(store, model, names, scaling, batch_size, policy, show)
     options: dict[str, Any] = {"unit": unit, "quantity": quantity, "outside": outside}
     only = names[0] if len(names) == 1 else None
     read = partial(read_spectra, modality=only, floor=floor, reflectance=reflectance, **options)
     items = _items(spectra, together)
     vectors, columns = [], dict[str, list[str | None]](source=[], modalities=[])
     with progress("embed", len(items), show=show) as advance:
-        source = _samples(items, read, names, policy, advance)
-        while block := list(islice(source, batch_size)):
-            with torch.no_grad():
-                found = _represent(net, [each.spectra for each in block], names)
-            rows, places = finished(found, way, policy, [("spectra", each.where) for each in block])
-            vectors.append(rows)
-            columns["source"] += [block[place].source for place in places]
-            columns["modalities"] += ["+".join(block[place].spectra) for place in places]
-    return gathered(vectors, columns, ready, "spectrum", way, policy)
+        samples = _samples(items, read, names, policy, advance)
+        while batch := list(islice(samples, batch_size)):
+            embeddings = embed_intensities(net, *stack_spectra([sample.spectra for sample in batch], names))
+            origins = [("spectra", sample.where) for sample in batch]
+            finite, indices = finite_vectors(embeddings, scaling, policy, origins)
+            vectors.append(finite)
+            columns["source"] += [batch[index].source for index in indices]
+            columns["modalities"] += ["+".join(batch[index].spectra) for index in indices]
+    return joined(vectors, columns, model, "spectrum", scaling, policy)
 
 
 def _store(spectra: Any) -> Store | None:
-    """The store that was given, None for anything else."""
+    """The store that is given as such, as a path or by name; None for anything else."""
     if isinstance(spectra, Store):
         return spectra
     if isinstance(spectra, str | os.PathLike):
@@ -132,126 +128,116 @@ def _items(spectra: Any, together: bool) -> list[Any]:
         items = [spectra] if is_one else list(spectra)
     except TypeError as error:
         kind = type(spectra).__name__
-        raise InputError(
+        raise FormatError(
             f"spectra: expected files, spectra or a store, not an object of type {kind}"
         ) from error
     if not items:
-        raise InputError("there are no spectra in what was given")
+        raise NotFoundError("there are no spectra in what was given")
     return [items] if together else items
 
 
 def _samples(
-    items: Sequence[Any], read: Read, names: tuple[str, ...], policy: Policy, advance: Callable[..., None]
-) -> Iterator[_Found]:
+    items: Sequence[Any],
+    read: Read,
+    names: tuple[str, ...],
+    policy: ErrorPolicy,
+    advance: Callable[..., None],
+) -> Iterator[_ReadSample]:
+    """Read samples, with those of their spectra that have one of the names."""
     for number, item in enumerate(items, start=1):
         where = f"item {number}"
         try:
-            found = _read(item, read)
-            for place, sample in enumerate(found, start=1):
+            samples = _read(item, read)
+            source = os.fspath(item) if _is_file(item) else where
+            for part, sample in enumerate(samples, start=1):
                 spectra = {name: sample[name] for name in names if name in sample}
                 if not spectra:
                     kinds = ", ".join(sample)
-                    raise InputError(f"it holds {kinds}; the model was asked to read {', '.join(names)}")
-                source = _label(item) or where
-                yield _Found(where, source if len(found) == 1 else f"{source}#{place}", spectra)
+                    raise MismatchError(f"it holds {kinds}; the model was asked to read {', '.join(names)}")
+                yield _ReadSample(where, source if len(samples) == 1 else f"{source}#{part}", spectra)
         except MolspectraError as error:
-            policy.refuse("spectra", where, error)
+            policy.reject("spectra", where, error)
         advance(number)
 
 
-def _label(item: Any) -> str | None:
-    """What to call a file; None for spectra themselves."""
-    return os.fspath(item) if isinstance(item, str | os.PathLike) else None
+def _is_file(item: Any) -> bool:
+    return isinstance(item, str | os.PathLike)
 
 
 def _read(item: Any, read: Read) -> list[Sample]:
-    """The samples in what was given: several only from a file with several spectra of one modality.
+    """The samples of an item: several only from a file with several spectra of one modality.
 
     Raises:
         InputError: a damaged file, something else, or two spectra of one modality in one sample.
     """
-    found = list(_spectra_of(item, read))
-    if not found:
-        raise InputError("the sample has no spectra")
-    kinds = [each.modality for each in found]
+    spectra = list(_spectra_of(item, read))
+    if not spectra:
+        raise NotFoundError("the sample has no spectra")
+    kinds = [spectrum.modality for spectrum in spectra]
     if len(set(kinds)) == len(kinds):
-        return [dict(zip(kinds, found, strict=True))]
-    if _label(item) is not None:
-        return [{each.modality: each} for each in found]
+        return [dict(zip(kinds, spectra, strict=True))]
+    if _is_file(item):
+        return [{spectrum.modality: spectrum} for spectrum in spectra]
     twice = next(kind for kind in kinds if kinds.count(kind) > 1)
-    raise InputError(f"a sample has one spectrum of a modality, this one has {kinds.count(twice)} of {twice}")
+    raise MismatchError(
+        f"a sample has one spectrum of a modality, this one has {kinds.count(twice)} of {twice}"
+    )
 
 
 def _spectra_of(item: Any, read: Read) -> Iterable[Spectrum]:
     if isinstance(item, SampledSpectrum | LineSpectrum):
         yield item
-    elif isinstance(item, str | os.PathLike):
+    elif _is_file(item):
         path = Path(item)
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
+            raise NotFoundError(f"{path}: no such file")
         yield from read(path)
     elif isinstance(item, Mapping):
-        for name, each in item.items():
-            for spectrum in _spectra_of(each, partial(read, modality=name) if _label(each) else read):
+        for name, value in item.items():
+            for spectrum in _spectra_of(value, partial(read, modality=name) if _is_file(value) else read):
                 if spectrum.modality != name:
-                    raise InputError(f"the spectrum given as {name} is one of {spectrum.modality}")
+                    raise MismatchError(f"the spectrum given as {name} is one of {spectrum.modality}")
                 yield spectrum
     elif isinstance(item, Sequence):
-        for each in item:
-            yield from _spectra_of(each, read)
+        for value in item:
+            yield from _spectra_of(value, read)
     else:
-        raise InputError(f"expected a file or a spectrum, not an object of type {type(item).__name__}")
-
-
-def _represent(net: MolSpectra, samples: Sequence[Sample], names: tuple[str, ...]) -> torch.Tensor:
-    """Representations [B, D] of samples; lines are broadened by the modality's own width."""
-    encoder = net.spectrum_encoder
-    assert isinstance(encoder, SpecFormer)
-    weight = next(net.parameters())
-    values = {name: torch.zeros(len(samples), encoder.kinds[name].points) for name in names}
-    present = {name: torch.zeros(len(samples), dtype=torch.bool) for name in names}
-    for row, sample in enumerate(samples):
-        for name, spectrum in sample.items():
-            sampled = spectrum.broadened() if isinstance(spectrum, LineSpectrum) else spectrum
-            values[name][row] = torch.tensor(sampled.values, dtype=torch.float32)
-            present[name][row] = True
-    given = {name: each.to(weight.device, weight.dtype) for name, each in values.items()}
-    output = encoder(given, {name: each.to(weight.device) for name, each in present.items()})
-    representation: torch.Tensor = output.representation
-    return representation
+        raise FormatError(f"expected a file or a spectrum, not an object of type {type(item).__name__}")
 
 
 def _embed_store(
     store: Store,
-    ready: LoadedModel,
+    model: LoadedModel,
     names: tuple[str, ...],
-    length: str,
+    scaling: str,
     batch_size: int,
-    policy: Policy,
+    policy: ErrorPolicy,
     show: bool,
 ) -> Embeddings:
-    """One vector for each row that has one of the spectra."""
-    here = tuple(name for name in names if name in store.metadata.modalities)
-    if not here:
+    """One vector for each row of a store that has at least one of the spectra."""
+    modalities = tuple(name for name in names if name in store.metadata.modalities)
+    if not modalities:
         known = ", ".join(store.metadata.modalities) or "no spectra"
-        raise InputError(f"{store.path}: it has {known}; the model was asked to read {', '.join(names)}")
-    has = {name: store.has(name) for name in here}
-    rows = np.flatnonzero(np.stack(list(has.values())).any(0))
-    for row in sorted({*range(len(store))} - {*rows.tolist()}):
-        policy.refuse(str(store.path), f"row {row}", f"it has no spectrum ({', '.join(here)})")
-    identities, kept, vectors = store.identities, list[int](), []
+        raise MismatchError(f"{store.path}: it has {known}; the model was asked to read {', '.join(names)}")
+    has = {name: store.has(name) for name in modalities}
+    has_any = np.stack(list(has.values())).any(0)
+    for row in np.flatnonzero(~has_any):
+        error = NotFoundError(f"it has no spectrum ({', '.join(modalities)})")
+        policy.reject(str(store.path), f"row {row}", error)
+    rows = np.flatnonzero(has_any)
+    identities, embedded, vectors = store.identities, list[int](), []
     with progress("embed", len(rows), show=show) as advance:
         for start in range(0, len(rows), batch_size):
-            part = rows[start : start + batch_size]
-            found = embed_rows(ready.model, store, part, here, batch_size)
-            origins = [(str(store.path), f"row {row}") for row in part]
-            values, places = finished(found, length, policy, origins)
-            vectors.append(values)
-            kept += part[places].tolist()
-            advance(start + len(part))
+            batch_rows = rows[start : start + batch_size]
+            embeddings = embed_rows(model.model, store, batch_rows, modalities, batch_size)
+            origins = [(str(store.path), f"row {row}") for row in batch_rows]
+            finite, indices = finite_vectors(embeddings, scaling, policy, origins)
+            vectors.append(finite)
+            embedded += batch_rows[indices].tolist()
+            advance(start + len(batch_rows))
     columns: dict[str, list[str | None]] = {
-        "source": [f"row {row}" for row in kept],
-        "identity": [identities[row] for row in kept],
-        "modalities": ["+".join(name for name in here if has[name][row]) for row in kept],
+        "source": [f"row {row}" for row in embedded],
+        "identity": [identities[row] for row in embedded],
+        "modalities": ["+".join(name for name in modalities if has[name][row]) for row in embedded],
     }
-    return gathered(vectors, columns, ready, "spectrum", length, policy)
+    return joined(vectors, columns, model, "spectrum", scaling, policy)

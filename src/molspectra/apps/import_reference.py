@@ -1,4 +1,4 @@
-"""From a checkpoint of the reference implementation to a run directory of this package."""
+"""Converts a checkpoint of the reference implementation to a run directory of this package."""
 
 from __future__ import annotations
 
@@ -23,12 +23,19 @@ from molspectra.apps.reference import (
 from molspectra.data.atomic import naming
 from molspectra.data.store.schema import Quantity
 from molspectra.datasets.published.qm9_targets import quantities
-from molspectra.errors import InputError
+from molspectra.errors import (
+    ExistsError,
+    FormatError,
+    InputError,
+    MismatchError,
+    SettingError,
+    ValueRangeError,
+)
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.objectives.denoising import DenoisingConfig, RunningNormaliser
 from molspectra.objectives.reconstruction import ReconstructionConfig
-from molspectra.training.checkpoint import save_checkpoint
+from molspectra.training.checkpoint import load_exactly, save_checkpoint
 from molspectra.training.config import FinetuneConfig, PretrainConfig, PretrainWeights
 from molspectra.training.record import commit, machine, versions, write_json
 from molspectra.training.seen import SEEN, Seen
@@ -56,13 +63,13 @@ _PLAIN = (int, float, str, type(None))
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What was made of a checkpoint.
+    """A run directory that was written from a checkpoint.
 
     Attributes:
         out: the run directory.
         stage: "stage1", "stage2" or "finetune".
         tensors: number of tensors of the checkpoint, all of which were used or checked.
-        left_behind: parts of the file that are no weights or settings.
+        left_behind: parts of the file that are neither weights nor settings.
     """
 
     out: Path
@@ -84,74 +91,69 @@ def import_reference(checkpoint: str | Path, out: str | Path, *, target: str | N
 
     Raises:
         InputError: not such a file; a key that is missing, left over or of another shape; settings that this
-            package does not have; or `out` exists.
+            package does not have; or `out` exists already.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     if out.exists():
-        raise InputError(f"{out}: exists already; choose another directory")
-    read = read_checkpoint(checkpoint)
+        raise ExistsError(f"{out}: exists already; choose another directory")
+    source = read_checkpoint(checkpoint)
     try:
-        model, noise = build_model(read)
-        stage = _stage(read.settings)
-        config = _config(read.settings, model.config, stage, target)
+        model, noise = build_model(source)
+        stage = _stage(source.settings)
+        config = _config(source.settings, model.config, stage, target)
     except InputError as error:
-        raise InputError(f"{checkpoint}: {error}") from error
+        raise error.with_context(checkpoint) from error
     except (TypeError, ValueError, KeyError, IndexError, OverflowError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
-        raise InputError(
+        raise FormatError(
             f"{checkpoint}: a hyper-parameter or tensor is missing or not of the form "
             f"that the reference writes ({reason})"
         ) from error
     hidden = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
-        _write(hidden, read, model, noise, config, stage, _about(checkpoint, read))
+        _write(hidden, source, model, noise, config, stage, _about(checkpoint, source))
         with naming(out):
             hidden.rename(out)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-    return Imported(out, stage, len(read.state), tuple(sorted(map(str, read.rest))))
+    return Imported(out, stage, len(source.state), tuple(sorted(map(str, source.rest))))
 
 
 def build_model(checkpoint: ReferenceCheckpoint) -> tuple[MolSpectra, dict[str, Tensor]]:
     """The model with the weights of a checkpoint, and the running statistics of its noise.
 
     Raises:
-        InputError: naming a key that is missing, left over or of another shape.
+        InputError: naming a key that is missing, left over, of another shape or not finite.
     """
     config = config_from(checkpoint)
     state = convert_state(checkpoint.state, config.spectrum_encoder)
-    model = MolSpectra(config)
-    own = model.state_dict()
+    model, normaliser = MolSpectra(config), RunningNormaliser()
     _check_masses(model, state)
     for name in ("property_head.mean", "property_head.std"):  # one number, as [] or [1]
         if name in state and state[name].numel() == 1:
             state[name] = state[name].reshape(())
-    if "log_scale" in own:
-        state["log_scale"] = own["log_scale"]  # theirs is fixed at the temperature of the configuration
-    noise = {name: state.pop(name) for name in list(state) if name.startswith(_NORMALISER)}
-    _compare({f"{_NORMALISER}{name}": each for name, each in RunningNormaliser().state_dict().items()}, noise)
-    _compare(own, state)
-    model.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()})
-    return model, {name.removeprefix(_NORMALISER): value.float() for name, value in noise.items()}
+    if "log_scale" in model.state_dict():
+        state["log_scale"] = model.log_scale.detach()  # theirs is fixed at the configured temperature
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueRangeError(f"{_key(name)} holds a value that is not a finite number")
+    noise = {
+        name.removeprefix(_NORMALISER): state.pop(name)
+        for name in list(state)
+        if name.startswith(_NORMALISER)
+    }
+    load_exactly(normaliser, noise, lambda name: _key(f"{_NORMALISER}{name}"))
+    load_exactly(model, state, _key)
+    return model, normaliser.state_dict()
 
 
-def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Refuse any difference in names or shapes, in the reference's names."""
-    for name in dict.fromkeys([*own, *given]):
-        theirs = f"checkpoint key 'model.{their_name(name)}'"
-        if name not in given:
-            raise InputError(f"{theirs} is missing")
-        if name not in own:
-            raise InputError(f"{theirs} is left over: the settings have no such part")
-        if own[name].shape != given[name].shape:
-            found, expected = list(given[name].shape), list(own[name].shape)
-            raise InputError(f"{theirs} has shape {found}, the settings ask for {expected}")
-        if not torch.isfinite(given[name]).all():
-            raise InputError(f"{theirs} holds a value that is not a finite number")
+def _key(name: str) -> str:
+    """A tensor of our name as the checkpoint calls it, for messages."""
+    return f"checkpoint key 'model.{their_name(name)}'"
 
 
 def _check_masses(model: MolSpectra, state: dict[str, Tensor]) -> None:
-    """Take the atomic masses of a head out of the state after comparing them with ours."""
+    """Remove the atomic masses of a property head from the state after comparing them with ours."""
     masses = state.pop("property_head.masses", None)
     if masses is None or model.property_head is None:
         return
@@ -159,7 +161,7 @@ def _check_masses(model: MolSpectra, state: dict[str, Tensor]) -> None:
     theirs = masses.double()[1 : len(own) + 1]
     light = min(len(own), 54)  # later elements have no stable isotope in some tables
     if masses.ndim != 1 or not torch.allclose(theirs[:light], own[:light], rtol=2e-3):
-        raise InputError("checkpoint key 'model.output_model.atomic_mass' differs from the atomic masses")
+        raise MismatchError("checkpoint key 'model.output_model.atomic_mass' differs from the atomic masses")
 
 
 def _stage(settings: Mapping[str, Any]) -> str:
@@ -171,7 +173,7 @@ def _stage(settings: Mapping[str, Any]) -> str:
 def _config(
     settings: Mapping[str, Any], model: ModelConfig, stage: str, target: str | None
 ) -> PretrainConfig | FinetuneConfig:
-    """Settings of the run that the checkpoint is of, as far as they decide how it is tested."""
+    """Settings of the checkpoint's run, as far as they decide how it is tested."""
     sigma = float(settings.get("position_noise_scale") or (0.04 if stage != "finetune" else 0.005))
     denoising = DenoisingConfig(sigma=sigma, centred=False, normalise="running")
     if stage != "finetune":
@@ -188,13 +190,13 @@ def _config(
             ),
         )
     forces = bool(settings.get("derivative", False))
-    known = "energy" if forces else TARGETS.get(str(settings.get("dataset_arg")))
-    if target is None and known is None:
-        raise InputError(
+    own_target = "energy" if forces else TARGETS.get(str(settings.get("dataset_arg")))
+    if target is None and own_target is None:
+        raise SettingError(
             f"the file names the target {settings.get('dataset_arg')!r}; say with --target which column it is"
         )
     return FinetuneConfig(
-        target=target or str(known),
+        target=target or str(own_target),
         forces=forces,
         model=model,
         denoising=denoising,
@@ -204,31 +206,32 @@ def _config(
     )
 
 
-def _about(checkpoint: Path, read: ReferenceCheckpoint) -> dict[str, Any]:
-    """Where the weights come from, and what was not taken over."""
+def _about(checkpoint: Path, source: ReferenceCheckpoint) -> dict[str, Any]:
+    """The source of the weights, for the run's record: file, progress and plain hyper-parameters."""
     plain = {
         name: value
-        for name, value in read.settings.items()
-        if all(isinstance(each, _PLAIN) for each in (value if isinstance(value, list) else [value]))
+        for name, value in source.settings.items()
+        if all(isinstance(item, _PLAIN) for item in (value if isinstance(value, list) else [value]))
         and name not in ("job_id", "wandb_notes")
     }
     return {
         "file": checkpoint.name,
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        "epoch": _whole(read.rest.get("epoch")),
-        "global_step": _whole(read.rest.get("global_step")),
+        "epoch": _count(source.rest.get("epoch")),
+        "global_step": _count(source.rest.get("global_step")),
         "hyper_parameters": plain,
-        "left_behind": sorted(map(str, read.rest)),
+        "left_behind": sorted(map(str, source.rest)),
     }
 
 
-def _whole(value: object) -> int | None:
+def _count(value: object) -> int | None:
+    """The value if it is a whole number from 0 up, else None."""
     return value if isinstance(value, int) and value >= 0 else None
 
 
 def _write(
     out: Path,
-    read: ReferenceCheckpoint,
+    source: ReferenceCheckpoint,
     model: MolSpectra,
     noise: Mapping[str, Tensor],
     config: PretrainConfig | FinetuneConfig,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molspectra.apps.remote_models import HUB, from_hub, from_url, is_address
-from molspectra.chem.elements import atomic_number
-from molspectra.errors import InputError, hint
+from molspectra.chem.elements import SYMBOLS, atomic_number
+from molspectra.chem.molecule import Molecule
+from molspectra.errors import ElementError, NotFoundError, hint
+from molspectra.evaluation.embedding import alignment_similarity
 from molspectra.models.model import MolSpectra
-from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.training.checkpoint import SHIPPED, find_checkpoint, load_model
-from molspectra.training.record import read_json
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,7 +22,7 @@ class LoadedModel:
     """A model ready for use.
 
     Attributes:
-        name: what was asked for.
+        name: as given to `load`.
         path: directory of its weights and settings.
         model: in evaluation mode.
         about: content of its `config.json`.
@@ -52,7 +52,7 @@ class LoadedModel:
 
     @property
     def elements(self) -> frozenset[int] | None:
-        """Atomic numbers that it was trained on; None where its files do not tell."""
+        """Atomic numbers of its training set; None where its files do not tell."""
         symbols = self.about.get("elements")
         return None if symbols is None else frozenset(map(atomic_number, symbols))
 
@@ -79,14 +79,17 @@ def load(
         InputError: no such model, a damaged one, an address that is not pinned or cannot be reached.
     """
     text = os.fspath(name)
-    directory = find_checkpoint(_directory(text, _cache(cache)), prefer)
+    default_cache = os.environ.get("MOLSPECTRA_CACHE") or Path.home() / ".cache" / "molspectra"
+    directory = find_checkpoint(_directory(text, Path(cache or default_cache)), prefer)
     model, about = load_model(directory)
     aligned = model.spectrum_encoder is not None and not model.config.spectrum_input
-    return LoadedModel(text, directory, model, about, _similarity(directory, about) if aligned else None)
+    return LoadedModel(
+        text, directory, model, about, alignment_similarity(directory, about) if aligned else None
+    )
 
 
 def loaded(model: str | os.PathLike[str] | LoadedModel) -> LoadedModel:
-    """The model itself, or the one that is named.
+    """Return a loaded model as it is, and load one that is named.
 
     Raises:
         InputError: as in `load`.
@@ -94,17 +97,29 @@ def loaded(model: str | os.PathLike[str] | LoadedModel) -> LoadedModel:
     return model if isinstance(model, LoadedModel) else load(model)
 
 
-def _cache(given: str | os.PathLike[str] | None) -> Path:
-    if given is not None:
-        return Path(given)
-    return Path(os.environ.get("MOLSPECTRA_CACHE") or Path.home() / ".cache" / "molspectra")
+def check_elements(molecule: Molecule, elements: frozenset[int]) -> None:
+    """Refuse a molecule with an element that a model was not trained on.
+
+    Args:
+        molecule: the molecule.
+        elements: atomic numbers of the training set.
+
+    Raises:
+        ElementError: naming the first such atom.
+    """
+    for atom, element in enumerate(molecule.numbers.tolist(), start=1):
+        if element not in elements:
+            known = ", ".join(SYMBOLS[number] for number in sorted(elements))
+            raise ElementError(
+                f"atom {atom} is {SYMBOLS[element]}, which the model was not trained on, only {known}"
+            )
 
 
 def _directory(text: str, cache: Path) -> Path | str:
-    """The directory that holds what was asked for.
+    """The directory of a model, fetched where it is elsewhere; the name of a shipped one stays.
 
     Raises:
-        InputError: there is none.
+        InputError: no such model, or it cannot be fetched.
     """
     if text.startswith(HUB):
         return from_hub(text)
@@ -113,17 +128,6 @@ def _directory(text: str, cache: Path) -> Path | str:
     if Path(text).exists() or text in SHIPPED:
         return text
     known = hint(text, SHIPPED, label="models that come with the package")
-    raise InputError(
+    raise NotFoundError(
         f"{text}: no such model; {known}; else give a run directory, https://…#sha256=… or hf:owner/name"
     )
-
-
-def _similarity(directory: Path, about: Mapping[str, Any]) -> str:
-    """How an aligned model compares: by its own files, else by its run's settings, else the default."""
-    run = directory.parent.parent / "config.json"
-    values = about.get("alignment")
-    if values is None and directory.parent.name == "checkpoints" and run.is_file():
-        settings = read_json(run)
-        values = settings.get("alignment") if isinstance(settings, dict) else None
-    found = values.get("similarity") if isinstance(values, dict) else None
-    return str(found) if found in ("cosine", "inner") else AlignmentConfig().similarity

@@ -1,4 +1,4 @@
-"""Molecular dynamics with a trained model: frames as extended XYZ, and how well energy is conserved."""
+"""Molecular dynamics with a trained model: frames as extended XYZ, and the conservation of energy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
-from molspectra.errors import InputError, MolspectraError
+from molspectra.data.output import free_path
+from molspectra.errors import MolspectraError, SettingError, ValueRangeError
 from molspectra.simulation.dynamics import MAX_HEAT, DynamicsSettings
 from molspectra.training.interrupt import Interrupted, stop_requests
 from molspectra.training.progress import progress
@@ -22,17 +23,17 @@ from molspectra.training.progress import progress
 Ensemble = Literal["nve", "langevin"]
 
 RELAX_STEPS = 500
-"""Steps after which a minimum is given up."""
+"""Largest number of steps of a relaxation."""
 
 
 @dataclass(frozen=True)
 class MdResult:
-    """What a finished trajectory tells.
+    """Figures of a finished trajectory.
 
     Attributes:
         frames: frames written, the first at time 0.
         temperature: mean kinetic temperature of all 3N velocities, K.
-        drift: slope of the total energy over time, meV/ps; without meaning in a heat bath.
+        drift: slope of the total energy over time, meV/ps; meaningless in a heat bath.
         fluctuation: root mean square deviation of the total energy from that line, meV.
     """
 
@@ -43,7 +44,7 @@ class MdResult:
 
 
 def relax(atoms: Any, fmax: float = 0.02) -> None:
-    """Move atoms with a calculator to the minimum next to them.
+    """Move atoms with a calculator to the nearest minimum of the energy.
 
     Args:
         atoms: `ase.Atoms`, changed in place.
@@ -69,10 +70,10 @@ def run_md(
     overwrite: bool = False,
     show: bool = True,
 ) -> MdResult:
-    """Move atoms and write a frame every `settings.interval_fs`, with all that the calculator gives.
+    """Move atoms and write a frame every `settings.interval_fs`, with all results of the calculator.
 
     Velocities are drawn from a Maxwell-Boltzmann distribution; the time before the first frame is Langevin
-    dynamics in either ensemble. Each frame is written whole and at once, so that the file can be read at any
+    dynamics in either ensemble. Each frame is flushed as a whole, so that the file can be read at any
     moment; `info["time_fs"]` is its time.
 
     Args:
@@ -87,17 +88,17 @@ def run_md(
     Raises:
         InputError: a value out of range, the file exists, or the calculator refuses the atoms.
         MolspectraError: the molecule comes apart; the frames until then are in the file.
-        Interrupted: Ctrl-C or SIGTERM; likewise.
+        Interrupted: Ctrl-C or SIGTERM; the frames until then are in the file.
     """
     out = Path(out)
     total = _intervals(time_ps, settings)
     if ensemble not in get_args(Ensemble):
-        raise InputError(f"ensemble must be one of {', '.join(get_args(Ensemble))}, not {ensemble!r}")
-    check_out(out, overwrite)
-    atoms.get_forces()  # refuses what it cannot compute before the file is made
+        raise SettingError(f"ensemble must be one of {', '.join(get_args(Ensemble))}, not {ensemble!r}")
+    free_path(out, overwrite=overwrite)
+    atoms.get_forces()  # raises for atoms that it cannot compute, before the file is made
     generator = np.random.default_rng(settings.seed)
-    width = np.sqrt(atoms.get_masses() * units.kB * settings.temperature)
-    atoms.set_momenta(width[:, None] * generator.standard_normal((len(atoms), 3)))
+    deviation = np.sqrt(atoms.get_masses() * units.kB * settings.temperature)
+    atoms.set_momenta(deviation[:, None] * generator.standard_normal((len(atoms), 3)))
     bath = Langevin(
         atoms,
         settings.timestep_fs * units.fs,
@@ -108,7 +109,7 @@ def run_md(
     )
     mover = bath if ensemble == "langevin" else VelocityVerlet(atoms, settings.timestep_fs * units.fs)
     steps = round(settings.interval_fs / settings.timestep_fs)
-    heating, rest = divmod(round(settings.equilibration_fs / settings.timestep_fs), steps)
+    heating, first_steps = divmod(round(settings.equilibration_fs / settings.timestep_fs), steps)
     energies: list[float] = []
     temperatures: list[float] = []
     with (
@@ -116,48 +117,42 @@ def run_md(
         stop_requests() as stop,
         progress("molecular dynamics", heating + total, show=show) as advance,
     ):
-        bath.run(rest)
+        bath.run(first_steps)
         for done in range(heating + total + 1):
             if done > 0:
                 (bath if done <= heating else mover).run(steps)
-            heat = float(atoms.get_temperature())
-            if not heat < MAX_HEAT * settings.temperature:
-                raise MolspectraError(f"came apart at {heat:.0f} K; {len(energies)} frames are in {out}")
+            temperature = float(atoms.get_temperature())
+            if not temperature < MAX_HEAT * settings.temperature:  # also NaN
+                raise MolspectraError(
+                    f"came apart at {temperature:.0f} K; {len(energies)} frames are in {out}"
+                )
             if done >= heating:
                 energies.append(float(atoms.get_total_energy()))
-                temperatures.append(heat)
+                temperatures.append(temperature)
                 file.write(_frame(atoms, (done - heating) * settings.interval_fs))
                 file.flush()
-            advance(done, f"{heat:.0f} K")
+            advance(done, f"{temperature:.0f} K")
             if stop.is_set() and done < heating + total:
                 raise Interrupted(f"interrupted; {len(energies)} frames are in {out}")
     return _result(np.array(energies), np.array(temperatures), settings.interval_fs)
 
 
-def check_out(out: Path, overwrite: bool) -> None:
-    """Refuse a place where no trajectory can be written.
+def _intervals(time_ps: float, settings: DynamicsSettings) -> int:
+    """Number of intervals of a trajectory.
 
     Raises:
-        InputError: the file exists, or its directory does not.
+        ValueRangeError: no whole positive number.
     """
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists already; choose another name or give --overwrite")
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: the directory {out.parent} does not exist")
-
-
-def _intervals(time_ps: float, settings: DynamicsSettings) -> int:
-    """How many intervals a trajectory has."""
     count = 1000 * time_ps / settings.interval_fs
     if not 1 - 1e-6 <= count < np.inf or abs(count - round(count)) > 1e-6:
-        raise InputError(
+        raise ValueRangeError(
             f"time_ps must be a whole number of intervals of {settings.interval_fs} fs, not {time_ps}"
         )
     return round(count)
 
 
 def _frame(atoms: Any, time_fs: float) -> str:
-    """A frame as text, with all that the calculator can tell of it."""
+    """A frame as text, with all results of the calculator."""
     if "dipole" in atoms.calc.implemented_properties:
         atoms.get_dipole_moment()
     atoms.info["time_fs"] = time_fs
@@ -167,9 +162,9 @@ def _frame(atoms: Any, time_fs: float) -> str:
 
 
 def _result(energies: Any, temperatures: Any, interval_fs: float) -> MdResult:
-    """Fit a line to total energies in eV."""
+    """Figures from the total energies (eV), to which a line is fitted, and temperatures (K) of the frames."""
     time = np.arange(len(energies)) * interval_fs / 1000
     slope, start = np.polyfit(time, energies - energies[0], 1)
-    left = energies - energies[0] - (slope * time + start)
-    deviation = float(np.sqrt(np.mean(left**2)))
-    return MdResult(len(energies), float(temperatures.mean()), 1000 * float(slope), 1000 * deviation)
+    residuals = energies - energies[0] - (slope * time + start)
+    fluctuation = float(np.sqrt(np.mean(residuals**2)))
+    return MdResult(len(energies), float(temperatures.mean()), 1000 * float(slope), 1000 * fluctuation)

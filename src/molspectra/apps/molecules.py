@@ -1,4 +1,4 @@
-"""Molecules as people have them (files, stores, lists, tables), built one by one; bad ones are named."""
+"""Molecules from files, stores, lists and tables, read and checked one by one, in batches for a model."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from molspectra.chem.elements import SYMBOLS
+from molspectra.apps.loading import LoadedModel, check_elements
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import FORMATS, Rejection, from_smiles
 from molspectra.chem.records import check_readable
+from molspectra.data.batch import Batch
 from molspectra.data.store.bundled import BUNDLED
-from molspectra.data.store.store import Store
-from molspectra.errors import InputError, MolspectraError, hint
+from molspectra.data.store.store import Row, Store
+from molspectra.errors import (
+    FormatError,
+    InputError,
+    MolspectraError,
+    NotFoundError,
+    SettingError,
+    hint,
+)
+from molspectra.evaluation.embedding import batch_on_device
 from molspectra.training.data import open_store
 from molspectra.training.progress import progress
 
@@ -33,25 +42,25 @@ Molecules = (
 
 
 @dataclass(frozen=True)
-class Given:
-    """Something that was given and is still to be built.
+class Candidate:
+    """A molecule that is still to be read.
 
     Attributes:
-        path: the file, or what to call a list.
-        where: its place there, for people.
-        build: makes it; a MolspectraError is the reason why it is bad.
+        path: the file, or "molecules" or "table" for one in memory.
+        where: its place there, for messages.
+        read: returns it, alone or as a row of a store; a MolspectraError says why it is bad.
         identity: split key where it is known already.
     """
 
     path: str
     where: str
-    build: Callable[[], Any]
+    read: Callable[[], Molecule | Row]
     identity: str | None = None
 
 
 @dataclass(frozen=True)
-class Built:
-    """A molecule with the file or list that it comes from, its place there, and its identity."""
+class CheckedMolecule:
+    """A molecule with its file or list, its place there, and its identity."""
 
     path: str
     where: str
@@ -60,35 +69,41 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What happens with what cannot be used: it stops everything ("raise"), or is listed ("skip").
+class ErrorPolicy:
+    """Whether bad input stops everything ("raise") or is listed in `rejected` ("skip").
 
     Raises:
-        InputError: another word than these.
+        SettingError: `on_error` is another word.
     """
 
     on_error: OnError = "raise"
     rejected: list[Rejection] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Refuse other words."""
         if self.on_error not in ("raise", "skip"):
-            raise InputError(f"on_error must be 'raise' or 'skip', not {self.on_error!r}")
+            raise SettingError(f"on_error must be 'raise' or 'skip', not {self.on_error!r}")
 
-    def refuse(self, path: str, where: str, reason: object) -> None:
-        """Do what is to be done.
+    def reject(self, path: str, where: str, error: MolspectraError) -> None:
+        """Raise, or record the molecule or sample as rejected, according to the policy.
 
         Raises:
-            InputError: with "raise".
+            InputError: with "raise"; of the class of `error` where that is an InputError.
         """
-        rejection = Rejection(path, where, str(reason))
-        if self.on_error == "raise":
-            raise InputError(str(rejection))
-        self.rejected.append(rejection)
+        if self.on_error == "skip":
+            self.rejected.append(Rejection(path, where, str(error)))
+        elif isinstance(error, InputError):
+            raise error.with_context(f"{path}, {where}") from error
+        else:
+            raise InputError(f"{path}, {where}: {error}") from error
+
+    def nothing_left(self, work: str) -> InputError:
+        """The error of a result without any row, with the first rejection."""
+        first = self.rejected[0] if self.rejected else "nothing was given"
+        return InputError(f"nothing could be {work}: {first}")
 
 
-def given_molecules(molecules: Molecules, smiles: str = "smiles") -> tuple[Iterable[Given], int | None]:
-    """Molecules in any form, and how many there are where that is known.
+def candidates_of(molecules: Molecules, smiles: str = "smiles") -> tuple[Iterable[Candidate], int | None]:
+    """Molecules in any form, not yet read, and their number where it is known.
 
     Args:
         molecules: path of a file (`SUFFIXES`), name of a bundled store, a store, a molecule, a list of SMILES
@@ -101,7 +116,7 @@ def given_molecules(molecules: Molecules, smiles: str = "smiles") -> tuple[Itera
     if isinstance(molecules, Store):
         return _of_store(molecules), len(molecules)
     if isinstance(molecules, Molecule):
-        return [Given("molecules", "item 1", lambda: molecules)], 1
+        molecules = [molecules]
     if isinstance(molecules, str | os.PathLike):
         return _of_file(os.fspath(molecules))
     if hasattr(molecules, "__arrow_c_stream__"):
@@ -110,142 +125,146 @@ def given_molecules(molecules: Molecules, smiles: str = "smiles") -> tuple[Itera
         items = list(molecules)
     except TypeError as error:
         kind = type(molecules).__name__
-        raise InputError(
+        raise FormatError(
             f"molecules: expected a file, store, list or table, not an object of type {kind}"
         ) from error
-    found = [Given("molecules", f"item {n}", partial(_molecule, each)) for n, each in enumerate(items, 1)]
-    return found, len(found)
+    candidates = [
+        Candidate("molecules", f"item {number}", partial(_molecule, item))
+        for number, item in enumerate(items, start=1)
+    ]
+    return candidates, len(candidates)
 
 
-def _of_store(store: Store) -> Iterator[Given]:
+def _of_store(store: Store) -> Iterator[Candidate]:
     for row, identity in enumerate(store.identities):
-        yield Given(str(store.path), f"row {row}", partial(store.molecule, row), identity)
+        yield Candidate(str(store.path), f"row {row}", partial(store.molecule, row), identity)
 
 
-def _of_file(text: str) -> tuple[Iterable[Given], int | None]:
+def _of_file(text: str) -> tuple[Iterable[Candidate], int | None]:
     path = Path(text)
-    kind = path.suffix.removeprefix(".").lower()
+    suffix = path.suffix.removeprefix(".").lower()
     if text in BUNDLED and not path.exists():
         store = open_store(text)
         return _of_store(store), len(store)
-    if not path.exists() and not kind:
-        raise InputError(f"{text}: no such file; SMILES are given as a list")
+    if not path.exists() and not suffix:
+        raise NotFoundError(f"{text}: no such file; SMILES are given as a list")
     check_readable(path)
-    if kind == "arrow":
+    if suffix == "arrow":
         store = Store(path)
         return _of_store(store), len(store)
-    if kind == "parquet":
+    if suffix == "parquet":
         return _of_parquet(path)
-    if kind not in FORMATS:
-        raise InputError(f"{path}: unknown format {kind!r} of a file of molecules; {hint(kind, SUFFIXES)}")
-    return (Given(text, where, build) for where, build in FORMATS[kind](path)), None
+    if suffix not in FORMATS:
+        raise FormatError(
+            f"{path}: unknown format {suffix!r} of a file of molecules; {hint(suffix, SUFFIXES)}"
+        )
+    return (Candidate(text, where, read) for where, read in FORMATS[suffix](path)), None
 
 
-def _of_parquet(path: Path) -> tuple[Iterable[Given], int | None]:
+def _of_parquet(path: Path) -> tuple[Iterable[Candidate], int | None]:
     from molspectra.datasets.own.parquet import PARQUET
 
-    opened = PARQUET.open(path, {"properties": "none", "unit.forces": "eV/Å"})  # neither is looked at
-    found = (Given(str(path), each.name, each.make) for each in opened.candidates(0))
-    return found, opened.total
+    source = PARQUET.open(path, {"properties": "none", "unit.forces": "eV/Å"})  # neither is read here
+    return (Candidate(str(path), row.name, row.make) for row in source.candidates(0)), source.total
 
 
-def _of_table(table: Any, smiles: str) -> tuple[Iterable[Given], int | None]:
+def _of_table(table: Any, smiles: str) -> tuple[Iterable[Candidate], int | None]:
     import pyarrow as pa
 
     try:
         columns = pa.table(table)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise InputError("table: not a frame with columns; give one with SMILES in it, or a list") from error
+        raise FormatError("table: not a frame with columns; give one with SMILES in it, or a list") from error
     if smiles not in columns.column_names:
         near = hint(smiles, columns.column_names, label="it has")
-        raise InputError(f"table: no column {smiles!r} with SMILES; {near}")
+        raise NotFoundError(f"table: no column {smiles!r} with SMILES; {near}")
     texts = columns[smiles].to_pylist()
-    key = next((name for name in NAMES if name in columns.column_names), None)
-    names = [None] * len(texts) if key is None else columns[key].to_pylist()
-    pairs = enumerate(zip(texts, names, strict=True))
-    found = [Given("table", f"row {row}", partial(_molecule, each, name)) for row, (each, name) in pairs]
-    return found, len(found)
+    name_column = next((name for name in NAMES if name in columns.column_names), None)
+    names = [None] * len(texts) if name_column is None else columns[name_column].to_pylist()
+    candidates = [
+        Candidate("table", f"row {row}", partial(_molecule, text, name))
+        for row, (text, name) in enumerate(zip(texts, names, strict=True))
+    ]
+    return candidates, len(candidates)
 
 
-def _molecule(given: object, name: object = None) -> Molecule:
-    """A molecule from a SMILES or itself.
+def _molecule(item: object, name: object = None) -> Molecule:
+    """Return a molecule as it is, or the one of a SMILES.
 
     Raises:
-        InputError: neither, or a bad SMILES.
+        FormatError: neither, or a bad SMILES.
     """
-    if isinstance(given, Molecule):
-        return given
-    if given is None or given != given:  # pandas marks a missing text by NaN
-        raise InputError("the SMILES is missing")
-    if not isinstance(given, str):
-        raise InputError(f"expected a SMILES or a Molecule, not an object of type {type(given).__name__}")
-    return from_smiles(given, None if name is None or name != name else str(name))
+    if isinstance(item, Molecule):
+        return item
+    if item is None or item != item:  # pandas marks a missing text by NaN
+        raise FormatError("the SMILES is missing")
+    if not isinstance(item, str):
+        raise FormatError(f"expected a SMILES or a Molecule, not an object of type {type(item).__name__}")
+    return from_smiles(item, None if name is None or name != name else str(name))
 
 
-def batches(
-    given: Iterable[Given],
-    total: int | None,
-    size: int,
-    policy: Policy,
+def checked_batches(
+    molecules: Molecules,
+    model: LoadedModel,
+    policy: ErrorPolicy,
+    batch_size: int,
     *,
-    elements: frozenset[int] | None = None,
+    smiles: str = "smiles",
     title: str = "molecules",
     show: bool = False,
-) -> Iterator[list[Built]]:
-    """Build molecules and hand them out in batches.
+) -> Iterator[tuple[list[CheckedMolecule], Batch]]:
+    """Read and check molecules, and yield them with their batch on the model's device.
 
     Args:
-        given: what to build.
-        total: how many, for the progress shown.
-        size: molecules per batch.
-        policy: for those that cannot be used.
-        elements: atomic numbers that a model knows; None for all.
+        molecules: see `candidates_of`.
+        model: gives device, floating-point type and known elements.
+        policy: for molecules that cannot be used.
+        batch_size: candidates per batch; a batch has fewer molecules where some were rejected.
+        smiles: column of a table that holds SMILES.
         title: of the progress.
         show: progress on standard error.
 
     Raises:
-        InputError: a bad molecule with "raise"; none at all; a size below 1.
+        InputError: a bad molecule with "raise"; none at all; a batch size below 1.
     """
-    if size < 1:
-        raise InputError(f"batch_size must be at least 1, not {size}")
-    source, done = iter(given), 0
+    if batch_size < 1:
+        raise SettingError(f"batch_size must be at least 1, not {batch_size}")
+    candidates, total = candidates_of(molecules, smiles)
+    source, done = iter(candidates), 0
     with progress(title, total, show=show) as advance:
-        while block := list(islice(source, size)):
+        while block := list(islice(source, batch_size)):
             done += len(block)
-            built = [found for each in block if (found := _built(each, policy, elements)) is not None]
-            if built:
-                yield built
+            checked = [_checked(candidate, policy, model.elements) for candidate in block]
+            usable = [molecule for molecule in checked if molecule is not None]
+            if usable:
+                yield usable, batch_on_device([each.molecule for each in usable], model.model)
             advance(done, f"{len(policy.rejected)} left out" if policy.rejected else "")
     if not done:
-        raise InputError("there are no molecules in what was given")
+        raise NotFoundError("there are no molecules in what was given")
 
 
-def _built(given: Given, policy: Policy, elements: frozenset[int] | None) -> Built | None:
-    """The molecule; None where it cannot be used and the policy goes on."""
+def _checked(
+    candidate: Candidate, policy: ErrorPolicy, elements: frozenset[int] | None
+) -> CheckedMolecule | None:
+    """Read a candidate; None where it is rejected and the policy goes on."""
     try:
-        made = given.build()
-        molecule: Molecule = getattr(made, "molecule", made)  # a row of a store, or a molecule itself
-        strange = set(molecule.numbers.tolist()) - elements if elements is not None else set()
-        if strange:
-            raise InputError(_unknown(strange, elements or frozenset()))
-        identity = given.identity or getattr(made, "identity", None) or molecule.identity
-        return Built(given.path, given.where, molecule, identity)
+        source = candidate.read()
+        molecule = source if isinstance(source, Molecule) else source.molecule
+        if elements is not None:
+            check_elements(molecule, elements)
+        identity = candidate.identity or source.identity or molecule.identity
+        return CheckedMolecule(candidate.path, candidate.where, molecule, identity)
     except MolspectraError as error:
-        policy.refuse(given.path, given.where, error)
+        policy.reject(candidate.path, candidate.where, error)
         return None
 
 
-def _unknown(strange: set[int], elements: frozenset[int]) -> str:
-    names, known = (", ".join(SYMBOLS[n] for n in sorted(numbers)) for numbers in (strange, elements))
-    return f"the model was not trained on {names}, only on {known}"
-
-
-def identity_columns(built: Sequence[Built]) -> dict[str, list[str | None]]:
-    """What tells which molecule a line of a result is: its place, identity, name, SMILES and formula."""
+def identity_columns(molecules: Sequence[CheckedMolecule]) -> dict[str, list[str | None]]:
+    """Columns that tell which molecule each row of a result is: source, identity, name, SMILES, formula."""
     return {
-        "source": [each.where for each in built],
-        "identity": [each.identity for each in built],
-        "name": [each.molecule.name for each in built],
-        "smiles": [each.molecule.smiles for each in built],
-        "formula": [each.molecule.formula for each in built],
+        "source": [each.where for each in molecules],
+        "identity": [each.identity for each in molecules],
+        "name": [each.molecule.name for each in molecules],
+        "smiles": [each.molecule.smiles for each in molecules],
+        "formula": [each.molecule.formula for each in molecules],
     }

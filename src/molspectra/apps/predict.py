@@ -10,28 +10,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from molspectra._version import __version__
 from molspectra.apps.loading import LoadedModel, loaded
 from molspectra.apps.molecules import (
-    Built,
+    CheckedMolecule,
+    ErrorPolicy,
     Molecules,
     OnError,
-    Policy,
-    batches,
-    given_molecules,
+    checked_batches,
     identity_columns,
 )
-from molspectra.apps.tables import frame_of, free_path, table_of, write_csv, write_parquet
+from molspectra.apps.tables import frame_of, table_of, write_csv, write_parquet
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import Rejection
 from molspectra.chem.xyz import xyz_frame
 from molspectra.data.atomic import atomic_file
-from molspectra.data.batch import batch_of
+from molspectra.data.output import free_path
 from molspectra.data.store.schema import Quantity
-from molspectra.errors import InputError
-from molspectra.evaluation.predict import moved, on_device, predict_batch
+from molspectra.errors import FormatError, MismatchError, ValueRangeError
+from molspectra.evaluation.predict import moved, predict_batch
 
 SUFFIXES = (".csv", ".parquet", ".extxyz", ".xyz")
 """Files that predictions can be written to."""
@@ -48,9 +46,9 @@ class Predicted:
         forces: [N, 3] float64 of every molecule, -∂(property)/∂r in the order of its atoms; None without.
         force_quantity: unit and level of the forces; None without.
         molecules: the structures that were predicted.
-        columns: what tells which they are, by name, n texts (or None) each.
+        columns: source, identity, name, SMILES and formula of each, by name [n].
         about: model, target, version.
-        rejected: what was left out, each with the reason.
+        rejected: molecules that were left out, with the reason.
     """
 
     target: str
@@ -79,25 +77,25 @@ class Predicted:
         With forces it also has the structures (`numbers`, `positions` in Å, `charge`) that they belong to.
         """
         columns: dict[str, Any] = {**self.columns, self.target: self.values}
-        described = {self.target: self.quantity}
+        quantities = {self.target: self.quantity}
         if self.forces is not None and self.force_quantity is not None:
-            columns["numbers"] = pa.array([each.numbers for each in self.molecules])
-            columns["charge"] = pa.array([each.charge for each in self.molecules], pa.int32())
-            columns["positions"] = _vectors([each.positions for each in self.molecules])
+            columns["numbers"] = pa.array([molecule.numbers for molecule in self.molecules])
+            columns["charge"] = pa.array([molecule.charge for molecule in self.molecules], pa.int32())
+            columns["positions"] = _vectors([molecule.positions for molecule in self.molecules])
             columns["forces"] = _vectors(list(self.forces))
-            described |= {"positions": Quantity("Å"), "forces": self.force_quantity}
+            quantities |= {"positions": Quantity("Å"), "forces": self.force_quantity}
         table = table_of(columns, self.about)
-        for name, quantity in described.items():
-            place = table.schema.get_field_index(name)
+        for name, quantity in quantities.items():
+            index = table.schema.get_field_index(name)
             field = table.schema.field(name).with_metadata({"unit": quantity.unit, "level": quantity.level})
-            table = table.set_column(place, field, table[name])
+            table = table.set_column(index, field, table[name])
         return table
 
     def frame(self) -> Any:
         """The same as a pandas frame, which has no place for units: they are in `quantity`.
 
         Raises:
-            InputError: pandas is not installed.
+            MissingExtraError: pandas is not installed.
         """
         return frame_of(self.table())
 
@@ -107,7 +105,7 @@ class Predicted:
         Raises:
             InputError: another suffix, a file that exists or cannot be written, or forces in a CSV table.
         """
-        path = free_path(out, SUFFIXES, overwrite)
+        path = free_path(out, SUFFIXES, overwrite=overwrite)
         refuse_forces(path.suffix, self.forces is not None)
         if path.suffix.lower() == ".parquet":
             write_parquet(self.table(), path)
@@ -122,7 +120,7 @@ class Predicted:
                     file.write(frame.encode())
 
     def _frames(self) -> Iterator[str]:
-        """Extended XYZ frames, whose comments have the values and what is known of them."""
+        """Extended XYZ frames, whose comments have the values, units and levels."""
         facts = {f"{self.target}_unit": self.quantity.unit, f"{self.target}_level": self.quantity.level}
         if self.force_quantity is not None:
             facts["forces_unit"] = self.force_quantity.unit
@@ -133,13 +131,13 @@ class Predicted:
 
 
 def refuse_forces(suffix: str, has_forces: bool) -> None:
-    """Refuse forces in a table that has no room for them.
+    """Refuse forces in a CSV table, which has no room for them.
 
     Raises:
-        InputError: forces in a CSV table.
+        FormatError: forces, and the suffix is `.csv`.
     """
     if has_forces and suffix.lower() == ".csv":
-        raise InputError("a CSV table has no room for forces; write .extxyz or .parquet, or leave them out")
+        raise FormatError("a CSV table has no room for forces; write .extxyz or .parquet, or leave them out")
 
 
 def predict(
@@ -171,76 +169,78 @@ def predict(
             molecule, an element that the model was not trained on, a prediction that is not finite, or no
             molecule that could be predicted.
     """
-    ready, policy = loaded(model), Policy(on_error)
-    target, with_forces = predicts(ready, forces)
-    given, total = given_molecules(molecules, smiles)
-    net = moved(ready.model, device).eval()
-    kept: list[Built] = []
+    model, policy = loaded(model), ErrorPolicy(on_error)
+    target, with_forces = predicts(model, forces)
+    net = moved(model.model, device).eval()
+    predicted: list[CheckedMolecule] = []
     values: list[float] = []
-    pulls: list[npt.NDArray[np.float64]] = []
-    for block in batches(
-        given, total, batch_size, policy, elements=ready.elements, title="predict", show=show
+    forces_of_molecules: list[npt.NDArray[np.float64]] = []
+    for molecules_of_batch, batch in checked_batches(
+        molecules, model, policy, batch_size, smiles=smiles, title="predict", show=show
     ):
-        batch = on_device(batch_of([each.molecule for each in block], torch.float64), net)
-        found, force = predict_batch(net, batch, with_forces)
-        pieces = [None] * len(block) if force is None else force.split([len(each.molecule) for each in block])
-        for each, value, piece in zip(block, found.tolist(), pieces, strict=True):
-            if not np.isfinite(value) or (piece is not None and not bool(piece.isfinite().all())):
-                policy.refuse(each.path, each.where, f"its predicted {target} is not finite")
-                continue
-            kept.append(each)
-            values.append(value)
-            if piece is not None:
-                pulls.append(piece.numpy())
-    if not kept:
-        first = policy.rejected[0] if policy.rejected else "nothing was given"
-        raise InputError(f"nothing could be predicted: {first}")
+        batch_values, batch_forces = predict_batch(net, batch, with_forces)
+        empty = np.zeros((0, 3))  # without forces
+        pieces = (
+            [empty] * len(molecules_of_batch)
+            if batch_forces is None
+            else np.split(batch_forces.numpy(), batch.ptr[1:-1].tolist())
+        )
+        for molecule, value, force in zip(molecules_of_batch, batch_values.tolist(), pieces, strict=True):
+            if np.isfinite(value) and np.isfinite(force).all():
+                predicted.append(molecule)
+                values.append(value)
+                forces_of_molecules.append(force)
+            else:
+                error = ValueRangeError(f"its predicted {target} is not finite")
+                policy.reject(molecule.path, molecule.where, error)
+    if not predicted:
+        raise policy.nothing_left("predicted")
     return Predicted(
         target,
         np.array(values),
-        _quantity(ready),
-        tuple(pulls) if with_forces else None,
-        _force_quantity(ready) if with_forces else None,
-        tuple(each.molecule for each in kept),
-        identity_columns(kept),
-        {"model": ready.name, "target": target, "molspectra": __version__},
+        _quantity(model),
+        tuple(forces_of_molecules) if with_forces else None,
+        _force_quantity(model) if with_forces else None,
+        tuple(each.molecule for each in predicted),
+        identity_columns(predicted),
+        {"model": model.name, "target": target, "molspectra": __version__},
         tuple(policy.rejected),
     )
 
 
-def predicts(ready: LoadedModel, forces: bool | None = None) -> tuple[str, bool]:
+def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[str, bool]:
     """The property that a model predicts, and whether forces are asked for (None: where it learnt them).
 
     Raises:
-        InputError: a model that was not fine-tuned, or one that takes spectra as input.
+        MismatchError: a model that was not fine-tuned, or one that takes spectra as input.
     """
-    if ready.model.property_head is None:
-        raise InputError(f"{ready.name}: a pre-trained model predicts no property; give a fine-tuned run")
-    if ready.model.input_spectra:
-        names = ", ".join(ready.model.input_spectra)
-        raise InputError(
-            f"{ready.name}: this model takes spectra ({names}) as input besides structures, which predict "
+    if model.model.property_head is None:
+        raise MismatchError(f"{model.name}: a pre-trained model predicts no property; give a fine-tuned run")
+    if model.model.input_spectra:
+        names = ", ".join(model.model.input_spectra)
+        raise MismatchError(
+            f"{model.name}: this model takes spectra ({names}) as input besides structures, which predict "
             "does not offer; evaluate tests it on a store"
         )
-    learnt = "forces" in ready.about
-    return str(ready.about.get("target", "property")), learnt if forces is None else forces
+    learnt = "forces" in model.about
+    return str(model.about.get("target", "property")), learnt if forces is None else forces
 
 
-def _quantity(ready: LoadedModel) -> Quantity:
-    return Quantity(str(ready.about.get("unit", "")), str(ready.about.get("level", "")))
+def _quantity(model: LoadedModel) -> Quantity:
+    return Quantity(str(model.about.get("unit", "")), str(model.about.get("level", "")))
 
 
-def _force_quantity(ready: LoadedModel) -> Quantity:
-    """Of the forces that the model learnt, else of the derivative of its property."""
-    known = ready.about.get("forces")
-    if isinstance(known, Mapping):
-        return Quantity(str(known.get("unit", "")), str(known.get("level", "")))
-    own = _quantity(ready)
-    return Quantity(f"{own.unit or '1'}/Å", own.level)
+def _force_quantity(model: LoadedModel) -> Quantity:
+    """Unit and level of the forces that the model learnt, else of the derivative of its property."""
+    forces = model.about.get("forces")
+    if isinstance(forces, Mapping):
+        return Quantity(str(forces.get("unit", "")), str(forces.get("level", "")))
+    energy = _quantity(model)
+    return Quantity(f"{energy.unit or '1'}/Å", energy.level)
 
 
 def _vectors(arrays: list[npt.NDArray[np.float64]]) -> pa.Array:
-    """Arrays [N, 3] as a column of lists of vectors."""
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in arrays])])
+    """Arrays [N, 3], one per molecule, as a column of lists of vectors."""
+    offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])])
     inner = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(arrays).ravel()), 3)
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), inner)

@@ -1,4 +1,4 @@
-"""Models that lie elsewhere: an archive whose content is pinned, or a Hugging Face repository."""
+"""Models from elsewhere: an archive whose content is pinned by its hash, or a Hugging Face repository."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from molspectra.data.atomic import naming
 from molspectra.datasets.fetch.download import RemoteFile, fetch
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, MissingExtraError, NotFoundError, SettingError
 from molspectra.training.checkpoint import CONFIG, WEIGHTS
 from molspectra.training.seen import SEEN
 
@@ -19,18 +19,18 @@ HUB = "hf:"
 """Prefix of a Hugging Face repository."""
 
 LARGEST = {WEIGHTS: 8 << 30, CONFIG: 4 << 20, SEEN: 1 << 30}
-"""Files of a model, and the bytes that each may have; the last one may be missing."""
+"""Files of a model, and the largest size of each in bytes; the last one may be missing."""
 
 _ARCHIVE = "model.zip"
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address and no path."""
+    """Whether a text is an address (`scheme://`) and no path."""
     return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
 
 
 def from_url(address: str, cache: Path) -> Path:
-    """The directory of a model from a ZIP archive at `URL#sha256=…`, fetched once and kept.
+    """The directory of a model from a ZIP archive at `URL#sha256=…`, downloaded once and kept.
 
     Args:
         address: of the archive; https, or http because the content is pinned.
@@ -42,7 +42,7 @@ def from_url(address: str, cache: Path) -> Path:
     url, _, pin = address.partition("#")
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", pin)
     if match is None:
-        raise InputError(f"{url}: pin the archive's content: add #sha256= and its 64 hexadecimal digits")
+        raise SettingError(f"{url}: pin the archive's content: add #sha256= and its 64 hexadecimal digits")
     digest = match[1].lower()
     folder = cache / digest
     if not (folder / "model").is_dir():
@@ -53,9 +53,9 @@ def from_url(address: str, cache: Path) -> Path:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Take a model's files out of a ZIP archive into a new directory, which appears complete or not at all.
+    """Extract a model's files from a ZIP archive into a new directory, which appears complete or not at all.
 
-    Other files of the archive are passed over, and so are the folders that they lie in.
+    Other files of the archive are ignored, and so are the folders inside it.
 
     Raises:
         InputError: no archive, a file that is missing, twice there or too large.
@@ -68,19 +68,22 @@ def unpack(archive: Path, target: Path) -> None:
                 if name not in LARGEST or info.is_dir():
                     continue
                 if name in members:
-                    raise InputError(f"{archive}: {name} is in it twice; give an archive of one model")
+                    raise FormatError(f"{archive}: {name} is in it twice; give an archive of one model")
                 if info.file_size > LARGEST[name]:
-                    raise InputError(f"{archive}: {name} has {info.file_size:,} bytes, more than a model has")
+                    raise FormatError(
+                        f"{archive}: {name} has {info.file_size:,} bytes, more than a model has"
+                    )
                 members[name] = info
             missing = [name for name in (WEIGHTS, CONFIG) if name not in members]
             if missing:
-                raise InputError(f"{archive}: no model in it ({missing[0]} is missing)")
+                raise NotFoundError(f"{archive}: no model in it ({missing[0]} is missing)")
             _extract(source, members, target)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InputError(f"{archive}: not a readable ZIP archive ({error})") from error
+        raise DamagedError(f"{archive}: not a readable ZIP archive ({error})") from error
 
 
 def _extract(source: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], target: Path) -> None:
+    """Write members of an archive, by their new names, into a new directory."""
     hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with naming(target):
@@ -105,16 +108,16 @@ def from_hub(address: str) -> Path:
     """
     repository, _, revision = address.removeprefix(HUB).partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise InputError(f"{address}: expected hf:owner/name, or hf:owner/name@revision")
+        raise SettingError(f"{address}: expected hf:owner/name, or hf:owner/name@revision")
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise InputError(
+        raise MissingExtraError(
             f"{address}: needs huggingface_hub (pip install 'molspectra[hub]'), or download the repository "
             "and give its directory"
         ) from error
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(LARGEST)))
-    except Exception as error:  # of the library, of what it talks through, and of the server
+    except Exception as error:  # the library, its HTTP client and the server raise many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"{address}: cannot be fetched ({reason})") from error
+        raise NotFoundError(f"{address}: cannot be fetched ({reason})") from error

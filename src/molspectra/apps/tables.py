@@ -15,35 +15,26 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from molspectra.data.atomic import atomic_file, naming
-from molspectra.errors import InputError
+from molspectra.data.output import free_path
+from molspectra.errors import MissingExtraError
 
 ABOUT = b"molspectra"
 """Key of a table's own description, JSON in the metadata of its schema."""
 
 
-def free_path(out: str | os.PathLike[str], suffixes: Sequence[str], overwrite: bool = False) -> Path:
-    """The path of a file to be written, before anything is computed for it.
-
-    Args:
-        out: file to write.
-        suffixes: those that can be written.
-        overwrite: accept that it exists.
+def free_table_path(out: str | os.PathLike[str], suffixes: Sequence[str], *, overwrite: bool = False) -> Path:
+    """The path of a file that can be written, as in `free_path`; also of the table beside a `.npy` file.
 
     Raises:
         InputError: another suffix, a file that exists, or no such directory.
     """
-    path = Path(out)
-    if path.suffix.lower() not in suffixes:
-        raise InputError(f"{path}: cannot tell what to write by the suffix; known: {', '.join(suffixes)}")
-    for each in (path, beside(path)) if path.suffix.lower() == ".npy" else (path,):
-        if each.is_dir() or (each.exists() and not overwrite):
-            raise InputError(f"{each} exists already; choose another name or allow to overwrite it")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the directory {path.parent} does not exist")
+    path = free_path(out, suffixes, overwrite=overwrite)
+    if path.suffix.lower() == ".npy":
+        free_path(columns_path(path), overwrite=overwrite)
     return path
 
 
-def beside(path: Path) -> Path:
+def columns_path(path: Path) -> Path:
     """The table of identities beside a NumPy file, which has no room for them."""
     return path.with_suffix(".columns.csv")
 
@@ -54,7 +45,7 @@ def table_of(columns: Mapping[str, Any], about: Mapping[str, Any]) -> pa.Table:
         name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()
     }
     for name, array in arrays.items():
-        if pa.types.is_null(array.type):  # a text that none of them has
+        if pa.types.is_null(array.type):  # a text that no row has
             arrays[name] = array.cast(pa.string())
     return pa.table(arrays).replace_schema_metadata({ABOUT: json.dumps(dict(about), ensure_ascii=False)})
 
@@ -68,19 +59,21 @@ def frame_of(table: pa.Table) -> Any:
     """The table as a pandas frame.
 
     Raises:
-        InputError: pandas is not installed.
+        MissingExtraError: pandas is not installed.
     """
     try:
         return table.to_pandas()
     except ImportError as error:
-        raise InputError("a frame needs pandas (pip install pandas); table() needs nothing more") from error
+        raise MissingExtraError(
+            "a frame needs pandas (pip install pandas); table() needs nothing more"
+        ) from error
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a table as Parquet.
 
     Raises:
-        InputError: it cannot be written.
+        WriteError: it cannot be written.
     """
     with atomic_file(path) as file, naming(path):
         pq.write_table(table, file, compression="zstd")
@@ -90,7 +83,7 @@ def write_csv(table: pa.Table, path: Path) -> None:
     """Write a table without lists as CSV; numbers round-trip, a missing text is an empty cell.
 
     Raises:
-        InputError: it cannot be written.
+        WriteError: it cannot be written.
     """
     with atomic_file(path) as file, naming(path):
         options = pyarrow.csv.WriteOptions(quoting_style="needed")
@@ -98,11 +91,11 @@ def write_csv(table: pa.Table, path: Path) -> None:
 
 
 def write_npy(vectors: npt.NDArray[np.float32], table: pa.Table, path: Path) -> None:
-    """Write vectors [n, D] as `.npy`, and which they are as a table beside it.
+    """Write vectors [n, D] as `.npy`, and the columns that tell which they are as a CSV table beside it.
 
     Raises:
-        InputError: they cannot be written.
+        WriteError: they cannot be written.
     """
-    write_csv(table, beside(path))
+    write_csv(table, columns_path(path))
     with atomic_file(path) as file, naming(path):
         np.save(file, vectors, allow_pickle=False)

@@ -15,35 +15,39 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.data.atomic import atomic_file
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, MismatchError, MissingExtraError
 from molspectra.search.segment import file_hash
 from molspectra.search.vectors import Floats
 
-SEARCHED = 2
-"""One in so many of the inverted lists is looked through for a query."""
+LISTS_PER_PROBE = 2
+"""A query searches one in this many of the inverted lists."""
 CANDIDATES = 32
-"""Proposed entries per asked answer."""
+"""Proposed entries per answer of a search."""
 
-_LEAST = 512  # candidates
+_MIN_CANDIDATES = 512
 _PER_LIST = 40  # training vectors per list; faiss complains below 39
 
 
 def faiss() -> Any:
-    """The library faiss.
+    """Import faiss.
 
     Raises:
-        InputError: it is not installed.
+        MissingExtraError: it is not installed.
     """
     try:
         return import_module("faiss")
     except ImportError as error:
-        raise InputError(
+        raise MissingExtraError(
             "approximate search needs the package faiss-cpu; pip install 'molspectra[search]'"
         ) from error
 
 
 def build(vectors: list[npt.NDArray[np.floating]], path: Path) -> str:
-    """Build an approximate index of vectors [n, D], in pieces, and write it; returns its SHA-256.
+    """Build an approximate index and write it; returns the SHA-256 of the file.
+
+    Args:
+        vectors: [n, D] in pieces, one per segment.
+        path: file to write.
 
     Raises:
         InputError: faiss is not installed, or the file cannot be written.
@@ -52,8 +56,8 @@ def build(vectors: list[npt.NDArray[np.floating]], path: Path) -> str:
     count, width = sum(map(len, vectors)), vectors[0].shape[1]
     lists = max(1, min(round(2 * math.sqrt(count)), count // _PER_LIST))
     index = library.index_factory(width, f"IVF{lists},SQ8", library.METRIC_INNER_PRODUCT)
-    chosen = np.linspace(0, count - 1, min(count, max(lists * _PER_LIST, 4096))).astype(np.int64)
-    index.train(take(vectors, chosen))
+    training = np.linspace(0, count - 1, min(count, max(lists * _PER_LIST, 4096))).astype(np.int64)
+    index.train(take(vectors, training))
     for piece in vectors:
         for start in range(0, len(piece), 65_536):
             index.add(np.ascontiguousarray(piece[start : start + 65_536], np.float32))
@@ -70,30 +74,32 @@ def load(path: Path, expected: str, rows: int, width: int) -> Any:
     """
     library = faiss()
     if not path.is_file() or file_hash(path) != expected:
-        raise InputError(f"{path}: missing or damaged; molspectra index --approximate makes it again")
+        raise DamagedError(f"{path}: missing or damaged; molspectra index --approximate makes it again")
     try:
         index = library.read_index(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: faiss cannot read it; make it again") from error
+        raise DamagedError(f"{path}: faiss cannot read it; make it again") from error
     if index.ntotal != rows or index.d != width:
-        raise InputError(f"{path}: it does not belong to this library; make it again")
-    index.nprobe = max(1, index.nlist // SEARCHED)
+        raise MismatchError(f"{path}: it does not belong to this library; make it again")
+    index.nprobe = max(1, index.nlist // LISTS_PER_PROBE)
     return index
 
 
 def candidates(index: Any, vector: Floats, top: int) -> npt.NDArray[np.int64]:
-    """Rows of the entries that may be nearest to a vector [D], ascending."""
-    count = min(max(_LEAST, CANDIDATES * top), index.ntotal)
+    """Rows of the probable nearest entries of a vector [D], ascending."""
+    count = min(max(_MIN_CANDIDATES, CANDIDATES * top), index.ntotal)
     _, rows = index.search(np.ascontiguousarray(vector[None], np.float32), count)
-    found: npt.NDArray[np.int64] = np.sort(rows[0][rows[0] >= 0])
-    return found
+    candidate_rows: npt.NDArray[np.int64] = np.sort(rows[0][rows[0] >= 0])
+    return candidate_rows
 
 
 def take(pieces: list[npt.NDArray[np.floating]], rows: npt.NDArray[np.int64]) -> Floats:
-    """Rows (ascending) of vectors that lie in several pieces."""
-    starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])
-    parts = []
-    for number, piece in enumerate(pieces):
-        mine = rows[(rows >= starts[number]) & (rows < starts[number + 1])] - starts[number]
-        parts.append(np.asarray(piece[mine], np.float32))
-    return np.concatenate(parts)
+    """Vectors [k, D] of some rows [k], ascending, where the vectors are in several pieces."""
+    offsets = np.cumsum([0, *map(len, pieces)])
+    bounds = np.searchsorted(rows, offsets)
+    return np.concatenate(
+        [
+            np.asarray(piece[rows[first:last] - offset], np.float32)
+            for piece, offset, first, last in zip(pieces, offsets[:-1], bounds[:-1], bounds[1:], strict=True)
+        ]
+    )

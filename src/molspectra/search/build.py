@@ -1,10 +1,9 @@
-"""Making an index and adding to it; whatever happens in between, the last complete state stays in force."""
+"""Builds an index and appends to it; an interruption or error leaves the last complete state."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -15,11 +14,11 @@ import numpy.typing as npt
 from molspectra.chem.readers import Rejection
 from molspectra.data.atomic import exclusive_lock, naming
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError, hint
+from molspectra.errors import ExistsError, MismatchError, NotFoundError, SettingError, WriteError, hint
 from molspectra.search import approximate
 from molspectra.search.calibrate import (
     DISTRACTORS,
-    LEAST,
+    MIN_QUERIES,
     HeldOut,
     calibrate,
     held_out_of_run,
@@ -29,7 +28,6 @@ from molspectra.search.manifest import (
     NAME,
     VECTOR_TYPES,
     ApproximateEntry,
-    Calibration,
     Manifest,
     ModelEntry,
     SegmentEntry,
@@ -37,7 +35,7 @@ from molspectra.search.manifest import (
 )
 from molspectra.search.ranking import Answers
 from molspectra.search.segment import Segment, open_segment, widths, write_segment
-from molspectra.search.sources import Block, OnError, Source, blocks, names_of
+from molspectra.search.sources import OnError, Source, blocks, source_name
 from molspectra.search.vectors import SearchModel, coarse, copy_model, open_model
 from molspectra.spectra.modality import MODALITIES, modality
 
@@ -49,7 +47,7 @@ _LEFT_OVER = re.compile(r"\.new-.*|segment-\d{6}|approximate-\d+\.faiss")
 
 @dataclass(frozen=True)
 class Added:
-    """What was added to an index: rows, bad records that were left out, and remarks for people."""
+    """Result of an addition to an index: number of rows, records that were left out, remarks for people."""
 
     rows: int
     rejected: tuple[Rejection, ...] = ()
@@ -68,28 +66,28 @@ def build(
     overwrite: bool = False,
     device: str = "cpu",
 ) -> Added:
-    """Make an index of a library of molecules.
+    """Build an index of a library of molecules.
 
     Args:
         out: folder to make; it appears complete or not at all.
         source: molecules, see `molspectra.search.sources.blocks`.
-        model: run or checkpoint of stage 2, which is copied into the index.
-        vectors: type of stored vectors, "float32" or "float16".
+        model: stage-2 run or checkpoint, which is copied into the index.
+        vectors: type of the stored embeddings, "float32" or "float16".
         modalities: spectra of the source to keep for comparison; None for all that it has.
-        calibration: what confidences are calibrated on: "run" (the validation molecules of the model's
-            training), a store of molecules that the model was not trained on, or None.
+        calibration: molecules for the calibration of confidences: "run" (the validation molecules of the
+            model's training), a store of molecules that the model was not trained on, or None.
         on_error: "skip" leaves bad records out.
-        overwrite: replace an index that is there.
+        overwrite: replace an existing index.
         device: where to compute.
 
     Raises:
-        InputError: something that does not fit; nothing is changed then.
+        InputError: a bad argument or record; nothing is changed then.
     """
     out = Path(out)
     if vectors not in VECTOR_TYPES:
-        raise InputError(f"vectors are stored as {' or '.join(VECTOR_TYPES)}; {hint(vectors, VECTOR_TYPES)}")
+        raise SettingError(f"unknown type {vectors!r} of vectors; {hint(vectors, VECTOR_TYPES)}")
     _check_out(out, overwrite)
-    opened = open_model(model, device=device)
+    search_model = open_model(model, device=device)
     held_out = _held_out(calibration, model)
     hidden = out.with_name(f".{out.name}.building")
     with naming(out):
@@ -98,17 +96,21 @@ def build(
         try:
             with naming(out):
                 _empty(hidden)
-                copy_model(opened, hidden / MODEL)
-            added, entry, kept, typical = _segment(hidden, 0, source, opened, vectors, modalities, on_error)
-            about = ModelEntry(opened.hash, opened.similarity, opened.width, opened.modalities)
-            manifest = Manifest(about, vectors, kept, (entry,), typical)
-            manifest, remark = _calibrated(hidden, manifest, opened, held_out)
+                copy_model(search_model, hidden / MODEL)
+            added, entry, kept, typical = _add_segment(
+                hidden, 0, source, search_model, vectors, modalities, on_error
+            )
+            model_entry = ModelEntry(
+                search_model.hash, search_model.similarity, search_model.width, search_model.modalities
+            )
+            manifest = Manifest(model_entry, vectors, kept, (entry,), typical)
+            manifest, remarks = _calibrated(hidden, manifest, search_model, held_out)
             manifest.write(hidden)
             with naming(out):
                 _exchange(hidden, out)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
-    return replace(added, remarks=(*added.remarks, *remark))
+    return replace(added, remarks=(*added.remarks, *remarks))
 
 
 def append(
@@ -124,7 +126,7 @@ def append(
     Args:
         path: the index.
         source: see `build`; spectra of modalities that the index does not keep are left out, with a remark.
-        model: the model that made the index, for those who want to be sure; None takes the copy in it.
+        model: a model that must be the one that made the index; None takes the copy in it.
         on_error: see `build`.
         device: where to compute.
 
@@ -135,24 +137,18 @@ def append(
     read_manifest(path)
     with exclusive_lock(path, "changing this index"):
         manifest = read_manifest(path)
-        opened = model_of(path, manifest, model, device)
+        search_model = model_of(path, manifest, model, device)
         _remove_left_over(path, manifest)
-        last = manifest.segments[-1].name
-        added, entry, _, _ = _segment(
-            path,
-            int(last.rpartition("-")[2]) + 1,
-            source,
-            opened,
-            manifest.vectors,
-            manifest.modalities,
-            on_error,
+        number = int(manifest.segments[-1].name.rpartition("-")[2]) + 1
+        added, entry, _, _ = _add_segment(
+            path, number, source, search_model, manifest.vectors, manifest.modalities, on_error
         )
         replace(manifest, segments=(*manifest.segments, entry)).write(path)
     return added
 
 
 def add_approximate(path: Path | str) -> int:
-    """Build the approximate index of the structure vectors anew; returns the number of entries in it.
+    """Build the approximate index of the structure embeddings; returns the number of entries in it.
 
     Raises:
         InputError: no index, or faiss is not installed.
@@ -162,42 +158,44 @@ def add_approximate(path: Path | str) -> int:
     approximate.faiss()
     with exclusive_lock(path, "changing this index"):
         manifest = read_manifest(path)
-        vectors = [each.arrays["structure"] for each in open_segments(path, manifest)]
+        vectors = [segment.arrays["structure"] for segment in open_segments(path, manifest)]
         name = f"approximate-{manifest.rows}.faiss"
-        found = approximate.build(vectors, path / name)
-        manifest = replace(manifest, approximate=ApproximateEntry(name, found, manifest.rows))
+        file_hash = approximate.build(vectors, path / name)
+        manifest = replace(manifest, approximate=ApproximateEntry(name, file_hash, manifest.rows))
         manifest.write(path)
         _remove_left_over(path, manifest)
     return manifest.rows
 
 
 def model_of(path: Path, manifest: Manifest, model: Path | str | None, device: str = "cpu") -> SearchModel:
-    """The model of an index, from its copy or from elsewhere.
+    """The model of an index, from its copy there or from a run.
 
     Raises:
-        InputError: it is not the model that made the index.
+        MismatchError: it is not the model that made the index.
     """
     where = path / MODEL if model is None else model
-    opened = open_model(where, similarity=manifest.model.similarity, device=device)
-    if opened.hash != manifest.model.hash:
-        raise InputError(
+    search_model = open_model(where, similarity=manifest.model.similarity, device=device)
+    if search_model.hash != manifest.model.hash:
+        raise MismatchError(
             f"{path}: made with another model ({manifest.model.hash[:12]}) than {where} "
-            f"({opened.hash[:12]}); vectors of two models cannot be compared: index the library anew"
+            f"({search_model.hash[:12]}); vectors of two models cannot be compared: index the library anew"
         )
-    return opened
+    return search_model
 
 
 def open_segments(path: Path, manifest: Manifest) -> list[Segment]:
     """Map the segments of an index.
 
     Raises:
-        InputError: a file is damaged.
+        DamagedError: a file is damaged.
     """
     sizes = widths(manifest.model.width, manifest.model.modalities, manifest.modalities)
-    return [open_segment(path / each.name, each.rows, sizes, manifest.vectors) for each in manifest.segments]
+    return [
+        open_segment(path / entry.name, entry.rows, sizes, manifest.vectors) for entry in manifest.segments
+    ]
 
 
-def _segment(
+def _add_segment(
     folder: Path,
     number: int,
     source: Source,
@@ -206,20 +204,20 @@ def _segment(
     modalities: tuple[str, ...] | None,
     on_error: OnError,
 ) -> tuple[Added, SegmentEntry, tuple[str, ...], dict[str, list[float]]]:
-    """Write a segment under a hidden name, then give it its own; also the modalities and typical spectra."""
+    """Write a segment under a hidden name and rename it; also returns its modalities and typical spectra."""
     rejected: list[Rejection] = []
     stream = blocks(source, on_error=on_error, rejected=rejected)
     first = next(stream, None)
     if first is None:
         reason = f": {rejected[0]}" if rejected else ""
-        raise InputError(f"{names_of(source)}: no molecule of it can be indexed{reason}")
-    has = set(first.spectra)
-    kept = tuple(name for name in MODALITIES if name in (has if modalities is None else modalities))
+        raise NotFoundError(f"{source_name(source)}: no molecule of it can be indexed{reason}")
+    available = set(first.spectra)
+    kept = tuple(name for name in MODALITIES if name in (available if modalities is None else modalities))
     remarks = []
-    if has - set(kept):
-        left = ", ".join(sorted(has - set(kept)))
+    if available - set(kept):
+        left_out = ", ".join(sorted(available - set(kept)))
         remarks.append(
-            f"{left} spectra of {names_of(source)} are left out: the index keeps none of that kind"
+            f"{left_out} spectra of {source_name(source)} are left out: the index keeps none of that kind"
         )
     name = f"segment-{number:06d}"
     hidden = folder / f".new-{name}"
@@ -229,33 +227,33 @@ def _segment(
             hidden.rename(folder / name)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-    typical = {each: _rounded(total[:-1] / total[-1]) for each, total in sums.items() if total[-1] > 0}
-    entry = SegmentEntry(name, rows, names_of(source), files)
+    typical = {kind: _rounded(total[:-1] / total[-1]) for kind, total in sums.items() if total[-1] > 0}
+    entry = SegmentEntry(name, rows, source_name(source), files)
     return Added(rows, tuple(rejected), tuple(remarks)), entry, kept, typical
 
 
 def _calibrated(
     folder: Path, manifest: Manifest, model: SearchModel, held_out: HeldOut | None
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """The manifest with a calibration, and typical spectra where the library gave none."""
-    none = "confidences are not calibrated and will not be told"
+    """The manifest with a calibration, and typical spectra of the held-out molecules where it has none."""
+    uncalibrated = "confidences are not calibrated and are left out"
     if held_out is None:
-        return manifest, (f"{none}: no molecules that the model was not trained on are at hand",)
+        return manifest, (f"{uncalibrated}: there are no molecules that the model was not trained on",)
     names = tuple(name for name in held_out.store.metadata.modalities if name in model.modalities)
-    block: Block | None = held_out.block(names) if names else None
+    block = held_out.block(names) if names else None
     if block is None:
-        return manifest, (f"{none}: fewer than {LEAST} held-out molecules with all spectra",)
+        return manifest, (f"{uncalibrated}: fewer than {MIN_QUERIES} held-out molecules with all spectra",)
     (segment,) = open_segments(folder, manifest)
     count = min(len(segment), DISTRACTORS)
     rows = np.unique(np.linspace(0, len(segment) - 1, count).astype(np.int64))
-    sample = {name: np.asarray(each[rows], np.float32) for name, each in segment.arrays.items()}
+    sample = {name: np.asarray(array[rows], np.float32) for name, array in segment.arrays.items()}
     identities = segment.table["identity"].take(rows).to_pylist()
     answers = len(Answers(segment.table["identity"]))
-    found: Calibration = calibrate(block, model, sample, identities, answers, held_out.source)
+    calibration = calibrate(block, model, sample, identities, answers, held_out.source)
     typical = dict(manifest.typical)
     for name, spectra in block.spectra.items():
         typical.setdefault(name, _rounded(coarse(spectra, modality(name)).mean(0, dtype=np.float64)))
-    return replace(manifest, typical=typical, calibration=found), ()
+    return replace(manifest, typical=typical, calibration=calibration), ()
 
 
 def _held_out(calibration: Path | str | Store | None, model: Path | str) -> HeldOut | None:
@@ -267,31 +265,37 @@ def _held_out(calibration: Path | str | Store | None, model: Path | str) -> Held
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that no index can be written to.
+
+    Raises:
+        WriteError: its directory does not exist.
+        ExistsError: it exists and is no index, or one that may not be replaced.
+    """
     if not out.parent.is_dir():
-        raise InputError(f"{out}: the directory {out.parent} does not exist")
+        raise WriteError(f"{out}: the directory {out.parent} does not exist")
     if not out.exists():
         return
     if not (out / NAME).is_file():
-        raise InputError(f"{out} exists already and is not an index; choose another name")
+        raise ExistsError(f"{out} exists already and is not an index; choose another name")
     if not overwrite:
-        raise InputError(f"{out} exists already; add to it with --append or give --overwrite")
+        raise ExistsError(f"{out} exists already; add to it with --append or give --overwrite")
 
 
 def _remove_left_over(path: Path, manifest: Manifest) -> None:
-    """Remove what an interrupted change has left, and approximate indices that were replaced."""
-    known = {each.name for each in manifest.segments}
+    """Remove the files of an interrupted change, and approximate indices that were replaced."""
+    known = {entry.name for entry in manifest.segments}
     if manifest.approximate is not None:
         known.add(manifest.approximate.file)
-    for each in _inside(path):
-        if _LEFT_OVER.fullmatch(each.name) and each.name not in known:
-            if each.is_dir():
-                shutil.rmtree(each, ignore_errors=True)
+    for child in sorted(path.iterdir()):
+        if _LEFT_OVER.fullmatch(child.name) and child.name not in known:
+            if child.is_dir():
+                shutil.rmtree(child, ignore_errors=True)
             else:
-                each.unlink(missing_ok=True)
+                child.unlink(missing_ok=True)
 
 
 def _exchange(new: Path, out: Path) -> None:
-    """Give a new folder its name; one that has it goes away, and is never half there."""
+    """Give a new folder its name; an old one is renamed before it is removed, so that both stay complete."""
     old = out.with_name(f".{out.name}.old")
     if out.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -301,15 +305,11 @@ def _exchange(new: Path, out: Path) -> None:
 
 
 def _empty(folder: Path) -> None:
-    for each in _inside(folder):
-        if each.is_dir():
-            shutil.rmtree(each)
+    for child in sorted(folder.iterdir()):
+        if child.is_dir():
+            shutil.rmtree(child)
         else:
-            each.unlink()
-
-
-def _inside(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.iterdir())
+            child.unlink()
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> list[float]:

@@ -1,4 +1,4 @@
-"""The answers of a search, as a table for the screen and for files."""
+"""The answers of a search, as a table for the terminal and for files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from molspectra.data.atomic import atomic_file, naming
-from molspectra.errors import InputError
+from molspectra.data.output import free_path
 
 SUFFIXES = (".csv", ".parquet", ".json")
-"""Forms of a file of answers."""
+"""Files that answers can be written to."""
 
-_WIDEST = 44  # characters of a cell on the screen
+_MAX_WIDTH = 44  # characters of a cell in the terminal
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +27,9 @@ class Hits:
         table: one row per answer: rank, name, smiles, formula, mass (Da), charge, score, confidence,
             identity, row (of its best entry in the library) and, of several ways, the score of each.
         ways: weight of each way to score.
-        candidates: different molecules that passed the filters and could be compared.
-        library: different molecules in the library.
-        remarks: what was done to the spectra and what was left out.
+        candidates: number of different molecules that passed the filters and could be compared.
+        library: number of different molecules in the library.
+        remarks: conversions of the spectra, and entries that were left out.
     """
 
     table: pa.Table
@@ -55,9 +55,8 @@ class Hits:
         shown = ["rank", "score", "confidence", "formula", "mass", "name", "smiles"]
         shown[2:2] = [name for name in self.ways if len(self.ways) > 1]
         rows = [shown, *([_cell(name, hit[name]) for name in shown] for hit in self)]
-        wide = [max(len(row[place]) for row in rows) for place in range(len(shown))]
-        lines = ["  ".join(map(str.ljust, row, wide)).rstrip() for row in rows]
-        return "\n".join(lines)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
     def write(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write the table as CSV, Parquet or JSON, by the suffix; the file appears complete or not at all.
@@ -65,47 +64,33 @@ class Hits:
         Raises:
             InputError: another suffix, the file exists, or it cannot be written.
         """
-        path = Path(path)
-        check_out(path, overwrite)
+        path = free_path(path, SUFFIXES, overwrite=overwrite)
+        suffix = path.suffix.lower()
         with atomic_file(path) as file, naming(path):
-            if path.suffix == ".csv":
+            if suffix == ".csv":
                 from pyarrow import csv
 
                 csv.write_csv(self.table, file)
-            elif path.suffix == ".parquet":
+            elif suffix == ".parquet":
                 from pyarrow import parquet
 
                 parquet.write_table(self.table, file)
             else:
-                values = {
+                content = {
                     "ways": self.ways,
                     "candidates": self.candidates,
                     "library": self.library,
                     "remarks": self.remarks,
                     "hits": list(self),
                 }
-                file.write(json.dumps(values, ensure_ascii=False, indent=1).encode())
-
-
-def check_out(path: Path, overwrite: bool) -> None:
-    """Refuse a file that answers cannot be written to, before anything is computed.
-
-    Raises:
-        InputError: another suffix than `SUFFIXES`, no such folder, or the file exists.
-    """
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: answers are written as {', '.join(SUFFIXES)}")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already; choose another name or give --overwrite")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the directory {path.parent} does not exist")
+                file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
 
 
 def _cell(name: str, value: Any) -> str:
-    """A value as text without anything that a terminal would obey."""
+    """A value as text, without characters that control a terminal."""
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.4f}" if name in ("mass", "score") else f"{value:.3f}"
-    text = "".join(each if each.isprintable() else "?" for each in str(value))
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+    text = "".join(char if char.isprintable() else "?" for char in str(value))
+    return text if len(text) <= _MAX_WIDTH else f"{text[: _MAX_WIDTH - 1]}…"

@@ -1,4 +1,4 @@
-"""What an index says of itself: `library.json`. Replacing that file is what makes a change take effect."""
+"""The description of an index, `library.json`; a change takes effect when that file is replaced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from molspectra._version import __version__
 from molspectra.data.atomic import atomic_file
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, NotFoundError
 from molspectra.spectra.modality import MODALITIES
 from molspectra.training.record import read_json
 
@@ -26,7 +26,7 @@ _APPROXIMATE = re.compile(r"approximate-\d{1,12}\.faiss")
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """One segment: its folder, number of rows, where its molecules came from, SHA-256 of its files."""
+    """One segment: its folder, number of rows, source of its molecules, SHA-256 of its files by name."""
 
     name: str
     rows: int
@@ -36,7 +36,7 @@ class SegmentEntry:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """The model of an index: its hash and what its vectors are."""
+    """The model of an index: its hash, and similarity, width and modalities of its embeddings."""
 
     hash: str
     similarity: str
@@ -46,7 +46,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class ApproximateEntry:
-    """An approximate index: its file, that file's SHA-256, and how many first rows it holds."""
+    """An approximate index: its file, the SHA-256 of that, and how many rows, from the first, it holds."""
 
     file: str
     hash: str
@@ -60,9 +60,9 @@ class Calibration:
     Attributes:
         queries: number of held-out molecules.
         temperature: by "way:modality+modality", such as "cosine:ir+raman".
-        accuracy: share of the queries whose first answer is right, by the same key.
+        accuracy: fraction of the queries whose first answer is right, by the same key.
         confidence: mean confidence of the first answers, by the same key.
-        source: what the molecules were.
+        source: name of the held-out molecules.
     """
 
     queries: int
@@ -77,12 +77,12 @@ class Manifest:
     """The content of `library.json`.
 
     Attributes:
-        model: the model.
+        model: the model that made the vectors.
         vectors: type of stored vectors, "float32" or "float16".
-        modalities: those of stored spectra.
+        modalities: of the stored spectra.
         segments: in the order of their rows.
         typical: by modality the mean spectrum [P] of the library, in the modality's unit.
-        calibration: None where no molecules were there to calibrate on.
+        calibration: None where there were no held-out molecules.
         approximate: None where there is no approximate index.
         version: of the package that wrote it.
         format: of the index.
@@ -101,17 +101,17 @@ class Manifest:
     @property
     def rows(self) -> int:
         """Number of entries."""
-        return sum(each.rows for each in self.segments)
+        return sum(segment.rows for segment in self.segments)
 
     def typical_spectra(self) -> dict[str, npt.NDArray[np.float64]]:
         """`typical` as arrays."""
         return {name: np.array(values) for name, values in self.typical.items()}
 
     def write(self, folder: Path) -> None:
-        """Put it in place, atomically.
+        """Write or replace `library.json` atomically.
 
         Raises:
-            InputError: it cannot be written.
+            WriteError: it cannot be written.
         """
         with atomic_file(folder / NAME) as file:
             file.write(json.dumps(asdict(self), ensure_ascii=False, indent=1).encode())
@@ -125,48 +125,52 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / NAME
     if not path.is_file():
-        raise InputError(f"{folder}: not an index (no {NAME} in it); molspectra index makes one")
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InputError(f"{path}: not an index of format {FORMAT}; another version of molspectra made it")
+        raise NotFoundError(f"{folder}: not an index (no {NAME} in it); molspectra index makes one")
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise FormatError(f"{path}: not an index of format {FORMAT}; another version of molspectra made it")
     try:
-        return _checked(found)
+        return _checked(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: damaged ({type(error).__name__}: {str(error)[:80]})") from error
+        raise DamagedError(f"{path}: damaged ({type(error).__name__}: {str(error)[:80]})") from error
 
 
-def _checked(found: dict[str, Any]) -> Manifest:
-    """A manifest from JSON; anything wrong raises an error that the caller explains."""
-    model = ModelEntry(**found["model"] | {"modalities": tuple(found["model"]["modalities"])})
-    segments = tuple(SegmentEntry(**each) for each in found["segments"])
-    calibration, approximate = found["calibration"], found["approximate"]
+def _checked(values: dict[str, Any]) -> Manifest:
+    """A manifest from JSON.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: a value is missing, or not of a possible form.
+    """
+    model = ModelEntry(**values["model"] | {"modalities": tuple(values["model"]["modalities"])})
+    segments = tuple(SegmentEntry(**entry) for entry in values["segments"])
+    calibration, approximate = values["calibration"], values["approximate"]
     manifest = Manifest(
         model,
-        found["vectors"],
-        tuple(found["modalities"]),
+        values["vectors"],
+        tuple(values["modalities"]),
         segments,
-        {name: [float(value) for value in values] for name, values in found["typical"].items()},
+        {name: [float(point) for point in points] for name, points in values["typical"].items()},
         None if calibration is None else Calibration(**calibration),
         None if approximate is None else ApproximateEntry(**approximate),
-        str(found["version"]),
+        str(values["version"]),
     )
     _require(manifest.vectors in VECTOR_TYPES, "vectors")
     _require({*manifest.modalities, *model.modalities} <= MODALITIES.keys(), "modalities")
     _require(type(model.width) is int and model.width > 0, "width")
     _require(len(segments) > 0, "segments")
-    for each in segments:  # names become paths
-        _require(_SEGMENT.fullmatch(each.name) is not None, "a segment's name")
-        _require(type(each.rows) is int and each.rows > 0, "a segment's rows")
-        _require(isinstance(each.files, dict), "a segment's files")
+    for segment in segments:  # names become paths
+        _require(_SEGMENT.fullmatch(segment.name) is not None, "a segment's name")
+        _require(type(segment.rows) is int and segment.rows > 0, "a segment's rows")
+        _require(isinstance(segment.files, dict), "a segment's files")
     if manifest.approximate is not None:
         _require(_APPROXIMATE.fullmatch(manifest.approximate.file) is not None, "the approximate index")
         _require(0 < manifest.approximate.rows <= manifest.rows, "the approximate index")
     if manifest.calibration is not None:
         temperatures = manifest.calibration.temperature.values()
-        _require(all(np.isfinite(each) and each > 0 for each in temperatures), "a temperature")
+        _require(all(np.isfinite(value) and value > 0 for value in temperatures), "a temperature")
     return manifest
 
 
-def _require(condition: bool, what: str) -> None:
+def _require(condition: bool, name: str) -> None:
     if not condition:
-        raise ValueError(f"{what} cannot be")
+        raise ValueError(f"impossible value of {name}")

@@ -1,4 +1,4 @@
-"""From scores of entries to ranked answers: a molecule is one answer, whose best entry counts."""
+"""Ranks the molecules of a library by the scores of their entries; of a molecule its best entry counts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Doubles = npt.NDArray[np.float64]
 
 
 class Answers:
-    """Which entries are the same molecule.
+    """The entries of a library grouped by molecule: n entries, A answers.
 
     Attributes:
-        of: [n] int64, the answer that each entry shows, numbered by first entry.
-        order: [n] entries sorted by answer, then by row.
-        starts: [A] where the entries of each answer begin in `order`.
+        of: [n] int64, the answer that each entry belongs to, numbered by first entry.
+        order: [n] rows of the entries sorted by answer, then by row.
+        starts: [A] index in `order` of the first entry of each answer.
     """
 
     def __init__(self, identities: pa.ChunkedArray) -> None:
-        """Number the answers of entries with these identities [n]."""
+        """Group entries by their identities [n]."""
         codes = identities.combine_chunks().dictionary_encode()
         if isinstance(codes, pa.ChunkedArray):
             codes = codes.combine_chunks()
@@ -37,34 +37,34 @@ class Answers:
         """Score [A] and row [A] of the best entry of every answer.
 
         Args:
-            totals: [n] scores, −inf for entries that are no candidates. Of equal entries the first counts.
+            totals: [n] scores, −inf for entries that are no candidates; of equal ones the first row counts.
         """
         if len(self.starts) == len(self.order):
             return totals, self.order
         ordered = totals[self.order]
         score = np.maximum.reduceat(ordered, self.starts)
         is_best = ordered == score[self.of[self.order]]
-        place = np.where(is_best, np.arange(len(ordered)), len(ordered))
-        return score, self.order[np.minimum.reduceat(place, self.starts)]
+        position = np.where(is_best, np.arange(len(ordered)), len(ordered))
+        return score, self.order[np.minimum.reduceat(position, self.starts)]
 
 
 def leading(score: Doubles, count: int) -> Ints:
-    """The `count` best of scores [A], best first, equal ones by number; −inf is never among them."""
+    """Indices [k ≤ count] of the highest of scores [A], highest first, equal ones by index; never of −inf."""
     candidates = np.flatnonzero(score > -np.inf)
     if len(candidates) > count:
-        least = np.partition(score[candidates], len(candidates) - count)[len(candidates) - count]
-        candidates = candidates[score[candidates] >= least]
+        lowest = np.partition(score[candidates], len(candidates) - count)[len(candidates) - count]
+        candidates = candidates[score[candidates] >= lowest]
     order = np.lexsort((candidates, -score[candidates]))
     return candidates[order[:count]].astype(np.int64)
 
 
 def confidences(score: Doubles, chosen: Ints) -> Doubles:
-    """Softmax of scores [A] at the chosen answers [k]: the share of each among all candidates.
+    """Softmax over all scores [A], at the chosen answers [k].
 
     Scores are in units of the calibrated temperature; −inf is no candidate.
     """
     if not len(chosen):
         return np.zeros(0)
-    raised = np.exp(score - score.max())
-    shares: Doubles = raised[chosen] / raised.sum()
-    return shares
+    exponentials = np.exp(score - score.max())
+    probabilities: Doubles = exponentials[chosen] / exponentials.sum()
+    return probabilities

@@ -1,4 +1,4 @@
-"""Similarities of library entries and queries: of vectors, and of the shapes of spectra.
+"""Similarities of library entries and queries: of embeddings, and of the shapes of spectra.
 
 n entries, Q queries, D width, P stored points. A row of zeros stands for a spectrum that an entry does not
 have; its similarity is NaN.
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError, hint
+from molspectra.errors import SettingError, hint
 from molspectra.search.query import Query
 
 WAYS: dict[str, str] = {
@@ -20,45 +20,44 @@ WAYS: dict[str, str] = {
     "cosine": "cosine of the query's spectra with the library's",
     "sid": "1 / (1 + spectral information divergence) of the query's spectra and the library's",
 }
-"""Ways to score, each with what it compares."""
+"""Ways to score, with descriptions."""
 
 TEMPERATURE = {"embedding": 0.07, "learned": 0.07, "cosine": 0.05, "sid": 0.05}
-"""What a score is divided by in combinations where no calibration is known."""
+"""Temperatures that scores are divided by in combinations without a calibration."""
 
 BLOCK = 16_384
-"""Entries that are compared at once."""
+"""Entries per pass."""
 
 _FLOOR = 1e-3  # of the mean intensity, added before logarithms are taken
 
 Floats = npt.NDArray[np.float32]
 
 
-def known_way(name: str) -> str:
-    """The name of a way to score.
+def check_way(name: str) -> None:
+    """Refuse the name of an unknown way to score.
 
     Raises:
-        InputError: there is none of that name.
+        SettingError: there is none of that name.
     """
     if name not in WAYS:
-        raise InputError(f"unknown way {name!r} to score; {hint(name, WAYS)}")
-    return name
+        raise SettingError(f"unknown way {name!r} to score; {hint(name, WAYS)}")
 
 
 def dots(entries: Floats, queries: Floats) -> Floats:
     """Inner products [n, Q] of entries [n, D] and queries [Q, D]; NaN for entries of zeros."""
-    found: Floats = entries @ queries.T
-    suspects = np.flatnonzero((found == 0).all(1))  # looking at all would cost more than the products
-    found[suspects[~entries[suspects].any(1)]] = np.nan
-    return found
+    products: Floats = entries @ queries.T
+    candidates = np.flatnonzero((products == 0).all(1))  # testing all entries would cost more than products
+    products[candidates[~entries[candidates].any(1)]] = np.nan
+    return products
 
 
 def cosines(entries: Floats, queries: Floats) -> Floats:
     """Cosines [n, Q] of spectra [n, P] and [Q, P]."""
     lengths = np.linalg.norm(entries, axis=1)[:, None] * np.linalg.norm(queries, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Floats = (entries @ queries.T) / lengths
-    found[lengths == 0] = np.nan
-    return found
+        similarities: Floats = (entries @ queries.T) / lengths
+    similarities[lengths == 0] = np.nan
+    return similarities
 
 
 def information(entries: Floats, queries: Floats) -> Floats:
@@ -66,30 +65,31 @@ def information(entries: Floats, queries: Floats) -> Floats:
 
     SID = Σ p ln(p/q) + Σ q ln(q/p) of spectra with sum 1 (Chang, IEEE Trans. Inf. Theory 46, 1927 (2000));
     the similarity is that of McGill et al., J. Chem. Inf. Model. 61, 2594 (2021). A thousandth of the mean is
-    added to all points, so that points without intensity do not decide.
+    added to all points, so that points without intensity do not dominate.
     """
-    some = entries.any(1)
     p, q = _distribution(entries), _distribution(queries)
     log_p, log_q = np.log(p), np.log(q)
     own = (p * log_p).sum(1)[:, None] + (q * log_q).sum(1)
     divergence = np.maximum(own - p @ log_q.T - log_p @ q.T, 0)
-    found: Floats = (1 / (1 + divergence)).astype(np.float32)
-    found[~some] = np.nan
-    return found
+    similarities: Floats = (1 / (1 + divergence)).astype(np.float32)
+    similarities[~entries.any(1)] = np.nan
+    return similarities
 
 
 def _distribution(spectra: Floats) -> Floats:
+    """Spectra [n, P] with the floor added and sum 1; uniform for a spectrum of zeros."""
     raised = spectra + _FLOOR * spectra.mean(1, keepdims=True)
     total = raised.sum(1, keepdims=True)
-    found: Floats = np.where(total > 0, raised / np.where(total > 0, total, 1), 1 / spectra.shape[1])
-    return found.astype(np.float32)
+    shares: Floats = np.where(total > 0, raised / np.where(total > 0, total, 1), 1 / spectra.shape[1])
+    return shares.astype(np.float32)
 
 
 def modalities_of(way: str, arrays: Mapping[str, npt.NDArray[np.floating]], query: Query) -> tuple[str, ...]:
     """Modalities that both the query and the library's arrays have for a way; () for "embedding"."""
-    prefix = "learned" if way == "learned" else "samples"
-    mine = query.learned if way == "learned" else query.samples
-    return tuple(name for name in mine if f"{prefix}-{name}" in arrays) if way != "embedding" else ()
+    if way == "embedding":
+        return ()
+    kind, spectra = ("learned", query.learned) if way == "learned" else ("samples", query.samples)
+    return tuple(name for name in spectra if f"{kind}-{name}" in arrays)
 
 
 def scores(
@@ -103,7 +103,7 @@ def scores(
     Args:
         way: one of `WAYS`.
         arrays: the library's arrays by name, see `segment`.
-        query: what is searched.
+        query: spectra of the sample.
         rows: n rows of the arrays.
 
     Returns:
@@ -118,15 +118,15 @@ def scores(
             parts.append(dots(_float32(arrays[f"learned-{name}"][rows]), query.learned[name][None])[:, 0])
             continue
         values, covered = query.samples[name]
-        entries, wanted = _float32(arrays[f"samples-{name}"][rows]), values
+        entries = _float32(arrays[f"samples-{name}"][rows])
         if not covered.all():
-            entries, wanted = entries[:, covered], values[covered]
-        parts.append((cosines if way == "cosine" else information)(entries, wanted[None])[:, 0])
+            entries, values = entries[:, covered], values[covered]
+        parts.append((cosines if way == "cosine" else information)(entries, values[None])[:, 0])
     return mean_of(np.stack(parts))
 
 
 def mean_of(parts: Floats) -> Floats:
-    """Mean over the first axis of what is not NaN; NaN where all is."""
+    """Mean over the first axis of all values but NaN; NaN where all values are NaN."""
     known = ~np.isnan(parts)
     count = known.sum(0)
     total = np.where(known, parts, 0).sum(0, dtype=np.float32)

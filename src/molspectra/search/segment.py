@@ -1,10 +1,10 @@
-"""One segment of an index: a folder with a table of molecules (Arrow) and arrays of vectors (npy).
+"""One segment of an index: a folder with a table of molecules (Arrow) and arrays (npy).
 
 | file | content |
 |---|---|
 | `molecules.arrow` | identity, SMILES, name, formula, charge, exact mass, elements, atoms and coordinates |
-| `structure.npy` | [n, D] vectors of structures |
-| `learned-MODALITY.npy` | [n, D] vectors of each spectrum alone; zeros where a molecule has none |
+| `structure.npy` | [n, D] embeddings of structures |
+| `learned-MODALITY.npy` | [n, D] embeddings of each spectrum alone; zeros where a molecule has none |
 | `samples-MODALITY.npy` | [n, P] float16 stored spectra of length 1; zeros where a molecule has none |
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from molspectra.data.atomic import naming
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, NotFoundError
 from molspectra.search.filters import element_bits, exact_mass
 from molspectra.search.sources import Block
 from molspectra.search.vectors import SearchModel, coarse, stored_points, unit
@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-_TOGETHER = 64  # blocks whose records are written at once
+_BLOCKS_PER_WRITE = 64  # of the table
 
 Arrays = dict[str, npt.NDArray[np.floating]]
 
@@ -63,7 +63,7 @@ class Segment:
 
 
 class _ArrayFile:
-    """A `.npy` file of rows that are written as they come; the header learns their number at the end."""
+    """A `.npy` file that is written in blocks of rows; the header gets their number at the end."""
 
     def __init__(self, file: BinaryIO, width: int, dtype: str) -> None:
         self.file, self.width, self.dtype, self.rows = file, width, np.dtype(dtype), 0
@@ -71,8 +71,11 @@ class _ArrayFile:
         self.start = file.tell()
 
     def _header(self) -> None:
-        descr = np.lib.format.dtype_to_descr(self.dtype)
-        header: dict[str, Any] = {"shape": (self.rows, self.width), "fortran_order": False, "descr": descr}
+        header: dict[str, Any] = {
+            "shape": (self.rows, self.width),
+            "fortran_order": False,
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+        }
         np.lib.format.write_array_header_1_0(self.file, header)
 
     def append(self, block: npt.NDArray[np.floating]) -> None:
@@ -89,35 +92,35 @@ class _ArrayFile:
 
 
 def arrays_of(block: Block, model: SearchModel, modalities: Iterable[str]) -> Arrays:
-    """The arrays of a block, for the spectra of some modalities; zeros where a molecule has none."""
+    """Arrays [B, D] or [B, P] of a block by name, with spectra of some modalities; absent ones are zeros."""
     arrays: Arrays = {"structure": model.structures(block.molecules)}
     for name in modalities:
         kind = modality(name)
         spectra = block.spectra.get(name)
         if spectra is None:
             spectra = np.zeros((len(block), kind.points), np.float32)
-        some = spectra.any(1)
+        present = spectra.any(1)
         arrays[f"samples-{name}"] = unit(coarse(spectra, kind))
         if name in model.modalities:
             learned = np.zeros((len(block), model.width), np.float32)
-            if some.any():
-                learned[some] = model.spectra({name: spectra[some]})
+            if present.any():
+                learned[present] = model.spectra({name: spectra[present]})
             arrays[f"learned-{name}"] = learned
     return arrays
 
 
 def widths(model_width: int, model_modalities: Iterable[str], modalities: Iterable[str]) -> dict[str, int]:
     """Width of every array of a segment by name."""
-    found = {"structure": model_width}
+    sizes = {"structure": model_width}
     for name in modalities:
-        found[f"samples-{name}"] = stored_points(modality(name))
+        sizes[f"samples-{name}"] = stored_points(modality(name))
         if name in model_modalities:
-            found[f"learned-{name}"] = model_width
-    return found
+            sizes[f"learned-{name}"] = model_width
+    return sizes
 
 
 def dtype_of(array: str, vectors: str) -> str:
-    """Type of the numbers of an array; `vectors` is that of vectors."""
+    """Type of an array by its name, where embeddings are stored as `vectors`, "float32" or "float16"."""
     return "<f2" if array.startswith("samples-") or vectors == "float16" else "<f4"
 
 
@@ -127,15 +130,15 @@ def write_segment(
     """Write a segment into a new folder, flushed to the disk.
 
     Args:
-        folder: made here.
-        blocks: its molecules.
-        model: makes the vectors.
-        modalities: spectra to keep; others are left out, absent ones are zeros.
-        vectors: "float32" or "float16".
+        folder: to make.
+        blocks: molecules of the segment.
+        model: makes the embeddings.
+        modalities: of the spectra to keep; absent ones are zeros.
+        vectors: type of the embeddings, "float32" or "float16".
 
     Returns:
-        Number of rows, SHA-256 of every file, and the sums [P] of the stored spectra before they were
-        scaled, with the number of spectra as a last element, by modality.
+        Number of rows; SHA-256 of every file by name; and by modality [P + 1], the sum of the stored points
+        of all spectra before scaling, and the number of spectra.
 
     Raises:
         InputError: no molecules, a bad record, or the disk is full.
@@ -154,11 +157,11 @@ def write_segment(
         }
         sink = stack.enter_context((folder / TABLE).open("wb"))
         with pa.ipc.new_file(sink, SCHEMA) as writer:
-            waiting: list[pa.RecordBatch] = []
+            pending: list[pa.RecordBatch] = []
             for block in blocks:
-                waiting.append(_records(block))
-                if len(waiting) == _TOGETHER:
-                    _write_together(writer, waiting)
+                pending.append(_records(block))
+                if len(pending) == _BLOCKS_PER_WRITE:
+                    _write_pending(writer, pending)
                 for name, values in arrays_of(block, model, modalities).items():
                     files[name].append(values)
                 for name in modalities:
@@ -167,21 +170,21 @@ def write_segment(
                         sums[name][:-1] += coarse(spectra, modality(name)).sum(0, dtype=np.float64)
                         sums[name][-1] += int(spectra.any(1).sum())
                 rows += len(block)
-            _write_together(writer, waiting)
+            _write_pending(writer, pending)
         for file in files.values():
             file.close()
         sink.flush()
         os.fsync(sink.fileno())
     if not rows:
-        raise InputError("there are no molecules to index")
+        raise NotFoundError("there are no molecules to index")
     return rows, {path.name: file_hash(path) for path in sorted(folder.iterdir())}, sums
 
 
-def _write_together(writer: pa.RecordBatchWriter, waiting: list[pa.RecordBatch]) -> None:
-    """Write small batches as one, since a table of many pieces is slow to use."""
-    if waiting:
-        writer.write_table(pa.Table.from_batches(waiting).combine_chunks())
-        waiting.clear()
+def _write_pending(writer: pa.RecordBatchWriter, pending: list[pa.RecordBatch]) -> None:
+    """Write small batches as one, since a table of many chunks is slow to use."""
+    if pending:
+        writer.write_table(pa.Table.from_batches(pending).combine_chunks())
+        pending.clear()
 
 
 def file_hash(path: Path) -> str:
@@ -191,18 +194,19 @@ def file_hash(path: Path) -> str:
 
 
 def _records(block: Block) -> pa.RecordBatch:
-    bits = [element_bits(each.numbers.tolist()) for each in block.molecules]
+    molecules = block.molecules
+    bits = [element_bits(molecule.numbers.tolist()) for molecule in molecules]
     columns = {
         "identity": block.identities,
-        "smiles": [each.smiles for each in block.molecules],
-        "name": [each.name for each in block.molecules],
-        "formula": [each.formula for each in block.molecules],
-        "charge": [each.charge for each in block.molecules],
-        "mass": [exact_mass(each.numbers, each.charge) for each in block.molecules],
+        "smiles": [molecule.smiles for molecule in molecules],
+        "name": [molecule.name for molecule in molecules],
+        "formula": [molecule.formula for molecule in molecules],
+        "charge": [molecule.charge for molecule in molecules],
+        "mass": [exact_mass(molecule.numbers, molecule.charge) for molecule in molecules],
         "elements_low": [low for low, _ in bits],
         "elements_high": [high for _, high in bits],
-        "numbers": [each.numbers.astype(np.uint8) for each in block.molecules],
-        "positions": [each.positions.ravel().astype(np.float32) for each in block.molecules],
+        "numbers": [molecule.numbers.astype(np.uint8) for molecule in molecules],
+        "positions": [molecule.positions.ravel().astype(np.float32) for molecule in molecules],
     }
     return pa.record_batch(columns, schema=SCHEMA)
 
@@ -212,12 +216,12 @@ def open_segment(folder: Path, rows: int, sizes: Mapping[str, int], vectors: str
 
     Args:
         folder: the segment.
-        rows: how many it has.
-        sizes: width of every array, see `widths`.
-        vectors: "float32" or "float16".
+        rows: number of its molecules.
+        sizes: width of every array by name, see `widths`.
+        vectors: type of the embeddings, "float32" or "float16".
 
     Raises:
-        InputError: a file is missing, cut short, or not what it should be.
+        DamagedError: a file is missing, cut short, or of another form.
     """
     path = folder / TABLE
     try:
@@ -225,15 +229,15 @@ def open_segment(folder: Path, rows: int, sizes: Mapping[str, int], vectors: str
         table = pa.ipc.open_file(pa.BufferReader(memory)).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
-        raise InputError(f"{path}: damaged ({' '.join(str(error).split())[:100]})") from error
-    if table.schema != SCHEMA or len(table) != rows or any(_gaps(table)):
-        raise InputError(f"{path}: damaged (not the {rows} molecules that were written)")
+        raise DamagedError(f"{path}: damaged ({' '.join(str(error).split())[:100]})") from error
+    if table.schema != SCHEMA or len(table) != rows or _has_gaps(table):
+        raise DamagedError(f"{path}: damaged (not the {rows} molecules that were written)")
     return Segment(table, {name: _open_array(folder, name, rows, sizes[name], vectors) for name in sizes})
 
 
-def _gaps(table: pa.Table) -> Iterator[bool]:
-    """Whether columns that are complete have gaps."""
-    return (table[each.name].null_count > 0 for each in SCHEMA if not each.nullable)
+def _has_gaps(table: pa.Table) -> bool:
+    """Whether a column without null values by the schema has some."""
+    return any(table[column.name].null_count > 0 for column in SCHEMA if not column.nullable)
 
 
 def _open_array(folder: Path, name: str, rows: int, width: int, vectors: str) -> npt.NDArray[np.floating]:
@@ -241,9 +245,9 @@ def _open_array(folder: Path, name: str, rows: int, width: int, vectors: str) ->
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"{path}: damaged ({' '.join(str(error).split())[:100]})") from error
+        raise DamagedError(f"{path}: damaged ({' '.join(str(error).split())[:100]})") from error
     if not isinstance(array, np.ndarray) or array.shape != (rows, width):
-        raise InputError(f"{path}: damaged (not {rows} rows of {width} numbers)")
+        raise DamagedError(f"{path}: damaged (not {rows} rows of {width} numbers)")
     if array.dtype != np.dtype(dtype_of(name, vectors)) or not array.flags.c_contiguous:
-        raise InputError(f"{path}: damaged (numbers of another type)")
+        raise DamagedError(f"{path}: damaged (numbers of another type)")
     return array

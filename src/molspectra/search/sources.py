@@ -10,16 +10,14 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import Rejection, read_molecules
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Row, Store
 from molspectra.errors import InputError
+from molspectra.evaluation.embedding import stack_spectra
 from molspectra.search.vectors import Floats
-from molspectra.spectra.modality import MODALITIES
-from molspectra.spectra.spectrum import LineSpectrum
 from molspectra.training.data import open_store
 
 BLOCK = 256
@@ -55,13 +53,13 @@ class Block:
 def blocks(
     source: Source, *, on_error: OnError = "raise", rejected: list[Rejection] | None = None
 ) -> Iterator[Block]:
-    """The molecules of a source with the spectra that it has of them.
+    """Yield the molecules of a source, with their spectra where it has any, in blocks.
 
     Args:
         source: `.smi`, `.csv`, `.sdf`, `.mol`, `.xyz`, `.extxyz`; `.arrow` and `.parquet` (a store and its
-            export, with spectra); or what `Source` says.
+            export, with spectra); or any other `Source`.
         on_error: "skip" leaves bad records out and appends them to `rejected`.
-        rejected: receives them.
+        rejected: list that receives them.
 
     Raises:
         InputError: unreadable file, or a bad record.
@@ -75,27 +73,28 @@ def blocks(
         elif kind == ".parquet":
             yield from _of_parquet(Path(source), None if on_error == "raise" else rejected)
         else:
-            yield from _plain(read_molecules(source, on_error=on_error, rejected=rejected))
+            yield from _bare(read_molecules(source, on_error=on_error, rejected=rejected))
     else:
-        yield from _plain(source)
+        yield from _bare(source)
 
 
-def names_of(source: Source) -> str:
-    """What to call a source: the name of its file, not its whole path."""
+def source_name(source: Source) -> str:
+    """Name of a source in messages and the manifest: that of its file, without the folder."""
     if isinstance(source, Store):
         return source.path.name
     return Path(source).name if isinstance(source, str | Path) else "molecules"
 
 
-def _plain(molecules: Iterable[Molecule]) -> Iterator[Block]:
+def _bare(molecules: Iterable[Molecule]) -> Iterator[Block]:
+    """Blocks of molecules without spectra."""
     for group in _groups(molecules):
-        yield Block(group, [each.identity for each in group], {})
+        yield Block(group, [molecule.identity for molecule in group], {})
 
 
 def _groups(items: Iterable[T]) -> Iterator[list[T]]:
     """Lists of up to `BLOCK` items."""
-    rest = iter(items)
-    while group := list(islice(rest, BLOCK)):
+    remaining = iter(items)
+    while group := list(islice(remaining, BLOCK)):
         yield group
 
 
@@ -108,11 +107,17 @@ def _of_store(store: Store) -> Iterator[Block]:
 def rows_of_store(
     store: Store, rows: npt.NDArray[np.int64], identities: list[str], names: Iterable[str] | None = None
 ) -> Block:
-    """The block of some rows of a store whose identities are known."""
-    wanted = tuple(store.metadata.modalities if names is None else names)
-    batch = store.batch(rows, modalities=wanted)
+    """The block of some rows [B] of a store.
+
+    Args:
+        store: the store.
+        rows: B rows.
+        identities: of all rows of the store, which are slow to read.
+        names: modalities; None for all of the store.
+    """
+    batch = store.batch(rows, modalities=tuple(store.metadata.modalities if names is None else names))
     molecules = [store.molecule(int(row)) for row in rows]
-    spectra = {name: each.numpy() for name, each in batch.spectra.items()}
+    spectra = {name: values.numpy() for name, values in batch.spectra.items()}
     return Block(molecules, [identities[row] for row in rows], spectra)
 
 
@@ -120,29 +125,21 @@ def _of_parquet(path: Path, rejected: list[Rejection] | None) -> Iterator[Block]
     """Rows of a Parquet file with structures (or SMILES) and, where it has them, spectra."""
     from molspectra.datasets.registry import importer
 
-    opened = importer("parquet").open(path, {})
+    table = importer("parquet").open(path, {})
 
     def rows() -> Iterator[Row]:
-        for candidate in opened.candidates(0):
+        for candidate in table.candidates(0):
             try:
                 yield candidate.make()
             except InputError as error:
                 if rejected is None:
-                    raise InputError(f"{path}, {candidate.name}: {error}") from error
+                    raise error.with_context(f"{path}, {candidate.name}") from error
                 rejected.append(Rejection(str(path), candidate.name, str(error)))
 
     for group in _groups(rows()):
-        molecules = [each.molecule for each in group]
-        spectra = {name: _sampled(group, name) for name in opened.metadata.modalities}
-        yield Block(molecules, [row.identity or row.molecule.identity for row in group], spectra)
-
-
-def _sampled(rows: Iterable[Row], name: str) -> Floats:
-    """Spectra [B, points] of one modality; zeros where a row has none."""
-    none = np.zeros(MODALITIES[name].points)
-    values = []
-    for row in rows:
-        spectrum = row.spectra.get(name)
-        lines = spectrum.broadened() if isinstance(spectrum, LineSpectrum) else spectrum
-        values.append(none if lines is None else lines.values)
-    return torch.tensor(np.array(values), dtype=torch.float32).numpy()
+        intensities, _ = stack_spectra([row.spectra for row in group], table.metadata.modalities)
+        yield Block(
+            [row.molecule for row in group],
+            [row.identity or row.molecule.identity for row in group],
+            {name: values.numpy() for name, values in intensities.items()},
+        )

@@ -1,7 +1,8 @@
-"""Checkpoints: weights as safetensors + JSON for everyone, resume state for the run; each save is atomic.
+"""Checkpoints: weights as safetensors and settings as JSON for use, a resume state for training.
 
 A checkpoint is a directory, written under a hidden name, flushed to disk and renamed: one that has its final
-name is complete. Nothing is unpickled; `resume.pt` is read with `weights_only=True`.
+name is complete. Nothing is unpickled; `resume.pt` is read with `weights_only=True`. A few models come with
+the package and are found by name.
 """
 
 import dataclasses
@@ -11,7 +12,8 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,38 +24,17 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from molspectra.data.atomic import naming
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, FormatError, MismatchError, NotFoundError
 from molspectra.models.model import ModelConfig, MolSpectra
+from molspectra.training.record import read_json
 from molspectra.training.settings import from_dict, to_dict
-
-SHIPPED = {"small": "scripts/build_small.py"}
-"""Name of each model, and the script that makes it."""
-
-
-def shipped_path(name: str) -> Path:
-    """Where the files of a shipped model lie in this installation, whether they are there or not."""
-    return Path(__file__).with_name("weights") / name
-
-
-def named(path: str | Path) -> Path:
-    """The directory that a path or the name of a shipped model means; what exists wins over a name.
-
-    Raises:
-        InputError: this installation came without the model.
-    """
-    if str(path) not in SHIPPED or Path(path).exists():
-        return Path(path)
-    found = shipped_path(str(path))
-    if not found.is_dir():
-        raise InputError(
-            f"{found}: the shipped model {str(path)!r} is missing; install the package again, or make it "
-            f"with `python {SHIPPED[str(path)]}` from a checkout"
-        )
-    return found
-
 
 WEIGHTS, CONFIG, RESUME = "model.safetensors", "config.json", "resume.pt"
 FORMAT = 1
+
+SHIPPED = {"small": "scripts/build_small.py"}
+"""Models that come with the package by name, and the script that makes each."""
+
 _NAME = re.compile(r"(step|best)-(\d{9})")
 _PARTS = ("encoder", "noise_head", "force_head", "spectrum_encoder")
 
@@ -72,12 +53,12 @@ def save_checkpoint(
         root: the run's checkpoint directory; made where it is missing. One process at a time may save there.
         kind: "step" or "best".
         step: optimizer steps done.
-        model: holds the weights to use (the averaged ones where there is an average).
-        about: JSON values that go to `config.json` beside the model's settings (target, unit, run ...).
-        resume: what a resumed run needs (tensors and plain values); None for a checkpoint that is only used.
+        model: has the weights to use (the averaged ones where there is an average).
+        about: JSON values for `config.json` beside the model's settings (target, unit, run ...).
+        resume: state of a resumed run (tensors and plain values); None for a checkpoint only for use.
 
     Raises:
-        InputError: it cannot be written (no space, no permission); the checkpoints from before are intact.
+        WriteError: no space, no permission; the earlier checkpoints are intact.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     config = {"format": FORMAT, "model": to_dict(model.config), **about}
@@ -107,7 +88,7 @@ def save_checkpoint(
 
 
 def _write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a new directory and flush it to the disk; if that fails it vanishes again."""
+    """Write files into a new directory and flush it to the disk; remove it if that fails."""
     directory.mkdir()
     try:
         for name, content in files.items():
@@ -120,7 +101,7 @@ def _write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Remove a checkpoint so that at no moment half of it bears its name."""
+    """Remove a checkpoint; it is renamed first, so that a directory with its name is always complete."""
     if checkpoint.exists():
         hidden = checkpoint.with_name(f".old-{checkpoint.name}")
         checkpoint.rename(hidden)
@@ -139,29 +120,53 @@ def newest(root: Path, kind: str = "step") -> Path | None:
     """The newest complete checkpoint of a kind under a run's checkpoint directory."""
     if not root.is_dir():
         return None
-    found = [path for path in root.iterdir() if (match := _NAME.fullmatch(path.name)) and match[1] == kind]
-    return max(found, key=lambda path: path.name, default=None)
+    paths = [path for path in root.iterdir() if (match := _NAME.fullmatch(path.name)) and match[1] == kind]
+    return max(paths, key=lambda path: path.name, default=None)
+
+
+def shipped_path(name: str) -> Path:
+    """Directory of a shipped model in this installation, whether it exists or not."""
+    return Path(__file__).with_name("weights") / name
+
+
+def named(path: str | Path) -> Path:
+    """Resolve the name of a shipped model to its directory; an existing path goes before a name.
+
+    Raises:
+        NotFoundError: this installation came without the model.
+    """
+    if str(path) not in SHIPPED or Path(path).exists():
+        return Path(path)
+    directory = shipped_path(str(path))
+    if not directory.is_dir():
+        raise NotFoundError(
+            f"{directory}: the shipped model {str(path)!r} is missing; install the package again, or make it "
+            f"with `python {SHIPPED[str(path)]}` from a checkout"
+        )
+    return directory
 
 
 def find_checkpoint(path: str | Path, prefer: Literal["best", "last"] = "best") -> Path:
-    """The model directory that a path means: itself, or one of a run's checkpoints.
+    """The checkpoint directory of a run, of a checkpoint (itself), or of a shipped model.
 
     Args:
         path: a run, a checkpoint, or the name of a shipped model.
         prefer: of a run the one with the lowest validation loss ("best", else the newest), or the newest.
 
     Raises:
-        InputError: there is none.
+        NotFoundError: there is none.
     """
     path = named(path)
     if (path / WEIGHTS).is_file():
         return path
     checkpoints = path / "checkpoints"
     best = newest(checkpoints, "best") if prefer == "best" else None
-    found = best or newest(checkpoints)
-    if found is None:
-        raise InputError(f"{path}: neither a run nor a checkpoint (no {WEIGHTS} and no checkpoints/ in it)")
-    return found
+    checkpoint = best or newest(checkpoints)
+    if checkpoint is None:
+        raise NotFoundError(
+            f"{path}: neither a run nor a checkpoint (no {WEIGHTS} and no checkpoints/ in it)"
+        )
+    return checkpoint
 
 
 def read_about(directory: Path) -> dict[str, Any]:
@@ -171,12 +176,9 @@ def read_about(directory: Path) -> dict[str, Any]:
         InputError: it is missing, damaged, or of a newer format.
     """
     path = directory / CONFIG
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    about = read_json(path)
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"{path}: not a checkpoint of format {FORMAT}; a newer version may read it")
+        raise FormatError(f"{path}: not a checkpoint of format {FORMAT}; a newer version may read it")
     return about
 
 
@@ -190,15 +192,15 @@ def read_model_config(directory: Path) -> ModelConfig:
 
 
 def read_weights(directory: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint.
+    """The weights of a checkpoint by name.
 
     Raises:
-        InputError: the file is missing or damaged.
+        DamagedError: the file is missing or damaged.
     """
     try:
         return load_file(directory / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{directory / WEIGHTS}: cannot be read ({_first_line(error)})") from error
+        raise DamagedError(f"{directory / WEIGHTS}: cannot be read ({_first_line(error)})") from error
 
 
 def load_model(
@@ -207,38 +209,47 @@ def load_model(
     """The model of a run or checkpoint, in evaluation mode, and the content of its `config.json`.
 
     Args:
-        path: as in `find_checkpoint`.
-        prefer: as there.
+        path: a run, a checkpoint, or the name of a shipped model, see `find_checkpoint`.
+        prefer: see `find_checkpoint`.
 
     Raises:
-        InputError: no checkpoint there, or weights that do not fit the configuration.
+        InputError: no checkpoint there, a damaged one, or weights that do not fit its configuration.
     """
     directory = find_checkpoint(path, prefer)
     model = MolSpectra(read_model_config(directory))
-    load_exactly(model, read_weights(directory), directory / WEIGHTS)
+    load_exactly(model, read_weights(directory), partial(_label, directory / WEIGHTS))
     return model.eval(), read_about(directory)
 
 
-def load_exactly(model: torch.nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
-    """Load a state of which every key and shape must fit.
+def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], label: Callable[[str], str]) -> None:
+    """Load a state after checking that its names and shapes are exactly those of the module.
+
+    Args:
+        module: receives the state, in the types of its own tensors.
+        state: tensors by name.
+        label: how a message calls the tensor of a name.
 
     Raises:
-        InputError: naming the first key that is missing, unknown or of another shape.
+        MismatchError: naming the first tensor that is missing, left over or of another shape.
     """
-    own = model.state_dict()
+    own = module.state_dict()
     for name in dict.fromkeys([*own, *state]):
         if name not in state:
-            raise InputError(f"{where}: the weights lack {name!r}, which the configuration asks for")
+            raise MismatchError(f"{label(name)} is missing")
         if name not in own:
-            raise InputError(f"{where}: the weights hold {name!r}, which the configuration does not have")
-        if own[name].shape != state[name].shape:
-            theirs, ours = tuple(state[name].shape), tuple(own[name].shape)
-            raise InputError(f"{where}: {name!r} has shape {theirs}, the configuration asks for {ours}")
-    model.load_state_dict(dict(state))
+            raise MismatchError(f"{label(name)} is left over: the settings have no such part")
+        shape, expected = list(state[name].shape), list(own[name].shape)
+        if shape != expected:
+            raise MismatchError(f"{label(name)} has shape {shape}, the settings ask for {expected}")
+    module.load_state_dict(dict(state))
+
+
+def _label(where: Path | str, name: str) -> str:
+    return f"{where}: {name!r}"
 
 
 def initialise(model: MolSpectra, path: str | Path) -> list[str]:
-    """Start a model from a pre-trained one: each part that both have must fit in its settings and key by key.
+    """Start a model from a pre-trained one: a part that both have must have the same settings and tensors.
 
     The encoder must be there; the noise heads and the spectrum encoder are taken where both models have them.
     A property head never is: it belongs to its target.
@@ -250,28 +261,30 @@ def initialise(model: MolSpectra, path: str | Path) -> list[str]:
         InputError: no checkpoint there, or a part that does not fit.
     """
     directory = find_checkpoint(path)
-    state, theirs = read_weights(directory), read_model_config(directory)
+    state, config = read_weights(directory), read_model_config(directory)
     taken = []
     for part in _PARTS:
         module, prefix = getattr(model, part), f"{part}."
-        tensors = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
-        if module is None or (not tensors and part != "encoder"):
+        part_state = {
+            name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
+        }
+        if module is None or (not part_state and part != "encoder"):
             continue
         if part not in ("noise_head", "force_head"):
-            _compare(getattr(theirs, part), getattr(model.config, part), f"{directory}: {part}")
-        load_exactly(module, tensors, f"{directory / WEIGHTS} ({part})")
+            _check_settings(getattr(config, part), getattr(model.config, part), f"{directory}: {part}")
+        load_exactly(module, part_state, partial(_label, f"{directory / WEIGHTS} ({part})"))
         taken.append(part)
     if "spectrum_encoder" in taken and "log_scale" in state:
         model.log_scale.data.copy_(state["log_scale"])
     return taken
 
 
-def _compare(theirs: Any, ours: Any, where: str) -> None:
-    """Refuse settings that differ, also where the shapes of the weights do not tell (cutoff, heads ...)."""
-    for field in dataclasses.fields(ours):
-        there, here = getattr(theirs, field.name, None), getattr(ours, field.name)
+def _check_settings(pretrained: Any, own: Any, where: str) -> None:
+    """Refuse settings that differ, also where no shape of a tensor shows it (cutoff, heads ...)."""
+    for field in dataclasses.fields(own):
+        there, here = getattr(pretrained, field.name, None), getattr(own, field.name)
         if there != here:
-            raise InputError(
+            raise MismatchError(
                 f"{where}.{field.name} is {there} there and {here} in the run that starts from it"
             )
 
@@ -280,18 +293,18 @@ def read_resume(directory: Path) -> dict[str, Any]:
     """The resume state of a checkpoint: tensors and plain values only.
 
     Raises:
-        InputError: it is missing, damaged, or holds anything else.
+        DamagedError: it is missing, damaged, or holds anything else.
     """
     path = directory / RESUME
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the loader, about strange files
+        with warnings.catch_warnings(action="ignore"):  # torch warns about damaged files
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file leads to
+    except Exception as error:  # a damaged file may raise anything
         is_foreign = type(error).__name__ == "UnpicklingError"
         reason = "it holds more than tensors and plain values" if is_foreign else _first_line(error)
-        raise InputError(f"{path}: cannot be read as a resume state ({reason})") from error
+        raise DamagedError(f"{path}: cannot be read as a resume state ({reason})") from error
     if not isinstance(state, dict):
-        raise InputError(f"{path}: cannot be read as a resume state (it holds a {type(state).__name__})")
+        raise DamagedError(f"{path}: cannot be read as a resume state (it holds a {type(state).__name__})")
     return state
 
 

@@ -23,9 +23,9 @@ def main(arguments: list[str]) -> int:
         raise SettingError(f"--{given[0]} is about spectra; give --spectra, or leave it out")
 
     from molspectra.apps.embed import SUFFIXES
-    from molspectra.apps.tables import free_path
+    from molspectra.apps.tables import free_table_path
 
-    free_path(options.out, SUFFIXES, options.overwrite)
+    free_table_path(options.out, SUFFIXES, overwrite=options.overwrite)
     common: dict[str, Any] = {
         name: getattr(options, name) for name in ("length", "batch_size", "device", "on_error")
     }

@@ -1,7 +1,6 @@
 """`molspectra md`: molecular dynamics with a fine-tuned model."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
@@ -13,7 +12,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from molspectra.apps.calculator import Calculator
-    from molspectra.apps.md import check_out, relax, run_md
+    from molspectra.apps.md import relax, run_md
+    from molspectra.data.output import free_path
     from molspectra.simulation.dynamics import DynamicsSettings
 
     settings = DynamicsSettings(
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         equilibration_fs=options.equilibration_fs,
         seed=options.seed,
     )
-    check_out(Path(options.out), options.overwrite)  # before anything that takes time
+    free_path(options.out, overwrite=options.overwrite)  # before anything that takes time
     atoms = _start(options)
     atoms.calc = Calculator(
         options.run,

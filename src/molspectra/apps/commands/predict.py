@@ -29,9 +29,9 @@ def main(arguments: list[str]) -> int:
 
     from molspectra.apps.loading import load
     from molspectra.apps.predict import SUFFIXES, predict, predicts, refuse_forces
-    from molspectra.apps.tables import free_path
+    from molspectra.data.output import free_path
 
-    out = free_path(options.out, SUFFIXES, options.overwrite)
+    out = free_path(options.out, SUFFIXES, overwrite=options.overwrite)
     model = load(options.model)
     _, forces = predicts(model, {"auto": None, "yes": True, "no": False}[options.forces])
     refuse_forces(Path(out).suffix, forces)

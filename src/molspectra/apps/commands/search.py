@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser
@@ -21,11 +20,12 @@ def main(arguments: list[str]) -> int:
     if not files:
         raise SettingError(f"give at least one spectrum: {', '.join(map(_option, MODALITIES))}")
 
-    from molspectra.search.hits import check_out
+    from molspectra.data.output import free_path
+    from molspectra.search.hits import SUFFIXES
     from molspectra.search.library import Library
 
     if options.out is not None:
-        check_out(Path(options.out), options.overwrite)
+        free_path(options.out, SUFFIXES, overwrite=options.overwrite)
     by = _scores(options.by, options.weights)
     prepared = _read(files, options)
     library = Library(options.index, options.model, device=options.device)

@@ -1,0 +1,34 @@
+"""Paths of files to be written, checked before anything is computed for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from molspectra.errors import ExistsError, FormatError, WriteError
+
+
+def free_path(
+    out: str | os.PathLike[str], suffixes: Sequence[str] | None = None, *, overwrite: bool = False
+) -> Path:
+    """The path of a file that can be written.
+
+    Args:
+        out: file to write.
+        suffixes: those that can be written, in lower case; None for any.
+        overwrite: accept that the file exists.
+
+    Raises:
+        FormatError: another suffix.
+        ExistsError: the file exists, or is a directory.
+        WriteError: its directory does not exist.
+    """
+    path = Path(out)
+    if suffixes is not None and path.suffix.lower() not in suffixes:
+        raise FormatError(f"{path}: cannot tell what to write by the suffix; known: {', '.join(suffixes)}")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ExistsError(f"{path} exists already; choose another name or give --overwrite")
+    if not path.parent.is_dir():
+        raise WriteError(f"{path}: the directory {path.parent} does not exist")
+    return path
