@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, NotFoundError
 from molspectra.evaluation.attention import (
     attention_map,
     layer_attention,
@@ -86,7 +86,7 @@ def test_the_map_of_a_run(runs, tiny):
     assert received.mean() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(found.spectra["ir"], transform(batch.spectra["ir"]).mean(0), rtol=1e-4)
 
-    pieces = found.pieces()
+    pieces = found.token_slices()
     blocks = found.blocks()
     np.testing.assert_allclose(blocks.sum(2), 1, atol=1e-5)
     ir_to_raman = found.matrix[0][pieces["ir"], pieces["raman"]].sum(1).mean()
@@ -103,10 +103,15 @@ def test_heads_and_rows_can_be_chosen(runs, tiny):
     assert (found.heads, found.layers, found.part) == ((2,), (1,), "")
     np.testing.assert_allclose(found.matrix[0], wanted[:, 1].double().mean(0), rtol=2e-4, atol=1e-7)
     assert len(attention_map(runs["stage2"], limit=2).rows) == 2
-    for wrong in ({"heads": [3]}, {"layers": [0]}, {"rows": [40]}, {"layers": []}):
-        with pytest.raises(InputError, match=r"there is no|rows must lie between 0 and 39"):
+    for wrong, message in (
+        ({"heads": [3]}, r"no head \[3\]; .* 1 to 2"),
+        ({"layers": [0]}, r"no layer \[0\]; .* 1 to 1"),
+        ({"layers": []}, r"no layer \[\]"),
+        ({"rows": [40]}, "between 0 and 39"),
+    ):
+        with pytest.raises(NotFoundError, match=message):
             attention_map(runs["stage2"], **wrong)
-    with pytest.raises(InputError, match="attention maps need a stage-2 run"):
+    with pytest.raises(MismatchError, match=r"stage1.*spectrum encoder"):
         attention_map(runs["stage1"])
 
 
@@ -116,7 +121,7 @@ def test_molecules_with_the_most_spectra_are_taken(tiny):
     assert (names, rows.tolist()) == (("uv_vis", "ir", "raman"), [other])
     names, rows = most_complete(tiny.store, np.array([water]), ("uv_vis", "ir", "raman"))
     assert (names, rows.tolist()) == (("uv_vis", "ir"), [water])
-    with pytest.raises(InputError, match="none of the 1 molecules has a spectrum"):
+    with pytest.raises(NotFoundError, match="none of the 1 molecules"):
         most_complete(tiny.store, np.array([water]), ("raman",))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from molspectra.data.store.store import Row, Store, write_store
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, MismatchError, NotFoundError, SettingError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.evaluation.pretrained import at_quantiles
 from molspectra.training.data import Selection
@@ -111,7 +111,7 @@ def test_other_data_are_refused_unless_allowed(runs, tiny, tmp_path):
     rows[0] = Row(rows[0].molecule, rows[0].spectra, {"gap": 1.0})
     write_store(tmp_path / "other.arrow", rows, tiny.store.metadata)
     other = str(tmp_path / "other.arrow")
-    with pytest.raises(InputError, match=r"is not what .* was trained on"):
+    with pytest.raises(MismatchError, match=r"gap-scratch-0 was trained on"):
         evaluate(runs["gap-scratch-0"], tmp_path / "out", store=other)
     assert not (tmp_path / "out").exists()
     found = evaluate(runs["gap-scratch-0"], tmp_path / "out", store=other, allow_other_data=True)
@@ -122,15 +122,15 @@ def test_other_data_are_refused_unless_allowed(runs, tiny, tmp_path):
 
 
 def test_what_is_no_run_is_refused(runs, tmp_path):
-    with pytest.raises(InputError, match="not a run directory"):
+    with pytest.raises(NotFoundError, match=r"no config\.json"):
         evaluate(tmp_path)
-    with pytest.raises(InputError, match="device 'cuda:99' cannot be used"):
+    with pytest.raises(SettingError, match="'cuda:99'"):
         evaluate(runs["stage1"], tmp_path / "out", device="cuda:99")
-    with pytest.raises(InputError, match="part must be one of"):
+    with pytest.raises(SettingError, match="train, val, test, not 'tset'"):
         evaluate(runs["stage1"], part="tset")
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "record.json").write_text("[]")
-    with pytest.raises(InputError, match="not the record of a run"):
+    with pytest.raises(FormatError, match=r"record\.json.*no stage"):
         evaluate(tmp_path)
 
 
@@ -161,5 +161,5 @@ def test_a_reference_split_is_tested_on_its_own_rows(tiny, tmp_path):
     assert found["seen"]["pretraining"]["structures"] == len(twice)
     rows = [tiny.store.row(number) for number in range(len(tiny.store) - 1)]
     write_store(tmp_path / "other.arrow", rows, tiny.store.metadata)
-    with pytest.raises(InputError, match="goes by row number"):
+    with pytest.raises(MismatchError, match="reference split"):
         evaluate(run, tmp_path / "out", store=str(tmp_path / "other.arrow"), allow_other_data=True)

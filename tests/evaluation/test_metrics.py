@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, ValueRangeError
 from molspectra.evaluation.metrics import errors, mean_and_sd, paired
 
 
@@ -28,16 +28,16 @@ def test_the_mean_of_the_targets_has_no_skill_and_a_shift_is_a_bias():
 
 
 @pytest.mark.parametrize(
-    ("prediction", "target", "message"),
+    ("prediction", "target", "fault", "message"),
     [
-        ([1.0], [1.0, 2.0], "cannot be compared"),
-        ([], [], "no predictions"),
-        ([1.0, math.nan], [1.0, 2.0], "prediction 1 of 2"),
-        ([1.0, 2.0], [math.inf, 2.0], "target 0 of 2"),
+        ([1.0], [1.0, 2.0], MismatchError, r"\(1,\) .*\(2,\)"),
+        ([], [], ValueRangeError, "no predictions"),
+        ([1.0, math.nan], [1.0, 2.0], ValueRangeError, "prediction 1 of 2"),
+        ([1.0, 2.0], [math.inf, 2.0], ValueRangeError, "target 0 of 2"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(prediction, target, message):
-    with pytest.raises(InputError, match=message):
+def test_what_cannot_be_compared_is_refused(prediction, target, fault, message):
+    with pytest.raises(fault, match=message):
         errors(prediction, target)
 
 
@@ -57,7 +57,7 @@ def test_mean_and_sample_deviation():
     mean, sd = mean_and_sd([5.0])
     assert mean == 5.0
     assert math.isnan(sd)
-    with pytest.raises(InputError):
+    with pytest.raises(ValueRangeError, match="no values"):
         mean_and_sd([])
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molspectra.errors import InputError
-from molspectra.evaluation.paired import conclusion, few_seeds, molecule_interval, seed_test
+from molspectra.errors import MismatchError
+from molspectra.evaluation.paired import molecule_interval, seed_test
 from molspectra.evaluation.published import QM9_UNITS, ablation, factor, md17, pilot, qm9
 
 VALUES = st.lists(
@@ -44,9 +44,7 @@ def test_one_seed_has_no_spread():
     assert math.isnan(found.t_p)
     assert math.isnan(found.low)
     assert found.permutation_p == found.smallest_p == 1.0
-    assert "nothing can be said" in conclusion("a", "b", found, None)
     assert seed_test({0: 1.0}, {1: 1.0}) is None
-    assert "no seed in common" in conclusion("a", "b", None, None)
 
 
 def test_equal_differences_and_none_at_all():
@@ -104,25 +102,8 @@ def test_molecule_interval_averages_runs_and_is_repeatable():
     [([], []), ([[1.0]], [[1.0], [2.0]]), ([[1.0, 2.0]], [[1.0]]), ([[]], [[]]), ([[1.0], [1.0, 2.0]],) * 2],
 )
 def test_unequal_molecules_are_refused(first, second):
-    with pytest.raises(InputError):
+    with pytest.raises(MismatchError):
         molecule_interval(first, second)
-
-
-def test_words_follow_the_numbers():
-    clear = seed_test(dict(enumerate([1.0, 1.1, 0.9])), dict(enumerate([2.0, 2.1, 2.0])))
-    assert "is lower than" in conclusion("a", "b", clear, None)
-    unclear = seed_test(dict(enumerate([1.0, 3.0])), dict(enumerate([2.0, 2.1])))
-    assert "no difference" in conclusion("a", "b", unclear, None)
-    assert "no proof" in conclusion("a", "b", unclear, None)
-    errors = np.linspace(0, 1, 50)
-    apart = molecule_interval([errors], [errors + 1])
-    assert "expected to have the lower error" in conclusion("a", "b", clear, apart)
-    noise = np.where(np.arange(50) % 2, 0.5, -0.5)
-    mixed = molecule_interval([errors + noise], [errors])
-    assert "come out the other way" in conclusion("a", "b", clear, mixed, "frames")
-    assert "0.25" in few_seeds(3)
-    assert "One seed" in few_seeds(1)
-    assert few_seeds(6) == ""
 
 
 def test_published_values():

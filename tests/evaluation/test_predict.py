@@ -4,7 +4,7 @@ import torch
 
 from molspectra.chem.readers import from_smiles
 from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import InputError, MismatchError, MolspectraError, ValueRangeError
 from molspectra.evaluation.predict import predict_rows
 from molspectra.models.model import ModelConfig, MolSpectra
 
@@ -69,9 +69,9 @@ def test_forces_are_the_negative_gradient(tmp_path, model):
 
 
 def test_what_cannot_be_predicted_is_refused(tiny, model):
-    with pytest.raises(InputError, match="no property head"):
+    with pytest.raises(MismatchError, match="no property head"):
         predict_rows(MolSpectra(ModelConfig(tiny.pretrain_model.encoder)), tiny.store, np.array([0]), "gap")
-    with pytest.raises(InputError, match="no molecules"):
+    with pytest.raises(ValueRangeError, match="no molecules"):
         predict_rows(model, tiny.store, np.array([], np.int64), "gap")
     with pytest.raises(InputError, match="'nope'"):
         predict_rows(model, tiny.store, np.array([0]), "nope")

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molspectra.errors import InputError
+from molspectra.errors import ValueRangeError
 from molspectra.evaluation.ranking import TIE, answer_scores, best, rank_figures, ranks
 
 
@@ -41,7 +41,7 @@ def test_entries_of_one_molecule_are_one_answer():
 
 
 def test_a_score_that_is_not_a_number_never_ranks_first():
-    with pytest.raises(InputError, match="not a number"):
+    with pytest.raises(ValueRangeError, match="not a number"):
         ranks(torch.tensor([[0.1, torch.nan]]), torch.tensor([0]))
 
 
@@ -66,7 +66,7 @@ def test_chance_is_averaged_over_galleries_of_different_size():
     found = rank_figures(torch.tensor([1, 1]), torch.tensor([2, 4]), at=(1, 3))
     assert found.chance_recall == {1: pytest.approx((1 / 2 + 1 / 4) / 2), 3: pytest.approx((1 + 3 / 4) / 2)}
     assert found.chance_mrr == pytest.approx((1.5 / 2 + (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4) / 2)
-    with pytest.raises(InputError):
+    with pytest.raises(ValueRangeError, match="no queries"):
         rank_figures(torch.tensor([]), torch.tensor([]))
 
 

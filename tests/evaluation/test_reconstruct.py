@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, ValueRangeError
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum, reconstruct, reconstruction_errors
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction, ReconstructionConfig
-from molspectra.reporting.figures import hidden_points, masked_points
 from molspectra.spectra.modality import IR
 
 
@@ -71,14 +70,14 @@ def test_a_lone_masked_patch_is_seen_through_its_neighbours_and_two_are_not():
     mask = np.zeros(IR.patches, bool)
     mask[[4, 10, 11]] = True
     spectrum = ReconstructedSpectrum(IR, values, mask, np.zeros((3, 50), np.float32))
-    masked = np.flatnonzero(masked_points(spectrum))
+    masked = np.flatnonzero(spectrum.masked_points)
     assert masked.tolist() == [*range(100, 150), *range(250, 325)]
-    assert np.flatnonzero(hidden_points(spectrum)).tolist() == list(range(275, 300))
+    assert np.flatnonzero(spectrum.hidden_points).tolist() == list(range(275, 300))
 
 
 def test_a_model_without_spectra_and_no_rows_are_refused(tiny, objective):
-    with pytest.raises(InputError, match="no spectrum encoder"):
+    with pytest.raises(MismatchError, match="no spectrum encoder"):
         reconstruct(MolSpectra(ModelConfig(tiny.pretrain_model.encoder)), tiny.store, 0, objective)
     model = MolSpectra(tiny.pretrain_model)
-    with pytest.raises(InputError, match="no molecules"):
+    with pytest.raises(ValueRangeError, match="no molecules"):
         reconstruction_errors(model, tiny.store, np.array([], np.int64), objective)

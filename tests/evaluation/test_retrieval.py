@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
 from molspectra.evaluation.retrieval import Gallery, embed_spectra, embed_structures, retrieve
 from molspectra.models.model import ModelConfig, MolSpectra
 
@@ -80,20 +80,20 @@ def test_queries_without_spectra_are_counted_and_left_out(model, store, tiny):
     found = retrieve(model, store, rows, Gallery.of(model, store, rows), ["raman"])
     assert found.without_spectrum == 1
     assert tiny.row("water") not in found.rows
-    with pytest.raises(InputError, match="no molecule of the part has a spectrum"):
+    with pytest.raises(NotFoundError, match="raman"):
         retrieve(model, store, rows[[tiny.row("water")]], Gallery.of(model, store, rows), ["raman"])
 
 
 def test_what_cannot_be_searched_is_refused(model, store, tiny):
     gallery = Gallery.of(model, store, np.arange(5))
-    with pytest.raises(InputError, match="is not in the gallery"):
+    with pytest.raises(NotFoundError, match="is not in the gallery"):
         retrieve(model, store, np.arange(4, 8), gallery)
-    with pytest.raises(InputError, match="cosine"):
+    with pytest.raises(SettingError, match="'euclid'"):
         retrieve(model, store, np.arange(2), gallery, similarity="euclid")
-    with pytest.raises(InputError, match="not 'nmr'"):
+    with pytest.raises(NotFoundError, match="not 'nmr'"):
         retrieve(model, store, np.arange(2), gallery, ["nmr"])
-    with pytest.raises(InputError, match="gallery is empty"):
+    with pytest.raises(ValueRangeError, match="gallery is empty"):
         Gallery.of(model, store, np.array([], np.int64))
     without = MolSpectra(ModelConfig(tiny.pretrain_model.encoder))
-    with pytest.raises(InputError, match="no spectrum encoder"):
+    with pytest.raises(MismatchError, match="no spectrum encoder"):
         embed_spectra(without, store, np.arange(2))

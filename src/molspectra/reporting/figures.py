@@ -151,10 +151,9 @@ def reconstruction(molecule: ReconstructedMolecule) -> Figure:
 
 def _reconstruction_panel(axes: Axes, spectrum: ReconstructedSpectrum) -> None:
     kind, axis = spectrum.kind, spectrum.kind.axis()
-    hidden = hidden_points(spectrum)
-    for start, stop in _runs(masked_points(spectrum)):
+    for start, stop in _runs(spectrum.masked_points):
         axes.axvspan(axis[start], axis[stop], color=INK, alpha=0.10, linewidth=0)
-    for start, stop in _runs(hidden):
+    for start, stop in _runs(spectrum.hidden_points):
         axes.axvspan(axis[start], axis[stop], color=INK, alpha=0.16, linewidth=0)
     axes.plot(axis, spectrum.values, color=INK, linewidth=1.1, label="computed spectrum")
     for place, (patch, values) in enumerate(
@@ -170,24 +169,8 @@ def _reconstruction_panel(axes: Axes, spectrum: ReconstructedSpectrum) -> None:
     axes.grid(False)
 
 
-def masked_points(spectrum: ReconstructedSpectrum) -> npt.NDArray[np.bool_]:
-    """[points] bool, points that belong to a masked patch."""
-    kind, points = spectrum.kind, np.zeros(spectrum.kind.points, dtype=bool)
-    for patch in np.flatnonzero(spectrum.mask):
-        points[patch * kind.stride : patch * kind.stride + kind.patch] = True
-    return points
-
-
-def hidden_points(spectrum: ReconstructedSpectrum) -> npt.NDArray[np.bool_]:
-    """[points] bool, masked points that no kept patch shows: overlapping neighbours show the others."""
-    kind, shown = spectrum.kind, np.zeros(spectrum.kind.points, dtype=bool)
-    for patch in np.flatnonzero(~spectrum.mask):
-        shown[patch * kind.stride : patch * kind.stride + kind.patch] = True
-    return masked_points(spectrum) & ~shown
-
-
 def _runs(points: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First and last place of every run of True."""
+    """Return first and last index of every run of True in `points` [points]."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], points.astype(np.int8), [0]])))
     return [(int(start), int(stop) - 1) for start, stop in edges.reshape(-1, 2)]
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from molspectra.evaluation.metrics import mean_and_sd, paired
+from molspectra.evaluation.paired import CONFIDENCE, MoleculeInterval, SeedTest
 from molspectra.reporting.content import Arm, LossLine, ResultTable, RetrievalResult
 
 FEW_SEEDS = 5
@@ -163,3 +164,62 @@ def loss_sentences(losses: Sequence[LossLine]) -> list[str]:
 def percent(share: float) -> str:
     """A share as a percentage."""
     return f"{100 * share:.1f}\u00a0%"
+
+
+def conclusion(
+    first: str,
+    second: str,
+    test: SeedTest | None,
+    interval: MoleculeInterval | None,
+    samples: str = "molecules",
+) -> str:
+    """State in plain words what a comparison of two arms shows, and what it does not.
+
+    Args:
+        first: name of an arm.
+        second: name of the other.
+        test: over seeds; None where no seed is common.
+        interval: over test samples; None where their errors are unknown.
+        samples: "molecules" or "frames".
+    """
+    if test is None:
+        return f"{first} and {second} have no seed in common: nothing follows."
+    parts = [_over_seeds(first, second, test)]
+    if interval is not None:
+        which = "lower" if interval.difference < 0 else "higher"
+        if interval.low > 0 or interval.high < 0:
+            expected = f"would be expected to have the {which} error again"
+        else:
+            expected = "could as well come out the other way"
+        parts.append(f"On other test {samples} of this kind these very models of {first} {expected}.")
+    return " ".join(parts)
+
+
+def few_seeds(n: int) -> str:
+    """State what n seeds cannot show; "" where the exact tests can reach the 5 % level."""
+    if n == 1:
+        return "One seed has no spread: differences over seeds cannot be tested."
+    smallest = 2.0 ** (1 - n)
+    if smallest <= 1 - CONFIDENCE:
+        return ""
+    return (
+        f"With {n} seeds the exact tests cannot give a p below {smallest:.3g} and confirm nothing at the "
+        "5 % level; the t-test assumes normally distributed differences and sees only large ones."
+    )
+
+
+def _over_seeds(first: str, second: str, test: SeedTest) -> str:
+    """State what the tests over seeds show."""
+    n, which = len(test.seeds), "lower" if test.mean < 0 else "higher"
+    if n == 1:
+        return (
+            f"One seed: the error of {first} is {which} than that of {second}, and nothing can be said about "
+            "whether another seed would show the same."
+        )
+    p = f"t-test p = {test.t_p:.2g}"
+    if test.t_p < 1 - CONFIDENCE:
+        return f"Over {n} seeds the error of {first} is {which} than that of {second} ({p})."
+    return (
+        f"Over {n} seeds no difference between {first} and {second} is shown ({p}); that is no proof that "
+        "there is none."
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from molspectra.data.atomic import atomic_file
-from molspectra.evaluation.paired import few_seeds
+from molspectra.evaluation.evaluate import plain_json
 from molspectra.evaluation.published import Published
 from molspectra.reporting import figures
 from molspectra.reporting.collect import panel_title
@@ -27,7 +27,7 @@ from molspectra.reporting.markup import (
     section,
     table,
 )
-from molspectra.reporting.wording import duration, number, signed
+from molspectra.reporting.wording import duration, few_seeds, number, signed
 from molspectra.reproduce.experiments import chain, label
 from molspectra.reproduce.plan import Plan
 from molspectra.reproduce.results import ArmResult, Comparison, Results
@@ -57,17 +57,9 @@ def write(plan: Plan, results: Results, command: str) -> Path:
 
 def as_json(results: Results, command: str) -> dict[str, Any]:
     """Everything in the results as plain values; numbers that are not finite become null."""
-    values = _plain(dataclasses.asdict(results))
+    values = plain_json(dataclasses.asdict(results))
     found: dict[str, Any] = {"command": command, "complete": results.finished == len(results.runs), **values}
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def title(results: Results) -> str:

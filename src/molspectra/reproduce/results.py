@@ -16,11 +16,11 @@ from molspectra.evaluation.metrics import mean_and_sd
 from molspectra.evaluation.paired import (
     MoleculeInterval,
     SeedTest,
-    conclusion,
     molecule_interval,
     seed_test,
 )
 from molspectra.evaluation.published import Published
+from molspectra.reporting.wording import conclusion
 from molspectra.reproduce.experiments import Experiment, label
 from molspectra.reproduce.plan import Plan, Run
 from molspectra.reproduce.run import State, state
