@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError, WriteError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.evaluation.ranking import RankFigures
 from molspectra.reporting.collect import collect_report
@@ -219,7 +219,7 @@ def test_pretraining_repeated_for_every_seed_is_one_arm(evaluated, tmp_path):
 
 def test_a_run_given_twice_is_refused(evaluated, tmp_path):
     twin = copied(evaluated, "gap-scratch-0", tmp_path / "twin")
-    with pytest.raises(InputError, match="same start, settings and seed"):
+    with pytest.raises(MismatchError, match=r"gap-scratch-0 and .*twin: .* seed"):
         collect_report([evaluated["gap-scratch-0"], twin])
     found = collect_report([evaluated["gap-scratch-0"], evaluated["gap-scratch-0"]])
     assert len(found.runs) == 1
@@ -263,14 +263,14 @@ def test_damaged_results_are_one_clear_line(evaluated, tmp_path, name, damage):
 def test_damaged_predictions_are_one_clear_line(evaluated, tmp_path):
     run = copied(evaluated, "gap-scratch-0", tmp_path / "run")
     (run / "predictions.csv").write_text("row,computed\n1,2\n")
-    with pytest.raises(InputError, match=r"predictions\.csv"):
+    with pytest.raises(FormatError, match=r"predictions\.csv"):
         collect_report([run])
 
 
 def test_a_report_needs_runs(tmp_path):
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(NotFoundError, match="at least one"):
         collect_report([])
-    with pytest.raises(InputError, match="not a run directory"):
+    with pytest.raises(NotFoundError, match=r"no config\.json"):
         collect_report([tmp_path])
 
 
@@ -340,7 +340,7 @@ def test_simulated_molecules_are_listed_with_their_strongest_bands(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file"):
+    with pytest.raises(WriteError, match="file"):
         write_report(tmp_path / "file" / "report.html", ReportContent())
 
 

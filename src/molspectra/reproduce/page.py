@@ -13,7 +13,7 @@ from molspectra.data.atomic import atomic_file
 from molspectra.evaluation.evaluate import plain_json
 from molspectra.evaluation.published import Published
 from molspectra.reporting import figures
-from molspectra.reporting.collect import panel_title
+from molspectra.reporting.collect import metric_series, panel_title
 from molspectra.reporting.content import Arm, Curve, ResultTable, Score
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import (
@@ -31,7 +31,7 @@ from molspectra.reporting.wording import duration, few_seeds, number, signed
 from molspectra.reproduce.experiments import chain, label
 from molspectra.reproduce.plan import Plan
 from molspectra.reproduce.results import ArmResult, Comparison, Results
-from molspectra.training.record import read_metrics, write_json
+from molspectra.training.record import write_json
 
 Rows = list[list[str]]
 
@@ -318,16 +318,11 @@ def _curve_figures(pictures: Pictures, plan: Plan) -> Iterator[Markup]:
 
 def _curves(plan: Plan) -> Iterator[Curve]:
     for run in plan.runs:
-        series: dict[str, tuple[list[int], list[float]]] = {}
-        for step, name, value, _ in read_metrics(run.directory / "metrics.csv"):
-            if name.startswith("val/") and name != "val/loss":
-                steps, values = series.setdefault(name.removeprefix("val/"), ([], []))
-                steps.append(step)
-                values.append(value)
         group = "pretraining" if run.is_pretraining else "finetuning"
-        for name, points in series.items():
-            shown = tuple(points[0]), tuple(points[1])
-            yield Curve(group, panel_title(name), run.arm, label(run.arm), "val", run.seed, *shown)
+        for name, (steps, values) in metric_series(run.directory).items():
+            if name.startswith("val/") and name != "val/loss":
+                panel, points = panel_title(name.removeprefix("val/")), (tuple(steps), tuple(values))
+                yield Curve(group, panel, run.arm, label(run.arm), "val", run.seed, *points)
 
 
 def text(results: Results) -> str:
