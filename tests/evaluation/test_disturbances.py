@@ -53,14 +53,14 @@ def test_lines_are_broadened_anew_for_a_smaller_width(tiny):
 
 def test_a_typical_preparation_gives_the_mean_area_of_the_training_spectra(tiny):
     rows = np.arange(0, 40)
-    found = typical_preparation(tiny.store, rows, NAMES)
+    preparations = typical_preparation(tiny.store, rows, NAMES)
     batch = tiny.store.batch(rows, modalities=["raman"])
-    here = batch.present["raman"]
-    assert not bool(here.all())
-    spectra = prepare(batch.spectra["raman"], modality("raman"), found["raman"])[here]
+    present = batch.present["raman"]
+    assert not bool(present.all())
+    spectra = prepare(batch.spectra["raman"], modality("raman"), preparations["raman"])[present]
     areas = spectra.double().sum(1)
-    torch.testing.assert_close(areas, torch.full_like(areas, found["raman"].level), rtol=1e-4, atol=0)
-    assert found["uv_vis"].smoothing == pytest.approx(0.225)
+    torch.testing.assert_close(areas, torch.full_like(areas, preparations["raman"].level), rtol=1e-4, atol=0)
+    assert preparations["uv_vis"].smoothing == pytest.approx(0.225)
 
 
 def test_undisturbed_the_figures_are_those_of_the_plain_search(model, tiny):

@@ -101,9 +101,9 @@ def test_every_start_is_compared_with_scratch_and_spectra_with_none():
 
 def test_runs_without_skill_are_named():
     sentences = table_sentences(result_table(arm("scratch", 0.3, 0.6), arm("stage1", 0.2), constant=0.5))
-    assert any("no better than that: scratch seed 1." in each for each in sentences)
+    assert any("no better than that: scratch seed 1." in sentence for sentence in sentences)
     sentences = table_sentences(result_table(arm("scratch", 0.3), constant=0.5))
-    assert any("every run is below" in each for each in sentences)
+    assert any("every run is below" in sentence for sentence in sentences)
     sentences = table_sentences(result_table(arm("stage1", 0.3, pretraining="one run.")))
     assert sentences == ["stage1: one run."]
 
@@ -111,10 +111,10 @@ def test_runs_without_skill_are_named():
 def test_the_search_is_told_beside_chance():
     figures = RankFigures(50, 120.0, {1: 0.4}, 0.5, 2.0, {1: 1 / 120}, 0.04)
     isomers = RankFigures(30, 4.0, {1: 0.5}, 0.6, 1.0, {1: 0.25}, 0.5)
-    found = RetrievalResult(
+    result = RetrievalResult(
         "s2", "test", 120, ("test", "val"), "cosine", ("ir", "raman"), figures, np.arange(1, 51), isomers
     )
-    first, second = retrieval_sentences(found)
+    first, second = retrieval_sentences(result)
     assert "50 molecules of the test part" in first
     assert "120 different molecules of the test and validation parts" in first
     assert "40.0\u00a0% of them, where a random order gives 0.8\u00a0%" in first

@@ -156,6 +156,7 @@ def attention_map(
         raise MismatchError(f"{run_dir}: has no spectrum encoder; attention maps need a stage-2 run")
     chosen_layers = _numbers(layers, encoder.config.layers, "layer")
     chosen_heads = _numbers(heads, encoder.config.heads, "head")
+    # the rows to average, all with the same modalities
     data = subject.selection.store
     candidates = subject.rows if rows is None else np.asarray(rows, dtype=np.int64)
     if len(candidates) and (candidates.min() < 0 or candidates.max() >= len(data)):
@@ -163,6 +164,7 @@ def attention_map(
     names, averaged = most_complete(data, candidates, tuple(encoder.kinds))
     if rows is None and limit:
         averaged = averaged[:limit]
+    # sums over molecules, and means at the end
     kinds = {name: encoder.kinds[name] for name in names}
     matrix = np.zeros((len(chosen_layers), *[sum(kind.patches for kind in kinds.values())] * 2))
     sums = {name: np.zeros(kind.points) for name, kind in kinds.items()}
@@ -194,7 +196,7 @@ def layer_attention(encoder: SpecFormer, spectra: dict[str, Tensor], layers: Seq
     captured: list[tuple[list[Tensor], list[Tensor], float]] = []
 
     def capture(module: Any, arguments: tuple[Any, ...], output: Tensor) -> None:
-        queries, keys = ([split_heads(part, module.heads) for part in layers] for layers in arguments[1:3])
+        queries, keys = ([split_heads(layer, module.heads) for layer in part] for part in arguments[1:3])
         captured.append((queries, keys, float(module.scale)))
 
     last: Any = encoder.layers[-1]  # is given the queries and keys of all layers

@@ -93,6 +93,7 @@ def predict_rows(
         if force is not None:
             force_targets.append(micro.batch.targets["forces"].double())
             predicted_forces.append(force)
+
     prediction = torch.cat(predicted).numpy()
     all_identities = store.identities
     identities = tuple(all_identities[row] for row in rows)
@@ -100,6 +101,7 @@ def predict_rows(
     if len(bad):
         which = f"{identities[bad[0]]} (row {rows[bad[0]]})"
         raise MolspectraError(f"the predicted {target} of {which} is not finite; the model is not usable")
+
     force_predictions = None
     if forces:
         assert store.metadata.forces is not None

@@ -80,16 +80,17 @@ NOTES: Mapping[str, str] = {
 }
 """Remarks on published rows, by method."""
 
-SETTING: Mapping[str, object] = {
-    "structures": 3_378_606,
-    "spectra": 129_817,
-    "qm9_train": 110_000,
-    "md17_train": 950,
-    "label_level": "B3LYP/6-31G(2df,p)",
-    "seeds": 1,
-}
-"""Data behind the paper's figures: pre-training structures and spectra, training molecules or frames, level
-of theory of QM9's labels, and runs per figure (it gives no spread)."""
+STRUCTURES = 3_378_606
+"""Pre-training structures behind the paper's figures."""
+
+SPECTRA = 129_817
+"""Molecules with spectra in its stage 2."""
+
+QM9_TRAIN, MD17_TRAIN = 110_000, 950
+"""Its training molecules of QM9, and training frames of MD17."""
+
+LABEL_LEVEL = "B3LYP/6-31G(2df,p)"
+"""Level of theory of QM9's labels."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from molspectra.evaluation.ranking import RankFigures, answer_scores, best, rank
 from molspectra.models.model import MolSpectra
 from molspectra.training.data import in_order
 
-QUERY_ROWS = 1024  # queries whose scores are held at once
+QUERY_ROWS = 1024  # queries whose scores are held in memory at once
 
 
 @torch.no_grad()
@@ -212,6 +212,7 @@ def retrieve(
     if similarity not in ("cosine", "inner"):
         raise SettingError(f"similarity must be 'cosine' or 'inner', not {similarity!r}")
     names = known_modalities(model, modalities)
+    # queries with a spectrum, and the index of their molecule among the answers
     has_spectrum = np.stack([store.has(name)[queries] for name in names]).any(0)
     rows = np.asarray(queries)[has_spectrum]
     if not len(rows):
@@ -223,6 +224,7 @@ def retrieve(
     if missing:
         raise NotFoundError(f"the molecule of a query, {missing[0]}, is not in the gallery")
     true = torch.tensor([number[identity] for identity in identities])
+    # representations and formulas
     spectra = embed_spectra(model, store, rows, names, batch_size, change)
     structures = gallery.embeddings
     if similarity == "cosine":
@@ -230,6 +232,7 @@ def retrieve(
     index = {formula: n for n, formula in enumerate(dict.fromkeys(gallery.formulas))}
     formula = torch.tensor([index[name] for name in gallery.formulas])  # [A]
 
+    # ranks, in chunks of queries to bound the memory of the scores
     chunks: list[tuple[Tensor, ...]] = []
     for chunk, answer in zip(spectra.split(QUERY_ROWS), true.split(QUERY_ROWS), strict=True):
         scores = answer_scores(chunk @ structures.T, gallery.answer)  # [chunk, A]

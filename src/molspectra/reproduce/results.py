@@ -269,8 +269,7 @@ def _comparisons(
 
 def reasons(plan: Plan, states: Mapping[Path, State], unit_fits: bool) -> Iterator[str]:
     """Yield why the errors are not comparable with the published values, one clause each."""
-    setting = published.SETTING
-    is_forces = plan.experiment.kind == "md17"
+    published_train = published.MD17_TRAIN if plan.experiment.kind == "md17" else published.QM9_TRAIN
     if plan.scale.name != "paper":
         yield f"scale {plan.scale.name}: {plan.scale.about}"
     if plan.scale.changes:
@@ -284,17 +283,16 @@ def reasons(plan: Plan, states: Mapping[Path, State], unit_fits: bool) -> Iterat
             continue
         reported.add(run.cost)
         rows = record["data"]["rows"]
-        if run.cost == "stage1" and sum(rows.values()) < 0.9 * float(str(setting["structures"])):
+        if run.cost == "stage1" and sum(rows.values()) < 0.9 * published.STRUCTURES:
             yield (
                 f"stage 1 saw {rows['train']:,} structures of {plan.stores['structures']} (published: "
-                f"{setting['structures']:,} of PCQM4Mv2)"
+                f"{published.STRUCTURES:,} of PCQM4Mv2)"
             )
-        if run.cost == "stage2" and sum(rows.values()) < 0.9 * float(str(setting["spectra"])):
-            yield f"stage 2 saw {rows['train']:,} molecules (published: {setting['spectra']:,} of QM9S)"
-        if not run.is_pretraining:
-            train = int(str(setting["md17_train" if is_forces else "qm9_train"]))
-            if rows["train"] < 0.9 * train:
-                yield f"learnt from {rows['train']:,} {_samples(plan.experiment)} (published: {train:,})"
+        if run.cost == "stage2" and sum(rows.values()) < 0.9 * published.SPECTRA:
+            yield f"stage 2 saw {rows['train']:,} molecules (published: {published.SPECTRA:,} of QM9S)"
+        if not run.is_pretraining and rows["train"] < 0.9 * published_train:
+            samples = _samples(plan.experiment)
+            yield f"learnt from {rows['train']:,} {samples} (published: {published_train:,})"
     yield from _levels(plan, states)
 
 
@@ -327,12 +325,9 @@ def _levels(plan: Plan, states: Mapping[Path, State]) -> Iterator[str]:
             levels = evaluation["data"]["levels"]
             names = [f"{name} {level}" for name, level in levels.items() if name != "geometry"]
             yield f"spectra that are not those of QM9S: {'; '.join(names)}"
-        elif (
-            plan.experiment.kind in ("qm9", "pilot")
-            and str(published.SETTING["label_level"]) not in evaluation["level"]
-        ):
+        elif plan.experiment.kind in ("qm9", "pilot") and published.LABEL_LEVEL not in evaluation["level"]:
             level = evaluation["level"] or "an unknown level"
-            yield f"labels at {level} (published: {published.SETTING['label_level']})"
+            yield f"labels at {level} (published: {published.LABEL_LEVEL})"
         elif plan.experiment.kind == "md17" and "GFN2" in evaluation["level"]:
             yield f"energies and forces at {evaluation['level']} (published: density functional theory)"
 
