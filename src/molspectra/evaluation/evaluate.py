@@ -67,15 +67,16 @@ def evaluate(
         device=device,
         checkpoint=checkpoint,
     )
+    config = subject.config
+    if disturbances and (isinstance(config, FinetuneConfig) or not config.model.spectrum_encoder):
+        raise SettingError(f"{run}: only a stage-2 run is searched with disturbed spectra")
     target.mkdir(parents=True, exist_ok=True)
-    with use_setting(subject.config.loop.kernels):
+    with use_setting(config.loop.kernels):
         result = _header(subject, device) | _seen(subject)
-        if isinstance(subject.config, FinetuneConfig):
-            if disturbances:
-                raise SettingError(f"{run}: only a stage-2 run is searched with disturbed spectra")
-            result |= assess_property(subject, subject.config)
+        if isinstance(config, FinetuneConfig):
+            result |= assess_property(subject, config)
         else:
-            result |= assess_pretraining(subject, subject.config, disturbances=disturbances)
+            result |= assess_pretraining(subject, config, disturbances=disturbances)
     result["seconds"] = round(time.perf_counter() - began, 2)
     result = plain_json(result)
     write_json(subject.file("evaluation", ".json"), result)

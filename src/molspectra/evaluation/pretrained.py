@@ -15,7 +15,6 @@ from safetensors.numpy import save
 
 from molspectra.data.atomic import atomic_file
 from molspectra.data.store.store import Store
-from molspectra.errors import SettingError
 from molspectra.evaluation.csv_tables import read_table, write_table
 from molspectra.evaluation.disturbances import disturbed_retrieval, typical_preparation
 from molspectra.evaluation.predict import on_device
@@ -23,6 +22,7 @@ from molspectra.evaluation.reconstruct import reconstruct, reconstruction_errors
 from molspectra.evaluation.retrieval import Gallery, Retrieval, retrieve, subsets
 from molspectra.evaluation.subject import Subject, rows_of
 from molspectra.objectives.loss import NoiseKey
+from molspectra.objectives.reconstruction import MaskedReconstruction
 from molspectra.training.checkpoint import newest, read_resume
 from molspectra.training.config import PretrainConfig
 from molspectra.training.data import in_order
@@ -46,42 +46,20 @@ def assess_pretraining(
     Args:
         subject: the run.
         config: its settings.
-        disturbances: also search with disturbed spectra.
-
-    Raises:
-        SettingError: `disturbances` for a run without a spectrum encoder.
+        disturbances: also search with disturbed spectra; only for a run with a spectrum encoder.
     """
-    if disturbances and not config.model.spectrum_encoder:
-        raise SettingError(f"{subject.directory}: only a stage-2 run is searched with disturbed spectra")
     stage = PretrainStage(subject.model, config)
     _restore_normaliser(subject, stage)
     losses, no_skill = _losses(subject, stage)
     result: dict[str, Any] = {"losses": losses, "no_skill": no_skill}
     if stage.reconstruction is None:
         return result
-    store, rows, batch_size = subject.selection.store, subject.rows, subject.batch_size
-    errors = reconstruction_errors(subject.model, store, rows, stage.reconstruction, batch_size)
+    errors = reconstruction_errors(
+        subject.model, subject.selection.store, subject.rows, stage.reconstruction, subject.batch_size
+    )
     no_skill |= {f"reconstruction_{name}": value for name, value in errors.flat.items()}
-    known = np.flatnonzero(~np.isnan(errors.per_row))
-    shown = known[at_quantiles(errors.per_row[known], RECONSTRUCTED)]
     result["mask_ratio"] = config.reconstruction.mask_ratio
-    result["reconstructed"] = [
-        {
-            **about(store, int(rows[index])),
-            "error": float(errors.per_row[index]),
-            "chosen": f"{quantile:.0%} of the molecules have a smaller error",
-        }
-        for index, quantile in zip(shown, RECONSTRUCTED, strict=True)
-    ]
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for number, index in enumerate(shown):
-        spectra = reconstruct(subject.model, store, int(rows[index]), stage.reconstruction)
-        for name, spectrum in spectra.items():
-            arrays[f"{number}.{name}.values"] = spectrum.values
-            arrays[f"{number}.{name}.mask"] = spectrum.mask
-            arrays[f"{number}.{name}.predicted"] = spectrum.predicted
-    with atomic_file(subject.file("reconstruction", ".safetensors")) as file:
-        file.write(save(arrays))
+    result["reconstructed"] = _reconstructed(subject, stage.reconstruction, errors.per_row)
     gallery, parts = _gallery(subject)
     result["retrieval"] = _retrieval(subject, config, stage.modalities, gallery, parts)
     if disturbances:
@@ -129,6 +107,32 @@ def _losses(subject: Subject, stage: PretrainStage) -> tuple[dict[str, float], d
     weights = stage.weights()
     means = {"loss": sum(weights[name] * value for name, value in means.items()), **means}
     return means, {name: value / sums[name][1] for name, value in no_skill.items() if name in means}
+
+
+def _reconstructed(
+    subject: Subject, objective: MaskedReconstruction, errors: npt.NDArray[np.float64]
+) -> list[dict[str, Any]]:
+    """Choose molecules by their reconstruction errors [n], write their spectra, and return their facts."""
+    store, rows = subject.selection.store, subject.rows
+    known = np.flatnonzero(~np.isnan(errors))
+    shown = known[at_quantiles(errors[known], RECONSTRUCTED)]
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for number, index in enumerate(shown):
+        spectra = reconstruct(subject.model, store, int(rows[index]), objective)
+        for name, spectrum in spectra.items():
+            arrays[f"{number}.{name}.values"] = spectrum.values
+            arrays[f"{number}.{name}.mask"] = spectrum.mask
+            arrays[f"{number}.{name}.predicted"] = spectrum.predicted
+    with atomic_file(subject.file("reconstruction", ".safetensors")) as file:
+        file.write(save(arrays))
+    return [
+        {
+            **about(store, int(rows[index])),
+            "error": float(errors[index]),
+            "chosen": f"{quantile:.0%} of the molecules have a smaller error",
+        }
+        for index, quantile in zip(shown, RECONSTRUCTED, strict=True)
+    ]
 
 
 def _gallery(subject: Subject) -> tuple[Gallery, list[str]]:
