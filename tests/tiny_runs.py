@@ -50,7 +50,7 @@ class Tiny:
 
     def row(self, name):
         """Row of a molecule by its name."""
-        return [each for each, _ in MOLECULES].index(name)
+        return [known for known, _ in MOLECULES].index(name)
 
 
 @pytest.fixture(scope="session")
@@ -105,20 +105,22 @@ def settings(store_path, seed, steps=4):
 def runs(tiny, tmp_path_factory):
     """Run directories: stage1, stage2 (from stage1), and gap runs from each start for seeds 0 and 1."""
     root = tmp_path_factory.mktemp("runs")
-    found = {}
+    directories = {}
 
     def keep(name, start, config):
-        found[name] = start(config, root / name, show=False).directory
+        directories[name] = start(config, root / name, show=False).directory
 
     keep("stage1", pretrain, tiny.stage1)
-    both = PretrainConfig(model=tiny.pretrain_model, init=str(found["stage1"]), **settings(tiny.path, 0, 6))
+    both = PretrainConfig(
+        model=tiny.pretrain_model, init=str(directories["stage1"]), **settings(tiny.path, 0, 6)
+    )
     keep("stage2", pretrain, both)
     for seed in (0, 1):
         for start in ("scratch", "stage1", "stage2"):
             config = FinetuneConfig(
                 model=ModelConfig(ENCODER, property="scalar"),
-                init=None if start == "scratch" else str(found[start]),
+                init=None if start == "scratch" else str(directories[start]),
                 **settings(tiny.path, seed),
             )
             keep(f"gap-{start}-{seed}", finetune, config)
-    return found
+    return directories

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, NotFoundError
 from molspectra.evaluation.attention import (
     attention_map,
     layer_attention,
@@ -31,7 +31,7 @@ def direct(encoder, spectra):
         ],
         dim=1,
     )
-    before, found = 0.0, []
+    before, weights_by_layer = 0.0, []
     for layer in encoder.layers:
         part = layer.attention
         b, t, d = tokens.shape
@@ -41,11 +41,11 @@ def direct(encoder, spectra):
         )
         before = before + torch.einsum("bhic,bhjc->bhij", query, key) / (d // part.heads) ** 0.5
         shares = before.softmax(-1)
-        found.append(shares)
+        weights_by_layer.append(shares)
         attended = torch.einsum("bhij,bhjc->bihc", shares, value).reshape(b, t, d)
         tokens = layer.attention_norm(tokens + part.output(attended))
         tokens = layer.feed_forward_norm(tokens + layer.feed_forward(tokens))
-    return found
+    return weights_by_layer
 
 
 @pytest.fixture
@@ -58,55 +58,62 @@ def encoder():
 @torch.no_grad()
 def test_layers_are_those_of_the_paper(encoder):
     spectra = {name: 50 * torch.rand(3, 3501, dtype=torch.float64) for name in ("ir", "raman")}
-    wanted = direct(encoder, spectra)
-    found = layer_attention(encoder, spectra, (1, 2, 3))
-    for mine, theirs in zip(found, wanted, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
-    assert (wanted[0] - wanted[2]).abs().max() > 1e-3
+    expected = direct(encoder, spectra)
+    computed = layer_attention(encoder, spectra, (1, 2, 3))
+    for weights, reference in zip(computed, expected, strict=True):
+        torch.testing.assert_close(weights, reference, rtol=1e-10, atol=1e-12)
+    assert (expected[0] - expected[2]).abs().max() > 1e-3
     (second,) = layer_attention(encoder, spectra, (2,))
-    torch.testing.assert_close(second, wanted[1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(second, expected[1], rtol=1e-10, atol=1e-12)
 
 
 @torch.no_grad()
 def test_the_map_of_a_run(runs, tiny):
     rows = Selection.of(tiny.data).test
     with_all = [row for row in rows if all(tiny.store.has(name)[row] for name in ("uv_vis", "ir", "raman"))]
-    found = attention_map(runs["stage2"], batch_size=4)
-    assert found.rows.tolist() == with_all
-    assert list(found.kinds) == ["uv_vis", "ir", "raman"]
+    attention = attention_map(runs["stage2"], batch_size=4)
+    assert attention.rows.tolist() == with_all
+    assert list(attention.kinds) == ["uv_vis", "ir", "raman"]
     model, _ = load_model(runs["stage2"])
-    batch = tiny.store.batch(with_all, modalities=tuple(found.kinds))
-    (wanted,) = direct(model.spectrum_encoder, batch.spectra)
-    np.testing.assert_allclose(found.matrix[0], wanted.double().mean((0, 1)).numpy(), rtol=2e-4, atol=1e-7)
-    np.testing.assert_allclose(found.matrix.sum(2), 1, atol=1e-5)
-    received = np.concatenate(list(found.received().values()), axis=1)
+    batch = tiny.store.batch(with_all, modalities=tuple(attention.kinds))
+    (expected,) = direct(model.spectrum_encoder, batch.spectra)
     np.testing.assert_allclose(
-        received[0], wanted.double().mean((0, 1, 2)).numpy() * received.shape[1], rtol=1e-3
+        attention.matrix[0], expected.double().mean((0, 1)).numpy(), rtol=2e-4, atol=1e-7
+    )
+    np.testing.assert_allclose(attention.matrix.sum(2), 1, atol=1e-5)
+    received = np.concatenate(list(attention.received().values()), axis=1)
+    np.testing.assert_allclose(
+        received[0], expected.double().mean((0, 1, 2)).numpy() * received.shape[1], rtol=1e-3
     )
     assert received.mean() == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(found.spectra["ir"], transform(batch.spectra["ir"]).mean(0), rtol=1e-4)
+    np.testing.assert_allclose(attention.spectra["ir"], transform(batch.spectra["ir"]).mean(0), rtol=1e-4)
 
-    pieces = found.pieces()
-    blocks = found.blocks()
+    tokens_of = attention.token_slices()
+    blocks = attention.blocks()
     np.testing.assert_allclose(blocks.sum(2), 1, atol=1e-5)
-    ir_to_raman = found.matrix[0][pieces["ir"], pieces["raman"]].sum(1).mean()
+    ir_to_raman = attention.matrix[0][tokens_of["ir"], tokens_of["raman"]].sum(1).mean()
     assert blocks[0, 1, 2] == pytest.approx(ir_to_raman)
-    assert sum(found.uniform()) == pytest.approx(1)
+    assert sum(attention.uniform()) == pytest.approx(1)
 
 
 @torch.no_grad()
 def test_heads_and_rows_can_be_chosen(runs, tiny):
     model, _ = load_model(runs["stage2"])
     batch = tiny.store.batch([3, 8], modalities=("uv_vis", "ir", "raman"))
-    (wanted,) = direct(model.spectrum_encoder, batch.spectra)
-    found = attention_map(runs["stage2"], [3, 8], heads=[2], layers=[1])
-    assert (found.heads, found.layers, found.part) == ((2,), (1,), "")
-    np.testing.assert_allclose(found.matrix[0], wanted[:, 1].double().mean(0), rtol=2e-4, atol=1e-7)
+    (expected,) = direct(model.spectrum_encoder, batch.spectra)
+    attention = attention_map(runs["stage2"], [3, 8], heads=[2], layers=[1])
+    assert (attention.heads, attention.layers, attention.part) == ((2,), (1,), "")
+    np.testing.assert_allclose(attention.matrix[0], expected[:, 1].double().mean(0), rtol=2e-4, atol=1e-7)
     assert len(attention_map(runs["stage2"], limit=2).rows) == 2
-    for wrong in ({"heads": [3]}, {"layers": [0]}, {"rows": [40]}, {"layers": []}):
-        with pytest.raises(InputError, match=r"there is no|rows must lie between 0 and 39"):
+    for wrong, message in (
+        ({"heads": [3]}, r"no head \[3\]; .* 1 to 2"),
+        ({"layers": [0]}, r"no layer \[0\]; .* 1 to 1"),
+        ({"layers": []}, r"no layer \[\]"),
+        ({"rows": [40]}, "between 0 and 39"),
+    ):
+        with pytest.raises(NotFoundError, match=message):
             attention_map(runs["stage2"], **wrong)
-    with pytest.raises(InputError, match="attention maps need a stage-2 run"):
+    with pytest.raises(MismatchError, match=r"stage1.*spectrum encoder"):
         attention_map(runs["stage1"])
 
 
@@ -116,19 +123,19 @@ def test_molecules_with_the_most_spectra_are_taken(tiny):
     assert (names, rows.tolist()) == (("uv_vis", "ir", "raman"), [other])
     names, rows = most_complete(tiny.store, np.array([water]), ("uv_vis", "ir", "raman"))
     assert (names, rows.tolist()) == (("uv_vis", "ir"), [water])
-    with pytest.raises(InputError, match="none of the 1 molecules has a spectrum"):
+    with pytest.raises(NotFoundError, match="none of the 1 molecules"):
         most_complete(tiny.store, np.array([water]), ("raman",))
 
 
 def test_files_of_a_map(runs, tmp_path):
-    found = attention_map(runs["stage2"], limit=3)
-    write_attention(found, tmp_path / "out")
+    attention = attention_map(runs["stage2"], limit=3)
+    write_attention(attention, tmp_path / "out")
     values = json.loads((tmp_path / "out" / "attention.json").read_text())
     assert values["molecules"] == 3
     assert len(values["modalities"]["ir"]["received"][0]) == len(values["modalities"]["ir"]["centres"])
     assert np.shape(values["blocks"]["layers"]) == (1, 3, 3)
     stored = load_file(tmp_path / "out" / "attention.safetensors")["matrix"]
-    np.testing.assert_allclose(stored, found.matrix, rtol=1e-6)
+    np.testing.assert_allclose(stored, attention.matrix, rtol=1e-6)
     assert (
         (tmp_path / "out" / "attention.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     )

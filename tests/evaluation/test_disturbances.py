@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from molspectra.apps.cli import main
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 from molspectra.evaluation.disturbances import (
     Disturbance,
     disturbances,
@@ -29,21 +29,23 @@ def model(tiny):
 def test_every_disturbance_is_repeatable_and_leaves_spectra(tiny):
     batch = tiny.store.batch(np.arange(20, 30), modalities=NAMES)
     part = tiny.store.batch(np.arange(22, 25), modalities=NAMES)
-    assert len({(how.name, how.strength) for how in disturbances()}) == len(disturbances())
-    for how in disturbances():
-        one, other = (disturbed(batch, tiny.store, how) for _ in range(2))
-        few = disturbed(part, tiny.store, how)
+    assert len({(disturbance.name, disturbance.strength) for disturbance in disturbances()}) == len(
+        disturbances()
+    )
+    for disturbance in disturbances():
+        one, other = (disturbed(batch, tiny.store, disturbance) for _ in range(2))
+        few = disturbed(part, tiny.store, disturbance)
         for name in NAMES:
             assert torch.equal(one.spectra[name], other.spectra[name])
             torch.testing.assert_close(few.spectra[name], one.spectra[name][2:5], rtol=1e-4, atol=1e-5)
             assert bool((one.spectra[name] >= 0).all())
             assert torch.equal(one.spectra[name].any(1), batch.present[name])
-            assert torch.equal(one.spectra[name], batch.spectra[name]) == (how.name == "none")
+            assert torch.equal(one.spectra[name], batch.spectra[name]) == (disturbance.name == "none")
 
 
 def test_lines_are_broadened_anew_for_a_smaller_width(tiny):
     batch = tiny.store.batch(np.arange(3), modalities=["ir"])
-    narrow = next(how for how in disturbances() if how.strength == "4 cm⁻¹")
+    narrow = next(disturbance for disturbance in disturbances() if disturbance.strength == "4 cm⁻¹")
     height = disturbed(batch, tiny.store, narrow).spectra["ir"].amax(1) / batch.spectra["ir"].amax(1)
     assert bool((height > 2.0).all())  # 3 for a single line at a point of the axis
     assert bool((height < 3.1).all())
@@ -51,27 +53,27 @@ def test_lines_are_broadened_anew_for_a_smaller_width(tiny):
 
 def test_a_typical_preparation_gives_the_mean_area_of_the_training_spectra(tiny):
     rows = np.arange(0, 40)
-    found = typical_preparation(tiny.store, rows, NAMES)
+    preparations = typical_preparation(tiny.store, rows, NAMES)
     batch = tiny.store.batch(rows, modalities=["raman"])
-    here = batch.present["raman"]
-    assert not bool(here.all())
-    spectra = prepare(batch.spectra["raman"], modality("raman"), found["raman"])[here]
+    present = batch.present["raman"]
+    assert not bool(present.all())
+    spectra = prepare(batch.spectra["raman"], modality("raman"), preparations["raman"])[present]
     areas = spectra.double().sum(1)
-    torch.testing.assert_close(areas, torch.full_like(areas, found["raman"].level), rtol=1e-4, atol=0)
-    assert found["uv_vis"].smoothing == pytest.approx(0.225)
+    torch.testing.assert_close(areas, torch.full_like(areas, preparations["raman"].level), rtol=1e-4, atol=0)
+    assert preparations["uv_vis"].smoothing == pytest.approx(0.225)
 
 
 def test_undisturbed_the_figures_are_those_of_the_plain_search(model, tiny):
     queries, gallery = np.arange(10, 30), Gallery.of(model, tiny.store, np.arange(40))
     settings = typical_preparation(tiny.store, np.arange(10), ["uv_vis"])
     table = disturbed_retrieval(model, tiny.store, queries, gallery, settings, ["uv_vis"], batch_size=7)
-    assert [(each["disturbance"], each["strength"]) for each in table] == [
-        (how.name, how.strength) for how in disturbances()
+    assert [(entry["disturbance"], entry["strength"]) for entry in table] == [
+        (disturbance.name, disturbance.strength) for disturbance in disturbances()
     ]
     plain = retrieve(model, tiny.store, queries, gallery, ["uv_vis"]).figures()
     assert table[0]["model"] == {"recall": plain.recall, "mrr": plain.mrr}
     assert table[0]["similarity"]["recall"][1] == 1.0  # its spectra are in the library
-    by_name = {(each["disturbance"], each["strength"]): each for each in table}
+    by_name = {(entry["disturbance"], entry["strength"]): entry for entry in table}
     for factor in ("× 0.1", "× 10"):  # the pipeline takes intensities off
         assert by_name["intensity", factor]["similarity"] == table[0]["similarity"]
         assert by_name["intensity", factor]["prepared"] == table[0]["prepared"]
@@ -82,10 +84,14 @@ def test_undisturbed_the_figures_are_those_of_the_plain_search(model, tiny):
 def test_a_change_reaches_the_model(model, tiny):
     """Every query becomes another molecule's spectrum, and so finds that."""
     gallery = Gallery.of(model, tiny.store, np.arange(40))
-    how = Disturbance("turned", "", lambda spectra, *_: spectra.flip(0))
+    disturbance = Disturbance("turned", "", lambda spectra, *_: spectra.flip(0))
     plain = retrieve(model, tiny.store, np.arange(20, 24), gallery)
     turned = retrieve(
-        model, tiny.store, np.arange(20, 24), gallery, change=lambda batch: disturbed(batch, tiny.store, how)
+        model,
+        tiny.store,
+        np.arange(20, 24),
+        gallery,
+        change=lambda batch: disturbed(batch, tiny.store, disturbance),
     )
     np.testing.assert_array_equal(plain.best_rows[::-1], turned.best_rows)
 
@@ -101,5 +107,5 @@ def test_the_command_prints_a_table(runs, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["stage1", "gap-scratch-0"])
 def test_runs_without_spectra_have_no_disturbances(runs, name, tmp_path):
-    with pytest.raises(InputError, match="only a stage-2 run"):
+    with pytest.raises(SettingError, match=f"{name}.*disturbed"):
         evaluate(runs[name], tmp_path, disturbances=True)

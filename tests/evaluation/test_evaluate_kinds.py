@@ -23,10 +23,10 @@ def test_losses_of_slide_and_block_masks(tiny, tmp_path):
         reconstruction=ReconstructionConfig(mask="block", block=2),
     )
     pretrain(config, tmp_path / "run", show=False)
-    found = evaluate(tmp_path / "run")
-    assert {"denoising", "slide", "alignment", "reconstruction_ir"} <= found["losses"].keys()
-    assert found["no_skill"]["slide"] == pytest.approx(1.0, abs=0.4)  # a zero prediction
-    assert found["no_skill"]["denoising"] == pytest.approx(0.9, abs=0.2)
+    result = evaluate(tmp_path / "run")
+    assert {"denoising", "slide", "alignment", "reconstruction_ir"} <= result["losses"].keys()
+    assert result["no_skill"]["slide"] == pytest.approx(1.0, abs=0.4)  # a zero prediction
+    assert result["no_skill"]["denoising"] == pytest.approx(0.9, abs=0.2)
 
 
 def test_the_force_has_a_title():

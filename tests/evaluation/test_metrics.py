@@ -5,19 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, ValueRangeError
 from molspectra.evaluation.metrics import errors, mean_and_sd, paired
 
 
 def test_errors_of_a_table_computed_by_hand():
-    found = errors([1.0, 2.0, 5.0, 4.0], [1.0, 3.0, 3.0, 5.0])
+    result = errors([1.0, 2.0, 5.0, 4.0], [1.0, 3.0, 3.0, 5.0])
     # differences 0, -1, 2, -1; targets have mean 3 and squared deviations 4 + 0 + 0 + 4
-    assert found.count == 4
-    assert found.mae == pytest.approx(1.0)
-    assert found.rmse == pytest.approx(math.sqrt(6 / 4))
-    assert found.bias == pytest.approx(0.0)
-    assert found.largest == pytest.approx(2.0)
-    assert found.r2 == pytest.approx(1 - 6 / 8)
+    assert result.count == 4
+    assert result.mae == pytest.approx(1.0)
+    assert result.rmse == pytest.approx(math.sqrt(6 / 4))
+    assert result.bias == pytest.approx(0.0)
+    assert result.largest == pytest.approx(2.0)
+    assert result.r2 == pytest.approx(1 - 6 / 8)
 
 
 def test_the_mean_of_the_targets_has_no_skill_and_a_shift_is_a_bias():
@@ -28,16 +28,16 @@ def test_the_mean_of_the_targets_has_no_skill_and_a_shift_is_a_bias():
 
 
 @pytest.mark.parametrize(
-    ("prediction", "target", "message"),
+    ("prediction", "target", "fault", "message"),
     [
-        ([1.0], [1.0, 2.0], "cannot be compared"),
-        ([], [], "no predictions"),
-        ([1.0, math.nan], [1.0, 2.0], "prediction 1 of 2"),
-        ([1.0, 2.0], [math.inf, 2.0], "target 0 of 2"),
+        ([1.0], [1.0, 2.0], MismatchError, r"\(1,\) .*\(2,\)"),
+        ([], [], ValueRangeError, "no predictions"),
+        ([1.0, math.nan], [1.0, 2.0], ValueRangeError, "prediction 1 of 2"),
+        ([1.0, 2.0], [math.inf, 2.0], ValueRangeError, "target 0 of 2"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(prediction, target, message):
-    with pytest.raises(InputError, match=message):
+def test_what_cannot_be_compared_is_refused(prediction, target, fault, message):
+    with pytest.raises(fault, match=message):
         errors(prediction, target)
 
 
@@ -57,15 +57,15 @@ def test_mean_and_sample_deviation():
     mean, sd = mean_and_sd([5.0])
     assert mean == 5.0
     assert math.isnan(sd)
-    with pytest.raises(InputError):
+    with pytest.raises(ValueRangeError, match="no values"):
         mean_and_sd([])
 
 
 def test_pairs_are_made_by_seed():
-    found = paired({0: 1.0, 1: 2.0, 2: 4.0, 7: 9.0}, {2: 3.0, 1: 2.0, 0: 3.0, 8: 0.0})
-    assert found is not None
-    assert found.seeds == (0, 1, 2)
-    assert found.differences == (-2.0, 0.0, 1.0)
-    assert found.mean == pytest.approx(-1 / 3)
-    assert (found.lower, found.higher) == (1, 1)
+    result = paired({0: 1.0, 1: 2.0, 2: 4.0, 7: 9.0}, {2: 3.0, 1: 2.0, 0: 3.0, 8: 0.0})
+    assert result is not None
+    assert result.seeds == (0, 1, 2)
+    assert result.differences == (-2.0, 0.0, 1.0)
+    assert result.mean == pytest.approx(-1 / 3)
+    assert (result.lower, result.higher) == (1, 1)
     assert paired({0: 1.0}, {1: 1.0}) is None

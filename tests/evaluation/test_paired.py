@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molspectra.errors import InputError
-from molspectra.evaluation.paired import conclusion, few_seeds, molecule_interval, seed_test
+from molspectra.errors import MismatchError
+from molspectra.evaluation.paired import molecule_interval, seed_test
 from molspectra.evaluation.published import QM9_UNITS, ablation, factor, md17, pilot, qm9
 
 VALUES = st.lists(
@@ -19,34 +19,32 @@ VALUES = st.lists(
 
 def test_three_seeds_by_hand():
     # differences -1, -2, -3: mean -2, sd 1, t = -2/(1/sqrt 3) = -3.4641 with 2 degrees of freedom
-    found = seed_test({0: 1.0, 1: 2.0, 2: 3.0, 9: 5.0}, {0: 2.0, 1: 4.0, 2: 6.0, 7: 5.0})
-    assert found.seeds == (0, 1, 2)
-    assert found.differences == (-1.0, -2.0, -3.0)
-    assert (found.mean, found.sd) == (-2.0, 1.0)
+    result = seed_test({0: 1.0, 1: 2.0, 2: 3.0, 9: 5.0}, {0: 2.0, 1: 4.0, 2: 6.0, 7: 5.0})
+    assert result.seeds == (0, 1, 2)
+    assert result.differences == (-1.0, -2.0, -3.0)
+    assert (result.mean, result.sd) == (-2.0, 1.0)
     # P(|t| > x) with 2 degrees of freedom is 1 - x / sqrt(x^2 + 2)
     t = 2 * math.sqrt(3)
-    assert found.t_p == pytest.approx(1 - t / math.sqrt(t * t + 2))
-    assert found.low == pytest.approx(-2 - 4.302652729911275 / math.sqrt(3))
-    assert found.high == pytest.approx(-2 + 4.302652729911275 / math.sqrt(3))
-    assert found.sign_p == found.permutation_p == found.smallest_p == 0.25
+    assert result.t_p == pytest.approx(1 - t / math.sqrt(t * t + 2))
+    assert result.low == pytest.approx(-2 - 4.302652729911275 / math.sqrt(3))
+    assert result.high == pytest.approx(-2 + 4.302652729911275 / math.sqrt(3))
+    assert result.sign_p == result.permutation_p == result.smallest_p == 0.25
 
 
 def test_mixed_signs_by_hand():
-    found = seed_test(dict(enumerate([3.0, 1.0, -1.0, 1.0])), dict.fromkeys(range(4), 0.0))
+    result = seed_test(dict(enumerate([3.0, 1.0, -1.0, 1.0])), dict.fromkeys(range(4), 0.0))
     # one of four negative: 2 (C(4,0) + C(4,1)) / 16; sums of at least 4 in size: +-6, +-4 (3 ways each sign)
-    assert found.sign_p == pytest.approx(10 / 16)
-    assert found.permutation_p == pytest.approx(8 / 16)
+    assert result.sign_p == pytest.approx(10 / 16)
+    assert result.permutation_p == pytest.approx(8 / 16)
 
 
 def test_one_seed_has_no_spread():
-    found = seed_test({3: 1.0}, {3: 2.0})
-    assert math.isnan(found.sd)
-    assert math.isnan(found.t_p)
-    assert math.isnan(found.low)
-    assert found.permutation_p == found.smallest_p == 1.0
-    assert "nothing can be said" in conclusion("a", "b", found, None)
+    result = seed_test({3: 1.0}, {3: 2.0})
+    assert math.isnan(result.sd)
+    assert math.isnan(result.t_p)
+    assert math.isnan(result.low)
+    assert result.permutation_p == result.smallest_p == 1.0
     assert seed_test({0: 1.0}, {1: 1.0}) is None
-    assert "no seed in common" in conclusion("a", "b", None, None)
 
 
 def test_equal_differences_and_none_at_all():
@@ -67,12 +65,12 @@ def test_tests_do_not_care_which_arm_is_first(pairs):
 
 @given(VALUES)
 def test_permutation_by_its_definition(pairs):
-    found = seed_test(*(dict(enumerate(values)) for values in zip(*pairs, strict=True)))
-    differences = found.differences
+    result = seed_test(*(dict(enumerate(values)) for values in zip(*pairs, strict=True)))
+    differences = result.differences
     flips = itertools.product((1, -1), repeat=len(differences))
     sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in flips]
     whole = abs(sum(differences))
-    assert found.permutation_p == pytest.approx(np.mean([value >= whole - 1e-9 for value in sums]))
+    assert result.permutation_p == pytest.approx(np.mean([value >= whole - 1e-9 for value in sums]))
 
 
 def test_molecule_interval_holds_the_difference_and_shrinks():
@@ -93,8 +91,8 @@ def test_molecule_interval_holds_the_difference_and_shrinks():
 def test_molecule_interval_averages_runs_and_is_repeatable():
     runs = [np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])]
     zeros = [np.zeros(3), np.zeros(3)]
-    found = molecule_interval(runs, zeros)
-    assert (found.low, found.difference, found.high, found.runs) == (2.0, 2.0, 2.0, 2)
+    result = molecule_interval(runs, zeros)
+    assert (result.low, result.difference, result.high, result.runs) == (2.0, 2.0, 2.0, 2)
     again = molecule_interval([runs[0]], [np.zeros(3)])
     assert again == molecule_interval([runs[0]], [np.zeros(3)])
 
@@ -104,25 +102,8 @@ def test_molecule_interval_averages_runs_and_is_repeatable():
     [([], []), ([[1.0]], [[1.0], [2.0]]), ([[1.0, 2.0]], [[1.0]]), ([[]], [[]]), ([[1.0], [1.0, 2.0]],) * 2],
 )
 def test_unequal_molecules_are_refused(first, second):
-    with pytest.raises(InputError):
+    with pytest.raises(MismatchError):
         molecule_interval(first, second)
-
-
-def test_words_follow_the_numbers():
-    clear = seed_test(dict(enumerate([1.0, 1.1, 0.9])), dict(enumerate([2.0, 2.1, 2.0])))
-    assert "is lower than" in conclusion("a", "b", clear, None)
-    unclear = seed_test(dict(enumerate([1.0, 3.0])), dict(enumerate([2.0, 2.1])))
-    assert "no difference" in conclusion("a", "b", unclear, None)
-    assert "no proof" in conclusion("a", "b", unclear, None)
-    errors = np.linspace(0, 1, 50)
-    apart = molecule_interval([errors], [errors + 1])
-    assert "expected to have the lower error" in conclusion("a", "b", clear, apart)
-    noise = np.where(np.arange(50) % 2, 0.5, -0.5)
-    mixed = molecule_interval([errors + noise], [errors])
-    assert "come out the other way" in conclusion("a", "b", clear, mixed, "frames")
-    assert "0.25" in few_seeds(3)
-    assert "One seed" in few_seeds(1)
-    assert few_seeds(6) == ""
 
 
 def test_published_values():

@@ -4,7 +4,7 @@ import torch
 
 from molspectra.chem.readers import from_smiles
 from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import InputError, MismatchError, MolspectraError, ValueRangeError
 from molspectra.evaluation.predict import predict_rows
 from molspectra.models.model import ModelConfig, MolSpectra
 
@@ -19,23 +19,23 @@ def model(tiny):
 
 def test_predictions_come_in_the_order_of_the_rows_in_any_batch(tiny, model):
     rows = np.array([7, 3, 12, 3, 20])
-    found = predict_rows(model, tiny.store, rows, "gap", batch_size=2)
-    assert found.unit == "eV"
-    assert found.forces is None
-    assert found.identities == tuple(tiny.store.identities[row] for row in rows)
-    np.testing.assert_array_equal(found.target, tiny.store.column("gap")[rows])
+    predictions = predict_rows(model, tiny.store, rows, "gap", batch_size=2)
+    assert predictions.unit == "eV"
+    assert predictions.forces is None
+    assert predictions.identities == tuple(tiny.store.identities[row] for row in rows)
+    np.testing.assert_array_equal(predictions.target, tiny.store.column("gap")[rows])
     whole = predict_rows(model, tiny.store, rows, "gap").prediction
-    np.testing.assert_allclose(found.prediction, whole, rtol=1e-5)
-    assert found.prediction[1] == pytest.approx(found.prediction[3], rel=1e-5)
+    np.testing.assert_allclose(predictions.prediction, whole, rtol=1e-5)
+    assert predictions.prediction[1] == pytest.approx(predictions.prediction[3], rel=1e-5)
     with torch.no_grad():
         alone = model(tiny.store.batch([12]))
-    assert found.prediction[2] == pytest.approx(float(alone), rel=1e-5)
+    assert predictions.prediction[2] == pytest.approx(float(alone), rel=1e-5)
 
 
 def test_a_molecule_without_a_value_keeps_its_prediction(tiny, model):
-    found = predict_rows(model, tiny.store, np.array([tiny.row("ammonia")]), "gap")
-    assert np.isnan(found.target[0])
-    assert np.isfinite(found.prediction[0])
+    predictions = predict_rows(model, tiny.store, np.array([tiny.row("ammonia")]), "gap")
+    assert np.isnan(predictions.target[0])
+    assert np.isfinite(predictions.prediction[0])
 
 
 def test_forces_are_the_negative_gradient(tmp_path, model):
@@ -54,10 +54,10 @@ def test_forces_are_the_negative_gradient(tmp_path, model):
     write_store(tmp_path / "f.arrow", rows, metadata)
     store = Store(tmp_path / "f.arrow")
     model = model.double()
-    found = predict_rows(model, store, np.array([0, 1]), "energy", forces=True)
-    assert found.forces is not None
-    assert found.forces.unit == "eV/Å"
-    assert found.forces.target.shape == found.forces.prediction.shape == (9, 3)
+    predictions = predict_rows(model, store, np.array([0, 1]), "energy", forces=True)
+    assert predictions.forces is not None
+    assert predictions.forces.unit == "eV/Å"
+    assert predictions.forces.target.shape == predictions.forces.prediction.shape == (9, 3)
     batch, step = store.batch([1], dtype=torch.float64), 1e-4
     energies = []
     for sign in (1, -1):
@@ -65,13 +65,15 @@ def test_forces_are_the_negative_gradient(tmp_path, model):
         moved[2, 1] += sign * step
         with torch.no_grad():
             energies.append(float(model(batch.with_positions(moved))))
-    assert found.forces.prediction[8, 1] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), rel=1e-4)
+    assert predictions.forces.prediction[8, 1] == pytest.approx(
+        -(energies[0] - energies[1]) / (2 * step), rel=1e-4
+    )
 
 
 def test_what_cannot_be_predicted_is_refused(tiny, model):
-    with pytest.raises(InputError, match="no property head"):
+    with pytest.raises(MismatchError, match="no property head"):
         predict_rows(MolSpectra(ModelConfig(tiny.pretrain_model.encoder)), tiny.store, np.array([0]), "gap")
-    with pytest.raises(InputError, match="no molecules"):
+    with pytest.raises(ValueRangeError, match="no molecules"):
         predict_rows(model, tiny.store, np.array([], np.int64), "gap")
     with pytest.raises(InputError, match="'nope'"):
         predict_rows(model, tiny.store, np.array([0]), "nope")

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molspectra.errors import InputError
+from molspectra.errors import ValueRangeError
 from molspectra.evaluation.ranking import TIE, answer_scores, best, rank_figures, ranks
 
 
@@ -41,7 +41,7 @@ def test_entries_of_one_molecule_are_one_answer():
 
 
 def test_a_score_that_is_not_a_number_never_ranks_first():
-    with pytest.raises(InputError, match="not a number"):
+    with pytest.raises(ValueRangeError, match="not a number"):
         ranks(torch.tensor([[0.1, torch.nan]]), torch.tensor([0]))
 
 
@@ -53,30 +53,30 @@ def test_best_answers_come_in_order_and_equal_ones_by_number():
 
 
 def test_figures_of_ranks_computed_by_hand():
-    found = rank_figures(torch.tensor([1, 2, 4, 10]), torch.tensor([10, 10, 10, 10]), at=(1, 5, 25))
-    assert found.queries == 4
-    assert found.recall == {1: 0.25, 5: 0.75, 25: 1.0}
-    assert found.mrr == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 / 10) / 4)
-    assert found.median_rank == 3.0
-    assert found.chance_recall == {1: pytest.approx(0.1), 5: pytest.approx(0.5), 25: 1.0}
-    assert found.chance_mrr == pytest.approx(sum(1 / n for n in range(1, 11)) / 10)
+    figures = rank_figures(torch.tensor([1, 2, 4, 10]), torch.tensor([10, 10, 10, 10]), at=(1, 5, 25))
+    assert figures.queries == 4
+    assert figures.recall == {1: 0.25, 5: 0.75, 25: 1.0}
+    assert figures.mrr == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 / 10) / 4)
+    assert figures.median_rank == 3.0
+    assert figures.chance_recall == {1: pytest.approx(0.1), 5: pytest.approx(0.5), 25: 1.0}
+    assert figures.chance_mrr == pytest.approx(sum(1 / n for n in range(1, 11)) / 10)
 
 
 def test_chance_is_averaged_over_galleries_of_different_size():
-    found = rank_figures(torch.tensor([1, 1]), torch.tensor([2, 4]), at=(1, 3))
-    assert found.chance_recall == {1: pytest.approx((1 / 2 + 1 / 4) / 2), 3: pytest.approx((1 + 3 / 4) / 2)}
-    assert found.chance_mrr == pytest.approx((1.5 / 2 + (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4) / 2)
-    with pytest.raises(InputError):
+    figures = rank_figures(torch.tensor([1, 1]), torch.tensor([2, 4]), at=(1, 3))
+    assert figures.chance_recall == {1: pytest.approx((1 / 2 + 1 / 4) / 2), 3: pytest.approx((1 + 3 / 4) / 2)}
+    assert figures.chance_mrr == pytest.approx((1.5 / 2 + (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4) / 2)
+    with pytest.raises(ValueRangeError, match="no queries"):
         rank_figures(torch.tensor([]), torch.tensor([]))
 
 
 def test_chance_is_what_random_scores_give():
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(4000, 50, generator=generator, dtype=torch.float64)
-    found = rank_figures(ranks(scores, torch.arange(4000) % 50), torch.full((4000,), 50))
-    for k, expected in found.chance_recall.items():
-        assert found.recall[k] == pytest.approx(expected, abs=4 * (expected * (1 - expected) / 4000) ** 0.5)
-    assert found.mrr == pytest.approx(found.chance_mrr, abs=0.012)
+    figures = rank_figures(ranks(scores, torch.arange(4000) % 50), torch.full((4000,), 50))
+    for k, expected in figures.chance_recall.items():
+        assert figures.recall[k] == pytest.approx(expected, abs=4 * (expected * (1 - expected) / 4000) ** 0.5)
+    assert figures.mrr == pytest.approx(figures.chance_mrr, abs=0.012)
 
 
 @settings(max_examples=50, deadline=None)
@@ -88,11 +88,11 @@ def test_ranks_equal_a_loop_over_molecules(seed, queries, answers, extra):
     # few different values, so that ties are common
     similarity = torch.randint(4, (queries, entries), generator=generator).double() / 4
     true = torch.randint(answers, (queries,), generator=generator)
-    found = ranks(answer_scores(similarity, answer), true).tolist()
+    rank = ranks(answer_scores(similarity, answer), true).tolist()
     for query in range(queries):
         score = {}
         for entry in range(entries):
             molecule = int(answer[entry])
             score[molecule] = max(score.get(molecule, -1.0), float(similarity[query, entry]))
         own = score.pop(int(true[query]))
-        assert found[query] == 1 + sum(value >= own for value in score.values())
+        assert rank[query] == 1 + sum(value >= own for value in score.values())

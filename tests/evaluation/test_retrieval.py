@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
 from molspectra.evaluation.retrieval import Gallery, embed_spectra, embed_structures, retrieve
 from molspectra.models.model import ModelConfig, MolSpectra
 
@@ -39,7 +39,7 @@ def test_a_molecule_without_the_spectrum_has_no_embedding(model, store, tiny):
 @pytest.mark.parametrize("modalities", [("raman",), ("ir", "uv_vis"), None])
 def test_ranks_equal_a_loop_over_the_molecules(model, store, modalities):
     queries, rows = np.arange(5, 20), np.arange(40)
-    found = retrieve(model, store, queries, Gallery.of(model, store, rows, 16), modalities, batch_size=7)
+    result = retrieve(model, store, queries, Gallery.of(model, store, rows, 16), modalities, batch_size=7)
     structures = embed_structures(model, store, rows).numpy()
     spectra = embed_spectra(model, store, queries, modalities).numpy()
     identities = store.identities
@@ -54,46 +54,46 @@ def test_ranks_equal_a_loop_over_the_molecules(model, store, modalities):
             score[identities[entry]] = max(score.get(identities[entry], -2), cosine)
         own = score[identities[row]]
         others = [value for identity, value in score.items() if identity != identities[row]]
-        assert int(found.rank[query]) == 1 + sum(value >= own - 1e-6 for value in others)
+        assert int(result.rank[query]) == 1 + sum(value >= own - 1e-6 for value in others)
         isomers = {identities[entry] for entry in rows if formulas[entry] == formulas[row]}
-        assert int(found.isomers[query]) == len(isomers)
-        ahead = [score[each] >= own - 1e-6 for each in isomers - {identities[row]}]
-        assert int(found.isomer_rank[query]) == 1 + sum(ahead)
-        assert found.own_score[query] == pytest.approx(own, abs=1e-6)
-    assert found.gallery_size == 39  # ethanol is there twice
-    assert found.figures().queries == 15
-    isomer_figures = found.isomer_figures()
+        assert int(result.isomers[query]) == len(isomers)
+        ahead = [score[isomer] >= own - 1e-6 for isomer in isomers - {identities[row]}]
+        assert int(result.isomer_rank[query]) == 1 + sum(ahead)
+        assert result.own_score[query] == pytest.approx(own, abs=1e-6)
+    assert result.gallery_size == 39  # ethanol is there twice
+    assert result.figures().queries == 15
+    isomer_figures = result.isomer_figures()
     assert isomer_figures is not None
-    assert isomer_figures.queries == int((found.isomers > 1).sum())
+    assert isomer_figures.queries == int((result.isomers > 1).sum())
 
 
 def test_a_model_that_tells_nothing_apart_comes_last(model, store, monkeypatch):
     one = torch.ones(1, model.encoder.channels)
     monkeypatch.setattr(type(model), "embed", lambda self, batch: one.expand(batch.size, -1))
     rows = np.arange(10)
-    found = retrieve(model, store, rows, Gallery.of(model, store, rows))
-    assert found.rank.tolist() == [10] * 10
+    result = retrieve(model, store, rows, Gallery.of(model, store, rows))
+    assert result.rank.tolist() == [10] * 10
 
 
 def test_queries_without_spectra_are_counted_and_left_out(model, store, tiny):
     rows = np.arange(40)
-    found = retrieve(model, store, rows, Gallery.of(model, store, rows), ["raman"])
-    assert found.without_spectrum == 1
-    assert tiny.row("water") not in found.rows
-    with pytest.raises(InputError, match="no molecule of the part has a spectrum"):
+    result = retrieve(model, store, rows, Gallery.of(model, store, rows), ["raman"])
+    assert result.without_spectrum == 1
+    assert tiny.row("water") not in result.rows
+    with pytest.raises(NotFoundError, match="raman"):
         retrieve(model, store, rows[[tiny.row("water")]], Gallery.of(model, store, rows), ["raman"])
 
 
 def test_what_cannot_be_searched_is_refused(model, store, tiny):
     gallery = Gallery.of(model, store, np.arange(5))
-    with pytest.raises(InputError, match="is not in the gallery"):
+    with pytest.raises(NotFoundError, match="is not in the gallery"):
         retrieve(model, store, np.arange(4, 8), gallery)
-    with pytest.raises(InputError, match="cosine"):
+    with pytest.raises(SettingError, match="'euclid'"):
         retrieve(model, store, np.arange(2), gallery, similarity="euclid")
-    with pytest.raises(InputError, match="not 'nmr'"):
+    with pytest.raises(NotFoundError, match="not 'nmr'"):
         retrieve(model, store, np.arange(2), gallery, ["nmr"])
-    with pytest.raises(InputError, match="gallery is empty"):
+    with pytest.raises(ValueRangeError, match="gallery is empty"):
         Gallery.of(model, store, np.array([], np.int64))
     without = MolSpectra(ModelConfig(tiny.pretrain_model.encoder))
-    with pytest.raises(InputError, match="no spectrum encoder"):
+    with pytest.raises(MismatchError, match="no spectrum encoder"):
         embed_spectra(without, store, np.arange(2))

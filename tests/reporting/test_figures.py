@@ -116,8 +116,8 @@ def test_many_points_are_drawn_as_pixels(monkeypatch):
 
 def test_error_points_are_the_scores():
     axes = figures.errors_by_start(TABLE).axes[0]
-    points = [tuple(sorted(each.get_offsets()[:, 0])) for each in axes.collections]
-    assert points == [tuple(sorted(each.mae.values())) for each in TABLE.arms]
+    points = [tuple(sorted(collection.get_offsets()[:, 0])) for collection in axes.collections]
+    assert points == [tuple(sorted(arm.mae.values())) for arm in TABLE.arms]
 
 
 def test_masked_windows_carry_the_predicted_patches():

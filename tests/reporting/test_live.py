@@ -17,10 +17,10 @@ def test_bands_are_maxima_of_the_broadened_spectrum_strongest_first():
 def test_a_simulation_is_summarised():
     molecule = from_smiles("C=O", name="formaldehyde")
     lines = {"ir": LineSpectrum("ir", np.array([1000.0, 1700.0]), np.array([5.0, 80.0]), "x")}
-    found = simulated_molecule(Simulation(molecule, lines, {}, {"ir": "x"}), 0.5)
-    assert found.molecule.label == "formaldehyde"
-    assert found.molecule.formula == "CH2O"
-    assert found.lines == {"ir": 2}
-    assert found.bands == {"ir": (1700.0, 1000.0)}
-    assert found.levels == {"ir": "x"}
-    assert found.seconds == 0.5
+    summary = simulated_molecule(Simulation(molecule, lines, {}, {"ir": "x"}), 0.5)
+    assert summary.molecule.label == "formaldehyde"
+    assert summary.molecule.formula == "CH2O"
+    assert summary.lines == {"ir": 2}
+    assert summary.bands == {"ir": (1700.0, 1000.0)}
+    assert summary.levels == {"ir": "x"}
+    assert summary.seconds == 0.5

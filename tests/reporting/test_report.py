@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError, WriteError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.evaluation.ranking import RankFigures
 from molspectra.reporting.collect import collect_report
@@ -120,7 +120,7 @@ def test_runs_of_all_stages_become_one_report(content, written):
         "How to read this, and its limits",
     ]
     assert parser.pictures
-    assert all(each["role"] == "img" and each["aria-label"] for each in parser.pictures)
+    assert all(picture["role"] == "img" and picture["aria-label"] for picture in parser.pictures)
     captions = sum(tag == "caption" for tag, _ in parser.tags)
     assert captions == sum(tag == "table" for tag, _ in parser.tags) > 0
     assert content.runs[0].data_hash in text
@@ -141,10 +141,12 @@ def test_fine_tuning_runs_are_paired_in_one_table(content, evaluated):
     assert (table.target, table.unit, table.part) == ("gap", "eV", "test")
     for arm in table.arms:
         for seed in (0, 1):
-            found = read_json(evaluated[f"gap-{arm.key}-{seed}"] / "evaluation.json")
-            assert arm.mae[seed] == found["mae"]
+            evaluation = read_json(evaluated[f"gap-{arm.key}-{seed}"] / "evaluation.json")
+            assert arm.mae[seed] == evaluation["mae"]
             score = next(score for score in arm.scores if score.seed == seed)
-            assert np.abs(np.subtract(score.target, score.prediction)).mean() == pytest.approx(found["mae"])
+            assert np.abs(np.subtract(score.target, score.prediction)).mean() == pytest.approx(
+                evaluation["mae"]
+            )
     assert table.settings == ""
 
 
@@ -158,8 +160,8 @@ def test_everything_else_is_collected(content):
     assert retrieval.figures.recall[1] == (retrieval.ranks == 1).mean()
     assert len(content.reconstructions) == 3
     assert content.reconstructions[0].error <= content.reconstructions[2].error
-    each = content.reconstructions[0]
-    assert each.error == pytest.approx(np.mean([s.error for s in each.spectra.values()]), rel=1e-3)
+    best = content.reconstructions[0]
+    assert best.error == pytest.approx(np.mean([s.error for s in best.spectra.values()]), rel=1e-3)
     (note,) = content.notes
     assert note == (
         "No test molecule of stage2, gap-stage1-0, gap-stage2-0, gap-stage1-1, gap-stage2-1 was seen in "
@@ -169,15 +171,15 @@ def test_everything_else_is_collected(content):
 
 
 def test_ancestors_need_not_be_given(evaluated):
-    found = collect_report([evaluated["gap-stage2-0"], evaluated["gap-scratch-0"]])
-    assert [arm.key for arm in found.tables[0].arms] == ["scratch", "stage2"]
-    assert found.retrievals == ()
+    collected = collect_report([evaluated["gap-stage2-0"], evaluated["gap-scratch-0"]])
+    assert [arm.key for arm in collected.tables[0].arms] == ["scratch", "stage2"]
+    assert collected.retrievals == ()
 
 
-def copied(evaluated, name, place):
+def copied(evaluated, name, target):
     """A copy of a run to be changed."""
-    shutil.copytree(evaluated[name], place)
-    return place
+    shutil.copytree(evaluated[name], target)
+    return target
 
 
 def edit(path, change):
@@ -190,10 +192,10 @@ def edit(path, change):
 def test_runs_with_other_settings_stand_in_a_table_of_their_own(evaluated, tmp_path):
     longer = copied(evaluated, "gap-scratch-0", tmp_path / "longer")
     edit(longer / "config.json", lambda values: values["loop"].update(steps=99))
-    found = collect_report([evaluated["gap-scratch-0"], longer, evaluated["gap-stage1-0"]])
-    assert [table.settings for table in found.tables] == ["loop.steps 4", "loop.steps 99"]
-    assert [arm.key for arm in found.tables[0].arms] == ["scratch", "stage1"]
-    text = write_report(tmp_path / "r.html", ReportContent(tables=found.tables)).read_text()
+    collected = collect_report([evaluated["gap-scratch-0"], longer, evaluated["gap-stage1-0"]])
+    assert [table.settings for table in collected.tables] == ["loop.steps 4", "loop.steps 99"]
+    assert [arm.key for arm in collected.tables[0].arms] == ["scratch", "stage1"]
+    text = write_report(tmp_path / "r.html", ReportContent(tables=collected.tables)).read_text()
     assert "gap (loop.steps 99)" in text
 
 
@@ -202,9 +204,9 @@ def test_starts_by_different_recipes_are_told_apart(evaluated, tmp_path):
     edit(other / "config.json", lambda values: values["loop"].update(steps=99))
     tuned = copied(evaluated, "gap-stage1-0", tmp_path / "tuned")
     edit(tuned / "config.json", lambda values: values.update(init=str(other)))
-    found = collect_report([evaluated["gap-stage1-0"], tuned])
-    assert [arm.key for arm in found.tables[0].arms] == ["stage1 (longer)", "stage1 (stage1)"]
-    assert {curve.key for curve in found.curves} == {"stage1 (longer)", "stage1 (stage1)"}
+    collected = collect_report([evaluated["gap-stage1-0"], tuned])
+    assert [arm.key for arm in collected.tables[0].arms] == ["stage1 (longer)", "stage1 (stage1)"]
+    assert {curve.key for curve in collected.curves} == {"stage1 (longer)", "stage1 (stage1)"}
 
 
 def test_pretraining_repeated_for_every_seed_is_one_arm(evaluated, tmp_path):
@@ -219,10 +221,10 @@ def test_pretraining_repeated_for_every_seed_is_one_arm(evaluated, tmp_path):
 
 def test_a_run_given_twice_is_refused(evaluated, tmp_path):
     twin = copied(evaluated, "gap-scratch-0", tmp_path / "twin")
-    with pytest.raises(InputError, match="same start, settings and seed"):
+    with pytest.raises(MismatchError, match=r"gap-scratch-0 and .*twin: .* seed"):
         collect_report([evaluated["gap-scratch-0"], twin])
-    found = collect_report([evaluated["gap-scratch-0"], evaluated["gap-scratch-0"]])
-    assert len(found.runs) == 1
+    collected = collect_report([evaluated["gap-scratch-0"], evaluated["gap-scratch-0"]])
+    assert len(collected.runs) == 1
 
 
 def test_what_a_reader_must_know_is_noted(evaluated, tmp_path):
@@ -230,13 +232,13 @@ def test_what_a_reader_must_know_is_noted(evaluated, tmp_path):
     (moved / "evaluation.json").unlink()
     edit(moved / "record.json", lambda values: values.update(finished=False, commit="abc"))
     edit(moved / "config.json", lambda values: values["data"].update(split_seed=5))
-    found = collect_report([moved, evaluated["stage1"]])
-    notes = " ".join(found.notes)
+    collected = collect_report([moved, evaluated["stage1"]])
+    notes = " ".join(collected.notes)
     assert "moved is not finished" in notes
     assert f"molspectra evaluate {moved}" in notes
     assert "may have been seen in pre-training" in notes
     assert "different versions of the code" in notes
-    assert found.tables == ()
+    assert collected.tables == ()
 
 
 @pytest.mark.parametrize(
@@ -263,14 +265,14 @@ def test_damaged_results_are_one_clear_line(evaluated, tmp_path, name, damage):
 def test_damaged_predictions_are_one_clear_line(evaluated, tmp_path):
     run = copied(evaluated, "gap-scratch-0", tmp_path / "run")
     (run / "predictions.csv").write_text("row,computed\n1,2\n")
-    with pytest.raises(InputError, match=r"predictions\.csv"):
+    with pytest.raises(FormatError, match=r"predictions\.csv"):
         collect_report([run])
 
 
 def test_a_report_needs_runs(tmp_path):
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(NotFoundError, match="at least one"):
         collect_report([])
-    with pytest.raises(InputError, match="not a run directory"):
+    with pytest.raises(NotFoundError, match=r"no config\.json"):
         collect_report([tmp_path])
 
 
@@ -340,7 +342,7 @@ def test_simulated_molecules_are_listed_with_their_strongest_bands(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file"):
+    with pytest.raises(WriteError, match="file"):
         write_report(tmp_path / "file" / "report.html", ReportContent())
 
 

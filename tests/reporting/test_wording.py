@@ -3,11 +3,14 @@ import math
 import numpy as np
 import pytest
 
+from molspectra.evaluation.paired import molecule_interval, seed_test
 from molspectra.evaluation.ranking import RankFigures
 from molspectra.reporting.content import Arm, LossLine, ResultTable, RetrievalResult, Score
 from molspectra.reporting.wording import (
     comparisons,
+    conclusion,
     duration,
+    few_seeds,
     loss_sentences,
     mean_sd,
     number,
@@ -98,9 +101,9 @@ def test_every_start_is_compared_with_scratch_and_spectra_with_none():
 
 def test_runs_without_skill_are_named():
     sentences = table_sentences(result_table(arm("scratch", 0.3, 0.6), arm("stage1", 0.2), constant=0.5))
-    assert any("no better than that: scratch seed 1." in each for each in sentences)
+    assert any("no better than that: scratch seed 1." in sentence for sentence in sentences)
     sentences = table_sentences(result_table(arm("scratch", 0.3), constant=0.5))
-    assert any("every run is below" in each for each in sentences)
+    assert any("every run is below" in sentence for sentence in sentences)
     sentences = table_sentences(result_table(arm("stage1", 0.3, pretraining="one run.")))
     assert sentences == ["stage1: one run."]
 
@@ -108,10 +111,10 @@ def test_runs_without_skill_are_named():
 def test_the_search_is_told_beside_chance():
     figures = RankFigures(50, 120.0, {1: 0.4}, 0.5, 2.0, {1: 1 / 120}, 0.04)
     isomers = RankFigures(30, 4.0, {1: 0.5}, 0.6, 1.0, {1: 0.25}, 0.5)
-    found = RetrievalResult(
+    result = RetrievalResult(
         "s2", "test", 120, ("test", "val"), "cosine", ("ir", "raman"), figures, np.arange(1, 51), isomers
     )
-    first, second = retrieval_sentences(found)
+    first, second = retrieval_sentences(result)
     assert "50 molecules of the test part" in first
     assert "120 different molecules of the test and validation parts" in first
     assert "40.0\u00a0% of them, where a random order gives 0.8\u00a0%" in first
@@ -122,3 +125,25 @@ def test_losses_without_skill_are_named():
     lines = [LossLine("a", "stage1", "denoising", 1.2, 0.9), LossLine("a", "stage2", "alignment", 0.2, 3.0)]
     assert loss_sentences(lines) == ["No better than a model that has learnt nothing: a: denoising."]
     assert loss_sentences(lines[1:]) == []
+
+
+def test_conclusions_follow_the_numbers():
+    clear = seed_test(dict(enumerate([1.0, 1.1, 0.9])), dict(enumerate([2.0, 2.1, 2.0])))
+    assert "is lower than" in conclusion("a", "b", clear, None)
+    unclear = seed_test(dict(enumerate([1.0, 3.0])), dict(enumerate([2.0, 2.1])))
+    assert "no difference" in conclusion("a", "b", unclear, None)
+    assert "no proof" in conclusion("a", "b", unclear, None)
+    errors = np.linspace(0, 1, 50)
+    apart = molecule_interval([errors], [errors + 1])
+    assert "expected to have the lower error" in conclusion("a", "b", clear, apart)
+    noise = np.where(np.arange(50) % 2, 0.5, -0.5)
+    mixed = molecule_interval([errors + noise], [errors])
+    assert "come out the other way" in conclusion("a", "b", clear, mixed, "frames")
+    assert "nothing can be said" in conclusion("a", "b", seed_test({3: 1.0}, {3: 2.0}), None)
+    assert "no seed in common" in conclusion("a", "b", None, None)
+
+
+def test_few_seeds_are_told():
+    assert "0.25" in few_seeds(3)
+    assert "One seed" in few_seeds(1)
+    assert few_seeds(6) == ""

@@ -1,9 +1,9 @@
-"""How retrieval stands what sets measured spectra apart: the queries disturbed, one way at a time.
+"""Robustness of retrieval to what sets measured spectra apart: the queries disturbed, one way at a time.
 
 Three searches are compared. `model`: the model reads the disturbed spectra as they are. `prepared`: it reads
-them behind the pipeline for measured spectra. `similarity`: no model at all, the cosine of the disturbed
-spectra with the computed ones of the gallery's molecules, all behind the pipeline. The last one is given the
-spectra of the true molecules, which the model has never seen, so that undisturbed it finds every one.
+them after the pipeline for measured spectra. `similarity`: no model, the cosine of the disturbed spectra with
+the computed ones of the gallery's molecules, all after the pipeline. The last one is given the spectra of the
+true molecules, which the model has never seen, so that it finds every one where nothing is disturbed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, normal, seed_for, uniform
 from molspectra.data.store.store import Broadening, Store
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError
 from molspectra.evaluation.ranking import RankFigures, answer_scores, rank_figures, ranks
 from molspectra.evaluation.retrieval import Gallery, known_modalities, retrieve
 from molspectra.models.model import MolSpectra
@@ -32,7 +32,7 @@ from molspectra.spectra.modality import Modality, modality
 Change = Callable[[Tensor, Modality, Tensor, int], Tensor]
 """Spectra [B, points] of a modality, molecule ids [B] and a seed, to disturbed spectra [B, points]."""
 
-_Treat = Callable[[Batch], Batch]
+_Transform = Callable[[Batch], Batch]
 
 SMOOTHING = 0.75
 """Window of the pipeline's filter, in line widths: 9 cm⁻¹; at least five points."""
@@ -43,10 +43,11 @@ class Disturbance:
     """One way to disturb a spectrum, and how strongly.
 
     Attributes:
-        name: the way.
-        strength: how strongly, for people.
-        change: what happens to samples.
-        width: full width at half maximum that lines are broadened with before, in the modality's own.
+        name: kind of disturbance.
+        strength: how strong, as text.
+        change: applied to the sampled spectra.
+        width: full width at half maximum with which lines are broadened before, in units of the modality's
+            own width.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Disturbance:
 
 
 def disturbances() -> tuple[Disturbance, ...]:
-    """All that are reported; lengths are those of IR and Raman, elsewhere as many line widths."""
+    """Return all reported disturbances; lengths are those of IR and Raman, elsewhere as many line widths."""
     return (
         Disturbance("none", "", lambda spectra, *_: spectra),
         *(Disturbance("noise", f"{size:.0%} of the maximum", _noise(size)) for size in (0.01, 0.02, 0.05)),
@@ -72,10 +73,10 @@ def disturbances() -> tuple[Disturbance, ...]:
 
 def _noise(size: float) -> Change:
     def change(spectra: Tensor, kind: Modality, ids: Tensor, seed: int) -> Tensor:
-        drawn = normal(
+        noise = normal(
             seed_for(seed, kind.name), 0, ids, Purpose.SAMPLE_NOISE, torch.ones_like(ids), kind.points
         )
-        return noised(spectra, drawn, size)
+        return noised(spectra, noise, size)
 
     return change
 
@@ -90,8 +91,8 @@ def _drift(size: float) -> Change:
 
 def _shift(widths: float) -> Change:
     def change(spectra: Tensor, kind: Modality, ids: Tensor, seed: int) -> Tensor:
-        side = uniform(seed_for(seed, kind.name), 0, ids, Purpose.DISTORTION, 1)[:, 0] < 0.5
-        return moved(spectra, kind, 1.0, torch.where(side, -widths, widths) * kind.fwhm)
+        downwards = uniform(seed_for(seed, kind.name), 0, ids, Purpose.DISTORTION, 1)[:, 0] < 0.5
+        return moved(spectra, kind, 1.0, torch.where(downwards, -widths, widths) * kind.fwhm)
 
     return change
 
@@ -112,60 +113,62 @@ def _gain(factor: float) -> Change:
     return lambda spectra, *_: spectra * factor
 
 
-def disturbed(batch: Batch, store: Store, how: Disturbance, seed: int = 0) -> Batch:
+def disturbed(batch: Batch, store: Store, disturbance: Disturbance, seed: int = 0) -> Batch:
     """Return a batch of the store's rows with its spectra disturbed; what falls below zero is 0.
 
-    The random numbers depend on the seed, the molecule and the modality alone.
+    The random numbers depend only on the seed, the molecule and the modality.
     """
-    if how.width != 1:
+    if disturbance.width != 1:
         widths = {
-            name: Broadening(fwhm=how.width * modality(name).fwhm)
+            name: Broadening(fwhm=disturbance.width * modality(name).fwhm)
             for name in batch.spectra
             if name in store.metadata.lines
         }
-        again = store.batch(batch.row, modalities=tuple(batch.spectra), broadening=widths)
-        batch = replace(batch, spectra=again.spectra)
+        broadened = store.batch(batch.row, modalities=tuple(batch.spectra), broadening=widths)
+        batch = replace(batch, spectra=broadened.spectra)
     spectra = {}
     for name, spectrum in batch.spectra.items():
-        changed = how.change(spectrum, modality(name), batch.geometry_id, seed)
+        changed = disturbance.change(spectrum, modality(name), batch.geometry_id, seed)
         spectra[name] = changed.clamp(min=0.0) * batch.present[name].unsqueeze(1)
     return replace(batch, spectra=spectra)
 
 
 def prepared(batch: Batch, settings: Mapping[str, Preparation]) -> Batch:
     """Return a batch whose spectra went through the pipeline, each modality with its own settings."""
-    spectra = {name: prepare(each, modality(name), settings[name]) for name, each in batch.spectra.items()}
+    spectra = {
+        name: prepare(values, modality(name), settings[name]) for name, values in batch.spectra.items()
+    }
     return replace(batch, spectra=spectra)
 
 
 def typical_preparation(
     store: Store, rows: npt.NDArray[np.int64], modalities: Sequence[str], limit: int = 256
 ) -> dict[str, Preparation]:
-    """Baseline, smoothing and the mean area of a model's training spectra, by modality.
+    """Return settings with baseline, smoothing and the mean area of a model's training spectra, by modality.
 
-    A model reads intensities as they are, so that a measured spectrum needs an area that it knows.
+    A model reads intensities as they are, so that a measured spectrum needs an area as in training.
 
     Args:
         store: of the training spectra.
         rows: training rows.
-        modalities: which.
-        limit: at most this many rows are looked at, evenly taken from all.
+        modalities: names of the modalities.
+        limit: at most this many rows are read, evenly spaced.
 
     Raises:
-        InputError: no row has such a spectrum.
+        NotFoundError: none of the rows has a spectrum of a modality.
     """
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(np.int64))]
     batch = store.batch(chosen, modalities=tuple(modalities))
-    found = {}
+    preparations = {}
     for name in modalities:
-        kind, here = modality(name), batch.present[name]
-        if not bool(here.any()):
-            raise InputError(f"none of {len(chosen)} training rows has a {name} spectrum")
+        kind, present = modality(name), batch.present[name]
+        if not bool(present.any()):
+            raise NotFoundError(f"none of {len(chosen)} training rows has a {name} spectrum")
         smoothing = max(SMOOTHING * kind.fwhm, 5 * kind.step)  # as many points as a cubic leaves freedom
         plain = Preparation(baseline="als", smoothing=smoothing, normalisation="none")
-        area = float(prepare(batch.spectra[name][here], kind, plain).double().sum(1).mean()) * kind.step
-        found[name] = replace(plain, normalisation="area", level=area)
-    return found
+        area = float(prepare(batch.spectra[name][present], kind, plain).double().sum(1).mean()) * kind.step
+        preparations[name] = replace(plain, normalisation="area", level=area)
+    return preparations
 
 
 def disturbed_retrieval(
@@ -186,7 +189,7 @@ def disturbed_retrieval(
         model: a stage-2 model.
         store: holds the queries and the gallery.
         queries: rows.
-        gallery: what to search in.
+        gallery: structures to search in.
         settings: the pipeline, by modality; see `typical_preparation`.
         modalities: spectra to use together; None for all that the model knows.
         similarity: of the model's embeddings, "cosine" or "inner".
@@ -195,75 +198,84 @@ def disturbed_retrieval(
 
     Returns:
         One entry per disturbance (without smaller widths where the store has no lines), the undisturbed
-        first: "disturbance", "strength", and for each of "model", "prepared" and "similarity" the figures by
-        their names.
+        first: "disturbance", "strength", and for each of "model", "prepared" and "similarity" a dictionary
+        of its recall and MRR.
 
     Raises:
         InputError: as `retrieve`.
     """
     names = known_modalities(model, modalities)
     library = _Library.of(store, gallery, names, lambda batch: prepared(batch, settings), batch_size)
-    found = []
-    for how in disturbances():
-        if how.width != 1 and not set(names) <= store.metadata.lines.keys():
+    options: dict[str, Any] = {"similarity": similarity, "batch_size": batch_size}
+    table = []
+    for disturbance in disturbances():
+        if disturbance.width != 1 and not set(names) <= store.metadata.lines.keys():
             continue  # samples cannot be broadened anew
 
-        def change(batch: Batch, how: Disturbance = how) -> Batch:
-            return disturbed(batch, store, how, seed)
+        def change(batch: Batch, disturbance: Disturbance = disturbance) -> Batch:
+            return disturbed(batch, store, disturbance, seed)
 
-        def change_and_prepare(batch: Batch, change: _Treat = change) -> Batch:
+        def change_and_prepare(batch: Batch, change: _Transform = change) -> Batch:
             return prepared(change(batch), settings)
 
-        options: dict[str, Any] = {"similarity": similarity, "batch_size": batch_size}
-        raw, better = (
-            retrieve(model, store, queries, gallery, names, change=each, **options).figures()
-            for each in (change, change_and_prepare)
-        )
-        plain = library.search(queries, change_and_prepare, batch_size)
-        figures = {"model": raw, "prepared": better, "similarity": plain}
-        shown = {name: {"recall": each.recall, "mrr": each.mrr} for name, each in figures.items()}
-        found.append({"disturbance": how.name, "strength": how.strength, **shown})
-    return found
+        searches = {
+            "model": retrieve(model, store, queries, gallery, names, change=change, **options).figures(),
+            "prepared": retrieve(
+                model, store, queries, gallery, names, change=change_and_prepare, **options
+            ).figures(),
+            "similarity": library.search(queries, change_and_prepare, batch_size),
+        }
+        figures = {name: {"recall": result.recall, "mrr": result.mrr} for name, result in searches.items()}
+        table.append({"disturbance": disturbance.name, "strength": disturbance.strength, **figures})
+    return table
 
 
 @dataclass(frozen=True, eq=False)
 class _Library:
-    """Prepared spectra of a gallery's molecules, to be compared with spectra directly."""
+    """Prepared spectra of a gallery's molecules, with which spectra are compared without a model.
+
+    Attributes:
+        store: holds queries and gallery.
+        gallery: of G rows.
+        names: S modalities.
+        spectra: [G, all points] unit spectra, see `_unit_spectra`.
+        present: [G, S] bool.
+    """
 
     store: Store
     gallery: Gallery
     names: tuple[str, ...]
     spectra: Tensor
-    here: Tensor
+    present: Tensor
 
     @classmethod
     def of(
-        cls, store: Store, gallery: Gallery, names: tuple[str, ...], change: _Treat, size: int
+        cls, store: Store, gallery: Gallery, names: tuple[str, ...], change: _Transform, size: int
     ) -> _Library:
         """Prepare the spectra of all rows of a gallery, `size` at a time."""
-        pieces = _unit_spectra(store, gallery.rows, names, change, size)
-        return cls(store, gallery, names, *(torch.cat(part) for part in zip(*pieces, strict=True)))
+        chunks = _unit_spectra(store, gallery.rows, names, change, size)
+        return cls(store, gallery, names, *(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
-    def search(self, queries: npt.NDArray[np.int64], change: _Treat, size: int) -> RankFigures:
-        """Figures of the mean cosine over the modalities that query and entry both have."""
-        everyone = self.store.identities
+    def search(self, queries: npt.NDArray[np.int64], change: _Transform, size: int) -> RankFigures:
+        """Search by the mean cosine over the modalities that query and entry both have."""
+        identities = self.store.identities
         number = {identity: n for n, identity in enumerate(self.gallery.identities)}
         has = np.stack([self.store.has(name)[queries] for name in self.names]).any(0)
-        true = torch.tensor([number[everyone[row]] for row in queries[has]])
-        found = []
-        parts = _unit_spectra(self.store, queries[has], self.names, change, size)
-        for (spectra, here), own in zip(parts, true.split(size), strict=True):
-            both = here.double() @ self.here.double().T
-            scores = (spectra @ self.spectra.T) / both.clamp(min=1)
-            found.append(ranks(answer_scores(scores, self.gallery.answer), own))
-        rank = torch.cat(found)
+        true = torch.tensor([number[identities[row]] for row in queries[has]])
+        chunk_ranks = []
+        chunks = _unit_spectra(self.store, queries[has], self.names, change, size)
+        for (spectra, present), own in zip(chunks, true.split(size), strict=True):
+            shared = present.double() @ self.present.double().T  # [b, G] number of common modalities
+            scores = (spectra @ self.spectra.T) / shared.clamp(min=1)
+            chunk_ranks.append(ranks(answer_scores(scores, self.gallery.answer), own))
+        rank = torch.cat(chunk_ranks)
         return rank_figures(rank, torch.full_like(rank, len(self.gallery)))
 
 
 def _unit_spectra(
-    store: Store, rows: npt.NDArray[np.int64], names: tuple[str, ...], change: _Treat, size: int
+    store: Store, rows: npt.NDArray[np.int64], names: tuple[str, ...], change: _Transform, size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Spectra of unit length, one modality behind the other [b, all points], and presence [b, S]."""
+    """Yield unit spectra, the S modalities concatenated, [b, all points], and their presence, [b, S] bool."""
     for start in range(0, len(rows), size):
         batch = change(store.batch(rows[start : start + size], modalities=names))
         spectra = [F.normalize(batch.spectra[name], dim=1) for name in names]

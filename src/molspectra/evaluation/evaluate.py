@@ -1,4 +1,4 @@
-"""Test a run on molecules that it was not trained on, and leave the figures in its directory."""
+"""Test a run on molecules that it was not trained on, and write the results into its directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molspectra.compiled import use_setting
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 from molspectra.evaluation.finetuned import assess_property
 from molspectra.evaluation.pretrained import assess_pretraining
 from molspectra.evaluation.subject import Subject, open_subject
@@ -42,7 +42,7 @@ def evaluate(
         run: run directory.
         out: another directory for the results; made where it is missing.
         part: "test", "val" or "train" of the run's own split.
-        store: another place of the store; None takes the one that the run names.
+        store: another path of the store; None takes the one that the run names.
         allow_other_data: accept a store with other content than the run was trained on. Its split is by
             identity with the run's seed, so that no training molecule of the run is in the test part; a run
             with a reference split, which goes by row number, is tested on its own data only.
@@ -67,25 +67,26 @@ def evaluate(
         device=device,
         checkpoint=checkpoint,
     )
+    config = subject.config
+    if disturbances and (isinstance(config, FinetuneConfig) or not config.model.spectrum_encoder):
+        raise SettingError(f"{run}: only a stage-2 run is searched with disturbed spectra")
     target.mkdir(parents=True, exist_ok=True)
-    with use_setting(subject.config.loop.kernels):
+    with use_setting(config.loop.kernels):
         result = _header(subject, device) | _seen(subject)
-        if isinstance(subject.config, FinetuneConfig):
-            if disturbances:
-                raise InputError(f"{run}: only a stage-2 run is searched with disturbed spectra")
-            result |= assess_property(subject, subject.config)
+        if isinstance(config, FinetuneConfig):
+            result |= assess_property(subject, config)
         else:
-            result |= assess_pretraining(subject, subject.config, disturbances=disturbances)
+            result |= assess_pretraining(subject, config, disturbances=disturbances)
     result["seconds"] = round(time.perf_counter() - began, 2)
-    result = _json(result)
+    result = plain_json(result)
     write_json(subject.file("evaluation", ".json"), result)
     return result
 
 
 def _header(subject: Subject, device: str) -> dict[str, Any]:
-    """What every published number carries."""
+    """Return the facts that belong to every result: data, split, weights, versions and machine."""
     checkpoint = find_checkpoint(subject.directory, subject.checkpoint)
-    about = subject.selection.store.metadata
+    metadata = subject.selection.store.metadata
     return {
         "stage": subject.record["about"]["stage"],
         "part": subject.part,
@@ -98,9 +99,9 @@ def _header(subject: Subject, device: str) -> dict[str, Any]:
             "split_seed": subject.data.split_seed,
             "fractions": list(subject.data.fractions),
             "sizes": list(subject.data.sizes),
-            "source": about.source,
-            "licence": about.licence,
-            "levels": {"geometry": about.level, **about.lines, **about.samples},
+            "source": metadata.source,
+            "licence": metadata.licence,
+            "levels": {"geometry": metadata.level, **metadata.lines, **metadata.samples},
         },
         "seed": subject.config.loop.seed,
         "checkpoint": checkpoint.name,
@@ -115,26 +116,26 @@ def _header(subject: Subject, device: str) -> dict[str, Any]:
 
 
 def _seen(subject: Subject) -> dict[str, Any]:
-    """Whether the molecules tested were seen before: in pre-training, and in the run's own training part."""
+    """Report whether test molecules occur in pre-training or in the run's own training part."""
     if subject.part == "train":
         return {}
     selection, config = subject.selection, subject.config
-    found: dict[str, Any] = {}
+    seen: dict[str, Any] = {}
     if not isinstance(config, FinetuneConfig):
-        found["pretraining"] = exposure(selection.store, subject.rows, seen_by(subject.directory)).plain()
+        seen["pretraining"] = exposure(selection.store, subject.rows, seen_by(subject.directory)).plain()
     elif config.init is not None:
-        found["pretraining"] = exposure(selection.store, subject.rows, seen_by(config.init)).plain()
+        seen["pretraining"] = exposure(selection.store, subject.rows, seen_by(config.init)).plain()
     if config.data.split != "identity" and subject.part == "test":
-        found["test_in_own_training"] = twins(selection)
-    return {"seen": found} if found else {}
+        seen["test_in_own_training"] = twins(selection)
+    return {"seen": seen} if seen else {}
 
 
-def _json(value: Any) -> Any:
-    """Plain JSON values: keys are texts, a number that is not finite becomes null."""
+def plain_json(value: Any) -> Any:
+    """Return plain JSON values: keys become text, a number that is not finite becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
+        return [plain_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,4 +1,4 @@
-"""Errors of predictions against computed values, and what can be said of them over several seeds."""
+"""Errors of predictions against computed values, and their statistics over several seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, ValueRangeError
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class Errors:
 
 
 def errors(prediction: npt.ArrayLike, target: npt.ArrayLike) -> Errors:
-    """Compare predictions with targets of the same shape (any), in float64.
+    """Compute errors of predictions against targets of the same (any) shape, in float64.
 
     Raises:
         InputError: different shapes, nothing to compare, or a value that is not finite.
     """
-    predicted, wanted = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
-    if predicted.shape != wanted.shape:
-        raise InputError(f"{predicted.shape} predictions cannot be compared with {wanted.shape} targets")
+    predicted, expected = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
+    if predicted.shape != expected.shape:
+        raise MismatchError(f"{predicted.shape} predictions cannot be compared with {expected.shape} targets")
     if not predicted.size:
-        raise InputError("there are no predictions to compare")
-    for name, values in (("prediction", predicted), ("target", wanted)):
+        raise ValueRangeError("there are no predictions to compare")
+    for name, values in (("prediction", predicted), ("target", expected)):
         if not np.isfinite(values).all():
             first = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise InputError(f"{name} {first} of {values.size} is not a finite number")
-    difference = predicted - wanted
-    spread = float(np.square(wanted - wanted.mean()).sum())
+            raise ValueRangeError(f"{name} {first} of {values.size} is not a finite number")
+    difference = predicted - expected
+    spread = float(np.square(expected - expected.mean()).sum())
     squared = float(np.square(difference).sum())
     return Errors(
         count=predicted.size,
@@ -62,13 +62,13 @@ def errors(prediction: npt.ArrayLike, target: npt.ArrayLike) -> Errors:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1 in the denominator; NaN for a single value).
+    """Return mean and sample standard deviation (n - 1 in the denominator; NaN for a single value).
 
     Raises:
-        InputError: no values.
+        ValueRangeError: no values.
     """
     if not len(values):
-        raise InputError("the mean of no values is not defined")
+        raise ValueRangeError("the mean of no values is not defined")
     array = np.asarray(values, np.float64)
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else math.nan
 

@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError
 from molspectra.evaluation.metrics import paired
 
 CONFIDENCE = 0.95
 RESAMPLES = 4000
 CHUNK = 1_000_000
-"""Draws at a time."""
+"""Number of draws held in memory at once."""
 EXACT_UP_TO = 16
-"""Signs of at most this many differences are gone through one by one (65,536 cases)."""
+"""Largest number of differences whose signs are enumerated (65,536 cases)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SeedTest:
         sd: their sample standard deviation; NaN for one seed.
         low: lower end of the 95 % interval of the mean by Student's t; NaN for one seed.
         high: its upper end.
-        t_p: p of the paired t-test, which takes the differences as normally distributed; NaN for one seed.
+        t_p: p of the paired t-test, which assumes normally distributed differences; NaN for one seed.
         sign_p: p of the exact sign test (zeros left out).
         permutation_p: p of the exact test that flips the signs of the differences; NaN for too many seeds.
         smallest_p: the smallest p that the exact tests can give with n seeds, 2^(1-n).
@@ -63,19 +63,19 @@ def seed_test(first: Mapping[int, float], second: Mapping[int, float]) -> SeedTe
         first: value by seed.
         second: value by seed.
     """
-    found = paired(first, second)
-    if found is None:
+    pairs = paired(first, second)
+    if pairs is None:
         return None
-    values = np.array(found.differences, np.float64)
-    n, mean, sd = len(values), found.mean, found.sd
+    values = np.array(pairs.differences, np.float64)
+    n, mean, sd = len(values), pairs.mean, pairs.sd
     low = high = t_p = math.nan
     if n > 1:
         half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * sd / math.sqrt(n)
         low, high = mean - half, mean + half
         t_p = float(2 * stats.t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1)) if sd > 0 else float(mean == 0)
     return SeedTest(
-        seeds=found.seeds,
-        differences=found.differences,
+        seeds=pairs.seeds,
+        differences=pairs.differences,
         mean=mean,
         sd=sd,
         low=low,
@@ -88,7 +88,7 @@ def seed_test(first: Mapping[int, float], second: Mapping[int, float]) -> SeedTe
 
 
 def _sign_p(values: npt.NDArray[np.float64]) -> float:
-    """Two-sided p that so few of the differences that are not zero have the rarer sign, each sign 1/2."""
+    """Compute the two-sided p of the sign test over the n differences that are not zero."""
     lower, higher = int((values < 0).sum()), int((values > 0).sum())
     if not lower + higher:
         return 1.0
@@ -96,7 +96,7 @@ def _sign_p(values: npt.NDArray[np.float64]) -> float:
 
 
 def _permutation_p(values: npt.NDArray[np.float64]) -> float:
-    """Share of all 2^n choices of signs whose mean is not smaller in size than that of the values."""
+    """Return the share of all 2^n choices of signs whose absolute mean is not smaller than the observed."""
     if len(values) > EXACT_UP_TO:
         return math.nan
     signs = np.array(list(product((-1.0, 1.0), repeat=len(values))))
@@ -114,7 +114,7 @@ class MoleculeInterval:
         difference: mean of the first arm's absolute errors minus those of the second.
         low: lower end of the 95 % interval of that mean over resampled molecules.
         high: its upper end.
-        better: share of the molecules on which the first is closer to the computed value.
+        better: fraction of the molecules whose error is smaller in the first arm.
     """
 
     molecules: int
@@ -132,26 +132,28 @@ def molecule_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> MoleculeInterval:
-    """Percentile bootstrap over molecules of the difference of two mean absolute errors.
+    """Bootstrap the difference of two mean absolute errors over molecules, with a percentile interval.
 
     Args:
         first: absolute errors [M] of each run of the first arm, of the same molecules in the same order.
-        second: those of the second arm, the run with the same seed in the same place.
-        resamples: how often M molecules are drawn with replacement.
+        second: the same for the second arm, runs in the order of the same seeds.
+        resamples: number of times M molecules are drawn with replacement.
         seed: of the draws.
 
     Raises:
-        InputError: no runs, not as many of both, or not the same number of molecules.
+        MismatchError: no runs, different numbers of runs, or different numbers of molecules.
     """
     if not len(first) or len(first) != len(second):
-        raise InputError(f"{len(first)} runs cannot be paired with {len(second)}")
+        raise MismatchError(f"{len(first)} runs cannot be paired with {len(second)}")
     pairs = [
         np.asarray(one, np.float64) - np.asarray(other, np.float64)
         for one, other in zip(first, second, strict=True)
         if np.shape(one) == np.shape(other)
     ]
-    if len(pairs) < len(first) or len({each.shape for each in pairs}) > 1 or not pairs[0].size:
-        raise InputError("errors of different molecules cannot be paired; evaluate the runs on the same data")
+    if len(pairs) < len(first) or len({difference.shape for difference in pairs}) > 1 or not pairs[0].size:
+        raise MismatchError(
+            "errors of different molecules cannot be paired; evaluate the runs on the same data"
+        )
     values = np.mean(pairs, axis=0)
     generator = np.random.default_rng(seed)
     rows = max(1, min(resamples, CHUNK // len(values)))
@@ -164,62 +166,3 @@ def molecule_interval(
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     better = float((values < 0).mean())
     return MoleculeInterval(len(values), len(pairs), float(values.mean()), float(low), float(high), better)
-
-
-def conclusion(
-    first: str,
-    second: str,
-    test: SeedTest | None,
-    interval: MoleculeInterval | None,
-    things: str = "molecules",
-) -> str:
-    """What follows for "first against second", and what does not, in plain words.
-
-    Args:
-        first: name of an arm.
-        second: name of the other.
-        test: over seeds.
-        interval: over what was tested on.
-        things: what was tested on.
-    """
-    if test is None:
-        return f"{first} and {second} have no seed in common: nothing follows."
-    parts = [_over_seeds(first, second, test)]
-    if interval is not None:
-        which = "lower" if interval.difference < 0 else "higher"
-        if interval.low > 0 or interval.high < 0:
-            expected = f"would be expected to have the {which} error again"
-        else:
-            expected = "could as well come out the other way"
-        parts.append(f"On other test {things} of this kind these very models of {first} {expected}.")
-    return " ".join(parts)
-
-
-def few_seeds(n: int) -> str:
-    """What n seeds cannot show, in words; "" where the exact tests can reach the 5 % level."""
-    if n == 1:
-        return "One seed has no spread: differences over seeds cannot be tested."
-    smallest = 2.0 ** (1 - n)
-    if smallest <= 1 - CONFIDENCE:
-        return ""
-    return (
-        f"With {n} seeds the exact tests cannot give a p below {smallest:.3g} and confirm nothing at the "
-        "5 % level; the t-test assumes normally distributed differences and sees only large ones."
-    )
-
-
-def _over_seeds(first: str, second: str, test: SeedTest) -> str:
-    """What the seeds say."""
-    n, which = len(test.seeds), "lower" if test.mean < 0 else "higher"
-    if n == 1:
-        return (
-            f"One seed: the error of {first} is {which} than that of {second}, and nothing can be said about "
-            "whether another seed would show the same."
-        )
-    p = f"t-test p = {test.t_p:.2g}"
-    if test.t_p < 1 - CONFIDENCE:
-        return f"Over {n} seeds the error of {first} is {which} than that of {second} ({p})."
-    return (
-        f"Over {n} seeds no difference between {first} and {second} is shown ({p}); that is no proof that "
-        "there is none."
-    )

@@ -10,17 +10,17 @@ import torch
 
 from molspectra.data.batch import Batch
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import MismatchError, MolspectraError, SettingError, ValueRangeError
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.training.data import in_order
 
 
 @dataclass(frozen=True, eq=False)
 class ForcePredictions:
-    """Forces on the atoms of all predicted molecules, one after the other.
+    """Forces on the N atoms of all predicted molecules, concatenated in the order of the molecules.
 
     Attributes:
-        target: [N, 3] float64, as the store has them; NaN for a molecule without forces.
+        target: [N, 3] float64, as in the store; NaN for a molecule without forces.
         prediction: [N, 3] float64, the negative gradient of the predicted property.
         unit: of both.
     """
@@ -37,11 +37,11 @@ class Predictions:
     Attributes:
         rows: [n] int64 rows of the store.
         identities: split key of every row.
-        target: [n] float64, as the store has it; NaN where it has none.
+        target: [n] float64, as in the store; NaN where a molecule has no value.
         prediction: [n] float64.
         unit: of both.
-        forces: where they were asked for.
-        spectra: where spectra are an input of the model, those that each molecule has; else None.
+        forces: None unless requested.
+        spectra: modalities given to the model for each molecule; None for a model without spectrum input.
     """
 
     rows: npt.NDArray[np.int64]
@@ -80,50 +80,56 @@ def predict_rows(
         MolspectraError: a prediction is not a finite number.
     """
     if model.property_head is None:
-        raise InputError("the model has no property head; only a fine-tuned model predicts a property")
+        raise MismatchError("the model has no property head; only a fine-tuned model predicts a property")
     if not len(rows):
-        raise InputError("there are no molecules to predict")
+        raise ValueRangeError("there are no molecules to predict")
     names = (target, "forces") if forces else (target,)
     model = model.to(device).eval()
-    wanted, predicted, wanted_forces, predicted_forces = [], [], [], []
+    targets, predicted, force_targets, predicted_forces = [], [], [], []
     for micro in in_order(store, rows, batch_size, model.input_spectra, names):
         values, force = predict_batch(model, on_device(micro.batch, model), forces)
-        wanted.append(micro.batch.targets[target].double())
+        targets.append(micro.batch.targets[target].double())
         predicted.append(values)
         if force is not None:
-            wanted_forces.append(micro.batch.targets["forces"].double())
+            force_targets.append(micro.batch.targets["forces"].double())
             predicted_forces.append(force)
+
     prediction = torch.cat(predicted).numpy()
-    everyone = store.identities
-    identities = tuple(everyone[row] for row in rows)
+    all_identities = store.identities
+    identities = tuple(all_identities[row] for row in rows)
     bad = np.flatnonzero(~np.isfinite(prediction))
     if len(bad):
         which = f"{identities[bad[0]]} (row {rows[bad[0]]})"
         raise MolspectraError(f"the predicted {target} of {which} is not finite; the model is not usable")
-    about = store.metadata
-    both = None
+
+    force_predictions = None
     if forces:
-        assert about.forces is not None
-        pair = torch.cat(wanted_forces).numpy(), torch.cat(predicted_forces).numpy()
-        both = ForcePredictions(*pair, about.forces.unit)
-    unit = about.properties[target].unit
-    spectra = _known_spectra(store, rows, model.input_spectra)
-    wanted_values = torch.cat(wanted).numpy()
-    return Predictions(np.asarray(rows), identities, wanted_values, prediction, unit, both, spectra)
+        assert store.metadata.forces is not None
+        pair = torch.cat(force_targets).numpy(), torch.cat(predicted_forces).numpy()
+        force_predictions = ForcePredictions(*pair, store.metadata.forces.unit)
+    return Predictions(
+        rows=np.asarray(rows),
+        identities=identities,
+        target=torch.cat(targets).numpy(),
+        prediction=prediction,
+        unit=store.metadata.properties[target].unit,
+        forces=force_predictions,
+        spectra=_known_spectra(store, rows, model.input_spectra),
+    )
 
 
 def _known_spectra(
     store: Store, rows: npt.NDArray[np.int64], modalities: tuple[str, ...]
 ) -> tuple[tuple[str, ...], ...] | None:
-    """The spectra of every row that a model takes as input; None if it takes none."""
+    """Return the modalities that each row has of those that a model takes as input; None if it takes none."""
     if not modalities:
         return None
     has = {name: store.has(name)[rows] for name in modalities}
-    return tuple(tuple(name for name in modalities if has[name][place]) for place in range(len(rows)))
+    return tuple(tuple(name for name in modalities if has[name][index]) for index in range(len(rows)))
 
 
 def predict_batch(model: MolSpectra, batch: Batch, forces: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Values [B] and, where asked for, forces [N, 3] of a batch, float64 on the CPU."""
+    """Predict values [B] and, on request, forces [N, 3] of a batch, float64 on the CPU."""
     if forces:
         energy, force, _ = energy_and_forces(model, batch)
         return energy.detach().double().cpu(), force.detach().double().cpu()
@@ -135,13 +141,13 @@ def moved(model: MolSpectra, device: str) -> MolSpectra:
     """Move a model to a device.
 
     Raises:
-        InputError: this machine does not have it.
+        SettingError: the device is unknown or absent.
     """
     try:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:  # what torch raises for unknown and absent devices
         reason = str(error).splitlines()[0]
-        raise InputError(f"device {device!r} cannot be used: {reason}") from error
+        raise SettingError(f"device {device!r} cannot be used: {reason}") from error
 
 
 def on_device(batch: Batch, model: torch.nn.Module) -> Batch:

@@ -1,4 +1,4 @@
-"""Published test errors that runs are set beside, each with its unit and where it stands."""
+"""Published test errors to compare runs with, each with its unit and source."""
 
 from __future__ import annotations
 
@@ -78,18 +78,19 @@ NOTES: Mapping[str, str] = {
     "15.8 and LUMO 13.2 meV in its authors' hands",
     "MolSpectra": "nobody outside has reproduced it from the public settings; no weights were released",
 }
-"""What has to be known about a published row."""
+"""Remarks on published rows, by method."""
 
-SETTING: Mapping[str, object] = {
-    "structures": 3_378_606,
-    "spectra": 129_817,
-    "qm9_train": 110_000,
-    "md17_train": 950,
-    "label_level": "B3LYP/6-31G(2df,p)",
-    "seeds": 1,
-}
-"""Data behind the paper's figures: pre-training structures and spectra, training molecules or frames, level
-of theory of QM9's labels, and runs per figure (it gives no spread)."""
+STRUCTURES = 3_378_606
+"""Pre-training structures behind the paper's figures."""
+
+SPECTRA = 129_817
+"""Molecules with spectra in its stage 2."""
+
+QM9_TRAIN, MD17_TRAIN = 110_000, 950
+"""Its training molecules of QM9, and training frames of MD17."""
+
+LABEL_LEVEL = "B3LYP/6-31G(2df,p)"
+"""Level of theory of QM9's labels."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,11 @@ class Published:
     """One published test error.
 
     Attributes:
-        method: what was trained.
+        method: model and training.
         value: mean absolute error.
         unit: its unit.
         source: who published it.
-        note: what has to be known about it.
+        note: remark; "" for none.
     """
 
     method: str
@@ -112,32 +113,32 @@ class Published:
 
 
 def qm9(target: str) -> tuple[Published, ...]:
-    """Errors on one of QM9's 12 properties; none for another name."""
+    """Return errors on one of QM9's 12 properties; none for another name."""
     if target not in QM9_UNITS:
         return ()
-    place, unit = list(QM9_UNITS).index(target), QM9_UNITS[target]
+    column, unit = list(QM9_UNITS).index(target), QM9_UNITS[target]
     return tuple(
         Published(method, value, unit, source, NOTES.get(method, ""))
         for (method, source), values in _QM9.items()
-        if (value := values[place]) is not None
+        if (value := values[column]) is not None
     )
 
 
 def md17(molecule: str) -> tuple[Published, ...]:
-    """Force errors on one of MD17's molecules; none for another name."""
+    """Return force errors on one of MD17's molecules; none for another name."""
     if molecule not in MD17_MOLECULES:
         return ()
-    place = MD17_MOLECULES.index(molecule)
+    column = MD17_MOLECULES.index(molecule)
     return tuple(
         Published(
-            method, values[place], FORCE_UNIT, source, "" if method == "Coord" else NOTES.get(method, "")
+            method, values[column], FORCE_UNIT, source, "" if method == "Coord" else NOTES.get(method, "")
         )
         for (method, source), values in _MD17.items()
     )
 
 
 def ablation(variant: str, target: str) -> Published | None:
-    """The error of one variant of the method on HOMO, LUMO or gap; None where nothing is published."""
+    """Return the error of one variant of the method on HOMO, LUMO or gap; None where none is published."""
     if target not in _ABLATED or variant not in _ABLATIONS:
         return None
     value = _ABLATIONS[variant][_ABLATED.index(target)]
@@ -145,7 +146,7 @@ def ablation(variant: str, target: str) -> Published | None:
 
 
 def pilot(target: str) -> tuple[Published, ...]:
-    """Errors of the pilot experiment on α and the gap; none for another name."""
+    """Return errors of the pilot experiment on α and the gap; none for another name."""
     return tuple(
         Published(method, *values[target], PAPER) for method, values in _PILOT.items() if target in values
     )
@@ -157,7 +158,7 @@ _FACTORS: Mapping[tuple[str, str], float] = {
     ("eV/Å", FORCE_UNIT): 23.060547830619,
     ("Hartree", "eV"): 27.211386245988,
 }
-_SAME: Mapping[str, str] = {
+_SYNONYMS: Mapping[str, str] = {
     "bohr^3": "a0^3",
     "Bohr^3": "a0^3",
     "a_0^3": "a0^3",
@@ -177,10 +178,10 @@ _SAME: Mapping[str, str] = {
 }
 
 
-def factor(unit: str, wanted: str) -> float | None:
-    """What a value in `unit` is multiplied with to be in `wanted`; None where they measure different things.
+def factor(unit: str, target: str) -> float | None:
+    """Return the factor that converts `unit` to `target`; None for different or unknown quantities.
 
     Energies by CODATA 2018 (1 Hartree = 27.211386245988 eV, 1 eV = 23.0605 kcal/mol).
     """
-    one, other = _SAME.get(unit, unit), _SAME.get(wanted, wanted)
-    return 1.0 if one == other else _FACTORS.get((one, other))
+    pair = _SYNONYMS.get(unit, unit), _SYNONYMS.get(target, target)
+    return 1.0 if pair[0] == pair[1] else _FACTORS.get(pair)

@@ -1,8 +1,8 @@
-"""Ranks of the true answers in a gallery, from similarities alone.
+"""Ranks of the true answers in a gallery, from similarities.
 
-Conventions: an answer is a molecule, however many entries of the gallery show it; its score is that of its
-best entry. Ties count against the query: the true answer stands behind every other answer whose score is not
-lower by more than `TIE`, so that a model which maps everything onto one point comes last and not first.
+Conventions: an answer is a molecule, however many gallery entries belong to it; its score is that of its
+best entry. Ties count against the query: the true answer is ranked behind every other answer whose score is
+not lower by more than `TIE`, so that a model which maps everything onto one point ranks the true one last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from molspectra.errors import InputError
+from molspectra.errors import ValueRangeError
 
 TIE = 1e-6
 """Scores closer than this are a tie: cosines of float32 embeddings are no more exact than that."""
@@ -23,11 +23,11 @@ RECALL_AT = (1, 5, 10, 25)
 
 
 def answer_scores(similarity: Tensor, answer: Tensor) -> Tensor:
-    """Score of every answer for every query: that of its most similar entry.
+    """Compute the score of every answer for every query: that of its most similar entry.
 
     Args:
         similarity: [Q, G] similarities of queries and gallery entries.
-        answer: [G] int64, the answer 0..A-1 that each entry shows; every answer has an entry.
+        answer: [G] int64, index 0..A-1 of the answer that each entry belongs to; every answer has an entry.
 
     Returns:
         [Q, A] scores.
@@ -38,21 +38,21 @@ def answer_scores(similarity: Tensor, answer: Tensor) -> Tensor:
 
 
 def ranks(scores: Tensor, true: Tensor, among: Tensor | None = None) -> Tensor:
-    """Rank of the true answer of every query, 1 for the best; ties count against it.
+    """Compute the rank of the true answer of every query, 1 for the best; ties count against it.
 
     Args:
         scores: [Q, A] scores of all answers.
-        true: [Q] int64, the true answer.
-        among: [Q, A] bool, the answers that compete; None for all. The true one always does.
+        true: [Q] int64, index of the true answer.
+        among: [Q, A] bool, the answers to rank against; None for all.
 
     Returns:
         [Q] int64.
 
     Raises:
-        InputError: a score that is not a number (it would compare as worse than anything).
+        ValueRangeError: a score is NaN (which would compare as worse than anything).
     """
     if bool(torch.isnan(scores).any()):
-        raise InputError("a similarity is not a number; the embeddings are not finite")
+        raise ValueRangeError("a similarity is not a number; the embeddings are not finite")
     own = scores.gather(1, true.unsqueeze(1))
     ahead = scores >= own - TIE
     if among is not None:
@@ -62,19 +62,19 @@ def ranks(scores: Tensor, true: Tensor, among: Tensor | None = None) -> Tensor:
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best answers of every query, [Q, count] int64, and their scores; equal scores by number."""
+    """Return the `count` best answers of every query, [Q, count] int64, and their scores; ties by index."""
     ordered = scores.sort(dim=1, descending=True, stable=True)
     return ordered.indices[:, :count], ordered.values[:, :count]
 
 
 @dataclass(frozen=True)
 class RankFigures:
-    """What ranks amount to, beside what a random order would give.
+    """Summary of Q ranks, beside its expectation for a random order.
 
     Attributes:
         queries: number of queries.
-        candidates: mean number of answers that a query was searched in.
-        recall: share of queries whose true answer is among the first k, by k.
+        candidates: mean number of answers that a query was ranked among.
+        recall: fraction of queries whose true answer is among the first k, by k.
         mrr: mean of 1/rank.
         median_rank: median rank.
         chance_recall: expected recall of a random order, by k: the mean of min(k/n, 1).
@@ -90,27 +90,27 @@ class RankFigures:
     chance_mrr: float
 
 
-def rank_figures(found: Tensor, candidates: Tensor, at: Sequence[int] = RECALL_AT) -> RankFigures:
+def rank_figures(rank: Tensor, candidates: Tensor, at: Sequence[int] = RECALL_AT) -> RankFigures:
     """Summarise ranks.
 
     Args:
-        found: [Q] int64 ranks, from 1.
-        candidates: [Q] int64 answers that each query was searched in.
+        rank: [Q] int64 ranks, from 1.
+        candidates: [Q] int64 number of answers that each query was ranked among.
         at: values of k.
 
     Raises:
-        InputError: no queries.
+        ValueRangeError: no queries.
     """
-    if not len(found):
-        raise InputError("there are no queries to rank")
-    rank, size = found.double(), candidates.double()
+    if not len(rank):
+        raise ValueRangeError("there are no queries to rank")
+    position, size = rank.double(), candidates.double()
     harmonic = torch.cat([size.new_zeros(1), (1.0 / torch.arange(1, int(size.max()) + 1).double()).cumsum(0)])
     return RankFigures(
-        queries=len(found),
+        queries=len(rank),
         candidates=float(size.mean()),
-        recall={k: float((rank <= k).double().mean()) for k in at},
-        mrr=float((1.0 / rank).mean()),
-        median_rank=float(rank.quantile(0.5)),
+        recall={k: float((position <= k).double().mean()) for k in at},
+        mrr=float((1.0 / position).mean()),
+        median_rank=float(position.quantile(0.5)),
         chance_recall={k: float((k / size).clamp(max=1.0).mean()) for k in at},
         chance_mrr=float((harmonic[candidates] / size).mean()),
     )

@@ -1,4 +1,4 @@
-"""Finding held-out molecules by their spectra: whole spectra against clean structures."""
+"""Retrieval of held-out molecules by their spectra: whole spectra against clean structures."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch.nn import functional as F
 
 from molspectra.data.batch import Batch
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.ranking import RankFigures, answer_scores, best, rank_figures, ranks
 from molspectra.models.model import MolSpectra
 from molspectra.training.data import in_order
 
-QUERY_ROWS = 1024  # queries whose scores are held at once
+QUERY_ROWS = 1024  # queries whose scores are held in memory at once
 
 
 @torch.no_grad()
 def embed_structures(
     model: MolSpectra, store: Store, rows: npt.NDArray[np.int64], batch_size: int = 64
 ) -> Tensor:
-    """Representations of clean structures, [n, D] float64 on the CPU."""
+    """Compute representations of clean structures, [n, D] float64 on the CPU."""
     model.eval()
     batches = (on_device(micro.batch, model) for micro in in_order(store, rows, batch_size))
     return torch.cat([model.embed(batch).double().cpu() for batch in batches])
@@ -42,53 +42,53 @@ def embed_spectra(
     batch_size: int = 64,
     change: Callable[[Batch], Batch] | None = None,
 ) -> Tensor:
-    """Representations of whole (unmasked) spectra, [n, D] float64 on the CPU.
+    """Compute representations of whole (unmasked) spectra, [n, D] float64 on the CPU.
 
     Args:
         model: a model with a spectrum encoder.
         store: holds the spectra.
         rows: n rows.
-        modalities: those to use together; None takes all that the model knows. Of a row that lacks some of
-            them the others are used; a row that lacks all gets NaN.
+        modalities: spectra to use together; None takes all that the model knows. A row that lacks some of
+            them is embedded by the others; a row that lacks all gets NaN.
         batch_size: molecules per pass.
-        change: what happens to the spectra of a batch before they are read.
+        change: applied to a batch before its spectra are read.
 
     Raises:
         InputError: no spectrum encoder, or a modality that it does not know.
     """
     encoder = model.spectrum_encoder
     if encoder is None:
-        raise InputError("the model has no spectrum encoder; only a stage-2 model embeds spectra")
+        raise MismatchError("the model has no spectrum encoder; only a stage-2 model embeds spectra")
     names = known_modalities(model, modalities)
     model.eval()
-    parts = []
+    embeddings = []
     for micro in in_order(store, rows, batch_size, modalities=names):
         batch = on_device(micro.batch if change is None else change(micro.batch), model)
-        found = encoder(batch.spectra, batch.present).representation.double().cpu()
-        nothing = ~torch.stack(list(micro.batch.present.values())).any(0)
-        parts.append(found.masked_fill(nothing.unsqueeze(1), torch.nan))
-    return torch.cat(parts)
+        embedding = encoder(batch.spectra, batch.present).representation.double().cpu()
+        absent = ~torch.stack(list(micro.batch.present.values())).any(0)
+        embeddings.append(embedding.masked_fill(absent.unsqueeze(1), torch.nan))
+    return torch.cat(embeddings)
 
 
 def known_modalities(model: MolSpectra, modalities: Sequence[str] | None) -> tuple[str, ...]:
     """Return the given modalities, all of the model's for None, in the model's order.
 
     Raises:
-        InputError: none, or one that the spectrum encoder does not know.
+        NotFoundError: none, or one that the spectrum encoder does not know.
     """
     known = tuple(model.spectrum_encoder.kinds) if model.spectrum_encoder is not None else ()
-    wanted = known if modalities is None else tuple(modalities)
-    unknown = [name for name in wanted if name not in known]
-    if unknown or not wanted:
+    chosen = known if modalities is None else tuple(modalities)
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
         what = f"{unknown[0]!r}" if unknown else "no modality"
-        raise InputError(f"the model's spectrum encoder reads {', '.join(known) or 'nothing'}, not {what}")
-    return tuple(name for name in known if name in wanted)
+        raise NotFoundError(f"the model's spectrum encoder reads {', '.join(known) or 'nothing'}, not {what}")
+    return tuple(name for name in known if name in chosen)
 
 
 def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return all 2^S - 1 subsets of S modalities but the empty one, the smallest first."""
+    """Return all 2^S - 1 subsets of S modalities except the empty one, smallest first."""
     sizes = range(1, len(modalities) + 1)
-    return [each for size in sizes for each in combinations(modalities, size)]
+    return [subset for size in sizes for subset in combinations(modalities, size)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class Gallery:
     Attributes:
         rows: [G] int64 rows of the store.
         embeddings: [G, D] float64.
-        answer: [G] int64, the answer that each row shows.
+        answer: [G] int64, index of the answer that each row belongs to.
         identities: [A] of the answers.
         formulas: [A] of the answers.
         first: [A] int64, the first row of each answer.
@@ -118,13 +118,13 @@ class Gallery:
         """Embed the clean structures of the given rows.
 
         Raises:
-            InputError: no rows.
+            ValueRangeError: no rows.
         """
         if not len(rows):
-            raise InputError("the gallery is empty")
-        everyone = store.identities
+            raise ValueRangeError("the gallery is empty")
+        identities = store.identities
         number: dict[str, int] = {}
-        answer = torch.tensor([number.setdefault(everyone[row], len(number)) for row in rows])
+        answer = torch.tensor([number.setdefault(identities[row], len(number)) for row in rows])
         first = np.asarray(rows)[np.unique(answer.numpy(), return_index=True)[1]]
         formulas = tuple(store.molecule(int(row)).formula for row in first)
         embeddings = embed_structures(model, store, rows, batch_size)
@@ -137,7 +137,7 @@ class Gallery:
 
 @dataclass(frozen=True, eq=False)
 class Retrieval:
-    """Where the true molecule of every query came.
+    """Ranks of the true molecules of Q queries.
 
     Attributes:
         modalities: spectra used together.
@@ -146,8 +146,8 @@ class Retrieval:
         without_spectrum: rows left out because they have none of the spectra.
         rank: [Q] int64 among all answers.
         isomer_rank: [Q] int64 among the answers with the query's formula.
-        isomers: [Q] int64 number of those, the true one included.
-        best_rows: [Q, k] int64, a row of each of the best answers.
+        isomers: [Q] int64 number of these, the true one included.
+        best_rows: [Q, k] int64, the first row of each of the best answers.
         best_scores: [Q, k] their similarities.
         own_score: [Q] similarity of the true answer.
         gallery_size: number of different molecules searched.
@@ -166,13 +166,13 @@ class Retrieval:
     gallery_size: int
 
     def figures(self) -> RankFigures:
-        """Figures of the search among all molecules of the gallery."""
+        """Summarise the ranks among all molecules of the gallery."""
         return rank_figures(self.rank, torch.full_like(self.rank, self.gallery_size))
 
     def isomer_figures(self) -> RankFigures | None:
-        """Figures of the search among molecules of the same formula; None where no query has an isomer there.
+        """Summarise the ranks among molecules of the same formula; None where no query has an isomer.
 
-        Queries without an isomer in the gallery are left out: they would be found without looking.
+        Queries without an isomer in the gallery are left out: their rank is always 1.
         """
         some = self.isomers > 1
         return rank_figures(self.isomer_rank[some], self.isomers[some]) if bool(some.any()) else None
@@ -198,50 +198,54 @@ def retrieve(
         model: a stage-2 model.
         store: holds the queries and the gallery.
         queries: rows, whose molecules must be in the gallery.
-        gallery: what to search in.
+        gallery: structures to search in.
         modalities: spectra to use together; None for all that the model knows.
         similarity: "cosine" or "inner", as in the model's training.
         batch_size: molecules per pass.
-        keep: how many of the best answers to tell.
-        change: what happens to the queries' spectra before they are read, such as a disturbance.
+        keep: number of best answers to return.
+        change: applied to the queries' batches before their spectra are read, such as a disturbance.
 
     Raises:
         InputError: no query has a spectrum, a query's molecule is not in the gallery, an unknown similarity
             or modality, or embeddings that are not finite.
     """
     if similarity not in ("cosine", "inner"):
-        raise InputError(f"similarity must be 'cosine' or 'inner', not {similarity!r}")
+        raise SettingError(f"similarity must be 'cosine' or 'inner', not {similarity!r}")
     names = known_modalities(model, modalities)
-    here = np.stack([store.has(name)[queries] for name in names]).any(0)
-    rows = np.asarray(queries)[here]
+    # queries with a spectrum, and the index of their molecule among the answers
+    has_spectrum = np.stack([store.has(name)[queries] for name in names]).any(0)
+    rows = np.asarray(queries)[has_spectrum]
     if not len(rows):
-        raise InputError(f"no molecule of the part has a spectrum ({', '.join(names)})")
-    everyone, number = store.identities, {identity: n for n, identity in enumerate(gallery.identities)}
-    identities = tuple(everyone[row] for row in rows)
+        raise NotFoundError(f"no molecule of the part has a spectrum ({', '.join(names)})")
+    all_identities = store.identities
+    number = {identity: n for n, identity in enumerate(gallery.identities)}
+    identities = tuple(all_identities[row] for row in rows)
     missing = [identity for identity in identities if identity not in number]
     if missing:
-        raise InputError(f"the molecule of a query, {missing[0]}, is not in the gallery")
+        raise NotFoundError(f"the molecule of a query, {missing[0]}, is not in the gallery")
     true = torch.tensor([number[identity] for identity in identities])
+    # representations and formulas
     spectra = embed_spectra(model, store, rows, names, batch_size, change)
     structures = gallery.embeddings
     if similarity == "cosine":
         spectra, structures = F.normalize(spectra, dim=1), F.normalize(structures, dim=1)
-    kind = {formula: n for n, formula in enumerate(dict.fromkeys(gallery.formulas))}
-    formula = torch.tensor([kind[each] for each in gallery.formulas])
+    index = {formula: n for n, formula in enumerate(dict.fromkeys(gallery.formulas))}
+    formula = torch.tensor([index[name] for name in gallery.formulas])  # [A]
 
-    pieces: list[tuple[Tensor, ...]] = []
-    for start in range(0, len(rows), QUERY_ROWS):
-        mine = true[start : start + QUERY_ROWS]
-        scores = answer_scores(spectra[start : start + QUERY_ROWS] @ structures.T, gallery.answer)
-        same = formula[mine].unsqueeze(1) == formula
-        own = scores.gather(1, mine.unsqueeze(1)).squeeze(1)
-        pieces.append((ranks(scores, mine), ranks(scores, mine, same), same.sum(1), own, *best(scores, keep)))
-    rank, isomer_rank, isomers, own, answers, values = (torch.cat(part) for part in zip(*pieces, strict=True))
+    # ranks, in chunks of queries to bound the memory of the scores
+    chunks: list[tuple[Tensor, ...]] = []
+    for chunk, answer in zip(spectra.split(QUERY_ROWS), true.split(QUERY_ROWS), strict=True):
+        scores = answer_scores(chunk @ structures.T, gallery.answer)  # [chunk, A]
+        isomer = formula[answer].unsqueeze(1) == formula
+        own = scores.gather(1, answer.unsqueeze(1)).squeeze(1)
+        isomer_ranks = ranks(scores, answer, isomer)
+        chunks.append((ranks(scores, answer), isomer_ranks, isomer.sum(1), own, *best(scores, keep)))
+    rank, isomer_rank, isomers, own, answers, values = (torch.cat(part) for part in zip(*chunks, strict=True))
     return Retrieval(
         modalities=names,
         rows=rows,
         identities=identities,
-        without_spectrum=int((~here).sum()),
+        without_spectrum=int((~has_spectrum).sum()),
         rank=rank,
         isomer_rank=isomer_rank,
         isomers=isomers,

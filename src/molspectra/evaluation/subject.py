@@ -1,4 +1,4 @@
-"""A run about to be tested: its settings, record, best model, and the rows to test on."""
+"""A run to be tested: its settings, record, model, and the rows to test on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, MismatchError, NotFoundError, SettingError
 from molspectra.evaluation.predict import moved
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import load_model
@@ -25,13 +25,13 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A run about to be tested.
+    """A run to be tested.
 
     Attributes:
         directory: the run directory.
-        out: where results go.
+        out: directory of the results.
         config: its settings.
-        data: its data settings, with the store that is used now.
+        data: its data settings, with the store that is read.
         record: its record.
         model: its model from `checkpoint`, in evaluation mode on the chosen device.
         selection: the store and its split.
@@ -71,20 +71,21 @@ def rows_of(selection: Selection, part: str) -> npt.NDArray[np.int64]:
 
 
 def read_run(run: Path) -> tuple[PretrainConfig | FinetuneConfig, dict[str, Any]]:
-    """Settings and record of a run directory.
+    """Read settings and record of a run directory.
 
     Raises:
-        InputError: not a run directory, or a damaged one.
+        NotFoundError: not a run directory.
+        InputError: a damaged file in it.
     """
     for name in ("config.json", "record.json"):
         if not (run / name).is_file():
-            raise InputError(
+            raise NotFoundError(
                 f"{run}: not a run directory (no {name}); give the one named by --out in training"
             )
     record = read_json(run / "record.json")
     stage = (record.get("about") or {}).get("stage") if isinstance(record, dict) else None
     if stage not in ("stage1", "stage2", "finetune"):
-        raise InputError(f"{run / 'record.json'}: not the record of a run (no stage)")
+        raise FormatError(f"{run / 'record.json'}: not the record of a run (no stage)")
     path = run / "config.json"
     if stage == "finetune":
         return from_dict(FinetuneConfig, read_json(path), str(path)), record
@@ -103,23 +104,23 @@ def open_subject(
 ) -> Subject:
     """Load a run's model and its data; arguments and errors as in `evaluate`."""
     if part not in PARTS:
-        raise InputError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+        raise SettingError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
     config, record = read_run(run)
     data = config.data if store is None else dataclasses.replace(config.data, store=store)
     targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
     selection = Selection.of(data, targets)
-    known, found = record["data"]["hash"], selection.store.hash
-    if known != found and not allow_other_data:
-        raise InputError(
-            f"{data.store}: its content ({found[:12]}) is not what {run} was trained on ({str(known)[:12]}); "
-            "give that store, or allow other data"
+    trained_on, current = record["data"]["hash"], selection.store.hash
+    if trained_on != current and not allow_other_data:
+        raise MismatchError(
+            f"{data.store}: its content ({current[:12]}) is not what {run} was trained on "
+            f"({str(trained_on)[:12]}); give that store, or allow other data"
         )
-    if known != found and data.split == "reference":
-        raise InputError(
+    if trained_on != current and data.split == "reference":
+        raise MismatchError(
             f"{data.store}: {run} has a reference split, which goes by row number, so on other data than its "
             "own the test part may hold what it was trained on; give its own store"
         )
     if not len(rows_of(selection, part)):
-        raise InputError(f"{data.store}: the {part} part of the run's split is empty")
+        raise NotFoundError(f"{data.store}: the {part} part of the run's split is empty")
     model, _ = load_model(run, checkpoint)
     return Subject(run, out, config, data, record, moved(model, device), selection, part, checkpoint)

@@ -19,7 +19,7 @@ from molspectra.training.record import write_json
 _LAYER_COLOURS = (COLOURS["stage1"], COLOURS["stage2"], *OTHERS)
 
 
-def write_attention(found: AttentionMap, out: str | Path) -> None:
+def write_attention(attention: AttentionMap, out: str | Path) -> None:
     """Write `attention.json`, `attention.safetensors` (the matrix), `attention.svg` and `.png` into a folder.
 
     Raises:
@@ -27,14 +27,12 @@ def write_attention(found: AttentionMap, out: str | Path) -> None:
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "attention.json", found.plain())
-    drawn = attention_figure(found)
+    write_json(folder / "attention.json", attention.plain())
+    drawn = attention_figure(attention)
     picture = svg(drawn, "mean attention over wavenumbers", "attention")
     files = {
-        "attention.safetensors": save({"matrix": found.matrix.astype(np.float32)}),
-        "attention.svg": str(picture)
-        .replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-        .encode(),
+        "attention.safetensors": save({"matrix": attention.matrix.astype(np.float32)}),
+        "attention.svg": picture.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).encode(),
         "attention.png": png(drawn),
     }
     for name, content in files.items():
@@ -42,51 +40,51 @@ def write_attention(found: AttentionMap, out: str | Path) -> None:
             file.write(content)
 
 
-def attention_figure(found: AttentionMap) -> Figure:
-    """One panel per modality with its mean spectrum and the attention of each layer, one row of blocks."""
-    modalities, layers = list(found.kinds), len(found.layers)
+def attention_figure(attention: AttentionMap) -> Figure:
+    """Draw a panel per modality (mean spectrum, attention of each layer), and a row of matrices below."""
+    modalities, layers = list(attention.kinds), len(attention.layers)
     with styled():
         drawn = new_figure(9.6, 2.3 * len(modalities) + 2.9)
         halves: Any = drawn.subfigures(2, 1, height_ratios=(2.3 * len(modalities), 2.9))
         upper, lower = halves
-        for place, name in enumerate(modalities):
-            axes = upper.add_subplot(len(modalities), 1, place + 1)
-            _spectrum_panel(axes, found, name)
-            if place == 0:
+        for row, name in enumerate(modalities):
+            axes = upper.add_subplot(len(modalities), 1, row + 1)
+            _spectrum_panel(axes, attention, name)
+            if row == 0:
                 handles, names = axes.get_legend_handles_labels()
                 upper.legend(handles, names, loc="outside upper right", ncols=layers + 1)
-        for place in range(layers):
-            _block_panel(lower.add_subplot(1, layers, place + 1), found, place)
+        for column in range(layers):
+            _block_panel(lower.add_subplot(1, layers, column + 1), attention, column)
     return drawn
 
 
-def _spectrum_panel(axes: Axes, found: AttentionMap, name: str) -> None:
-    """Attention received by the patches, above the shape of the mean spectrum, which has no scale here."""
-    kind, received = found.kinds[name], found.received()[name]
-    axis, spectrum = kind.axis(), found.spectra[name]
+def _spectrum_panel(axes: Axes, attention: AttentionMap, name: str) -> None:
+    """Draw the attention received by the patches over the mean spectrum, scaled to the panel's height."""
+    kind, received = attention.kinds[name], attention.received()[name]
+    axis, spectrum = kind.axis(), attention.spectra[name]
     top = max(float(received.max()) * 1.08, 1.2)
     height = spectrum / (float(spectrum.max()) or 1.0) * top * 0.9
     axes.fill_between(axis, height, color=INK, alpha=0.14, linewidth=0, label="mean spectrum")
-    for place, layer in enumerate(found.layers):
-        colour = _LAYER_COLOURS[place % len(_LAYER_COLOURS)]
-        axes.plot(patch_centres(kind), received[place], color=colour, linewidth=1.3, label=f"layer {layer}")
+    for index, layer in enumerate(attention.layers):
+        colour = _LAYER_COLOURS[index % len(_LAYER_COLOURS)]
+        axes.plot(patch_centres(kind), received[index], color=colour, linewidth=1.3, label=f"layer {layer}")
     axes.axhline(1.0, color=INK, linestyle="--", linewidth=0.9, alpha=0.6)
     axes.set(xlim=(axis[0], axis[-1]), ylim=(0, top), xlabel=kind.unit, title=kind.title or kind.name)
     axes.set_ylabel("attention / uniform")
     axes.grid(False)
 
 
-def _block_panel(axes: Axes, found: AttentionMap, place: int) -> None:
-    """Share of attention from each modality (rows) to each (columns), the uniform share below."""
-    blocks, names = found.blocks()[place], [name.replace("_", "-") for name in found.kinds]
+def _block_panel(axes: Axes, attention: AttentionMap, index: int) -> None:
+    """Draw a layer's share of attention from each modality (rows) to each (columns), uniform shares below."""
+    blocks, names = attention.blocks()[index], [name.replace("_", "-") for name in attention.kinds]
     axes.imshow(blocks, vmin=0.0, vmax=1.0, cmap="Blues", alpha=0.75)
     for row in range(len(names)):
-        for column, uniform in enumerate(found.uniform()):
+        for column, uniform in enumerate(attention.uniform()):
             text = f"{number(float(blocks[row, column]), 2)}\n({number(uniform, 2)})"
             axes.text(column, row, text, ha="center", va="center", fontsize=9)
     axes.set_xticks(range(len(names)), [f"to {name}" for name in names])
     axes.set_yticks(
-        range(len(names)), [f"from {name}" for name in names] if place == 0 else [""] * len(names)
+        range(len(names)), [f"from {name}" for name in names] if index == 0 else [""] * len(names)
     )
-    axes.set_title(f"layer {found.layers[place]} (uniform share)")
+    axes.set_title(f"layer {attention.layers[index]} (uniform share)")
     axes.grid(False)

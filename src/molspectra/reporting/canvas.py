@@ -1,4 +1,4 @@
-"""Style of all figures, and their rendering: PNG files, and SVG that takes on the page's text colour."""
+"""Style of all figures, and their rendering: PNG files, and SVG in the page's text colour."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from molspectra.reporting.markup import Markup, markup
 
 INK = "#1f2328"
-"""Lines and letters; in SVG it becomes the colour of the page's text."""
+"""Colour of lines and text; in SVG replaced by the colour of the page's text."""
 
 COLOURS = {"scratch": "#8c8c8c", "stage1": "#e08a00", "stage2": "#1f78b4"}
-"""Colours of the usual initialisations, told apart with any colour vision (after Okabe and Ito)."""
+"""Colours of the usual initialisations, distinguishable with any colour vision (after Okabe and Ito)."""
 
 OTHERS = ("#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b3a800")
 
@@ -54,13 +54,13 @@ _STYLE: Any = {
 
 
 def colour_of(key: str, keys: list[str]) -> str:
-    """Colour of one of several keys; the usual ones keep theirs in every figure."""
-    others = [each for each in keys if each not in COLOURS]
+    """Return the colour of one of several keys; the usual initialisations have the same in every figure."""
+    others = [other for other in keys if other not in COLOURS]
     return COLOURS[key] if key in COLOURS else OTHERS[others.index(key) % len(OTHERS)]
 
 
 def marker_of(key: str) -> str:
-    """Marker of a key."""
+    """Return the marker of a key."""
     return MARKERS.get(key, "^")
 
 
@@ -75,14 +75,14 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches, apart from pyplot; call inside `styled`."""
-    made = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(made)
-    return made
+    """Return an empty figure of a size in inches, without pyplot; call inside `styled`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def png(drawn: Figure, dpi: int = 160) -> bytes:
-    """The figure as a PNG file on white."""
+    """Render a figure as a PNG file on white."""
     buffer = io.BytesIO()
     with styled():
         drawn.savefig(buffer, format="png", dpi=dpi, facecolor="white")
@@ -90,12 +90,12 @@ def png(drawn: Figure, dpi: int = 160) -> bytes:
 
 
 def svg(drawn: Figure, alt: str, prefix: str) -> Markup:
-    """The figure as SVG to be put into a page.
+    """Render a figure as SVG to be put into a page.
 
     Args:
         drawn: the figure.
-        alt: says in words what it shows.
-        prefix: put before its ids, which must differ from those of the page's other figures.
+        alt: text for readers who do not see it.
+        prefix: put before its ids; unique within the page.
     """
     buffer = io.StringIO()
     with styled():
@@ -109,7 +109,7 @@ def svg(drawn: Figure, alt: str, prefix: str) -> Markup:
 
 
 def inline_svg(text: str, alt: str, prefix: str) -> Markup:
-    """Turn an SVG document into an element of a page: no prolog, ids of its own, described in words."""
+    """Turn an SVG document into an element of a page: no prolog, prefixed ids, a text alternative."""
     text = re.sub(
         r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL
     )

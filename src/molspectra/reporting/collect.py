@@ -1,4 +1,4 @@
-"""Fill a report from run directories of any mix of stages."""
+"""Collects the content of a report from run directories of any stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, NotFoundError
 from molspectra.evaluation.pretrained import read_ranks
 from molspectra.evaluation.ranking import RankFigures
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
@@ -36,39 +36,39 @@ from molspectra.training.record import read_metrics
 from molspectra.training.settings import to_dict
 
 POINTS = 300
-"""A learning curve is averaged down to at most this many points."""
+"""Largest number of points of a learning curve; longer ones are averaged."""
 
 STAGES = {"stage1": "stage 1", "stage2": "stage 2"}
 
 
 def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra report") -> ReportContent:
-    """Gather what run directories hold: records, metrics, and the results that `evaluate` left.
+    """Collect records, metrics and the results of `evaluate` from run directories.
 
-    Fine-tuning runs are put into one table where they agree in property, data and settings, and differ in
-    seed and start alone. The runs that they started from need not be given, but are named by their stage only
-    where their directories still exist. Reconstructed spectra are those of the first stage-2 run.
+    Fine-tuning runs are put into one table where they agree in property, data and settings, and differ
+    only in seed and start. The runs that they started from need not be given, but are named by their stage
+    only where their directories still exist. Reconstructed spectra are those of the first stage-2 run.
 
     Raises:
         InputError: no directory given, one that is not a run, damaged files, or two runs of a table with the
             same start and seed.
     """
-    paths = list(dict.fromkeys(Path(each) for each in run_dirs))
+    paths = list(dict.fromkeys(Path(directory) for directory in run_dirs))
     if not paths:
-        raise InputError("a report needs at least one run directory")
-    short = Counter(path.resolve().name for path in paths)
-    names = {path: path.resolve().name if short[path.resolve().name] == 1 else str(path) for path in paths}
+        raise NotFoundError("a report needs at least one run directory")
+    counts = Counter(path.resolve().name for path in paths)
     runs = []
     for path in paths:
-        with _naming(path):
-            runs.append(Run.read(path, names[path]))
+        name = path.resolve().name
+        with _damage_named(path):
+            runs.append(Run.read(path, name if counts[name] == 1 else str(path)))
     known = with_ancestors(runs)
-    with _naming(paths[0].parent):
+    with _damage_named(paths[0].parent):
         tables = result_tables(runs, known)
     facts, losses, curves, retrievals = [], [], [], []
     reconstructions: list[ReconstructedMolecule] = []
     mask_ratio = None
     for run in runs:
-        with _naming(run.directory):
+        with _damage_named(run.directory):
             facts.append(_facts(run, known))
             curves += _curves(run, runs, known)
             losses += _losses(run)
@@ -92,22 +92,22 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in a damaged file into one line that names the run.
+def _damage_named(path: Path) -> Iterator[None]:
+    """Replace errors of missing or wrong values by one that names the run.
 
     Raises:
-        InputError: in place of the errors of values that are not there or not what they should be.
+        DamagedError: in their place.
     """
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError, SafetensorError) as error:
-        what = f"{type(error).__name__} {error}".splitlines()[0]
-        raise InputError(f"{path}: damaged or incomplete results ({what}); evaluate the run again") from error
+        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        message = f"{path}: damaged or incomplete results ({reason}); evaluate the run again"
+        raise DamagedError(message) from error
 
 
 def _facts(run: Run, known: Sequence[Run]) -> RunFacts:
     record = run.record
-    machine = record["machine"]
     metrics = read_metrics(run.directory / "metrics.csv")
     times = [record.get("seconds"), metrics[-1][3] if metrics else None]
     seconds = max((value for value in times if value is not None), default=None)
@@ -125,39 +125,43 @@ def _facts(run: Run, known: Sequence[Run]) -> RunFacts:
         store=str(record["data"]["store"]),
         data_hash=str(record["data"]["hash"]),
         commit=record.get("commit"),
-        machine="{cpu}, {cores} cores, {memory_gib} GiB, {system}".format_map(machine),
+        machine="{cpu}, {cores} cores, {memory_gib} GiB, {system}".format_map(record["machine"]),
         versions=dict(record["versions"]),
         settings=json.dumps(to_dict(run.config), indent=1, ensure_ascii=False),
     )
 
 
 def _curves(run: Run, runs: Sequence[Run], known: Sequence[Run]) -> list[Curve]:
-    """Training and validation curves of the losses that were validated, without their weighted sum."""
-    series: dict[str, tuple[list[int], list[float]]] = {}
-    for step, name, value, _ in read_metrics(run.directory / "metrics.csv"):
-        steps, values = series.setdefault(name, ([], []))
-        steps.append(step)
-        values.append(value)
+    """Return training and validation curves of the validated losses, without their weighted sum."""
+    series = metric_series(run.directory)
     if isinstance(run.config, FinetuneConfig):
         group = "finetuning"
-        siblings = [each for each in runs if each.stage == "finetune"]
+        siblings = [other for other in runs if other.stage == "finetune"]
         key = next(key for key, members in arm_keys(siblings, known).items() if run in members)
         label = LABELS.get(key, f"from {key}")
     else:
         group, key, label = "pretraining", run.stage, STAGES[run.stage]
-    found = []
-    for name in [name.removeprefix("val/") for name in series if name.startswith("val/")]:
-        if name == "loss":
-            continue
-        for part in ("train", "val"):
-            if f"{part}/{name}" in series:
-                points = _thinned(*series[f"{part}/{name}"])
-                found.append(Curve(group, panel_title(name), key, label, part, run.seed, *points))
-    return found
+    losses = [name.removeprefix("val/") for name in series if name.startswith("val/") and name != "val/loss"]
+    return [
+        Curve(group, panel_title(loss), key, label, part, run.seed, *_averaged(*series[f"{part}/{loss}"]))
+        for loss in losses
+        for part in ("train", "val")
+        if f"{part}/{loss}" in series
+    ]
+
+
+def metric_series(run_dir: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Read the steps and values of every metric of a run, by name."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for step, name, value, _ in read_metrics(run_dir / "metrics.csv"):
+        steps, values = series.setdefault(name, ([], []))
+        steps.append(step)
+        values.append(value)
+    return series
 
 
 def panel_title(loss: str) -> str:
-    """A loss for people."""
+    """Return the displayed name of a loss."""
     if loss.startswith("reconstruction_"):
         modality = MODALITIES.get(loss.removeprefix("reconstruction_"))
         return f"reconstruction: {modality.title if modality else loss}"
@@ -166,24 +170,24 @@ def panel_title(loss: str) -> str:
     return loss if loss in ("denoising", "alignment") else f"loss of the {loss}"
 
 
-def _thinned(steps: list[int], values: list[float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Means over neighbouring points, so that at most `POINTS` are left."""
+def _averaged(steps: list[int], values: list[float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Average neighbouring points so that at most `POINTS` are left."""
     width = -(-len(values) // POINTS)
     if width <= 1:
         return tuple(steps), tuple(values)
-    places = range(0, len(values), width)
-    means = tuple(float(np.mean(values[place : place + width])) for place in places)
-    return tuple(steps[min(place + width, len(steps)) - 1] for place in places), means
+    starts = range(0, len(values), width)
+    means = tuple(float(np.mean(values[start : start + width])) for start in starts)
+    return tuple(steps[min(start + width, len(steps)) - 1] for start in starts), means
 
 
 def _losses(run: Run) -> list[LossLine]:
-    found = run.evaluation
-    if found is None or run.stage == "finetune":
+    evaluation = run.evaluation
+    if evaluation is None or run.stage == "finetune":
         return []
-    no_skill = found["no_skill"]
+    no_skill, part = evaluation["no_skill"], evaluation["part"]
     return [
-        LossLine(run.name, run.stage, panel_title(name), value, no_skill.get(name), found["part"])
-        for name, value in found["losses"].items()
+        LossLine(run.name, run.stage, panel_title(name), value, no_skill.get(name), part)
+        for name, value in evaluation["losses"].items()
         if name != "loss"
     ]
 
@@ -212,12 +216,12 @@ def _retrieval(run: Run) -> RetrievalResult:
         raise ValueError(f"{len(ranks)} ranks of {values['queries']} queries in retrieval.csv")
     examples = [
         Search(
-            _depicted(each),
-            each["rank"],
-            each["score"],
-            tuple(Candidate(_depicted(one), one["score"], one["true"]) for one in each["candidates"]),
+            _depicted(query),
+            query["rank"],
+            query["score"],
+            tuple(Candidate(_depicted(row), row["score"], row["true"]) for row in query["candidates"]),
         )
-        for each in values["examples"]
+        for query in values["examples"]
     ]
     return RetrievalResult(
         run=run.name,
@@ -229,11 +233,11 @@ def _retrieval(run: Run) -> RetrievalResult:
         figures=_rank_figures(values),
         ranks=ranks,
         isomers=_rank_figures(values["isomers"]) if values["isomers"] else None,
-        subsets={name: _rank_figures(each) for name, each in values["subsets"].items()},
+        subsets={name: _rank_figures(subset) for name, subset in values["subsets"].items()},
         isomer_subsets={
-            name: _rank_figures(each["isomers"])
-            for name, each in values["subsets"].items()
-            if each["isomers"]
+            name: _rank_figures(subset["isomers"])
+            for name, subset in values["subsets"].items()
+            if subset["isomers"]
         },
         examples=tuple(examples),
         why=values["chosen"],
@@ -245,8 +249,8 @@ def _reconstructions(run: Run) -> list[ReconstructedMolecule]:
     encoder = run.config.model.spectrum_encoder
     assert encoder is not None
     arrays = load_file(run.directory / "reconstruction.safetensors")
-    found = []
-    for number, each in enumerate(run.evaluation["reconstructed"]):
+    molecules = []
+    for number, facts in enumerate(run.evaluation["reconstructed"]):
         spectra = {
             name: ReconstructedSpectrum(
                 kind, *(arrays[f"{number}.{name}.{part}"] for part in ("values", "mask", "predicted"))
@@ -254,14 +258,15 @@ def _reconstructions(run: Run) -> list[ReconstructedMolecule]:
             for name, kind in encoder.kinds().items()
             if f"{number}.{name}.values" in arrays
         }
-        molecule = _depicted(each)
-        found.append(ReconstructedMolecule(molecule, run.name, each["chosen"], each["error"], spectra))
-    return found
+        molecules.append(
+            ReconstructedMolecule(_depicted(facts), run.name, facts["chosen"], facts["error"], spectra)
+        )
+    return molecules
 
 
 def _levels(runs: Sequence[Run]) -> dict[str, str]:
-    """Levels of theory that the evaluations name; several for one quantity one after the other."""
-    found: dict[str, list[str]] = {}
+    """Return the levels of theory in the evaluations, by quantity; several are joined."""
+    by_quantity: dict[str, list[str]] = {}
     for run in runs:
         if run.evaluation is None:
             continue
@@ -269,13 +274,13 @@ def _levels(runs: Sequence[Run]) -> dict[str, str]:
         if run.stage == "finetune":
             levels[run.evaluation["target"]] = run.evaluation["level"]
         for name, level in levels.items():
-            if level and level not in found.setdefault(name, []):
-                found[name].append(level)
-    return {name: "; ".join(levels) for name, levels in found.items() if levels}
+            if level and level not in by_quantity.setdefault(name, []):
+                by_quantity[name].append(level)
+    return {name: "; ".join(levels) for name, levels in by_quantity.items() if levels}
 
 
 def _notes(runs: Sequence[Run], known: Sequence[Run]) -> Iterator[str]:
-    """Facts that a reader must know to judge the numbers."""
+    """Yield facts that a reader must know to judge the numbers."""
     for run in runs:
         if not run.record.get("finished"):
             yield f"{run.name} is not finished; its numbers are of the checkpoint that it had."
@@ -309,12 +314,12 @@ def _notes(runs: Sequence[Run], known: Sequence[Run]) -> Iterator[str]:
 
 
 def _seen(run: Run) -> Mapping[str, Any] | None:
-    """How the run's test molecules compare with those of its pre-training, where it was evaluated."""
+    """Return which test molecules were seen in pre-training; None where the run was not evaluated."""
     seen: Mapping[str, Any] | None = ((run.evaluation or {}).get("seen") or {}).get("pretraining")
     return seen
 
 
 def _split(run: Run) -> tuple[str, int, tuple[float, ...]]:
-    """What decides the part of a row, as far as settings do."""
+    """Return the settings that determine the split."""
     data = run.config.data
     return data.split, data.split_seed, tuple(data.sizes if data.split == "reference" else data.fractions)

@@ -1,4 +1,4 @@
-"""What a report tells, as plain values: filled from run directories or by whoever made the runs."""
+"""Content of a report as plain values, filled from run directories or by the caller."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from molspectra.evaluation.reconstruct import ReconstructedSpectrum
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run.
+    """Facts about one run.
 
     Attributes:
-        name: as the reader knows it, by custom the name of its directory.
+        name: usually the name of its directory.
         stage: "stage1", "stage2" or "finetune".
         start: label of what it started from, "scratch" or another run's.
         seed: of weights, batches, noise and masks.
         steps: optimizer steps done.
-        seconds: wall time of its training; None where unknown.
+        seconds: wall time of its training, in s; None where unknown.
         finished: whether all steps were done.
-        molecules: number in each part of the split that it used.
+        molecules: number by part of the split.
         store: name or path of the dataset.
         data_hash: SHA-256 of the dataset's content.
         commit: of the code; None where unknown.
@@ -51,13 +51,13 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Curve:
-    """One quantity over the steps of one run.
+    """One loss over the steps of one run.
 
     Attributes:
         group: "pretraining" or "finetuning", one figure each.
-        panel: what is plotted together, such as "denoising".
-        key: decides the colour: "scratch", "stage1", "stage2", or a name.
-        label: the key for people.
+        panel: title of the panel, such as "denoising".
+        key: determines the colour: "scratch", "stage1", "stage2", or a name.
+        label: displayed name of the key.
         part: "train" or "val".
         seed: of the run.
         steps: optimizer steps.
@@ -91,13 +91,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ in the seed alone.
+    """Runs that differ only in the seed.
 
     Attributes:
         key: "scratch", "stage1", "stage2", or a name.
-        label: for people.
+        label: displayed name.
         scores: one per seed.
-        pretraining: one sentence: whether pre-training was repeated for every seed.
+        pretraining: sentence on whether pre-training was repeated for every seed.
     """
 
     key: str
@@ -118,18 +118,18 @@ class Arm:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Arms that saw the same data, steps and settings and differ in what they started from.
+    """Arms with the same data, steps and settings that differ in their initialisation.
 
     Attributes:
-        target: property.
+        target: name of the property.
         unit: of all errors.
         level: level of theory of the property.
         part: part of the split that was predicted.
-        molecules: how many were predicted.
-        training_molecules: how many were learnt from.
-        arms: in the order of the table, the start from scratch first where there is one.
-        constant_mae: error of the best constant, the training part's median.
-        settings: what sets this table apart from another of the same property; "" for a single one.
+        molecules: number of predicted molecules.
+        training_molecules: number of training molecules.
+        arms: in the order of the table, "scratch" first where it is present.
+        constant_mae: error of predicting the training part's median for all.
+        settings: settings that differ from those of other tables; "" for a single table.
     """
 
     target: str
@@ -145,7 +145,7 @@ class ResultTable:
 
 @dataclass(frozen=True)
 class LossLine:
-    """One pre-training loss on held-out molecules, beside that of a model which has learnt nothing."""
+    """One pre-training loss on held-out molecules, beside that of a model without skill."""
 
     run: str
     stage: str
@@ -157,7 +157,7 @@ class LossLine:
 
 @dataclass(frozen=True)
 class Depicted:
-    """A molecule to be named and drawn."""
+    """A molecule to be labelled and drawn."""
 
     identity: str
     name: str | None = None
@@ -166,7 +166,7 @@ class Depicted:
 
     @property
     def label(self) -> str:
-        """Name, else SMILES, else identity."""
+        """Name, or else SMILES, or else identity."""
         return self.name or self.smiles or self.identity
 
 
@@ -175,10 +175,10 @@ class ReconstructedMolecule:
     """Spectra of a held-out molecule with masked patches and the model's values there.
 
     Attributes:
-        molecule: which.
-        run: whose model.
-        why: why it is shown, such as "median error of the test part".
-        error: mean squared error over the masked patches.
+        molecule: the molecule.
+        run: name of the run whose model is shown.
+        why: how it was chosen, such as "median error of the test part".
+        error: mean squared error over the masked patches, in log10(s + 1).
         spectra: by modality.
     """
 
@@ -191,7 +191,7 @@ class ReconstructedMolecule:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A molecule that was found."""
+    """One of the best answers of a search."""
 
     molecule: Depicted
     score: float
@@ -213,19 +213,19 @@ class RetrievalResult:
     """Retrieval of held-out molecules by their spectra with one model.
 
     Attributes:
-        run: whose model.
+        run: name of the run whose model searches.
         part: part of the split that the queries are from.
-        gallery_size: different molecules searched.
-        gallery_parts: parts of the split that they are from.
+        gallery_size: number of different molecules searched.
+        gallery_parts: parts of the split that these are from.
         similarity: "cosine" or "inner".
         modalities: spectra used together.
-        figures: of the search with all of them.
-        ranks: [Q] int64 of that search.
-        isomers: figures among molecules of the same formula.
-        subsets: figures with every subset of the spectra, all of them last.
+        figures: of the search with all of these.
+        ranks: [Q] int64 ranks in that search.
+        isomers: figures among molecules of the same formula; None where no query has an isomer.
+        subsets: figures by subset of the spectra, all of them last.
         isomer_subsets: the same among molecules of the same formula.
-        examples: a few queries.
-        why: how those were chosen.
+        examples: a few queries with their best answers.
+        why: how the examples were chosen.
     """
 
     run: str
@@ -248,10 +248,11 @@ class SimulatedMolecule:
     """A molecule whose spectra were computed while the report's runs were made.
 
     Attributes:
-        molecule: which.
-        seconds: wall time of its simulation; None where unknown.
+        molecule: the molecule.
+        seconds: wall time of its simulation, in s; None where unknown.
         lines: number of lines by modality, dark ones included.
-        bands: by modality, positions of the strongest maxima of the broadened spectrum, strongest first.
+        bands: by modality, positions of the strongest maxima of the broadened spectrum, strongest first, in
+            the modality's unit.
         levels: level of theory by modality.
     """
 
@@ -264,20 +265,20 @@ class SimulatedMolecule:
 
 @dataclass(frozen=True, eq=False)
 class ReportContent:
-    """Everything that a report shows; empty parts are left out of it.
+    """Everything that a report shows; empty parts are left out.
 
     Attributes:
         title: heading.
-        runs: what was run.
+        runs: facts about the runs.
         tables: results of fine-tuning.
         losses: pre-training losses on held-out molecules.
         curves: learning curves.
         reconstructions: spectra with reconstructed patches.
-        mask_ratio: share of the patches that were masked there.
+        mask_ratio: fraction of the patches that were masked there.
         retrievals: one per stage-2 run.
-        simulated: molecules simulated live.
+        simulated: molecules simulated along with the runs.
         levels: level of theory of geometries, spectra and properties, by name.
-        wall_seconds: time of everything together; None where unknown.
+        wall_seconds: total time in s; None where unknown.
         notes: further facts, one sentence each.
     """
 

@@ -1,4 +1,4 @@
-"""Molecules drawn in two dimensions by RDKit, in colours that stand out on light and dark pages."""
+"""Pictures of a page: figures with captions, and structures drawn by RDKit for light and dark pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ELEMENTS = {
 
 @lru_cache(maxsize=512)
 def _document(smiles: str, width: int, height: int) -> str | None:
-    """SVG document of a molecule; None where the SMILES cannot be read or drawn."""
+    """Draw a molecule as an SVG document; None where the SMILES cannot be read or drawn."""
     from rdkit import Chem
     from rdkit.Chem.Draw import rdMolDraw2D
     from rdkit.rdBase import BlockLogs
@@ -50,12 +50,12 @@ def _document(smiles: str, width: int, height: int) -> str | None:
 
 
 def draw(smiles: str | None, alt: str, prefix: str, width: int = 150, height: int = 110) -> Markup | None:
-    """A molecule as SVG for a page; None where there is no SMILES or it cannot be drawn.
+    """Draw a molecule as SVG for a page; None where there is no SMILES or it cannot be drawn.
 
     Args:
-        smiles: what to draw.
-        alt: the molecule in words.
-        prefix: put before ids; must differ within a page.
+        smiles: of the molecule.
+        alt: text for readers who do not see it.
+        prefix: put before ids; unique within a page.
         width: of the picture, in pixels.
         height: of the picture, in pixels.
     """
@@ -64,7 +64,7 @@ def draw(smiles: str | None, alt: str, prefix: str, width: int = 150, height: in
 
 
 class Pictures:
-    """Turns figures and molecules into parts of a page."""
+    """Turns figures and molecules into elements of one page, with ids that are unique in it."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -74,12 +74,12 @@ class Pictures:
         return f"p{self.count}"
 
     def figure(self, drawn: Figure, alt: str, caption: str, *, medium: bool = False) -> Markup:
-        """A figure with its caption.
+        """Return a figure with its caption.
 
         Args:
             drawn: the figure.
-            alt: says in words what it shows.
-            caption: stands below it.
+            alt: text for readers who do not see it.
+            caption: text below it.
             medium: narrower than the page.
         """
         picture = svg(drawn, alt, self._prefix())
@@ -88,5 +88,5 @@ class Pictures:
         return figure(picture, caption)
 
     def molecule(self, molecule: Depicted) -> Markup | None:
-        """A molecule in two dimensions; None where it cannot be drawn."""
+        """Return the drawn structure of a molecule; None where it cannot be drawn."""
         return draw(molecule.smiles, f"structure of {molecule.label}", self._prefix())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,10 @@ MANY_POINTS = 5_000
 
 
 def learning_curves(curves: Sequence[Curve]) -> Figure:
-    """One panel per loss; faint lines are training batches, strong ones validation, one line per seed.
+    """Draw one panel per loss; faint lines are training batches, strong ones validation, one line per seed.
 
     Args:
-        curves: those of one group; at least one.
+        curves: of one group; at least one.
     """
     panels = list(dict.fromkeys(curve.panel for curve in curves))
     keys = list(dict.fromkeys(curve.key for curve in curves))
@@ -48,7 +49,7 @@ def learning_curves(curves: Sequence[Curve]) -> Figure:
 
 def _curves_panel(axes: Axes, curves: Sequence[Curve], keys: list[str]) -> None:
     named: set[str] = set()
-    for curve in sorted(curves, key=lambda each: each.part):  # training below validation
+    for curve in sorted(curves, key=lambda curve: curve.part):  # training below validation
         colour = colour_of(curve.key, keys)
         if curve.part == "train":
             axes.plot(curve.steps, curve.values, color=colour, linewidth=1.0, alpha=0.45)
@@ -68,14 +69,14 @@ def _curves_panel(axes: Axes, curves: Sequence[Curve], keys: list[str]) -> None:
 
 
 def parity(table: ResultTable) -> Figure | None:
-    """Predicted against computed values, one panel per start, all seeds; None without predictions."""
+    """Draw predicted against computed values, one panel per start, all seeds; None without predictions."""
     arms = [arm for arm in table.arms if any(score.target for score in arm.scores)]
     if not arms:
         return None
     keys = [arm.key for arm in table.arms]
     points = sum(len(score.target) for arm in arms for score in arm.scores)
-    everything = [v for arm in arms for score in arm.scores for v in (*score.target, *score.prediction)]
-    low, high = min(everything), max(everything)
+    values = [v for arm in arms for score in arm.scores for v in (*score.target, *score.prediction)]
+    low, high = min(values), max(values)
     margin = 0.04 * (high - low or 1.0)
     span = (low - margin, high + margin)
     columns = min(len(arms), 3)
@@ -84,13 +85,13 @@ def parity(table: ResultTable) -> Figure | None:
         for index, arm in enumerate(arms):
             axes = drawn.add_subplot(math.ceil(len(arms) / columns), columns, index + 1)
             axes.plot(span, span, color=INK, linewidth=1.0, alpha=0.6)
-            for place, score in enumerate(arm.scores):
+            for marker, score in zip(cycle("o^sDv"), arm.scores, strict=False):
                 axes.scatter(
                     score.target,
                     score.prediction,
                     s=14,
                     color=colour_of(arm.key, keys),
-                    marker=("o", "^", "s", "D", "v")[place % 5],
+                    marker=marker,
                     alpha=0.55,
                     linewidths=0,
                     rasterized=points > MANY_POINTS,
@@ -105,7 +106,7 @@ def parity(table: ResultTable) -> Figure | None:
 
 
 def errors_by_start(table: ResultTable) -> Figure:
-    """Mean absolute error per initialisation: every seed a point, paired seeds joined, means as bars."""
+    """Draw the mean absolute errors by initialisation: a point per run, lines join seeds, bars are means."""
     keys = [arm.key for arm in table.arms]
     with styled():
         drawn = new_figure(6.6, 0.62 * len(keys) + 1.3)
@@ -136,7 +137,7 @@ def errors_by_start(table: ResultTable) -> Figure:
 
 
 def reconstruction(molecule: ReconstructedMolecule) -> Figure:
-    """Spectra with masked patches: grey windows were hidden, coloured lines are the model's values there."""
+    """Draw spectra with masked patches: masked windows grey, the model's values there coloured."""
     spectra = list(molecule.spectra.values())
     with styled():
         drawn = new_figure(9.6, 2.4 * len(spectra) + 0.4)
@@ -151,18 +152,16 @@ def reconstruction(molecule: ReconstructedMolecule) -> Figure:
 
 def _reconstruction_panel(axes: Axes, spectrum: ReconstructedSpectrum) -> None:
     kind, axis = spectrum.kind, spectrum.kind.axis()
-    hidden = hidden_points(spectrum)
-    for start, stop in _runs(masked_points(spectrum)):
+    for start, stop in _runs(spectrum.masked_points):
         axes.axvspan(axis[start], axis[stop], color=INK, alpha=0.10, linewidth=0)
-    for start, stop in _runs(hidden):
+    for start, stop in _runs(spectrum.hidden_points):
         axes.axvspan(axis[start], axis[stop], color=INK, alpha=0.16, linewidth=0)
     axes.plot(axis, spectrum.values, color=INK, linewidth=1.1, label="computed spectrum")
-    for place, (patch, values) in enumerate(
-        zip(np.flatnonzero(spectrum.mask), spectrum.predicted, strict=True)
-    ):
+    label: str | None = "predicted from the other patches"
+    for patch, values in zip(np.flatnonzero(spectrum.mask), spectrum.predicted, strict=True):
         window = slice(patch * kind.stride, patch * kind.stride + kind.patch)
-        label = "predicted from the other patches" if place == 0 else None
         axes.plot(axis[window], values, color="#d55e00", linewidth=1.8, label=label)
+        label = None  # named once in the legend
     axes.set(xlim=(axis[0], axis[-1]), xlabel=kind.unit)
     axes.set_ylabel("log$_{10}$(s + 1)", parse_math=True)
     error = number(spectrum.error, 2)
@@ -170,40 +169,23 @@ def _reconstruction_panel(axes: Axes, spectrum: ReconstructedSpectrum) -> None:
     axes.grid(False)
 
 
-def masked_points(spectrum: ReconstructedSpectrum) -> npt.NDArray[np.bool_]:
-    """[points] bool, points that belong to a masked patch."""
-    kind, points = spectrum.kind, np.zeros(spectrum.kind.points, dtype=bool)
-    for patch in np.flatnonzero(spectrum.mask):
-        points[patch * kind.stride : patch * kind.stride + kind.patch] = True
-    return points
-
-
-def hidden_points(spectrum: ReconstructedSpectrum) -> npt.NDArray[np.bool_]:
-    """[points] bool, masked points that no kept patch shows: overlapping neighbours show the others."""
-    kind, shown = spectrum.kind, np.zeros(spectrum.kind.points, dtype=bool)
-    for patch in np.flatnonzero(~spectrum.mask):
-        shown[patch * kind.stride : patch * kind.stride + kind.patch] = True
-    return masked_points(spectrum) & ~shown
-
-
 def _runs(points: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First and last place of every run of True."""
+    """Return first and last index of every run of True in `points` [points]."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], points.astype(np.int8), [0]])))
     return [(int(start), int(stop) - 1) for start, stop in edges.reshape(-1, 2)]
 
 
 def recall_curves(results: Sequence[RetrievalResult]) -> Figure:
-    """Recall@k of every stage-2 run against a random order; at least one result."""
+    """Draw recall@k of every stage-2 run, and of a random order; at least one result."""
     gallery = max(result.gallery_size for result in results)
     at = tuple(range(1, min(RECALL_UP_TO, gallery) + 1))
     colours = (COLOURS["stage2"], *OTHERS)
     with styled():
         drawn = new_figure(6.6, 3.6)
         axes = drawn.add_subplot()
-        for place, result in enumerate(results):
+        for colour, result in zip(cycle(colours), results, strict=False):
             share = [float((result.ranks <= k).mean()) for k in at]
             label = "whole spectra to structures" if len(results) == 1 else result.run
-            colour = colours[place % len(colours)]
             axes.plot(at, share, color=colour, marker="D", markersize=3, label=label)
         chance = [min(k / gallery, 1.0) for k in at]
         label = f"random order of {gallery}"

@@ -1,4 +1,4 @@
-"""What a reader of a report has to keep in mind, for the content that it has."""
+"""Remarks on how to read a report and on the limits of its results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SMALL_BELOW = 50_000
 
 
 def limits(content: ReportContent) -> Iterator[str]:
-    """A few sentences, those that concern the report's content."""
+    """Yield the remarks that apply to the report's content."""
     if content.tables:
         yield from (PAIRED, SPREAD, CHECKPOINT)
     if content.retrievals or content.reconstructions:
@@ -59,7 +59,7 @@ def limits(content: ReportContent) -> Iterator[str]:
         yield OVERLAP
     levels = [
         *content.levels.values(),
-        *(level for each in content.simulated for level in each.levels.values()),
+        *(level for molecule in content.simulated for level in molecule.levels.values()),
     ]
     if any("GFN2-xTB" in level for level in levels):
         yield GFN2

@@ -1,4 +1,4 @@
-"""Molecules that were simulated while a report's runs were made, in a few numbers each."""
+"""Summaries of molecules that were simulated along with a report's runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ def simulated_molecule(
     """Summarise a simulation for a report.
 
     Args:
-        simulation: what was computed.
-        seconds: wall time of it, where known.
-        bands: how many of the strongest bands of every spectrum to tell.
+        simulation: the computed spectra.
+        seconds: its wall time, where known.
+        bands: number of the strongest bands to keep of every spectrum.
     """
-    molecule = simulation.molecule
-    lines = simulation.lines
+    molecule, lines = simulation.molecule, simulation.lines
     return SimulatedMolecule(
         molecule=Depicted(molecule.identity, molecule.name, molecule.smiles, molecule.formula),
         seconds=seconds,
@@ -32,17 +31,17 @@ def simulated_molecule(
 
 
 def strongest_bands(spectrum: LineSpectrum, count: int = 3) -> tuple[float, ...]:
-    """Positions of the highest maxima of the broadened spectrum, highest first.
+    """Return the positions of the highest maxima of the broadened spectrum, in its unit, highest first.
 
     Maxima, not lines: degenerate and close lines make one band. Lines outside the modality's axis make none.
     """
     sampled = spectrum.broadened()
-    places = _maxima(sampled.values)
-    strongest = places[np.argsort(-sampled.values[places], kind="stable")][:count]
+    maxima = _maxima(sampled.values)
+    strongest = maxima[np.argsort(-sampled.values[maxima], kind="stable")][:count]
     return tuple(float(value) for value in sampled.axis[strongest])
 
 
 def _maxima(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Places inside the axis that are higher than the one before and not lower than the one after."""
+    """Return the indices of the inner local maxima of values [points]; of a plateau the first point."""
     middle = values[1:-1]
     return np.flatnonzero((middle > values[:-2]) & (middle >= values[2:])) + 1

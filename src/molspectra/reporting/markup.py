@@ -1,4 +1,4 @@
-"""HTML as a tree of function calls: every text is escaped unless it is already markup."""
+"""HTML built by nested function calls: every text is escaped unless it is already markup."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 
 class Markup(str):
-    """Text that is HTML already; anything else is escaped where it is put into an element."""
+    """Text that is already HTML; any other text is escaped when it is put into an element."""
 
     __slots__ = ()
 
@@ -17,14 +17,14 @@ Child = str | None | Iterable["Child"]
 
 
 def markup(child: Child) -> Markup:
-    """Markup of a child: texts escaped, None nothing, others one after the other."""
+    """Return the markup of a child: text escaped, None empty, an iterable's items concatenated."""
     if child is None:
         return Markup("")
     if isinstance(child, Markup):
         return child
     if isinstance(child, str):
         return Markup(escape(_printable(child)))
-    return Markup("".join(markup(each) for each in child))
+    return Markup("".join(markup(item) for item in child))
 
 
 def _printable(text: str) -> str:
@@ -33,7 +33,7 @@ def _printable(text: str) -> str:
 
 
 def element(name: str, /, *children: Child, **attributes: str | None) -> Markup:
-    """An element; attributes in Python's spelling (`class_`, `aria_label`), None leaves one out."""
+    """Return an element; attributes in Python's spelling (`class_`, `aria_label`), None leaves one out."""
     pairs = (
         f' {key.rstrip("_").replace("_", "-")}="{markup(value)}"'
         for key, value in attributes.items()
@@ -43,31 +43,31 @@ def element(name: str, /, *children: Child, **attributes: str | None) -> Markup:
 
 
 def paragraph(*children: Child, class_: str | None = None) -> Markup:
-    """A paragraph."""
+    """Return a paragraph."""
     return element("p", *children, class_=class_)
 
 
 def listing(items: Iterable[Child]) -> Markup | None:
-    """An unordered list; nothing for no items."""
+    """Return an unordered list; None without items."""
     entries = [element("li", item) for item in items]
     return element("ul", entries) if entries else None
 
 
 def section(title: str, *children: Child, id_: str) -> Markup:
-    """A part of the page with its heading."""
+    """Return a part of the page with its heading."""
     return element("section", element("h2", title, id=id_), *children, aria_labelledby=id_)
 
 
 def table(
     caption: str, head: Sequence[Child], rows: Iterable[Sequence[Child]], *, numbers: Sequence[int] = ()
 ) -> Markup:
-    """A table in a box that scrolls sideways on a narrow screen.
+    """Return a table in a box that scrolls sideways on a narrow screen.
 
     Args:
-        caption: tells what the table shows.
+        caption: what the table shows.
         head: column headings.
         rows: cells; the first of each row is its heading.
-        numbers: columns to set flush right.
+        numbers: indices of the columns to align right.
     """
 
     def style(column: int) -> str | None:
@@ -82,17 +82,17 @@ def table(
         )
         for row in rows
     ]
-    whole = element("table", element("caption", caption), element("thead", top), element("tbody", body))
-    return element("div", whole, class_="scroll", role="region", aria_label=caption, tabindex="0")
+    content = element("table", element("caption", caption), element("thead", top), element("tbody", body))
+    return element("div", content, class_="scroll", role="region", aria_label=caption, tabindex="0")
 
 
 def figure(picture: Markup, caption: Child, *, class_: str = "plot") -> Markup:
-    """A picture with its caption; a wide one scrolls sideways on a narrow screen."""
+    """Return a picture with its caption; a wide one scrolls sideways on a narrow screen."""
     return element("figure", element("div", picture, class_=class_), element("figcaption", caption))
 
 
 def details(summary: str, *children: Child) -> Markup:
-    """Something that is folded away until it is asked for."""
+    """Return content that is collapsed until the summary is clicked."""
     return element("details", element("summary", summary), *children)
 
 
@@ -146,11 +146,11 @@ code { overflow-wrap: anywhere; }
 """
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""Whatever a name in the data contains, the page runs no script and asks for nothing."""
+"""Content security policy: whatever a name in the data contains, no script runs and nothing is loaded."""
 
 
 def page(title: str, *parts: Markup | None) -> str:
-    """A whole HTML document with the given body."""
+    """Return a whole HTML document with the given body."""
     head = (
         '<meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from molspectra.data.atomic import atomic_file
-from molspectra.errors import InputError
+from molspectra.errors import WriteError
 from molspectra.reporting import sections, wording
 from molspectra.reporting.collect import collect_report
 from molspectra.reporting.content import ReportContent
@@ -24,8 +24,8 @@ def write_report(path: str | Path, content: ReportContent) -> Path:
     """Write the report atomically; the same content gives the same bytes.
 
     Args:
-        path: of the HTML file; its directory is made where it is missing.
-        content: what to show; parts without content are left out.
+        path: of the HTML file; its directory is created where it is missing.
+        content: of the report; empty parts are left out.
 
     Returns:
         The path.
@@ -38,43 +38,39 @@ def write_report(path: str | Path, content: ReportContent) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path.parent}: cannot be made: {error.strerror or error}") from error
+        raise WriteError(f"{path.parent}: cannot be made: {error.strerror or error}") from error
     with atomic_file(path) as file:
         file.write(text.encode())
     return path
 
 
 def _report(content: ReportContent) -> str:
-    pictures = Pictures()
+    pictures, searches = Pictures(), content.retrievals
     parts: list[tuple[str, str, Child]] = [
-        ("what", "What was run", _what(content)),
-        ("results", "Results", [sections.result(pictures, each) for each in content.tables]),
+        ("what", "What was run", _runs(content)),
+        ("results", "Results", [sections.result(pictures, result) for result in content.tables]),
         ("curves", "Learning curves", sections.learning(pictures, content.curves)),
         ("parity", "Predicted against computed", sections.parities(pictures, content.tables)),
         ("losses", "Pre-training losses", sections.losses(content.losses)),
         ("spectra", "Spectra with masked patches", sections.reconstructions(pictures, content)),
-        (
-            "retrieval",
-            "Finding molecules by spectra",
-            [sections.retrieval(pictures, r) for r in content.retrievals],
-        ),
+        ("retrieval", "Finding molecules by spectra", [sections.retrieval(pictures, r) for r in searches]),
         ("simulated", "Simulated here", sections.simulated(pictures, content.simulated)),
         ("limits", "How to read this, and its limits", listing(limits(content))),
     ]
     shown = [(id_, title, body) for id_, title, body in parts if body]
     links = [element("a", title, href=f"#{id_}") for id_, title, _ in shown]
-    short = listing(_short(content))
+    summary = listing(_summary(content))
     return page(
         content.title,
         element("h1", content.title),
-        element("div", short, class_="short") if short else None,
+        element("div", summary, class_="short") if summary else None,
         element("nav", listing(links), aria_label="Sections"),
         *(section(title, body, id_=id_) for id_, title, body in shown),
     )
 
 
-def _short(content: ReportContent) -> Iterator[str]:
-    """The first things to know."""
+def _summary(content: ReportContent) -> Iterator[str]:
+    """Yield the main results, one sentence each."""
     for result in content.tables:
         errors = ", ".join(f"{arm.label} {mean_sd(list(arm.mae.values()))}" for arm in result.arms)
         settings = f" ({result.settings})" if result.settings else ""
@@ -83,14 +79,14 @@ def _short(content: ReportContent) -> Iterator[str]:
         yield f"{what}, {seeds} seed{'s' if seeds != 1 else ''}: {errors}."
         for first, second in wording.comparisons(result):
             yield wording.verdict(first, second)
-    for found in content.retrievals:
-        yield wording.retrieval_sentences(found)[0]
+    for search in content.retrievals:
+        yield wording.retrieval_sentences(search)[0]
     if content.wall_seconds is not None:
         yield f"All of it took {duration(content.wall_seconds)}."
 
 
-def _what(content: ReportContent) -> list[Child]:
-    """Runs, machine, versions, data, commit."""
+def _runs(content: ReportContent) -> list[Child]:
+    """Return the table of runs, and their machines, versions, data and commits."""
     runs = content.runs
     if not runs:
         return []

@@ -1,4 +1,4 @@
-"""The sections of a report that show results; each returns nothing for content that is not there."""
+"""The sections of a report that show results; empty for content that is missing."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from molspectra.spectra.modality import MODALITIES
 
 
 def modality_title(name: str) -> str:
-    """A modality, or another quantity, for people."""
+    """Return the displayed name of a modality; other quantities keep theirs."""
     return MODALITIES[name].title if name in MODALITIES else name
 
 
-def result(pictures: Pictures, found: ResultTable) -> list[Child]:
-    """One table of fine-tuning results: every seed, mean ± sd, and what follows from them."""
-    seeds = sorted({seed for arm in found.arms for seed in arm.mae})
+def result(pictures: Pictures, results: ResultTable) -> list[Child]:
+    """Return one table of fine-tuning results: every seed, mean ± sd, sentences and a figure."""
+    seeds = sorted({seed for arm in results.arms for seed in arm.mae})
     rows = []
-    for arm in found.arms:
+    for arm in results.arms:
         r2 = [score.r2 for score in arm.scores if score.r2 is not None]
-        each = [number(arm.mae.get(seed)) for seed in seeds]
+        maes = [number(arm.mae.get(seed)) for seed in seeds]
         summary = [list(arm.mae.values()), [score.rmse for score in arm.scores], r2]
-        rows.append([arm.label, *each, *(mean_sd(values) if values else "–" for values in summary)])
+        rows.append([arm.label, *maes, *(mean_sd(values) if values else "–" for values in summary)])
     caption = (
-        f"Mean absolute error of the {found.target} in {found.unit} on {found.molecules} molecules of the "
-        f"{found.part} part, learnt from {found.training_molecules}; lower is better. "
+        f"Mean absolute error of the {results.target} in {results.unit} on {results.molecules} molecules of "
+        f"the {results.part} part, learnt from {results.training_molecules}; lower is better. "
         "± is the sample standard deviation over the seeds."
     )
     head = ["start", *(f"seed {seed}" for seed in seeds), "mean ± sd", "RMSE", "R²"]
-    alt = "; ".join(f"{arm.label} {', '.join(map(number, arm.mae.values()))}" for arm in found.arms)
+    alt = "; ".join(f"{arm.label} {', '.join(map(number, arm.mae.values()))}" for arm in results.arms)
     return [
-        element("h3", f"{found.target} ({found.settings})") if found.settings else None,
+        element("h3", f"{results.target} ({results.settings})") if results.settings else None,
         table(caption, head, rows, numbers=range(1, len(head))),
-        listing(wording.table_sentences(found)),
+        listing(wording.table_sentences(results)),
         pictures.figure(
-            figures.errors_by_start(found),
-            f"Mean absolute errors in {found.unit}: {alt}",
+            figures.errors_by_start(results),
+            f"Mean absolute errors in {results.unit}: {alt}",
             "Every point is one run; thin lines join runs of one seed; bars are means.",
             medium=True,
         ),
@@ -56,8 +56,8 @@ def result(pictures: Pictures, found: ResultTable) -> list[Child]:
 
 
 def learning(pictures: Pictures, curves: Sequence[Curve]) -> list[Markup]:
-    """Learning curves of pre-training and of fine-tuning."""
-    found = []
+    """Return the learning curves of pre-training and of fine-tuning."""
+    parts = []
     for group, title in (("pretraining", "Pre-training"), ("finetuning", "Fine-tuning")):
         chosen = [curve for curve in curves if curve.group == group]
         if not chosen:
@@ -73,32 +73,34 @@ def learning(pictures: Pictures, curves: Sequence[Curve]) -> list[Markup]:
         )
         medium = len({curve.panel for curve in chosen}) == 1
         alt = f"{title}, last validation losses: {last}"
-        found.append(pictures.figure(figures.learning_curves(chosen), alt, caption, medium=medium))
-    return found
+        parts.append(pictures.figure(figures.learning_curves(chosen), alt, caption, medium=medium))
+    return parts
 
 
 def parities(pictures: Pictures, tables: Sequence[ResultTable]) -> list[Markup]:
-    """Predicted against computed values of every table."""
+    """Return the parity plots of all tables that have predictions."""
     parts = []
-    for found in tables:
-        drawn = figures.parity(found)
+    for results in tables:
+        drawn = figures.parity(results)
         if drawn is None:
             continue
-        settings = f" ({found.settings})" if found.settings else ""
+        settings = f" ({results.settings})" if results.settings else ""
         caption = (
-            f"The {found.target}{settings} of the {found.molecules} molecules of the {found.part} part; on "
-            "the line the prediction equals the computed value. Markers tell the seeds apart."
+            f"The {results.target}{settings} of the {results.molecules} molecules of the {results.part} "
+            "part; on the line the prediction equals the computed value. Markers tell the seeds apart."
         )
-        starts = ", ".join(arm.label for arm in found.arms)
-        parts.append(pictures.figure(drawn, f"Predicted against computed {found.target}: {starts}", caption))
+        starts = ", ".join(arm.label for arm in results.arms)
+        parts.append(
+            pictures.figure(drawn, f"Predicted against computed {results.target}: {starts}", caption)
+        )
     return parts
 
 
 def losses(lines: Sequence[LossLine]) -> list[Child]:
-    """Pre-training losses on held-out molecules."""
+    """Return the table of pre-training losses on held-out molecules."""
     if not lines:
         return []
-    rows = [[each.run, each.name, number(each.value), number(each.no_skill)] for each in lines]
+    rows = [[line.run, line.name, number(line.value), number(line.no_skill)] for line in lines]
     caption = (
         "Losses on held-out molecules, with fixed noise and masks. A model that has learnt nothing "
         "predicts no noise, the mean spectrum of these molecules, and all pairs of a batch equally likely."
@@ -108,11 +110,11 @@ def losses(lines: Sequence[LossLine]) -> list[Child]:
 
 
 def reconstructions(pictures: Pictures, content: ReportContent) -> list[Markup]:
-    """Spectra with masked patches and the model's values there."""
+    """Return figures of spectra with masked patches and the model's values there."""
     if not content.reconstructions:
         return []
     share = f"{percent(content.mask_ratio)} of the patches" if content.mask_ratio else "Some patches"
-    found = [
+    parts = [
         paragraph(
             f"{share} of every spectrum were hidden from {content.reconstructions[0].run}, which was not "
             "trained on these molecules. The thin line is the computed spectrum, broadened; orange are the "
@@ -121,58 +123,58 @@ def reconstructions(pictures: Pictures, content: ReportContent) -> list[Markup]:
             "of a hidden patch is seen through its overlapping neighbours."
         )
     ]
-    for each in content.reconstructions:
-        names = ", ".join(modality_title(name) for name in each.spectra)
-        caption = f"{each.molecule.label} ({each.molecule.formula}): {each.why}."
-        alt = f"{names} of {each.molecule.label} with masked patches reconstructed"
-        found.append(pictures.figure(figures.reconstruction(each), alt, caption))
-    return found
+    for shown in content.reconstructions:
+        names = ", ".join(modality_title(name) for name in shown.spectra)
+        caption = f"{shown.molecule.label} ({shown.molecule.formula}): {shown.why}."
+        alt = f"{names} of {shown.molecule.label} with masked patches reconstructed"
+        parts.append(pictures.figure(figures.reconstruction(shown), alt, caption))
+    return parts
 
 
-def retrieval(pictures: Pictures, found: RetrievalResult) -> list[Child]:
-    """Search by spectra with one model: sentences, table, curve, examples."""
-    main, isomers = found.figures, found.isomers
+def retrieval(pictures: Pictures, results: RetrievalResult) -> list[Child]:
+    """Return the search by spectra with one model: sentences, table, curve, examples."""
+    main, isomers = results.figures, results.isomers
     at = list(main.recall)
-    everything = " + ".join(found.modalities)
-    rows = _rank_rows({**found.subsets, everything: main}, main, "random order")
+    all_spectra = " + ".join(results.modalities)
+    rows = _rank_rows({**results.subsets, all_spectra: main}, main, "random order")
     if isomers is not None:
-        among = {**found.isomer_subsets, everything: isomers}
-        among = {f"among isomers: {name}": each for name, each in among.items()}
-        rows += _rank_rows(among, isomers, "among isomers, random order")
+        subsets = {**results.isomer_subsets, all_spectra: isomers}
+        labelled = {f"among isomers: {name}": ranks for name, ranks in subsets.items()}
+        rows += _rank_rows(labelled, isomers, "among isomers, random order")
     caption = (
-        f"Recall@k with {found.run}: share of queries whose molecule is among the first k of "
-        f"{found.gallery_size}; ties count against the query. With a part of the spectra the others are "
+        f"Recall@k with {results.run}: share of queries whose molecule is among the first k of "
+        f"{results.gallery_size}; ties count against the query. With a part of the spectra the others are "
         "withheld."
     )
     head = ["spectra", "queries", *(f"R@{k}" for k in at), "MRR", "median rank"]
     return [
-        element("h3", found.run),
-        *map(paragraph, wording.retrieval_sentences(found)),
+        element("h3", results.run),
+        *map(paragraph, wording.retrieval_sentences(results)),
         table(caption, head, rows, numbers=range(1, len(head))),
         pictures.figure(
-            figures.recall_curves([found]),
+            figures.recall_curves([results]),
             "Recall at k: " + ", ".join(f"{k}: {percent(main.recall[k])}" for k in at),
             "Share of the queries whose molecule is among the first k, and what a random order gives.",
             medium=True,
         ),
-        *_examples(pictures, found),
+        *_examples(pictures, results),
     ]
 
 
-def _rank_rows(figures: Mapping[str, RankFigures], chance: RankFigures, name: str) -> list[list[str]]:
-    """One row per subset of spectra, and a last one with that name: what a random order gives."""
+def _rank_rows(subsets: Mapping[str, RankFigures], chance: RankFigures, name: str) -> list[list[str]]:
+    """Return one row per subset of spectra, and a last one, called `name`, for a random order."""
     rows = []
-    for spectra, each in figures.items():
-        shares = [percent(share) for share in each.recall.values()]
-        rows.append([spectra, str(each.queries), *shares, number(each.mrr), f"{each.median_rank:g}"])
+    for spectra, ranks in subsets.items():
+        shares = [percent(share) for share in ranks.recall.values()]
+        rows.append([spectra, str(ranks.queries), *shares, number(ranks.mrr), f"{ranks.median_rank:g}"])
     shares = [percent(share) for share in chance.chance_recall.values()]
     return [*rows, [name, "", *shares, number(chance.chance_mrr), ""]]
 
 
-def _examples(pictures: Pictures, found: RetrievalResult) -> Iterator[Markup]:
-    if found.examples:
-        yield paragraph(f"Examples: {found.why}.")
-    for search in found.examples:
+def _examples(pictures: Pictures, results: RetrievalResult) -> Iterator[Markup]:
+    if results.examples:
+        yield paragraph(f"Examples: {results.why}.")
+    for search in results.examples:
         molecule = search.molecule
         yield element("h4", f"Searched: {molecule.label} ({molecule.formula}); found at rank {search.rank}")
         ranked = list(enumerate(search.candidates, 1))
@@ -194,19 +196,19 @@ def _card(pictures: Pictures, rank: int, candidate: Candidate) -> Markup:
 
 
 def simulated(pictures: Pictures, molecules: Sequence[SimulatedMolecule]) -> list[Markup]:
-    """Molecules whose spectra were computed along with the runs."""
+    """Return the table of molecules whose spectra were computed along with the runs."""
     if not molecules:
         return []
-    names = [name for name in MODALITIES if any(name in each.lines for each in molecules)]
+    names = [name for name in MODALITIES if any(name in molecule.lines for molecule in molecules)]
     rows: list[Sequence[Child]] = []
-    for each in molecules:
-        drawing = pictures.molecule(each.molecule)
+    for row in molecules:
+        drawing = pictures.molecule(row.molecule)
         structure = None if drawing is None else element("div", drawing, class_="drawing")
-        label = element("div", each.molecule.label), element("div", each.molecule.formula, class_="soft")
-        rows.append([label, structure, *(_bands(each, name) for name in names), duration(each.seconds)])
+        label = element("div", row.molecule.label), element("div", row.molecule.formula, class_="soft")
+        rows.append([label, structure, *(_bands(row, name) for name in names), duration(row.seconds)])
     units = {name: MODALITIES[name].unit for name in names}
     head = ["molecule", "structure", *(f"{modality_title(n)} ({units[n]})" for n in names), "time"]
-    levels = {f"{modality_title(name)}: {level}" for each in molecules for name, level in each.levels.items()}
+    levels = {f"{modality_title(name)}: {level}" for row in molecules for name, level in row.levels.items()}
     caption = "Molecules whose spectra were computed in this run: number of lines, and the strongest bands."
     return [
         table(caption, head, rows, numbers=[len(head) - 1]),

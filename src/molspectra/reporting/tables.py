@@ -1,4 +1,4 @@
-"""Which fine-tuning runs may stand in one table, and what each of them started from."""
+"""Groups fine-tuning runs into tables of comparable runs, by what each of them started from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, MismatchError
 from molspectra.evaluation.finetuned import read_predictions
 from molspectra.evaluation.subject import read_run
 from molspectra.reporting.content import Arm, ResultTable, Score
@@ -18,7 +18,7 @@ from molspectra.training.record import read_json
 from molspectra.training.settings import to_dict
 
 LABELS = {"scratch": "from scratch", "stage1": "from stage 1", "stage2": "from stage 2"}
-"""Names of the usual initialisations for people."""
+"""Displayed names of the usual initialisations."""
 
 ORDER = tuple(LABELS)
 
@@ -26,7 +26,7 @@ IRRELEVANT = (
     "init",
     "data.store",  # the content's hash is compared instead
     "data.workers",
-    "data.allow_leak",  # what was seen stands in the notes
+    "data.allow_leak",  # a leak is reported in the notes
     "loop.seed",
     "loop.accelerator",
     "loop.devices",
@@ -39,11 +39,11 @@ IRRELEVANT = (
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run directory that was read.
+    """The contents of a run directory.
 
     Attributes:
-        directory: where it is.
-        name: for people.
+        directory: path of the run.
+        name: displayed name.
         config: its settings.
         record: its record.
         evaluation: its results on the test part; None where it was not evaluated.
@@ -66,7 +66,7 @@ class Run:
         path = directory / "evaluation.json"
         evaluation = read_json(path) if path.is_file() else None
         if evaluation is not None and not isinstance(evaluation, dict):
-            raise InputError(f"{path}: not the results of an evaluation; evaluate the run again")
+            raise FormatError(f"{path}: not the results of an evaluation; evaluate the run again")
         return cls(directory, name or directory.resolve().name, config, record, evaluation)
 
     @property
@@ -81,55 +81,55 @@ class Run:
         return self.config.loop.seed
 
     def settings(self) -> dict[str, Any]:
-        """Settings that matter for the result, by dotted name; without seed and start."""
+        """Return the settings that affect the result, by dotted name, without seed and start."""
         flat = flatten(to_dict(self.config))
         return {name: value for name, value in flat.items() if name not in IRRELEVANT}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted names."""
-    found: dict[str, Any] = {}
+    """Flatten nested mappings into one with dotted names."""
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def with_ancestors(runs: Sequence[Run]) -> list[Run]:
-    """The runs, and after them those that they started from and that still exist, each once.
+    """Return the runs, followed by those that they started from and that still exist, without repeats.
 
     Raises:
         InputError: a damaged run directory.
     """
-    found = list(runs)
-    for run in found:  # grows while it is gone through
-        for place in _places(run):
-            if any(each.directory.resolve() == place for each in found):
+    known = list(runs)
+    for run in known:  # grows during the iteration
+        for path in _origin_paths(run):
+            if any(other.directory.resolve() == path for other in known):
                 break
-            if (place / "record.json").is_file():
-                found.append(Run.read(place))
+            if (path / "record.json").is_file():
+                known.append(Run.read(path))
                 break
-    return found
+    return known
 
 
 def origin_of(run: Run, known: Sequence[Run]) -> Run | None:
-    """The run, among the known ones, that a run was initialised from; None where there is none.
+    """Return the run, among the known ones, that a run was initialised from; None where it is not among them.
 
-    A directory that has been moved since is looked for by its name.
+    A directory that has been moved since is identified by its name.
     """
-    places = _places(run)
-    for place in places:
-        for each in known:
-            if each.directory.resolve() == place:
-                return each
-    named = [each for each in known if each.name in {place.name for place in places}]
-    return named[0] if len(named) == 1 else None
+    paths = _origin_paths(run)
+    for path in paths:
+        for other in known:
+            if other.directory.resolve() == path:
+                return other
+    namesakes = [other for other in known if other.name in {path.name for path in paths}]
+    return namesakes[0] if len(namesakes) == 1 else None
 
 
-def _places(run: Run) -> list[Path]:
-    """Where the run directory of a run's origin may be: `init` names a run or a checkpoint in one."""
+def _origin_paths(run: Run) -> list[Path]:
+    """Return candidates for the origin's run directory: `init` names a run or a checkpoint in one."""
     if run.config.init is None:
         return []
     path = Path(run.config.init).resolve()
@@ -138,13 +138,13 @@ def _places(run: Run) -> list[Path]:
 
 @dataclass(frozen=True)
 class Start:
-    """What a run started from.
+    """Initialisation of a run.
 
     Attributes:
-        key: "scratch", the stage of its origin, or the path of an origin that is gone.
-        recipe: equal for starts that differ in seeds alone.
-        origin: path of the pre-training run.
-        seed: of the pre-training run.
+        key: "scratch", the stage of the pre-training run, or its name where it no longer exists.
+        recipe: settings and data of the pre-training; equal for starts that differ only in seeds.
+        origin: path of the pre-training run; None from scratch.
+        seed: of the pre-training run; None where unknown.
     """
 
     key: str
@@ -154,27 +154,27 @@ class Start:
 
 
 def start_of(run: Run, known: Sequence[Run]) -> Start:
-    """What a run started from, with the whole line of its ancestors among the known runs."""
+    """Return the initialisation of a run; its recipe includes all ancestors among the known runs."""
     if run.config.init is None:
         return Start("scratch", "scratch")
     origin = origin_of(run, known)
     if origin is None:
         return Start(Path(run.config.init).name, run.config.init, run.config.init)
-    before = start_of(origin, known).recipe
-    facts = [origin.settings(), origin.record["data"]["hash"], before]
+    facts = [origin.settings(), origin.record["data"]["hash"], start_of(origin, known).recipe]
     recipe = json.dumps(facts, sort_keys=True, ensure_ascii=False)
     return Start(origin.stage, recipe, str(origin.directory.resolve()), origin.seed)
 
 
 def result_tables(runs: Sequence[Run], known: Sequence[Run]) -> tuple[ResultTable, ...]:
-    """One table per property and settings, from the fine-tuning runs that were evaluated.
+    """Return one table per property and settings, of the fine-tuning runs that were evaluated.
 
     Args:
         runs: of any stage.
-        known: those and their ancestors.
+        known: the runs and their ancestors.
 
     Raises:
-        InputError: two runs of the same start and seed, or damaged results.
+        MismatchError: two runs of the same start and seed.
+        FormatError: damaged results.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -195,29 +195,29 @@ def _table(members: list[Run], known: Sequence[Run], settings: str) -> ResultTab
         chosen = sorted(keyed[key], key=lambda run: run.seed)
         for one, other in pairwise(chosen):
             if one.seed == other.seed:
-                raise InputError(
+                raise MismatchError(
                     f"{one.directory} and {other.directory}: same start, settings and seed; give one of them"
                 )
         starts = [start_of(run, known) for run in chosen]
         label = LABELS.get(key, f"from {key}")
         arms.append(Arm(key, label, tuple(map(_score, chosen)), pretraining_sentence(starts)))
-    found = members[0].evaluation
-    assert found is not None
+    evaluation = members[0].evaluation
+    assert evaluation is not None
     return ResultTable(
-        target=found["target"],
-        unit=found["unit"],
-        level=found["level"],
-        part=found["part"],
-        molecules=found["molecules"],
-        training_molecules=found["training_molecules"],
+        target=evaluation["target"],
+        unit=evaluation["unit"],
+        level=evaluation["level"],
+        part=evaluation["part"],
+        molecules=evaluation["molecules"],
+        training_molecules=evaluation["training_molecules"],
         arms=tuple(arms),
-        constant_mae=found["median_predictor_mae"],
+        constant_mae=evaluation["median_predictor_mae"],
         settings=settings,
     )
 
 
 def arm_keys(members: Sequence[Run], known: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by what they started from; starts of one stage by different recipes get the run's name added."""
+    """Group runs by initialisation; origins of one stage with different recipes get the run's name added."""
     starts = {run.directory: start_of(run, known) for run in members}
     recipes: dict[str, list[str]] = {}
     for start in starts.values():
@@ -236,33 +236,32 @@ def arm_keys(members: Sequence[Run], known: Sequence[Run]) -> dict[str, list[Run
 
 
 def _score(run: Run) -> Score:
-    found = run.evaluation
-    assert found is not None
+    evaluation = run.evaluation
+    assert evaluation is not None
     target, prediction = read_predictions(run.directory / "predictions.csv")
-    return Score(
-        run.seed, run.name, found["mae"], found["rmse"], found["r2"], tuple(target), tuple(prediction)
-    )
+    errors = evaluation["mae"], evaluation["rmse"], evaluation["r2"]
+    return Score(run.seed, run.name, *errors, tuple(target), tuple(prediction))
 
 
 def pretraining_sentence(starts: Sequence[Start]) -> str:
-    """Whether pre-training was repeated for every seed; "" without pre-training."""
+    """State whether pre-training was repeated for every seed; "" without pre-training."""
     origins = {start.origin: start.seed for start in starts if start.origin is not None}
     n = len(starts)
     if not origins:
         return ""
     if len(origins) == 1:
         (seed,) = origins.values()
-        which = "one pre-training run" + ("" if seed is None else f" (seed {seed})")
+        run = "one pre-training run" + ("" if seed is None else f" (seed {seed})")
         if n == 1:
-            return f"{which}."
-        return f"{which} served all {n} seeds; their spread does not hold that of pre-training."
+            return f"{run}."
+        return f"{run} served all {n} seeds; their spread does not hold that of pre-training."
     if len(origins) == n:
         return f"pre-training was repeated for each of the {n} seeds."
     return f"{len(origins)} pre-training runs served {n} seeds."
 
 
 def _differences(run: Run, others: Sequence[Run]) -> str:
-    """Settings of a run that are not the same in all others, as "name value" texts."""
+    """Return the settings of a run that are not the same in all others, as "name value" texts."""
     own = run.settings()
     names = [name for name in own if any(other.settings().get(name) != own[name] for other in others)]
     hashes = {str(other.record["data"]["hash"]) for other in others}

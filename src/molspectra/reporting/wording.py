@@ -1,4 +1,4 @@
-"""Sentences under the tables, made from the numbers alone, whichever way they come out."""
+"""Numbers as text, and sentences about results, derived from the numbers alone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 
 from molspectra.evaluation.metrics import mean_and_sd, paired
+from molspectra.evaluation.paired import CONFIDENCE, MoleculeInterval, SeedTest
 from molspectra.reporting.content import Arm, LossLine, ResultTable, RetrievalResult
 
 FEW_SEEDS = 5
-"""With fewer seeds than this the sentence tells how often n equal signs come by chance: 2 of 2ⁿ."""
+"""With fewer seeds the sentence states how often n equal signs occur by chance: 2 of 2ⁿ."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with that many significant digits; a dash for none."""
+    """Format a number with that many significant digits; a dash for None or a value that is not finite."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
@@ -26,12 +27,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, three significant digits."""
+    """Format a difference with its sign, three significant digits."""
     return number(value) if value <= 0 else f"+{number(value)}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people."""
+    """Format a time in seconds as s, min or h; a dash where unknown."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 100:
@@ -42,24 +43,24 @@ def duration(seconds: float | None) -> str:
 
 
 def mean_sd(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation; the mean alone for one value."""
+    """Format mean ± sample standard deviation; only the mean for one value."""
     mean, sd = mean_and_sd(values)
     return number(mean) if math.isnan(sd) else f"{number(mean)} ± {number(sd, 2)}"
 
 
 def comparisons(table: ResultTable) -> list[tuple[Arm, Arm]]:
-    """Which arms are compared: every one with scratch, and stage 2 (with spectra) with stage 1 (without)."""
+    """Return the pairs to compare: every arm with scratch, and stage 2 (with spectra) with stage 1."""
     by_key = {arm.key: arm for arm in table.arms}
-    found = []
+    pairs = []
     if "scratch" in by_key:
-        found = [(arm, by_key["scratch"]) for arm in table.arms if arm.key != "scratch"]
+        pairs = [(arm, by_key["scratch"]) for arm in table.arms if arm.key != "scratch"]
     if "stage1" in by_key and "stage2" in by_key:
-        found.append((by_key["stage2"], by_key["stage1"]))
-    return found
+        pairs.append((by_key["stage2"], by_key["stage1"]))
+    return pairs
 
 
 def verdict(first: Arm, second: Arm) -> str:
-    """The same comparison in a few words."""
+    """Summarise the comparison of two arms in one sentence."""
     difference = paired(first.mae, second.mae)
     if difference is None:
         return f"{first.start} and {second.start} have no seed in common."
@@ -70,23 +71,23 @@ def verdict(first: Arm, second: Arm) -> str:
 
 
 def paired_sentence(first: Arm, second: Arm, unit: str) -> str:
-    """Differences of the mean absolute error seed by seed, and no more than they say."""
+    """State the differences of the mean absolute error by seed, and whether their sign is consistent."""
     difference = paired(first.mae, second.mae)
     heading = f"{first.start} minus {second.start}"
     if difference is None:
         return f"{heading}: no seed in common, so there is no paired comparison."
-    each = ", ".join(
+    by_seed = ", ".join(
         f"seed {seed} {signed(value)}"
         for seed, value in zip(difference.seeds, difference.differences, strict=True)
     )
     n = len(difference.seeds)
     base, _ = mean_and_sd([second.mae[seed] for seed in difference.seeds])
     share = f" ({signed(100 * difference.mean / base)}\u00a0%)" if base > 0 else ""
-    text = f"{heading}, {unit}: {each}; mean {signed(difference.mean)}{share}. "
+    text = f"{heading}, {unit}: {by_seed}; mean {signed(difference.mean)}{share}. "
     if difference.lower == n:
-        verdict = f"The error is lower in {'the one seed' if n == 1 else f'all {n} seeds'}"
+        text += f"The error is lower in {'the one seed' if n == 1 else f'all {n} seeds'}"
     elif difference.higher == n:
-        verdict = f"The error is higher in {'the one seed' if n == 1 else f'all {n} seeds'}"
+        text += f"The error is higher in {'the one seed' if n == 1 else f'all {n} seeds'}"
     elif not difference.lower and not difference.higher:
         return text + "There is no difference in any seed."
     else:
@@ -95,20 +96,16 @@ def paired_sentence(first: Arm, second: Arm, unit: str) -> str:
             "the sign is not consistent, no difference is shown."
         )
     if n == 1:
-        return text + verdict + "; one seed says nothing about the spread between seeds."
+        return text + "; one seed says nothing about the spread between seeds."
     if n < FEW_SEEDS:
         chance = number(100 * 2.0 ** (1 - n), 2)
-        return (
-            text
-            + verdict
-            + f"; with {n} seeds the same sign in all comes by chance in {chance}\u00a0% of cases."
-        )
-    return text + verdict + "."
+        return f"{text}; with {n} seeds the same sign in all comes by chance in {chance}\u00a0% of cases."
+    return text + "."
 
 
 def table_sentences(table: ResultTable) -> list[str]:
-    """What follows from a result table."""
-    found = [paired_sentence(first, second, table.unit) for first, second in comparisons(table)]
+    """Return sentences on a result table: comparisons, the constant, and pre-training."""
+    sentences = [paired_sentence(first, second, table.unit) for first, second in comparisons(table)]
     constant = table.constant_mae
     if constant is not None and table.arms:
         worse = [
@@ -120,21 +117,21 @@ def table_sentences(table: ResultTable) -> list[str]:
         text = (
             f"Predicting the median of the training molecules for all gives {number(constant)} {table.unit}"
         )
-        found.append(
+        sentences.append(
             f"{text}; no better than that: {', '.join(worse)}." if worse else f"{text}; every run is below."
         )
-    found += [f"{arm.start}: {arm.pretraining}" for arm in table.arms if arm.pretraining]
-    return found
+    sentences += [f"{arm.start}: {arm.pretraining}" for arm in table.arms if arm.pretraining]
+    return sentences
 
 
 def retrieval_sentences(result: RetrievalResult) -> list[str]:
-    """What follows from a search, chance beside it."""
+    """Return sentences on a search, with the expectation for a random order."""
     figures = result.figures
     parts = " and ".join(
         {"val": "validation", "train": "training"}.get(part, part) for part in result.gallery_parts
     )
     plural = "s" if len(result.gallery_parts) > 1 else ""
-    found = [
+    sentences = [
         f"{figures.queries} molecules of the {result.part} part were searched by their spectra "
         f"({', '.join(result.modalities)}) among the clean structures of {result.gallery_size} different "
         f"molecules of the {parts} part{plural}: the right one came first for {percent(figures.recall[1])} "
@@ -142,24 +139,83 @@ def retrieval_sentences(result: RetrievalResult) -> list[str]:
     ]
     if result.isomers is not None:
         isomers = result.isomers
-        found.append(
+        sentences.append(
             f"Among molecules of the same formula alone (on average {number(isomers.candidates)} candidates, "
             f"{isomers.queries} queries that have an isomer there), the right one came first for "
             f"{percent(isomers.recall[1])}; a random order gives {percent(isomers.chance_recall[1])}."
         )
-    return found
+    return sentences
 
 
 def loss_sentences(losses: Sequence[LossLine]) -> list[str]:
-    """Which losses are no better than having learnt nothing."""
+    """Return a sentence that names the losses no better than those of a model without skill."""
     weak = [
-        f"{each.run}: {each.name}"
-        for each in losses
-        if each.no_skill is not None and each.value >= each.no_skill
+        f"{line.run}: {line.name}"
+        for line in losses
+        if line.no_skill is not None and line.value >= line.no_skill
     ]
     return [f"No better than a model that has learnt nothing: {'; '.join(weak)}."] if weak else []
 
 
 def percent(share: float) -> str:
-    """A share as a percentage."""
+    """Format a fraction as a percentage."""
     return f"{100 * share:.1f}\u00a0%"
+
+
+def conclusion(
+    first: str,
+    second: str,
+    test: SeedTest | None,
+    interval: MoleculeInterval | None,
+    samples: str = "molecules",
+) -> str:
+    """State in plain words what a comparison of two arms shows, and what it does not.
+
+    Args:
+        first: name of an arm.
+        second: name of the other.
+        test: over seeds; None where no seed is common.
+        interval: over test samples; None where their errors are unknown.
+        samples: "molecules" or "frames".
+    """
+    if test is None:
+        return f"{first} and {second} have no seed in common: nothing follows."
+    parts = [_over_seeds(first, second, test)]
+    if interval is not None:
+        which = "lower" if interval.difference < 0 else "higher"
+        if interval.low > 0 or interval.high < 0:
+            expected = f"would be expected to have the {which} error again"
+        else:
+            expected = "could as well come out the other way"
+        parts.append(f"On other test {samples} of this kind these very models of {first} {expected}.")
+    return " ".join(parts)
+
+
+def few_seeds(n: int) -> str:
+    """State what n seeds cannot show; "" where the exact tests can reach the 5 % level."""
+    if n == 1:
+        return "One seed has no spread: differences over seeds cannot be tested."
+    smallest = 2.0 ** (1 - n)
+    if smallest <= 1 - CONFIDENCE:
+        return ""
+    return (
+        f"With {n} seeds the exact tests cannot give a p below {smallest:.3g} and confirm nothing at the "
+        "5 % level; the t-test assumes normally distributed differences and sees only large ones."
+    )
+
+
+def _over_seeds(first: str, second: str, test: SeedTest) -> str:
+    """State what the tests over seeds show."""
+    n, which = len(test.seeds), "lower" if test.mean < 0 else "higher"
+    if n == 1:
+        return (
+            f"One seed: the error of {first} is {which} than that of {second}, and nothing can be said about "
+            "whether another seed would show the same."
+        )
+    p = f"t-test p = {test.t_p:.2g}"
+    if test.t_p < 1 - CONFIDENCE:
+        return f"Over {n} seeds the error of {first} is {which} than that of {second} ({p})."
+    return (
+        f"Over {n} seeds no difference between {first} and {second} is shown ({p}); that is no proof that "
+        "there is none."
+    )

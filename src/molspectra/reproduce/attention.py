@@ -1,21 +1,20 @@
-"""The experiment about attention: maps over wavenumbers of the stage-2 runs, one per seed."""
+"""The attention experiment: maps over wavenumbers of the stage-2 runs, one per seed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from molspectra.data.atomic import atomic_file
 from molspectra.evaluation.attention import AttentionMap, attention_map
 from molspectra.reporting.attention_figure import attention_figure, write_attention
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import Markup, element, page, paragraph, section, table
 from molspectra.reporting.wording import number
-from molspectra.reproduce.page import run_rows, title
+from molspectra.reproduce.page import Rows, markdown_table, run_rows, title, write_pages
 from molspectra.reproduce.plan import Plan
 from molspectra.reproduce.results import Results
 from molspectra.reproduce.run import state
-from molspectra.training.record import write_json
 
 ABOUT = (
     "Mean attention of the spectrum encoder over whole, unmasked spectra of held-out molecules. A value of 1 "
@@ -32,77 +31,66 @@ def write(plan: Plan, results: Results, command: str) -> Path:
 
     Args:
         plan: of the experiment.
-        results: for the list of runs.
-        command: how to repeat it.
+        results: its list of runs.
+        command: command line that repeats it.
 
     Raises:
         InputError: a run's data are gone or a file cannot be written.
     """
-    found: dict[int, AttentionMap] = {}
+    maps: dict[int, AttentionMap] = {}
     for run in plan.runs:
         if run.arm == "stage2" and state(run).finished:
-            found[run.seed] = attention_map(run.directory)
-    for seed, each in found.items():
-        write_attention(each, plan.out / plan.stem / f"seed{seed}")
-    base = plan.out / plan.stem
-    maps = {str(seed): _facts(each) for seed, each in found.items()}
-    write_json(base.with_name(f"{plan.stem}.json"), {"command": command, "seeds": maps})
-    for suffix, text in (
-        (".md", _markdown(results, found, command)),
-        (".html", _html(results, found, command)),
-    ):
-        with atomic_file(base.with_name(f"{plan.stem}{suffix}")) as file:
-            file.write(text.encode())
-    return base.with_name(f"{plan.stem}.md")
+            maps[run.seed] = attention_map(run.directory)
+            write_attention(maps[run.seed], plan.out / plan.stem / f"seed{run.seed}")
+    values = {str(seed): _facts(attention) for seed, attention in maps.items()}
+    markdown, html = _markdown(results, maps, command), _html(results, maps, command)
+    return write_pages(plan, {"command": command, "seeds": values}, markdown, html)
 
 
-def _facts(found: AttentionMap) -> dict[str, Any]:
-    """The numbers of a map without those per patch."""
-    values = found.plain()
+def _facts(attention: AttentionMap) -> dict[str, Any]:
+    """Return the JSON values of a map without those per patch."""
+    values = attention.plain()
     return {key: values[key] for key in ("run", "part", "molecules", "layers", "heads", "blocks")}
 
 
-def _block_rows(found: AttentionMap) -> list[list[str]]:
-    """Rows (layer and modality that looks, then shares) of the shares between modalities."""
-    even = found.uniform()
-    return [
+def _block_table(attention: AttentionMap) -> tuple[list[str], Rows]:
+    """Return head and rows of the shares of attention between modalities, a row per layer and modality."""
+    uniform = attention.uniform()
+    rows = [
         [
             f"layer {layer}, {name}",
-            *(f"{number(v, 2)} ({number(u, 2)})" for v, u in zip(row, even, strict=True)),
+            *(f"{number(v, 2)} ({number(u, 2)})" for v, u in zip(row, uniform, strict=True)),
         ]
-        for layer, block in zip(found.layers, found.blocks(), strict=True)
-        for name, row in zip(found.kinds, block, strict=True)
+        for layer, block in zip(attention.layers, attention.blocks(), strict=True)
+        for name, row in zip(attention.kinds, block, strict=True)
     ]
+    return ["from", *(f"to {name}" for name in attention.kinds)], rows
 
 
-def _caption(seed: int, found: AttentionMap) -> str:
-    return f"Seed {seed}: attention between kinds of spectra, mean of {len(found.rows)} molecules"
+def _caption(seed: int, attention: AttentionMap) -> str:
+    return f"Seed {seed}: attention between kinds of spectra, mean of {len(attention.rows)} molecules"
 
 
-def _markdown(results: Results, found: dict[int, AttentionMap], command: str) -> str:
+def _markdown(results: Results, maps: Mapping[int, AttentionMap], command: str) -> str:
     parts = [f"# {title(results)}", "", ABOUT, ""]
-    for seed, each in found.items():
-        head = ["from", *(f"to {name}" for name in each.kinds)]
-        parts += [f"## {_caption(seed, each)}", "", f"![map](attention/seed{seed}/attention.png)", ""]
-        lines = [head, ["---"] * len(head), *_block_rows(each)]
-        parts += ["| " + " | ".join(line) + " |" for line in lines] + [""]
-    head, rows = run_rows(results)
-    parts += ["## Runs", "", "```", command, "```", ""]
-    parts += ["| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows]]
+    for seed, attention in maps.items():
+        parts += [f"## {_caption(seed, attention)}", "", f"![map](attention/seed{seed}/attention.png)", ""]
+        parts += [*markdown_table(*_block_table(attention)), ""]
+    parts += ["## Runs", "", "```", command, "```", "", *markdown_table(*run_rows(results))]
     return "\n".join([*parts, ""])
 
 
-def _html(results: Results, found: dict[int, AttentionMap], command: str) -> str:
+def _html(results: Results, maps: Mapping[int, AttentionMap], command: str) -> str:
     pictures = Pictures()
     parts: list[Markup] = []
-    for seed, each in found.items():
-        head = ["from", *(f"to {name}" for name in each.kinds)]
-        text = f"{_caption(seed, each)}."
+    for seed, attention in maps.items():
+        head, rows = _block_table(attention)
+        text = f"{_caption(seed, attention)}."
         parts.append(
             section(
                 f"Seed {seed}",
-                pictures.figure(attention_figure(each), text, text),
-                table(text, head, _block_rows(each), numbers=range(1, len(head))),
+                pictures.figure(attention_figure(attention), text, text),
+                table(text, head, rows, numbers=range(1, len(head))),
                 id_=f"seed{seed}",
             )
         )

@@ -1,4 +1,4 @@
-"""What the experiments are: their arms, what these start from, and the published rows they correspond to."""
+"""Definitions of the experiments: their arms, the starts of these, and the corresponding published rows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from molspectra.errors import InputError, hint
+from molspectra.errors import NotFoundError, hint
 
 Kind = Literal["qm9", "md17", "pilot", "attention"]
 """Fine-tuning on a property of many molecules, on energies and forces of one, on a property with spectra as
-input; or pre-training alone, whose attention is looked at."""
+input; or only pre-training, whose attention is shown."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Variant:
     """A pre-training run that fine-tuning can start from.
 
     Attributes:
-        label: for people.
-        section: of the scale whose settings it has, "stage1" or "stage2".
+        label: displayed name.
+        section: of the scale with its settings, "stage1" or "stage2".
         parent: the variant that it starts from; None starts from scratch.
-        changes: settings by dotted name in which it differs from the section.
-        cost: which rough time per step holds.
+        changes: settings by dotted name that differ from the section.
+        cost: kind of run in the scale's times per step.
     """
 
     label: str
@@ -38,23 +38,23 @@ def _stage2(label: str, **changes: Any) -> Variant:
 
 
 def _denoised(kind: str, title: str) -> dict[str, Variant]:
-    """The line of pre-training with another denoising, with and without spectra."""
-    same, first = {"denoising.kind": kind}, f"stage1-{kind}"
+    """Return the pre-training runs of another denoising, with and without spectra."""
+    changes, stage1 = {"denoising.kind": kind}, f"stage1-{kind}"
     return {
-        first: Variant(f"stage 1, {title}", "stage1", None, same, "stage1"),
+        stage1: Variant(f"stage 1, {title}", "stage1", None, changes, "stage1"),
         f"control-{kind}": Variant(
             f"stage 1 continued without spectra, {title}",
             "stage2",
-            first,
-            WITHOUT_SPECTRA | same,
+            stage1,
+            WITHOUT_SPECTRA | changes,
             "control",
         ),
-        f"stage2-{kind}": Variant(f"stages 1+2, {title}", "stage2", first, same, "stage2"),
+        f"stage2-{kind}": Variant(f"stages 1+2, {title}", "stage2", stage1, changes, "stage2"),
     }
 
 
 WITHOUT_SPECTRA: dict[str, Any] = {"model.spectrum_encoder": None}
-"""Stage 2 without its spectrum encoder: the same molecules, batches, noise and steps, denoising alone."""
+"""Stage 2 without its spectrum encoder: the same molecules, batches, noise and steps, only denoising."""
 
 VARIANTS: Mapping[str, Variant] = {
     "stage1": Variant("stage 1", "stage1", cost="stage1"),
@@ -82,8 +82,8 @@ class FromScratch:
     """Fine-tuning without pre-training.
 
     Attributes:
-        label: for people.
-        changes: settings by dotted name in which it differs from the other arms.
+        label: displayed name.
+        changes: settings by dotted name that differ from the other arms.
     """
 
     label: str
@@ -104,7 +104,7 @@ PAIRS = (
     ("stage1", "scratch", "what stage 1 gave"),
     ("stage2", "scratch", "what all of pre-training gave"),
 )
-"""Comparisons of the usual arms, first minus second, and what each of them tells."""
+"""Comparisons of the usual arms: first minus second, and what the difference shows."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,13 @@ class Experiment:
     """One table of the paper, repeated.
 
     Attributes:
-        key: on the command line.
-        title: for people.
+        key: name on the command line.
+        title: displayed name.
         kind: of fine-tuning.
         arms: keys of `VARIANTS` and `FROM_SCRATCH`, in the order of the table.
-        pairs: arms that are compared (first, second, what it tells).
+        pairs: arms that are compared (first, second, what the difference shows).
         published: name of the published row of an arm.
-        about: what the reader has to know about it.
+        about: remark for the reader.
     """
 
     key: str
@@ -135,7 +135,7 @@ _ROWS = {"scratch": "TorchMD-NET, from scratch", "stage1": "Coord", "stage2": "M
 
 
 def _ablation(key: str, title: str, published: Mapping[str, str], about: str = "") -> Experiment:
-    """An ablation of stage 2: its variants, the whole method and the control."""
+    """Return an ablation of stage 2: its variants, the whole method and the control."""
     variants = [arm for arm in published if arm not in ("stage2", "control")]
     pairs = [(arm, "stage2", "what the change gave") for arm in variants]
     arms = ("control", *variants, "stage2")
@@ -143,17 +143,17 @@ def _ablation(key: str, title: str, published: Mapping[str, str], about: str = "
 
 
 def _denoising(key: str, kind: str, title: str, published: Mapping[str, str], about: str) -> Experiment:
-    """Another denoising, with and without spectra."""
+    """Return an experiment with another denoising, with and without spectra."""
     arms = ("scratch", *(f"{stage}-{kind}" for stage in _USUAL[1:]))
     usual = dict(zip(_USUAL, arms, strict=True))
-    pairs = tuple((usual[first], usual[second], tells) for first, second, tells in PAIRS)
+    pairs = tuple((usual[first], usual[second], meaning) for first, second, meaning in PAIRS)
     rows = {usual[arm]: row for arm, row in published.items()}
     return Experiment(key, f"{title} with and without spectra", "qm9", arms, pairs, rows, about)
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    each.key: each
-    for each in (
+    experiment.key: experiment
+    for experiment in (
         Experiment("table2", "Properties of QM9", "qm9", _USUAL, published=_ROWS),
         Experiment("table3", "Forces of MD17", "md17", _USUAL, published=_ROWS),
         _ablation(
@@ -224,29 +224,29 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 
 def experiment(key: str) -> Experiment:
-    """An experiment by its name.
+    """Return an experiment by its key.
 
     Raises:
-        InputError: there is none of that name.
+        NotFoundError: there is none with that key.
     """
     if key not in EXPERIMENTS:
-        raise InputError(f"unknown experiment {key!r}; {hint(key, EXPERIMENTS)}")
+        raise NotFoundError(f"unknown experiment {key!r}; {hint(key, EXPERIMENTS)}")
     return EXPERIMENTS[key]
 
 
 def label(arm: str) -> str:
-    """An arm for people."""
+    """Return the displayed name of an arm."""
     return FROM_SCRATCH[arm].label if arm in FROM_SCRATCH else VARIANTS[arm].label
 
 
 def chain(arms: tuple[str, ...]) -> list[str]:
-    """The pre-training runs that arms need, each after the one that it starts from."""
-    found: list[str] = []
+    """Return the pre-training runs that arms need, each after the one that it starts from."""
+    variants: list[str] = []
     for arm in arms:
-        line: list[str] = []
+        lineage: list[str] = []
         key: str | None = None if arm in FROM_SCRATCH else arm
         while key is not None:
-            line.insert(0, key)
+            lineage.insert(0, key)
             key = VARIANTS[key].parent
-        found += [each for each in line if each not in found]
-    return found
+        variants += [variant for variant in lineage if variant not in variants]
+    return variants

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from molspectra.data.atomic import atomic_file
-from molspectra.evaluation.paired import few_seeds
+from molspectra.evaluation.evaluate import plain_json
 from molspectra.evaluation.published import Published
 from molspectra.reporting import figures
-from molspectra.reporting.collect import panel_title
+from molspectra.reporting.collect import metric_series, panel_title
 from molspectra.reporting.content import Arm, Curve, ResultTable, Score
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import (
@@ -27,11 +27,11 @@ from molspectra.reporting.markup import (
     section,
     table,
 )
-from molspectra.reporting.wording import duration, number, signed
+from molspectra.reporting.wording import duration, few_seeds, number, signed
 from molspectra.reproduce.experiments import chain, label
 from molspectra.reproduce.plan import Plan
 from molspectra.reproduce.results import ArmResult, Comparison, Results
-from molspectra.training.record import read_metrics, write_json
+from molspectra.training.record import write_json
 
 Rows = list[list[str]]
 
@@ -42,86 +42,68 @@ def write(plan: Plan, results: Results, command: str) -> Path:
     Args:
         plan: of the experiment.
         results: of its runs so far.
-        command: how to repeat it.
+        command: command line that repeats it.
 
     Raises:
         InputError: a file cannot be written.
     """
-    base = plan.out / plan.stem
-    write_json(base.with_name(f"{plan.stem}.json"), as_json(results, command))
-    for suffix, text in ((".md", markdown(results, command)), (".html", html(plan, results, command))):
-        with atomic_file(base.with_name(f"{plan.stem}{suffix}")) as file:
+    complete = results.finished == len(results.runs)
+    values = {"command": command, "complete": complete, **plain_json(dataclasses.asdict(results))}
+    return write_pages(plan, values, markdown(results, command), html(plan, results, command))
+
+
+def write_pages(plan: Plan, values: Mapping[str, Any], markdown: str, html: str) -> Path:
+    """Write `STEM.json`, `STEM.md` and `STEM.html` into the plan's directory; returns the Markdown's path."""
+    write_json(plan.out / f"{plan.stem}.json", values)
+    for suffix, text in (("md", markdown), ("html", html)):
+        with atomic_file(plan.out / f"{plan.stem}.{suffix}") as file:
             file.write(text.encode())
-    return base.with_name(f"{plan.stem}.md")
-
-
-def as_json(results: Results, command: str) -> dict[str, Any]:
-    """Everything in the results as plain values; numbers that are not finite become null."""
-    values = _plain(dataclasses.asdict(results))
-    found: dict[str, Any] = {"command": command, "complete": results.finished == len(results.runs), **values}
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return plan.out / f"{plan.stem}.md"
 
 
 def title(results: Results) -> str:
-    """Heading of the page."""
+    """Return the heading of the page."""
     seeds = f"seed{'s' if len(results.seeds) > 1 else ''} {', '.join(map(str, results.seeds))}"
     return (
         f"{results.experiment.key}: {results.experiment.title}, {results.subject} ({results.scale}, {seeds})"
     )
 
 
-def short(results: Results) -> Iterator[str]:
-    """The first things to know."""
+def summary(results: Results) -> Iterator[str]:
+    """Yield the state of the runs, comparability, and the first conclusion."""
     done, total = results.finished, len(results.runs)
     if done < total:
         yield f"Unfinished: {done} of {total} runs are done; what stands here may change."
-    failed = [run for run in results.runs if run.state.startswith("failed")]
-    yield from (f"{run.name} {run.state}" for run in failed)
+    yield from (f"{run.name} {run.state}" for run in results.runs if run.state.startswith("failed"))
     if results.comparable:
         yield "The settings, data and levels of theory are those of the published values."
     else:
         yield "Not comparable with the published values; the table of errors is followed by the reasons."
-    yield from (
-        f"{each.tells[0].upper()}{each.tells[1:]}: {each.conclusion}" for each in results.comparisons[:1]
-    )
+    for comparison in results.comparisons[:1]:
+        yield f"{comparison.tells[0].upper()}{comparison.tells[1:]}: {comparison.conclusion}"
 
 
 def arm_rows(results: Results) -> tuple[list[str], Rows]:
-    """Head and rows of the table of arms."""
+    """Return head and rows of the table of arms."""
     published = "published" if results.comparable else "published (not comparable)"
     head = ["arm", *(f"seed {seed}" for seed in results.seeds), "mean ± sd", published, "as"]
     return head, [_arm_row(results, arm) for arm in results.arms]
 
 
 def _arm_row(results: Results, arm: ArmResult) -> list[str]:
-    each = [number(arm.mae.get(seed), 4) for seed in results.seeds]
+    maes = [number(arm.mae.get(seed), 4) for seed in results.seeds]
     spread = "" if arm.sd is None else f" ± {number(arm.sd, 2)}"
-    row = arm.published
-    mean = "–" if arm.mean is None else f"{number(arm.mean, 4)}{spread}"
-    return [
-        arm.label,
-        *each,
-        mean,
-        "–" if row is None else f"{row.value:g}",
-        "" if row is None else row.method,
-    ]
+    published = ("–", "") if arm.published is None else (f"{arm.published.value:g}", arm.published.method)
+    return [arm.label, *maes, f"{number(arm.mean, 4)}{spread}", *published]
 
 
 def published_rows(rows: Sequence[Published]) -> tuple[list[str], Rows]:
-    """Head and rows of the table of published values."""
+    """Return head and rows of the table of published values."""
     return ["published", "value", "by", ""], [[r.method, f"{r.value:g}", r.source, r.note] for r in rows]
 
 
 def comparison_rows(results: Results) -> tuple[list[str], Rows]:
-    """Head and rows of the table of paired comparisons."""
+    """Return head and rows of the table of paired comparisons."""
     head = [
         "first − second",
         "by seed",
@@ -133,14 +115,13 @@ def comparison_rows(results: Results) -> tuple[list[str], Rows]:
         "95 % over molecules",
         "first closer",
     ]
-    return head, [_comparison_row(each) for each in results.comparisons]
+    return head, [_comparison_row(comparison) for comparison in results.comparisons]
 
 
-def _comparison_row(each: Comparison) -> list[str]:
-    test, interval = each.test, each.interval
-    assert test is not None
+def _comparison_row(comparison: Comparison) -> list[str]:
+    test, interval = comparison.test, comparison.interval
     return [
-        f"{each.first} − {each.second}",
+        f"{comparison.first} − {comparison.second}",
         ", ".join(signed(value) for value in test.differences),
         signed(test.mean),
         _interval(test.low, test.high),
@@ -157,7 +138,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def run_rows(results: Results) -> tuple[list[str], Rows]:
-    """Head and rows of the list of runs."""
+    """Return head and rows of the list of runs."""
     rows = [
         [
             run.name,
@@ -174,7 +155,7 @@ def run_rows(results: Results) -> tuple[list[str], Rows]:
 
 
 def caption(results: Results) -> str:
-    """Tells what the table of arms shows."""
+    """Return the caption of the table of arms."""
     text = f"Mean absolute error of the {results.quantity} in {results.unit}"
     if results.test is not None:
         text += f" on {results.test:,} of the test part, learnt from {results.train:,}"
@@ -202,40 +183,42 @@ HOW = (
 
 
 def how(results: Results) -> list[str]:
-    """What the reader has to know about the comparisons."""
-    first = [] if not any(arm.startswith("control") for arm in results.experiment.arms) else [CONTROL]
-    return [*first, *HOW, *([few] if (few := few_seeds(len(results.seeds))) else [])]
+    """Return remarks on how to read the comparisons."""
+    has_control = any(arm.startswith("control") for arm in results.experiment.arms)
+    few = few_seeds(len(results.seeds))
+    return [*([CONTROL] if has_control else []), *HOW, *([few] if few else [])]
 
 
 def markdown(results: Results, command: str) -> str:
-    """The page as Markdown."""
-    parts = [f"# {title(results)}", "", *(f"- {each}" for each in short(results)), ""]
+    """Return the page as Markdown."""
+    parts = [f"# {title(results)}", "", *(f"- {sentence}" for sentence in summary(results)), ""]
     if results.experiment.about:
         parts += [results.experiment.about, ""]
-    parts += ["## Errors", "", caption(results), "", *_markdown_table(*arm_rows(results)), ""]
+    parts += ["## Errors", "", caption(results), "", *markdown_table(*arm_rows(results)), ""]
     if results.reasons:
         parts += [WHY, "", *(f"- {reason}" for reason in results.reasons), ""]
     if results.rows:
         parts += [f"Published for the same quantity, in {results.rows[0].unit}:", ""]
-        parts += [*_markdown_table(*published_rows(results.rows)), ""]
+        parts += [*markdown_table(*published_rows(results.rows)), ""]
     if results.seen:
         parts += [SEEN, "", *(f"- {arm}: {sentence}." for arm, sentence in results.seen.items()), ""]
     if results.comparisons:
         parts += ["## Paired comparisons", "", f"In {results.unit}.", ""]
-        parts += [*_markdown_table(*comparison_rows(results)), ""]
-        parts += [f"- {each.tells}: {each.conclusion}" for each in results.comparisons]
-        parts += ["", *(f"- {each}" for each in how(results)), ""]
-    parts += ["## Runs", "", "```", command, "```", "", *_markdown_table(*run_rows(results)), ""]
+        parts += [*markdown_table(*comparison_rows(results)), ""]
+        parts += [f"- {comparison.tells}: {comparison.conclusion}" for comparison in results.comparisons]
+        parts += ["", *(f"- {remark}" for remark in how(results)), ""]
+    parts += ["## Runs", "", "```", command, "```", "", *markdown_table(*run_rows(results)), ""]
     return "\n".join(parts)
 
 
-def _markdown_table(head: Sequence[str], rows: Rows) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Rows) -> list[str]:
+    """Return the lines of a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 def html(plan: Plan, results: Results, command: str) -> str:
-    """The page as HTML: one file without scripts."""
+    """Return the page as HTML: one file without scripts."""
     pictures = Pictures()
     errors: list[Child] = [_table(caption(results), *arm_rows(results))]
     if results.reasons:
@@ -255,27 +238,29 @@ def html(plan: Plan, results: Results, command: str) -> str:
     if results.comparisons:
         paired = [
             _table(f"Differences of the errors in {results.unit}.", *comparison_rows(results)),
-            listing([element("strong", f"{each.tells}: "), each.conclusion] for each in results.comparisons),
+            listing([element("strong", f"{c.tells}: "), c.conclusion] for c in results.comparisons),
             listing(how(results)),
         ]
+    runs: list[Child] = [element("pre", command), _table("All runs.", *run_rows(results))]
+    runs += _provenance(results)
     parts: list[tuple[str, str, list[Child]]] = [
         ("errors", "Errors", errors),
         ("paired", "Paired comparisons", paired),
         ("curves", "Validation losses", list(_curve_figures(pictures, plan))),
-        ("runs", "Runs", [element("pre", command), _table("All runs.", *run_rows(results)), *_made(results)]),
+        ("runs", "Runs", runs),
     ]
     about = paragraph(results.experiment.about) if results.experiment.about else None
     return page(
         title(results),
         element("h1", title(results)),
-        element("div", listing(short(results)), class_="short"),
+        element("div", listing(summary(results)), class_="short"),
         about,
         *(section(name, body, id_=key) for key, name, body in parts if body),
     )
 
 
-def _made(results: Results) -> Iterator[Markup]:
-    """Machines, versions, and the settings of the first seed's runs."""
+def _provenance(results: Results) -> Iterator[Markup]:
+    """Yield machines, versions, and the settings of the first seed's runs."""
     facts: list[str] = []
     for run in results.runs:
         if run.machine:
@@ -283,18 +268,20 @@ def _made(results: Results) -> Iterator[Markup]:
             facts.append(", ".join(f"{name} {version}" for name, version in run.versions.items()))
     yield listing(dict.fromkeys(facts)) or Markup("")
     first = [run for run in results.runs if run.seed == results.seeds[0]]
-    texts = [(run.name, json.dumps(run.settings, indent=1, ensure_ascii=False)) for run in first]
-    pairs = [[element("h3", name), element("pre", settings)] for name, settings in texts]
-    yield details(f"Settings of the runs of seed {results.seeds[0]}", pairs)
+    settings = [
+        [element("h3", run.name), element("pre", json.dumps(run.settings, indent=1, ensure_ascii=False))]
+        for run in first
+    ]
+    yield details(f"Settings of the runs of seed {results.seeds[0]}", settings)
 
 
 def _table(text: str, head: Sequence[str], rows: Rows) -> Markup:
-    numbers = [place for place in range(1, len(head)) if any(row[place][:1].isdigit() for row in rows)]
+    numbers = [column for column in range(1, len(head)) if any(row[column][:1].isdigit() for row in rows)]
     return table(text, head, rows, numbers=numbers)
 
 
 def _result_table(results: Results) -> ResultTable:
-    """The errors in the form that figures take."""
+    """Return the errors as the figures take them."""
     arms = tuple(
         Arm(arm.key, arm.label, tuple(Score(seed, arm.key, mae, mae, None) for seed, mae in arm.mae.items()))
         for arm in results.arms
@@ -313,37 +300,32 @@ def _result_table(results: Results) -> ResultTable:
 
 
 def _curve_figures(pictures: Pictures, plan: Plan) -> Iterator[Markup]:
-    """Validation losses of fine-tuning and pre-training, one colour per arm, one line per seed."""
+    """Yield figures of the validation losses, one colour per arm, one line per seed."""
     curves = list(_curves(plan))
     for group, name in (("finetuning", "Fine-tuning"), ("pretraining", "Pre-training")):
         chosen = [curve for curve in curves if curve.group == group]
         if chosen:
             text = f"{name}: losses on the validation part, one line per seed."
-            last = "; ".join(f"{each.label} seed {each.seed} {number(each.values[-1])}" for each in chosen)
-            alt, medium = f"{text} Last values: {last}", len({each.panel for each in chosen}) == 1
+            last = "; ".join(f"{c.label} seed {c.seed} {number(c.values[-1])}" for c in chosen)
+            alt, medium = f"{text} Last values: {last}", len({curve.panel for curve in chosen}) == 1
             yield pictures.figure(figures.learning_curves(chosen), alt, text, medium=medium)
 
 
 def _curves(plan: Plan) -> Iterator[Curve]:
     for run in plan.runs:
-        series: dict[str, tuple[list[int], list[float]]] = {}
-        for step, name, value, _ in read_metrics(run.directory / "metrics.csv"):
-            if name.startswith("val/") and name != "val/loss":
-                steps, values = series.setdefault(name.removeprefix("val/"), ([], []))
-                steps.append(step)
-                values.append(value)
         group = "pretraining" if run.is_pretraining else "finetuning"
-        for name, points in series.items():
-            shown = tuple(points[0]), tuple(points[1])
-            yield Curve(group, panel_title(name), run.arm, label(run.arm), "val", run.seed, *shown)
+        for name, (steps, values) in metric_series(run.directory).items():
+            if name.startswith("val/") and name != "val/loss":
+                panel, points = panel_title(name.removeprefix("val/")), (tuple(steps), tuple(values))
+                yield Curve(group, panel, run.arm, label(run.arm), "val", run.seed, *points)
 
 
 def text(results: Results) -> str:
-    """The result for a terminal."""
+    """Return the result for a terminal."""
     head, rows = arm_rows(results)
     lines = [title(results), caption(results), *_columns([head, *rows])]
-    lines += [_one_line(each, results.unit) for each in results.comparisons]
-    lines += [each.conclusion for each in results.comparisons[:1]]
+    lines += [_comparison_line(comparison, results.unit) for comparison in results.comparisons]
+    lines += [comparison.conclusion for comparison in results.comparisons[:1]]
     if few := few_seeds(len(results.seeds)):
         lines.append(few)
     if results.reasons:
@@ -351,17 +333,15 @@ def text(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _one_line(each: Comparison, unit: str) -> str:
-    """A comparison in figures."""
-    test, interval = each.test, each.interval
-    assert test is not None
-    line = f"{each.first} − {each.second}: {signed(test.mean)} {unit}"
+def _comparison_line(comparison: Comparison, unit: str) -> str:
+    test, interval = comparison.test, comparison.interval
+    line = f"{comparison.first} − {comparison.second}: {signed(test.mean)} {unit}"
     if len(test.seeds) > 1:
         line += f", 95 % over seeds {_interval(test.low, test.high)} (p = {number(test.t_p, 2)})"
     return line + (f", over molecules {_interval(interval.low, interval.high)}" if interval else "")
 
 
 def _columns(rows: Rows) -> Iterator[str]:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

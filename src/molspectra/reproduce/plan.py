@@ -1,4 +1,4 @@
-"""The runs of an experiment in order, each with its settings, and what is there of them already."""
+"""The runs of an experiment in order, with their settings, and checks against runs that already exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError, NotFoundError, SettingError
 from molspectra.evaluation.published import QM9_UNITS
 from molspectra.reporting.tables import flatten
 from molspectra.reproduce.experiments import FROM_SCRATCH, VARIANTS, Experiment, chain
@@ -33,7 +33,7 @@ FORMULAS = {
     "toluene": "C7H8",
     "uracil": "C4H4N2O2",
 }
-"""Molecules of MD17."""
+"""Molecules of MD17 with their formulas."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Run:
     """One run of an experiment.
 
     Attributes:
-        arm: "scratch" or a key of `VARIANTS`: what it starts from, or for pre-training what it is.
+        arm: key of `VARIANTS` or `FROM_SCRATCH`: its start, or for pre-training the run itself.
         seed: of the run.
         directory: the run directory.
         config: its settings.
-        cost: which rough time per step holds.
+        cost: kind of run in the scale's times per step.
     """
 
     arm: str
@@ -61,10 +61,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For people: "pretrain/stage1 seed 0" or "gap/control seed 0"."""
-        if isinstance(self.config, PretrainConfig):
-            return f"pretrain/{self.arm} seed {self.seed}"
-        return f"{self.directory.parent.name}/{self.arm} seed {self.seed}"
+        """Displayed name, such as "pretrain/stage1 seed 0" or "gap/control seed 0"."""
+        group = "pretrain" if self.is_pretraining else self.directory.parent.name
+        return f"{group}/{self.arm} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,13 @@ class Plan:
     """An experiment at a scale, on its data, in a directory.
 
     Attributes:
-        experiment: what is repeated.
+        experiment: the experiment.
         subject: the property or the molecule.
-        scale: how much of everything.
+        scale: settings and sizes.
         seeds: of the runs.
         stores: data by kind.
-        out: directory.
-        runs: in the order in which they are made.
+        out: directory of runs and results.
+        runs: in the order of execution.
     """
 
     experiment: Experiment
@@ -103,41 +102,39 @@ def make_plan(
     stores: Mapping[str, str],
     seeds: Sequence[int] = (),
 ) -> Plan:
-    """The runs of an experiment, seed by seed, so that an unfinished one is still paired.
+    """Plan the runs of an experiment, seed by seed, so that an unfinished one is still paired.
 
     Args:
-        experiment: what to repeat.
+        experiment: the experiment.
         subject: property (kinds "qm9" and "pilot") or molecule (kind "md17").
-        scale: how much of everything.
+        scale: settings and sizes.
         out: directory; several experiments may share it, and then share the pre-training runs.
-        stores: data by kind (see `STORES`) in place of the scale's own.
-        seeds: in place of the scale's own.
+        stores: data by kind (see `STORES`), which replace the scale's own.
+        seeds: replace the scale's own.
 
     Raises:
-        InputError: data that are not named, an unknown property or molecule, or settings that do not fit.
+        SettingError: data that are not named, or settings that do not fit.
+        NotFoundError: an unknown molecule.
     """
-    chosen = dict(scale.stores) | dict(stores)
-    kinds = {"qm9": ("labels",), "md17": ("trajectory",), "pilot": ("labels",), "attention": ()}[
-        experiment.kind
-    ]
-    if chain(experiment.arms):
-        kinds = ("structures", "spectra", *kinds)
-    used = {}
+    named = {**scale.stores, **stores}
+    kinds = ["structures", "spectra"] if chain(experiment.arms) else []
+    if experiment.kind != "attention":
+        kinds.append("trajectory" if experiment.kind == "md17" else "labels")
     for kind in kinds:
-        if kind not in chosen:
-            raise InputError(f"scale {scale.name} has no data of its own; give --{kind} STORE")
-        used[kind] = chosen[kind]
+        if kind not in named:
+            raise SettingError(f"scale {scale.name} has no data of its own; give --{kind} STORE")
+    used = {kind: named[kind] for kind in kinds}
     if experiment.kind == "md17" and subject not in FORMULAS:
-        raise InputError(f"unknown molecule {subject!r}; known: {', '.join(FORMULAS)}")
-    numbers = tuple(dict.fromkeys(seeds or scale.seeds))
+        raise NotFoundError(f"unknown molecule {subject!r}; known: {', '.join(FORMULAS)}")
+    seeds = tuple(dict.fromkeys(seeds or scale.seeds))
     runs: list[Run] = []
-    for seed in numbers:
+    for seed in seeds:
         root = out / scale.pretrain_directory / f"seed{seed}"
         runs += [_pretraining(scale, used, key, seed, root) for key in chain(experiment.arms)]
         for arm in experiment.arms if experiment.kind != "attention" else ():
             init = None if arm in FROM_SCRATCH else root / arm
             runs.append(_finetuning(experiment, scale, used, subject, arm, seed, out, init))
-    return Plan(experiment, subject, scale, numbers, used, out, tuple(runs))
+    return Plan(experiment, subject, scale, seeds, used, out, tuple(runs))
 
 
 def _pretraining(scale: Scale, stores: Mapping[str, str], key: str, seed: int, root: Path) -> Run:
@@ -161,9 +158,8 @@ def _finetuning(
     init: Path | None,
 ) -> Run:
     is_forces = experiment.kind == "md17"
-    target = "energy" if is_forces else subject
     changes = {
-        "target": target,
+        "target": "energy" if is_forces else subject,
         "forces": is_forces,
         "data.store": stores["trajectory" if is_forces else "labels"],
         "loop.seed": seed,
@@ -178,14 +174,14 @@ def _finetuning(
 
 
 def _with(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(settings)
+    """Return nested settings with changes by dotted name."""
     for name, value in changes.items():
-        found = merged(found, nested(name, value))
-    return found
+        settings = merged(settings, nested(name, value))
+    return dict(settings)
 
 
 def adopted(config: Config, directory: Path) -> Config:
-    """The settings with `init` spelt as an earlier session of the run did, if it means the same place."""
+    """Return the settings with `init` spelt as in an earlier session of the run, if the path is the same."""
     path = directory / "config.json"
     before = read_json(path).get("init") if path.is_file() else None
     if before and config.init and Path(before).resolve() == Path(config.init).resolve():
@@ -194,10 +190,11 @@ def adopted(config: Config, directory: Path) -> Config:
 
 
 def check(plan: Plan) -> None:
-    """Refuse data that lack what the runs need, and runs that are there with other settings or data.
+    """Check that the data have what the runs need, and that existing runs have the same settings and data.
 
     Raises:
-        InputError: naming the store or the run directory.
+        NotFoundError: a store lacks a property, spectra or forces.
+        MismatchError: an existing run has other settings or data, or a trajectory is of another molecule.
     """
     stores = {kind: open_store(name) for kind, name in plan.stores.items()}
     if "labels" in stores:
@@ -207,47 +204,44 @@ def check(plan: Plan) -> None:
     by_name = {plan.stores[kind]: store for kind, store in stores.items()}
     for run in plan.runs:
         _check_spectra(run, by_name[run.config.data.store])
-    hashes = {name: stores[kind].hash for kind, name in plan.stores.items()}
     for run in plan.runs:
-        path = run.directory / "config.json"
-        if not path.is_file():
-            continue
-        kind = type(run.config)
-        before = flatten(to_dict(from_dict(kind, read_json(path), str(path))))
-        now = flatten(to_dict(run.config))
-        differing = [
-            name
-            for name in sorted(before.keys() | now.keys())
-            if name not in MAY_DIFFER and before.get(name) != now.get(name)
-        ]
-        if differing:
-            name = differing[0]
-            raise InputError(
+        if (run.directory / "config.json").is_file():
+            _check_existing(run, by_name[run.config.data.store])
+
+
+def _check_existing(run: Run, store: Store) -> None:
+    """Check that a run that already exists has the planned settings and data."""
+    path = run.directory / "config.json"
+    before = flatten(to_dict(from_dict(type(run.config), read_json(path), str(path))))
+    now = flatten(to_dict(run.config))
+    for name in sorted((before.keys() | now.keys()) - set(MAY_DIFFER)):
+        if before.get(name) != now.get(name):
+            raise MismatchError(
                 f"{run.directory}: is there with other settings: {name} was {before.get(name)!r} and is "
                 f"{now.get(name)!r} now; use another --out, or the same --scale and --set"
             )
-        known = read_json(run.directory / "record.json")["data"]["hash"]
-        if known != hashes[run.config.data.store]:
-            raise InputError(
-                f"{run.directory}: was made on other data than {run.config.data.store}; use another --out"
-            )
+    if read_json(run.directory / "record.json")["data"]["hash"] != store.hash:
+        raise MismatchError(
+            f"{run.directory}: was made on other data than {run.config.data.store}; use another --out"
+        )
 
 
 def _check_target(plan: Plan, store: Store) -> None:
-    there = store.metadata.properties
-    if plan.subject not in there:
+    available = store.metadata.properties
+    if plan.subject not in available:
         known = "" if plan.subject in QM9_UNITS else f" (the published ones: {', '.join(QM9_UNITS)})"
-        raise InputError(
-            f"{plan.stores['labels']}: no property {plan.subject!r} in it; it has: {', '.join(there)}{known}"
+        raise NotFoundError(
+            f"{plan.stores['labels']}: no property {plan.subject!r} in it; "
+            f"it has: {', '.join(available)}{known}"
         )
 
 
 def _check_spectra(run: Run, store: Store) -> None:
-    encoder, there = run.config.model.spectrum_encoder, store.metadata.modalities
+    encoder, available = run.config.model.spectrum_encoder, store.metadata.modalities
     for name in encoder.modalities if encoder else ():
-        if name not in there:
-            known = ", ".join(there) or "none"
-            raise InputError(
+        if name not in available:
+            known = ", ".join(available) or "none"
+            raise NotFoundError(
                 f"{run.config.data.store}: no {name} spectra in it, which {run.name} needs; it has: {known}"
             )
 
@@ -255,8 +249,10 @@ def _check_spectra(run: Run, store: Store) -> None:
 def _check_trajectory(plan: Plan, store: Store) -> None:
     name = plan.stores["trajectory"]
     if "energy" not in store.metadata.properties or store.metadata.forces is None:
-        there = ", ".join(store.metadata.targets) or "neither"
-        raise InputError(f"{name}: a trajectory with energy and forces is needed; it has: {there}")
-    found, wanted = store.molecule(0).formula, FORMULAS[plan.subject]
-    if found != wanted:
-        raise InputError(f"{name}: frames of {found}, but {plan.subject} is {wanted}; give --trajectory")
+        available = ", ".join(store.metadata.targets) or "neither"
+        raise NotFoundError(f"{name}: a trajectory with energy and forces is needed; it has: {available}")
+    actual, expected = store.molecule(0).formula, FORMULAS[plan.subject]
+    if actual != expected:
+        raise MismatchError(
+            f"{name}: frames of {actual}, but {plan.subject} is {expected}; give --trajectory"
+        )

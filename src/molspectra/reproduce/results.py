@@ -1,26 +1,27 @@
-"""What the runs of a plan show: errors by arm and seed, published values beside them, paired comparisons."""
+"""Results of a plan's runs: errors by arm and seed, published values, paired comparisons."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.evaluation import published as print_
+from molspectra.evaluation import published
 from molspectra.evaluation.finetuned import read_force_errors, read_predictions
 from molspectra.evaluation.metrics import mean_and_sd
 from molspectra.evaluation.paired import (
     MoleculeInterval,
     SeedTest,
-    conclusion,
     molecule_interval,
     seed_test,
 )
 from molspectra.evaluation.published import Published
+from molspectra.reporting.wording import conclusion
 from molspectra.reproduce.experiments import Experiment, label
 from molspectra.reproduce.plan import Plan, Run
 from molspectra.reproduce.run import State, state
@@ -33,11 +34,11 @@ class ArmResult:
 
     Attributes:
         key: of the arm.
-        label: for people.
+        label: displayed name.
         mae: mean absolute error by seed, in the unit of the results.
         mean: over the seeds; None before the first run is finished.
         sd: sample standard deviation over the seeds; None for fewer than two.
-        published: the row of the paper that the arm corresponds to.
+        published: the corresponding published value, if any.
     """
 
     key: str
@@ -55,37 +56,37 @@ class Comparison:
     Attributes:
         first: label of an arm.
         second: label of the other.
-        tells: what the difference is due to.
+        tells: what the difference shows.
         test: over seeds.
-        interval: over test molecules.
-        conclusion: what follows, in words.
+        interval: over test molecules; None where errors per molecule are missing.
+        conclusion: in words.
     """
 
     first: str
     second: str
     tells: str
-    test: SeedTest | None
+    test: SeedTest
     interval: MoleculeInterval | None
     conclusion: str
 
 
 @dataclass(frozen=True)
 class RunLine:
-    """One run for the list of runs.
+    """One line of the list of runs.
 
     Attributes:
-        name: for people.
+        name: displayed name.
         directory: relative to the experiment's.
         state: "finished", "begun", "to do" or "failed: ...".
         seed: of the run.
-        steps: done and to do.
-        seconds: of its training.
-        rows: molecules or frames by part.
+        steps: optimizer steps of the whole run.
+        seconds: wall time of its training.
+        rows: number of molecules or frames by part.
         data_hash: of its store.
         commit: of the code.
         machine: of the training.
         versions: of Python and packages in the training.
-        settings: all of them.
+        settings: whole configuration.
     """
 
     name: str
@@ -110,20 +111,20 @@ class Results:
         experiment: what is repeated.
         subject: property or molecule.
         scale: name of the scale.
-        about_scale: in words.
+        about_scale: description of the scale.
         seeds: of the plan.
-        quantity: whose mean absolute errors these are.
+        quantity: predicted quantity.
         unit: of all errors.
         test: number of test molecules or frames; None before the first run is finished.
         train: number of training molecules or frames.
         constant: error of predicting the training median for all; None before the first run is finished.
         arms: in the order of the experiment.
         rows: published values of the same quantity.
-        comparable: whether ours may be read against the published values.
+        comparable: whether the errors are comparable with the published values.
         reasons: why not.
-        seen: what is known of test molecules in pre-training, by arm.
-        comparisons: paired.
-        runs: all of them.
+        seen: sentence on test molecules in pre-training, by label of the arm.
+        comparisons: paired comparisons of the arms.
+        runs: all runs of the plan.
     """
 
     experiment: Experiment
@@ -151,37 +152,39 @@ class Results:
 
 
 def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
-    """Read what the runs of a plan have left so far.
+    """Collect the results of the runs of a plan so far.
 
     Args:
-        plan: what is done.
+        plan: of the experiment.
         failures: reasons of failed runs by name.
 
     Raises:
         InputError: a damaged file.
     """
     states = {run.directory: state(run) for run in plan.runs}
+    # finished fine-tuning runs with their errors, as evaluated
     tested = [
-        (run, found)
+        (run, evaluation)
         for run in plan.runs
-        if not run.is_pretraining and (found := states[run.directory]).finished
+        if not run.is_pretraining and (evaluation := states[run.directory].finished_evaluation) is not None
     ]
     is_forces = plan.experiment.kind == "md17"
-    own = _unit(tested[0][1].evaluation or {}, is_forces) if tested else ""
+    first = tested[0][1] if tested else None
+    # into the unit of the published values, where there are any and the units fit
+    own_unit = str(_errors_of(first, is_forces)["unit"]) if first else ""
     rows = _published(plan)
-    wanted = rows[0].unit if rows else own
-    scale = print_.factor(own, wanted) if tested else 1.0
-    unit, factor = (own, 1.0) if scale is None else (wanted, scale)
+    published_unit = rows[0].unit if rows else own_unit
+    conversion = published.factor(own_unit, published_unit) if tested else 1.0
+    unit, factor = (own_unit, 1.0) if conversion is None else (published_unit, conversion)
     maes: dict[str, dict[int, float]] = {arm: {} for arm in plan.experiment.arms}
     errors: dict[str, dict[int, npt.NDArray[np.float64]]] = {arm: {} for arm in plan.experiment.arms}
-    for run, found in tested:
-        evaluation = found.evaluation or {}
-        maes[run.arm][run.seed] = factor * (evaluation["forces"] if is_forces else evaluation)["mae"]
-        each = _errors(run, is_forces)
-        if each is not None:
-            errors[run.arm][run.seed] = factor * each
-    first = tested[0][1].evaluation if tested else None
-    why = tuple(dict.fromkeys(reasons(plan, states, scale is not None)))
+    for run, evaluation in tested:
+        maes[run.arm][run.seed] = factor * _errors_of(evaluation, is_forces)["mae"]
+        of_molecules = _molecule_errors(run, is_forces)
+        if of_molecules is not None:
+            errors[run.arm][run.seed] = factor * of_molecules
+    constant = _errors_of(first, is_forces).get("median_predictor_mae") if first else None
+    why_not = tuple(dict.fromkeys(reasons(plan, states, conversion is not None)))
     return Results(
         experiment=plan.experiment,
         subject=plan.subject,
@@ -192,35 +195,31 @@ def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
         unit=unit,
         test=None if first is None else first["molecules"],
         train=None if first is None else first["training_molecules"],
-        constant=None if first is None else _constant(first, is_forces, factor),
+        constant=None if constant is None else factor * constant,
         arms=tuple(_arm(plan, arm, maes[arm]) for arm in plan.experiment.arms),
         rows=rows,
-        comparable=not why,
-        reasons=why,
+        comparable=not why_not,
+        reasons=why_not,
         seen=_seen(tested),
         comparisons=tuple(_comparisons(plan.experiment, maes, errors)),
         runs=tuple(_line(plan, run, states[run.directory], failures or {}) for run in plan.runs),
     )
 
 
-def _unit(evaluation: Mapping[str, Any], is_forces: bool) -> str:
-    return str((evaluation["forces"] if is_forces else evaluation)["unit"])
+def _errors_of(evaluation: Mapping[str, Any], is_forces: bool) -> Mapping[str, Any]:
+    """Return the part of an evaluation with the errors of the quantity."""
+    errors: Mapping[str, Any] = evaluation["forces"] if is_forces else evaluation
+    return errors
 
 
-def _errors(run: Run, is_forces: bool) -> npt.NDArray[np.float64] | None:
-    """Absolute error of every test molecule (of forces the mean over components); None where not kept."""
+def _molecule_errors(run: Run, is_forces: bool) -> npt.NDArray[np.float64] | None:
+    """Absolute errors of the M test molecules, [M] (of forces the mean over components); None if not kept."""
     path = run.directory / "predictions.csv"
     if is_forces:
-        found = read_force_errors(path)
-        return None if found is None else np.array(found)
+        errors = read_force_errors(path)
+        return None if errors is None else np.array(errors)
     computed, predicted = read_predictions(path)
     return np.abs(np.subtract(predicted, computed))
-
-
-def _constant(evaluation: Mapping[str, Any], is_forces: bool, factor: float) -> float | None:
-    """Error of predicting one number for all, in the unit of the results."""
-    found = (evaluation["forces"] if is_forces else evaluation).get("median_predictor_mae")
-    return None if found is None else factor * found
 
 
 def _arm(plan: Plan, arm: str, maes: Mapping[int, float]) -> ArmResult:
@@ -231,25 +230,23 @@ def _arm(plan: Plan, arm: str, maes: Mapping[int, float]) -> ArmResult:
         mae=dict(sorted(maes.items())),
         mean=mean if maes else None,
         sd=None if math.isnan(sd) else sd,
-        published=_row(plan, arm),
+        published=_published_row(plan, arm),
     )
 
 
 def _published(plan: Plan) -> tuple[Published, ...]:
-    """Published values of the quantity."""
-    if plan.experiment.kind == "md17":
-        return print_.md17(plan.subject)
-    return print_.pilot(plan.subject) if plan.experiment.kind == "pilot" else print_.qm9(plan.subject)
+    """Return the published values of the quantity."""
+    sources = {"md17": published.md17, "pilot": published.pilot}
+    return sources.get(plan.experiment.kind, published.qm9)(plan.subject)
 
 
-def _row(plan: Plan, arm: str) -> Published | None:
-    """The published row of an arm."""
+def _published_row(plan: Plan, arm: str) -> Published | None:
+    """Return the published value that an arm corresponds to."""
     name = plan.experiment.published.get(arm)
     if not name:
         return None
-    lists = _published(plan)
-    found = next((row for row in lists if row.method == name), None)
-    return found or print_.ablation(name, plan.subject)
+    row = next((row for row in _published(plan) if row.method == name), None)
+    return row or published.ablation(name, plan.subject)
 
 
 def _comparisons(
@@ -266,88 +263,82 @@ def _comparisons(
             pair = [[errors[arm][seed] for seed in test.seeds] for arm in (first, second)]
             interval = molecule_interval(*pair)
         names = label(first), label(second)
-        things = "frames" if experiment.kind == "md17" else "molecules"
-        yield Comparison(*names, tells, test, interval, conclusion(*names, test, interval, things))
+        text = conclusion(*names, test, interval, _samples(experiment))
+        yield Comparison(*names, tells, test, interval, text)
 
 
-def reasons(plan: Plan, states: Mapping[Any, State], unit_fits: bool) -> Iterator[str]:
-    """Why ours are not to be read against the published values, each a clause."""
-    setting = print_.SETTING
-    is_forces = plan.experiment.kind == "md17"
+def reasons(plan: Plan, states: Mapping[Path, State], unit_fits: bool) -> Iterator[str]:
+    """Yield why the errors are not comparable with the published values, one clause each."""
+    published_train = published.MD17_TRAIN if plan.experiment.kind == "md17" else published.QM9_TRAIN
     if plan.scale.name != "paper":
         yield f"scale {plan.scale.name}: {plan.scale.about}"
     if plan.scale.changes:
         yield f"settings changed: {', '.join(plan.scale.changes)}"
     if not unit_fits:
         yield "the store's unit is not that of the published values"
-    told = set()
+    reported = set()  # one run of a kind stands for all
     for run in plan.runs:
-        found = states[run.directory]
-        if not found.record or run.cost in told:
+        record = states[run.directory].record
+        if not record or run.cost in reported:
             continue
-        told.add(run.cost)
-        rows = found.record["data"]["rows"]
-        if run.cost == "stage1" and sum(rows.values()) < 0.9 * float(str(setting["structures"])):
+        reported.add(run.cost)
+        rows = record["data"]["rows"]
+        if run.cost == "stage1" and sum(rows.values()) < 0.9 * published.STRUCTURES:
             yield (
                 f"stage 1 saw {rows['train']:,} structures of {plan.stores['structures']} (published: "
-                f"{setting['structures']:,} of PCQM4Mv2)"
+                f"{published.STRUCTURES:,} of PCQM4Mv2)"
             )
-        if run.cost == "stage2" and sum(rows.values()) < 0.9 * float(str(setting["spectra"])):
-            yield f"stage 2 saw {rows['train']:,} molecules (published: {setting['spectra']:,} of QM9S)"
-        if not run.is_pretraining:
-            wanted = int(str(setting["md17_train" if is_forces else "qm9_train"]))
-            if rows["train"] < 0.9 * wanted:
-                yield f"learnt from {rows['train']:,} {_things(plan)} (published: {wanted:,})"
+        if run.cost == "stage2" and sum(rows.values()) < 0.9 * published.SPECTRA:
+            yield f"stage 2 saw {rows['train']:,} molecules (published: {published.SPECTRA:,} of QM9S)"
+        if not run.is_pretraining and rows["train"] < 0.9 * published_train:
+            samples = _samples(plan.experiment)
+            yield f"learnt from {rows['train']:,} {samples} (published: {published_train:,})"
     yield from _levels(plan, states)
 
 
-def _seen(tested: Sequence[tuple[Run, State]]) -> dict[str, str]:
-    """What the evaluations say of test molecules that were seen in pre-training, one sentence per arm."""
-    found: dict[str, str] = {}
-    for run, each in tested:
-        before = ((each.evaluation or {}).get("seen") or {}).get("pretraining")
-        if before:
-            found.setdefault(label(run.arm), str(before["sentence"]))
-    return found
+def _seen(tested: Sequence[tuple[Run, Mapping[str, Any]]]) -> dict[str, str]:
+    """Return the evaluations' sentences on test molecules that were seen in pre-training, one per arm."""
+    sentences: dict[str, str] = {}
+    for run, evaluation in tested:
+        seen = (evaluation.get("seen") or {}).get("pretraining")
+        if seen:
+            sentences.setdefault(label(run.arm), str(seen["sentence"]))
+    return sentences
 
 
-def _things(plan: Plan) -> str:
-    return "frames" if plan.experiment.kind == "md17" else "molecules"
+def _samples(experiment: Experiment) -> str:
+    return "frames" if experiment.kind == "md17" else "molecules"
 
 
-def _levels(plan: Plan, states: Mapping[Any, State]) -> Iterator[str]:
-    """Levels of theory of labels and spectra that differ from the published ones."""
-    told = set()
+def _levels(plan: Plan, states: Mapping[Path, State]) -> Iterator[str]:
+    """Yield the levels of theory of labels and spectra that differ from the published ones."""
+    reported = set()
     for run in plan.runs:
-        found = states[run.directory].evaluation
+        evaluation = states[run.directory].evaluation
         kind = "stage2" if run.cost == "stage2" else "" if run.is_pretraining else "labels"
-        if found is None or not kind or kind in told:
+        if evaluation is None or not kind or kind in reported:
             continue
-        told.add(kind)
+        reported.add(kind)
         if kind == "stage2":
-            if "QM9S" in found["data"]["source"]:
+            if "QM9S" in evaluation["data"]["source"]:
                 continue
-            levels = found["data"]["levels"]
+            levels = evaluation["data"]["levels"]
             names = [f"{name} {level}" for name, level in levels.items() if name != "geometry"]
             yield f"spectra that are not those of QM9S: {'; '.join(names)}"
-        elif (
-            plan.experiment.kind in ("qm9", "pilot")
-            and str(print_.SETTING["label_level"]) not in found["level"]
-        ):
-            level = found["level"] or "an unknown level"
-            yield f"labels at {level} (published: {print_.SETTING['label_level']})"
-        elif plan.experiment.kind == "md17" and "GFN2" in found["level"]:
-            yield f"energies and forces at {found['level']} (published: density functional theory)"
+        elif plan.experiment.kind in ("qm9", "pilot") and published.LABEL_LEVEL not in evaluation["level"]:
+            level = evaluation["level"] or "an unknown level"
+            yield f"labels at {level} (published: {published.LABEL_LEVEL})"
+        elif plan.experiment.kind == "md17" and "GFN2" in evaluation["level"]:
+            yield f"energies and forces at {evaluation['level']} (published: density functional theory)"
 
 
-def _line(plan: Plan, run: Run, found: State, failures: Mapping[str, str]) -> RunLine:
-    record = found.record
-    failed = f"failed: {failures[run.name]}" if run.name in failures else found.word
+def _line(plan: Plan, run: Run, progress: State, failures: Mapping[str, str]) -> RunLine:
+    record = progress.record
     data = record.get("data", {})
     return RunLine(
         name=run.name,
         directory=str(run.directory.relative_to(plan.out)),
-        state=failed,
+        state=f"failed: {failures[run.name]}" if run.name in failures else progress.word,
         seed=run.seed,
         steps=run.config.loop.steps,
         seconds=record.get("seconds"),

@@ -1,4 +1,4 @@
-"""Scales of an experiment: YAML files with the settings of every stage, and changes by dotted name."""
+"""Scales of the experiments: YAML files with the settings of every stage, and changes by dotted name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from molspectra.errors import InputError
+from molspectra.errors import NotFoundError, SettingError
 from molspectra.training.settings import did_you_mean, load_yaml, read_yaml
 
 SECTIONS = ("all", "pretrain", "stage1", "stage2", "qm9", "md17", "pilot")
-"""Settings of every run, of every pre-training run, and of the kinds of runs; later ones win. The pilot,
-which has another encoder, stands alone."""
+"""Settings of every run, of every pre-training run, and of the kinds of runs; later ones take precedence.
+The pilot, which has another encoder, has only its own."""
 
 STORES = ("structures", "spectra", "labels", "trajectory")
 """Data of stage 1, of stage 2 and its control, of fine-tuning on a property, and on forces."""
@@ -23,17 +23,17 @@ _KEYS = (*SECTIONS, "about", "seeds", "stores", "seconds_per_step", "experiments
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything an experiment does.
+    """Settings and sizes of an experiment's runs.
 
     Attributes:
         name: of the scale, or the file that it was read from.
-        about: in words.
+        about: description.
         seeds: default seeds.
         stores: default data by kind (see `STORES`).
         sections: settings by section (see `SECTIONS`), nested as in a recipe.
-        seconds_per_step: rough time of an optimizer step by kind of run, before any was measured.
-        pretrain_directory: where pre-training runs go below the experiments' directory.
-        changes: of single settings, as they were asked for.
+        seconds_per_step: estimated time of an optimizer step in s, by kind of run, before any was measured.
+        pretrain_directory: directory of pre-training runs within the experiments' directory.
+        changes: of single settings, as given.
     """
 
     name: str
@@ -46,41 +46,42 @@ class Scale:
     changes: tuple[str, ...] = ()
 
     def settings(self, section: str) -> dict[str, Any]:
-        """Settings of a kind of run: "stage1", "stage2", "qm9", "md17" or "pilot"."""
+        """Return the settings of a kind of run: "stage1", "stage2", "qm9", "md17" or "pilot"."""
         groups = ["all", "pretrain", section] if section.startswith("stage") else ["all", section]
         if section == "pilot":
             groups = [section]
-        found: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         for group in groups:
-            found = merged(found, self.sections.get(group, {}))
-        return found
+            settings = merged(settings, self.sections.get(group, {}))
+        return settings
 
 
 def scales() -> dict[str, Path]:
-    """The scales that come with the package, by name."""
+    """Return the files of the scales that come with the package, by name."""
     folder = files("molspectra.reproduce") / "scales"
     return {Path(str(path)).stem: Path(str(path)) for path in folder.iterdir() if path.name.endswith(".yaml")}
 
 
 def read_scale(name: str, experiment: str, changes: Sequence[str] = ()) -> Scale:
-    """A scale as one experiment uses it.
+    """Read a scale for one experiment.
 
     Args:
-        name: of a shipped scale, or a YAML file like theirs.
-        experiment: its own changes in the file are made.
-        changes: `SECTION.SETTING=VALUE` texts, such as "stage1.loop.steps=10", which win over the file.
+        name: of a shipped scale, or the path of a YAML file of the same form.
+        experiment: key of the experiment, whose own changes in the file are applied.
+        changes: `SECTION.SETTING=VALUE` texts, such as "stage1.loop.steps=10", which override the file.
 
     Raises:
-        InputError: no such scale, not a scale, or a change that is none.
+        NotFoundError: no such scale.
+        SettingError: an unknown section in the file, or a malformed change.
     """
     known = scales()
     path = Path(name) if name not in known else known[name]
     if not path.is_file():
-        raise InputError(f"no scale {name!r} and no such file; scales: {', '.join(sorted(known))}")
+        raise NotFoundError(f"no scale {name!r} and no such file; scales: {', '.join(sorted(known))}")
     values = read_yaml(path)
     for key in values:
         if key not in _KEYS:
-            raise InputError(f"{path}: unknown part {key!r}{did_you_mean(key, _KEYS)}")
+            raise SettingError(f"{path}: unknown part {key!r}{did_you_mean(key, _KEYS)}")
     own = (values.get("experiments") or {}).get(experiment) or {}
     sections = {key: merged(values.get(key) or {}, own.get(key) or {}) for key in SECTIONS}
     for change in changes:
@@ -98,38 +99,35 @@ def read_scale(name: str, experiment: str, changes: Sequence[str] = ()) -> Scale
 
 
 def parsed_change(text: str) -> dict[str, Any]:
-    """`SECTION.SETTING=VALUE` as nested settings; the value is read as YAML.
+    """Parse `SECTION.SETTING=VALUE` into nested settings; the value is read as YAML.
 
     Raises:
-        InputError: no such form or section.
+        SettingError: another form, an unknown section, or a value that is not YAML.
     """
     name, equals, value = text.partition("=")
     section, *rest = name.strip().split(".")
     if not equals or not rest or not all(rest):
-        raise InputError(f"--set {text}: write SECTION.SETTING=VALUE, such as stage1.loop.steps=10")
+        raise SettingError(f"--set {text}: write SECTION.SETTING=VALUE, such as stage1.loop.steps=10")
     if section not in SECTIONS:
-        raise InputError(f"--set {text}: the first name must be one of {', '.join(SECTIONS)}")
+        raise SettingError(f"--set {text}: the first name must be one of {', '.join(SECTIONS)}")
     try:
-        found: Any = load_yaml(value)
+        setting: Any = load_yaml(value)
     except Exception as error:
-        raise InputError(f"--set {text}: the value is not readable as YAML") from error
-    return nested(f"{section}.{'.'.join(rest)}", found)
+        raise SettingError(f"--set {text}: the value is not readable as YAML") from error
+    return nested(f"{section}.{'.'.join(rest)}", setting)
 
 
 def nested(name: str, value: Any) -> dict[str, Any]:
-    """A value under a dotted name as nested mappings."""
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    found: dict[str, Any] = value
-    return found
+    """Return nested mappings that hold a value under a dotted name."""
+    first, _, rest = name.partition(".")
+    return {first: nested(rest, value) if rest else value}
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with changes made; mappings are merged, everything else is replaced."""
-    found = dict(base)
-    for key, change in changes.items():
-        value, before = change, found.get(key)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            value = merged(before, value)
-        found[key] = value
-    return found
+    """Return nested settings with changes applied; mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        before = result.get(key)
+        nests = isinstance(before, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(base[key], value) if nests else value
+    return result
