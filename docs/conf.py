@@ -9,8 +9,8 @@ import molspectra
 
 PACKAGE = Path(molspectra.__file__).parent
 LAYERS = (
-    "chem", "spectra", "simulation", "data", "datasets", "models", "objectives", "training", "evaluation",
-    "reporting", "search", "reproduce", "apps",
+    "compiled", "chem", "spectra", "simulation", "data", "datasets", "models", "objectives", "training",
+    "evaluation", "reporting", "search", "reproduce", "apps",
 )  # fmt: skip
 
 project = "molspectra"

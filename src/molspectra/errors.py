@@ -17,7 +17,7 @@ class InputError(MolspectraError):
     """
 
     def with_context(self, context: object) -> Self:
-        """Return the same kind of error with `context: ` (a file, a row) put before its message."""
+        """Return the same kind of error with a context (a file, a row) and a colon put before its message."""
         return type(self)(f"{context}: {self}")
 
 
@@ -69,17 +69,23 @@ class SimulationError(MolspectraError):
     """A quantum-chemical calculation did not reach a result for a valid input."""
 
 
-def hint(word: str, known: Iterable[str], *, cutoff: float = 0.6, label: str = "known") -> str:
-    """What to say of a word that is not known: the nearest one that is, or all of them.
-
-    Args:
-        word: what was given, spelt as the known words are.
-        known: words that would do.
-        cutoff: similarity (0 to 1) that the nearest needs.
-        label: what to call the known words.
-    """
+def closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known word that is most similar to a given one; None below a similarity of `cutoff`."""
     import difflib  # not needed until something is wrong
 
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return matches[0] if matches else None
+
+
+def hint(word: str, known: Iterable[str], *, cutoff: float = 0.6, label: str = "known") -> str:
+    """Return a suggestion for an unknown word: the most similar known one, or else all of them.
+
+    Args:
+        word: the unknown word, spelt as the known words are.
+        known: words that would do.
+        cutoff: similarity (0 to 1) that a suggestion needs.
+        label: what to call the known words.
+    """
     words = list(known)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=cutoff)
-    return f"did you mean {close[0]!r}?" if close else f"{label}: {', '.join(words) or 'none'}"
+    match = closest(word, words, cutoff)
+    return f"did you mean {match!r}?" if match else f"{label}: {', '.join(words) or 'none'}"

@@ -10,7 +10,7 @@ import pytest
 from molspectra import compiled
 from molspectra.compiled import switch
 from molspectra.data.loader import batches
-from molspectra.errors import InputError
+from molspectra.errors import InputError, MismatchError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
@@ -107,7 +107,7 @@ def test_resuming_with_another_setting_is_refused(
     stage1: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off(stage1(loop__kernels="plain"), tmp_path / "run", monkeypatch)
-    with pytest.raises(InputError, match=r"loop\.kernels was 'plain' and is 'auto' now"):
+    with pytest.raises(MismatchError, match=r"loop\.kernels was 'plain' and is 'auto' now"):
         pretrain(stage1(), tmp_path / "run", resume=True, show=False)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from molspectra.data.batch import Batch
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError
+from molspectra.errors import ElementError, MismatchError
 from molspectra.models.batch_norm import PresentBatchNorm
 from molspectra.models.model import MolSpectra
 from molspectra.training.average import WeightAverage
@@ -23,7 +23,7 @@ from molspectra.training.checkpoint import newest, read_resume
 from molspectra.training.data import BatchMaker, Micro, Selection
 from molspectra.training.loop import NonFiniteError, Trainer
 from molspectra.training.record import read_metrics
-from molspectra.training.run import _trainer, finetune, pretrain
+from molspectra.training.run import finetune, new_trainer, pretrain
 from molspectra.training.stages import FinetuneStage, PretrainStage
 
 Make = Callable[..., Any]
@@ -38,7 +38,7 @@ def trainer_of(config: Any, directory: Path = Path("unused")) -> Trainer:
     torch.manual_seed(0)
     model = MolSpectra(config.model)
     stage = PretrainStage(model, config) if not hasattr(config, "target") else FinetuneStage(model, config)
-    return _trainer(config, fabric, stage, selection, directory, {}, False)
+    return new_trainer(config, fabric, stage, selection, directory, {}, False)
 
 
 def gradients(trainer: Trainer) -> dict[str, Tensor]:
@@ -293,7 +293,7 @@ def test_no_weight_changes_when_a_loss_is_not_finite(stage1: Make, monkeypatch: 
     micros = trainer.maker(0)
     before = {name: value.clone() for name, value in trainer.stage.named_parameters()}
     micros[0].batch.positions[0] = torch.nan
-    with pytest.raises(NonFiniteError, match="no molecule alone; try a smaller learning rate"):
+    with pytest.raises(NonFiniteError, match="no molecule alone"):
         trainer._update(micros)  # the store's own rows are sound
     assert all(torch.equal(before[name], value) for name, value in trainer.stage.named_parameters())
     for state in trainer.optimizer.state.values():
@@ -305,7 +305,7 @@ def test_no_weight_changes_when_a_loss_is_not_finite(stage1: Make, monkeypatch: 
 def test_a_device_ahead_of_the_host_leaves_out_a_bad_step_and_all_after_it(stage1: Make) -> None:
     config = stage1(loop__steps=9, loop__log_every=9, loop__validate_every=0, loop__save_every=0)
     usual, ahead = trainer_of(config), trainer_of(config)
-    ahead.ahead = 1  # as on a GPU
+    ahead.max_pending = 1  # as on a GPU
 
     def step(trainer: Trainer, micros: list[Micro]) -> dict[str, float]:
         values = trainer._update(micros)
@@ -314,18 +314,18 @@ def test_a_device_ahead_of_the_host_leaves_out_a_bad_step_and_all_after_it(stage
 
     known = [step(usual, usual.maker(number)) for number in range(3)]
     assert [step(ahead, ahead.maker(number)) for number in range(3)] == [{}, *known[:2]]
-    assert ahead._catch_up() == known[2]
+    assert ahead._finish_steps() == known[2]
     before = {name: value.clone() for name, value in ahead.stage.named_parameters()}
     assert all(torch.equal(before[name], value) for name, value in usual.stage.named_parameters())
 
     bad = ahead.maker(3)
     bad[0].batch.positions[0] = torch.nan
     assert step(ahead, bad) == known[2]
-    with pytest.raises(NonFiniteError, match="the denoising is not finite in step 4, by no molecule alone"):
+    with pytest.raises(NonFiniteError, match=r"denoising .* step 4, by no molecule alone"):
         step(ahead, ahead.maker(4))
     assert all(torch.equal(before[name], value) for name, value in ahead.stage.named_parameters())
     assert all(state["step"] == 3 for state in ahead.optimizer.state.values())
-    assert not ahead.launched
+    assert not ahead.pending
 
 
 def test_a_bad_gradient_is_named(stage1: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +349,7 @@ def test_a_bad_gradient_is_named(stage1: Make, monkeypatch: pytest.MonkeyPatch) 
         return found._replace(vectors=Spoilt.apply(found.vectors)) if (batch.row == bad).any() else found
 
     monkeypatch.setattr(MolSpectra, "encode", spoilt)
-    with pytest.raises(NonFiniteError, match=rf"the gradient is not finite in step 1, by ID{bad:04d} "):
+    with pytest.raises(NonFiniteError, match=rf"gradient .* step 1, by ID{bad:04d} "):
         trainer._update(micros)
 
 
@@ -357,7 +357,7 @@ def test_weights_that_blow_up_are_not_blamed_on_molecules(stage1: Make) -> None:
     trainer = trainer_of(stage1())
     with torch.no_grad():
         trainer.stage.model.encoder.embedding.weight.fill_(torch.inf)
-    with pytest.raises(NonFiniteError, match="by every molecule; try a smaller learning rate"):
+    with pytest.raises(NonFiniteError, match="every molecule"):
         trainer._update(trainer.maker(0))
 
 
@@ -372,25 +372,25 @@ def test_validation_names_bad_molecules(
 
 
 def test_an_unknown_element_is_named(stage1: Make, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"row \d+: atomic number [678] is above model.encoder.max_number 5"):
+    with pytest.raises(ElementError, match=r"row \d+: atomic number [678] .*max_number 5"):
         pretrain(stage1(model__encoder__max_number=5), tmp_path / "run", show=False)
 
 
 def test_validation_is_the_same_for_any_share(stage2: Make) -> None:
     """The batches of validation, and so its contrasts, do not depend on the number of ranks."""
     trainer = trainer_of(stage2(loop__batch_size=4))
-    whole = [micro.batch.row.tolist() for micro in trainer._validation()]
+    whole = [micro.batch.row.tolist() for micro in trainer._validation_micros()]
     parts = []
     for rank in (0, 1):
         trainer.ranks.world, trainer.ranks.rank = 2, rank
-        parts += [micro.batch.row.tolist() for micro in trainer._validation()]
+        parts += [micro.batch.row.tolist() for micro in trainer._validation_micros()]
     assert sorted(parts) == sorted(whole)
 
 
 def test_a_checkpoint_of_another_run_is_refused(stage1: Make, stage2: Make, tmp_path: Path) -> None:
     trainer = trainer_of(stage1(), tmp_path)
     trainer.save()
-    with pytest.raises(InputError, match=r"step-000000000: not a state that this run can continue from"):
+    with pytest.raises(MismatchError, match=r"step-000000000"):
         trainer_of(stage2(), tmp_path).resume()
     assert not trainer_of(stage2(), tmp_path / "elsewhere").resume()
 

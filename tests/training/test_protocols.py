@@ -11,7 +11,7 @@ import torch
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
-from molspectra.errors import InputError
+from molspectra.errors import InputError, MismatchError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.model import ModelConfig, MolSpectra
@@ -136,7 +136,7 @@ def test_a_state_without_a_plateau_is_refused(config: FinetuneConfig, tmp_path: 
     torch.save(content, state)
     record = tmp_path / "run" / "record.json"
     record.write_text(record.read_text().replace('"finished": true', '"finished": false'))
-    with pytest.raises(InputError, match="not a state that this run can continue from"):
+    with pytest.raises(MismatchError, match="step-"):
         finetune(
             replace(config, loop=replace(config.loop, steps=2)), tmp_path / "run", resume=True, show=False
         )

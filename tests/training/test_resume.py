@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from molspectra.data.store.store import Store, write_store
-from molspectra.errors import InputError
+from molspectra.errors import ExistsError, InputError, MismatchError
 from molspectra.training.checkpoint import newest, read_resume
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
@@ -143,7 +143,7 @@ def test_ctrl_c_saves_with_workers_and_goes_on_bit_for_bit(config: Any, whole: P
 
 DEAF = """
 import multiprocessing, signal, sys
-from molspectra.training.interrupt import deaf_children
+from molspectra.training.interrupt import ignore_sigint_in_workers
 
 def is_blocked():
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -153,7 +153,7 @@ def child():
 
 if __name__ == "__main__":
     processes = [multiprocessing.get_context("spawn").Process(target=child) for _ in range(2)]
-    with deaf_children():
+    with ignore_sigint_in_workers():
         for process in processes:
             process.start()
     for process in processes:
@@ -250,7 +250,7 @@ def test_other_settings_are_refused_by_name(
     with pytest.raises(InputError) as caught:
         pretrain(stage2(**change), tmp_path / "run", resume=True, show=False)
     assert said in str(caught.value)
-    with pytest.raises(InputError, match="exists already; continue it with --resume"):
+    with pytest.raises(ExistsError, match="--resume"):
         pretrain(stage2(), tmp_path / "run", show=False)
 
 
@@ -264,7 +264,7 @@ def test_other_data_are_refused(
     other, copy = tmp_path / "other.arrow", tmp_path / "copy.arrow"
     write_store(other, map(store.row, range(len(store) - 1)), store.metadata)
     copy.write_bytes(store_path.read_bytes())
-    with pytest.raises(InputError, match=r"other\.arrow: not the data that .*run began with"):
+    with pytest.raises(MismatchError, match=r"other\.arrow"):
         pretrain(stage1(data__store=str(other)), tmp_path / "run", resume=True, show=False)
     pretrain(stage1(data__store=str(copy)), tmp_path / "run", resume=True, show=False)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from molspectra.errors import InputError
+from molspectra.errors import InputError, SettingError
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.settings import did_you_mean, from_dict, load_yaml, settings_of, to_dict
 
@@ -233,14 +233,14 @@ def test_a_part_with_its_defaults_on_the_command_line() -> None:
     (setting,) = (each for each in settings_of(PretrainConfig) if each.name == "model.spectrum_encoder")
     assert setting.parse("{width: 64}")["width"] == 64
     assert setting.parse("{}")["heads"] == 16
-    with pytest.raises(InputError, match=r"--model\.spectrum_encoder: expected a mapping of settings"):
+    with pytest.raises(SettingError, match=r"--model\.spectrum_encoder: .*mapping"):
         setting.parse("wide")
 
 
 @pytest.mark.parametrize("text", ["five", "2.5", "", "[1]", "!!python/name:os.system"])
 def test_wrong_texts_of_the_command_line(text: str) -> None:
     (setting,) = (each for each in settings_of(PretrainConfig) if each.name == "loop.steps")
-    with pytest.raises(InputError, match=r"--loop\.steps: expected an integer, not"):
+    with pytest.raises(SettingError, match=r"--loop\.steps: .*integer"):
         setting.parse(text)
 
 

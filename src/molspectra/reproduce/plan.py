@@ -16,8 +16,8 @@ from molspectra.reproduce.experiments import FROM_SCRATCH, VARIANTS, Experiment,
 from molspectra.reproduce.scales import Scale, merged, nested
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import open_store
+from molspectra.training.provenance import MAY_DIFFER
 from molspectra.training.record import read_json
-from molspectra.training.run import MAY_DIFFER
 from molspectra.training.settings import from_dict, to_dict
 from molspectra.training.targets import resolved
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from molspectra.compiled import Kernels
 from molspectra.data.augment import SpectraConfig
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 from molspectra.models.model import ModelConfig
 from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.objectives.denoising import DenoisingConfig
@@ -47,18 +47,18 @@ class DataConfig:
         """Check what can be checked without opening the store.
 
         Raises:
-            InputError: a negative number, or sizes that do not belong to the split.
+            SettingError: a negative number, or sizes that do not belong to the split.
         """
         if self.train_rows < 0 or self.workers < 0:
-            raise InputError("data: train_rows and workers must not be negative")
+            raise SettingError("data: train_rows and workers must not be negative")
         if self.split == "identity" and self.sizes:
-            raise InputError(
+            raise SettingError(
                 "data.sizes: an identity split goes by data.fractions; set data.split: reference"
             )
         if self.split == "reference" and not (
             len(self.sizes) in (2, 3) and min(self.sizes) >= 0 and self.split_seed >= 0
         ):
-            raise InputError(
+            raise SettingError(
                 "data.sizes: a reference split needs rows for training and validation (and test, else all "
                 f"others), such as 950,50, and a split_seed from 0; not {list(self.sizes)}, {self.split_seed}"
             )
@@ -83,10 +83,10 @@ class OptimizerConfig:
         """Refuse values that cannot train.
 
         Raises:
-            InputError: a rate, decay or norm out of its range.
+            SettingError: a rate, decay or norm out of its range.
         """
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip < 0 or not 0 <= self.ema < 1:
-            raise InputError(
+            raise SettingError(
                 "optimizer: learning_rate > 0, weight_decay >= 0, clip >= 0 and 0 <= ema < 1 are needed"
             )
 
@@ -126,16 +126,16 @@ class LoopConfig:
         """Refuse counts that make no run.
 
         Raises:
-            InputError: a count that is too small, or a batch that cannot be shared out.
+            SettingError: a count that is too small, or a batch that cannot be shared out.
         """
         for name in ("steps", "batch_size", "accumulation", "log_every", "devices"):
             if getattr(self, name) < 1:
-                raise InputError(f"loop: {name} must be at least 1, not {getattr(self, name)}")
+                raise SettingError(f"loop: {name} must be at least 1, not {getattr(self, name)}")
         if self.validate_every < 0 or self.save_every < 0:
-            raise InputError("loop: validate_every and save_every must not be negative")
+            raise SettingError("loop: validate_every and save_every must not be negative")
         parts = self.accumulation * self.devices
         if self.batch_size < parts:
-            raise InputError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")
+            raise SettingError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class PretrainWeights:
         """Refuse what would drive a loss up.
 
         Raises:
-            InputError: a negative weight.
+            SettingError: a negative weight.
         """
         _refuse_negative("weights", self.denoising, self.slide, self.reconstruction, self.alignment)
 
@@ -190,7 +190,7 @@ class PretrainConfig:
         """Give the model the head that its denoising needs.
 
         Raises:
-            InputError: a plateau schedule without validations.
+            SettingError: a plateau schedule without validations.
         """
         if self.denoising.kind == "slide" and not self.model.force_head:
             object.__setattr__(self, "model", replace(self.model, force_head=True))
@@ -237,15 +237,15 @@ class FinetuneConfig:
         """Refuse what cannot be learnt.
 
         Raises:
-            InputError: a negative weight, no such smoothing, or no such property.
+            SettingError: a negative weight, no such smoothing, or no such property.
         """
         if self.target in RESERVED:
-            raise InputError(f"target: {self.target!r} is not a property; settings of its own deal with it")
+            raise SettingError(f"target: {self.target!r} is not a property; settings of its own deal with it")
         _refuse_negative("weights", self.energy_weight, self.force_weight, self.denoising_weight)
         if not 0 < self.energy_smoothing <= 1:
-            raise InputError(f"energy_smoothing must lie in (0, 1], not {self.energy_smoothing}")
+            raise SettingError(f"energy_smoothing must lie in (0, 1], not {self.energy_smoothing}")
         if self.denoising.kind != "coord":
-            raise InputError("denoising: noisy nodes of a fine-tuning run take the kind coord")
+            raise SettingError("denoising: noisy nodes of a fine-tuning run take the kind coord")
         _refuse_no_validation(self.optimizer, self.loop)
 
     @property
@@ -256,14 +256,18 @@ class FinetuneConfig:
         return "separate" if self.forces else "joint"
 
 
+RunConfig = PretrainConfig | FinetuneConfig
+"""The settings of any run."""
+
+
 def _refuse_negative(what: str, *values: float) -> None:
     if min(values) < 0:
-        raise InputError(f"{what}: no weight may be negative")
+        raise SettingError(f"{what}: no weight may be negative")
 
 
 def _refuse_no_validation(optimizer: OptimizerConfig, loop: LoopConfig) -> None:
     if optimizer.schedule.kind == "plateau" and not loop.validate_every:
-        raise InputError(
+        raise SettingError(
             "optimizer.schedule: a plateau is seen in validations only; set loop.validate_every, "
             "such as the steps of one pass over the training rows"
         )

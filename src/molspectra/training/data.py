@@ -1,4 +1,4 @@
-"""What a run trains and validates on: rows of a store by its split, and the batches of every step."""
+"""The data of a run: rows of a store by its split, and the micro-batches of every step."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from molspectra.data.splits import reference_split, split_rows
 from molspectra.data.store.bundled import BUNDLED, bundled
 from molspectra.data.store.store import Store
 from molspectra.data.stream import BatchStream, permutation
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import MolspectraError, NotFoundError, SettingError, ValueRangeError
 from molspectra.objectives.loss import NoiseKey
 from molspectra.spectra.modality import modality
 from molspectra.training.config import DataConfig
-from molspectra.training.interrupt import deaf_children
+from molspectra.training.interrupt import ignore_sigint_in_workers
 
 Rows = npt.NDArray[np.int64]
 """Row numbers of a store."""
@@ -29,15 +29,16 @@ CHUNK = 4096
 
 
 def open_store(name: str) -> Store:
-    """The store at a path, or a bundled one by its name, such as "bundled" or "bundled-ethanol"."""
+    """Open the store at a path, or a bundled one by its name, such as "bundled" or "bundled-ethanol"."""
     return bundled(name) if name in BUNDLED else Store(name)
 
 
 def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
-    """The ascending rows of "train", "val" and "test", for all rows of a store.
+    """Return the ascending rows of the parts "train", "val" and "test" of a store.
 
     Raises:
-        InputError: shares or sizes that do not fit; an identity split of a single molecule's structures.
+        InputError: shares or sizes that do not fit.
+        SettingError: an identity split of a single molecule's structures.
     """
     if config.split == "reference":
         train, val, *test = config.sizes
@@ -46,7 +47,7 @@ def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
     identities = store.identities
     parts = split_rows(identities, config.split_seed, config.fractions)
     if len(identities) > 1 and len(set(identities)) == 1:
-        raise InputError(
+        raise SettingError(
             f"{config.store}: all {len(identities)} rows are one molecule ({identities[0]}), which an "
             "identity split cannot divide; set data.split: reference and data.sizes, for example 950,50"
         )
@@ -82,7 +83,7 @@ class Selection:
         for name in modalities:
             if modality(name).name not in store.metadata.modalities:
                 known = ", ".join(store.metadata.modalities) or "none"
-                raise InputError(f"{config.store}: no {name} spectra in it; it has: {known}")
+                raise NotFoundError(f"{config.store}: no {name} spectra in it; it has: {known}")
         complete = sum(map(len, parts.values()))
         for name in targets:
             has = store.has(name)
@@ -92,26 +93,28 @@ class Selection:
         if config.train_rows:
             every = parts["train"]
             if config.train_rows > len(every):
-                raise InputError(f"data.train_rows: {config.train_rows} asked for, there are {len(every)}")
+                raise SettingError(f"data.train_rows: {config.train_rows} asked for, there are {len(every)}")
             chosen = permutation(len(every), config.split_seed, 0)[: config.train_rows]
             parts["train"] = np.sort(every[chosen.numpy()])
         for name in ("train", "val"):
             if not len(parts[name]):
-                raise InputError(f"{config.store}: the {name} part of the split is empty; use more molecules")
+                raise ValueRangeError(
+                    f"{config.store}: the {name} part of the split is empty; use more molecules"
+                )
         return cls(store, **parts, lacking=lacking)
 
 
 def elements_of(store: Store, rows: Rows) -> list[str]:
-    """Symbols of the elements that occur in rows of a store, by atomic number."""
-    found = torch.zeros(len(SYMBOLS), dtype=torch.bool)
+    """Return the symbols of the elements that occur in rows of a store, by atomic number."""
+    occurs = torch.zeros(len(SYMBOLS), dtype=torch.bool)
     for start in range(0, len(rows), CHUNK):
-        found[store.batch(rows[start : start + CHUNK]).numbers] = True
-    return [symbol for symbol, is_there in zip(SYMBOLS, found.tolist(), strict=True) if is_there]
+        occurs[store.batch(rows[start : start + CHUNK]).numbers] = True
+    return [symbol for symbol, does_occur in zip(SYMBOLS, occurs.tolist(), strict=True) if does_occur]
 
 
 @dataclass(frozen=True)
 class Micro:
-    """One micro-batch with what its noise depends on."""
+    """One micro-batch, and the seeds of its noise."""
 
     batch: Batch
     key: NoiseKey
@@ -119,7 +122,7 @@ class Micro:
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """The micro-batches of an optimizer step: a pure function of the step, so it can run in any process."""
+    """Makes the micro-batches of an optimizer step: a pure function of the step, for any process to call."""
 
     store: Store
     rows: Rows
@@ -133,7 +136,7 @@ class BatchMaker:
     spectra: SpectraConfig = field(default_factory=SpectraConfig)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be done to the spectra before the first step.
+        """Check before the first step that the spectra can be broadened as asked for.
 
         Raises:
             InputError: samples would have to become narrower.
@@ -141,17 +144,17 @@ class BatchMaker:
         self.spectra.broadening(self.store.metadata.lines, self.modalities)
 
     def __call__(self, step: int) -> list[Micro]:
-        """The micro-batches of this rank."""
-        places, epochs = self.stream.indices(step, self.world, self.rank)
+        """Return the micro-batches of this rank."""
+        indices, epochs = self.stream.indices(step, self.world, self.rank)
         return [
-            self.micro(self.rows[place.numpy()], epoch)
-            for place, epoch in zip(
-                places.tensor_split(self.accumulation), epochs.tensor_split(self.accumulation), strict=True
+            self.micro(self.rows[index.numpy()], epoch)
+            for index, epoch in zip(
+                indices.tensor_split(self.accumulation), epochs.tensor_split(self.accumulation), strict=True
             )
         ]
 
     def micro(self, rows: Rows, epochs: torch.Tensor) -> Micro:
-        """The given rows [b] in their given epochs [b]."""
+        """Return a micro-batch of the given rows [b] in their epochs [b]."""
         broadening = self.spectra.broadening(self.store.metadata.lines, self.modalities)
         batch = self.store.batch(
             rows, modalities=self.modalities, targets=self.targets, broadening=broadening
@@ -160,17 +163,17 @@ class BatchMaker:
 
 
 def prepared(maker: BatchMaker, start: int, stop: int, workers: int) -> Generator[list[Micro], None, None]:
-    """The micro-batches of the steps from `start` to `stop`, exclusive, made ahead of time by `workers`.
+    """Yield the micro-batches of the steps from `start` to `stop`, exclusive, prepared by `workers`.
 
     Raises:
-        InputError: the store cannot be read; one line, from whichever process.
+        MolspectraError: the store cannot be read; one line, from whichever process.
     """
     if not workers:
         yield from map(maker, range(start, stop))
         return
     source = batches(maker, start, stop, workers=workers)
     try:
-        with deaf_children():
+        with ignore_sigint_in_workers():
             first = next(source, None)
         if first is not None:
             yield first
@@ -189,7 +192,7 @@ def in_order(
     targets: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Iterator[Micro]:
-    """All rows once, in order, with fixed noise (epoch 0): for validation and test."""
+    """Yield all rows once, in order, with fixed noise (epoch 0): for validation and test."""
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         batch = store.batch(chosen, modalities=modalities, targets=targets)

@@ -1,4 +1,4 @@
-"""Stopping between two steps when asked to, instead of in the middle of one."""
+"""Signals that ask a run to stop: it stops between two steps, instead of in the middle of one."""
 
 import signal
 import threading
@@ -18,7 +18,7 @@ class Interrupted(MolspectraError):
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C raises KeyboardInterrupt at once.
+    """Yield an event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C raises KeyboardInterrupt at once.
 
     Outside the main thread, where Python handles no signals, the event is never set.
     """
@@ -41,8 +41,8 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes started inside the block never see Ctrl-C: a worker must not die before its run has saved.
+def ignore_sigint_in_workers() -> Iterator[None]:
+    """Let processes started inside the block ignore Ctrl-C: a worker must not die before its run has saved.
 
     A terminal sends Ctrl-C to all processes of a command; a new process inherits what its parent blocks.
     """

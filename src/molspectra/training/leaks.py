@@ -1,4 +1,4 @@
-"""Whether the molecules that a run is tested on were seen in its pre-training, and what follows from it."""
+"""How many of the molecules that a run is tested on were seen in its pre-training."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,10 +8,8 @@ import numpy as np
 
 from molspectra.chem.identity import is_geometry_hash
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError
-from molspectra.training.config import DataConfig, FinetuneConfig
 from molspectra.training.data import Rows, Selection
-from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, RunConfig, Seen, hashes_of, seen_by
+from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of
 
 EXAMPLES = 3
 """At most this many molecules are named."""
@@ -19,7 +17,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Exposure:
-    """How many tested molecules were seen.
+    """Counts of tested molecules that were seen before.
 
     Attributes:
         compared: "molecules" by identity; "frames" by geometry, where all rows are one molecule.
@@ -29,7 +27,7 @@ class Exposure:
         labels: of these, in training on a label before, by a fine-tuning run that another starts from.
         beyond: of these, with spectra or on a label.
         validated: of these, in validation only.
-        incomparable: not found, but their identity is a geometry hash, which other datasets may not share.
+        incomparable: of the others, those identified by a geometry hash, which other datasets may not share.
         nameless: at least so many molecules of pre-training have such an identity, so that they may be among
             the tested ones unseen.
         molecule: for frames, whether the molecule itself was seen: "with spectra", "as structures" or "no".
@@ -52,7 +50,7 @@ class Exposure:
 
     @property
     def sentence(self) -> str:
-        """One sentence for people."""
+        """The counts in one sentence."""
         said = f"{self.structures} of {self.tested} test {self.compared} were seen in pre-training"
         if self.spectra:
             said += f", {self.spectra} of them with spectra"
@@ -90,7 +88,7 @@ def is_clean(exposure: Mapping[str, Any]) -> bool:
 
 
 def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
-    """Compare rows of a store with what was seen.
+    """Compare rows of a store with the molecules seen before.
 
     Molecules are compared by identity. Where all rows of the store are one molecule, as in a trajectory,
     frames are compared by geometry, and whether the molecule itself was seen is told apart.
@@ -105,7 +103,7 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
     flags = seen.flags_of(hashes_of(names))
     trained = flags & STRUCTURE > 0
     order = np.argsort(-(flags & (STRUCTURE | SPECTRUM)).astype(int), kind="stable")
-    found = [names[place] for place in order[:EXAMPLES] if trained[place]]
+    seen_names = [names[index] for index in order[:EXAMPLES] if trained[index]]
     return Exposure(
         "molecules",
         tested=len(names),
@@ -116,17 +114,17 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
         validated=int(np.count_nonzero((flags > 0) & ~trained)),
         incomparable=sum(is_geometry_hash(name) for name, flag in zip(names, flags, strict=True) if not flag),
         nameless=seen.by_geometry,
-        examples=tuple(f"{name} (row {first[name]})" for name in found),
+        examples=tuple(f"{name} (row {first[name]})" for name in seen_names),
         unknown=seen.unknown,
     )
 
 
 def _frames(store: Store, rows: Rows, seen: Seen, identity: str) -> Exposure:
-    """The same for the frames of one molecule."""
-    structures, places = np.unique(store.geometry_ids[rows], return_index=True)
+    """Compare frames of one molecule by geometry."""
+    structures, first = np.unique(store.geometry_ids[rows], return_index=True)
     known = np.isin(structures, seen.structures, assume_unique=True)
     flag = int(seen.flags_of(hashes_of([identity]))[0])
-    with_spectra, without, labelled = (bool(flag & each) for each in (SPECTRUM, STRUCTURE, LABEL))
+    with_spectra, without, labelled = (bool(flag & bit) for bit in (SPECTRUM, STRUCTURE, LABEL))
     return Exposure(
         "frames",
         tested=len(structures),
@@ -135,49 +133,8 @@ def _frames(store: Store, rows: Rows, seen: Seen, identity: str) -> Exposure:
         labels=int(known.sum()) if labelled else 0,
         beyond=int(known.sum()) if with_spectra or labelled else 0,
         molecule="with spectra" if with_spectra else "as structures" if without else "no",
-        examples=tuple(f"row {row}" for row in sorted(rows[places[known]].tolist())[:EXAMPLES]),
+        examples=tuple(f"row {row}" for row in sorted(rows[first[known]].tolist())[:EXAMPLES]),
         unknown=seen.unknown,
-    )
-
-
-def compare_seen(config: RunConfig, selection: Selection) -> dict[str, Any]:
-    """What a run's record says of the molecules seen before it; a leak into a fine-tuning run is refused.
-
-    Returns:
-        "seen": what the runs before it saw, how its test part compares (see `Exposure`), what was allowed,
-        and how many test molecules are in its own training part (none in an identity split). Nothing for a
-        run that starts from scratch by an identity split.
-
-    Raises:
-        InputError: a fine-tuning run whose test molecules were seen in pre-training.
-    """
-    found: dict[str, Any] = {}
-    if config.init is not None:
-        seen = seen_by(config.init)
-        compared = exposure(selection.store, selection.test, seen)
-        if isinstance(config, FinetuneConfig):
-            refuse_leak(config.data, compared, config.init)
-        found = {"before": seen.summary(), "test": compared.plain(), "allow_leak": config.data.allow_leak}
-    if config.data.split != "identity":
-        found["test_in_own_training"] = twins(selection)
-    return {"seen": found} if found else {}
-
-
-def refuse_leak(config: DataConfig, found: Exposure, init: str) -> None:
-    """Refuse to train where molecules of the test part were seen before, unless the settings allow it.
-
-    Raises:
-        InputError: how many, a few of them, and what to do.
-    """
-    allowed = {"none": 0, "structures": found.structures - found.beyond, "all": found.structures}
-    leaked = found.structures - allowed[config.allow_leak]
-    if not leaked:
-        return
-    wanted = "all" if found.beyond else "structures"
-    raise InputError(
-        f"{config.store}: {found.sentence} ({init}): {', '.join(found.examples)}; split all stages alike "
-        "(data.split, data.split_seed, share of test molecules), or accept it with data.allow_leak: "
-        f"{wanted}"
     )
 
 

@@ -13,72 +13,73 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import ElementError, MismatchError
 from molspectra.models.shared import sharing
 from molspectra.objectives.loss import Loss
 from molspectra.training.average import WeightAverage
 from molspectra.training.checkpoint import newest, read_resume, save_checkpoint
 from molspectra.training.config import LoopConfig, OptimizerConfig
-from molspectra.training.contrast import Contrast, Gather, StepContrast
 from molspectra.training.data import BatchMaker, Micro, Rows, in_order, prepared
 from molspectra.training.interrupt import Interrupted, stop_requests
+from molspectra.training.nonfinite import NonFiniteError, non_finite_error
 from molspectra.training.progress import progress
-from molspectra.training.ranks import Ranks
+from molspectra.training.ranks import Gather, Negatives, Ranks, StepNegatives
 from molspectra.training.record import MetricLog
 from molspectra.training.schedule import Plateau, learning_rate
 from molspectra.training.stages import Stage
 
 
-class Readout:
-    """A copy of a few numbers that is under way, so that the device goes on with the next step meanwhile.
+class PendingValues:
+    """Numbers that are being copied to the host while the device goes on with the next step.
 
     Args:
-        values: [n] on any device; on a GPU the copy waits its turn there, and nobody waits for it here.
+        values: [n] on any device; on a GPU the copy is queued there and nothing waits for it here.
     """
 
     def __init__(self, values: Tensor) -> None:
-        self._values, self._arrived = values, None
+        self._values, self._copied = values, None
         if values.device.type == "cuda":
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
+            self._copied = torch.cuda.Event()
+            self._copied.record()
 
     def read(self) -> list[float]:
-        """The numbers, as soon as they are there."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        found: list[float] = self._values.tolist()
-        return found
+        """Wait for the copy and return the numbers."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        values: list[float] = self._values.tolist()
+        return values
 
 
 @dataclass(frozen=True)
-class Launched:
-    """A step that the device was told to do, and what has to be known of it when its numbers are there."""
+class PendingStep:
+    """A step that the device was told to do, with what is needed once its numbers are there."""
 
     step: int
     """Its number, from 1."""
     micros: list[Micro]
-    """Its molecules, to name those that are to blame."""
-    numbers: Readout
+    """Its micro-batches, to name molecules whose losses are not finite."""
+    values: PendingValues
     """Sums of the losses, then the gradient's norm."""
     counts: dict[str, float]
     """Items of the losses."""
-    rate: float
-    """Learning rate."""
-
-
-NAMED = 5
-"""At most this many molecules are named in an error."""
-
-
-class NonFiniteError(MolspectraError):
-    """A loss or gradient is not a finite number; the update was not made."""
+    learning_rate: float
+    """Learning rate of its update."""
 
 
 @dataclass
 class Trainer:
-    """Everything that a run's loop holds on to."""
+    """The training loop and its state.
+
+    A step takes the micro-batches of this rank, adds up the gradients of their sums of losses, divided by the
+    number of items in the whole step over all micro-batches and ranks, adds these gradients up over the
+    ranks, and lets AdamW update the weights. So a step is that of one large batch, whatever it is divided
+    into. On a GPU the host never waits inside a step: losses and the norm of the gradient are copied
+    asynchronously and looked at one step later, or at once where they are logged, validated or saved. The
+    device itself checks whether they are finite, and from the first step in which they are not it skips
+    all updates (as a gradient scaler does), so that the host may find out late and nothing is lost.
+    """
 
     fabric: Fabric
     """Device, precision and processes; launched."""
@@ -115,15 +116,15 @@ class Trainer:
             fused=True,
         )
         self.failed = torch.zeros((), device=self.fabric.device)
-        self.launched: deque[Launched] = deque()
-        self.ahead = int(self.fabric.device.type == "cuda")
-        self.values: dict[str, float] = {}
+        self.pending: deque[PendingStep] = deque()
+        self.max_pending = int(self.fabric.device.type == "cuda")
+        self.last_values: dict[str, float] = {}
         self.average = WeightAverage(self.stage.model, self.adam.ema) if self.adam.ema else None
         self.checkpoints = self.directory / "checkpoints"
         self.step, self.best, self.plateau = 0, math.inf, Plateau()
 
     def run(self, log: MetricLog | None = None) -> dict[str, float]:
-        """Train from `self.step` to the end; returns the last validation's losses, none if there was no step.
+        """Train from `self.step` to the end; return the last validation's losses, none if there was no step.
 
         Args:
             log: where metrics go; None on all ranks but the first.
@@ -151,7 +152,7 @@ class Trainer:
                     self._keep_best(metrics["loss"])
                     self.plateau = self.plateau.after(metrics["loss"], self.adam.schedule)
                 if stopping or _due(self.step, self.loop.save_every, steps):
-                    self._catch_up()
+                    self._finish_steps()
                     self.save()
                 advance(self.step, f"loss {values.get('loss', math.nan):.4g}")
                 if stopping and self.step < steps:
@@ -160,39 +161,36 @@ class Trainer:
         return metrics
 
     def _update(self, micros: list[Micro]) -> dict[str, float]:
-        """One optimizer step; returns mean losses, gradient norm and learning rate of the last that is known.
+        """Do one optimizer step.
 
-        That is this one on a CPU, and where its numbers are needed now. Else a GPU goes on with the next step
-        while they are on their way.
+        Returns:
+            Mean losses, gradient norm and learning rate: of this step on a CPU and where they are logged,
+            validated or saved; else, on a GPU, of the step before.
 
         Raises:
-            NonFiniteError: a loss or gradient is not finite; since before that step no weight was changed.
+            NonFiniteError: a loss or gradient is not finite; no weight has changed since before that step.
         """
-        self.launched.append(self._launch(micros))
+        self.pending.append(self._start_step(micros))
         loop = self.loop
         periods = loop.log_every, loop.validate_every, loop.save_every
-        needed = any(_due(self.step + 1, every, loop.steps) for every in periods)
-        return self._catch_up(0 if needed else self.ahead)
+        is_needed = any(_due(self.step + 1, every, loop.steps) for every in periods)
+        return self._finish_steps(0 if is_needed else self.max_pending)
 
-    def _catch_up(self, ahead: int = 0) -> dict[str, float]:
-        """Wait for all steps but the last `ahead`; what is known of the last one."""
-        while len(self.launched) > ahead:
-            self.values = self._finish(self.launched.popleft())
-        return self.values
-
-    def _launch(self, micros: list[Micro]) -> Launched:
-        """Tell the device to do a step.
-
-        Micro-batches and ranks add up sums of losses, divided by the number of items in the whole step. If a
-        loss or gradient is not finite, the device itself leaves out this update and all after it.
-        """
-        adam, counts = self.adam, self._counts(micros)
+    def _start_step(self, micros: list[Micro]) -> PendingStep:
+        """Queue forward and backward passes and the update on the device."""
+        counts = self._counts(micros)
         sums = self._backward(micros, counts)
         norm = self._gradient_norm()
-        numbers = torch.cat([sums, norm.to(sums)[None]])
-        self.failed = torch.maximum(self.failed, (~numbers.isfinite().all()).float())
+        values = torch.cat([sums, norm.to(sums)[None]])
+        self.failed = torch.maximum(self.failed, (~values.isfinite().all()).float())
+        learning_rate = self._step_optimizer(norm)
+        return PendingStep(self.step + 1, micros, PendingValues(values), counts, learning_rate)
+
+    def _step_optimizer(self, gradient_norm: Tensor) -> float:
+        """Clip the gradients, set and return the learning rate, update the weights and their average."""
+        adam = self.adam
         if adam.clip:
-            torch.nn.utils.clip_grads_with_norm_(self.stage.parameters(), adam.clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(self.stage.parameters(), adam.clip, gradient_norm)
         reductions = self.plateau.reductions
         rate = learning_rate(adam.schedule, adam.learning_rate, self.step, self.loop.steps, reductions)
         for group in self.optimizer.param_groups:
@@ -201,41 +199,51 @@ class Trainer:
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.stage.model, self.step)
-        return Launched(self.step + 1, micros, Readout(numbers), counts, rate)
+        return rate
 
-    def _finish(self, launched: Launched) -> dict[str, float]:
-        """What is known of a step as soon as its numbers are there.
+    def _finish_steps(self, max_pending: int = 0) -> dict[str, float]:
+        """Wait for all steps but the last `max_pending`; return the values of the last finished one."""
+        while len(self.pending) > max_pending:
+            self.last_values = self._finish_step(self.pending.popleft())
+        return self.last_values
+
+    def _finish_step(self, step: PendingStep) -> dict[str, float]:
+        """Return mean losses, gradient norm and learning rate of a step.
 
         Raises:
             NonFiniteError: they are not finite.
         """
-        *sums, norm = launched.numbers.read()
+        *sums, norm = step.values.read()
         weights = self.stage.weights()
-        means = {name: total / launched.counts[name] for name, total in zip(weights, sums, strict=True)}
-        for what, value in (*means.items(), ("gradient", norm)):
+        means = {name: total / step.counts[name] for name, total in zip(weights, sums, strict=True)}
+        for name, value in (*means.items(), ("gradient", norm)):
             if not math.isfinite(value):
                 self.failed.zero_()
-                self.launched.clear()
-                raise self._failure(f"the {what} is not finite in step {launched.step}", launched.micros)
+                self.pending.clear()
+                raise self._non_finite(f"the {name} is not finite in step {step.step}", step.micros)
         means = self.stage.smoothed(means)
         loss = sum(weight * means[name] for name, weight in weights.items())
-        return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": launched.rate}
+        return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": step.learning_rate}
 
     def _backward(self, micros: list[Micro], counts: Mapping[str, float]) -> Tensor:
-        """Gradients of the whole step on every rank; returns the sums [losses] over all."""
+        """Compute the gradients of the whole step, equal on all ranks.
+
+        Returns:
+            [losses] sums of the losses over all micro-batches and ranks, in the order of the weights.
+        """
         weights = self.stage.gradient_weights()
         sums = torch.zeros(len(weights), dtype=self.precision, device=self.fabric.device)
-        alone = self.ranks.world == 1
-        here = [self._here(micro) for micro in micros]
+        zero = sums.new_zeros(())
+        is_single = self.ranks.world == 1
+        micros = [self._on_device(micro) for micro in micros]
         self.stage.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with sharing(self.stage, None if alone else self.ranks.each):
-            self.stage.observe((micro.batch, micro.key) for micro in here)
-            contrast = self._contrast(here, None if alone else self.ranks.gather)
-            for micro in here:
-                losses = self._losses(micro, contrast)
-                absent = sums.new_zeros(())
-                parts = [losses[name].sum if name in losses else absent for name in weights]
+        with sharing(self.stage, None if is_single else self.ranks.each):
+            self.stage.observe((micro.batch, micro.key) for micro in micros)
+            negatives = self._negatives(micros, None if is_single else self.ranks.gather)
+            for micro in micros:
+                losses = self._losses(micro, negatives)
+                parts = [losses[name].sum if name in losses else zero for name in weights]
                 factors = [weight / counts[name] for name, weight in weights.items()]
                 scaled = [part * factor for part, factor in zip(parts, factors, strict=True)]
                 torch.stack(scaled).sum().backward()
@@ -244,49 +252,49 @@ class Trainer:
         return self.ranks.summed(sums)
 
     def _counts(self, micros: Iterable[Micro]) -> dict[str, float]:
-        """Items of every loss in a step, over all micro-batches and ranks; 1 where there are none."""
+        """Count the items of every loss over all micro-batches and ranks; 1 where there are none."""
         names = list(self.stage.weights())
-        each = [self.stage.counts(micro.batch) for micro in micros]
-        counts = torch.tensor([[count[name] for name in names] for count in each], dtype=torch.float64)
+        per_micro = [self.stage.counts(micro.batch) for micro in micros]
+        counts = torch.tensor([[count[name] for name in names] for count in per_micro], dtype=torch.float64)
         return dict(zip(names, self.ranks.total(counts.sum(0)).clamp(min=1.0).tolist(), strict=True))
 
     def _gradient_norm(self) -> Tensor:
-        """[] norm of all gradients together."""
+        """Return the norm [] of all gradients together."""
         gradients = [weight.grad for weight in self.stage.parameters() if weight.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
-    def _contrast(self, micros: list[Micro], gather: Gather | None) -> Contrast:
-        """Who is contrasted with whom in a step; for several micro-batches by a pass of its own."""
+    def _negatives(self, micros: list[Micro], gather: Gather | None) -> Negatives:
+        """Collect the negatives of the contrastive loss; several micro-batches need a pass of their own."""
         if len(micros) == 1 or not self.stage.gradient_weights().get("alignment"):
-            return Contrast(gather)
-        contrast = StepContrast(gather)
+            return Negatives(gather)
+        negatives = StepNegatives(gather)
         before = [buffer.clone() for buffer in self.stage.buffers()]
         with torch.no_grad():
             for micro in micros:
-                self._losses(micro, contrast)
+                self._losses(micro, negatives)
             for buffer, value in zip(self.stage.buffers(), before, strict=True):
-                buffer.copy_(value)  # running statistics are fed by the other pass
+                buffer.copy_(value)  # running statistics are updated by the other pass
         with self.fabric.autocast():
-            contrast.finish()
-        return contrast
+            negatives.finish()
+        return negatives
 
-    def _losses(self, micro: Micro, contrast: Contrast | None = None) -> dict[str, Loss]:
-        """Losses of a micro-batch, contrasted by itself if not told otherwise."""
+    def _losses(self, micro: Micro, negatives: Negatives | None = None) -> dict[str, Loss]:
+        """Losses of a micro-batch; without `negatives` it is contrasted within itself."""
         with self.fabric.autocast():
-            losses: dict[str, Loss] = self.stage(micro.batch, micro.key, contrast)
+            losses: dict[str, Loss] = self.stage(micro.batch, micro.key, negatives)
         return losses
 
-    def _here(self, micro: Micro) -> Micro:
-        """A micro-batch on the device and in the precision of the run.
+    def _on_device(self, micro: Micro) -> Micro:
+        """Return a micro-batch on the device and in the precision of the run.
 
         Raises:
-            InputError: an element that the encoder does not know.
+            ElementError: an element that the encoder does not know.
         """
         batch, limit = micro.batch, self.stage.model.config.encoder.max_number
         if int(batch.numbers.max()) > limit:
             row = int(batch.row[batch.molecule[batch.numbers.argmax()]])
             element = f"atomic number {int(batch.numbers.max())} is above model.encoder.max_number {limit}"
-            raise InputError(f"{self.maker.store.path}, row {row}: {element}")
+            raise ElementError(f"{self.maker.store.path}, row {row}: {element}")
         epoch = micro.key.epoch.to(self.fabric.device)
         return Micro(batch.to(self.fabric.device, self.precision), micro.key._replace(epoch=epoch))
 
@@ -297,24 +305,24 @@ class Trainer:
             NonFiniteError: a loss is not finite.
         """
         weights = self.stage.weights()
-        table = torch.zeros(2, len(weights), dtype=torch.float64)
+        totals = torch.zeros(2, len(weights), dtype=torch.float64)  # sums and counts of the losses
         self.stage.eval()
         with self._averaged(), torch.no_grad():
-            for micro in map(self._here, self._validation()):
+            for micro in map(self._on_device, self._validation_micros()):
                 losses = self._losses(micro)
-                for place, name in enumerate(weights):
+                for column, name in enumerate(weights):
                     if name in losses:
-                        table[:, place] += torch.tensor([float(losses[name].sum), losses[name].count])
-            sums, counts = self.ranks.total(table).tolist()
+                        totals[:, column] += torch.tensor([float(losses[name].sum), losses[name].count])
+            sums, counts = self.ranks.total(totals).tolist()
             if not all(map(math.isfinite, sums)):
                 what = f"the validation loss is not finite after step {self.step}"
-                raise self._failure(what, self._validation())
+                raise self._non_finite(what, self._validation_micros())
         means = {
             name: total / count for name, total, count in zip(weights, sums, counts, strict=True) if count
         }
         return {"loss": sum(weights[name] * mean for name, mean in means.items()), **means}
 
-    def _validation(self) -> Iterator[Micro]:
+    def _validation_micros(self) -> Iterator[Micro]:
         """This rank's share of the validation batches, which are the same for any number of ranks."""
         rows, size, stage = self.validation, self.loop.batch_size, self.stage
         for start in range(0, len(rows), size)[self.ranks.rank :: self.ranks.world]:
@@ -324,28 +332,15 @@ class Trainer:
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.applied(self.stage.model)
 
-    def _failure(self, what: str, micros: Iterable[Micro]) -> NonFiniteError:
-        """The error for losses that are not finite, with the molecules that are to blame; on all ranks."""
-        guilty = [
-            (int(row), not self._is_finite(int(row), epoch))
-            for micro in micros
-            for row, epoch in zip(micro.batch.row, micro.key.epoch, strict=True)
-        ]
-        table = torch.tensor(guilty, dtype=torch.int64, device=self.fabric.device).reshape(-1, 2)
-        everyone = self.ranks.gather(table)[0].tolist()
-        found = sorted({row for row, is_guilty in everyone if is_guilty})
-        identities = self.maker.store.identities
-        names = ", ".join(f"{identities[row]} (row {row})" for row in found[:NAMED])
-        if len(found) > NAMED:
-            names += f" and {len(found) - NAMED} more"
-        if not found or 1 < len(found) == len({row for row, _ in everyone}):  # the weights are to blame
-            names = f"{'every molecule' if found else 'no molecule alone'}; try a smaller learning rate"
-        return NonFiniteError(f"{what}, by {names}; the weights and checkpoints from before are untouched")
+    def _non_finite(self, what: str, micros: Iterable[Micro]) -> NonFiniteError:
+        """Return the error for losses that are not finite; all ranks must call this."""
+        store, device = self.maker.store, self.fabric.device
+        return non_finite_error(what, micros, self._is_finite, store, self.ranks, device)
 
     def _is_finite(self, row: int, epoch: Tensor) -> bool:
         """Whether the losses of one molecule, and in training their gradients, are finite numbers."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._losses(self._here(self.maker.micro(np.array([row]), epoch[None]))).values()
+        losses = self._losses(self._on_device(self.maker.micro(np.array([row]), epoch[None]))).values()
         total = torch.stack([loss.sum for loss in losses]).sum()
         if total.requires_grad:
             total.backward()
@@ -382,10 +377,10 @@ class Trainer:
         self.ranks.wait()  # a rank that ends early would take the writing one with it
 
     def resume(self) -> bool:
-        """Go back to the newest complete checkpoint; False where there is none.
+        """Load the newest complete checkpoint; return False where there is none.
 
         Raises:
-            InputError: it is damaged, or not of this run.
+            MismatchError: it is damaged, or not of this run.
         """
         directory = newest(self.checkpoints)
         if directory is None:
@@ -404,7 +399,9 @@ class Trainer:
                 self.plateau = Plateau(float(best), int(bad), int(reductions))
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             what = f"{type(error).__name__} {error}".splitlines()[0]
-            raise InputError(f"{directory}: not a state that this run can continue from ({what})") from error
+            raise MismatchError(
+                f"{directory}: not a state that this run can continue from ({what})"
+            ) from error
         return True
 
 

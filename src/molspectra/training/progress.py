@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-UNKNOWN = 10_000
-"""Steps that a task of unknown length is taken to have, so that it is told of every thousandth."""
+ASSUMED_STEPS = 10_000
+"""Assumed number of steps of a task of unknown length: a line is shown for every thousandth."""
 
 
 class Advance(Protocol):
     """Call after every step with the numbers to show."""
 
     def __call__(self, done: int, note: str = "") -> None:
-        """Tell that `done` steps are done."""
+        """Show that `done` steps are done."""
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def progress(title: str, total: int | None, start: int = 0, show: bool = True) -
         yield lambda done, note="": None
         return
     if not console.is_terminal:
-        every = max((total or UNKNOWN) // 10, 1)
+        every = max((total or ASSUMED_STEPS) // 10, 1)
         shown = start // every
 
         def line(done: int, note: str = "") -> None:

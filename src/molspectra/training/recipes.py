@@ -4,7 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from molspectra.errors import InputError, hint
+from molspectra.errors import NotFoundError, hint
 from molspectra.training.settings import read_yaml
 
 
@@ -18,12 +18,13 @@ def read_recipe(name: str) -> dict[str, Any]:
     """Return the settings in a YAML file or of a shipped recipe.
 
     Raises:
-        InputError: no such file or recipe, or not a mapping in YAML.
+        NotFoundError: no such file or recipe.
+        FormatError: not a mapping in YAML.
     """
     path, shipped = Path(name), recipes()
     if not path.is_file():
         if name not in shipped:
             near = hint(name, sorted(shipped), label="recipes")
-            raise InputError(f"{name}: no such file or recipe; {near}")
+            raise NotFoundError(f"{name}: no such file or recipe; {near}")
         path = shipped[name]
     return read_yaml(path)

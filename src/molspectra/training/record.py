@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: its record and its metrics."""
+"""Files of a run directory that people read: JSON and metrics; facts of machine and versions for them."""
 
 import csv
 import json
@@ -15,24 +15,24 @@ import torch
 from molspectra._version import __version__
 from molspectra.compiled import fast
 from molspectra.data.atomic import atomic_file, naming
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, MissingExtraError
 
 PACKAGES = ("torch", "numba", "numpy", "lightning-fabric", "rdkit", "pyarrow", "safetensors")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries that results depend on."""
-    found = {"python": platform.python_version(), "molspectra": __version__}
+    """Return the versions of Python, this package and the libraries that results depend on."""
+    installed = {"python": platform.python_version(), "molspectra": __version__}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package runs from ("+changes" if it was edited); None if installed."""
+    """Return the commit of the checkout that runs ("+changes" if it was edited); None if installed."""
     here = Path(__file__).resolve()
     tracked = ["git", "ls-files", "--error-unmatch", here.name]  # else a checkout that holds the installation
     describe = ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
@@ -47,17 +47,17 @@ def commit() -> str | None:
 
 
 def kernels_used(device: torch.device | str, precision: str) -> str:
-    """Whether kernels take part on a device with an arithmetic: "compiled" or "plain".
+    """Return which kernels run on a device with a precision: "compiled" or "plain".
 
     Raises:
-        InputError: they were asked for and are not there.
+        InputError: compiled kernels were asked for and are not available.
     """
     kind = torch.float64 if precision == "64-true" else torch.float32
     return "compiled" if fast(torch.empty(0, dtype=kind, device=device)) else "plain"
 
 
 def machine() -> dict[str, Any]:
-    """Kind of machine: processor, cores, memory in GiB."""
+    """Return the kind of machine: processor, cores, memory in GiB."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError):
@@ -80,7 +80,7 @@ def write_json(path: Path, values: Any) -> None:
     """Write JSON atomically.
 
     Raises:
-        InputError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     with atomic_file(path) as file:
         file.write(json.dumps(values, indent=1, ensure_ascii=False).encode())
@@ -90,12 +90,12 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        InputError: the file is missing or damaged.
+        FormatError: the file is missing or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+        raise FormatError(f"{path}: cannot be read as JSON ({error})") from error
 
 
 class MetricLog:
@@ -144,7 +144,7 @@ def _event_writer(directory: Path, start: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise InputError("loop.tensorboard: needs tensorboard (pip install tensorboard)") from error
+        raise MissingExtraError("loop.tensorboard: needs tensorboard (pip install tensorboard)") from error
     return SummaryWriter(str(directory), purge_step=start + 1)
 
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from molspectra.errors import InputError
+from molspectra.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class ScheduleConfig:
         """Refuse what is no schedule.
 
         Raises:
-            InputError: a negative length or rate, or periods that shrink to nothing.
+            SettingError: a negative length or rate, or periods that shrink to nothing.
         """
         if min(self.warmup, self.length, self.floor) < 0 or self.factor < 1:
-            raise InputError("schedule: warmup, length and floor must not be negative, factor at least 1")
+            raise SettingError("schedule: warmup, length and floor must not be negative, factor at least 1")
         if not 0 < self.shrink < 1 or self.patience < 0 or not 0 <= self.threshold < 1:
-            raise InputError(
+            raise SettingError(
                 "schedule: 0 < shrink < 1, patience >= 0 and 0 <= threshold < 1 are needed for a plateau"
             )
 

@@ -1,4 +1,4 @@
-"""Which molecules a run has seen, and how: a small file in its directory, through the chain of `init`.
+"""Which molecules a run and those that it started from have trained on: a small file in its directory.
 
 `seen.safetensors` holds 64-bit hashes of identities with flags, and the geometry ids of the training
 structures (for trajectories, whose frames share one identity). Two different identities share a hash with a
@@ -19,9 +19,9 @@ from safetensors.numpy import save
 
 from molspectra.chem.identity import is_geometry_hash
 from molspectra.data.atomic import atomic_file
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, InputError, MismatchError
 from molspectra.training.checkpoint import named
-from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from molspectra.training.data import Rows, Selection
 from molspectra.training.record import read_json
 from molspectra.training.settings import from_dict
@@ -33,7 +33,6 @@ STRUCTURE, SPECTRUM, VALIDATED, SPECTRUM_VALIDATED, LABEL = 1, 2, 4, 8, 16
 """Flags: trained on the structure, trained with a spectrum, the same for validation; trained on a label."""
 
 Hashes = npt.NDArray[np.uint64]
-RunConfig = PretrainConfig | FinetuneConfig
 
 
 def hashes_of(identities: Iterable[str]) -> Hashes:
@@ -44,7 +43,7 @@ def hashes_of(identities: Iterable[str]) -> Hashes:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a line of runs has seen.
+    """Molecules and structures that a chain of runs (each started from the next by `init`) has seen.
 
     Attributes:
         molecules: [n] ascending hashes of identities.
@@ -52,7 +51,7 @@ class Seen:
         structures: [m] ascending geometry ids of the structures trained on.
         by_geometry: how many of the identities are geometry hashes, which other datasets may not share.
         runs: one mapping per run, the last one first: its directory, stage, store and counts.
-        unknown: runs or files of the line of which it is not known what they saw, each with the reason.
+        unknown: runs or files of the chain whose molecules are not known, each with the reason.
     """
 
     molecules: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
@@ -71,7 +70,7 @@ class Seen:
         *,
         labelled: bool = False,
     ) -> "Seen":
-        """What a run on a selection sees: its training and validation parts.
+        """Return what a run on a selection sees: its training and validation parts.
 
         Args:
             selection: store and rows.
@@ -100,12 +99,12 @@ class Seen:
         return cls(
             *_united(hashes_of(identities[rows]), flags),
             structures=np.unique(geometry_ids(selection, selection.train)),
-            by_geometry=len({each for each in identities[rows] if is_geometry_hash(each)}),
+            by_geometry=len({identity for identity in identities[rows] if is_geometry_hash(identity)}),
             runs=({**(about or {}), **facts},),
         )
 
     def merged(self, earlier: "Seen") -> "Seen":
-        """This and what was seen before."""
+        """Return the union with what earlier runs have seen."""
         return Seen(
             *_united(
                 np.concatenate([self.molecules, earlier.molecules]),
@@ -118,14 +117,14 @@ class Seen:
         )
 
     def flags_of(self, hashes: Hashes) -> npt.NDArray[np.uint8]:
-        """Flags [n] of molecules by their hashes [n], 0 where they were not seen."""
+        """Return the flags [n] of molecules by their hashes [n], 0 where they were not seen."""
         if not len(self.molecules):
             return np.zeros(len(hashes), np.uint8)
-        place = np.minimum(np.searchsorted(self.molecules, hashes), len(self.molecules) - 1)
-        return np.where(self.molecules[place] == hashes, self.flags[place], 0).astype(np.uint8)
+        index = np.minimum(np.searchsorted(self.molecules, hashes), len(self.molecules) - 1)
+        return np.where(self.molecules[index] == hashes, self.flags[index], 0).astype(np.uint8)
 
     def summary(self) -> dict[str, Any]:
-        """Counts for a record: different molecules, in training unless said otherwise."""
+        """Return counts for a record: different molecules, in training unless said otherwise."""
         return {
             "molecules": int(np.count_nonzero(self.flags & STRUCTURE)),
             "with_spectra": int(np.count_nonzero(self.flags & SPECTRUM)),
@@ -140,7 +139,7 @@ class Seen:
         """Write the file atomically.
 
         Raises:
-            InputError: it cannot be written.
+            WriteError: it cannot be written.
         """
         about = {"runs": [dict(run) for run in self.runs], "unknown": list(self.unknown)}
         metadata = {"format": "1", "by_geometry": str(self.by_geometry), "about": json.dumps(about)}
@@ -154,14 +153,14 @@ class Seen:
         """Read the file.
 
         Raises:
-            InputError: it is missing or damaged.
+            DamagedError: it is missing or damaged.
         """
         try:
             with safe_open(path, "numpy") as file:
                 arrays = {name: file.get_tensor(name) for name in ("molecules", "flags", "structures")}
                 metadata = file.metadata() or {}
             about = json.loads(metadata["about"])
-            found = cls(
+            seen = cls(
                 **arrays,
                 by_geometry=int(metadata["by_geometry"]),
                 runs=tuple(map(dict, about["runs"])),
@@ -170,13 +169,13 @@ class Seen:
             types = (arrays["molecules"].dtype, arrays["flags"].dtype, arrays["structures"].dtype)
             if types != (np.uint64, np.uint8, np.int64) or metadata["format"] != "1":
                 raise ValueError("its arrays are of other types")
-            if found.molecules.shape != found.flags.shape or not _ascending(found.molecules):
+            if seen.molecules.shape != seen.flags.shape or not _ascending(seen.molecules):
                 raise ValueError("its hashes are not in order")
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise InputError(
+            raise DamagedError(
                 f"{path}: not a readable list of molecules seen ({_line(error)}); remove it to have it remade"
             ) from error
-        return found
+        return seen
 
 
 def geometry_ids(selection: Selection, rows: Rows) -> npt.NDArray[np.int64]:
@@ -187,12 +186,12 @@ def geometry_ids(selection: Selection, rows: Rows) -> npt.NDArray[np.int64]:
 
 
 def seen_by(path: str | Path) -> Seen:
-    """What a run, a checkpoint's run or a shipped model has seen, with the runs that it started from.
+    """Return what a run, a checkpoint's run or a shipped model has seen, with the runs that it started from.
 
-    Runs from before there was a file are read again: their record, settings and store, if it is the same.
+    For runs without the file it is made again from record, settings and store, if the store is the same.
 
     Raises:
-        InputError: the file that tells it is damaged.
+        DamagedError: the file is damaged.
     """
     return _seen_by(named(path), ())
 
@@ -211,29 +210,30 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
     except (InputError, KeyError, TypeError) as error:
         return Seen(unknown=(f"{path} ({_line(error)})",))
     try:
-        found = own_seen(config, _same_selection(run, config), run, stage)
+        seen = own_seen(config, _same_selection(run, config), run, stage)
     except (InputError, KeyError, TypeError) as error:
-        found = Seen(unknown=(f"{path} ({_line(error)})",))
-    return (
-        found if config.init is None else found.merged(_seen_by(Path(config.init), (*before, run.resolve())))
-    )
+        seen = Seen(unknown=(f"{path} ({_line(error)})",))
+    if config.init is None:
+        return seen
+    return seen.merged(_seen_by(Path(config.init), (*before, run.resolve())))
 
 
 def _same_selection(run: Path, config: RunConfig) -> Selection:
-    """The rows that a run was given.
+    """Return the rows that a run was given.
 
     Raises:
-        InputError: the store is gone or has changed.
+        InputError: the store is gone.
+        MismatchError: the store has changed.
     """
     targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
     selection = Selection.of(config.data, targets)
     if selection.store.hash != read_json(run / "record.json")["data"]["hash"]:
-        raise InputError(f"{config.data.store} has changed since")
+        raise MismatchError(f"{config.data.store} has changed since")
     return selection
 
 
 def _settings(run: Path) -> tuple[RunConfig, str]:
-    """Settings and stage of a run directory."""
+    """Read the settings and the stage of a run directory."""
     stage = str(read_json(run / "record.json")["about"]["stage"])
     values, where = read_json(run / "config.json"), str(run / "config.json")
     if stage == "finetune":
@@ -242,7 +242,7 @@ def _settings(run: Path) -> tuple[RunConfig, str]:
 
 
 def own_seen(config: RunConfig, selection: Selection, directory: Path, stage: str) -> Seen:
-    """What a run itself sees, without the runs that it started from."""
+    """Return what a run itself sees, without the runs that it started from."""
     labelled = isinstance(config, FinetuneConfig)
     encoder = config.model.spectrum_encoder if not labelled or config.model.spectrum_input else None
     about = {"run": str(directory), "stage": stage}
@@ -250,7 +250,7 @@ def own_seen(config: RunConfig, selection: Selection, directory: Path, stage: st
 
 
 def _united(hashes: Hashes, flags: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.NDArray[np.uint8]]:
-    """Each hash once, ascending, with the flags of all its occurrences."""
+    """Return each hash once, ascending, with the flags of all its occurrences."""
     unique, inverse = np.unique(hashes, return_inverse=True)
     united = np.zeros(len(unique), np.uint8)
     np.bitwise_or.at(united, inverse, flags)

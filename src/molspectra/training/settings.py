@@ -7,7 +7,6 @@ run.
 
 import ast
 import dataclasses
-import difflib
 import functools
 import inspect
 import math
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 import yaml
 
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError, SettingError, closest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -61,10 +60,10 @@ _StrictLoader.add_implicit_resolver(
 
 
 def load_yaml(text: str) -> Any:
-    """Plain values from YAML text.
+    """Return the plain values in YAML text.
 
     Raises:
-        yaml.YAMLError: not YAML, a tag that would make an object, or a key that stands there twice.
+        yaml.YAMLError: not YAML, a tag that would make an object, or a key given twice.
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)
@@ -73,17 +72,17 @@ def load_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Return the mapping in a YAML file.
 
     Raises:
-        InputError: the file cannot be read, is not YAML, or holds something else.
+        FormatError: the file cannot be read, is not YAML, or holds something else.
     """
     try:
         values = load_yaml(path.read_text(encoding="utf-8"))
     except Exception as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise FormatError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path}: a mapping of settings is needed")
+        raise FormatError(f"{path}: a mapping of settings is needed")
     return values
 
 
@@ -92,20 +91,20 @@ def from_dict(cls: type[T], values: object, where: str) -> T:
 
     Args:
         cls: the dataclass.
-        values: a mapping; what is not in it keeps its default.
+        values: a mapping; settings that are not in it keep their defaults.
         where: what to call the mapping in errors, such as the name of its file.
 
     Raises:
-        InputError: unknown name (with a suggestion), wrong type, or a value that the dataclass refuses.
+        SettingError: unknown name (with a suggestion), wrong type, or a value that the dataclass refuses.
     """
     try:
-        return _built(cls(), values, "", cls)
+        return _updated(cls(), values, "", cls)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise error.with_context(where) from error
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """Plain values of a settings dataclass, for JSON and YAML."""
+    """Return the plain values of a settings dataclass, for JSON and YAML."""
     return _plain(dataclasses.asdict(settings))
 
 
@@ -124,20 +123,20 @@ class Setting:
     hint: Any
     """Annotation of its field."""
     default: Any
-    """What it is if nothing else is said."""
+    """Its value unless another is given."""
     help: str
     """Docstring of its field."""
 
     @property
     def expected(self) -> str:
-        """What its values look like, in words."""
+        """Its type, in words."""
         return _described(self.hint)
 
     def parse(self, text: str) -> Any:
-        """The value that a text on the command line means: lists as `a,b,c`, nothing as `null`.
+        """Parse a text on the command line: lists are written `a,b,c`, None is written `null`.
 
         Raises:
-            InputError: not a value of this setting.
+            SettingError: not a value of this setting.
         """
         kind, optional = _without_none(self.hint)
         value: Any = text
@@ -155,7 +154,7 @@ class Setting:
 
 
 def settings_of(cls: type[Any], *, documented: bool = False) -> list[Setting]:
-    """All settings of a dataclass and those nested in it, in order.
+    """Return all settings of a dataclass and of those nested in it, in order.
 
     Args:
         cls: the dataclass.
@@ -165,16 +164,15 @@ def settings_of(cls: type[Any], *, documented: bool = False) -> list[Setting]:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """An addition to an error about an unknown name: the closest known one, by the whole or its last part."""
+    """Return what to add to an error about an unknown setting: the most similar by its whole or last part."""
     if name in known:  # as one key, not as keys in one another
         return f"; write it as {': {'.join(name.split('.'))}: ...{'}' * name.count('.')}"
-    ordered = sorted(known)
-    tails = {other.rpartition(".")[2]: other for other in ordered}
-    close = difflib.get_close_matches(name, ordered, n=1, cutoff=0.75)
-    close += [
-        tails[found] for found in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1, cutoff=0.7)
-    ]
-    return f"; did you mean {close[0]}?" if close else ""
+    by_last_part = {setting.rpartition(".")[2]: setting for setting in sorted(known)}
+    match = closest(name, sorted(known), cutoff=0.75)
+    if match is None:
+        last_part = closest(name.rpartition(".")[2], by_last_part, cutoff=0.7)
+        match = None if last_part is None else by_last_part[last_part]
+    return f"; did you mean {match}?" if match else ""
 
 
 def _settings(base: Any, prefix: str, documented: bool) -> Iterator[Setting]:
@@ -194,69 +192,69 @@ def _settings(base: Any, prefix: str, documented: bool) -> Iterator[Setting]:
 def _group_settings(
     groups: tuple[type[Any], ...], default: Any, prefix: str, documented: bool
 ) -> Iterator[Setting]:
-    """Settings of nested groups; of several to choose from, those that are common once, with all `kind`s."""
+    """Yield the settings of a nested group; of alternatives, each setting once and `kind` with all kinds."""
     first = groups[0]() if default is None else default
     others = [group() for group in groups if group is not type(first)]
-    found = {setting.name: setting for setting in _settings(first, prefix, documented)}
+    settings = {setting.name: setting for setting in _settings(first, prefix, documented)}
     for other in others:
         for setting in _settings(other, prefix, documented):
-            found.setdefault(setting.name, setting)
+            settings.setdefault(setting.name, setting)
     if others:
         name = f"{prefix}kind"
-        found[name] = dataclasses.replace(found[name], hint=_kinds(groups))
-    yield from found.values()
+        settings[name] = dataclasses.replace(settings[name], hint=_kinds(groups))
+    yield from settings.values()
 
 
 def _docstrings(cls: type[Any]) -> dict[str, str]:
-    """The string below each field in the source of a dataclass."""
+    """Return the docstring below each field in the source of a dataclass."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
-    found = {}
+    texts = {}
     for field, text in pairwise(definition.body):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             value = text.value if isinstance(text, ast.Expr) else None
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                found[field.target.id] = " ".join(value.value.split())
-    return found
+                texts[field.target.id] = " ".join(value.value.split())
+    return texts
 
 
-def _built(base: T, values: object, name: str, root: type[Any]) -> T:
-    """A copy of `base` with the given values; `name` is the setting that it is, `root` the whole's class."""
+def _updated(base: T, values: object, name: str, root: type[Any]) -> T:
+    """Return a copy of `base`, the group called `name` of a `root` dataclass, with the given values."""
     if not isinstance(values, Mapping):
         prefix = f"{name}: " if name else ""
-        raise InputError(f"{prefix}expected a mapping of settings, not {_shown(values)}")
+        raise SettingError(f"{prefix}expected a mapping of settings, not {_shown(values)}")
     hints = get_type_hints(type(base))
     changes = {}
     for key, value in values.items():
         full = f"{name}.{key}" if name else str(key)
         if key not in hints:
-            raise InputError(f"unknown setting {full!r}{did_you_mean(full, _names(root))}")
+            raise SettingError(f"unknown setting {full!r}{did_you_mean(full, _names(root))}")
         changes[key] = _checked(hints[key], value, full, getattr(base, key), root)
     return dataclasses.replace(base, **changes)
 
 
 def _names(root: type[Any]) -> set[str]:
-    """Full names of all settings, and of the groups that they are in."""
+    """Return the full names of all settings and of their groups."""
     names = {setting.name for setting in settings_of(root)}
     return names | {name.rpartition(".")[0] for name in names if "." in name}
 
 
 def _checked(hint: Any, value: Any, name: str, base: Any, root: type[Any] | None = None) -> Any:
-    """The value of a setting, of exactly the type that its annotation asks for."""
+    """Return the value of a setting, converted to the type of its annotation, or raise a SettingError."""
     kind, optional = _without_none(hint)
     if value is None and optional:
         return None
     groups = _groups(kind)
     if groups:
         start = _start(groups, value, name, base)
-        return _built(start, value, name, root or type(start))
+        return _updated(start, value, name, root or type(start))
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal and isinstance(value, str) and value in parts:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
         if len(kinds) == len(value):
-            return tuple(_checked(each, item, name, None) for each, item in zip(kinds, value, strict=True))
+            return tuple(_checked(part, item, name, None) for part, item in zip(kinds, value, strict=True))
     if kind is bool and isinstance(value, bool):
         return value
     if kind is str and isinstance(value, str):
@@ -267,11 +265,11 @@ def _checked(hint: Any, value: Any, name: str, base: Any, root: type[Any] | None
         if kind is int and value == int(value):
             return int(value)
     hint_at = did_you_mean(value, parts) if origin is Literal and isinstance(value, str) else ""
-    raise InputError(f"{name}: expected {_described(hint)}, not {_shown(value)}{hint_at}")
+    raise SettingError(f"{name}: expected {_described(hint)}, not {_shown(value)}{hint_at}")
 
 
 def _start(groups: tuple[type[Any], ...], value: object, name: str, base: Any) -> Any:
-    """The settings that given ones are added to: the present ones, or defaults of the `kind` asked for."""
+    """Return the settings to change: the present ones, or the defaults of the `kind` that is asked for."""
     chosen = groups[0] if base is None else type(base)
     if len(groups) > 1 and isinstance(value, Mapping) and "kind" in value:
         kind = _checked(_kinds(groups), value["kind"], f"{name}.kind", None)
@@ -280,21 +278,24 @@ def _start(groups: tuple[type[Any], ...], value: object, name: str, base: Any) -
 
 
 def _kinds(groups: tuple[type[Any], ...]) -> Any:
-    """The annotation of the field `kind` that tells several groups of settings apart."""
-    return getitem(Literal, tuple(part for each in groups for part in get_args(get_type_hints(each)["kind"])))
+    """Return the annotation of the field `kind` that tells alternative groups of settings apart."""
+    kinds = (kind for group in groups for kind in get_args(get_type_hints(group)["kind"]))
+    return getitem(Literal, tuple(kinds))
 
 
 def _groups(kind: Any) -> tuple[type[Any], ...]:
-    """The dataclasses that an annotation allows: one, or several told apart by their field `kind`."""
+    """Return the dataclasses that an annotation allows: one, or several told apart by their field `kind`."""
     members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return tuple(each for each in members if isinstance(each, type) and dataclasses.is_dataclass(each))
+    return tuple(
+        member for member in members if isinstance(member, type) and dataclasses.is_dataclass(member)
+    )
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:
-    """The kind of value that an annotation allows (a union of dataclasses is one), and whether also None."""
+    """Return an annotation without None (a union of dataclasses stays one), and whether None was in it."""
     if get_origin(hint) not in (Union, UnionType):
         return hint, False
-    kinds = [each for each in get_args(hint) if each is not NoneType]
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
     return functools.reduce(or_, kinds), len(kinds) < len(get_args(hint))
 
 

@@ -1,6 +1,6 @@
-"""What one training step computes, per stage: batch in, named losses out.
+"""The training stages: a batch in, named losses out.
 
-`counts` says, before any pass, how many items each loss will have, so that micro-batches and ranks add up to
+`counts` gives, before any pass, the number of items of each loss, so that micro-batches and ranks add up to
 exactly the loss of one large batch.
 """
 
@@ -20,7 +20,7 @@ from molspectra.objectives.reconstruction import MaskedReconstruction
 from molspectra.objectives.slide import denoising_objective
 from molspectra.objectives.supervised import Smoothed, regression_loss
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-from molspectra.training.contrast import Contrast, Gather
+from molspectra.training.ranks import Gather, Negatives
 
 
 class Stage(Shared, ABC):
@@ -45,30 +45,30 @@ class Stage(Shared, ABC):
         """Weight of every loss that the stage has."""
 
     def gradient_weights(self) -> dict[str, float]:
-        """Factor of the gradient of every mean loss; the weight, unless the loss is smoothed."""
+        """Return the factor of the gradient of every mean loss: its weight, unless the loss is smoothed."""
         return self.weights()
 
     def smoothed(self, means: dict[str, float]) -> dict[str, float]:
-        """Mean losses of a step as they are logged; remembers what it needs to smooth those of the next."""
+        """Return the mean losses of a step as they are logged, smoothed over the steps where asked for."""
         return means
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, float]:
-        """Items of every loss in a batch."""
+        """Count the items of every loss in a batch."""
 
     def observe(self, micros: Iterable[tuple[Batch, NoiseKey]]) -> None:
-        """See all micro-batches of a training step before the first of them passes."""
+        """Update the noise statistics from all micro-batches of a step, before the first forward pass."""
         if "denoising" in self.weights():
             self.denoising.observe(micros)
 
     @abstractmethod
-    def forward(self, batch: Batch, key: NoiseKey, contrast: Contrast | None = None) -> dict[str, Loss]:
-        """Losses of a batch of clean structures; in evaluation mode too.
+    def forward(self, batch: Batch, key: NoiseKey, negatives: Negatives | None = None) -> dict[str, Loss]:
+        """Compute the losses of a batch of clean structures; in evaluation mode too.
 
         Args:
             batch: on the model's device.
-            key: what noise and masks depend on.
-            contrast: who is contrasted with whom; None for the molecules of the batch.
+            key: seeds of noise and masks.
+            negatives: collects the negatives of the contrastive loss; None takes those of the batch.
         """
 
 
@@ -106,31 +106,37 @@ class PretrainStage(Stage):
             counts["alignment"] = float(has_spectrum(batch).sum())
         return counts
 
-    def forward(self, batch: Batch, key: NoiseKey, contrast: Contrast | None = None) -> dict[str, Loss]:
+    def forward(self, batch: Batch, key: NoiseKey, negatives: Negatives | None = None) -> dict[str, Loss]:
         """See `Stage.forward`."""
         model = self.model
+
+        # Perturb the structures, encode and denoise them.
         noised = self.denoising.perturb(batch, key)
         encoded = model.encode(noised.batch)
         predictions = {"denoising": model.noise_head(encoded)}
         if model.force_head is not None:
             predictions["slide"] = model.force_head(encoded)
         losses: dict[str, Loss] = self.denoising(predictions, noised)
-        if self.reconstruction is None:
+        if self.reconstruction is None or not self._any_spectrum(batch):
             return losses
-        here = has_spectrum(batch)
-        if not self.anywhere(here):  # a rank without any still takes part where another has one
-            return losses
-        aligned = model.encode(batch) if self.config.alignment.structure == "clean" else encoded
-        those = slice(None) if bool(here.all()) else here
-        features = model.molecule_features(aligned, batch)[those]
-        parts, representation = self._read_spectra(batch, key)
-        losses |= {f"reconstruction_{name}": loss for name, loss in parts.items()}
-        pairs = torch.cat([features, representation[those].to(features)], dim=1)
-        losses["alignment"] = (contrast or Contrast())(self._align, pairs, batch.geometry_id[those])
+
+        # Reconstruct the masked patches of the spectra.
+        reconstructed, spectra = self._read_spectra(batch, key)
+        losses |= {f"reconstruction_{name}": loss for name, loss in reconstructed.items()}
+
+        # Align the molecules with their spectra.
+        if self.config.alignment.structure == "clean":
+            encoded = model.encode(batch)
+        molecules = model.molecule_features(encoded, batch)
+        losses["alignment"] = self._align(batch, molecules, spectra, negatives or Negatives())
         return losses
 
+    def _any_spectrum(self, batch: Batch) -> bool:
+        """Whether any molecule on any rank has a spectrum: then all ranks take part in what follows."""
+        return self.anywhere(has_spectrum(batch))
+
     def _read_spectra(self, batch: Batch, key: NoiseKey) -> tuple[dict[str, Loss], Tensor]:
-        """Losses of the reconstruction, and the representations [B, C] to align."""
+        """Return the losses of the reconstruction, and the spectrum representations [B, D] to align."""
         encoder, reconstruction = self.model.spectrum_encoder, self.reconstruction
         assert encoder is not None
         assert reconstruction is not None
@@ -145,15 +151,22 @@ class PretrainStage(Stage):
         parts = reconstruction(encoder.reconstruct(masked.tokens, places=places), batch, places)
         return parts, whole.representation
 
-    def _align(self, pairs: Tensor, identity: Tensor, gather: Gather | None) -> Loss:
-        """Contrast molecules and their spectra, [b, 2 D], with those of all ranks."""
-        everyone, first = None, 0
+    def _align(self, batch: Batch, molecules: Tensor, spectra: Tensor, negatives: Negatives) -> Loss:
+        """Contrast the molecules [B, D] that have spectra with their spectra [B, D]."""
+        present = has_spectrum(batch)
+        rows = slice(None) if bool(present.all()) else present
+        pairs = torch.cat([molecules[rows], spectra[rows].to(molecules)], dim=1)
+        return negatives(self._alignment_loss, pairs, batch.geometry_id[rows])
+
+    def _alignment_loss(self, pairs: Tensor, identity: Tensor, gather: Gather | None) -> Loss:
+        """Contrastive loss of pairs [b, 2 D] with identities [b], among those of all ranks."""
+        gathered, first = None, 0
         if gather is not None:
-            gathered, first = gather(pairs)
-            everyone = (*gathered.chunk(2, dim=1), gather(identity)[0])
+            all_pairs, first = gather(pairs)
+            gathered = (*all_pairs.chunk(2, dim=1), gather(identity)[0])
         molecules, spectra = pairs.chunk(2, dim=1)
         scale = self.model.log_scale
-        return self.alignment(molecules, spectra, scale, identity=identity, everyone=everyone, first=first)
+        return self.alignment(molecules, spectra, scale, identity=identity, everyone=gathered, first=first)
 
 
 class FinetuneStage(Stage):
@@ -195,7 +208,7 @@ class FinetuneStage(Stage):
         target = self.config.target
         return means | {target: float(self.smoothing(torch.tensor(means[target])))}
 
-    def forward(self, batch: Batch, key: NoiseKey, contrast: Contrast | None = None) -> dict[str, Loss]:
+    def forward(self, batch: Batch, key: NoiseKey, negatives: Negatives | None = None) -> dict[str, Loss]:
         """See `Stage.forward`; structures are moved in training only."""
         config, head, mode = self.config, self.model.property_head, self.config.noise_mode
         assert head is not None
@@ -224,5 +237,5 @@ class FinetuneStage(Stage):
 
 
 def has_spectrum(batch: Batch) -> Tensor:
-    """[B] bool on the CPU, whether a molecule has any of the batch's spectra."""
+    """Return [B] bool on the CPU: whether a molecule has any of the batch's spectra."""
     return torch.stack(list(batch.present.values())).any(0)

@@ -1,4 +1,4 @@
-"""What the property head takes from the training rows: atom references, mean and standard deviation."""
+"""Statistics of the training rows for the property head: atom references, mean and standard deviation."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,7 +6,7 @@ import torch
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from molspectra.data.store.store import Store
-from molspectra.errors import InputError
+from molspectra.errors import ElementError
 from molspectra.models.model import AtomReferences, MolSpectra
 from molspectra.training.data import Rows, Selection
 from molspectra.training.targets import published_references
@@ -21,7 +21,7 @@ def standardise(model: MolSpectra, selection: Selection, target: str) -> None:
     """Set references, mean and standard deviation of a model's property head from the training rows.
 
     Raises:
-        InputError: published references that do not cover the elements of the rows.
+        ElementError: published references that do not cover the elements of the rows.
     """
     head, store, rows = model.property_head, selection.store, selection.train
     assert head is not None
@@ -35,21 +35,21 @@ def standardise(model: MolSpectra, selection: Selection, target: str) -> None:
 
 
 def compositions(store: Store, rows: Rows) -> Floats:
-    """Atoms of every element in the given rows, [n, 119] by atomic number."""
+    """Count the atoms of every element in the given rows: [n, 119] by atomic number."""
     width = MAX_ATOMIC_NUMBER + 1
     counts = np.zeros((len(rows), width))
     for start in range(0, len(rows), CHUNK):
         batch = store.batch(rows[start : start + CHUNK])
-        place = batch.molecule * width + batch.numbers
-        found = torch.bincount(place, minlength=len(batch) * width)
-        counts[start : start + len(batch)] = found.reshape(-1, width).numpy()
+        cell = batch.molecule * width + batch.numbers
+        cell_counts = torch.bincount(cell, minlength=len(batch) * width)
+        counts[start : start + len(batch)] = cell_counts.reshape(-1, width).numpy()
     return counts
 
 
 def atom_references(
     kind: AtomReferences, store: Store, target: str, counts: Floats, values: Floats
 ) -> Floats:
-    """Energy of every element, [119] in the unit of the target; 0 for elements that do not occur.
+    """Return the energy of every element, [119] in the unit of the target; 0 for elements that do not occur.
 
     Args:
         kind: "fit" for the least-squares solution of smallest norm of counts @ energies = values (for the
@@ -60,7 +60,7 @@ def atom_references(
         values: [n] of the target.
 
     Raises:
-        InputError: an element without a published energy.
+        ElementError: an element without a published energy.
     """
     energies = np.zeros(counts.shape[1])
     present = np.flatnonzero(counts.any(0))
@@ -69,7 +69,7 @@ def atom_references(
         energies[list(known)] = list(known.values())
         missing = [SYMBOLS[number] for number in present if number not in known]
         if missing:
-            raise InputError(
+            raise ElementError(
                 f"{store.path}: no published energy of {', '.join(missing)}; set model.atom_references: fit"
             )
         return energies

@@ -5,7 +5,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES
-from molspectra.errors import InputError
+from molspectra.errors import SettingError, UnitError
 from molspectra.models.heads import PropertyKind
 from molspectra.simulation.units import HARTREE, KCAL
 from molspectra.training.config import FinetuneConfig
@@ -35,15 +35,15 @@ UNITS = MappingProxyType(
 
 
 def resolved(config: FinetuneConfig) -> FinetuneConfig:
-    """The settings with the head and the kind of atom references that "null" and "auto" stand for.
+    """Return the settings with the head and the kind of atom references that "null" and "auto" stand for.
 
     Raises:
-        InputError: a head was asked for that is not that of the target.
+        SettingError: a head was asked for that is not that of the target.
     """
     model, right = config.model, HEADS.get(config.target)
     head = model.property or right or "scalar"
     if right not in (None, head):
-        raise InputError(
+        raise SettingError(
             f"model.property: {config.target!r} is learnt by the {right} head, not the {head} one; "
             "leave model.property out (null)"
         )
@@ -54,18 +54,19 @@ def resolved(config: FinetuneConfig) -> FinetuneConfig:
 
 
 def published_references(target: str, unit: str) -> dict[int, float]:
-    """Energies of the free atoms by atomic number in the unit of a column (B3LYP/6-31G(2df,p), QM9's own).
+    """Return the energies of free atoms by atomic number in the unit of a column (B3LYP/6-31G(2df,p), QM9's).
 
     Raises:
-        InputError: none were published for that property, or the unit is not known.
+        SettingError: none were published for that property.
+        UnitError: the unit of the column is not known.
     """
     if target not in ATOMIC_ENERGIES:
         known = ", ".join(ATOMIC_ENERGIES)
-        raise InputError(
+        raise SettingError(
             f"model.atom_references: none are published for {target!r}, only for {known}; use fit"
         )
     if unit not in UNITS:
-        raise InputError(
+        raise UnitError(
             f"model.atom_references: {target!r} is in {unit!r}; the published ones are known in "
             f"{', '.join(UNITS)}; use fit"
         )

@@ -1,0 +1,267 @@
+"""Where the numbers of a run come from: its record, the sessions it had, and the molecules seen before it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from molspectra.data.atomic import naming
+from molspectra.errors import (
+    DamagedError,
+    ExistsError,
+    MismatchError,
+    NotFoundError,
+    WriteError,
+)
+from molspectra.training.checkpoint import newest
+from molspectra.training.config import DataConfig, FinetuneConfig, RunConfig
+from molspectra.training.data import Selection, elements_of
+from molspectra.training.leaks import Exposure, exposure, twins
+from molspectra.training.record import commit, kernels_used, machine, read_json, versions, write_json
+from molspectra.training.seen import SEEN, own_seen, seen_by
+from molspectra.training.settings import from_dict, to_dict
+
+MAY_DIFFER = ("data.store", "data.workers", "data.allow_leak", "loop.tensorboard")
+"""Settings that a resumed run may change; of the store the content is compared."""
+
+SESSION = ("versions", "commit", "machine", "device", "processes", "kernels")
+"""Facts that the record keeps of every session of a run that was resumed."""
+
+
+class Provenance:
+    """The record of a run, compared with the earlier sessions of the run and with the runs it starts from.
+
+    Attributes:
+        about: what every checkpoint says of itself: stage, target, units, levels of theory, elements.
+        resumed: the run goes on from a checkpoint.
+        finished: an earlier session reached the last step.
+    """
+
+    def __init__(self, config: RunConfig, directory: Path, *, resume: bool) -> None:
+        """Read what an earlier session left in the run directory.
+
+        Raises:
+            InputError: the directory is in use and `resume` was not asked for, or its settings are others.
+        """
+        self._config, self._directory = config, directory
+        self._earlier = _earlier_record(config, directory, resume)
+        self._record: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}
+        self.finished = bool(self._earlier.get("finished"))
+        self.resumed = newest(directory / "checkpoints") is not None
+        self.about: dict[str, Any] = dict(self._earlier["about"]) if self.resumed else _stage_facts(config)
+
+    @property
+    def validation(self) -> dict[str, float]:
+        """Last validation losses of a finished run."""
+        return dict(self._earlier["validation"])
+
+    def compare_data(self, selection: Selection) -> None:
+        """Refuse data other than the run began with, and test molecules that were seen in pre-training.
+
+        Raises:
+            InputError: the hash of the store is not that of the record; or a leak into a fine-tuning run.
+        """
+        if self._earlier:
+            recorded, actual = self._earlier["data"].get("hash"), selection.store.hash
+            if recorded != actual:
+                hashes = f"its content is {actual[:12]}, that of the run {str(recorded)[:12]}"
+                raise MismatchError(
+                    f"{self._config.data.store}: not the data that {self._directory} began with: {hashes}"
+                )
+        if not self.resumed:
+            self._seen = compare_seen(self._config, selection)
+
+    def describe(self, selection: Selection, targets: tuple[str, ...]) -> None:
+        """Add to `about` what predictions are read by: elements, units and levels of theory of the training.
+
+        A resumed run has this from its first session.
+        """
+        if self.resumed:
+            return
+        metadata = selection.store.metadata
+        self.about["elements"] = elements_of(selection.store, selection.train)
+        if targets:
+            self.about |= asdict(metadata.properties[targets[0]])
+        if "forces" in targets and metadata.forces is not None:
+            self.about["forces"] = asdict(metadata.forces)
+
+    def begin(self, selection: Selection, fabric: Fabric, step: int) -> None:
+        """Write `record.json`, `config.json` and, for pre-training, the molecules that the run will see.
+
+        Args:
+            selection: store and rows.
+            fabric: device and processes; only the first process writes.
+            step: the step that this session starts from.
+
+        Raises:
+            WriteError: a file cannot be written.
+        """
+        record = self._facts(selection, fabric)
+        if self.resumed:
+            session = {"step": step, **{name: record[name] for name in SESSION}}
+            record = self._earlier | {"resumed": [*self._earlier.get("resumed", ()), session]}
+        self._record = record
+        if fabric.global_rank > 0:
+            return
+        with naming(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
+        write_json(self._directory / "record.json", record)
+        write_json(self._directory / "config.json", to_dict(self._config))
+        self._keep_seen(selection)
+
+    def changed_kernels(self, fabric: Fabric) -> str:
+        """What to say where the last session had other kernels than this one; else ""."""
+        last = [self._earlier, *self._earlier.get("resumed", ())][-1]
+        before = last.get("kernels", "plain")  # records from before there were kernels
+        now = kernels_used(fabric.device, self._config.loop.precision)
+        if before == now:
+            return ""
+        return f" with {now} kernels instead of {before}: equal to an unbroken run only up to rounding"
+
+    def finish(self, step: int, seconds: float, validation: Mapping[str, float]) -> None:
+        """Add the outcome to `record.json`.
+
+        Args:
+            step: optimizer steps in all.
+            seconds: wall time of all sessions.
+            validation: losses of the last validation.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
+        outcome = {"steps": step, "seconds": round(seconds, 2), "validation": validation, "finished": True}
+        write_json(self._directory / "record.json", self._record | outcome)
+
+    def _keep_seen(self, selection: Selection) -> None:
+        """Write which molecules a pre-training run sees, with those of the runs that it started from."""
+        config, path = self._config, self._directory / SEEN
+        if isinstance(config, FinetuneConfig) or path.is_file():
+            return
+        seen = own_seen(config, selection, self._directory, self.about["stage"])
+        (seen if config.init is None else seen.merged(seen_by(config.init))).save(path)
+
+    def _facts(self, selection: Selection, fabric: Fabric) -> dict[str, Any]:
+        """Everything that a published number needs to carry."""
+        device, parts = fabric.device, ("train", "val", "test")
+        return {
+            "config": to_dict(self._config),
+            "about": self.about,
+            "seed": self._config.loop.seed,
+            "data": {
+                "store": self._config.data.store,
+                "hash": selection.store.hash,
+                "rows": {part: len(getattr(selection, part)) for part in parts},
+                "rows_without_target": selection.lacking,
+            },
+            "versions": versions(),
+            "commit": commit(),
+            "machine": machine(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processes": fabric.world_size,
+            "kernels": kernels_used(device, self._config.loop.precision),
+            "finished": False,
+            "seconds": None,
+        } | self._seen
+
+
+def _stage_facts(config: RunConfig) -> dict[str, Any]:
+    """Stage and target of a run, as its checkpoints name them."""
+    encoder = config.model.spectrum_encoder
+    if not isinstance(config, FinetuneConfig):
+        return {"stage": "stage2" if encoder else "stage1"}
+    facts: dict[str, Any] = {"stage": "finetune", "target": config.target}
+    if encoder is not None and config.model.spectrum_input:
+        facts["spectrum_input"] = list(encoder.modalities)  # another task: spectra must be known to predict
+    return facts
+
+
+def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> dict[str, Any]:
+    """Return the record of the run that is to be continued; empty where there is none.
+
+    Raises:
+        InputError: the directory is in use and `resume` was not asked for, or its settings are others.
+    """
+    if not directory.exists():
+        return {}
+    if not directory.is_dir():
+        raise WriteError(f"{directory}: is a file; choose a directory")
+    if not any(directory.iterdir()):
+        return {}
+    if not resume:
+        raise ExistsError(
+            f"{directory}: exists already; continue it with --resume or choose another directory"
+        )
+    path = directory / "config.json"
+    if not path.is_file():
+        raise NotFoundError(f"{directory}: holds no run that could be resumed (no config.json)")
+    before = from_dict(type(config), read_json(path), str(path))
+    difference = first_difference(to_dict(before), to_dict(config))
+    if difference:
+        raise MismatchError(f"{directory}: cannot resume with other settings: {difference}")
+    record = read_json(directory / "record.json")
+    if not isinstance(record, dict) or not {"about", "data"} <= record.keys():
+        raise DamagedError(f"{directory / 'record.json'}: not the record of a run")
+    return record
+
+
+def first_difference(before: Any, now: Any, where: str = "") -> str:
+    """Name the first setting in which two nested configurations differ, or return "".
+
+    Settings in `MAY_DIFFER` do not count.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            name = f"{where}.{key}" if where else key
+            difference = "" if name in MAY_DIFFER else first_difference(before.get(key), now.get(key), name)
+            if difference:
+                return difference
+        return ""
+    return "" if before == now else f"{where} was {before!r} and is {now!r} now"
+
+
+def compare_seen(config: RunConfig, selection: Selection) -> dict[str, Any]:
+    """Compare a run's molecules with those that the runs before it saw; refuse a leak into fine-tuning.
+
+    Returns:
+        "seen": what the runs before it saw, how its test part compares (see `Exposure`), what was allowed,
+        and how many test molecules are in its own training part (none in an identity split). Nothing for a
+        run that starts from scratch by an identity split.
+
+    Raises:
+        MismatchError: a fine-tuning run whose test molecules were seen in pre-training.
+    """
+    facts: dict[str, Any] = {}
+    if config.init is not None:
+        seen = seen_by(config.init)
+        test_exposure = exposure(selection.store, selection.test, seen)
+        if isinstance(config, FinetuneConfig):
+            refuse_leak(config.data, test_exposure, config.init)
+        facts = {
+            "before": seen.summary(),
+            "test": test_exposure.plain(),
+            "allow_leak": config.data.allow_leak,
+        }
+    if config.data.split != "identity":
+        facts["test_in_own_training"] = twins(selection)
+    return {"seen": facts} if facts else {}
+
+
+def refuse_leak(config: DataConfig, test: Exposure, init: str) -> None:
+    """Refuse to train where molecules of the test part were seen before, unless the settings allow it.
+
+    Raises:
+        MismatchError: how many, a few of them, and what to do.
+    """
+    allowed = {"none": 0, "structures": test.structures - test.beyond, "all": test.structures}
+    if test.structures <= allowed[config.allow_leak]:
+        return
+    setting = "all" if test.beyond else "structures"
+    raise MismatchError(
+        f"{config.store}: {test.sentence} ({init}): {', '.join(test.examples)}; split all stages alike "
+        "(data.split, data.split_seed, share of test molecules), or accept it with data.allow_leak: "
+        f"{setting}"
+    )
