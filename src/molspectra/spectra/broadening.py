@@ -119,15 +119,7 @@ def broaden(
 
 
 def _compiled(steps: Tensor, intensity: Tensor, offsets: Tensor, modality: Modality, width: float) -> Tensor:
-    """Return Lorentzian spectra [B, points] by the compiled kernel.
-
-    Args:
-        steps: positions [M] in steps from the start of the axis, float64.
-        intensity: intensities [M].
-        offsets: int64 [B + 1].
-        modality: gives the axis.
-        width: full width at half maximum in the axis unit.
-    """
+    """Return Lorentzian spectra [B, points]; `steps` [M]: positions in steps from the start of the axis."""
     from molspectra.spectra.kernels import LANES, lorentzian
 
     blocks = -(-modality.points // _BLOCK)

@@ -122,15 +122,9 @@ def read_text(
 
 def _splitter(line: str) -> Split | None:
     """Return a function that splits lines like this one; None if it is not a line of numbers."""
-    formats: list[tuple[str, re.Pattern[str]]] = [
-        (r"\t", _POINT),
-        (r"\t", _COMMA),
-        (";", _POINT),
-        (";", _COMMA),
-        (",", _POINT),
-        (r"\s+", _POINT),
-        (r"\s+", _COMMA),
-    ]
+    separators = (r"\t", ";", ",", r"\s+")
+    # a comma is the decimal sign or the separator, not both
+    formats = [(s, number) for s in separators for number in (_POINT, _COMMA) if s != "," or number is _POINT]
     for separator, number in formats:
         split = partial(_split, re.compile(separator))
         fields = split(line)
