@@ -56,11 +56,11 @@ def weights(name: str) -> ReferenceCheckpoint:
 
 
 def runs() -> list[Any]:
-    found = []
+    cases = []
     for case in CASES:
         names = sorted({key.split("/")[0] for key in arrays(case["vectors"]) if "/train/" in key})
-        found += [pytest.param(case, run, id=f"{case['name']}-{run}") for run in names]
-    return found
+        cases += [pytest.param(case, run, id=f"{case['name']}-{run}") for run in names]
+    return cases
 
 
 @dataclass
@@ -154,8 +154,8 @@ class Reference:
             if mode == "train":
                 assert self.denoising.normaliser is not None
                 self.denoising.normaliser.observe([noise])
-            found = self.denoising({"denoising": values["noise_pred"]}, Noised(batch, noise))
-            losses["pos"] = (weights["denoising_weight"], found["denoising"].mean)
+            denoised = self.denoising({"denoising": values["noise_pred"]}, Noised(batch, noise))
+            losses["pos"] = (weights["denoising_weight"], denoised["denoising"].mean)
         if not weights["denoising_only"]:
             target = self.inputs["y"].to(self.dtype)
             loss = regression_loss(values["out"], target).mean

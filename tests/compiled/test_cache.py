@@ -77,7 +77,7 @@ def test_a_kernel_is_found_again_by_its_constants_and_sources(script, tmp_path):
 def test_without_a_place_to_write_every_process_compiles(script):
     nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}
     *results, said = script(2, 3, **nowhere)
-    assert [each.split("] ")[0] for each in results] == ["[3.0, 3.0", "[4.0, 4.0"]
+    assert [line.split("] ")[0] for line in results] == ["[3.0, 3.0", "[4.0, 4.0"]
     assert said.startswith("every process compiles its kernels anew; set NUMBA_CACHE_DIR")
 
 
@@ -99,8 +99,8 @@ def test_two_processes_that_compile_for_other_types_at_once_keep_both(tmp_path, 
         unseen.setattr(IndexDataCacheFile, "_load_index", lambda self: {})
         for key, data in (("single", 4), ("double", 8)):
             _Files(str(tmp_path), "kernel", "stamp").save(key, data)
-    found = [_Files(str(tmp_path), "kernel", "stamp").load(key) for key in ("single", "double", "half")]
-    assert found == [4, 8, None]
+    loaded = [_Files(str(tmp_path), "kernel", "stamp").load(key) for key in ("single", "double", "half")]
+    assert loaded == [4, 8, None]
 
 
 def test_compilation_says_how_long_it_takes(caplog, tmp_path, monkeypatch):

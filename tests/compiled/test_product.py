@@ -38,15 +38,15 @@ def test_product(dtype, count):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2.5e-7), (np.float64, 5e-16)])
 def test_powers_of_two(dtype, tolerance):
     numbers = np.concatenate([-(np.random.default_rng(0).random(6000) ** 2) * 120, [0, -1, -0.5, -125] * 2])
-    found = numbers.astype(dtype)
-    expected = np.exp2(found.astype(np.longdouble))
-    powers(found)
-    np.testing.assert_allclose(found, expected.astype(np.float64), rtol=tolerance)
+    values = numbers.astype(dtype)
+    expected = np.exp2(values.astype(np.longdouble))
+    powers(values)
+    np.testing.assert_allclose(values, expected.astype(np.float64), rtol=tolerance)
 
 
 def test_powers_far_below_are_small_and_nan_stays():
     payload = np.array([0x7FC001FF], dtype=np.uint32).view(np.float32)[0]
-    found = np.array([-1e4, -np.inf, np.nan, payload, -200, 0, -1, -2], dtype=np.float32)
-    powers(found)
-    assert np.isnan(found[2:4]).all()
-    assert found[[0, 1, 4, 5, 6, 7]] == pytest.approx([2.0**-125] * 3 + [1.0, 0.5, 0.25], rel=1e-6)
+    values = np.array([-1e4, -np.inf, np.nan, payload, -200, 0, -1, -2], dtype=np.float32)
+    powers(values)
+    assert np.isnan(values[2:4]).all()
+    assert values[[0, 1, 4, 5, 6, 7]] == pytest.approx([2.0**-125] * 3 + [1.0, 0.5, 0.25], rel=1e-6)

@@ -72,8 +72,8 @@ def test_ranks_normalise_as_one(dtype: torch.dtype, rtol: float) -> None:
 
     norms, normed, grads = zip(*on_ranks(rank_of), strict=True)
 
-    def close(found: Tensor, wanted: Tensor | None) -> None:
-        torch.testing.assert_close(found, wanted, rtol=rtol, atol=rtol)
+    def close(ours: Tensor, wanted: Tensor | None) -> None:
+        torch.testing.assert_close(ours, wanted, rtol=rtol, atol=rtol)
 
     close(torch.cat(normed), expected.detach())
     close(torch.cat(grads), rows.grad)

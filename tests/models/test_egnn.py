@@ -47,9 +47,9 @@ def written_out(model, numbers, positions):
                 received[i] = received[i] + weight * message
                 v[i] = v[i] + weight * torch.outer(apart / (distance + 1), layer.along(message))
         x = [own + layer.update(torch.cat([own, sums])) for own, sums in zip(x, received, strict=True)]
-    squares = [each.square().sum(0).mean() for each in v]
+    squares = [rows.square().sum(0).mean() for rows in v]
     return torch.stack(x), torch.stack(
-        [each * square / (square + FADE) for each, square in zip(v, squares, strict=True)]
+        [rows * square / (square + FADE) for rows, square in zip(v, squares, strict=True)]
     )
 
 
@@ -58,11 +58,11 @@ def test_formulas(gate, radial):
     torch.manual_seed(0)
     model = EGNN(replace(SMALL, gate=gate, radial=radial)).double()
     batch = batch_of([MOLECULE], dtype=torch.float64).with_edges(model.cutoff)
-    found = model(batch)
+    encoded = model(batch)
     scalars, vectors = written_out(model, MOLECULE.numbers, batch.positions)
-    torch.testing.assert_close(found.scalars, scalars, rtol=1e-11, atol=1e-12)
-    torch.testing.assert_close(found.vectors, vectors, rtol=1e-11, atol=1e-12)
-    assert found.vectors.abs().max() > 1e-3
+    torch.testing.assert_close(encoded.scalars, scalars, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(encoded.vectors, vectors, rtol=1e-11, atol=1e-12)
+    assert encoded.vectors.abs().max() > 1e-3
 
 
 def test_the_switch_has_two_continuous_derivatives():

@@ -110,7 +110,7 @@ seeds = st.integers(0, 2**32)
 def test_rotation_and_reflection(name, molecule, seed, reflect):
     matrix = orthogonal(seed, reflect)
     turned = molecule.with_positions(molecule.positions @ matrix.T)
-    before, after = (subject(name).outputs(batch(each)) for each in (molecule, turned))
+    before, after = (subject(name).outputs(batch(structure)) for structure in (molecule, turned))
     for key in INVARIANT:
         close(after[key], before[key])
     for key in ("vectors", "noise"):
@@ -122,7 +122,7 @@ def test_rotation_and_reflection(name, molecule, seed, reflect):
 @few
 def test_translation(name, molecule, shift):
     moved = molecule.with_positions(molecule.positions + np.array(shift))
-    before, after = (subject(name).outputs(batch(each)) for each in (molecule, moved))
+    before, after = (subject(name).outputs(batch(structure)) for structure in (molecule, moved))
     for key in before:
         close(after[key], before[key])
 
@@ -133,7 +133,7 @@ def test_translation(name, molecule, shift):
 def test_permutation(name, molecule, seed):
     order = np.random.default_rng(seed).permutation(len(molecule))
     shuffled = Molecule(molecule.numbers[order], molecule.positions[order])
-    before, after = (subject(name).outputs(batch(each)) for each in (molecule, shuffled))
+    before, after = (subject(name).outputs(batch(structure)) for structure in (molecule, shuffled))
     for key in ("atoms", "vectors", "noise"):
         close(after[key], before[key][order])
     for key in ("features", *KINDS):
@@ -191,12 +191,12 @@ def test_two_distant_molecules_are_the_sum_of_both(name):
     far = two.positions + 60.0
     both = Molecule(np.concatenate([one.numbers, two.numbers]), np.concatenate([one.positions, far]))
     centred = subject_of(ENCODERS[name], mean=0.0)
-    whole, first, second = (centred.outputs(batch(each)) for each in (both, one, two))
+    whole, first, second = (centred.outputs(batch(structure)) for structure in (both, one, two))
     for key in ("atoms", "vectors", "noise"):
         close(whole[key], torch.cat([first[key], second[key]]))
     for key in ("features", "scalar"):
         close(whole[key], first[key] + second[key])
-    results = [energy_and_forces(centred.model, batch(each)) for each in (both, one, two)]
+    results = [energy_and_forces(centred.model, batch(structure)) for structure in (both, one, two)]
     close(results[0].forces, torch.cat([results[1].forces, results[2].forces]))
 
 
@@ -210,8 +210,8 @@ def across_the_cutoff(subject, step):
         positions = atoms.positions.clone().requires_grad_(True)
         outputs = subject.outputs(atoms.with_positions(positions))
         flat = [outputs[key].flatten() for key in sorted(outputs)]
-        weights = [torch.linspace(-1, 1, len(each), dtype=torch.float64) + 0.3 for each in flat]
-        totals = [(each * weight).sum() for each, weight in zip(flat, weights, strict=True)]
+        weights = [torch.linspace(-1, 1, len(output), dtype=torch.float64) + 0.3 for output in flat]
+        totals = [(output * weight).sum() for output, weight in zip(flat, weights, strict=True)]
         values.append(torch.cat(flat).detach())
         gradients.append(
             torch.stack([torch.autograd.grad(total, positions, retain_graph=True)[0] for total in totals])
@@ -316,8 +316,8 @@ SPECIAL = {
 def test_special_geometries_are_finite_to_second_order(name, special):
     model, molecule = subject(name).model, SPECIAL[special]
     turned = molecule.with_positions(molecule.positions @ orthogonal(4).T)
-    for each in (molecule, turned):
-        result = energy_and_forces(model, batch(each), create_graph=True)
+    for structure in (molecule, turned):
+        result = energy_and_forces(model, batch(structure), create_graph=True)
         noise = model.noise_head(result.encoded)
         loss = result.energy.sum() + (result.forces - 0.1).square().sum() + (noise - 0.1).square().sum()
         gradients = torch.autograd.grad(

@@ -330,7 +330,7 @@ def test_a_pass_asks_the_device_nothing():
     output = model.reference_forward(spectra, masks, present)
     index = {name: torch.zeros(3, 2, dtype=torch.int64, device="meta") for name in model.kinds}
     patches = model.reconstruct(output.tokens, index=index)
-    (output.representation.sum() + sum(each.sum() for each in patches.values())).backward()
+    (output.representation.sum() + sum(patch.sum() for patch in patches.values())).backward()
     assert model.slice_bias.grad.device.type == "meta"
 
 

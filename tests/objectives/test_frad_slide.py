@@ -75,7 +75,9 @@ def test_frad_without_rotatable_bonds_is_coord(internal_store, dtype):
     assert torch.equal(frad.target, coord.target)  # the target is the Gaussian noise in any case
     same = [
         torch.equal(one, other)
-        for one, other in zip(*(parts(batch, each.batch.positions) for each in (frad, coord)), strict=True)
+        for one, other in zip(
+            *(parts(batch, noised.batch.positions) for noised in (frad, coord)), strict=True
+        )
     ]
     assert same == [count == 0 for count in ROTATABLE]
 
@@ -89,7 +91,7 @@ def test_frad_predicts_the_gaussian_noise_alone(take):
     change = dihedrals(turned[torsions])[0] - dihedrals(batch.positions[torsions])[0]
     change = torch.remainder(change + torch.pi, 2 * torch.pi) - torch.pi
     bonds = set(map(tuple, batch.internal.bonds.atoms[batch.internal.rotatable].tolist()))
-    rotatable = torch.tensor([tuple(each[1:3]) in bonds for each in torsions.tolist()])
+    rotatable = torch.tensor([tuple(torsion[1:3]) in bonds for torsion in torsions.tolist()])
     assert (change[rotatable].abs() > 1e-4).all()
     assert change[~rotatable].abs().max() < 1e-9
     perfect = frad({"denoising": noised.target / 0.04}, noised)
@@ -99,7 +101,7 @@ def test_frad_predicts_the_gaussian_noise_alone(take):
 
 def test_turns_have_the_published_size(take):
     batch = take([0])
-    torsion = next(each for each in batch.internal.torsions.atoms.tolist() if set(each) == {0, 1, 2, 3})
+    torsion = next(atoms for atoms in batch.internal.torsions.atoms.tolist() if set(atoms) == {0, 1, 2, 3})
     turns = []
     for epoch in range(200):
         noised = objective("frad").perturb(batch, key(batch, epoch=epoch))
@@ -119,32 +121,32 @@ def test_the_force_is_that_of_the_structure_that_is_seen(take):
 def test_force_is_found_without_gradients_too(take):
     batch = take(ROWS)
     with torch.no_grad():
-        found = objective("slide").perturb(batch, key(batch))
-    assert not found.force.requires_grad
-    assert torch.equal(found.force, objective("slide").perturb(batch, key(batch)).force)
+        noised = objective("slide").perturb(batch, key(batch))
+    assert not noised.force.requires_grad
+    assert torch.equal(noised.force, objective("slide").perturb(batch, key(batch)).force)
 
 
 def test_deviations_are_as_large_as_they_should_be(take):
     """Bonds and torsions exactly N(0, σ²); angles at one atom move each other, so that theirs is larger."""
     batch = take(ROWS)
-    found = [0.0, 0.0, 0.0]
+    means = [0.0, 0.0, 0.0]
     draws = 30
     for epoch in range(draws):
         noised = objective("slide", sigma=1e-12).perturb(batch, key(batch, epoch=epoch))
-        both = (points(each, batch.internal) for each in (batch.positions, noised.batch.positions))
-        for index, each in enumerate(energies(*both, batch.internal)):
-            found[index] += 2 * each.mean().item() / draws
-    assert found[0] == pytest.approx(1.0, abs=0.1)
-    assert 1.0 < found[1] < 2.0
-    assert found[2] == pytest.approx(1.0, abs=0.25)
+        both = (points(positions, batch.internal) for positions in (batch.positions, noised.batch.positions))
+        for index, energy in enumerate(energies(*both, batch.internal)):
+            means[index] += 2 * energy.mean().item() / draws
+    assert means[0] == pytest.approx(1.0, abs=0.1)
+    assert 1.0 < means[1] < 2.0
+    assert means[2] == pytest.approx(1.0, abs=0.25)
 
 
 def test_rings_are_moved_by_the_gaussian_noise_alone(take, mols):
     batch = take([2])
     noised = objective("slide").perturb(batch, key(batch))
-    (ring,) = (list(each) for each in mols[2].GetRingInfo().AtomRings())
+    (ring,) = (list(atoms) for atoms in mols[2].GetRingInfo().AtomRings())
     bare = noised.batch.positions - noised.target
-    before, after = (torch.cdist(each[ring], each[ring]) for each in (batch.positions, bare))
+    before, after = (torch.cdist(positions[ring], positions[ring]) for positions in (batch.positions, bare))
     torch.testing.assert_close(before, after)
 
 
@@ -155,7 +157,7 @@ def test_targets_turn_with_the_structure(take):
     matrix = matrix * torch.linalg.det(matrix)  # a rotation
     turned = batch.with_positions(batch.positions @ matrix + 5.0)
     slide = objective("slide", sigma=1e-9)
-    one, other = (slide.perturb(each, key(each)) for each in (batch, turned))
+    one, other = (slide.perturb(molecules, key(molecules)) for molecules in (batch, turned))
     torch.testing.assert_close(one.batch.positions @ matrix + 5.0, other.batch.positions, atol=1e-6, rtol=0)
     torch.testing.assert_close(one.force @ matrix, other.force, atol=1e-3, rtol=1e-5)
 
@@ -195,8 +197,8 @@ def test_micro_batches_add_up(take):
 
     whole, *several = losses(ROWS), losses(ROWS[:3]), losses(ROWS[3:])
     for name, loss in whole.items():
-        torch.testing.assert_close(sum(each[name].sum for each in several), loss.sum)
-        assert sum(each[name].count for each in several) == loss.count
+        torch.testing.assert_close(sum(micro[name].sum for micro in several), loss.sum)
+        assert sum(micro[name].count for micro in several) == loss.count
 
 
 @pytest.mark.parametrize("kind", ["frad", "slide"])

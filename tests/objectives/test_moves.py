@@ -40,7 +40,7 @@ def test_stretching_sets_every_bond_as_rdkit_does(take, mols):
     internal = batch.internal
     by = drawn(len(internal.bonds.sigma), scale=0.05)
     moved = stretch(batch.positions, internal, by)
-    before, after = (lengths(each[internal.bonds.atoms]) for each in (batch.positions, moved))
+    before, after = (lengths(positions[internal.bonds.atoms]) for positions in (batch.positions, moved))
     torch.testing.assert_close(after, before + by)
     for number, (mol, ours) in enumerate(zip(mols, split(batch, moved), strict=False)):
         theirs = Chem.Mol(mol).GetConformer()
@@ -92,7 +92,9 @@ def test_a_turn_changes_its_own_torsion_alone(take):
     by = torch.zeros(len(internal.torsions.sigma), dtype=torch.float64)
     by[place] = 0.7
     moved = twist(batch.positions, internal, by)
-    before, after = (dihedrals(each[internal.torsions.atoms])[0] for each in (batch.positions, moved))
+    before, after = (
+        dihedrals(positions[internal.torsions.atoms])[0] for positions in (batch.positions, moved)
+    )
     change = torch.remainder(after - before + torch.pi, 2 * torch.pi) - torch.pi
     torch.testing.assert_close(change, by)
     for measure, terms in ((lengths, internal.bonds), (bend_angles, internal.angles)):
@@ -104,10 +106,12 @@ def test_rings_stay_as_they_are(take, mols, move, terms):
     batch = take(ROWS)
     moved = move(batch.positions, batch.internal, drawn(len(getattr(batch.internal, terms).sigma), scale=0.1))
     for number in (2, 5, 6):
-        ring = [list(each) for each in mols[number].GetRingInfo().AtomRings()]
-        atoms = sorted({atom for each in ring for atom in each}) if number != 6 else ring[0]
-        before, after = (split(batch, each)[number][atoms] for each in (batch.positions, moved))
-        distances = [np.linalg.norm(each[:, None] - each[None], axis=-1) for each in (before, after)]
+        ring = [list(bonded) for bonded in mols[number].GetRingInfo().AtomRings()]
+        atoms = sorted({atom for bonded in ring for atom in bonded}) if number != 6 else ring[0]
+        before, after = (split(batch, positions)[number][atoms] for positions in (batch.positions, moved))
+        distances = [
+            np.linalg.norm(positions[:, None] - positions[None], axis=-1) for positions in (before, after)
+        ]
         np.testing.assert_allclose(*distances, atol=1e-9)
 
 

@@ -109,7 +109,9 @@ def predictions_for(batch):
     generator = torch.Generator().manual_seed(3)
     shapes = {name: (len(WATERS), kind.patches, kind.patch) for name, kind in KINDS.items()}
     drawn = {name: torch.randn(shape, generator=generator).double() for name, shape in shapes.items()}
-    rows = [[water.geometry_id for water in WATERS].index(each) for each in batch.geometry_id.tolist()]
+    rows = [
+        [water.geometry_id for water in WATERS].index(identity) for identity in batch.geometry_id.tolist()
+    ]
     return {name: values[rows] for name, values in drawn.items()}
 
 
@@ -182,7 +184,7 @@ def test_points_of_chosen_patches_by_hand():
 
 def runs_in(mask):
     """Lengths of the runs of True."""
-    return [len(run) for run in "".join("x" if each else " " for each in mask).split()]
+    return [len(run) for run in "".join("x" if masked else " " for masked in mask).split()]
 
 
 @pytest.mark.parametrize(
@@ -223,9 +225,9 @@ def many_masks(mask):
 def test_how_much_of_what_is_asked_for_can_be_seen():
     objective, masks = many_masks("random")
     for name in KINDS:
-        found = objective.leakage(name, masks[name])
-        assert found.patches == pytest.approx(0.81, abs=0.03)  # both neighbours are kept
-        assert found.points == pytest.approx(0.90, abs=0.02)
+        leakage = objective.leakage(name, masks[name])
+        assert leakage.patches == pytest.approx(0.81, abs=0.03)  # both neighbours are kept
+        assert leakage.points == pytest.approx(0.90, abs=0.02)
     objective, masks = many_masks("block")
     assert [objective.leakage(name, masks[name]) for name in KINDS] == [(0.0, 0.0)] * 3
 

@@ -31,7 +31,7 @@ def test_coordinates_as_rdkit_measures_them(take, mols):
             ("torsions", lambda chain: dihedrals(chain)[0], transforms.GetDihedralRad),
         ):
             atoms = getattr(internal, name).atoms
-            expected = [theirs(conformer, *each) for each in atoms.tolist()]
+            expected = [theirs(conformer, *row) for row in atoms.tolist()]
             np.testing.assert_allclose(ours(batch.positions[atoms]).numpy(), expected, atol=1e-9)
 
 
@@ -61,15 +61,15 @@ def energy(batch, positions):
 def test_force_against_finite_differences(take, scale):
     batch, positions = moved_batch(take, scale, rows=[3, 4])
     force = gradient(batch.positions, positions, batch.internal)
-    step, found = 1e-5, torch.zeros_like(positions)
+    step, numerical = 1e-5, torch.zeros_like(positions)
     for atom in range(len(positions)):
         for axis in range(3):
             shift = torch.zeros_like(positions)
             shift[atom, axis] = step
-            found[atom, axis] = (
+            numerical[atom, axis] = (
                 (energy(batch, positions + shift) - energy(batch, positions - shift)) / 2 / step
             )
-    torch.testing.assert_close(force, found, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(force, numerical, rtol=1e-5, atol=1e-4)
 
 
 def test_energy_by_hand(take):
@@ -94,7 +94,7 @@ def test_forces_sum_to_zero_and_have_no_torque(take):
     batch, positions = moved_batch(take)
     force = gradient(batch.positions, positions, batch.internal)
     for part, place in zip(
-        *(each.split(batch.ptr.diff().tolist()) for each in (force, positions)), strict=True
+        *(rows.split(batch.ptr.diff().tolist()) for rows in (force, positions)), strict=True
     ):
         assert part.sum(0).abs().max() < 1e-9
         assert torch.linalg.cross(place, part).sum(0).abs().max() < 1e-9
@@ -165,6 +165,6 @@ def test_torsions_count_up_to_the_limit():
 )
 def test_straight_and_coincident_points_give_finite_slopes(corner):
     corners = torch.tensor([corner], dtype=torch.float64, requires_grad=True)
-    for measure in (bend_angles, lambda each: lengths(each[:, :2])):
+    for measure in (bend_angles, lambda corners: lengths(corners[:, :2])):
         (slope,) = torch.autograd.grad(measure(corners).sum(), corners)
         assert slope.isfinite().all()

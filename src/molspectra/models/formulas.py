@@ -5,8 +5,8 @@
 - the node update of the equivariant transformer, repeated by `kernels.update`;
 - radial functions of a distance, evaluated for all kernels by `kernels.pairs`.
 
-Each is the reference for its kernel's values and is differentiable again, so kernels take their second
-derivatives from it. Modules decide between formula and kernel; kernels never import those modules.
+All are differentiable to any order; the kernels of attention and whitening take their second derivatives from
+here. The modules above decide between formula and kernel; kernels never import those modules.
 
 Shapes: B molecules, H heads, T tokens, d token width, N atoms, C channels, Q pairs, K radial functions.
 """
@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Residual attention
+
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
-    """[B, T, d] to [B, H, T, d/H]."""
+    """Split tokens [B, T, d] into heads [B, H, T, d/H]."""
     return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
@@ -47,6 +49,9 @@ def plain_attention(
         scale=scale,
     )[..., :width]
     return attended.transpose(1, 2).flatten(-2)
+
+
+# Whitening
 
 
 class _Sylvester(torch.autograd.Function):
@@ -91,7 +96,11 @@ class _InverseSquareRoot(torch.autograd.Function):
 
 
 def inverse_square_root(matrix: Tensor) -> Tensor:
-    """M^(-1/2) of symmetric positive definite 3×3 matrices [N, 3, 3], differentiable to any order."""
+    """M^(-1/2) of symmetric positive definite 3×3 matrices [N, 3, 3], differentiable to any order.
+
+    It comes from an eigen-solver. Its derivative solves a Sylvester equation, which is well defined also
+    where eigenvalues coincide (the derivative of an SVD is not), and is differentiable again, as forces need.
+    """
     result: Tensor = _InverseSquareRoot.apply(matrix)
     return result
 
@@ -113,6 +122,9 @@ def plain_whitening(vectors: Tensor, weight: Tensor, ridge: Tensor, eps: float, 
     return (whiten @ centred).to(vectors.dtype) * weight
 
 
+# Node update
+
+
 def plain_update(
     scalars: Tensor, vectors: Tensor, mixed: Tensor, output: Tensor, summed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -128,6 +140,9 @@ def plain_update(
     first, second, third = mixed.chunk(3, dim=-1)
     o1, o2, o3 = output.chunk(3, dim=-1)
     return scalars + ((first * second).sum(1) * o2 + o3), vectors + (third * o1.unsqueeze(1) + summed)
+
+
+# Radial functions
 
 
 def cosine_cutoff(distance: Tensor, cutoff: float) -> Tensor:

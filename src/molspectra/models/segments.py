@@ -32,32 +32,53 @@ def segment_sum(values: Tensor, index: Tensor, ptr: Tensor) -> Tensor:
     return values.new_zeros((ptr.numel() - 1, *values.shape[1:])).index_add_(0, index, values)
 
 
-class _GatherSource(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
-        ctx.edges = edges
-        return values.index_select(0, edges.source)
+# Atoms and molecules
+
+
+def sum_by_molecule(values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
+    """Atom rows [N, ...] summed per molecule, [B, ...]; `ptr` [B+1] are the molecules' atom offsets."""
+    result: Tensor = _SumSegments.apply(values, molecule, ptr)
+    return result
+
+
+def spread_to_atoms(values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
+    """Molecule rows [B, ...] copied to every atom of the molecule, [N, ...]."""
+    result: Tensor = _SpreadSegments.apply(values, molecule, ptr)
+    return result
+
+
+class _SumSegments(torch.autograd.Function):
+    """Rows [E, ...] to sums [S, ...], see `segment_sum`."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return sum_by_target(_permute(grad, ctx.edges), ctx.edges), None
-
-
-class _PermuteReverse(torch.autograd.Function):
-    """`values[reverse]`; the permutation is its own inverse, hence its own gradient."""
+    def forward(ctx: Any, values: Tensor, index: Tensor, ptr: Tensor) -> Tensor:
+        ctx.index, ctx.ptr = index, ptr
+        return segment_sum(values, index, ptr)
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
-        ctx.edges = edges
-        return values.index_select(0, edges.reverse)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return spread_to_atoms(grad, ctx.index, ctx.ptr), None, None
+
+
+class _SpreadSegments(torch.autograd.Function):
+    """Segment rows [S, ...] to rows [E, ...]."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _permute(grad, ctx.edges), None
+    def forward(ctx: Any, values: Tensor, index: Tensor, ptr: Tensor) -> Tensor:
+        ctx.index, ctx.ptr = index, ptr
+        return values.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return sum_by_molecule(grad, ctx.index, ctx.ptr), None, None
 
 
-def _permute(values: Tensor, edges: Edges) -> Tensor:
-    result: Tensor = _PermuteReverse.apply(values, edges)
+# Atoms and edges
+
+
+def sum_by_target(values: Tensor, edges: Edges) -> Tensor:
+    """Edge rows [E, ...] summed over the edges that end in an atom, [N, ...]."""
+    result: Tensor = _SumSegments.apply(values, edges.target, edges.ptr)
     return result
 
 
@@ -73,9 +94,38 @@ def gather_source(values: Tensor, edges: Edges) -> Tensor:
     return result
 
 
-def sum_by_target(values: Tensor, edges: Edges) -> Tensor:
-    """Edge rows [E, ...] summed over the edges that end in an atom, [N, ...]."""
-    result: Tensor = _SumSegments.apply(values, edges.target, edges.ptr)
+class _GatherSource(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        return values.index_select(0, edges.source)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        reversed_edges: Tensor = _PermuteReverse.apply(grad, ctx.edges)
+        return sum_by_target(reversed_edges, ctx.edges), None
+
+
+class _PermuteReverse(torch.autograd.Function):
+    """`values[reverse]`, [E, ...]; the permutation is its own inverse, hence its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
+        ctx.edges = edges
+        return values.index_select(0, edges.reverse)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        result: Tensor = _PermuteReverse.apply(grad, ctx.edges)
+        return result, None
+
+
+# Pairs and edges
+
+
+def gather_pair(values: Tensor, edges: Edges) -> Tensor:
+    """Pair rows [1 + Q, ...] (row 0: the shared self-pair) at both directed edges of the pair, [E, ...]."""
+    result: Tensor = _GatherPair.apply(values, edges)
     return result
 
 
@@ -92,7 +142,7 @@ class _GatherPair(torch.autograd.Function):
 
 
 class _SumByPair(torch.autograd.Function):
-    """Both directions of a pair added up; row 0 is the sum over all self-edges."""
+    """Edge rows [E, ...] to sums over both directions of a pair [1 + Q, ...]; row 0 sums all self-edges."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, edges: Edges) -> Tensor:
@@ -104,43 +154,3 @@ class _SumByPair(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return gather_pair(grad, ctx.edges), None
-
-
-def gather_pair(values: Tensor, edges: Edges) -> Tensor:
-    """Pair rows [1 + Q, ...] (row 0: the shared self-pair) at both directed edges of the pair, [E, ...]."""
-    result: Tensor = _GatherPair.apply(values, edges)
-    return result
-
-
-def sum_by_molecule(values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
-    """Atom rows [N, ...] summed per molecule, [B, ...]; `ptr` [B+1] are the molecules' atom offsets."""
-    result: Tensor = _SumSegments.apply(values, molecule, ptr)
-    return result
-
-
-class _SumSegments(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
-        ctx.molecule, ctx.ptr = molecule, ptr
-        return segment_sum(values, molecule, ptr)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return spread_to_atoms(grad, ctx.molecule, ctx.ptr), None, None
-
-
-class _SpreadSegments(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
-        ctx.molecule, ctx.ptr = molecule, ptr
-        return values.index_select(0, molecule)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return sum_by_molecule(grad, ctx.molecule, ctx.ptr), None, None
-
-
-def spread_to_atoms(values: Tensor, molecule: Tensor, ptr: Tensor) -> Tensor:
-    """Molecule rows [B, ...] copied to every atom of the molecule, [N, ...]."""
-    result: Tensor = _SpreadSegments.apply(values, molecule, ptr)
-    return result

@@ -141,7 +141,7 @@ class SpecFormer(nn.Module):
                 is not in `spectra` is absent for all. The values of an absent spectrum are ignored. Best on
                 the CPU: whether any is absent has to be known before the pass.
             masks: per modality [B, patches] bool, True where a patch is replaced by zeros before projection.
-                A pass with masks leaves the batch norms' running statistics alone.
+                A pass with masks does not update the batch norms' running statistics.
 
         Raises:
             NotFoundError: no spectra at all.

@@ -90,10 +90,10 @@ def test_what_is_not_visible_does_not_matter():
 @pytest.mark.parametrize("part", range(5))
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_stays(part, bad):
-    parts = [each.detach() for each in inputs(2, 40, 2, 8, 2)]
+    parts = [tensor.detach() for tensor in inputs(2, 40, 2, 8, 2)]
     parts[part][1, 7, 3] = bad  # of the first head
-    for each in parts:
-        each.requires_grad_()
+    for tensor in parts:
+        tensor.requires_grad_()
     ours, expected = (values_and_slopes(choice, parts, 2) for choice in ("compiled", "plain"))
     for one, other in zip(ours, expected, strict=True):
         assert not one[0].isnan().any()
@@ -119,8 +119,10 @@ def test_second_derivatives(masked):
     parts = inputs(2, 4, 2, 3, 2)
     visible = some_visible(2, 4) if masked else None
     with use("compiled"), sdpa_kernel(SDPBackend.MATH):
-        assert torch.autograd.gradgradcheck(lambda *each: attend(each, 2, visible), parts, fast_mode=True)
-        assert torch.autograd.gradcheck(lambda *each: attend(each, 2, visible), parts)
+        assert torch.autograd.gradgradcheck(
+            lambda *arguments: attend(arguments, 2, visible), parts, fast_mode=True
+        )
+        assert torch.autograd.gradcheck(lambda *arguments: attend(arguments, 2, visible), parts)
 
 
 def test_second_derivatives_of_mixed_layouts():

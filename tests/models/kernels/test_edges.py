@@ -59,10 +59,12 @@ def results(config, batch, forces):
         outputs = [energy, force]
     else:
         outputs = list(model.encode(batch))
-    loss = sum((torch.cos(torch.arange(each.numel())).to(each) * each.flatten()).sum() for each in outputs)
+    loss = sum(
+        (torch.cos(torch.arange(output.numel())).to(output) * output.flatten()).sum() for output in outputs
+    )
     weights = list(model.encoder.parameters())
-    found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-    return [each.detach() for each in outputs], found
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+    return [output.detach() for output in outputs], gradients
 
 
 @pytest.mark.parametrize("forces", [False, True])
@@ -109,12 +111,12 @@ def test_interpolated_radial_functions():
     assert pairs.points == 4
     assert len(pairs.basis) < KNOTS * 16
     rows = pairs.basis[pairs.row.unsqueeze(1) + torch.arange(4)]
-    found = (rows * pairs.weight.unsqueeze(2)).sum(1) * pairs.scale.unsqueeze(1)
+    interpolated = (rows * pairs.weight.unsqueeze(2)).sum(1) * pairs.scale.unsqueeze(1)
     distance = batch.positions[1::2, 0].double() - batch.positions[::2, 0].double()
     distance = torch.cat([distance.new_zeros(1), distance])
     single = expansion(distance.float())
     wanted = expansion.double()(distance)
-    assert (found - wanted).abs().max() < min(2e-7, float((single - wanted).abs().max()))
+    assert (interpolated - wanted).abs().max() < min(2e-7, float((single - wanted).abs().max()))
 
 
 def operation(dtype=torch.float64):
@@ -126,7 +128,7 @@ def operation(dtype=torch.float64):
     shapes = [(atoms, 6), (atoms, 6), (atoms, 18), (atoms, 3, 6), (len(pairs.row), heads, 12), (heads, 12)]
     tensors = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
     tensors += [pairs.envelope, pairs.direction]
-    return [each.clone().requires_grad_(True) for each in tensors], pairs
+    return [tensor.clone().requires_grad_(True) for tensor in tensors], pairs
 
 
 @pytest.mark.parametrize("soft", [True, False])
@@ -146,8 +148,8 @@ def test_first_and_second_derivatives_of_the_operation(soft):
 
 def test_layout_of_the_inputs_does_not_matter():
     inputs, pairs = operation()
-    turned = [each.detach().mT.contiguous().mT for each in inputs[:6]]
-    assert not any(each.is_contiguous() for each in turned)
+    turned = [tensor.detach().mT.contiguous().mT for tensor in inputs[:6]]
+    assert not any(tensor.is_contiguous() for tensor in turned)
     ours, expected = edge_attention(*turned, pairs, True), edge_attention(*inputs[:6], pairs, True)
     assert all(torch.equal(one, other) for one, other in zip(ours, expected, strict=True))
 
@@ -166,7 +168,7 @@ def test_third_derivatives_are_refused():
 def test_the_same_bits_for_any_number_of_threads(forces):
     batch = batch_of(molecules(80))
     before = torch.get_num_threads()
-    found = []
+    results = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
@@ -188,11 +190,11 @@ def test_the_same_bits_for_any_number_of_threads(forces):
                 grads = torch.autograd.grad(
                     out[0].square().sum() + out[1].square().sum(), (vectors, rows, bias)
                 )
-                found.append([*out, *grads])
+                results.append([*out, *grads])
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
+    for other in results[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
 
 
 def test_not_a_number_stays_with_its_molecule():

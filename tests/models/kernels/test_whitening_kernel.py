@@ -35,13 +35,13 @@ def test_whitening(regulariser, dtype, channels):
     generator = torch.Generator().manual_seed(1)
     module.weight.data += 0.3 * torch.randn(channels, generator=generator).to(dtype)
     weighting = torch.randn(200, 3, channels, generator=generator).to(dtype)
-    found = []
+    results = []
     for choice in ("plain", "compiled"):
         with use(choice):
             vectors = vectors_of(channels, dtype).requires_grad_(True)
             out = module(vectors)
-            found.append([out, *torch.autograd.grad(out, (vectors, module.weight), weighting)])
-    for plain, ours in zip(*found, strict=True):
+            results.append([out, *torch.autograd.grad(out, (vectors, module.weight), weighting)])
+    for plain, ours in zip(*results, strict=True):
         scale = float(plain.detach().abs().max())
         tolerance = 3e-6 if dtype == torch.float32 else 1e-9
         torch.testing.assert_close(ours, plain, rtol=0, atol=tolerance * scale)
@@ -61,8 +61,8 @@ def test_layout_of_vectors_does_not_matter():
     turned = torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     turned.requires_grad_(True)
     with use("compiled"):
-        assert torch.autograd.gradcheck(lambda each: module(each.mT), (turned,))
-        assert torch.autograd.gradgradcheck(lambda each: module(each.mT), (turned,), atol=1e-4)
+        assert torch.autograd.gradcheck(lambda transposed: module(transposed.mT), (turned,))
+        assert torch.autograd.gradgradcheck(lambda transposed: module(transposed.mT), (turned,), atol=1e-4)
 
 
 def test_not_a_number_stays_with_its_atom():
@@ -84,10 +84,10 @@ def test_update(dtype, channels):
     shapes = [(70, channels), (70, 3, channels), (70, 3, 3 * channels), (70, 3 * channels), (70, 3, channels)]
     inputs = [torch.randn(shape, generator=generator).to(dtype).requires_grad_(True) for shape in shapes]
     ours, plain = update(*inputs), plain_update(*inputs)
-    weights = [torch.randn(each.shape, generator=generator).to(dtype) for each in plain]
+    weights = [torch.randn(tensor.shape, generator=generator).to(dtype) for tensor in plain]
     torch.testing.assert_close(ours, plain)
-    gradients = [torch.autograd.grad(each, inputs, weights) for each in (ours, plain)]
+    gradients = [torch.autograd.grad(outputs, inputs, weights) for outputs in (ours, plain)]
     torch.testing.assert_close(*gradients)
     if dtype == torch.float64 and channels == 5:
-        small = [each[:2].detach().requires_grad_(True) for each in inputs]
+        small = [tensor[:2].detach().requires_grad_(True) for tensor in inputs]
         assert torch.autograd.gradgradcheck(update, small, fast_mode=True)

@@ -126,12 +126,14 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
             base, step = (b, channels * 4) if points == 1 else (b * n_rows, quad)
             b0, b1 = load(bias, b, lanes), load(bias, b + lanes, lanes)
             b2, b3 = load(bias, b + 2 * lanes, lanes), load(bias, b + 3 * lanes, lanes)
+            # filters of the self-pair
             start = base + row[0] * step
             s0 = silu(part_of(rows, start, b0, weight, 0, scale[0]))
             s1 = silu(part_of(rows, start + lanes, b1, weight, 0, scale[0]))
             s2 = silu(part_of(rows, start + 2 * lanes, b2, weight, 0, scale[0]))
             for molecule in range(chunks[part], chunks[part + 1]):
                 begin, end = molecules[molecule], molecules[molecule + 1]
+                # pack the atoms; messages of every atom to itself
                 for atom in range(end - begin):
                     a, o = atom * 8 * lanes, atom * quad
                     pack(query, key, value, vectors, begin + atom, channels, column, packed, a)
@@ -141,6 +143,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                     gate = load(packed, a + 3 * lanes, lanes) * s2
                     for x in range(3):
                         store(out, o + (1 + x) * lanes, load(packed, a + (5 + x) * lanes, lanes) * gate)
+                # filters and messages of the pairs
                 for q in range(pair_ptr[molecule], pair_ptr[molecule + 1]):
                     phi, at = envelope[q + 1], 4 * (q + 1)
                     start = base + row[q + 1] * step
@@ -153,6 +156,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                         smooth = splat(phi, lanes)
                         f1, f2, f3 = f1 * smooth, f2 * smooth, f3 * smooth
                         strength = one
+                    # both directions of the pair, from source s to target t
                     for way in range(2):
                         i, j, sign = pair_first[q] - begin, pair_second[q] - begin, one
                         if way == 1:
@@ -172,6 +176,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                                 load(out, o + (1 + x) * lanes, lanes),
                             )
                             store(out, o + (1 + x) * lanes, fma(along, unit, moved))
+                # results of the molecule's atoms
                 for atom in range(end - begin):
                     o = atom * quad
                     copy(out, o, out_scalars, (begin + atom) * channels + column)
@@ -208,6 +213,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
             own = part * heads * n_rows * quad if points > 1 else 0  # pairs share rows: a copy per chunk
             b0, b1 = load(bias, b, lanes), load(bias, b + lanes, lanes)
             b2, b3 = load(bias, b + 2 * lanes, lanes), load(bias, b + 3 * lanes, lanes)
+            # filters of the self-pair
             start = base + row[0] * step
             s0 = part_of(rows, start, b0, weight, 0, scale[0])
             s1 = part_of(rows, start + lanes, b1, weight, 0, scale[0])
@@ -218,6 +224,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
             e0, e1, e2, e3 = zero, zero, zero, zero
             for molecule in range(chunks[part], chunks[part + 1]):
                 begin, end = molecules[molecule], molecules[molecule + 1]
+                # pack the atoms; messages of every atom to itself
                 for atom in range(end - begin):
                     a, g = atom * 12 * lanes, atom * 8 * lanes
                     pack(query, key, value, vectors, begin + atom, channels, column, packed, a)
@@ -247,6 +254,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                     store(grads, g + 3 * lanes, d_gate * s2)
                     store(grads, g + 4 * lanes, zero)
                     ds2 = fma(d_gate, own_value, ds2)
+                # filters and messages of the pairs
                 for q in range(pair_ptr[molecule], pair_ptr[molecule + 1]):
                     phi, factor, at = envelope[q + 1], scale[q + 1], 4 * (q + 1)
                     start = base + row[q + 1] * step
@@ -262,6 +270,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                     if soft:
                         f1, f2, f3 = f1 * smooth, f2 * smooth, f3 * smooth
                         strength = one
+                    # both directions of the pair, from source s to target t
                     for way in range(2):
                         i, j, sign = pair_first[q] - begin, pair_second[q] - begin, one
                         if way == 1:
@@ -314,6 +323,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                         df1, df2, df3 = df1 * smooth, df2 * smooth, df3 * smooth
                     df0, df1, df2, df3 = df0 * slope(r0), df1 * slope(r1), df2 * slope(r2), df3 * slope(r3)
                     e0, e1, e2, e3 = e0 + df0, e1 + df1, e2 + df2, e3 + df3
+                    # results of the pair
                     if points == 1:
                         store(d_rows, start, df0)
                         store(d_rows, start + lanes, df1)
@@ -331,6 +341,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                             add(d_rows, to + lanes, share * df1)
                             add(d_rows, to + 2 * lanes, share * df2)
                             add(d_rows, to + 3 * lanes, share * df3)
+                # results of the molecule's atoms
                 for atom in range(end - begin):
                     g, to = atom * 8 * lanes, (begin + atom) * channels + column
                     copy(grads, g, d_query, to)
@@ -343,6 +354,7 @@ def edge_kernels(dtype: torch.dtype, lanes: int, points: int) -> tuple[Any, Any]
                             d_vectors,
                             (3 * (begin + atom) + x) * channels + column,
                         )
+            # results of the self-pair, and sums over the chunk
             ds0, ds1, ds2 = ds0 * t0, ds1 * t1, ds2 * t2
             to = (part * heads + head) * quad
             store(d_self, to, ds0)

@@ -60,6 +60,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
         target, source = to
         q, k = load(packed, t, lanes), load(packed, s + lanes, lanes)
         dot_q, dot_k = load(packed, t + 8 * lanes, lanes), load(packed, s + 9 * lanes, lanes)
+        # attention
         product, dot_product = q * k, fma(dot_q, k, q * dot_k)
         score = splat(total(product * f0), 1)
         dot_score = splat(total(fma(dot_product, f0, product * dot_f0)), 1)
@@ -68,6 +69,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
         attention = splat(total(soft_score * g), lanes)
         dot_attention = splat(total(fma(rise * dot_score, g, soft_score * dot_g)), lanes)
 
+        # scalar messages
         value, dot_value = load(packed, s + 2 * lanes, lanes), load(packed, s + 10 * lanes, lanes)
         grad = load(packed, t + 16 * lanes, lanes)
         m, dot_m = value * f1, fma(dot_value, f1, value * dot_f1)
@@ -77,6 +79,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
         add(out, source + 2 * lanes, fma(dot_d_m, f1, d_m * dot_f1))
         d1, dot_d1 = d_m * value, fma(dot_d_m, value, d_m * dot_value)
 
+        # gradients of the attention
         dot_d_g = total(fma(dot_d_a, soft_score, d_a * rise * dot_score))
         pull = splat(total(d_a * g * rise), lanes)
         dot_pull = fma(dot_d_a, g, d_a * dot_g) * rise
@@ -86,6 +89,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
         add(out, source + lanes, fma(dot_pull_f, q, pull_f * dot_q))
         d0, dot_d0 = pull * product, fma(dot_pull, product, pull * dot_product)
 
+        # vector messages
         gate_value, dot_gate_value = load(packed, s + 3 * lanes, lanes), load(packed, s + 11 * lanes, lanes)
         along_value, dot_along_value = load(packed, s + 4 * lanes, lanes), load(packed, s + 12 * lanes, lanes)
         gate, dot_gate = gate_value * f2, fma(dot_gate_value, f2, gate_value * dot_f2)
@@ -150,6 +154,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
             l0, l1, l2, l3 = zero, zero, zero, zero
             for molecule in range(chunks[part], chunks[part + 1]):
                 begin, end = molecules[molecule], molecules[molecule + 1]
+                # pack the atoms, with cotangents and gradients
                 for atom in range(end - begin):
                     a = atom * 20 * lanes
                     pack(query, key, value, vectors, begin + atom, channels, column, packed, a)
@@ -167,6 +172,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
                     q = 0 if loops else entry + 1
                     phi, dot_phi = envelope[q], nothing if loops else t_envelope[q]
                     start = b + q * step
+                    # filters, before and after activation
                     r0, dot_r0 = load(rows, start, lanes) + load(bias, b, lanes), load(t_rows, start, lanes)
                     dot_r0 = dot_r0 + load(t_bias, b, lanes)
                     start, c = start + lanes, b + lanes
@@ -194,6 +200,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
                             fma(dot_f2, smooth, f2 * dot_smooth),
                             fma(dot_f3, smooth, f3 * dot_smooth),
                         )
+                    # messages, of both directions or of all loops
                     d0, d1, d2, d3 = zero, zero, zero, zero
                     w0, w1, w2, w3 = zero, zero, zero, zero
                     d_phi, dx, dy, dz = nothing, zero, zero, zero
@@ -229,6 +236,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
                         w1, w2 = fma(w1, smooth, d1 * dot_smooth), fma(w2, smooth, d2 * dot_smooth)
                         w3 = fma(w3, smooth, d3 * dot_smooth)
                         d1, d2, d3 = d1 * smooth, d2 * smooth, d3 * smooth
+                    # through the activation of the filters
                     w0 = fma(w0, p0, d0 * curvature(s0, r0) * dot_r0)
                     w1 = fma(w1, p1, d1 * curvature(s1, r1) * dot_r1)
                     w2 = fma(w2, p2, d2 * curvature(s2, r2) * dot_r2)
@@ -246,6 +254,7 @@ def second_kernel(dtype: torch.dtype, lanes: int) -> Any:
                         d_envelope[to] = d_phi
                         d_direction[3 * to], d_direction[3 * to + 1] = total(dx), total(dy)
                         d_direction[3 * to + 2] = total(dz)
+                # results of the molecule's atoms
                 for atom in range(end - begin):
                     o, to = atom * 12 * lanes, (begin + atom) * channels + column
                     copy(out, o, d_query, to)

@@ -82,11 +82,13 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
         for atom in range(first_task * ATOMS, min(last_task * ATOMS, atoms)):
             start, mean = 3 * atom * channels, means[3 * atom : 3 * atom + 3]
             basis, root = bases[9 * atom : 9 * atom + 9], roots[3 * atom : 3 * atom + 3]
+            # means over channels
             for x in range(3):
                 sums = zero
                 for c in range(start + x * channels, start + (x + 1) * channels, lanes):
                     sums = sums + widen(load(vectors, c, lanes))
                 mean[x] = total(sums) / channels
+            # M = c cᵀ/C + ridge
             xx, yy, zz, xy, xz, yz = zero, zero, zero, zero, zero, zero
             for c in range(start, start + channels, lanes):
                 x0 = centred(vectors, c, mean[0])
@@ -99,11 +101,13 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
             matrix[3], matrix[6], matrix[7] = matrix[1], matrix[2], matrix[5]
             for i in range(9):
                 matrix[i] = matrix[i] / channels + ridge[i]
+            # W
             diagonalise(matrix, basis)
             floor = max(matrix[0], matrix[4], matrix[8]) * SMALLEST
             for i in range(3):
                 root[i] = np.sqrt(floor if matrix[4 * i] < floor else matrix[4 * i])
             _whiten(basis, root, eps, reference, whiten)
+            # W c ⊙ w
             for c in range(0, channels, lanes):
                 x0 = centred(vectors, start + c, mean[0])
                 y0 = centred(vectors, start + c + channels, mean[1])
@@ -130,6 +134,7 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
                 start, mean = 3 * atom * channels, means[3 * atom : 3 * atom + 3]
                 basis, root = bases[9 * atom : 9 * atom + 9], roots[3 * atom : 3 * atom + 3]
                 _whiten(basis, root, eps, reference, whiten)
+                # sums over channels: gradients of the weight, of W (p) and of the mean (m)
                 p0, p1, p2, p3, p4, p5, p6, p7, p8 = (
                     zero, zero, zero, zero, zero, zero, zero, zero, zero,
                 )  # fmt: skip
@@ -152,6 +157,7 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
                     p0, p1, p2 = fma(gx, x0, p0), fma(gx, y0, p1), fma(gx, z0, p2)
                     p3, p4, p5 = fma(gy, x0, p3), fma(gy, y0, p4), fma(gy, z0, p5)
                     p6, p7, p8 = fma(gz, x0, p6), fma(gz, y0, p7), fma(gz, z0, p8)
+                # gradient of M by divided differences
                 pull[0], pull[4], pull[8] = total(p0), total(p4), total(p8)
                 pull[1] = pull[3] = 0.5 * (total(p1) + total(p3))
                 pull[2] = pull[6] = 0.5 * (total(p2) + total(p6))
@@ -160,6 +166,7 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
                 scale_in_basis(basis, pull, slopes)
                 for i in range(9):
                     pull[i] *= 2.0 / channels
+                # gradient of the vectors, centred again
                 for i in range(3):
                     shift[i] = whiten[i] * total(m0) + whiten[3 + i] * total(m1) + whiten[6 + i] * total(m2)
                     shift[i] /= channels
