@@ -169,8 +169,8 @@ def test_a_carbene_gets_its_identity_from_its_geometry(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("3\n\nC 0 0 0\nH 0 0 1.1\n", "has not the 3 atoms"),
-        ("1\n\nC 0 0 0\nH 0 0 1.1\n", "has not the 1 atoms"),
+        ("3\n\nC 0 0 0\nH 0 0 1.1\n", "not have the 3 atoms"),
+        ("1\n\nC 0 0 0\nH 0 0 1.1\n", "not have the 1 atoms"),
         ("two\n\nC 0 0 0\n", "not an XYZ file"),
         ("2\n\nC 0 0 0\nH 0 1.1\n", "not an XYZ file"),
         ("2\n\nC 0 0 0\nXx 0 0 1.1\n", "not the symbol"),
