@@ -12,7 +12,7 @@ from molspectra.chem.readers import from_smiles
 from molspectra.data.store.store import Store
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.published.pcqm4mv2 import PCQM4MV2
-from molspectra.errors import InputError
+from molspectra.errors import InputError, NotFoundError, SettingError
 
 SMILES = [
     "CCO",
@@ -200,12 +200,12 @@ def test_names_that_are_no_numbers(tmp_path, molecules):
 
 
 def test_what_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(NotFoundError, match="neither"):
         PCQM4MV2.open(tmp_path, {})
     (tmp_path / "a.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(NotFoundError, match="neither"):
         PCQM4MV2.open(tmp_path / "a.txt", {})
-    with pytest.raises(InputError, match="identity='inchi' is not known"):
+    with pytest.raises(SettingError, match="identity='inchi' is not known"):
         PCQM4MV2.open(tmp_path, {"identity": "inchi"})
 
 
