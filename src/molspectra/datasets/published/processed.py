@@ -6,7 +6,7 @@ are views on the mapped file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from molspectra.datasets.formats.pickled import load_pickled
 from molspectra.datasets.importer import Candidate, Opened, choice
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, quantities
 from molspectra.datasets.published.qm9s import LEVELS, ROWS, metadata, qm9_identities, sampled_spectra
-from molspectra.datasets.published.qm9s_join import Features, check_join, groups_of
+from molspectra.datasets.published.qm9s_join import NOT_CHECKED, Features, check_join, groups_of, neighbours
 from molspectra.datasets.published.qm9s_structures import record_fields
 from molspectra.errors import FormatError, UnitError
 from molspectra.simulation.units import HARTREE
@@ -199,7 +199,7 @@ def _check_spectra(molecules: Molecules) -> dict[str, str]:
     """Check that spectra belong to structures of the same row."""
     vibrational = {name: spectra for name, spectra in molecules.spectra.items() if name != "uv_vis"}
     if not vibrational:
-        return {"check of the join": "not made: it needs IR or Raman spectra"}
+        return NOT_CHECKED
 
     @cache
     def groups(row: int) -> Features | None:
@@ -208,11 +208,7 @@ def _check_spectra(molecules: Molecules) -> dict[str, str]:
     def spectra(row: int) -> dict[str, npt.NDArray[Any]]:
         return {name: samples[row] for name, samples in vibrational.items()}
 
-    joins: dict[str, Callable[[int], int | None]] = {
-        "one row later": lambda row: row + 1 if row + 1 < len(molecules) else None,
-        "one row earlier": lambda row: row - 1 if row > 0 else None,
-    }
-    return check_join(len(molecules), joins, groups, spectra)
+    return check_join(len(molecules), neighbours(len(molecules)), groups, spectra)
 
 
 def _candidates(molecules: Molecules, identities: Mapping[str, str], start: int) -> Iterator[Candidate]:

@@ -55,6 +55,18 @@ BANDS = {
 _QUIET = slice(int(2450 - IR.start), int(2700 - IR.start))  # no group of H, C, N, O, F has a band there
 
 
+NOT_CHECKED = {"check of the join": "not made: it needs IR or Raman spectra"}
+"""Note of a dataset without vibrational spectra."""
+
+
+def neighbours(rows: int) -> dict[str, Callable[[int], int | None]]:
+    """Return the ways of joining that are off by one row."""
+    return {
+        "one row later": lambda row: row + 1 if row + 1 < rows else None,
+        "one row earlier": lambda row: row - 1 if row > 0 else None,
+    }
+
+
 def groups_of(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> dict[str, bool]:
     """Return which groups of `BANDS` a structure has, from its distances (Å)."""
     difference = positions[:, None] - positions[None]
