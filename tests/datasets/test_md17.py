@@ -13,7 +13,7 @@ from molspectra.data.store.store import Store
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.published.md17 import MD17, RMD17
 from molspectra.datasets.published.trajectory import Labels, check_labels, total_energy
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError, SettingError, UnitError
 
 SHARED = Path(__file__).parents[2] / "../shared/data/md17"
 ETHANOL = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
@@ -108,9 +108,9 @@ def test_rmd17_names_the_original_frames_and_takes_the_new_labels(tmp_path):
 
 
 def test_each_importer_refuses_the_others_files(tmp_path):
-    with pytest.raises(InputError, match="file of rMD17; prepare it with the dataset 'rmd17'"):
+    with pytest.raises(MismatchError, match="file of rMD17; prepare it with the dataset 'rmd17'"):
         MD17.open(rmd17(tmp_path / "rmd17_ethanol.npz"), {})
-    with pytest.raises(InputError, match="file of MD17; prepare it with the dataset 'md17'"):
+    with pytest.raises(MismatchError, match="file of MD17; prepare it with the dataset 'md17'"):
         RMD17.open(md17(tmp_path / "md17_ethanol.npz"), {})
 
 
@@ -118,11 +118,11 @@ def test_both_sets_in_one_file_need_a_choice(tmp_path):
     made = frames(30)
     more = {"E_revised": made["E"] + 120.0, "F_revised": made["F"] * 1.01, "frame": np.arange(30) * 11}
     path = md17(tmp_path / "md17_ethanol.npz", **more)
-    with pytest.raises(InputError, match=r"labels=original or labels=revised"):
+    with pytest.raises(SettingError, match=r"labels=original or labels=revised"):
         MD17.open(path, {})
-    with pytest.raises(InputError, match="--option labels=revised"):
+    with pytest.raises(MismatchError, match="--option labels=revised"):
         RMD17.open(path, {})
-    with pytest.raises(InputError, match="did you mean 'revised'"):
+    with pytest.raises(SettingError, match="did you mean 'revised'"):
         MD17.open(path, {"labels": "revise"})
     original, _ = made_store(MD17, path, tmp_path, labels="original")
     assert original.column("energy") == pytest.approx(made["E"], abs=1e-9)
@@ -135,7 +135,7 @@ def test_both_sets_in_one_file_need_a_choice(tmp_path):
 
 
 def test_revised_labels_are_not_made_up(tmp_path):
-    with pytest.raises(InputError, match="original labels alone"):
+    with pytest.raises(MismatchError, match="only the original labels"):
         MD17.open(md17(tmp_path / "md17_ethanol.npz"), {"labels": "revised"})
 
 
@@ -196,7 +196,7 @@ def test_a_bad_frame_is_named_and_kept_out(tmp_path):
         ({"frame": np.array(["a"] * 30)}, "'frame' is <U1"),
         ({"frame": np.full(30, np.nan)}, "'frame' holds a value that is not a finite number"),
         ({"E": np.zeros(30, np.int64)}, "'E' is int64"),
-        ({"E": None}, "no array 'E' in it"),
+        ({"E": None}, "no array 'E'"),
         ({"R": frames(30)["R"][:, :, :2]}, "'R'"),
         ({"z": np.array([6, 6, 8, 1, 1, 1, 1, 1, 200])}, "atomic number 200"),
         ({"z": ETHANOL[None]}, "'z' must be a list"),
@@ -226,12 +226,12 @@ def test_folder_with_several_molecules(tmp_path):
     rmd17(inside / "rmd17_ethanol.npz")
     assert RMD17.open(tmp_path, {}).metadata.notes["molecule"] == "ethanol"
     rmd17(inside / "rmd17_aspirin.npz")
-    with pytest.raises(InputError, match=r"molecule=..., one of: aspirin, ethanol"):
+    with pytest.raises(SettingError, match=r"molecule=..., one of: aspirin, ethanol"):
         RMD17.open(tmp_path, {})
     assert RMD17.open(tmp_path, {"molecule": "ethanol"}).metadata.notes["molecule"] == "ethanol"
-    with pytest.raises(InputError, match=r"no file rmd17_uracil\.npz"):
+    with pytest.raises(NotFoundError, match=r"no file rmd17_uracil\.npz"):
         RMD17.open(tmp_path, {"molecule": "uracil"})
-    with pytest.raises(InputError, match=r"no file md17_<molecule>\.npz"):
+    with pytest.raises(NotFoundError, match=r"no file md17_<molecule>\.npz"):
         MD17.open(tmp_path, {})
 
 
@@ -245,15 +245,15 @@ def test_benzene_is_called_so_although_its_file_is_not(tmp_path):
 def test_energies_that_are_all_missing(tmp_path):
     """No warning of numpy, and every frame is named."""
     path = md17(tmp_path / "md17_ethanol.npz", 5, E=np.full(5, np.nan))
-    with pytest.raises(InputError, match="none of 5 records is good"):
+    with pytest.raises(FormatError, match="none of 5 records is good"):
         prepare("md17", path, tmp_path / "e.arrow", show=False)
 
 
 def test_the_packed_release_has_to_be_unpacked(tmp_path):
     (tmp_path / "rmd17.tar.bz2").write_bytes(b"BZh9")
-    with pytest.raises(InputError, match="unpack this archive first"):
+    with pytest.raises(FormatError, match="unpack this archive first"):
         RMD17.open(tmp_path / "rmd17.tar.bz2", {})
-    with pytest.raises(InputError, match="unpack archives first"):
+    with pytest.raises(NotFoundError, match="unpack archives first"):
         RMD17.open(tmp_path, {})
 
 
@@ -268,7 +268,7 @@ def test_total_energies_are_recognised_in_any_unit(numbers, error):
     labels = {"positions": np.zeros((3, len(numbers), 3)), "forces": rng.normal(0, 25, (3, len(numbers), 3))}
     check_labels(numbers, Labels(energies=np.full(3, exact * 627.51 * (1 + error)), **labels))
     for unit, factor in {"Hartree": 1.0, "eV": 27.211}.items():
-        with pytest.raises(InputError, match=re.escape(f"seem to be in {unit};")):
+        with pytest.raises(UnitError, match=re.escape(f"seem to be in {unit};")):
             check_labels(numbers, Labels(energies=np.full(3, exact * factor * (1 + error)), **labels))
 
 

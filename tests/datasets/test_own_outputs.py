@@ -5,7 +5,7 @@ import pytest
 from molspectra.data.store.store import Store
 from molspectra.datasets.own.outputs import OUTPUTS
 from molspectra.datasets.prepare import prepare
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, MismatchError, NotFoundError, SettingError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data/spectra"
 
@@ -83,7 +83,7 @@ def test_several_files_of_one_molecule(tmp_path):
 def test_outputs_that_do_not_belong_together(tmp_path):
     output(tmp_path / "raw/water_ir.out", IR)
     output(tmp_path / "raw/water_td.out", UV, y="-0.800000")
-    with pytest.raises(InputError, match=r"water_td.out: a distance differs by 0.0.. Å"):
+    with pytest.raises(MismatchError, match=r"water_td.out: a distance differs by 0.0.. Å"):
         prepare(
             "outputs",
             tmp_path / "raw",
@@ -124,12 +124,12 @@ def test_folders_with_the_same_file_names(tmp_path):
 
 def test_folders_without_outputs(tmp_path):
     (tmp_path / "raw").mkdir()
-    with pytest.raises(InputError, match=r"no files .out or .log in this folder"):
+    with pytest.raises(NotFoundError, match=r"no files .out or .log in this folder"):
         OUTPUTS.open(tmp_path / "raw", {})
     (tmp_path / "raw/a.out").write_text("nothing")
-    with pytest.raises(InputError, match=r"none of the outputs can be read; the first: .*not an output"):
+    with pytest.raises(FormatError, match=r"none of the outputs can be read; the first: .*not an output"):
         OUTPUTS.open(tmp_path / "raw", {})
-    with pytest.raises(InputError, match="option merge must be a sign"):
+    with pytest.raises(SettingError, match="option merge must be a sign"):
         OUTPUTS.open(tmp_path / "raw", {"merge": ""})
 
 

@@ -9,7 +9,7 @@ from molspectra.data.store.store import Store
 from molspectra.datasets.own.shared import checked_unit, column_name, split_header
 from molspectra.datasets.own.structures import CSV, EXTXYZ, SDF
 from molspectra.datasets.prepare import prepare
-from molspectra.errors import InputError
+from molspectra.errors import InputError, MismatchError, NotFoundError, UnitError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data"
 
@@ -84,7 +84,7 @@ def test_coordinates_in_bohr_are_refused_and_converted_on_demand(tmp_path):
     text = (
         XYZ_TEXT.replace("0.96", "1.8141").replace("-0.24 0.93", "-0.4535 1.7574").replace("0.74", "1.3984")
     )
-    with pytest.raises(InputError, match="seem to be in bohr"):
+    with pytest.raises(UnitError, match="seem to be in bohr"):
         made("extxyz", tmp_path, text, {"unit.E": "eV"})
     _, store = made("extxyz", tmp_path, text, {"unit.E": "eV", "positions": "bohr"})
     assert store.molecule(0).positions == pytest.approx(
@@ -178,11 +178,11 @@ def test_options_of_spectra(tmp_path, options, message, monkeypatch):
 def test_a_folder_without_spectra_and_one_with_two_of_a_kind(tmp_path):
     (tmp_path / "a.csv").write_text(TABLE)
     (tmp_path / "b").mkdir()
-    with pytest.raises(InputError, match=r"no spectrum found: no files .jdx"):
+    with pytest.raises(NotFoundError, match=r"no spectrum found: no files .jdx"):
         CSV.open(tmp_path / "a.csv", {"spectra": str(tmp_path / "b")})
     (tmp_path / "b/water.ir.jdx").write_text(JDX)
     (tmp_path / "b/water_ir.dx").write_text(JDX)
-    with pytest.raises(InputError, match="are both the ir spectrum of 'water'; remove one"):
+    with pytest.raises(MismatchError, match="are both the ir spectrum of 'water'; remove one"):
         CSV.open(tmp_path / "a.csv", {"spectra": str(tmp_path / "b")})
 
 

@@ -13,7 +13,7 @@ from molspectra.data.store.export import export_parquet
 from molspectra.data.store.store import Store, write_store
 from molspectra.datasets.own.parquet import PARQUET
 from molspectra.datasets.prepare import prepare
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError
 from molspectra.spectra.modality import UV_VIS
 
 WATER = [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]
@@ -209,7 +209,7 @@ def test_bad_spectra_are_left_out_and_named(tmp_path, changes, reason):
 def test_what_is_no_parquet(tmp_path, content):
     path = tmp_path / "a.parquet"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a.parquet: not a readable Parquet file") as caught:
+    with pytest.raises(FormatError, match=r"a.parquet: not a readable Parquet file") as caught:
         PARQUET.open(path, {})
     assert "\n" not in str(caught.value)
 
@@ -219,7 +219,7 @@ def test_a_damaged_page_ends_in_one_line(tmp_path):
     data = bytearray(path.read_bytes())
     data[40:400] = bytes(360)
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"a\.parquet") as caught:
+    with pytest.raises(FormatError, match=r"a\.parquet") as caught:
         prepare("parquet", path, tmp_path / "a.arrow", show=False)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "a.arrow").exists()

@@ -12,7 +12,7 @@ from molspectra.chem.readers import from_smiles
 from molspectra.data.store.store import Store
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.published.pcqm4mv2 import PCQM4MV2
-from molspectra.errors import InputError
+from molspectra.errors import InputError, NotFoundError, SettingError
 
 SMILES = [
     "CCO",
@@ -169,8 +169,8 @@ def test_a_carbene_gets_its_identity_from_its_geometry(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("3\n\nC 0 0 0\nH 0 0 1.1\n", "has not the 3 atoms"),
-        ("1\n\nC 0 0 0\nH 0 0 1.1\n", "has not the 1 atoms"),
+        ("3\n\nC 0 0 0\nH 0 0 1.1\n", "not have the 3 atoms"),
+        ("1\n\nC 0 0 0\nH 0 0 1.1\n", "not have the 1 atoms"),
         ("two\n\nC 0 0 0\n", "not an XYZ file"),
         ("2\n\nC 0 0 0\nH 0 1.1\n", "not an XYZ file"),
         ("2\n\nC 0 0 0\nXx 0 0 1.1\n", "not the symbol"),
@@ -200,12 +200,12 @@ def test_names_that_are_no_numbers(tmp_path, molecules):
 
 
 def test_what_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(NotFoundError, match="neither"):
         PCQM4MV2.open(tmp_path, {})
     (tmp_path / "a.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(NotFoundError, match="neither"):
         PCQM4MV2.open(tmp_path / "a.txt", {})
-    with pytest.raises(InputError, match="identity='inchi' is not known"):
+    with pytest.raises(SettingError, match="identity='inchi' is not known"):
         PCQM4MV2.open(tmp_path, {"identity": "inchi"})
 
 

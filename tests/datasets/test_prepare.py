@@ -22,7 +22,17 @@ from molspectra.datasets.importer import Candidate, Excluded, Opened, Row, choic
 from molspectra.datasets.parts import Parts
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.report import MAX_REASONS, Tally, count, kind_of
-from molspectra.errors import InputError
+from molspectra.errors import (
+    DamagedError,
+    ExistsError,
+    FormatError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    SettingError,
+    UnitError,
+    WriteError,
+)
 from molspectra.simulation.units import BOHR
 from molspectra.spectra.spectrum import LineSpectrum
 
@@ -141,7 +151,7 @@ def test_a_damaged_part_is_refused(run, tmp_path):
         run(Waters(25, stop=15))
     part = tmp_path / "a.arrow.parts/00000.arrow"
     part.write_bytes(part.read_bytes()[:300])
-    with pytest.raises(InputError, match=r"00000.arrow is damaged; remove"):
+    with pytest.raises(DamagedError, match=r"00000.arrow is damaged; remove"):
         run(Waters(25))
 
 
@@ -157,7 +167,7 @@ def test_a_damaged_part_is_refused(run, tmp_path):
 def test_other_settings_than_those_of_the_parts_are_refused(run, tmp_path, change, what):
     with pytest.raises(KeyboardInterrupt):
         run(Waters(25, stop=15))
-    with pytest.raises(InputError, match=rf"unfinished preparation with {what} = .*remove that folder"):
+    with pytest.raises(MismatchError, match=rf"unfinished preparation with {what} = .*remove that folder"):
         run(Waters(25), **change)
     assert run(Waters(25)).resumed == 1
 
@@ -166,7 +176,7 @@ def test_other_raw_files_than_those_of_the_parts_are_refused(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(Waters(25, stop=15))
     (tmp_path / "raw").write_text("another size")
-    with pytest.raises(InputError, match="raw files"):
+    with pytest.raises(MismatchError, match="raw files"):
         run(Waters(25))
 
 
@@ -189,7 +199,7 @@ def test_two_processes_do_not_prepare_one_store(run, tmp_path):
 
 def test_only_a_store_is_overwritten(run, tmp_path):
     (tmp_path / "a.arrow").write_text("notes of years")
-    with pytest.raises(InputError, match="is not a store, so it is not overwritten"):
+    with pytest.raises(ExistsError, match="is not a store, so it is not overwritten"):
         run(Waters(5), overwrite=True)
     assert (tmp_path / "a.arrow").read_text() == "notes of years"
 
@@ -198,7 +208,7 @@ def test_only_a_store_is_overwritten(run, tmp_path):
 def test_a_folder_is_no_store(run, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="exists already and is a folder"):
+    with pytest.raises(ExistsError, match="exists already and is a folder"):
         run(Waters(5), out=Path(name), overwrite=True)
 
 
@@ -207,7 +217,7 @@ def test_killed_before_the_report(run, tmp_path, monkeypatch):
         patch.setattr("molspectra.datasets.report.Report.write", lambda *_: raising(KeyboardInterrupt())())
         with pytest.raises(KeyboardInterrupt):
             run(Waters(25))
-    with pytest.raises(InputError, match=r"exists already; --overwrite .*a\.arrow\.parts holds parts"):
+    with pytest.raises(ExistsError, match=r"exists already; --overwrite .*a\.arrow\.parts holds parts"):
         run(Waters(25))
     assert run(Waters(25), overwrite=True).resumed == 3
     assert not (tmp_path / "a.arrow.parts").exists()
@@ -278,9 +288,9 @@ def test_parts_without_rows(run, tmp_path):
 
 def test_nothing_left(run, tmp_path):
     bad = {i: raising(InputError("bad")) for i in range(15)}
-    with pytest.raises(InputError, match=r"none of 15 records is good: 15 × bad; --raw must be anything"):
+    with pytest.raises(FormatError, match=r"none of 15 records is good: 15 × bad; --raw must be anything"):
         run(Waters(15, bad))
-    with pytest.raises(InputError, match="there are no records"):
+    with pytest.raises(FormatError, match="there are no records"):
         run(Waters(0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
@@ -294,18 +304,18 @@ def test_nothing_left(run, tmp_path):
     ],
 )
 def test_wrong_calls(run, change, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(SettingError, match=message):
         run(Waters(5), **change)
 
 
 def test_an_existing_store_is_kept(run, tmp_path):
     run(Waters(5))
     before = (tmp_path / "a.arrow").read_bytes()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(ExistsError, match="exists already"):
         run(Waters(6))
     assert (tmp_path / "a.arrow").read_bytes() == before
     assert run(Waters(6), overwrite=True).tally.rows == 6
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(WriteError, match="does not exist"):
         run(Waters(5), out=tmp_path / "no/a.arrow")
 
 
@@ -313,10 +323,10 @@ def test_an_existing_store_is_kept(run, tmp_path):
 
 
 def test_a_dataset_in_bohr_is_refused(run):
-    with pytest.raises(InputError, match="25 of the first 25 structures seem to be in bohr"):
+    with pytest.raises(UnitError, match="25 of the first 25 structures seem to be in bohr"):
         run(Waters(25, {i: partial(water, i, 1 / BOHR) for i in range(25)}), part_records=50)
     many = {i: partial(water, i, 1 / BOHR) for i in range(500)}
-    with pytest.raises(InputError, match="100 of the first 100 structures seem to be in bohr"):
+    with pytest.raises(UnitError, match="100 of the first 100 structures seem to be in bohr"):
         run(Waters(500, many), part_records=1000)
 
 
@@ -403,7 +413,7 @@ def test_options_with_known_values():
     assert choice({}, "level", {"a": 1}, "a") == "a"
     assert flag({"keep": "true"}, "keep")
     assert not flag({}, "keep")
-    with pytest.raises(InputError, match="did you mean 'alpha'"):
+    with pytest.raises(SettingError, match="did you mean 'alpha'"):
         choice({"level": "alpa"}, "level", {"alpha": 1, "b": 2}, "b")
 
 
@@ -414,9 +424,9 @@ def test_every_name_in_the_registry_leads_to_its_importer():
         assert found.title
         assert found.files
         assert all(found.options.values())
-    with pytest.raises(InputError, match="did you mean 'qm9'"):
+    with pytest.raises(NotFoundError, match="did you mean 'qm9'"):
         registry.importer("QM9")
-    with pytest.raises(InputError, match="unknown dataset 'zinc'; known: "):
+    with pytest.raises(NotFoundError, match="unknown dataset 'zinc'; known: "):
         registry.importer("zinc")
 
 
@@ -425,7 +435,7 @@ def test_a_tally_from_another_version_is_refused(tmp_path):
     parts = Parts(tmp_path / "a.arrow", {})
     parts.finish(Tally(records=1))
     (tmp_path / "a.arrow.parts/00000.json").write_text('{"lines": 1}')
-    with pytest.raises(InputError, match="is damaged; remove"):
+    with pytest.raises(DamagedError, match="is damaged; remove"):
         Parts(tmp_path / "a.arrow", {})
 
 

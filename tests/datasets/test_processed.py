@@ -12,7 +12,7 @@ from molspectra.data.store.store import Store
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.published.processed import FILE, PROCESSED, TARGETS
 from molspectra.datasets.published.qm9_targets import targets
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError, UnitError
 
 SHARED = Path(__file__).parents[3] / "shared/data/qm9/qm9_labelled_18568.npz"
 ORDER = (
@@ -131,7 +131,7 @@ def hartree(y: torch.Tensor) -> torch.Tensor:
 )
 def test_other_units_or_order_of_targets(tmp_path: Path, change: Any, text: str) -> None:
     write(tmp_path, y=change)
-    with pytest.raises(InputError, match=f"y is not in the usual order and units: {text}"):
+    with pytest.raises(UnitError, match=f"y is not in the usual order and units: {text}"):
         PROCESSED.open(tmp_path, {})
 
 
@@ -155,7 +155,7 @@ def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         PROCESSED.open(tmp_path, {})
     torch.save([1, 2, 3], tmp_path / FILE)
-    with pytest.raises(InputError, match="holds no"):
+    with pytest.raises(FormatError, match="holds no"):
         PROCESSED.open(tmp_path, {})
 
 

@@ -11,7 +11,7 @@ from molspectra.data.store.store import Store
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.published.qm8 import LEVELS, lines_of
 from molspectra.datasets.report import Report
-from molspectra.errors import InputError
+from molspectra.errors import InputError, NotFoundError, SettingError
 from molspectra.simulation.units import HARTREE
 
 ATOMS = {
@@ -132,7 +132,7 @@ def test_the_copy_with_a_repeated_level(raw: Path) -> None:
     store, _ = prepared(raw)
     assert "e1_pbe0_tzvp" not in store.metadata.properties
     assert "in place of PBE0/def2-TZVP" in store.metadata.notes["left_out"]
-    with pytest.raises(InputError, match=r"repeats the PBE0/def2-SVP.*take gdb8_22k_elec_spec.txt"):
+    with pytest.raises(NotFoundError, match=r"repeats the PBE0/def2-SVP.*take gdb8_22k_elec_spec.txt"):
         prepared(raw, level="pbe0-tzvp")
     (raw / "gdb8_22k_elec_spec.txt").write_text(spectra_text())  # complete, so that it is preferred
     store, _ = prepared(raw, level="pbe0-tzvp")
@@ -164,7 +164,7 @@ def test_the_archive(raw: Path) -> None:
     with tarfile.open(frames, "w:gz") as packed:
         packed.add(raw / "qm8.sdf.csv", "qm8.sdf.csv")
         packed.add(raw / "qm8.sdf", "XYZ_B3LYP_631G2dfp.xyz")
-    with pytest.raises(InputError, match="does not hold QM8"):  # frames are read in folders alone
+    with pytest.raises(NotFoundError, match="does not hold QM8"):  # frames are read in folders alone
         prepare("qm8", frames, raw.parent / "c.arrow", show=False)
 
 
@@ -193,12 +193,12 @@ def test_files_that_do_not_belong_together(raw: Path) -> None:
     with pytest.raises(InputError, match="ends after 1 rows"):
         prepared(raw)
     (raw / "qm8.sdf.csv").unlink()
-    with pytest.raises(InputError, match=r"does not hold QM8; it must be a folder"):
+    with pytest.raises(NotFoundError, match=r"does not hold QM8; it must be a folder"):
         prepared(raw)
 
 
 def test_unknown_level(raw: Path) -> None:
-    with pytest.raises(InputError, match="did you mean 'cc2-tzvp'"):
+    with pytest.raises(SettingError, match="did you mean 'cc2-tzvp'"):
         prepared(raw, level="cc2-tzpv")
 
 

@@ -20,7 +20,7 @@ from molspectra.datasets.prepare import prepare
 from molspectra.datasets.published import qm9_sdf
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, PUBLISHED
 from molspectra.datasets.report import Report
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError, SettingError
 from molspectra.simulation.units import HARTREE, KCAL
 
 # The first three molecules of QM9 and their numbers, written as in dsgdb9nsd_00000{1,2,3}.xyz.
@@ -250,7 +250,7 @@ def test_atomic_references_are_kept_for_others(raw: Path) -> None:
 def test_no_list_of_uncharacterised_molecules(raw: Path) -> None:
     archive(raw, xyz_files(MOLECULES))
     (raw / "uncharacterized.txt").unlink()
-    with pytest.raises(InputError, match=r"uncharacterized.txt is missing.*keep-uncharacterised=true"):
+    with pytest.raises(NotFoundError, match=r"uncharacterized.txt is missing.*keep-uncharacterised=true"):
         prepared(raw)
     store, report = prepared(raw, options=keep())
     assert len(store) == 3
@@ -260,7 +260,7 @@ def test_no_list_of_uncharacterised_molecules(raw: Path) -> None:
 def test_a_list_that_is_none(raw: Path) -> None:
     archive(raw, xyz_files(MOLECULES))
     (raw / "uncharacterized.txt").write_text("404 Not Found".removeprefix("404 "))
-    with pytest.raises(InputError, match="is not the list"):
+    with pytest.raises(FormatError, match="is not the list"):
         prepared(raw)
 
 
@@ -317,7 +317,7 @@ def test_an_index_that_occurred_before_the_first_record_that_is_read(raw: Path) 
         text = (raw / name).read_text()
         (raw / name).write_text(text + (text if name == "gdb9.sdf" else text.partition("\n")[2]))
     _, again, *_ = qm9_sdf.candidates(raw, (), len(MOLECULES) - 1)
-    with pytest.raises(InputError, match=f"index {next(iter(MOLECULES))} occurs a second time"):
+    with pytest.raises(MismatchError, match=f"index {next(iter(MOLECULES))} occurs a second time"):
         again.make()
 
 
@@ -349,9 +349,9 @@ def test_bytes_that_are_no_archive(raw: Path) -> None:
 
 
 def test_nothing_there(raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no QM9; it must be a folder with"):
+    with pytest.raises(NotFoundError, match="holds no QM9; it must be a folder with"):
         prepared(raw)
-    with pytest.raises(InputError, match="no such file or folder"):
+    with pytest.raises(NotFoundError, match="no such file or folder"):
         prepare("qm9", tmp_path / "nowhere", tmp_path / "a.arrow")
 
 
@@ -394,7 +394,7 @@ def test_numbers_of_thousands_of_digits(raw: Path) -> None:
     _, report = prepared(raw, options=keep())
     assert (report.tally.rows, sum(report.tally.rejected.values())) == (3, 1)
     (raw / "uncharacterized.txt").write_text("9" * 5000)
-    with pytest.raises(InputError, match="is not the list"):
+    with pytest.raises(FormatError, match="is not the list"):
         prepared(raw)
 
 
@@ -402,7 +402,7 @@ def test_a_table_without_a_target(raw: Path) -> None:
     sdf_form(raw)
     text = (raw / "gdb9.sdf.csv").read_text()
     (raw / "gdb9.sdf.csv").write_text(text.replace(",gap,", ",band_gap,"))
-    with pytest.raises(InputError, match=r"gdb9.sdf.csv has no column gap"):
+    with pytest.raises(FormatError, match=r"gdb9.sdf.csv has no column gap"):
         prepared(raw)
 
 
@@ -425,11 +425,11 @@ def test_bonds_that_lack_hydrogens_are_found_again_in_the_geometry(raw: Path) ->
 
 def test_options_are_checked(raw: Path) -> None:
     archive(raw, xyz_files(MOLECULES))
-    with pytest.raises(InputError, match="did you mean 'keep-uncharacterised'"):
+    with pytest.raises(SettingError, match="did you mean 'keep-uncharacterised'"):
         prepared(raw, options={"keep-uncharacterized": "true"})
-    with pytest.raises(InputError, match="option keep-uncharacterised='yes' is not known"):
+    with pytest.raises(SettingError, match="option keep-uncharacterised='yes' is not known"):
         prepared(raw, options={"keep-uncharacterised": "yes"})
-    with pytest.raises(InputError, match="holds no QM9 in form sdf"):
+    with pytest.raises(NotFoundError, match="holds no QM9 in form sdf"):
         prepared(raw, options={"form": "sdf"})
 
 

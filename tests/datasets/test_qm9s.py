@@ -94,7 +94,7 @@ def test_folder_of_molecules(published: Path, tmp_path: Path) -> None:
     prepare("qm9s", raw, tmp_path / "u.arrow", show=False)
     assert Store(tmp_path / "u.arrow").identities == store.identities
     (raw / "qm9s_csv.zip").write_bytes((raw / "qm9s_csv.zip").read_bytes()[:-100])
-    with pytest.raises(InputError, match="not a zip archive, or cut short"):
+    with pytest.raises(DamagedError, match="not a zip archive, or cut short"):
         QM9S.open(raw, {})
 
 
@@ -129,7 +129,7 @@ def test_wrong_joins_are_refused(
 ) -> None:
     raw = linked(published, tmp_path / "raw", "ir_boraden.csv", "raman_boraden.csv", "uv_boraden.csv")
     write_tables(raw, {name: wrong(rows) for name, rows in tables().items()})
-    with pytest.raises(InputError, match=r"do not belong together.*side with row i = entry i against"):
+    with pytest.raises(MismatchError, match=r"do not belong together.*side with row i = entry i against"):
         QM9S.open(raw, {})
 
 
@@ -153,7 +153,7 @@ def test_join_of_real_molecules() -> None:
     joins = {"later": lambda row: row + 1 if row + 1 < count else None}
     assert "side with row i = entry i" in check_join(count, joins, groups, spectra)["later"]
     for shift in (1, -1):
-        with pytest.raises(InputError, match="do not belong together"):
+        with pytest.raises(MismatchError, match="do not belong together"):
             check_join(count, joins, groups, lambda row, by=shift: spectra((row + by) % count))
 
 
@@ -298,7 +298,7 @@ def test_missing_files(tmp_path: Path, published: Path) -> None:
     with pytest.raises(InputError, match="holds no list"):
         QM9S.open(raw, {})
     torch.save([1, 2], raw / "qm9s.pt")
-    with pytest.raises(InputError, match="entry 0 is no record of a molecule"):
+    with pytest.raises(FormatError, match="entry 0 is no record of a molecule"):
         QM9S.open(raw, {})
 
 
@@ -307,5 +307,5 @@ def test_numbers_that_no_integer_holds(tmp_path: Path, name: str) -> None:
     entry = {"number": 1, "z": torch.tensor([1, 1]), "pos": torch.zeros(2, 3)}
     entry[name] = torch.tensor(float("inf")) if name == "number" else [2**80, 1]
     torch.save([entry], tmp_path / "qm9s.pt")
-    with pytest.raises(InputError, match="entry 0"):
+    with pytest.raises(FormatError, match="entry 0"):
         PickledStructures(tmp_path / "qm9s.pt")[0]

@@ -29,13 +29,13 @@ def frame_row(
 
     Args:
         molecule: any structure of it, with a name.
-        number: of the frame in its trajectory.
+        number: number of the frame in its trajectory.
         positions: [N, 3] Å.
         energy: kcal/mol.
         forces: [N, 3] kcal/mol/Å.
 
     Raises:
-        InputError: if the positions are no structure.
+        InputError: if the positions are not a valid structure.
     """
     from molspectra.chem.molecule import Molecule
 
@@ -58,10 +58,10 @@ def frame_rows(
     """Yield the rows of a trajectory: positions [T, N, 3], energies [T], forces [T, N, 3]; see `frame_row`.
 
     Raises:
-        InputError: at a frame that is no structure.
+        InputError: if the positions of a frame are not a valid structure.
     """
-    for number, (place, energy, force) in enumerate(zip(positions, energies, forces, strict=True)):
-        yield frame_row(molecule, number, place, energy, force)
+    for number, frame in enumerate(zip(positions, energies, forces, strict=True)):
+        yield frame_row(molecule, number, *frame)
 
 
 def trajectory_metadata(
@@ -75,11 +75,11 @@ def trajectory_metadata(
     """Return the metadata of a store of frames with `energy` in kcal/mol and forces in kcal/mol/Å.
 
     Args:
-        source: where the frames come from.
-        licence: under which terms.
+        source: origin of the frames.
+        licence: terms of use.
         level: level of theory of the dynamics.
-        labels: level of theory of energies and forces, None where they are those of the dynamics.
-        notes: further facts in words.
+        labels: level of theory of energies and forces, None if it is that of the dynamics.
+        notes: further facts as text.
     """
     labels = level if labels is None else labels
     return Metadata(

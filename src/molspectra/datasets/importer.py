@@ -1,4 +1,4 @@
-"""What an importer of a published dataset is: it opens the raw files and yields one candidate per record."""
+"""Protocol of the importers: each opens the raw files of a dataset and yields one candidate per record."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Protocol
 
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
-from molspectra.errors import InputError, MolspectraError, hint
+from molspectra.errors import MolspectraError, SettingError, hint
 
 __all__ = ["Candidate", "Excluded", "Importer", "Opened", "Row", "checked_options", "choice", "flag"]
 
 
 class Excluded(MolspectraError):
-    """Raised by a candidate that the dataset's own documentation tells to leave out; the message is the key.
+    """Raised by a candidate that the dataset's documentation excludes; the message is the kind of exclusion.
 
-    It is counted under that key (`Opened.excluded` holds the number documented for it) and is no rejection.
+    It is counted under that kind (`Opened.excluded` holds the documented number) and is no rejection.
     """
 
 
@@ -26,16 +26,16 @@ class Opened:
     """A raw dataset, opened and its layout checked.
 
     Attributes:
-        metadata: what the columns of the store mean: source, licence, level, units.
+        metadata: description of the store: source, licence, level, units.
         candidates: `candidates(start)` yields all records from number `start` on, in file order and in
             constant memory. Every record of the raw data is one candidate: a bad one raises `InputError` in
-            `make()`, one that is left out on purpose raises `Excluded` there. What makes all later records
-            unreadable (an archive cut short) is raised by the iteration itself.
+            `make()`, one that is left out on purpose raises `Excluded` there. A fault that makes all later
+            records unreadable (an archive cut short) is raised by the iteration itself.
         total: number of records expected, for progress and the count check.
         expected: rows that the published dataset has after its documented exclusions; a difference is
             reported.
-        excluded: documented exclusions and how many records each takes, such as {"uncharacterised": 3054}.
-        notes: called at the end, for remarks that only reading the data could give; they go in the report.
+        excluded: number of records by kind of documented exclusion, such as {"uncharacterised": 3054}.
+        notes: returns remarks for the report; called when all records have been read.
     """
 
     metadata: Metadata
@@ -50,49 +50,49 @@ class Importer(Protocol):
     """Reads one published dataset.
 
     Attributes:
-        name: what `molspectra prepare` calls it.
-        title: its name for people.
-        files: what `--raw` must hold, in words.
-        options: names of its options, each with its help.
+        name: name of the dataset in `molspectra prepare`.
+        title: its name in reports.
+        files: description of what `--raw` must hold.
+        options: help texts by the names of its options.
     """
 
     @property
     def name(self) -> str:
-        """What `molspectra prepare` calls it."""
+        """Name of the dataset in `molspectra prepare`."""
 
     @property
     def title(self) -> str:
-        """Its name for people."""
+        """Name of the dataset in reports."""
 
     @property
     def files(self) -> str:
-        """What `--raw` must hold, in words."""
+        """Description of what `--raw` must hold."""
 
     @property
     def options(self) -> Mapping[str, str]:
-        """Names of its options, each with its help."""
+        """Help texts by the names of its options."""
 
     def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
         """Open the raw files; the names of the options have been checked, their values have not.
 
         Raises:
-            InputError: if a file is missing or is not what it should be, or an option has a wrong value.
+            InputError: if a file is missing or of another layout, or an option has a wrong value.
         """
 
 
 def checked_options(importer: Importer, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the options given to an importer, after checking that it knows their names.
+    """Return the options given to an importer, after checking their names.
 
     An option called `unit.NAME` stands for all names after the dot.
 
     Raises:
-        InputError: at one that it does not know.
+        SettingError: if the importer has no such option.
     """
     for name in given:
         family = f"{name.partition('.')[0]}.NAME"
         if name not in importer.options and (family not in importer.options or name.endswith(".")):
             near = hint(name, importer.options)
-            raise InputError(f"dataset {importer.name!r} has no option {name!r}; {near}")
+            raise SettingError(f"dataset {importer.name!r} has no option {name!r}; {near}")
     return dict(given)
 
 
@@ -100,11 +100,11 @@ def choice(options: Mapping[str, str], name: str, known: Mapping[str, object], d
     """Return the value of an option that must be one of the known words.
 
     Raises:
-        InputError: if it is another.
+        SettingError: if it is none of them.
     """
     value = options.get(name, default)
     if value not in known:
-        raise InputError(f"option {name}={value!r} is not known; {hint(value, known)}")
+        raise SettingError(f"option {name}={value!r} is not known; {hint(value, known)}")
     return value
 
 
@@ -112,6 +112,6 @@ def flag(options: Mapping[str, str], name: str, default: bool = False) -> bool:
     """Return the value of an option that is true or false.
 
     Raises:
-        InputError: if it is neither.
+        SettingError: if it is neither.
     """
     return choice(options, name, {"true": 1, "false": 0}, str(default).lower()) == "true"

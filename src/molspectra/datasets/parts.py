@@ -1,8 +1,8 @@
-"""Finished parts of a store under preparation: a folder beside it that an interrupted run continues from.
+"""Finished parts of a store under preparation, in a folder beside it; an interrupted run continues from them.
 
 Part k holds the records k·size … (k+1)·size − 1: a complete store `0000k.arrow` (absent where no row is
-left), its rejections `0000k.rejected.jsonl`, and last of all its tally `0000k.json`, with which it counts as
-finished.
+left), its rejections `0000k.rejected.jsonl`, and its tally `0000k.json`, which is written last and marks the
+part as finished.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from molspectra.data.atomic import atomic_file, exclusive_lock, naming
 from molspectra.data.store.schema import Metadata, schema_of
 from molspectra.data.store.writer import Written, write_batches
 from molspectra.datasets.report import Tally
-from molspectra.errors import InputError
+from molspectra.errors import DamagedError, MismatchError
 
 _SETTINGS = "prepare.json"
 
 
 def parts_folder(out: Path) -> Path:
-    """Where the parts of a store lie."""
+    """Return the folder of the parts of a store."""
     return out.with_name(out.name + ".parts")
 
 
 @contextmanager
 def locked_folder(out: Path) -> Iterator[None]:
-    """Make the folder of the parts and keep other processes from it.
+    """Make the folder of the parts and lock it against other processes.
 
     Raises:
         InputError: if another process prepares the same store, or the folder cannot be made.
@@ -50,14 +50,14 @@ class Parts:
     """The folder `STORE.parts` of one preparation."""
 
     def __init__(self, out: Path, settings: Mapping[str, object]) -> None:
-        """Begin in a folder that holds nothing, or take up the parts that are there.
+        """Begin in an empty folder, or continue with the parts in it.
 
         Args:
-            out: the store that the parts are for.
-            settings: what decides the content of the parts.
+            out: path of the store.
+            settings: all settings that decide the content of the parts.
 
         Raises:
-            InputError: if the folder belongs to a preparation with other settings, or cannot be written.
+            InputError: if the folder is of a preparation with other settings, damaged, or cannot be written.
         """
         self.folder = parts_folder(out)
         self._check(json.loads(json.dumps(settings)))
@@ -66,31 +66,31 @@ class Parts:
         self.tallies = list(self._finished())
 
     def store(self, part: int) -> Path:
-        """Where the store of a part lies."""
+        """Return the path of the store of a part."""
         return self.folder / f"{part:05}.arrow"
 
     def rejections(self, part: int) -> Path:
-        """Where the named rejections of a part lie."""
+        """Return the path of the named rejections of a part."""
         return self.folder / f"{part:05}.rejected.jsonl"
 
     def finish(self, tally: Tally) -> None:
-        """Count the next part as finished."""
+        """Mark the next part as finished."""
         _write_json(self._tally(len(self.tallies)), tally.as_dict())
         self.tallies.append(tally)
 
     def sum(self) -> Tally:
-        """Counts of all finished parts together."""
+        """Return the summed counts of all finished parts."""
         total = Tally()
         for tally in self.tallies:
             total.add(tally)
         return total
 
     def stores(self) -> list[Path]:
-        """Stores of the finished parts that have rows."""
+        """Return the stores of the finished parts that have rows."""
         return [self.store(part) for part, tally in enumerate(self.tallies) if tally.rows]
 
     def geometry_ids(self) -> npt.NDArray[np.int64]:
-        """Geometry ids of all rows of the finished parts, sorted; 8 bytes per row."""
+        """Return the sorted geometry ids [rows] of the finished parts; 8 bytes per row."""
         ids = [batch.column("geometry_id").to_numpy() for batch in _batches(self.stores())]
         return np.sort(np.concatenate(ids)) if ids else np.empty(0, np.int64)
 
@@ -98,24 +98,24 @@ class Parts:
         """Write the final store from the record batches of the parts, one after the other.
 
         Returns:
-            What was written, and how many rows have the identity of an earlier row.
+            Summary of the store, and the number of rows that have the identity of an earlier row.
 
         Raises:
-            InputError: if the store cannot be written, or a part is not what was written.
+            InputError: if the store cannot be written, or a part is damaged.
         """
         hashes: list[npt.NDArray[np.int64]] = []
 
-        def watched() -> Iterator[pa.RecordBatch]:
+        def hashed_batches() -> Iterator[pa.RecordBatch]:
             for batch in _batches(self.stores()):
                 hashes.append(np.array([hash(key) for key in batch.column("identity").to_pylist()], np.int64))
                 yield batch
 
-        written = write_batches(out, watched(), schema_of(metadata))
+        written = write_batches(out, hashed_batches(), schema_of(metadata))
         distinct = len(np.unique(np.concatenate(hashes)))
         return written, written.rows - distinct
 
     def rejected(self) -> Iterator[str]:
-        """Lines of the named rejections of all parts."""
+        """Yield the lines of the named rejections of all parts."""
         for part in range(len(self.tallies)):
             if self.rejections(part).is_file():
                 with self.rejections(part).open(encoding="utf-8") as lines:
@@ -126,7 +126,7 @@ class Parts:
         shutil.rmtree(self.folder)
 
     def remove_if_unfinished(self) -> None:
-        """Remove the folder if no part is finished, so that nothing would be gained by keeping it."""
+        """Remove the folder if no part is finished: there is nothing to continue from."""
         if not self.tallies:
             self.remove()
 
@@ -135,13 +135,13 @@ class Parts:
 
     def _check(self, settings: Any) -> None:
         path = self.folder / _SETTINGS
-        if not path.is_file() or not self._tally(0).is_file():  # nothing that would have to fit
+        if not path.is_file() or not self._tally(0).is_file():  # no finished part
             _write_json(path, settings)
             return
         before = _read_json(path)
         for key in settings:
             if before.get(key) != settings[key]:
-                raise InputError(
+                raise MismatchError(
                     f"{self.folder} holds an unfinished preparation with {key} = {_short(before.get(key))}, "
                     f"now {_short(settings[key])}; repeat it as it was begun, or remove that folder"
                 )
@@ -152,15 +152,15 @@ class Parts:
             try:
                 tally = Tally(**_read_json(self._tally(part)))
             except TypeError as error:
-                raise InputError(f"{self._tally(part)} is damaged; remove {self.folder}") from error
+                raise DamagedError(f"{self._tally(part)} is damaged; remove {self.folder}") from error
             if tally.rows and not self.store(part).is_file():
-                raise InputError(f"{self.store(part)} is missing; remove {self.folder} and start again")
+                raise DamagedError(f"{self.store(part)} is missing; remove {self.folder} and start again")
             yield tally
             part += 1
 
 
 def _batches(stores: list[Path]) -> Iterator[pa.RecordBatch]:
-    """Record batches of stores, read one after the other."""
+    """Yield the record batches of all stores."""
     for path in stores:
         try:
             with pa.OSFile(str(path)) as source:  # not mapped: mapped pages would count as memory
@@ -168,7 +168,7 @@ def _batches(stores: list[Path]) -> Iterator[pa.RecordBatch]:
                 for index in range(file.num_record_batches):
                     yield file.get_batch(index)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path} is damaged; remove {path.parent} and start again") from error
+            raise DamagedError(f"{path} is damaged; remove {path.parent} and start again") from error
 
 
 def _write_json(path: Path, content: object) -> None:
@@ -180,7 +180,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged; remove {path.parent} and start again") from error
+        raise DamagedError(f"{path} is damaged; remove {path.parent} and start again") from error
     return content if isinstance(content, dict) else {}
 
 

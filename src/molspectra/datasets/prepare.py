@@ -1,4 +1,4 @@
-"""From the raw files of a published dataset to a store, in bounded memory and parts that survive a kill."""
+"""Preparation of a store from the raw files of a dataset, in bounded memory and resumable parts."""
 
 from __future__ import annotations
 
@@ -25,15 +25,22 @@ from molspectra.datasets.importer import Candidate, Excluded, Importer, Opened, 
 from molspectra.datasets.parts import Parts, locked_folder, parts_folder
 from molspectra.datasets.registry import importer as importer_of
 from molspectra.datasets.report import BESIDE, NAMED, Report, Tally, count, kind_of
-from molspectra.errors import InputError, MolspectraError
+from molspectra.errors import (
+    ExistsError,
+    FormatError,
+    InputError,
+    MolspectraError,
+    NotFoundError,
+    SettingError,
+    UnitError,
+    WriteError,
+)
 
 PART_RECORDS = 50_000
-"""Records per part; what an interrupted run has to do again is less than this."""
+"""Records per part; an interrupted run repeats fewer than this."""
 
 FIRST = 100
-"""If most of so many first structures seem to be in bohr, the whole dataset is refused."""
-
-_ARROW = b"ARROW1"
+"""Number of first structures; if most of them seem to be in bohr, the whole dataset is refused."""
 
 
 def prepare(
@@ -55,14 +62,14 @@ def prepare(
     is bounded by one record batch, plus 16 bytes per row.
 
     Args:
-        name: of the dataset, see `molspectra.datasets.registry.NAMES`, or an importer.
+        name: name of the dataset, see `molspectra.datasets.registry.NAMES`, or an importer.
         raw: the file or folder that holds the published files.
         out: the store to write; `OUT.report.json` and `OUT.report.txt` are written beside it.
-        options: of the importer.
+        options: options of the importer.
         on_error: "skip" names bad records in the report; "raise" stops at the first.
         overwrite: replace an existing store.
-        limit: read only so many records, None for all.
-        show: show progress on standard error.
+        limit: largest number of records to read, None for all.
+        show: whether to show progress on standard error.
         part_records: records per part.
 
     Raises:
@@ -74,7 +81,7 @@ def prepare(
     chosen = checked_options(importer, options or {})
     _check_call(out, on_error, overwrite, limit)
     if not raw.exists():
-        raise InputError(f"{raw}: no such file or folder; --raw must be {importer.files}")
+        raise NotFoundError(f"{raw}: no such file or folder; --raw must be {importer.files}")
     opened = importer.open(raw, chosen)
     opened = replace(opened, metadata=_noted(opened.metadata, importer, chosen))
     settings = {
@@ -101,13 +108,13 @@ def prepare(
             if parts.tallies:
                 parts.remove()
             _refuse_empty(raw, importer, parts.sum())
-        report = _joined(importer, opened, parts, out, chosen, limit, resumed)
+        report = _join(importer, opened, parts, out, chosen, limit, resumed)
         report.write(parts.rejected())
         parts.remove()
     return report
 
 
-def _joined(
+def _join(
     importer: Importer,
     opened: Opened,
     parts: Parts,
@@ -116,7 +123,7 @@ def _joined(
     limit: int | None,
     resumed: int,
 ) -> Report:
-    """Join the parts to the store and report on it."""
+    """Join the parts to the store and return the report."""
     began, cpu = time.monotonic(), time.process_time()
     written, same = parts.join(out, opened.metadata)
     tally = parts.sum()
@@ -148,12 +155,12 @@ class _Reader:
 
     def __init__(self, opened: Opened, parts: Parts, on_error: str, advance: Callable[[int], None]) -> None:
         self._opened, self._parts, self._on_error, self._advance = opened, parts, on_error, advance
-        self._known = parts.geometry_ids()
+        self._geometry_ids = parts.geometry_ids()
         self._done = sum(tally.records for tally in parts.tallies)
-        self._suspected: list[bool] | None = [] if not self._done else None
+        self._in_bohr: list[bool] | None = [] if not self._done else None
 
     def parts(self, limit: int | None, size: int) -> Iterator[Tally]:
-        """Write all parts that are missing and yield the tally of each."""
+        """Write all missing parts and yield the tally of each."""
         finished = self._parts.tallies
         if finished and finished[-1].records < size:
             return  # a short part is the last
@@ -182,13 +189,14 @@ class _Reader:
         if not listing.stat().st_size:
             listing.unlink()
         self._check_first()
-        self._known = np.sort(np.concatenate([self._known, np.fromiter(ids, np.int64, len(ids))]))
+        new_ids = np.fromiter(ids, np.int64, len(ids))
+        self._geometry_ids = np.sort(np.concatenate([self._geometry_ids, new_ids]))
         return tally
 
     def _records(
         self, candidates: Iterator[Candidate], tally: Tally, ids: set[int], listing: BinaryIO
     ) -> Iterator[Record]:
-        """Yield the records of the candidates that are good; count and name the others."""
+        """Yield the records of the valid candidates; count and name the others."""
         for candidate in candidates:
             number, reason = self._done, None
             tally.records += 1
@@ -206,10 +214,13 @@ class _Reader:
                 continue
             except MolspectraError as error:
                 if self._on_error == "raise":
-                    raise InputError(f"record {number} ({candidate.name}): {error}") from error
+                    where = f"record {number} ({candidate.name})"
+                    if isinstance(error, InputError):
+                        raise error.with_context(where) from error
+                    raise InputError(f"{where}: {error}") from error
                 reason = str(error)
                 count(tally.rejected, kind_of(reason))
-            if len(self._suspected or ()) == FIRST:
+            if len(self._in_bohr or ()) == FIRST:
                 self._check_first()
             if reason is not None:
                 _name(listing, number, candidate.name, reason)
@@ -224,28 +235,28 @@ class _Reader:
     def _check_row(self, row: Row) -> None:
         """Refuse a structure that seems to be in bohr."""
         suspected = bohr_suspected(row.molecule.numbers, row.molecule.positions)
-        if self._suspected is not None:
-            self._suspected.append(suspected)
+        if self._in_bohr is not None:
+            self._in_bohr.append(suspected)
         if suspected:
-            raise InputError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
+            raise UnitError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
 
     def _check_first(self) -> None:
         """Refuse a dataset that begins with structures in bohr."""
-        first, self._suspected = self._suspected or [], None
+        first, self._in_bohr = self._in_bohr or [], None
         if 2 * sum(first) > len(first):
-            raise InputError(
+            raise UnitError(
                 f"{sum(first)} of the first {len(first)} structures seem to be in bohr; coordinates must be "
                 "in Å (1 bohr = 0.529177 Å)"
             )
 
     def _repeated(self, record: Record, ids: set[int]) -> bool:
-        """Whether an earlier row has this geometry; if not, it is remembered."""
-        own = record["geometry_id"]
-        assert isinstance(own, int)
-        at = int(np.searchsorted(self._known, own))
-        if own in ids or (at < len(self._known) and self._known[at] == own):
+        """Return whether an earlier row has this geometry, and add it to the ids of this part."""
+        geometry = record["geometry_id"]
+        assert isinstance(geometry, int)
+        index = int(np.searchsorted(self._geometry_ids, geometry))
+        if geometry in ids or geometry in self._geometry_ids[index : index + 1]:
             return True
-        ids.add(own)
+        ids.add(geometry)
         return False
 
 
@@ -256,70 +267,71 @@ def _name(listing: BinaryIO, record: int, name: str, reason: str) -> None:
 
 def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None) -> None:
     if on_error not in ("raise", "skip"):
-        raise InputError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        raise SettingError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
     if limit is not None and limit < 1:
-        raise InputError(f"the limit must be at least 1 record, not {limit}")
+        raise SettingError(f"the limit must be at least 1 record, not {limit}")
     if out.is_dir():
-        raise InputError(f"{out} exists already and is a folder; choose a name for the store")
+        raise ExistsError(f"{out} exists already and is a folder; choose a name for the store")
     if out.exists() and not overwrite:
         parts = parts_folder(out)
-        whole = "choose another name or allow to overwrite it (--overwrite)"
-        hint = f"--overwrite replaces it by the one of which {parts} holds parts" if parts.is_dir() else whole
-        raise InputError(f"{out} exists already; {hint}")
-    if out.exists() and not _is_arrow(out):
-        raise InputError(f"{out} is not a store, so it is not overwritten; choose another name")
+        advice = "choose another name or allow to overwrite it (--overwrite)"
+        if parts.is_dir():
+            advice = f"--overwrite replaces it by the one of which {parts} holds parts"
+        raise ExistsError(f"{out} exists already; {advice}")
+    if out.exists() and not _is_store(out):
+        raise ExistsError(f"{out} is not a store, so it is not overwritten; choose another name")
     if not out.parent.is_dir():
-        raise InputError(f"{out}: the directory {out.parent} does not exist")
+        raise WriteError(f"{out}: the directory {out.parent} does not exist")
 
 
-def _is_arrow(path: Path) -> bool:
+def _is_store(path: Path) -> bool:
     with naming(path), path.open("rb") as file:
-        return file.read(len(_ARROW)) == _ARROW
+        return file.read(6) == b"ARROW1"
 
 
 def _refuse_empty(raw: Path, importer: Importer, tally: Tally) -> NoReturn:
     reasons = "; ".join(f"{number} × {kind}" for kind, number in list(tally.rejected.items())[:3])
-    left = f"none of {tally.records} records is good: {reasons}" if tally.records else "there are no records"
-    raise InputError(f"{raw}: nothing to write, {left}; --raw must be {importer.files}")
+    why = f"none of {tally.records} records is good: {reasons}" if tally.records else "there are no records"
+    raise FormatError(f"{raw}: nothing to write, {why}; --raw must be {importer.files}")
 
 
 def _noted(metadata: Metadata, importer: Importer, options: Mapping[str, str]) -> Metadata:
-    """Note in the store how it was made."""
+    """Add the command that makes the store to the notes of its metadata."""
     words = [f"molspectra prepare {importer.name}", *(f"--option {key}={options[key]}" for key in options)]
     return replace(metadata, notes={**metadata.notes, "prepared": " ".join(words)})
 
 
 def _units(metadata: Metadata) -> dict[str, str]:
-    units = {"positions": "Å", **{name: each.unit for name, each in metadata.properties.items()}}
+    units = {"positions": "Å", **{name: quantity.unit for name, quantity in metadata.properties.items()}}
     return {**units, "forces": metadata.forces.unit} if metadata.forces else units
 
 
 def _fingerprint(raw: Path, out: Path) -> str:
-    """What tells a changed file or folder: names, sizes and times, not the content.
+    """Return a text that changes with the names, sizes and times of the raw files; the content is not read.
 
-    What belongs to the output does not count, in case that it lies in the same folder.
+    Files of the output are excluded, in case they lie in the same folder.
     """
     entries = [raw] if raw.is_file() else sorted(raw.iterdir())
     if raw.is_dir() and raw.samefile(out.parent):
-        own = {out.name, parts_folder(out).name, *(out.name + suffix for suffix in BESIDE)}
-        entries = [each for each in entries if each.name not in own]
+        outputs = {out.name, parts_folder(out).name, *(out.name + suffix for suffix in BESIDE)}
+        entries = [entry for entry in entries if entry.name not in outputs]
     digest, size = hashlib.sha256(), 0
     for entry in entries:
-        about = entry.stat() if entry.exists() else entry.lstat()  # a link that leads nowhere
-        digest.update(repr((entry.name, about.st_size, about.st_mtime_ns)).encode(errors="replace"))
-        size += about.st_size
+        stat = entry.stat() if entry.exists() else entry.lstat()  # a link that leads nowhere
+        digest.update(repr((entry.name, stat.st_size, stat.st_mtime_ns)).encode(errors="replace"))
+        size += stat.st_size
     return f"{len(entries)} entries, {size} bytes, {digest.hexdigest()[:16]}"
 
 
 def _peak() -> float:
-    """Largest memory that this process has used so far, MiB."""
+    """Return the peak memory of this process so far, MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 @contextmanager
 def _progress(title: str, total: int | None, show: bool) -> Iterator[Callable[[int], None]]:
-    """Show how many records are done: a bar on a terminal, else a line per 50,000; nothing if not `show`."""
+    """Show the number of records: a bar on a terminal, else a line per 50,000; nothing unless `show`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,11 +1,11 @@
-"""The datasets that `molspectra prepare` knows, each imported when it is asked for."""
+"""The datasets of `molspectra prepare`; an importer is loaded on first use."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
 from molspectra.datasets.importer import Importer
-from molspectra.errors import InputError, hint
+from molspectra.errors import NotFoundError, hint
 
 NAMES: dict[str, str] = {
     "qm9": "molspectra.datasets.published.qm9:QM9",
@@ -29,10 +29,10 @@ def importer(name: str) -> Importer:
     """Return the importer of a dataset.
 
     Raises:
-        InputError: if there is none of that name; the message suggests the nearest.
+        NotFoundError: if there is none of that name; the message suggests the nearest.
     """
     if name not in NAMES:
-        raise InputError(f"unknown dataset {name!r}; {hint(name.lower(), NAMES, cutoff=0.5)}")
+        raise NotFoundError(f"unknown dataset {name!r}; {hint(name.lower(), NAMES, cutoff=0.5)}")
     module, attribute = NAMES[name].split(":")
-    found: Importer = getattr(import_module(module), attribute)
-    return found
+    loaded: Importer = getattr(import_module(module), attribute)
+    return loaded

@@ -1,4 +1,4 @@
-"""What a preparation has found, counted while it runs and written beside the store."""
+"""Counts of a preparation, and the report that is written beside the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from molspectra.data.atomic import atomic_file, naming
 
 MAX_REASONS = 100
-"""Kinds of reasons that are counted apart; those beyond are counted together."""
+"""Kinds of reasons that are counted separately; further kinds are counted together."""
 
 NAMED = 20
 """Records that the report names; all of them are in `STORE.rejected.jsonl`."""
@@ -29,11 +29,11 @@ class Tally:
     Attributes:
         records: records read.
         rows: rows written.
-        rejected: records that are bad, by the kind of their reason.
+        rejected: bad records, by kind of reason.
         repeated: records left out because an earlier one has the same elements and coordinates.
-        excluded: records that the dataset's documentation tells to leave out, by its word for them.
+        excluded: records that the dataset's documentation excludes, by kind.
         left_out: spectra left out of rows that were written, by "modality: kind of reason".
-        changes: rows with something altered on the way from the source, by what it was.
+        changes: rows with converted or altered values, by kind of change.
         seconds: wall time.
         cpu_seconds: processor time.
     """
@@ -49,31 +49,26 @@ class Tally:
     cpu_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, object]:
-        """The counts by name, ready for JSON."""
+        """Return the counts by name, ready for JSON."""
         return asdict(self)
 
     def add(self, other: Tally) -> None:
         """Add the counts of another part."""
         for name in ("records", "rows", "repeated", "seconds", "cpu_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for mine, theirs in (
-            (self.rejected, other.rejected),
-            (self.excluded, other.excluded),
-            (self.left_out, other.left_out),
-            (self.changes, other.changes),
-        ):
-            for kind, number in theirs.items():
-                count(mine, kind, number)
+        for name in ("rejected", "excluded", "left_out", "changes"):
+            for kind, number in getattr(other, name).items():
+                count(getattr(self, name), kind, number)
 
 
 def count(counts: dict[str, int], kind: str, number: int = 1) -> None:
-    """Add to one of the counts; once there are `MAX_REASONS` of them, further kinds are counted together."""
+    """Add to a count; beyond `MAX_REASONS` kinds, further ones are counted together."""
     key = kind if kind in counts or len(counts) < MAX_REASONS else _OTHER
     counts[key] = counts.get(key, 0) + number
 
 
 def kind_of(reason: str) -> str:
-    """The reason without the numbers and quotations that differ from record to record."""
+    """Return a reason without the numbers and quotations that differ between records."""
     without = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", reason)
     return re.sub(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?", "#", without)
 
@@ -83,12 +78,12 @@ class Report:
     """Outcome of a preparation.
 
     Attributes:
-        name: of the dataset.
-        title: its name for people.
-        out: the store.
+        name: name of the dataset.
+        title: its name in reports.
+        out: path of the store.
         hash: SHA-256 of its content.
-        options: given to the importer.
-        limit: records that were to be read at most, None for all.
+        options: options given to the importer.
+        limit: largest number of records to read, None for all.
         tally: all counts.
         same_identity: rows that share their identity with an earlier row.
         by_geometry: rows whose identity is a hash of their geometry.
@@ -96,11 +91,11 @@ class Report:
         expected: rows expected, None where unknown.
         documented: documented exclusions with the number expected.
         units: unit of each property and of positions and forces.
-        remarks: what only reading the data could tell.
+        remarks: remarks of the importer.
         resumed: parts taken over from an earlier, interrupted run.
         peak_mebibytes: largest memory of this process so far.
-        named: the first rejections and left-out spectra, each with its name and reason.
-        differences: where counts differ from what was expected, in words; empty if nowhere.
+        named: the first rejections and left-out spectra, with record, name and reason.
+        differences: counts that differ from the expected ones, as text.
     """
 
     name: str
@@ -123,19 +118,21 @@ class Report:
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """Where counts differ from what was expected; nothing is expected of a run with a limit."""
+        """Counts that differ from the expected ones, as text; nothing is expected of a run with a limit."""
         if self.limit is not None:
             return ()
-        found = []
+        differences = []
         if self.total is not None and self.tally.records != self.total:
-            found.append(f"{self.tally.records:,} records read, {self.total:,} expected")
+            differences.append(f"{self.tally.records:,} records read, {self.total:,} expected")
         for kind, number in self.documented.items():
-            met = self.tally.excluded.get(kind, 0)
-            if met != number:
-                found.append(f"{met:,} records {kind}, {number:,} documented")
+            excluded = self.tally.excluded.get(kind, 0)
+            if excluded != number:
+                differences.append(f"{excluded:,} records {kind}, {number:,} documented")
         if self.expected is not None and self.tally.rows != self.expected:
-            found.append(f"{self.tally.rows:,} rows written, {self.expected:,} in the published dataset")
-        return tuple(found)
+            differences.append(
+                f"{self.tally.rows:,} rows written, {self.expected:,} in the published dataset"
+            )
+        return tuple(differences)
 
     def write(self, rejected: Iterator[str]) -> tuple[Path, Path]:
         """Write `STORE.report.json`, `STORE.report.txt` and, if there are any, `STORE.rejected.jsonl`.
@@ -164,7 +161,7 @@ class Report:
         return beside[BESIDE[0]], beside[BESIDE[1]]
 
     def text(self) -> str:
-        """The report for people."""
+        """Return the report as plain text."""
         tally = self.tally
         lines = [
             f"{self.title}: {tally.rows:,} rows in {self.out}",
@@ -172,7 +169,7 @@ class Report:
             *(f"option {key} = {value}" for key, value in self.options.items()),
             *([f"only the first {self.limit:,} records were asked for"] if self.limit is not None else []),
             "",
-            *(f"DIFFERENCE: {each}" for each in self.differences),
+            *(f"DIFFERENCE: {difference}" for difference in self.differences),
             f"records read            {tally.records:>12,}",
             *(f"left out, {kind:<13} {number:>12,}" for kind, number in tally.excluded.items()),
             f"rejected as bad         {sum(tally.rejected.values()):>12,}",
@@ -195,7 +192,7 @@ class Report:
         if self.named:
             lines += ["", f"the first {len(self.named)} that were rejected or lost a spectrum:"]
             lines += [
-                f"    record {each['record']} ({each['name']}): {each['reason']}" for each in self.named
+                f"    record {entry['record']} ({entry['name']}): {entry['reason']}" for entry in self.named
             ]
         return "\n".join(lines) + "\n"
 

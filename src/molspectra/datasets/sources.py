@@ -1,7 +1,7 @@
-"""Where the published datasets lie, how large their files are, and which hashes are published of them.
+"""Addresses, sizes and published hashes of the files of the published datasets.
 
-A hash marked "figshare" is the MD5 that figshare shows for the file; SHA-256 values were told by people who
-fetched the file and found its published MD5 right. What nobody publishes is not pinned, and said so.
+A hash marked "figshare" is the MD5 that figshare shows for the file; SHA-256 values come from users who
+fetched the file and confirmed its published MD5. A file without a published hash is not pinned and is marked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from molspectra.datasets.fetch.download import RemoteFile
-from molspectra.errors import InputError, hint
+from molspectra.errors import NotFoundError, hint
 
 _FIGSHARE = "https://ndownloader.figshare.com/files/"
 _DEEPCHEM = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/"
@@ -25,11 +25,11 @@ class Source:
     """A published dataset.
 
     Attributes:
-        name: as `molspectra prepare` knows it.
-        title: for people.
+        name: name of the dataset in `molspectra prepare`.
+        title: its name in listings.
         home: page of its publisher.
         licence: as stated there, "" where it is not stated.
-        files: what can be fetched.
+        files: files that can be fetched.
     """
 
     name: str
@@ -166,8 +166,8 @@ _QM8 = (
 )
 
 SOURCES = {
-    each.name: each
-    for each in (
+    dataset.name: dataset
+    for dataset in (
         Source(
             "qm9",
             "QM9 (Ramakrishnan 2014)",
@@ -207,23 +207,26 @@ def source(name: str) -> Source:
     """Return a dataset by its name.
 
     Raises:
-        InputError: there is none; the message suggests the nearest.
+        NotFoundError: if there is none of that name; the message suggests the nearest.
     """
     if name not in SOURCES:
-        raise InputError(f"unknown dataset {name!r}; {hint(name.lower(), SOURCES, cutoff=0.5)}")
+        raise NotFoundError(f"unknown dataset {name!r}; {hint(name.lower(), SOURCES, cutoff=0.5)}")
     return SOURCES[name]
 
 
 def chosen_files(dataset: Source, patterns: Sequence[str] = ()) -> list[RemoteFile]:
-    """The files whose names match any of the patterns (`*` stands for any letters); without any, the usual.
+    """Return the files whose names match any of the patterns (`*` for any letters); without any, the usual.
 
     Raises:
-        InputError: a pattern that matches none.
+        NotFoundError: if a pattern matches no file.
     """
     if not patterns:
         return [file for file in dataset.files if file.usual]
+    chosen: set[str] = set()
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(file.name, pattern) for file in dataset.files):
+        matches = [file.name for file in dataset.files if fnmatch.fnmatchcase(file.name, pattern)]
+        if not matches:
             names = ", ".join(file.name for file in dataset.files)
-            raise InputError(f"{dataset.name}: no file {pattern!r}; it has: {names}")
-    return [file for file in dataset.files if any(fnmatch.fnmatchcase(file.name, each) for each in patterns)]
+            raise NotFoundError(f"{dataset.name}: no file {pattern!r}; it has: {names}")
+        chosen.update(matches)
+    return [file for file in dataset.files if file.name in chosen]

@@ -1,14 +1,12 @@
 """MD17 and rMD17: frames of molecular dynamics with energies and forces, one `.npz` file per molecule.
 
-rMD17 is a selection of MD17's frames with labels computed anew. The two sets of labels differ by more than
-the errors of today's models, so that a store holds one of them and says which.
+rMD17 is a selection of MD17's frames with recomputed labels. The two sets of labels differ by more than the
+errors of current models, so a store holds one set and names it in its metadata.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +21,14 @@ from molspectra.datasets.formats.npy_stream import Column, chunks, names, opened
 from molspectra.datasets.frames import frame_row, trajectory_metadata
 from molspectra.datasets.importer import Candidate, Opened, choice
 from molspectra.datasets.published.trajectory import Labels, check_labels
-from molspectra.errors import InputError
+from molspectra.errors import (
+    FormatError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    SettingError,
+    ValueRangeError,
+)
 
 _CHUNK_BYTES = 4 << 20  # of positions read at once
 _MAX_ATOMS = 10_000
@@ -34,17 +39,17 @@ _CHRISTENSEN = "Christensen and von Lilienfeld, Mach. Learn.: Sci. Technol. 1 (2
 
 @dataclass(frozen=True)
 class Layout:
-    """Keys of the arrays of one kind of file, and what its labels are.
+    """Keys of the arrays of one kind of file, and the origin of its labels.
 
     Attributes:
-        title: the dataset's name for people.
+        title: name of the dataset in messages.
         numbers: key of the atomic numbers [N].
         positions: key of the coordinates [T, N, 3], Å.
         energies: key of the energies [T] or [T, 1], kcal/mol.
         forces: key of the forces [T, N, 3], kcal/mol/Å.
         frames: key of the number of each frame in MD17's trajectory, used where the file has it.
         level: level of theory of energies and forces.
-        source: whom to cite.
+        source: citation.
         licence: terms of the dataset.
     """
 
@@ -60,7 +65,7 @@ class Layout:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of the arrays that must be there."""
+        """Keys of the required arrays."""
         return self.numbers, self.positions, self.energies, self.forces
 
 
@@ -98,17 +103,26 @@ FRAMES = {
 """Frames of the published files; the other molecules of rMD17 have 100,000."""
 
 
-class _Trajectories(ABC):
-    """What the two importers share."""
+@dataclass(frozen=True)
+class _Importer:
+    """Importer of one file of MD17 or rMD17; see `molspectra.datasets.importer.Importer`.
 
-    name = ""
-    title = ""
-    _prefix = ""
+    Attributes:
+        name: name of the dataset, with which the names of its files begin.
+        title: its name in reports.
+        options: help texts by the names of its options.
+        layout: returns the layout of the file with the given keys; refuses a file of the other dataset.
+    """
+
+    name: str
+    title: str
+    options: Mapping[str, str]
+    layout: Callable[[Path, set[str], Mapping[str, str]], Layout]
 
     @property
     def files(self) -> str:
-        """What `--raw` must hold, in words."""
-        return f"{self._prefix}_<molecule>.npz, or the folder that holds such files"
+        """Description of what `--raw` must hold."""
+        return f"{self.name}_<molecule>.npz, or the folder that holds such files"
 
     def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
         """Open the file of one molecule.
@@ -116,10 +130,10 @@ class _Trajectories(ABC):
         Raises:
             InputError: if there is no such file, it is not of this dataset, or its units seem to be wrong.
         """
-        path = _file_of(raw, self._prefix, options.get("molecule"))
+        path = _file_of(raw, self.name, options.get("molecule"))
         with opened(path) as archive:
-            layout = self._layout(path, set(names(archive, path)), options)
-        file = _File(path, layout, _molecule_of(path, self._prefix))
+            layout = self.layout(path, set(names(archive, path)), options)
+        file = _File(path, layout, _molecule_of(path, self.name))
         expected = FRAMES[self.name].get(file.molecule.name or "", 100_000 if self.name == "rmd17" else None)
         return Opened(
             metadata=trajectory_metadata(
@@ -138,104 +152,94 @@ class _Trajectories(ABC):
             expected=None if file.subset else expected,
         )
 
-    @abstractmethod
-    def _layout(self, path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
-        """Names of the arrays and what their labels are; a file of the other set is refused."""
+
+def _md17_layout(path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
+    """Return the layout of a file of MD17, which may carry original and revised labels of the same frames."""
+    if not keys.isdisjoint((_RMD17.positions, _RMD17.energies, _RMD17.forces)):
+        raise MismatchError(f"{path}: this is a file of rMD17; prepare it with the dataset 'rmd17'")
+    both = not keys.isdisjoint((_BOTH.energies, _BOTH.forces))
+    if both and "labels" not in options:
+        raise SettingError(
+            f"{path} carries original and revised labels; choose with --option labels=original or "
+            "labels=revised"
+        )
+    labels = choice(options, "labels", {"original": _MD17, "revised": _BOTH}, "original")
+    if labels == "revised" and not both:
+        raise MismatchError(f"{path} has only the original labels; the revised ones come with 'rmd17'")
+    return _checked(_BOTH if labels == "revised" else _MD17, path, keys)
 
 
-class _MD17Importer(_Trajectories):
-    """MD17: `z`, `R`, `E`, `F`; also files that carry both sets of labels for the same frames."""
+def _rmd17_layout(path: Path, keys: set[str], _: Mapping[str, str]) -> Layout:
+    """Return the layout of a file of rMD17; the original labels in it are not read."""
+    if not keys.isdisjoint((_BOTH.energies, _BOTH.forces)):
+        raise MismatchError(
+            f"{path} carries both sets of labels; prepare it with the dataset 'md17' and --option "
+            "labels=revised"
+        )
+    if not keys.isdisjoint(_MD17.keys):
+        raise MismatchError(f"{path}: this is a file of MD17; prepare it with the dataset 'md17'")
+    return _checked(_RMD17, path, keys)
 
-    name = "md17"
-    title = "MD17"
-    _prefix = "md17"
-    options: Mapping[str, str] = {
+
+MD17 = _Importer(
+    "md17",
+    "MD17",
+    {
         "molecule": "which one, where --raw is a folder with several: aspirin, benzene, ...",
         "labels": "original or revised; needed for a file that carries both (E, F and E_revised, F_revised)",
-    }
-
-    def _layout(self, path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
-        """Choose the labels; a file of rMD17 is refused."""
-        if not keys.isdisjoint((_RMD17.positions, _RMD17.energies, _RMD17.forces)):
-            raise InputError(f"{path}: this is a file of rMD17; prepare it with the dataset 'rmd17'")
-        both = not keys.isdisjoint((_BOTH.energies, _BOTH.forces))
-        if both and "labels" not in options:
-            raise InputError(
-                f"{path} carries original and revised labels; choose with --option labels=original or "
-                "labels=revised"
-            )
-        labels = choice(options, "labels", {"original": _MD17, "revised": _BOTH}, "original")
-        if labels == "revised" and not both:
-            raise InputError(f"{path} has the original labels alone; the revised ones come with 'rmd17'")
-        return _complete(_BOTH if labels == "revised" else _MD17, path, keys)
+    },
+    _md17_layout,
+)
+RMD17 = _Importer(
+    "rmd17",
+    "rMD17 (revised MD17)",
+    {"molecule": "which one, where --raw is a folder with several: aspirin, azobenzene, ..."},
+    _rmd17_layout,
+)
 
 
-class _RMD17Importer(_Trajectories):
-    """rMD17: `nuclear_charges`, `coords`, `energies`, `forces`; the original labels in it stay unread."""
-
-    name = "rmd17"
-    title = "rMD17 (revised MD17)"
-    _prefix = "rmd17"
-    options: Mapping[str, str] = {
-        "molecule": "which one, where --raw is a folder with several: aspirin, azobenzene, ..."
-    }
-
-    def _layout(self, path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
-        """Refuse what is not a file of rMD17."""
-        if not keys.isdisjoint((_BOTH.energies, _BOTH.forces)):
-            raise InputError(
-                f"{path} carries both sets of labels; prepare it with the dataset 'md17' and --option "
-                "labels=revised"
-            )
-        if not keys.isdisjoint(_MD17.keys):
-            raise InputError(f"{path}: this is a file of MD17; prepare it with the dataset 'md17'")
-        return _complete(_RMD17, path, keys)
-
-
-MD17 = _MD17Importer()
-RMD17 = _RMD17Importer()
-
-
-def _complete(layout: Layout, path: Path, keys: set[str]) -> Layout:
+def _checked(layout: Layout, path: Path, keys: set[str]) -> Layout:
     missing = [key for key in layout.keys if key not in keys]
     if missing:
-        found = ", ".join(sorted(keys)[:12]) or "nothing"
-        raise InputError(
-            f"{path}: no array {missing[0]!r} in it; a file of {layout.title} has it, found: {found}"
+        listing = ", ".join(sorted(keys)[:12]) or "nothing"
+        raise FormatError(
+            f"{path}: no array {missing[0]!r}, which a file of {layout.title} has; it has: {listing}"
         )
     return layout
 
 
 def _file_of(raw: Path, prefix: str, molecule: str | None) -> Path:
-    """Return the file of the molecule asked for."""
+    """Return the file of the requested molecule."""
     if is_tar(raw):
-        raise InputError(f"{raw}: unpack this archive first (tar xf), then name the folder of its files")
+        raise FormatError(f"{raw}: unpack this archive first (tar xf), then name the folder of its files")
     if not raw.is_dir():
         return raw
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for folder in (raw, raw / "npz_data", raw / prefix / "npz_data"):
         for path in sorted(folder.glob(f"{prefix}_*.npz")):
-            found.setdefault(_molecule_of(path, prefix), path)
-    known = ", ".join(found)
-    if not found:
-        raise InputError(f"{raw}: no file {prefix}_<molecule>.npz in this folder; unpack archives first")
-    if molecule is None and len(found) > 1:
-        raise InputError(f"{raw} holds several molecules; choose with --option molecule=..., one of: {known}")
-    if molecule is not None and molecule not in found:
-        raise InputError(f"{raw}: no file {prefix}_{molecule}.npz; there are: {known}")
-    return found[molecule] if molecule is not None else next(iter(found.values()))
+            paths.setdefault(_molecule_of(path, prefix), path)
+    known = ", ".join(paths)
+    if not paths:
+        raise NotFoundError(f"{raw}: no file {prefix}_<molecule>.npz in this folder; unpack archives first")
+    if molecule is None and len(paths) > 1:
+        raise SettingError(
+            f"{raw} holds several molecules; choose with --option molecule=..., one of: {known}"
+        )
+    if molecule is not None and molecule not in paths:
+        raise NotFoundError(f"{raw}: no file {prefix}_{molecule}.npz; there are: {known}")
+    return paths[molecule or next(iter(paths))]
 
 
 def _molecule_of(path: Path, prefix: str) -> str:
-    """Name of a file's molecule; MD17's benzene is published as `md17_benzene2017.npz`."""
+    """Return the molecule of a file; MD17's benzene is published as `md17_benzene2017.npz`."""
     return path.stem.removeprefix(f"{prefix}_").removesuffix("2017")
 
 
 class _File:
-    """A file whose arrays have been found to fit each other, with its first frames looked at."""
+    """A file with consistent arrays, whose first frames are in the expected units."""
 
     def __init__(self, path: Path, layout: Layout, name: str) -> None:
-        """Read the header of each array and the first frames.
+        """Check the headers of the arrays and the first frames.
 
         Raises:
             InputError: if shapes disagree, or the first frames are not in Å, kcal/mol and kcal/mol/Å.
@@ -257,18 +261,18 @@ class _File:
             self.molecule = Molecule(numbers, positions[0], name=name)
             check_labels(self.molecule.numbers, Labels(positions, energies, forces))
         except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+            raise error.with_context(path) from error
         self.subset = self._has_frames and layout is not _RMD17
         _ = self.molecule.identity  # bonds are perceived once, in the first frame
 
     def _check_shapes(self, columns: Mapping[str, Column], atoms: int) -> None:
         layout, path = self._layout, self._path
         if not 0 < atoms <= _MAX_ATOMS or columns[layout.numbers].shape:
-            raise InputError(
+            raise FormatError(
                 f"{path}: {layout.numbers!r} must be a list of at most {_MAX_ATOMS} atomic numbers"
             )
         if not self.total:
-            raise InputError(f"{path}: there are no frames in it")
+            raise FormatError(f"{path}: there are no frames in it")
         for key, shapes in (
             (layout.positions, [(atoms, 3)]),
             (layout.forces, [(atoms, 3)]),
@@ -276,55 +280,44 @@ class _File:
         ):
             column = columns[key]
             if column.rows != self.total or column.shape not in shapes or column.dtype.kind != "f":
-                raise InputError(
+                raise FormatError(
                     f"{path}: {key!r} is {column.dtype} {(column.rows, *column.shape)}, which does not fit "
                     f"{self.total} frames of {atoms} atoms"
                 )
 
     def _check_frames(self, column: Column) -> None:
         if column.rows != self.total or column.shape not in ((), (1,)) or column.dtype.kind not in "iuf":
-            raise InputError(
+            raise FormatError(
                 f"{self._path}: {column.name!r} is {column.dtype} {(column.rows, *column.shape)}, not a "
                 f"number for each of {self.total} frames"
             )
         if any(not np.isfinite(numbers).all() for numbers in chunks(column)):
-            raise InputError(f"{self._path}: {column.name!r} holds a value that is not a finite number")
+            raise ValueRangeError(f"{self._path}: {column.name!r} holds a value that is not a finite number")
 
     def candidates(self, start: int) -> Iterator[Candidate]:
-        """All frames from number `start` on, in the order of the file."""
-        layout = self._layout
-        with ExitStack() as stack:
-            archive = stack.enter_context(opened(self._path))
+        """Yield the frames from number `start` on, in the order of the file."""
+        layout, molecule = self._layout, self.molecule
+        with opened(self._path) as archive:
             columns = [Column(archive, self._path, key, whole=True) for key in layout.keys[1:]]
             if self._has_frames:
                 columns.append(Column(archive, self._path, layout.frames))
             for column in columns:
                 column.skip(start)
-            size = max(1, _CHUNK_BYTES // (24 * len(self.molecule)))
-            for at in range(start, self.total, size):
-                rows = min(size, self.total - at)
+            size = max(1, _CHUNK_BYTES // (24 * len(molecule)))
+            for begin in range(start, self.total, size):
+                rows = min(size, self.total - begin)
                 positions, energies, forces, *frames = (column.take(rows) for column in columns)
-                numbers = frames[0].reshape(-1) if frames else np.arange(at, at + rows)
-                yield from self._frames(positions, energies.reshape(-1), forces, numbers)
-
-    def _frames(
-        self,
-        positions: npt.NDArray[Any],
-        energies: npt.NDArray[Any],
-        forces: npt.NDArray[Any],
-        numbers: npt.NDArray[Any],
-    ) -> Iterator[Candidate]:
-        """Candidates of frames that have been read."""
-        molecule = self.molecule
-        for place, energy, force, number in zip(_centred(positions), energies, forces, numbers, strict=True):
-            yield Candidate(
-                f"{molecule.name} frame {number}",
-                partial(frame_row, molecule, int(number), place, float(energy), force),
-            )
+                numbers = frames[0].reshape(-1) if frames else np.arange(begin, begin + rows)
+                for number, *frame in zip(
+                    numbers, _centred(positions), energies.reshape(-1), forces, strict=True
+                ):
+                    yield Candidate(
+                        f"{molecule.name} frame {number}", partial(frame_row, molecule, int(number), *frame)
+                    )
 
 
 def _centred(positions: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Frames [T, N, 3] with their mean at the origin: MD17's benzene drifts by hundreds of Å."""
+    """Move the mean of each frame [T, N, 3] to the origin: MD17's benzene drifts by hundreds of Å."""
     double = positions.astype(np.float64)
     centred: npt.NDArray[np.float64] = double - double.mean(axis=1, keepdims=True)
     return centred

@@ -17,7 +17,7 @@ from molspectra.data.store.schema import Metadata
 from molspectra.datasets.formats.archives import open_text
 from molspectra.datasets.formats.zip_members import Member, count_members, zip_members
 from molspectra.datasets.importer import Candidate, Opened, Row, choice
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, NotFoundError, ValueRangeError
 
 STRUCTURES = 3_378_606
 """Structures of the published training set; validation and test molecules have none."""
@@ -36,7 +36,7 @@ _IDENTITIES = {
 
 
 class _PCQM4Mv2Importer:
-    """PCQM4Mv2's structures; it has no spectra, and no labels are read."""
+    """Importer of the structures of PCQM4Mv2; it has no spectra, and no labels are read."""
 
     name = "pcqm4mv2"
     title = "PCQM4Mv2"
@@ -77,19 +77,19 @@ PCQM4MV2 = _PCQM4Mv2Importer()
 
 
 def _file_of(raw: Path) -> Path:
-    """Return the published file that `raw` is or holds."""
+    """Return the published file that `raw` is or contains."""
     if not raw.is_dir():
         if raw.suffix.lower() in (".zip", ".sdf") or raw.name.lower().endswith((".tar.gz", ".tgz", ".tar")):
             return raw
-        raise InputError(f"{raw}: neither {_TAR} nor {_ZIP}")
+        raise NotFoundError(f"{raw}: neither {_TAR} nor {_ZIP}")
     for name in (_TAR, _SDF, _ZIP):
         if (raw / name).is_file():
             return raw / name
-    raise InputError(f"{raw}: neither {_TAR} nor {_ZIP} is in this folder")
+    raise NotFoundError(f"{raw}: neither {_TAR} nor {_ZIP} is in this folder")
 
 
 def _from_zip(path: Path, identity: str, start: int) -> Iterator[Candidate]:
-    """Candidates of the zip of XYZ files, in the order of its directory."""
+    """Yield the candidates of the zip of XYZ files, in the order of its directory."""
     for member in zip_members(path, start):
         number = _NUMBERED.search(member.name)
         name = f"pcqm4m-v2 {int(number[1])}" if number else member.name[:80]
@@ -97,25 +97,25 @@ def _from_zip(path: Path, identity: str, start: int) -> Iterator[Candidate]:
 
 
 def _xyz_row(member: Member, name: str | None, identity: str) -> Row:
-    """Row of one XYZ file."""
+    """Return the row of one XYZ file."""
     if name is None:
-        raise InputError("it is not called <number>.xyz, as the structures of PCQM4Mv2 are")
+        raise FormatError("it is not called <number>.xyz, as the structures of PCQM4Mv2 are")
     lines = member.read().decode("ascii", "replace").splitlines()
     try:
         count = int(lines[0])
         words = [line.split() for line in lines[2 : 2 + count]]
-        numbers = np.array([atomic_number(each[0]) for each in words])
-        positions = np.array([[float(each[1]), float(each[2]), float(each[3])] for each in words])
+        numbers = np.array([atomic_number(symbol) for symbol, *_ in words])
+        positions = np.array([[float(x), float(y), float(z)] for _, x, y, z, *_ in words])
     except (ValueError, IndexError) as error:
-        raise InputError("it is not an XYZ file: number of atoms, comment, symbol x y z per atom") from error
+        raise FormatError("it is not an XYZ file: number of atoms, comment, symbol x y z per atom") from error
     if not 0 < count == len(numbers) or any(line.strip() for line in lines[2 + count :]):
-        raise InputError(f"it has not the {count} atoms that its first line states")
+        raise FormatError(f"it does not have the {count} atoms that its first line states")
     molecule = Molecule(numbers, positions, name=name)
     return Row(molecule, identity=_by_geometry(molecule) if identity == "geometry" else None)
 
 
 def _from_sdf(path: Path, identity: str, start: int) -> Iterator[Candidate]:
-    """Candidates of the SDF, named by the number of the record, which is the row of OGB's table."""
+    """Yield the candidates of the SDF, named by the record's number, which is the row of OGB's table."""
     plain = path.suffix.lower() == ".sdf"
     with open_text(path.parent if plain else path, path.name if plain else _SDF) as file:
         for number, block in enumerate(_blocks(path, file)):
@@ -125,29 +125,29 @@ def _from_sdf(path: Path, identity: str, start: int) -> Iterator[Candidate]:
 
 
 def _blocks(path: Path, file: TextIOBase) -> Iterator[str]:
-    """Records of an SDF without the line `$$$$` that ends each."""
+    """Yield the records of an SDF without the final line `$$$$`."""
     rest = ""
     while text := file.read(_READ):
         *whole, rest = (rest + text).split("$$$$\n")
         yield from whole
         if len(rest) > _MAX_RECORD + _READ:
-            raise InputError(f"{path}: no line $$$$ within {_MAX_RECORD >> 20} MiB; this is not an SDF")
+            raise FormatError(f"{path}: no line $$$$ within {_MAX_RECORD >> 20} MiB; this is not an SDF")
     if rest.strip() not in ("", "$$$$"):
         yield rest
 
 
 def _block_row(block: str, name: str, identity: str) -> Row:
-    """Row of one record, a V2000 MOL block with explicit hydrogens in 3D."""
+    """Return the row of one record, a V2000 MOL block with explicit hydrogens in 3D."""
     lines = block.split("\n")
     counts = lines[3] if len(lines) > 3 else ""
     if "M  END" not in block or not counts[:3].strip().isdecimal() or counts.rstrip()[-5:] != "V2000":
-        raise InputError("the record is cut short, or is not a V2000 MOL block")
+        raise FormatError("the record is cut short, or is not a V2000 MOL block")
     atoms = lines[4 : 4 + int(counts[:3])]
     try:
         numbers = np.array([atomic_number(line[31:34].strip()) for line in atoms])
         positions = np.array([[float(line[:10]), float(line[10:20]), float(line[20:30])] for line in atoms])
     except ValueError as error:
-        raise InputError("an atom line has not three coordinates") from error
+        raise FormatError("an atom line does not have three coordinates") from error
     molecule = Molecule(numbers, positions, charge=_charge(lines[4 + len(atoms) :]), name=name)
     if identity == "geometry":
         return Row(molecule, identity=_by_geometry(molecule))
@@ -155,13 +155,13 @@ def _block_row(block: str, name: str, identity: str) -> Row:
 
 
 def _by_bonds(block: str, molecule: Molecule) -> str | None:
-    """Identity from the bonds of a MOL block, by InChI itself; None where they leave valences open.
+    """Return the identity from the bonds of a MOL block by InChI, None if they leave valences open.
 
     InChI fills open valences with hydrogens. One or two of them may be a radical or a carbene, which gets its
     identity from its geometry; more are hydrogens that the record lacks.
 
     Raises:
-        InputError: if the record lacks hydrogens.
+        ValueRangeError: if the record lacks hydrogens.
     """
     from rdkit import rdBase
     from rdkit.Chem import inchi
@@ -174,18 +174,18 @@ def _by_bonds(block: str, molecule: Molecule) -> str | None:
     if "." not in layers[1] and not any(layer.startswith("p") for layer in layers[2:]):
         more = sum(int(number or 1) for number in _COUNT.findall(layers[1])) - len(molecule)
         if more > 2:
-            raise InputError(f"{more} hydrogen atoms have no coordinates; add explicit hydrogens in 3D")
+            raise ValueRangeError(f"{more} hydrogen atoms have no coordinates; add explicit hydrogens in 3D")
         if layers[1] != molecule.formula:
             return None
     return str(inchi.InchiToInchiKey(text))[:14] or None
 
 
 def _charge(lines: list[str]) -> int:
-    """Total charge: the sum over the `M  CHG` lines, each `M  CHGnn8` and nn pairs `aaa vvv`."""
+    """Return the total charge: the sum over the `M  CHG` lines, each `M  CHGnn8` and nn pairs `aaa vvv`."""
     try:
         return sum(sum(map(int, line.split()[4::2])) for line in lines if line.startswith("M  CHG"))
     except ValueError as error:
-        raise InputError("a line of charges (M  CHG) cannot be read") from error
+        raise FormatError("a line of charges (M  CHG) cannot be read") from error
 
 
 def _by_geometry(molecule: Molecule) -> str:

@@ -1,12 +1,12 @@
-"""The paper's processed file: QM9S with QM9's 19 targets, as the graph library collates a dataset.
+"""The paper's processed file: QM9S with the 19 targets of QM9, as the graph library collates a dataset.
 
-`torch.save((data, slices))`: all molecules in one array per field, and where each one begins. Arrays are
-views on the mapped file.
+`torch.save((data, slices))`: all molecules in one array per field, and the first row of each molecule. Arrays
+are views on the mapped file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -23,9 +23,9 @@ from molspectra.datasets.formats.pickled import as_array, is_dense, load_pickled
 from molspectra.datasets.importer import Candidate, Opened, choice
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, quantities
 from molspectra.datasets.published.qm9s import LEVELS, ROWS, metadata, qm9_identities, sampled_spectra
-from molspectra.datasets.published.qm9s_join import Features, check_join, groups_of
+from molspectra.datasets.published.qm9s_join import NOT_CHECKED, Features, check_join, groups_of, neighbours
 from molspectra.datasets.published.qm9s_structures import record_fields
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, UnitError
 from molspectra.simulation.units import HARTREE
 from molspectra.spectra.modality import MODALITIES
 
@@ -98,7 +98,7 @@ class Molecules:
         if fields is None or not isinstance(slices, dict):
             raise self._unfit("it holds no (data, slices)")
         names = fields.get("name")
-        if not isinstance(names, list) or not names or not all(isinstance(each, str) for each in names):
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise self._unfit("it has no list of names")
         self.names: list[str] = names
         self._begins = self._column(slices, "pos", (len(names) + 1,)).astype(np.int64)
@@ -131,24 +131,24 @@ class Molecules:
         return self._positions[self._begins[row] : self._begins[row + 1]].astype(np.float64)
 
     def values(self, row: int) -> dict[str, float]:
-        """The 19 targets of a molecule by name, those left out that are not finite."""
+        """Return the finite ones of the 19 targets of a molecule, by name."""
         if self.targets is None:
             return {}
-        found = zip(TARGETS, self.targets[row].astype(np.float64).tolist(), strict=True)
-        return {name: value for name, value in found if np.isfinite(value)}
+        targets = zip(TARGETS, self.targets[row].astype(np.float64).tolist(), strict=True)
+        return {name: value for name, value in targets if np.isfinite(value)}
 
     def _column(self, fields: Mapping[Any, Any], name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         value = fields.get(name)
         if not is_dense(value) or value.shape != shape:
-            found = tuple(value.shape) if is_dense(value) else "missing"
-            raise self._unfit(f"{name} is {found}, not of shape {shape}")
+            actual = tuple(value.shape) if is_dense(value) else "missing"
+            raise self._unfit(f"{name} is {actual}, not of shape {shape}")
         try:
             return as_array(value)
         except TypeError as error:
             raise self._unfit(f"{name} has numbers of type {value.dtype}") from error
 
-    def _unfit(self, what: str) -> InputError:
-        return InputError(f"{self._path}: not the processed file of QM9S: {what}")
+    def _unfit(self, what: str) -> FormatError:
+        return FormatError(f"{self._path}: not the processed file of QM9S: {what}")
 
 
 def _metadata(molecules: Molecules, dtype: str) -> Metadata:
@@ -183,7 +183,7 @@ def _check_targets(path: Path, molecules: Molecules) -> str:
     }
     for name, holds in checks.items():
         if holds.mean() < _AGREEING:
-            raise InputError(
+            raise UnitError(
                 f"{path}: y is not in the usual order and units: {name} holds for {holds.mean():.0%} of "
                 f"{len(rows)} molecules; energies must be in eV"
             )
@@ -199,9 +199,9 @@ def _reference(numbers: npt.NDArray[np.int64]) -> float:
 
 def _check_spectra(molecules: Molecules) -> dict[str, str]:
     """Check that spectra belong to structures of the same row."""
-    vibrational = {name: each for name, each in molecules.spectra.items() if name != "uv_vis"}
+    vibrational = {name: spectra for name, spectra in molecules.spectra.items() if name != "uv_vis"}
     if not vibrational:
-        return {"check of the join": "not made: it needs IR or Raman spectra"}
+        return NOT_CHECKED
 
     @cache
     def groups(row: int) -> Features | None:
@@ -210,11 +210,7 @@ def _check_spectra(molecules: Molecules) -> dict[str, str]:
     def spectra(row: int) -> dict[str, npt.NDArray[Any]]:
         return {name: samples[row] for name, samples in vibrational.items()}
 
-    joins: dict[str, Callable[[int], int | None]] = {
-        "one row later": lambda row: row + 1 if row + 1 < len(molecules) else None,
-        "one row earlier": lambda row: row - 1 if row > 0 else None,
-    }
-    return check_join(len(molecules), joins, groups, spectra)
+    return check_join(len(molecules), neighbours(len(molecules)), groups, spectra)
 
 
 def _candidates(molecules: Molecules, identities: Mapping[str, str], start: int) -> Iterator[Candidate]:

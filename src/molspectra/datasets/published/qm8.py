@@ -21,7 +21,7 @@ from molspectra.datasets.formats.archives import holds, is_tar, open_text
 from molspectra.datasets.formats.sdf_table import Joined, blocks, join, table_rows
 from molspectra.datasets.importer import Candidate, Opened, Row, choice
 from molspectra.datasets.published.qm9_targets import LEVEL as GEOMETRY_LEVEL
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, MismatchError, NotFoundError, ValueRangeError
 from molspectra.simulation.units import HARTREE
 from molspectra.spectra.spectrum import LineSpectrum
 
@@ -62,7 +62,7 @@ class Qm8:
     )
 
     def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open the structures and the better of the tables that are there.
+        """Open the structures and the more complete of the tables.
 
         Raises:
             InputError: if one is missing, or the level is unknown or not in the table.
@@ -77,11 +77,11 @@ class Qm8:
             "oscillator_strengths": "properties as published; lines with f < 0 have f = 0",
         }
         if table == TABLE and _repeats(raw):
-            # known of the copy that MoleculeNet distributes
+            # as in the copy that MoleculeNet distributes
             del levels["pbe0-tzvp"]
             notes["left_out"] = f"{TABLE} repeats the PBE0/def2-SVP values in place of PBE0/def2-TZVP"
         if level not in levels:
-            raise InputError(f"{raw}: {notes['left_out']}; take {TEXT} for level={level}")
+            raise NotFoundError(f"{raw}: {notes['left_out']}; take {TEXT} for level={level}")
         metadata = Metadata(
             source=_SOURCE,
             licence="MIT (the repository of the first author)",
@@ -103,24 +103,24 @@ QM8 = Qm8()
 
 
 def _files(raw: Path) -> tuple[str, str]:
-    """Names of the table and of the file of structures to read; the text file has one level more."""
+    """Return the names of table and structures to read; the text file has one more level of theory."""
     for table in (TEXT, TABLE):
         if holds(raw, table):
             for structures in (STRUCTURES, FRAMES):
                 if holds(raw, structures) and (structures == STRUCTURES or raw.is_dir()):
                     return table, structures
-    raise InputError(f"{raw} does not hold QM8; it must be {QM8.files}")
+    raise NotFoundError(f"{raw} does not hold QM8; it must be {QM8.files}")
 
 
 def _repeats(raw: Path) -> bool:
-    """Whether the two PBE0 blocks of the first rows are the same."""
+    """Return whether the two PBE0 blocks of the first rows are the same."""
     with open_text(raw, TABLE) as text:
         rows = list(islice(table_rows(raw, TABLE, text), 1, _COMPARED))
     return bool(rows) and all(row[5:9] == row[9:13] for row in rows)
 
 
 def _rows(raw: Path, lines: Iterator[str], table: str) -> Iterator[list[str]]:
-    """Cells of the rows behind the header; lines of the text file that begin with # are its header."""
+    """Yield the cells of the rows; in the text file, lines that begin with # are the header."""
     if table == TABLE:
         rows = table_rows(raw, table, lines)
         next(rows, None)
@@ -135,29 +135,29 @@ def _candidates(
     """Yield the molecules from number `start` on."""
     with ExitStack() as stack:
         rows = _rows(raw, stack.enter_context(open_text(raw, table)), table)
-        found: Iterator[tuple[int | None, str | Record]]
+        records: Iterator[tuple[int | None, str | Record]]
         if structures == STRUCTURES:
-            found = blocks(stack.enter_context(open_text(raw, structures)))
+            records = blocks(stack.enter_context(open_text(raw, structures)))
         else:
-            found = ((None, record) for record in xyz_records(raw / structures))
-        for joined in islice(join(raw, structures, found, table, rows), start, None):
+            records = ((None, record) for record in xyz_records(raw / structures))
+        for joined in islice(join(raw, structures, records, table, rows), start, None):
             yield Candidate(f"gdb_{joined.index}", partial(_row, joined, levels, level))
 
 
 def _row(joined: Joined[str | Record], levels: tuple[str, ...], level: str) -> Row:
     if joined.repeated:
-        raise InputError(f"index {joined.index} occurs a second time")
+        raise MismatchError(f"index {joined.index} occurs a second time")
     molecule = _molecule(joined)
     try:
         cells = [float(word) for word in joined.words[1:]]
     except ValueError as error:
-        raise InputError(f"a label is not a number ({error})") from error
+        raise FormatError(f"a label is not a number ({error})") from error
     if len(cells) != 4 * len(LEVELS):
-        raise InputError(f"the row has {len(cells)} labels, not {4 * len(LEVELS)}")
-    values = {key: cells[4 * place : 4 * place + 4] for place, key in enumerate(LEVELS)}
-    for one, other, *_ in values.values():
-        if not (one > 0 and other > 0):
-            raise InputError(f"excitation energies {one} and {other} Hartree are not both positive")
+        raise FormatError(f"the row has {len(cells)} labels, not {4 * len(LEVELS)}")
+    values = {key: cells[4 * index : 4 * index + 4] for index, key in enumerate(LEVELS)}
+    for first, second, *_ in values.values():
+        if not (first > 0 and second > 0):
+            raise ValueRangeError(f"excitation energies {first} and {second} Hartree are not both positive")
     properties = {
         f"{kind}_{_word(key)}": value * (HARTREE if kind[0] == "e" else 1)
         for key in levels
@@ -177,7 +177,7 @@ def lines_of(values: list[float], level: str) -> tuple[LineSpectrum, bool]:
     """
     states = sorted(zip(values[:2], values[2:], strict=True))
     position = np.array([energy * HARTREE for energy, _ in states])
-    strength = np.array([max(0.0, each) for _, each in states])
+    strength = np.array([max(0.0, strength) for _, strength in states])
     return LineSpectrum("uv_vis", position, strength, level), min(values[2:]) < 0
 
 
@@ -188,7 +188,7 @@ def _molecule(joined: Joined[str | Record]) -> Molecule:
     molecule = joined.structure.build()
     stated = re.search(r"gdb\D*(\d+)", molecule.name or "")
     if stated and int(stated[1]) != joined.index:
-        raise InputError(f"the structure is molecule {stated[1]}, the labels are of {joined.index}")
+        raise MismatchError(f"the structure is molecule {stated[1]}, the labels are of {joined.index}")
     return Molecule(molecule.numbers, molecule.positions, name=name)
 
 

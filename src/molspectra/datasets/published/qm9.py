@@ -12,16 +12,16 @@ from molspectra.datasets.formats.archives import first_name, is_tar
 from molspectra.datasets.importer import Candidate, Opened, choice, flag
 from molspectra.datasets.published import qm9_sdf, qm9_xyz
 from molspectra.datasets.published.qm9_targets import LEVEL, notes, quantities
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, NotFoundError
 
 TOTAL = 133_885
 """Molecules in both published forms."""
 
 UNCHARACTERISED = 3_054
-"""Molecules whose relaxed geometry gives another SMILES or InChI than the geometry it was made from."""
+"""Molecules whose relaxed geometry has another SMILES or InChI than the initial geometry."""
 
 LIST = "uncharacterized.txt"
-"""File that names them; published beside the archive."""
+"""File with their indices, published beside the archive."""
 
 _SOURCE = (
     "QM9: R. Ramakrishnan, P. O. Dral, M. Rupp, O. A. von Lilienfeld, Quantum chemistry structures and "
@@ -51,11 +51,11 @@ class Qm9:
         """Open either form.
 
         Raises:
-            InputError: if neither is there, `uncharacterized.txt` is missing, or an option has a wrong value.
+            InputError: if neither is found, `uncharacterized.txt` is missing, or an option has a wrong value.
         """
         keep = flag(options, "keep-uncharacterised")
         form = choice(options, "form", dict.fromkeys(("auto", "xyz", "sdf")), "auto")
-        found, candidates = _found(raw, form)
+        path, candidates = _form_of(raw, form)
         folder = raw if raw.is_dir() else raw.parent
         left_out = frozenset[int]() if keep else uncharacterised(folder / LIST)
         about = "all molecules kept" if keep else f"{len(left_out)} uncharacterised molecules left out"
@@ -68,7 +68,7 @@ class Qm9:
         )
         return Opened(
             metadata,
-            partial(candidates, found, left_out),
+            partial(candidates, path, left_out),
             total=TOTAL,
             expected=TOTAL if keep else TOTAL - UNCHARACTERISED,
             excluded={} if keep else {"uncharacterised": UNCHARACTERISED},
@@ -82,15 +82,15 @@ QM9 = Qm9()
 def uncharacterised(path: Path) -> frozenset[int]:
     """Read QM9 indices from `uncharacterized.txt`.
 
-    The file has nine lines of text and rules before and one after its rows; a row begins with the index.
+    The file has nine lines of text before its rows and one after; a row begins with the index.
 
     Raises:
         InputError: if the file is missing, or names no molecule of QM9.
     """
     if not path.is_file():
-        raise InputError(
-            f"{path} is missing, which names the {UNCHARACTERISED:,} molecules to leave out; fetch it from "
-            "where QM9 came from, or give --option keep-uncharacterised=true"
+        raise NotFoundError(
+            f"{path} is missing, the list of {UNCHARACTERISED:,} molecules to leave out; fetch it from "
+            "the source of QM9, or give --option keep-uncharacterised=true"
         )
     with path.open(encoding="utf-8", errors="replace") as lines:
         firsts = (line.split()[:1] for line in lines)
@@ -98,11 +98,11 @@ def uncharacterised(path: Path) -> frozenset[int]:
             int(word) for words in firsts for word in words if word.isdecimal() and len(word) < 10
         )
     if not indices or not indices <= frozenset(range(1, TOTAL + 1)):
-        raise InputError(f"{path} is not the list of QM9's uncharacterised molecules")
+        raise FormatError(f"{path} is not the list of QM9's uncharacterised molecules")
     return indices
 
 
-def _found(raw: Path, form: str) -> tuple[Path, _Candidates]:
+def _form_of(raw: Path, form: str) -> tuple[Path, _Candidates]:
     """Return the archive or folder to read, and its reader."""
     for kind, candidates, find in (
         ("xyz", qm9_xyz.candidates, _archive_of_xyz),
@@ -113,13 +113,13 @@ def _found(raw: Path, form: str) -> tuple[Path, _Candidates]:
             if kind == "sdf":
                 qm9_sdf.columns(path)
             return path, candidates
-    raise InputError(
+    raise NotFoundError(
         f"{raw} holds no QM9{'' if form == 'auto' else f' in form {form}'}; it must be {QM9.files}"
     )
 
 
 def _archive_of_xyz(raw: Path) -> Path | None:
-    """The archive or folder of small files, which may be `raw` itself."""
+    """Return the archive or folder of small files, which may be `raw` itself."""
     if raw.is_file():
         return raw if is_tar(raw) and qm9_xyz.is_molecule(first_name(raw)) else None
     for path in sorted(raw.iterdir()):
@@ -129,7 +129,7 @@ def _archive_of_xyz(raw: Path) -> Path | None:
 
 
 def _holder_of_sdf(raw: Path) -> Path | None:
-    """The folder or archive that holds `gdb9.sdf`, which may be `raw` itself."""
+    """Return the folder or archive that holds `gdb9.sdf`, which may be `raw` itself."""
     if raw.is_file():
         return raw.parent if raw.name in (qm9_sdf.STRUCTURES, qm9_sdf.TABLE) else raw
     if (raw / qm9_sdf.STRUCTURES).is_file():

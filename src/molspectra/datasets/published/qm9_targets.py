@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from molspectra.chem.elements import SYMBOLS
 from molspectra.data.store.schema import Quantity
-from molspectra.errors import InputError
+from molspectra.errors import ElementError, MismatchError, ValueRangeError
 from molspectra.simulation.units import HARTREE, KCAL
 
 LEVEL = "B3LYP/6-31G(2df,p)"
@@ -23,7 +23,7 @@ PUBLISHED = (
 """The 15 published scalars in the order of the files, under the names of `gdb9.sdf.csv`."""
 
 ENERGIES = ("homo", "lumo", "gap", "zpve", "u0", "u298", "h298", "g298")
-"""Those published in Hartree and stored in eV."""
+"""Scalars that are published in Hartree and stored in eV."""
 
 ATOMIC_ENERGIES: dict[str, dict[int, float]] = {
     "u0": {1: -0.500273, 6: -37.846772, 7: -54.583861, 8: -75.064579, 9: -99.718730},
@@ -40,13 +40,13 @@ _UNITS = {"A": "GHz", "B": "GHz", "C": "GHz", "mu": "D", "alpha": "a0^3", "r2": 
 
 
 def quantities() -> dict[str, Quantity]:
-    """Unit and level of the 19 targets in the store."""
+    """Return unit and level of the 19 targets in the store."""
     names = (*PUBLISHED[3:], *(f"{name}_atom" for name in ATOMIC_ENERGIES), *PUBLISHED[:3])
     return {name: Quantity(_UNITS.get(name, "eV"), LEVEL) for name in names}
 
 
 def notes() -> dict[str, str]:
-    """The atomic references in the units of the store, as JSON by element, for whoever uses the targets."""
+    """Return notes for the store's metadata: the atomic references by element in its units, as JSON."""
     references = {
         name: {SYMBOLS[number]: round(energy * HARTREE, 9) for number, energy in atoms.items()}
         for name, atoms in ATOMIC_ENERGIES.items()
@@ -74,14 +74,14 @@ def targets(published: Sequence[float], numbers: npt.NDArray[np.integer]) -> dic
     values = dict(zip(PUBLISHED, published, strict=True))
     for name, value in values.items():
         if not math.isfinite(value):
-            raise InputError(f"{name} is {value}")
+            raise ValueRangeError(f"{name} is {value}")
     atoms = numbers.tolist()
     try:
         references = {name: sum(energy[atom] for atom in atoms) for name, energy in ATOMIC_ENERGIES.items()}
     except KeyError as error:
-        raise InputError(f"QM9 has no {SYMBOLS[int(error.args[0])]}, only H, C, N, O and F") from error
+        raise ElementError(f"QM9 has no {SYMBOLS[int(error.args[0])]}, only H, C, N, O and F") from error
     values |= {f"{name}_atom": values[name] - energy for name, energy in references.items()}
-    for name in (*ENERGIES, *(f"{each}_atom" for each in ATOMIC_ENERGIES)):
+    for name in (*ENERGIES, *(f"{energy}_atom" for energy in ATOMIC_ENERGIES)):
         values[name] *= HARTREE
     return values
 
@@ -90,13 +90,13 @@ def check_atomisation(values: Mapping[str, float], published: Mapping[str, float
     """Compare atomisation energies with the published ones of `gdb9.sdf.csv`.
 
     Args:
-        values: of `targets`, eV.
+        values: result of `targets`, eV.
         published: `u0_atom` and so on in kcal/mol; names may be missing.
 
     Raises:
-        InputError: if one differs by more than 0.01 kcal/mol.
+        MismatchError: if one differs by more than 0.01 kcal/mol.
     """
     for name, energy in published.items():
-        own = values[name] / HARTREE * KCAL
-        if not abs(own - energy) <= 0.01:
-            raise InputError(f"{name} is {energy} kcal/mol, but molecule minus atoms gives {own:.3f}")
+        computed = values[name] / HARTREE * KCAL
+        if not abs(computed - energy) <= 0.01:
+            raise MismatchError(f"{name} is {energy} kcal/mol, but molecule minus atoms gives {computed:.3f}")

@@ -15,13 +15,13 @@ from molspectra.chem.molecule import Molecule
 from molspectra.datasets.formats.archives import small_files
 from molspectra.datasets.importer import Candidate, Excluded, Row
 from molspectra.datasets.published.qm9_targets import PUBLISHED, targets
-from molspectra.errors import InputError
+from molspectra.errors import FormatError, MismatchError
 
 _INDEX = re.compile(r"(?<!\d)(\d{1,18})\.xyz")
 
 
 def is_molecule(name: str) -> bool:
-    """Whether a file of that name holds a molecule; those that macOS adds to archives do not."""
+    """Return whether a file of that name holds a molecule; the `._` files that macOS adds do not."""
     return name.endswith(".xyz") and not name.startswith("._")
 
 
@@ -31,15 +31,15 @@ def candidates(raw: Path, excluded: Collection[int], start: int) -> Iterator[Can
     Args:
         raw: the archive or folder.
         excluded: QM9 indices of the molecules to leave out.
-        start: molecules to pass over.
+        start: number of molecules to skip.
 
     Raises:
         InputError: if the archive is damaged.
     """
     seen = set[int]()
     for name, read in small_files(raw, is_molecule, start):
-        found = _INDEX.search(name)
-        index = int(found[1]) if found else None
+        match = _INDEX.search(name)
+        index = int(match[1]) if match else None
         repeated = index in seen
         if index is not None:
             seen.add(index)
@@ -48,11 +48,11 @@ def candidates(raw: Path, excluded: Collection[int], start: int) -> Iterator[Can
 
 def _row(index: int | None, repeated: bool, read: Callable[[], bytes], excluded: Collection[int]) -> Row:
     if index is None:
-        raise InputError("the name of the file does not end with an index, as in dsgdb9nsd_000001.xyz")
+        raise FormatError("the name of the file does not end with an index, as in dsgdb9nsd_000001.xyz")
     if index in excluded:
         raise Excluded("uncharacterised")
     if repeated:
-        raise InputError(f"index {index} occurs a second time")
+        raise MismatchError(f"index {index} occurs a second time")
     return row_of(read().decode(errors="replace"), index)
 
 
@@ -66,7 +66,7 @@ def row_of(text: str, index: int) -> Row:
 
     Args:
         text: content of the file.
-        index: that the file should have.
+        index: QM9 index in the name of the file.
 
     Raises:
         InputError: if anything is not as described.
@@ -75,29 +75,29 @@ def row_of(text: str, index: int) -> Row:
     try:
         n_atoms = int(lines[0])
     except ValueError as error:
-        raise InputError(f"line 1 is {lines[0].strip()[:40]!r}, not the number of atoms") from error
+        raise FormatError(f"line 1 is {lines[0].strip()[:40]!r}, not the number of atoms") from error
     while lines and not lines[-1].strip():
         lines.pop()
     if n_atoms < 1 or len(lines) != n_atoms + 5:
-        raise InputError(f"{n_atoms} atoms need {n_atoms + 5} lines, the file has {len(lines)}")
+        raise FormatError(f"{n_atoms} atoms need {n_atoms + 5} lines, the file has {len(lines)}")
     scalars = _scalars(lines[1], index)
     words = [line.split() for line in lines[2 : 2 + n_atoms]]
-    wrong = next((number for number, each in enumerate(words) if len(each) != 5), None)
+    wrong = next((atom for atom, cells in enumerate(words) if len(cells) != 5), None)
     if wrong is not None:
-        raise InputError(
+        raise FormatError(
             f"line {wrong + 3} is {lines[wrong + 2].strip()[:60]!r}, not symbol, x, y, z, charge"
         )
     try:
-        positions = np.array([[float(each[1]), float(each[2]), float(each[3])] for each in words])
+        positions = np.array([[float(x), float(y), float(z)] for _, x, y, z, _ in words])
     except ValueError as error:
-        raise InputError(f"a coordinate is not a number ({error})") from error
-    numbers = np.array([atomic_number(each[0]) for each in words])
+        raise FormatError(f"a coordinate is not a number ({error})") from error
+    numbers = np.array([atomic_number(symbol) for symbol, *_ in words])
     frequencies = len(lines[2 + n_atoms].split())
     if frequencies not in (3 * n_atoms - 6, 3 * n_atoms - 5):
-        raise InputError(f"{n_atoms} atoms cannot have {frequencies} vibrations (line {n_atoms + 3})")
+        raise FormatError(f"{n_atoms} atoms cannot have {frequencies} vibrations (line {n_atoms + 3})")
     smiles, inchi = lines[-2].split(), lines[-1].split()
     if len(smiles) != 2 or len(inchi) != 2:
-        raise InputError("the last two lines are not two SMILES and two InChI")
+        raise FormatError("the last two lines are not two SMILES and two InChI")
     molecule = Molecule(numbers, positions, smiles[1], name=f"gdb_{index}")
     identity = identity_from_inchi(inchi[1], numbers)
     return Row(molecule, properties=targets(scalars, numbers), identity=identity)
@@ -106,10 +106,10 @@ def row_of(text: str, index: int) -> Row:
 def _scalars(line: str, index: int) -> list[float]:
     words = line.split()
     if len(words) != 2 + len(PUBLISHED) or words[0] != "gdb":
-        raise InputError(f"line 2 is not 'gdb', the index and 15 numbers, but {len(words)} words")
+        raise FormatError(f"line 2 is not 'gdb', the index and 15 numbers, but {len(words)} words")
     if words[1] != str(index):
-        raise InputError(f"line 2 has index {words[1][:20]}, the name of the file {index}")
+        raise MismatchError(f"line 2 has index {words[1][:20]}, the name of the file {index}")
     try:
         return [float(word) for word in words[2:]]
     except ValueError as error:
-        raise InputError(f"line 2 has a word that is not a number ({error})") from error
+        raise FormatError(f"line 2 has a word that is not a number ({error})") from error

@@ -14,7 +14,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Row
 from molspectra.datasets.importer import Candidate, Opened, choice
-from molspectra.datasets.published.qm9s_join import Features, check_join, groups_of
+from molspectra.datasets.published.qm9s_join import NOT_CHECKED, Features, check_join, groups_of, neighbours
 from molspectra.datasets.published.qm9s_spectra import Samples, SpectrumTable
 from molspectra.datasets.published.qm9s_structures import PickledStructures, Structures, TableStructures
 from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError
@@ -175,7 +175,7 @@ def _check(tables: Mapping[str, SpectrumTable], structures: Structures, rows: in
     """Check by the spectra that row i belongs to entry i, and not as in other plausible ways of joining."""
     vibrational = {name: table for name, table in tables.items() if name != "uv_vis"}
     if not vibrational:
-        return {"check of the join": "not made: it needs IR or Raman spectra"}
+        return NOT_CHECKED
 
     @cache
     def groups(entry: int) -> Features | None:
@@ -196,10 +196,7 @@ def _check(tables: Mapping[str, SpectrumTable], structures: Structures, rows: in
 def _other_joins(structures: Structures, rows: int) -> dict[str, Callable[[int], int | None]]:
     """Wrong ways to join, each from a row to an entry: by QM9's number, and by neighbouring rows."""
     by_number = {int(number): entry for entry, number in enumerate(structures.numbers()) if number > 0}
-    joins: dict[str, Callable[[int], int | None]] = {
-        "one row later": lambda row: row + 1 if row + 1 < rows else None,
-        "one row earlier": lambda row: row - 1 if row > 0 else None,
-    }
+    joins = neighbours(rows)
     if by_number:
         joins["row number = QM9's number"] = by_number.get
         joins["row number = QM9's number - 1"] = lambda row: by_number.get(row + 1)

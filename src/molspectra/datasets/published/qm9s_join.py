@@ -1,7 +1,7 @@
-"""Does a table of spectra belong to a list of structures row by row? Decided by unmistakable bands.
+"""Check that a table of spectra belongs to a list of structures row by row, by characteristic bands.
 
-Free O–H, N–H and triple bonds have bands where nothing else has one. Rows for which two ways of joining name
-structures that differ in such a group tell the right way: there, the spectra side with one of them.
+Free O–H, N–H and triple bonds have bands where no other group has one. The rows for which two ways of joining
+give structures that differ in such a group decide between the two: the bands agree with one of them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import InputError
+from molspectra.errors import MismatchError
 from molspectra.spectra.modality import IR
 
 WON = 0.7
-"""Share of the comparisons that the right join must win; a wrong one wins about half of them, or fewer."""
+"""Share of the comparisons that the right join must win; a wrong join wins about half of them, or fewer."""
 
-_SAMPLE = 4_000  # rows whose structures are looked at
+_SAMPLE = 4_000  # rows whose structures are compared
 _READ = 60  # rows per group and join whose spectra are read
-_FEWEST = 6  # rows with and without a group below which nothing is concluded
+_FEWEST = 6  # rows with and without a group that a comparison needs
 
 Features = Mapping[str, bool]
 Spectra = Mapping[str, npt.NDArray[np.floating]]
@@ -29,13 +29,13 @@ Groups = Callable[[int], Features | None]
 
 @dataclass(frozen=True)
 class _Band:
-    """Where a group shows.
+    """Band of a functional group.
 
     Attributes:
-        title: for people.
-        modality: in which spectrum it is looked for first, and where only the other exists, there.
-        low: cm⁻¹.
-        high: cm⁻¹.
+        title: name of the group in messages.
+        modality: the spectrum to use, if the dataset has both IR and Raman.
+        low: lower end, cm⁻¹.
+        high: upper end, cm⁻¹.
     """
 
     title: str
@@ -55,13 +55,25 @@ BANDS = {
 _QUIET = slice(int(2450 - IR.start), int(2700 - IR.start))  # no group of H, C, N, O, F has a band there
 
 
+NOT_CHECKED = {"check of the join": "not made: it needs IR or Raman spectra"}
+"""Note of a dataset without vibrational spectra."""
+
+
+def neighbours(rows: int) -> dict[str, Callable[[int], int | None]]:
+    """Return the ways of joining that are off by one row."""
+    return {
+        "one row later": lambda row: row + 1 if row + 1 < rows else None,
+        "one row earlier": lambda row: row - 1 if row > 0 else None,
+    }
+
+
 def groups_of(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> dict[str, bool]:
-    """Return which groups of `BANDS` a structure has, by its distances (Å) alone."""
+    """Return which groups of `BANDS` a structure has, from its distances (Å)."""
     difference = positions[:, None] - positions[None]
     distance = np.sqrt((difference**2).sum(-1))
 
-    def within(one: int, other: int, limit: float) -> bool:
-        pairs = distance[np.ix_(numbers == one, numbers == other)]
+    def within(first: int, second: int, limit: float) -> bool:
+        pairs = distance[np.ix_(numbers == first, numbers == second)]
         return bool(((pairs > 0.4) & (pairs < limit)).any())
 
     return {
@@ -87,13 +99,13 @@ def check_join(
         spectra: from a row to its IR and Raman spectra, as far as they can be read.
 
     Returns:
-        What was found, in words, by way of joining.
+        Results as text, by way of joining.
 
     Raises:
-        InputError: if the spectra do not side clearly with entry i against one of the other ways.
+        MismatchError: if the spectra do not side clearly with entry i against one of the other ways.
     """
     sample = np.unique(np.linspace(0, rows - 1, min(rows, _SAMPLE)).astype(np.int64))
-    own = {int(row): found for row in sample if (found := groups(int(row))) is not None}
+    own = {int(row): features for row in sample if (features := groups(int(row))) is not None}
     notes = {}
     for name, entry_of in joins.items():
         others = {row: entry_of(row) for row in own}
@@ -112,8 +124,9 @@ def check_join(
             f"the spectra side with row i = entry i against {name!r} in {won:.0%} of {compared} comparisons"
         )
         if won < WON:
-            raise InputError(
-                f"spectra and structures do not belong together: {text} ({_titles()} bands), at least "
+            titles = ", ".join(band.title for band in BANDS.values())
+            raise MismatchError(
+                f"spectra and structures do not belong together: {text} ({titles} bands), at least "
                 f"{WON:.0%} are needed; the files are damaged, mixed up or of another release"
             )
         notes[name] = text
@@ -127,14 +140,15 @@ def _share(
     other: Mapping[int, Features | None],
     spectra: Callable[[int], Spectra],
 ) -> tuple[float, int] | None:
-    """Compare rows that have the group by their own entry only with rows that have it by the other only.
+    """Compare rows that have the group in their own entry only with rows that have it in the other only.
 
     Returns:
         The share of pairs in which the former has the stronger band (area under the ROC curve), and the
-        number of rows; None where there are too few.
+        number of rows; None if there are too few.
     """
-    by_own: Sequence[int] = [row for row, it in other.items() if it and own[row][group] and not it[group]]
-    by_other: Sequence[int] = [row for row, it in other.items() if it and not own[row][group] and it[group]]
+    differing = [row for row, entry in other.items() if entry and entry[group] != own[row][group]]
+    by_own = [row for row in differing if own[row][group]]
+    by_other = [row for row in differing if not own[row][group]]
     if min(len(by_own), len(by_other)) < _FEWEST:
         return None
     strong = _strengths(_thinned(by_own), band, spectra)
@@ -146,23 +160,19 @@ def _share(
 
 
 def _thinned(rows: Sequence[int]) -> Sequence[int]:
-    """At most `_READ` of the rows, evenly spread."""
-    return [rows[int(place)] for place in np.linspace(0, len(rows) - 1, min(len(rows), _READ))]
+    """Return at most `_READ` of the rows, evenly spread."""
+    return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, min(len(rows), _READ))]
 
 
 def _strengths(
     rows: Sequence[int], band: _Band, spectra: Callable[[int], Spectra]
 ) -> npt.NDArray[np.float64]:
-    """Height of the band over that of a stretch without bands, for every row that has such a spectrum."""
-    found = []
+    """Return the height of the band relative to a range without bands, of each row that has a spectrum."""
+    heights = []
     for row in rows:
-        here = spectra(row)
-        samples = here.get(band.modality, next(iter(here.values()), None))
+        by_modality = spectra(row)
+        samples = by_modality.get(band.modality, next(iter(by_modality.values()), None))
         if samples is not None and np.isfinite(samples).all() and samples.max() > 0:
             window = samples[int(band.low - IR.start) : int(band.high - IR.start) + 1]
-            found.append(float(window.max()) / max(float(samples[_QUIET].max()), 1e-12))
-    return np.array(found)
-
-
-def _titles() -> str:
-    return ", ".join(band.title for band in BANDS.values())
+            heights.append(float(window.max()) / max(float(samples[_QUIET].max()), 1e-12))
+    return np.array(heights)

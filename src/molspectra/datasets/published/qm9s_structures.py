@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.datasets.formats.pickled import Record, as_array, is_dense, load_pickled
-from molspectra.errors import FormatError, InputError
+from molspectra.errors import DamagedError, FormatError, MismatchError, NotFoundError
 
-_CLASSES = ("torch_geometric.", "numpy.", "_codecs.")  # all else in an entry is let be
+_CLASSES = ("torch_geometric.", "numpy.", "_codecs.")  # other objects in an entry stay inert
 _MAX_FILE = 4 << 20
 
 
@@ -26,7 +26,7 @@ class Structure:
 
     Attributes:
         number: 1-based index in QM9.
-        smiles: as the dataset has it, or None.
+        smiles: SMILES of the dataset, or None.
         numbers: atomic numbers [N].
         positions: [N, 3] Å.
     """
@@ -41,17 +41,17 @@ class Structures(Protocol):
     """Structures in the order of the rows of the tables."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of structures."""
 
     def __getitem__(self, entry: int) -> Structure:
-        """One of them.
+        """Read one structure.
 
         Raises:
             InputError: if it is damaged or incomplete.
         """
 
     def numbers(self) -> npt.NDArray[np.int64]:
-        """QM9's number of every entry [len]; 0 where it is not known without reading it."""
+        """Return QM9's number of every entry [entries]; 0 if it is unknown before the entry is read."""
 
 
 class PickledStructures:
@@ -72,21 +72,21 @@ class PickledStructures:
         for entry, item in enumerate(items):
             fields = record_fields(item)
             if fields is None:
-                raise InputError(f"{path}: entry {entry} is no record of a molecule")
+                raise FormatError(f"{path}: entry {entry} is no record of a molecule")
             smiles = fields.get("smile", fields.get("smiles"))
             try:
                 number = int(_single(fields["number"]))
-                found = (number, smiles if isinstance(smiles, str) else None, fields["z"], fields["pos"])
+                numbers, positions = fields["z"], fields["pos"]
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                raise InputError(f"{path}: entry {entry} lacks number, z or pos") from error
-            self._entries.append(found)
+                raise FormatError(f"{path}: entry {entry} lacks number, z or pos") from error
+            self._entries.append((number, smiles if isinstance(smiles, str) else None, numbers, positions))
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of structures."""
         return len(self._entries)
 
     def __getitem__(self, entry: int) -> Structure:
-        """One of them, read from the file.
+        """Read one structure.
 
         Raises:
             InputError: if it is damaged.
@@ -100,12 +100,12 @@ class PickledStructures:
                 _array(positions).astype(np.float64),
             )
         except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(
+            raise FormatError(
                 f"entry {entry} has no atomic numbers or coordinates that can be read"
             ) from error
 
     def numbers(self) -> npt.NDArray[np.int64]:
-        """QM9's number of every entry."""
+        """Return QM9's number of every entry [entries]."""
         return np.array([entry[0] for entry in self._entries], dtype=np.int64)
 
 
@@ -121,18 +121,18 @@ class TableStructures:
 
     def __init__(self, path: Path) -> None:
         self._zip = _opened_zip(path) if path.is_file() else None
-        names = self._zip.namelist() if self._zip else [each.name for each in path.iterdir()]
+        names = self._zip.namelist() if self._zip else [file.name for file in path.iterdir()]
         self._names = {int(stem): name for name in names if (stem := _stem(name)) is not None}
         self._path = path
         if 1 not in self._names:
-            raise InputError(f"{path}: has no 000001.csv")
+            raise NotFoundError(f"{path}: has no 000001.csv")
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of structures."""
         return len(self._names)
 
     def __getitem__(self, entry: int) -> Structure:
-        """One of them, read from its file.
+        """Read one structure.
 
         Raises:
             InputError: if the file is missing or of another layout.
@@ -140,22 +140,22 @@ class TableStructures:
         name = f"{entry + 1:06d}.csv"
         try:
             lines = self._content(entry + 1).decode().splitlines()
-            own, number, smiles, count = next(csv.reader(lines[1:2]), [])[1:5]
+            index, number, smiles, count = next(csv.reader(lines[1:2]), [])[1:5]
             atoms = list(csv.reader(lines[11 : 11 + round(float(count))]))  # derivatives follow
             numbers = np.array([round(float(row[1])) for row in atoms], dtype=np.int64)
             positions = np.array([[float(cell) for cell in row[2:5]] for row in atoms])
-            if len(atoms) != round(float(count)) or round(float(own)) != entry + 1:
-                raise InputError(f"{name} belongs to molecule {own}, or is cut short")
+            if len(atoms) != round(float(count)) or round(float(index)) != entry + 1:
+                raise MismatchError(f"{name} belongs to molecule {index}, or is cut short")
             return Structure(round(float(number)), smiles.strip() or None, numbers, positions)
         except KeyError as error:
-            raise InputError(f"{name} is missing") from error
+            raise NotFoundError(f"{name} is missing") from error
         except (ValueError, IndexError, csv.Error, OverflowError) as error:
-            raise InputError(f"{name} does not have the layout of QM9S") from error
+            raise FormatError(f"{name} does not have the layout of QM9S") from error
         except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-            raise InputError(f"{name} cannot be read ({error})") from error
+            raise DamagedError(f"{name} cannot be read ({error})") from error
 
     def numbers(self) -> npt.NDArray[np.int64]:
-        """Zeros: QM9's numbers stand in the files."""
+        """Return zeros [entries]: QM9's numbers are in the files."""
         return np.zeros(len(self), dtype=np.int64)
 
     def _content(self, number: int) -> bytes:
@@ -175,7 +175,7 @@ def _opened_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError) as error:
-        raise InputError(f"{path}: not a zip archive, or cut short ({error})") from error
+        raise DamagedError(f"{path}: not a zip archive, or cut short ({error})") from error
 
 
 def _stem(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Whether the labels of a trajectory are in the units that they should be in."""
+"""Check of the units of the labels of a trajectory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.sanity import bohr_suspected
-from molspectra.errors import InputError
+from molspectra.errors import UnitError
 
 _ENERGY_UNITS = {"Hartree": 1.0, "eV": 27.211, "kcal/mol": 627.51, "kJ/mol": 2625.5}
 _FORCE_LOW, _FORCE_HIGH = 4.0, 200.0
@@ -24,7 +24,7 @@ class Labels:
 
 
 def total_energy(numbers: npt.NDArray[np.integer]) -> float:
-    """Rough total energy of a neutral molecule in Hartree, good to a tenth.
+    """Estimate the total energy of a neutral molecule in Hartree, to about 10 %.
 
     Thomas-Fermi, −0.77 Z^(7/3) for each atom, scaled by 0.78 to fit H to Cl.
     """
@@ -32,38 +32,38 @@ def total_energy(numbers: npt.NDArray[np.integer]) -> float:
 
 
 def check_labels(numbers: npt.NDArray[np.integer], labels: Labels) -> None:
-    """Refuse frames whose magnitudes say that they are in other units.
+    """Refuse frames whose magnitudes indicate other units.
 
     Total energies are compared with a rough estimate from the elements; energies with another zero cannot be
-    judged and pass. Forces at the temperatures of molecular dynamics are some tens of kcal/mol/Å; those in
-    eV/Å (about 1) and Hartree/bohr (about 0.02) are told apart from them with certainty. Frames that are not
-    finite are left for the rows to refuse.
+    judged and pass. Forces at the temperatures of molecular dynamics are some tens of kcal/mol/Å, about 1
+    in eV/Å and about 0.02 in Hartree/bohr. Values that are not finite are ignored here; their rows are
+    rejected later.
 
     Args:
         numbers: atomic numbers [N].
         labels: the first frames.
 
     Raises:
-        InputError: with the unit that they seem to be in.
+        UnitError: with the unit that they seem to be in.
     """
     if sum(bohr_suspected(numbers, frame) for frame in labels.positions) > len(labels.positions) / 2:
-        raise InputError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
-    known = labels.energies[np.isfinite(labels.energies)]
-    ratio = float(np.median(known)) / total_energy(numbers) if known.size else float("nan")
+        raise UnitError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
+    energies = labels.energies[np.isfinite(labels.energies)]
+    ratio = float(np.median(energies)) / total_energy(numbers) if energies.size else float("nan")
     for unit, value in _ENERGY_UNITS.items():
         if unit != "kcal/mol" and 0.75 < ratio / value < 1.33:
-            raise InputError(f"the energies seem to be in {unit}; they must be in kcal/mol")
-    finite = labels.forces[np.isfinite(labels.forces)]
-    size = float(np.sqrt(np.mean(finite.astype(np.float64) ** 2))) if finite.size else _FORCE_LOW
+            raise UnitError(f"the energies seem to be in {unit}; they must be in kcal/mol")
+    forces = labels.forces[np.isfinite(labels.forces)]
+    size = float(np.sqrt(np.mean(forces.astype(np.float64) ** 2))) if forces.size else _FORCE_LOW
     if len(numbers) > 1 and not _FORCE_LOW <= size <= _FORCE_HIGH:
-        raise InputError(
+        raise UnitError(
             f"the forces have a root mean square of {size:.3g}, where {_FORCE_LOW:g} to {_FORCE_HIGH:g} "
             f"kcal/mol/Å are expected of molecular dynamics; {_force_hint(size)}"
         )
 
 
 def _force_hint(size: float) -> str:
-    """What unit forces of that size may be in."""
+    """Guess the unit of forces of that size."""
     if 0.2 < size < _FORCE_LOW:
         return "they seem to be in eV/Å (1 eV = 23.0605 kcal/mol)"
     if size < 0.2:
