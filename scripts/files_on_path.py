@@ -32,7 +32,9 @@ def traced(arguments: list[str]) -> tuple[int, list[str]]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]  # None stops profiling
-    paths = {Path(code.co_filename) for code in called if code.co_name not in ("<lambda>", "<listcomp>")}
+    paths = {
+        Path(code.co_filename) for code in called if not code.co_name.startswith("<")
+    }  # no comprehension
     return status, sorted(str(path.relative_to(PACKAGE)) for path in paths if path.is_relative_to(PACKAGE))
 
 
