@@ -125,12 +125,13 @@ def test_a_spectrum_does_not_depend_on_its_batch_nor_on_the_order_of_its_lines(s
 
 
 @pytest.mark.parametrize("name", MODALITIES)
-def test_the_default_width_is_that_of_the_modality(name):
+def test_the_default_shape_and_width_are_those_of_the_modality(name):
     kind = MODALITIES[name]
-    lines = [[(0.6 * kind.stop, 1.0)]]
+    lines = [[(kind.start + 100 * kind.step, 1.0)]]
     default = broaden(*ragged(lines), kind)
-    assert torch.equal(default, broaden(*ragged(lines), kind, shape="lorentzian", fwhm=kind.fwhm, scale=1.0))
-    assert float(default.max()) == pytest.approx(2 / (math.pi * kind.fwhm), rel=1e-4)
+    assert torch.equal(default, broaden(*ragged(lines), kind, shape=kind.shape, fwhm=kind.fwhm, scale=1.0))
+    height = math.sqrt(math.log(2) / math.pi) if kind.shape == "gaussian" else 1 / math.pi
+    assert float(default.max()) == pytest.approx(2 * height / kind.fwhm, rel=1e-4)
 
 
 def test_single_precision_and_integer_offsets_are_taken():

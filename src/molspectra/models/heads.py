@@ -40,13 +40,13 @@ class GatedEquivariantBlock(nn.Module):
 
     def forward(self, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Map [N, C], [N, 3, C] to [N, C'], [N, 3, C']."""
-        length = _safe_norm(self.invariant(vectors))
+        length = safe_norm(self.invariant(vectors))
         update, gate = self.update(torch.cat([scalars, length], dim=-1)).chunk(2, dim=-1)
         gated = gate.unsqueeze(1) * self.equivariant(vectors)
         return (nn.functional.silu(update) if self.activate else update), gated
 
 
-def _safe_norm(vectors: Tensor) -> Tensor:
+def safe_norm(vectors: Tensor) -> Tensor:
     """Norm over axis 1 whose gradient at the zero vector is zero instead of NaN; [N, 3, C] to [N, C]."""
     squared = vectors.square().sum(1)
     zero = squared == 0
@@ -151,7 +151,7 @@ class PropertyHead(nn.Module):
             references = self.references[batch.numbers]
             return total.double() + sum_by_molecule(references, batch.molecule, batch.ptr)
         if self.kind == "dipole":
-            return self.std * _safe_norm(self._dipole(scalars, vectors, batch).unsqueeze(-1)).squeeze(-1)
+            return self.std * safe_norm(self._dipole(scalars, vectors, batch).unsqueeze(-1)).squeeze(-1)
         extent = self.std * scalars * self._offset(scalars, batch).square().sum(1)
         return sum_by_molecule(extent, batch.molecule, batch.ptr) + self.mean
 

@@ -15,6 +15,7 @@ from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind, Spect
 from molspectra.models.segments import sum_by_molecule
 from molspectra.models.shared import EGNNConfig, Encoded, Encoder, EquivariantTransformerConfig, Shared
 from molspectra.models.specformer import SpecFormer, SpecFormerConfig
+from molspectra.models.spectrum_head import SpectrumHead
 
 AtomReferences = Literal["none", "fit", "published", "auto"]
 """Where the energies of the free atoms come from."""
@@ -40,17 +41,25 @@ class ModelConfig:
     spectrum_input: bool = False
     """Hand the representation of a molecule's spectra to the property head, as an INPUT (the paper's pilot).
     It is another task than a property from the structure: spectra must be known for every prediction."""
+    spectrum_head: bool = False
+    """A head that predicts the spectra of the spectrum encoder's modalities from the structure; a run with
+    `weights.spectrum` sets this itself."""
 
     def __post_init__(self) -> None:
         """Check that the parts fit together.
 
         Raises:
-            SettingError: spectra as input without a spectrum encoder.
+            SettingError: spectra as input, or to be predicted, without a spectrum encoder.
         """
         if self.spectrum_input and self.spectrum_encoder is None:
             raise SettingError(
                 "model.spectrum_input: spectra need an encoder; set model.spectrum_encoder.modalities, "
                 "such as uv_vis"
+            )
+        if self.spectrum_head and self.spectrum_encoder is None:
+            raise SettingError(
+                "model.spectrum_head (weights.spectrum): spectra are learnt in stage 2; "
+                "set model.spectrum_encoder.modalities, such as uv_vis,ir,raman"
             )
 
 
@@ -79,6 +88,9 @@ class MolSpectra(Shared):
             NoiseHead(channels) if config.force_head else None
         )  # last, so that the other initial weights do not depend on it
         self.spectrum_input = SpectrumInput(channels) if config.spectrum_input else None
+        self.spectrum_head: SpectrumHead | None = None
+        if config.spectrum_head and self.spectrum_encoder is not None:
+            self.spectrum_head = SpectrumHead(channels, self.spectrum_encoder.kinds)
 
     def encode(self, batch: Batch) -> Encoded:
         """Atom features of a batch; edges are built where the batch has none."""
@@ -115,6 +127,19 @@ class MolSpectra(Shared):
             encoded = self.spectrum_input(encoded, batch, *self._read_spectra(batch))
         prediction: Tensor = self.property_head(encoded, batch)
         return prediction
+
+    def predict_spectra(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
+        """Spectra [B, points] per modality from the atom features of a batch, in its unit on its axis.
+
+        Raises:
+            MismatchError: the model has no spectrum head.
+        """
+        if self.spectrum_head is None:
+            raise MismatchError(
+                "the model has no spectrum head: pre-train it with weights.spectrum above 0 (stage 2)"
+            )
+        spectra: dict[str, Tensor] = self.spectrum_head(encoded, batch)
+        return spectra
 
     def _read_spectra(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Representations [B, C], 0 for molecules without any spectrum, and [B] bool, which have one."""

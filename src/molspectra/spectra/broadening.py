@@ -19,14 +19,12 @@ from torch import Tensor
 
 from molspectra.compiled import fast, threads
 from molspectra.errors import SettingError, ValueRangeError
-from molspectra.spectra.modality import Modality
+from molspectra.spectra.modality import SHAPES, Modality
 
 _BLOCK = 64  # points of a block
 _NODES = {"lorentzian": 8, "gaussian": 12}  # Chebyshev nodes of a block, for 1e-5 of the peak
 _CHUNK = {"cpu": 512}  # lines per pass, so that the buffers stay in the cache
 _CHUNK_DEVICE = 65536
-
-SHAPES = tuple(_NODES)
 
 
 @torch.no_grad()
@@ -36,7 +34,7 @@ def broaden(
     offsets: Tensor,
     modality: Modality,
     *,
-    shape: str = "lorentzian",
+    shape: str | None = None,
     fwhm: float | None = None,
     scale: float = 1.0,
 ) -> Tensor:
@@ -52,7 +50,7 @@ def broaden(
         intensity: intensities [M], not negative, in the modality's `line_unit`.
         offsets: int64 [B + 1], from 0 to M; the lines of molecule b are offsets[b]:offsets[b + 1].
         modality: gives the axis and the default width.
-        shape: "lorentzian" or "gaussian".
+        shape: "lorentzian" or "gaussian"; None takes the modality's default.
         fwhm: full width at half maximum in the axis unit; None takes the modality's default.
         scale: factor on the positions (not on widths or intensities).
 
@@ -65,6 +63,7 @@ def broaden(
         ValueError: offsets or intensities that do not fit the positions.
     """
     width = modality.fwhm if fwhm is None else fwhm
+    shape = shape or modality.shape
     _check_options(shape, width, scale)
     if offsets.device.type == "cpu":  # asking a GPU would make it wait
         _check_offsets(offsets, len(position), len(intensity))

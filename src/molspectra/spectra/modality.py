@@ -6,12 +6,19 @@ Axes are those of the published QM9S spectra, patches those of the published enc
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from molspectra.errors import NotFoundError, SettingError, ValueRangeError, hint
+
+SHAPES = ("lorentzian", "gaussian")
+"""Line shapes."""
+
+DOS = ("dos_occupied", "dos_virtual")
+"""The two modalities of a density of states; `dos` names both on the command line."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -34,6 +41,7 @@ class Modality:
         title: name in texts and figures.
         quantity: label of the axis in figures.
         signal: label of the samples in figures.
+        shape: line shape by default, "lorentzian" or "gaussian".
 
     Raises:
         InputError: a name that cannot be a column, an axis that does not ascend in whole steps, or patches or
@@ -53,6 +61,7 @@ class Modality:
     title: str = ""
     quantity: str = "Position"
     signal: str = "Intensity"
+    shape: str = "lorentzian"
 
     def __post_init__(self) -> None:
         """Check name, axis, patches and width."""
@@ -70,6 +79,9 @@ class Modality:
                 f"{self.name}: patches of 1 to {self.points} points, a stride of 1 or more and a positive "
                 f"width are needed, not {self.patch}, {self.stride} and {self.fwhm:g}"
             )
+        if self.shape not in SHAPES:
+            suggestion = hint(self.shape, SHAPES)
+            raise ValueRangeError(f"{self.name}: unknown line shape {self.shape!r}; {suggestion}")
 
     @property
     def points(self) -> int:
@@ -98,7 +110,15 @@ RAMAN = Modality(
     "Raman activity", "Raman shift", "Raman activity",
 )  # fmt: skip
 
-MODALITIES: dict[str, Modality] = {m.name: m for m in (UV_VIS, IR, RAMAN)}
+DOS_OCCUPIED, DOS_VIRTUAL = (
+    Modality(
+        name, "eV", "1/eV", -30.0, 10.0, 0.05, 20, 10, 0.5, "",
+        f"Density of {part} states", "Orbital energy", "Density of states", "gaussian",
+    )
+    for name, part in zip(DOS, ("occupied", "virtual"), strict=True)
+)  # fmt: skip
+
+MODALITIES: dict[str, Modality] = {m.name: m for m in (UV_VIS, IR, RAMAN, DOS_OCCUPIED, DOS_VIRTUAL)}
 """All modalities by name, in the order in which their tokens enter the spectrum encoder."""
 
 
@@ -133,3 +153,12 @@ def modality(name: str) -> Modality:
         word = name.lower().replace("-", "_")
         raise NotFoundError(f"unknown modality {name!r}; {hint(word, MODALITIES, cutoff=0.5)}")
     return kind
+
+
+def modality_names(names: Iterable[str]) -> list[str]:
+    """Return the names of modalities, each checked, with `dos` written out as its two parts.
+
+    Raises:
+        NotFoundError: no modality has one of the names.
+    """
+    return [modality(part).name for name in names for part in (DOS if name == "dos" else (name,))]

@@ -49,12 +49,12 @@ class LineSpectrum:
         return len(self.position)
 
     def broadened(
-        self, shape: str = "lorentzian", fwhm: float | None = None, scale: float = 1.0
+        self, shape: str | None = None, fwhm: float | None = None, scale: float = 1.0
     ) -> SampledSpectrum:
         """Broaden the lines: sum of area-normalised profiles on the modality's axis.
 
         Args:
-            shape: "lorentzian" or "gaussian".
+            shape: "lorentzian" or "gaussian"; None takes the modality's default.
             fwhm: full width at half maximum in the axis unit; None takes the modality's default.
             scale: factor on the positions (a frequency scale factor), not on the intensities or the width.
 

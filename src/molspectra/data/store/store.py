@@ -49,12 +49,12 @@ class Broadening:
     """How the lines of one modality become a spectrum.
 
     Attributes:
-        shape: "lorentzian" or "gaussian".
+        shape: "lorentzian" or "gaussian"; None takes the modality's default.
         fwhm: full width at half maximum in the axis unit, None for the modality's own.
         scale: factor on the positions (a frequency scale factor).
     """
 
-    shape: str = "lorentzian"
+    shape: str | None = None
     fwhm: float | None = None
     scale: float = 1.0
 
