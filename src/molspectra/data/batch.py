@@ -60,24 +60,14 @@ class Batch:
         """Return the number of molecules B."""
         return self.size
 
-    def to(
-        self,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        non_blocking: bool = False,
-    ) -> Batch:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
         """Return the batch on `device`, with positions and spectra as `dtype`.
 
         Targets keep their dtype: float32 is too coarse for a total energy that is not standardised.
         """
-        moved = self._map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
+        moved = self._map(lambda tensor: tensor.to(device=device))
         spectra = {name: tensor.to(dtype) for name, tensor in moved.spectra.items()}
         return replace(moved, positions=moved.positions.to(dtype), spectra=spectra)
-
-    def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory, from which copies to a GPU can be asynchronous."""
-        return self._map(Tensor.pin_memory)
 
     def with_positions(self, positions: Tensor) -> Batch:
         """Return the batch with other coordinates [N, 3] in Å and without edges.

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from molspectra.data.neighbours import offsets_of
+
 T = TypeVar("T", bound="_Tensors")
 
 
@@ -104,7 +106,4 @@ class InternalBatch(_Tensors):
 
 def sorted_by_atom(atoms: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Return the order [K] that sorts atoms [K] stably, and the offsets [n + 1] of each of n atoms in it."""
-    order = torch.argsort(atoms, stable=True)
-    ptr = torch.zeros(n + 1, dtype=torch.int64)
-    torch.cumsum(torch.bincount(atoms, minlength=n), 0, out=ptr[1:])
-    return order, ptr
+    return torch.argsort(atoms, stable=True), offsets_of(torch.bincount(atoms, minlength=n))

@@ -42,10 +42,6 @@ class Edges:
         """Return the number of directed edges E."""
         return self.source.shape[0]
 
-    def to(self, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Edges:
-        """Return the same edges on another device."""
-        return self.map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
-
     def map(self, function: Callable[[Tensor], Tensor]) -> Edges:
         """Return the edges with a function applied to every tensor."""
         return Edges(**{field.name: function(getattr(self, field.name)) for field in fields(self)})

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from molspectra.chem.identity import is_geometry_hash
+from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.data.store.store import Store
 from molspectra.training.data import Rows, Selection
 from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of
@@ -104,6 +104,7 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
     trained = flags & STRUCTURE > 0
     order = np.argsort(-(flags & (STRUCTURE | SPECTRUM)).astype(int), kind="stable")
     seen_names = [names[index] for index in order[:EXAMPLES] if trained[index]]
+    names_unseen = [name for name, flag in zip(names, flags, strict=True) if not flag]
     return Exposure(
         "molecules",
         tested=len(names),
@@ -112,7 +113,7 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
         labels=int(np.count_nonzero(flags & LABEL)),
         beyond=int(np.count_nonzero(flags & (SPECTRUM | LABEL))),
         validated=int(np.count_nonzero((flags > 0) & ~trained)),
-        incomparable=sum(is_geometry_hash(name) for name, flag in zip(names, flags, strict=True) if not flag),
+        incomparable=sum(1 for name in names_unseen if GEOMETRY_PATTERN.fullmatch(name)),
         nameless=seen.by_geometry,
         examples=tuple(f"{name} (row {first[name]})" for name in seen_names),
         unknown=seen.unknown,

@@ -180,11 +180,7 @@ def _stage_facts(config: RunConfig) -> dict[str, Any]:
 
 
 def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> dict[str, Any]:
-    """Return the record of the run that is to be continued; empty where there is none.
-
-    Raises:
-        InputError: the directory is in use and `resume` was not asked for, or its settings are others.
-    """
+    """Return the record of the run that is to be continued; empty where there is none."""
     if not directory.exists():
         return {}
     if not directory.is_dir():

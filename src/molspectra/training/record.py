@@ -15,7 +15,7 @@ import torch
 from molspectra._version import __version__
 from molspectra.compiled import fast
 from molspectra.data.atomic import atomic_file, naming
-from molspectra.errors import FormatError, MissingExtraError
+from molspectra.errors import FormatError
 
 PACKAGES = ("torch", "numba", "numpy", "lightning-fabric", "rdkit", "pyarrow", "safetensors")
 
@@ -111,9 +111,13 @@ class MetricLog:
         """Open for appending; rows from beyond step `start` (of a session that was cut off) are dropped.
 
         Raises:
-            InputError: the file cannot be written, or TensorBoard is not installed.
+            WriteError: the file cannot be written.
         """
-        self.events = _event_writer(directory / "tensorboard", start) if tensorboard else None
+        self.events: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.events = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
         path = directory / "metrics.csv"
         kept = [line for line in _lines(path) if int(line[0]) <= start] if start else []
         self.before = float(kept[-1][3]) if kept else 0.0
@@ -138,14 +142,6 @@ class MetricLog:
         self.file.close()
         if self.events is not None:
             self.events.close()
-
-
-def _event_writer(directory: Path, start: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError("loop.tensorboard: needs tensorboard (pip install tensorboard)") from error
-    return SummaryWriter(str(directory), purge_step=start + 1)
 
 
 def read_metrics(path: Path) -> list[tuple[int, str, float, float]]:

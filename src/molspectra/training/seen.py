@@ -17,12 +17,12 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from molspectra.chem.identity import is_geometry_hash
+from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.data.atomic import atomic_file
 from molspectra.errors import DamagedError, InputError, MismatchError
 from molspectra.training.checkpoint import named
 from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
-from molspectra.training.data import Rows, Selection
+from molspectra.training.data import Selection
 from molspectra.training.record import read_json
 from molspectra.training.settings import from_dict
 
@@ -98,8 +98,8 @@ class Seen:
         }
         return cls(
             *_united(hashes_of(identities[rows]), flags),
-            structures=np.unique(geometry_ids(selection, selection.train)),
-            by_geometry=len({identity for identity in identities[rows] if is_geometry_hash(identity)}),
+            structures=np.unique(store.geometry_ids[selection.train]),
+            by_geometry=len(set(filter(GEOMETRY_PATTERN.fullmatch, identities[rows]))),
             runs=({**(about or {}), **facts},),
         )
 
@@ -178,13 +178,6 @@ class Seen:
         return seen
 
 
-def geometry_ids(selection: Selection, rows: Rows) -> npt.NDArray[np.int64]:
-    """Geometry ids [n] of rows of a selection's store."""
-    if not len(rows):
-        return np.empty(0, np.int64)
-    return selection.store.geometry_ids[rows]
-
-
 def seen_by(path: str | Path) -> Seen:
     """Return what a run, a checkpoint's run or a shipped model has seen, with the runs that it started from.
 
@@ -219,12 +212,7 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
 
 
 def _same_selection(run: Path, config: RunConfig) -> Selection:
-    """Return the rows that a run was given.
-
-    Raises:
-        InputError: the store is gone.
-        MismatchError: the store has changed.
-    """
+    """Return the rows that a run was given."""
     targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
     selection = Selection.of(config.data, targets)
     if selection.store.hash != read_json(run / "record.json")["data"]["hash"]:
