@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -41,10 +40,6 @@ class Edges:
     def __len__(self) -> int:
         """Return the number of directed edges E."""
         return self.source.shape[0]
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Edges:
-        """Return the edges with a function applied to every tensor."""
-        return Edges(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
 
 def offsets_of(counts: Tensor) -> Tensor:

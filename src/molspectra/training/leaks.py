@@ -1,7 +1,7 @@
 """How many of the molecules that a run is tested on were seen in its pre-training."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.data.store.store import Store
 from molspectra.training.data import Rows, Selection
 from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of
+from molspectra.training.settings import to_dict
 
 EXAMPLES = 3
 """At most this many molecules are named."""
@@ -77,8 +78,7 @@ class Exposure:
 
     def plain(self) -> dict[str, Any]:
         """JSON values, with the sentence."""
-        values = asdict(self) | {"sentence": self.sentence}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return to_dict(self) | {"sentence": self.sentence}
 
 
 def is_clean(exposure: Mapping[str, Any]) -> bool:

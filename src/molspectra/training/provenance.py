@@ -9,13 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from molspectra.data.atomic import naming
-from molspectra.errors import (
-    DamagedError,
-    ExistsError,
-    MismatchError,
-    NotFoundError,
-    WriteError,
-)
+from molspectra.errors import DamagedError, ExistsError, MismatchError, NotFoundError, WriteError
 from molspectra.training.checkpoint import newest
 from molspectra.training.config import DataConfig, FinetuneConfig, RunConfig
 from molspectra.training.data import Selection, elements_of

@@ -169,7 +169,8 @@ class Seen:
             types = (arrays["molecules"].dtype, arrays["flags"].dtype, arrays["structures"].dtype)
             if types != (np.uint64, np.uint8, np.int64) or metadata["format"] != "1":
                 raise ValueError("its arrays are of other types")
-            if seen.molecules.shape != seen.flags.shape or not _ascending(seen.molecules):
+            is_ascending = (seen.molecules[1:] > seen.molecules[:-1]).all()
+            if seen.molecules.shape != seen.flags.shape or not is_ascending:
                 raise ValueError("its hashes are not in order")
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise DamagedError(
@@ -243,10 +244,6 @@ def _united(hashes: Hashes, flags: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.N
     united = np.zeros(len(unique), np.uint8)
     np.bitwise_or.at(united, inverse, flags)
     return unique, united
-
-
-def _ascending(values: Hashes) -> bool:
-    return bool((values[1:] > values[:-1]).all())
 
 
 def _line(error: Exception) -> str:

@@ -235,34 +235,28 @@ def open_internal(store: Store) -> InternalFile:
     return InternalFile(path, store.hash, len(store))
 
 
-def ensure_internal(store: Store, *, show: bool = True) -> InternalFile:
-    """Open the side file of a store, making it first if it is missing or does not fit.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
-    try:
-        return open_internal(store)
-    except InputError:
-        try:
-            return prepare_internal(store, show=show)
-        except InputError:
-            with suppress(InputError):  # another run may have made it meanwhile, and removed the parts
-                return open_internal(store)
-            raise
-
-
 def with_internal(store: Store, *, show: bool = True) -> Store:
-    """Return a store opened again with internal coordinates in its batches, made now if they are missing.
+    """Return a store opened again with internal coordinates in its batches.
+
+    The side file is made first if it is missing or does not fit.
 
     Args:
         store: an open store.
-        show: whether to show progress on standard error while they are made.
+        show: whether to show progress on standard error while the file is made.
 
     Raises:
         InputError: if the side file cannot be written.
     """
-    return store.with_internal_source(ensure_internal(store, show=show))
+    try:
+        internal = open_internal(store)
+    except InputError:
+        try:
+            internal = prepare_internal(store, show=show)
+        except InputError:
+            with suppress(InputError):  # another run may have made it meanwhile, and removed the parts
+                return store.with_internal_source(open_internal(store))
+            raise
+    return store.with_internal_source(internal)
 
 
 def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> InternalFile:
