@@ -15,7 +15,9 @@ import torch
 from molspectra._version import __version__
 from molspectra.compiled import fast
 from molspectra.data.atomic import atomic_file, naming
-from molspectra.errors import FormatError
+from molspectra.errors import FormatError, NotFoundError
+from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
+from molspectra.training.settings import from_dict
 
 PACKAGES = ("torch", "numba", "numpy", "lightning-fabric", "rdkit", "pyarrow", "safetensors")
 
@@ -96,6 +98,28 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def read_run(run: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """Read settings and record of a run directory.
+
+    Raises:
+        NotFoundError: not a run directory.
+        InputError: a damaged file in it.
+    """
+    for name in ("config.json", "record.json"):
+        if not (run / name).is_file():
+            raise NotFoundError(
+                f"{run}: not a run directory (no {name}); give the one named by --out in training"
+            )
+    record = read_json(run / "record.json")
+    stage = (record.get("about") or {}).get("stage") if isinstance(record, dict) else None
+    if stage not in ("stage1", "stage2", "finetune"):
+        raise FormatError(f"{run / 'record.json'}: not the record of a run (no stage)")
+    path = run / "config.json"
+    if stage == "finetune":
+        return from_dict(FinetuneConfig, read_json(path), str(path)), record
+    return from_dict(PretrainConfig, read_json(path), str(path)), record
 
 
 class MetricLog:

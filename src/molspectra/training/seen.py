@@ -21,10 +21,9 @@ from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.data.atomic import atomic_file
 from molspectra.errors import DamagedError, InputError, MismatchError
 from molspectra.training.checkpoint import named
-from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
+from molspectra.training.config import FinetuneConfig, RunConfig
 from molspectra.training.data import Selection
-from molspectra.training.record import read_json
-from molspectra.training.settings import from_dict
+from molspectra.training.record import read_run
 
 SEEN = "seen.safetensors"
 """Name of the file in a run directory."""
@@ -200,11 +199,11 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
     if not ((run / "record.json").is_file() and (run / "config.json").is_file()):
         return Seen(unknown=(f"{path} (not a run directory, or gone)",))
     try:
-        config, stage = _settings(run)
-    except (InputError, KeyError, TypeError) as error:
+        config, record = read_run(run)
+    except (InputError, AttributeError) as error:
         return Seen(unknown=(f"{path} ({_line(error)})",))
     try:
-        seen = own_seen(config, _same_selection(run, config), run, stage)
+        seen = own_seen(config, _same_selection(config, record), run, record["about"]["stage"])
     except (InputError, KeyError, TypeError) as error:
         seen = Seen(unknown=(f"{path} ({_line(error)})",))
     if config.init is None:
@@ -212,22 +211,13 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
     return seen.merged(_seen_by(Path(config.init), (*before, run.resolve())))
 
 
-def _same_selection(run: Path, config: RunConfig) -> Selection:
+def _same_selection(config: RunConfig, record: Mapping[str, Any]) -> Selection:
     """Return the rows that a run was given."""
     targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
     selection = Selection.of(config.data, targets)
-    if selection.store.hash != read_json(run / "record.json")["data"]["hash"]:
+    if selection.store.hash != record["data"]["hash"]:
         raise MismatchError(f"{config.data.store} has changed since")
     return selection
-
-
-def _settings(run: Path) -> tuple[RunConfig, str]:
-    """Read the settings and the stage of a run directory."""
-    stage = str(read_json(run / "record.json")["about"]["stage"])
-    values, where = read_json(run / "config.json"), str(run / "config.json")
-    if stage == "finetune":
-        return from_dict(FinetuneConfig, values, where), stage
-    return from_dict(PretrainConfig, values, where), stage
 
 
 def own_seen(config: RunConfig, selection: Selection, directory: Path, stage: str) -> Seen:
