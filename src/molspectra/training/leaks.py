@@ -65,13 +65,9 @@ class Exposure:
         if self.incomparable:
             said += f"; {self.incomparable} have identities that cannot be compared between datasets"
         if self.nameless:
-            said += (
-                f"; so have {self.nameless:,} molecules of pre-training"
-                if self.incomparable
-                else (
-                    f"; {self.nameless:,} molecules of pre-training have identities that cannot be compared"
-                )
-            )
+            molecules = f"{self.nameless:,} molecules of pre-training"
+            sentence = f"{molecules} have identities that cannot be compared"
+            said += f"; so have {molecules}" if self.incomparable else f"; {sentence}"
         if self.unknown:
             said += f"; what was seen is not known of {', '.join(self.unknown)}"
         return said

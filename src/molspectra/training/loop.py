@@ -324,8 +324,7 @@ class Trainer:
 
     def _non_finite(self, what: str, micros: Iterable[Micro]) -> NonFiniteError:
         """Return the error for losses that are not finite; all ranks must call this."""
-        store, device = self.maker.store, self.fabric.device
-        return non_finite_error(what, micros, self._is_finite, store, self.ranks, device)
+        return non_finite_error(what, micros, self._is_finite, self.maker.store, self.ranks)
 
     def _is_finite(self, row: int, epoch: Tensor) -> bool:
         """Whether the losses of one molecule, and in training their gradients, are finite numbers."""

@@ -307,7 +307,8 @@ def _write_missing_parts(store: Store, part_paths: dict[range, Path], processes:
                 _write_part(store, part_paths[rows], rows)
                 bar.advance(task, len(rows))
             return
-        pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_ignore_sigint)
+        ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # left to the parent, which lets its workers finish a part
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, ctrl_c)
         try:
             futures = [(rows, pool.submit(_write_part, store, part_paths[rows], rows)) for rows in missing]
             for rows, future in futures:
@@ -320,11 +321,6 @@ def _write_missing_parts(store: Store, part_paths: dict[range, Path], processes:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _ignore_sigint() -> None:
-    """Leave Ctrl-C to the parent, which ends its workers when their parts are complete."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_part(store: Store, path: Path, rows: range) -> None:
