@@ -69,7 +69,7 @@ def test_ranks_equal_a_loop_over_the_molecules(model, store, modalities):
 
 def test_a_model_that_tells_nothing_apart_comes_last(model, store, monkeypatch):
     one = torch.ones(1, model.encoder.channels)
-    monkeypatch.setattr(type(model), "embed", lambda self, batch: one.expand(batch.size, -1))
+    monkeypatch.setattr(type(model), "embed", lambda self, batch: one.expand(len(batch), -1))
     rows = np.arange(10)
     result = retrieve(model, store, rows, Gallery.of(model, store, rows))
     assert result.rank.tolist() == [10] * 10

@@ -15,11 +15,10 @@ from molspectra.data.atomic import atomic_file
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Store
 from molspectra.errors import NotFoundError, SettingError, ValueRangeError
-from molspectra.evaluation.subject import read_run
 from molspectra.training.config import DataConfig, FinetuneConfig
 from molspectra.training.data import Rows, Selection, open_store, split_store
 from molspectra.training.leaks import Exposure, exposure
-from molspectra.training.record import write_json
+from molspectra.training.record import read_run, write_json
 from molspectra.training.seen import SPECTRUM, STRUCTURE, VALIDATED, Seen, hashes_of, seen_by
 
 COLUMNS = ("identity", "row", "pretraining", "structure", "spectra", "validation")

@@ -22,10 +22,9 @@ from molspectra.reporting.report import write_report
 from molspectra.simulation.records import read_journal
 from molspectra.simulation.runner import simulate_many
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-from molspectra.training.recipes import read_recipe
 from molspectra.training.record import machine, read_json, write_json
 from molspectra.training.run import finetune, pretrain
-from molspectra.training.settings import from_dict
+from molspectra.training.settings import from_dict, read_recipe
 
 LIVE = {
     "water": "O",

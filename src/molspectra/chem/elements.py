@@ -19,7 +19,7 @@ SYMBOLS: tuple[str, ...] = tuple(_ROWS.split())
 
 MAX_ATOMIC_NUMBER = len(SYMBOLS) - 1
 
-_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number}
+_NUMBERS = dict(zip(SYMBOLS[1:], range(1, len(SYMBOLS)), strict=True))
 
 
 def atomic_number(symbol: str) -> int:

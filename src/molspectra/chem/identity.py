@@ -22,8 +22,8 @@ from molspectra.errors import FormatError, MismatchError, ValueRangeError
 
 GEOMETRY_PREFIX = "geom-"
 
-GEOMETRY_PATTERN = f"{GEOMETRY_PREFIX}[0-9a-f]{{16}}"
-"""Regular expression of an identity that is a hash of the geometry."""
+GEOMETRY_PATTERN = re.compile(f"{GEOMETRY_PREFIX}[0-9a-f]{{16}}")
+"""Matches an identity that is a hash of the geometry, used if no bonds were perceived."""
 
 MAX_ATOMS = 400
 """Bonds are not perceived in larger structures, since the worst case takes exponential time."""
@@ -130,11 +130,6 @@ def _atoms_of_inchi(inchi: str) -> dict[int, int]:
     protons = next((layer[1:] for layer in layers[2:] if layer.startswith("p")), "0")
     counts[1] += int(protons) if _SIGNED.fullmatch(protons) else 0
     return {element: number for element, number in counts.items() if number}
-
-
-def is_geometry_hash(identity: str) -> bool:
-    """Return whether an identity is a geometry hash, used if no bonds were perceived."""
-    return re.fullmatch(GEOMETRY_PATTERN, identity) is not None
 
 
 def _parsed(smiles: str) -> Any:

@@ -11,10 +11,9 @@ from typing import Any
 
 from molspectra.errors import FormatError, MismatchError
 from molspectra.evaluation.finetuned import read_predictions
-from molspectra.evaluation.subject import read_run
 from molspectra.reporting.content import Arm, ResultTable, Score
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-from molspectra.training.record import read_json
+from molspectra.training.record import read_json, read_run
 from molspectra.training.settings import to_dict
 
 LABELS = {"scratch": "from scratch", "stage1": "from stage 1", "stage2": "from stage 2"}

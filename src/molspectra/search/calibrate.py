@@ -20,7 +20,6 @@ from scipy.special import logsumexp, softmax
 from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.retrieval import subsets
-from molspectra.evaluation.subject import read_run
 from molspectra.search import score
 from molspectra.search.manifest import Calibration
 from molspectra.search.segment import Arrays, arrays_of
@@ -28,6 +27,7 @@ from molspectra.search.sources import Block, rows_of_store
 from molspectra.search.vectors import Floats, SearchModel, coarse, unit
 from molspectra.spectra.modality import modality
 from molspectra.training.data import Selection, open_store
+from molspectra.training.record import read_run
 
 QUERIES = 256
 """Largest number of held-out molecules."""

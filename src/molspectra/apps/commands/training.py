@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import FormatError, SettingError
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-from molspectra.training.recipes import read_recipe, recipes
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult
-from molspectra.training.settings import Setting, from_dict, settings_of
+from molspectra.training.settings import Setting, from_dict, read_recipe, recipes, settings_of
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
