@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
@@ -46,38 +45,24 @@ class Opened:
     notes: Callable[[], Mapping[str, str]] = dict
 
 
-class Importer(Protocol):
-    """Reads one published dataset.
+@dataclass(frozen=True)
+class Importer:
+    """Reads one dataset.
 
     Attributes:
         name: name of the dataset in `molspectra prepare`.
         title: its name in reports.
         files: description of what `--raw` must hold.
         options: help texts by the names of its options.
+        open: opens the raw files with the given options; raises `InputError` if the files are not what they
+            should be, or an option has a wrong value.
     """
 
-    @property
-    def name(self) -> str:
-        """Name of the dataset in `molspectra prepare`."""
-
-    @property
-    def title(self) -> str:
-        """Name of the dataset in reports."""
-
-    @property
-    def files(self) -> str:
-        """Description of what `--raw` must hold."""
-
-    @property
-    def options(self) -> Mapping[str, str]:
-        """Help texts by the names of its options."""
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open the raw files; the names of the options have been checked, their values have not.
-
-        Raises:
-            InputError: if a file is missing or of another layout, or an option has a wrong value.
-        """
+    name: str
+    title: str
+    files: str
+    options: Mapping[str, str]
+    open: Callable[[Path, Mapping[str, str]], Opened]
 
 
 def checked_options(importer: Importer, given: Mapping[str, str]) -> dict[str, str]:

@@ -13,9 +13,9 @@ import numpy as np
 
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
-from molspectra.datasets.importer import Opened, choice
+from molspectra.datasets.importer import Importer, Opened, choice
 from molspectra.datasets.own.shared import OPTIONS as COMMON
-from molspectra.datasets.own.shared import OwnImporter, ParsedRecord, ParsedSpectrum, own_options, row_of
+from molspectra.datasets.own.shared import ParsedRecord, ParsedSpectrum, own_options, row_of
 from molspectra.errors import (
     FormatError,
     InputError,
@@ -145,7 +145,7 @@ def _check_same(main: Output, other: Output, path: Path) -> None:
         raise MismatchError(f"{path.name}: a distance differs by {worst:.3f} Å from the other outputs")
 
 
-OUTPUTS = OwnImporter(
+OUTPUTS = Importer(
     "outputs",
     "own data: a folder of outputs",
     f"a folder of outputs ({', '.join(OUTPUT)}) of Gaussian, ORCA or another program that cclib reads",

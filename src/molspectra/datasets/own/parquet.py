@@ -19,10 +19,9 @@ from molspectra.chem.molecule import Molecule
 from molspectra.chem.smiles import from_smiles
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
-from molspectra.datasets.importer import Opened
+from molspectra.datasets.importer import Importer, Opened
 from molspectra.datasets.own.shared import (
     ARRAYS,
-    OwnImporter,
     OwnOptions,
     ParsedRecord,
     ParsedSpectrum,
@@ -282,7 +281,7 @@ def _samples(modality: str, cells: Mapping[str, pa.Scalar], level: str) -> Parse
     return ParsedSpectrum(SampledSpectrum(modality, _floats(cells, modality), level))
 
 
-PARQUET = OwnImporter(
+PARQUET = Importer(
     "parquet",
     "own data: a Parquet file",
     "one .parquet file with a column smiles, or numbers and positions; also what `molspectra export` writes",

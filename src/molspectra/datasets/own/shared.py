@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Quantity
 from molspectra.data.store.writer import Row
-from molspectra.datasets.importer import Opened, choice
+from molspectra.datasets.importer import choice
 from molspectra.errors import FormatError, InputError, NotFoundError, UnitError, ValueRangeError, hint
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
@@ -50,33 +49,6 @@ _KNOWN = {unit.casefold(): unit for unit in _UNITS.split()} | {"debye": "D", "ha
 _PURE = ("1", "-", "none", "dimensionless")
 _HEADED = re.compile(r"^(.*?)\s*(?:\[([^\]]*)\]|\(([^)]*)\)|\s/\s*(\S+))\s*$")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-"))
-
-
-@dataclass(frozen=True)
-class OwnImporter:
-    """An importer of one format of own data; see `molspectra.datasets.importer.Importer`.
-
-    Attributes:
-        name: name of the dataset in `molspectra prepare`.
-        title: its name in reports.
-        files: description of what `--raw` must hold.
-        options: help texts by the names of its options.
-        opener: implements `open`.
-    """
-
-    name: str
-    title: str
-    files: str
-    options: Mapping[str, str]
-    opener: Callable[[Path, Mapping[str, str]], Opened]
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open the raw files.
-
-        Raises:
-            InputError: if they are not what they should be, or an option has a wrong value.
-        """
-        return self.opener(raw, options)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ errors of current models, so a store holds one set and names it in its metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.datasets.formats.archives import is_tar
 from molspectra.datasets.formats.npy_stream import Column, chunks, names, opened
 from molspectra.datasets.frames import frame_row, trajectory_metadata
-from molspectra.datasets.importer import Candidate, Opened, choice
+from molspectra.datasets.importer import Candidate, Importer, Opened, choice
 from molspectra.datasets.published.trajectory import Labels, check_labels
 from molspectra.errors import (
     FormatError,
@@ -103,54 +103,29 @@ FRAMES = {
 """Frames of the published files; the other molecules of rMD17 have 100,000."""
 
 
-@dataclass(frozen=True)
-class _Importer:
-    """Importer of one file of MD17 or rMD17; see `molspectra.datasets.importer.Importer`.
-
-    Attributes:
-        name: name of the dataset, with which the names of its files begin.
-        title: its name in reports.
-        options: help texts by the names of its options.
-        layout: returns the layout of the file with the given keys; refuses a file of the other dataset.
-    """
-
-    name: str
-    title: str
-    options: Mapping[str, str]
-    layout: Callable[[Path, set[str], Mapping[str, str]], Layout]
-
-    @property
-    def files(self) -> str:
-        """Description of what `--raw` must hold."""
-        return f"{self.name}_<molecule>.npz, or the folder that holds such files"
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open the file of one molecule.
-
-        Raises:
-            InputError: if there is no such file, it is not of this dataset, or its units seem to be wrong.
-        """
-        path = _file_of(raw, self.name, options.get("molecule"))
-        with opened(path) as archive:
-            layout = self.layout(path, set(names(archive, path)), options)
-        file = _File(path, layout, _molecule_of(path, self.name))
-        expected = FRAMES[self.name].get(file.molecule.name or "", 100_000 if self.name == "rmd17" else None)
-        return Opened(
-            metadata=trajectory_metadata(
-                source=layout.source,
-                licence=layout.licence,
-                level=_DYNAMICS,
-                labels=layout.level,
-                notes={
-                    "molecule": file.molecule.name or "",
-                    "labels": f"{layout.level}; never to be mixed with those of the other set",
-                    "positions": "each frame is moved to its mean position; nothing is rotated",
-                },
-            ),
-            candidates=file.candidates,
-            total=file.total,
-            expected=None if file.subset else expected,
-        )
+def _open(name: str, raw: Path, options: Mapping[str, str]) -> Opened:
+    """Open the file of one molecule; `name` is the dataset, with which the names of its files begin."""
+    path = _file_of(raw, name, options.get("molecule"))
+    with opened(path) as archive:
+        layout = _LAYOUTS[name](path, set(names(archive, path)), options)
+    file = _File(path, layout, _molecule_of(path, name))
+    expected = FRAMES[name].get(file.molecule.name or "", 100_000 if name == "rmd17" else None)
+    return Opened(
+        metadata=trajectory_metadata(
+            source=layout.source,
+            licence=layout.licence,
+            level=_DYNAMICS,
+            labels=layout.level,
+            notes={
+                "molecule": file.molecule.name or "",
+                "labels": f"{layout.level}; never to be mixed with those of the other set",
+                "positions": "each frame is moved to its mean position; nothing is rotated",
+            },
+        ),
+        candidates=file.candidates,
+        total=file.total,
+        expected=None if file.subset else expected,
+    )
 
 
 def _md17_layout(path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
@@ -181,20 +156,27 @@ def _rmd17_layout(path: Path, keys: set[str], _: Mapping[str, str]) -> Layout:
     return _checked(_RMD17, path, keys)
 
 
-MD17 = _Importer(
+_LAYOUTS = {"md17": _md17_layout, "rmd17": _rmd17_layout}
+"""Return the layout of the file with the given keys, or refuse a file of the other dataset."""
+
+_FILES = "{0}_<molecule>.npz, or the folder that holds such files"
+
+MD17 = Importer(
     "md17",
     "MD17",
+    _FILES.format("md17"),
     {
         "molecule": "which one, where --raw is a folder with several: aspirin, benzene, ...",
         "labels": "original or revised; needed for a file that carries both (E, F and E_revised, F_revised)",
     },
-    _md17_layout,
+    partial(_open, "md17"),
 )
-RMD17 = _Importer(
+RMD17 = Importer(
     "rmd17",
     "rMD17 (revised MD17)",
+    _FILES.format("rmd17"),
     {"molecule": "which one, where --raw is a folder with several: aspirin, azobenzene, ..."},
-    _rmd17_layout,
+    partial(_open, "rmd17"),
 )
 
 

@@ -16,7 +16,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.datasets.formats.archives import open_text
 from molspectra.datasets.formats.zip_members import Member, count_members, zip_members
-from molspectra.datasets.importer import Candidate, Opened, Row, choice
+from molspectra.datasets.importer import Candidate, Importer, Opened, Row, choice
 from molspectra.errors import FormatError, NotFoundError, ValueRangeError
 
 STRUCTURES = 3_378_606
@@ -35,45 +35,38 @@ _IDENTITIES = {
 }
 
 
-class _PCQM4Mv2Importer:
-    """Importer of the structures of PCQM4Mv2; it has no spectra, and no labels are read."""
+def _open(raw: Path, options: Mapping[str, str]) -> Opened:
+    """Open the structures in one of the two published forms; there are no spectra, and no labels are read."""
+    identity = choice(options, "identity", _IDENTITIES, "inchikey")
+    path = _file_of(raw)
+    zipped = path.suffix.lower() == ".zip"
+    reader: Callable[[int], Iterator[Candidate]] = partial(_from_zip if zipped else _from_sdf, path, identity)
+    if not zipped:
+        next(reader(0), None)
+    return Opened(
+        metadata=Metadata(
+            source="PCQM4Mv2 (OGB-LSC, Hu et al. 2021) of PubChemQC (Nakata and Shimazaki 2017)",
+            licence="CC BY 4.0",
+            level=LEVEL,
+            notes={"file": path.name, "identity": _IDENTITIES[identity]},
+        ),
+        candidates=reader,
+        total=count_members(path) if zipped else STRUCTURES,
+        expected=STRUCTURES,
+    )
 
-    name = "pcqm4mv2"
-    title = "PCQM4Mv2"
-    files = f"{_TAR}, {_ZIP}, or the folder with one of them (the SDF is taken where both are there)"
-    options: Mapping[str, str] = {
+
+PCQM4MV2 = Importer(
+    "pcqm4mv2",
+    "PCQM4Mv2",
+    f"{_TAR}, {_ZIP}, or the folder with one of them (the SDF is taken where both are there)",
+    {
         "identity": "inchikey (default) or geometry: for XYZ files in half the time, but the molecules are "
         "then not recognised in other datasets, so that leaks between them stay unseen"
-    }
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open one of the two published forms.
-
-        Raises:
-            InputError: if there is none, or the archive is damaged.
-        """
-        identity = choice(options, "identity", _IDENTITIES, "inchikey")
-        path = _file_of(raw)
-        zipped = path.suffix.lower() == ".zip"
-        reader: Callable[[int], Iterator[Candidate]] = partial(
-            _from_zip if zipped else _from_sdf, path, identity
-        )
-        if not zipped:
-            next(reader(0), None)
-        return Opened(
-            metadata=Metadata(
-                source="PCQM4Mv2 (OGB-LSC, Hu et al. 2021) of PubChemQC (Nakata and Shimazaki 2017)",
-                licence="CC BY 4.0",
-                level=LEVEL,
-                notes={"file": path.name, "identity": _IDENTITIES[identity]},
-            ),
-            candidates=reader,
-            total=count_members(path) if zipped else STRUCTURES,
-            expected=STRUCTURES,
-        )
-
-
-PCQM4MV2 = _PCQM4Mv2Importer()
+    },
+    _open,
+)
+"""Importer `pcqm4mv2`."""
 
 
 def _file_of(raw: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Row
-from molspectra.datasets.importer import Candidate, Opened, choice
+from molspectra.datasets.importer import Candidate, Importer, Opened, choice
 from molspectra.datasets.published.qm9s_join import NOT_CHECKED, Features, check_join, groups_of, neighbours
 from molspectra.datasets.published.qm9s_spectra import Samples, SpectrumTable
 from molspectra.datasets.published.qm9s_structures import PickledStructures, Structures, TableStructures
@@ -41,43 +40,28 @@ SOURCE = (
 LICENCE = "as stated at figshare 24235333"
 
 _TABLES = {"uv_vis": "uv", "ir": "ir", "raman": "raman"}
-_OPTIONS = {
-    "dtype": "float32 (default) | float16: how samples are stored; float16 rounds to one part in 2,000",
-    "qm9": "a prepared store of QM9 to take identities from, by QM9's number; else they come from SMILES",
-}
+_FILES = (
+    "a folder with any of ir_boraden.csv, raman_boraden.csv and uv_boraden.csv, and with qm9s.pt, the "
+    "folder qm9s_csv or qm9s_csv.zip"
+)
 
 
-class Qm9s:
-    """Importer of QM9S; see `molspectra.datasets.importer.Importer`."""
-
-    name = "qm9s"
-    title = "QM9S"
-    files = (
-        "a folder with any of ir_boraden.csv, raman_boraden.csv and uv_boraden.csv, and with qm9s.pt, the "
-        "folder qm9s_csv or qm9s_csv.zip"
+def _open(raw: Path, options: Mapping[str, str]) -> Opened:
+    """Open tables and structures, compare sizes, and check by the spectra that they belong together."""
+    dtype = choice(options, "dtype", dict.fromkeys(("float32", "float16")), "float32")
+    tables = _tables(raw)
+    identities = qm9_identities(options.get("qm9"))
+    structures = _structures(raw)
+    rows = _common_rows(tables, structures)
+    notes = {"join": "row i of a table belongs to entry i of the list"}
+    notes |= _check(tables, structures, rows)
+    return Opened(
+        metadata=metadata({name: LEVELS[name] for name in tables}, dtype),
+        candidates=partial(_candidates, tables, structures, identities),
+        total=len(structures),
+        expected=ROWS,
+        notes=lambda: notes,
     )
-    options: Mapping[str, str] = MappingProxyType(_OPTIONS)
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open tables and structures, compare sizes, and check by the spectra that they belong together.
-
-        Raises:
-            InputError: if a file is missing, damaged or has another axis, or the join does not hold.
-        """
-        dtype = choice(options, "dtype", dict.fromkeys(("float32", "float16")), "float32")
-        tables = _tables(raw)
-        identities = qm9_identities(options.get("qm9"))
-        structures = _structures(raw)
-        rows = _common_rows(tables, structures)
-        notes = {"join": "row i of a table belongs to entry i of the list"}
-        notes |= _check(tables, structures, rows)
-        return Opened(
-            metadata=metadata({name: LEVELS[name] for name in tables}, dtype),
-            candidates=partial(_candidates, tables, structures, identities),
-            total=len(structures),
-            expected=ROWS,
-            notes=lambda: notes,
-        )
 
 
 def metadata(levels: Mapping[str, str], dtype: str) -> Metadata:
@@ -145,7 +129,7 @@ def _tables(raw: Path) -> dict[str, SpectrumTable]:
             if path.is_file() and name not in tables:
                 tables[name] = SpectrumTable(path, MODALITIES[name])
     if not tables:
-        raise NotFoundError(f"{raw}: no spectra; it must be {Qm9s.files}")
+        raise NotFoundError(f"{raw}: no spectra; it must be {_FILES}")
     return tables
 
 
@@ -155,7 +139,7 @@ def _structures(raw: Path) -> Structures:
     for name in ("qm9s_csv", "qm9s_csv.zip"):
         if (raw / name).exists():
             return TableStructures(raw / name)
-    raise NotFoundError(f"{raw}: no structures; it must be {Qm9s.files}")
+    raise NotFoundError(f"{raw}: no structures; it must be {_FILES}")
 
 
 def _common_rows(tables: Mapping[str, SpectrumTable], structures: Structures) -> int:
@@ -237,4 +221,14 @@ def _row(
     return Row(molecule, spectra=spectra, identity=identities.get(name), left_out=left_out)
 
 
-QM9S = Qm9s()
+QM9S = Importer(
+    "qm9s",
+    "QM9S",
+    _FILES,
+    {
+        "dtype": "float32 (default) | float16: how samples are stored; float16 rounds to one part in 2,000",
+        "qm9": "a prepared store of QM9 to take identities from, by QM9's number; else they come from SMILES",
+    },
+    _open,
+)
+"""Importer `qm9s`."""
