@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from io import TextIOBase
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from molspectra.chem.identity import geometry_hash
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.datasets.formats.archives import open_text
+from molspectra.datasets.formats.sdf_table import blocks
 from molspectra.datasets.formats.zip_members import Member, count_members, zip_members
 from molspectra.datasets.importer import Candidate, Importer, Opened, Row, choice
 from molspectra.errors import FormatError, NotFoundError, ValueRangeError
@@ -25,8 +25,6 @@ STRUCTURES = 3_378_606
 LEVEL = "B3LYP/6-31G* (PubChemQC)"
 
 _ZIP, _SDF, _TAR = "pcqm4m-v2_xyz.zip", "pcqm4m-v2-train.sdf", "pcqm4m-v2-train.sdf.tar.gz"
-_READ = 1 << 20  # characters of the SDF read at once
-_MAX_RECORD = 1 << 20
 _COUNT = re.compile(r"[A-Z][a-z]?(\d*)")
 _NUMBERED = re.compile(r"(?:^|/)(\d{1,9})\.xyz$")
 _IDENTITIES = {
@@ -111,22 +109,10 @@ def _from_sdf(path: Path, identity: str, start: int) -> Iterator[Candidate]:
     """Yield the candidates of the SDF, named by the record's number, which is the row of OGB's table."""
     plain = path.suffix.lower() == ".sdf"
     with open_text(path.parent if plain else path, path.name if plain else _SDF) as file:
-        for number, block in enumerate(_blocks(path, file)):
+        for number, (_, block) in enumerate(blocks(file, str(path))):
             if number >= start:
                 name = f"pcqm4m-v2 {number}"
                 yield Candidate(name, partial(_block_row, block, name, identity))
-
-
-def _blocks(path: Path, file: TextIOBase) -> Iterator[str]:
-    """Yield the records of an SDF without the final line `$$$$`."""
-    rest = ""
-    while text := file.read(_READ):
-        *whole, rest = (rest + text).split("$$$$\n")
-        yield from whole
-        if len(rest) > _MAX_RECORD + _READ:
-            raise FormatError(f"{path}: no line $$$$ within {_MAX_RECORD >> 20} MiB; this is not an SDF")
-    if rest.strip() not in ("", "$$$$"):
-        yield rest
 
 
 def _block_row(block: str, name: str, identity: str) -> Row:

@@ -131,7 +131,7 @@ def _candidates(
         rows = _rows(raw, stack.enter_context(open_text(raw, table)), table)
         records: Iterator[tuple[int | None, str | Record]]
         if structures == STRUCTURES:
-            records = blocks(stack.enter_context(open_text(raw, structures)))
+            records = blocks(stack.enter_context(open_text(raw, structures)), f"{raw}: {structures}")
         else:
             records = ((None, record) for record in xyz_records(raw / structures))
         for joined in islice(join(raw, structures, records, table, rows), start, None):
