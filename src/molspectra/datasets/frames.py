@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Row
-
-if TYPE_CHECKING:
-    from molspectra.chem.molecule import Molecule
 
 ENERGY_UNIT = "kcal/mol"
 FORCE_UNIT = "kcal/mol/Å"
@@ -37,8 +34,6 @@ def frame_row(
     Raises:
         InputError: if the positions are not a valid structure.
     """
-    from molspectra.chem.molecule import Molecule
-
     frame = Molecule(
         molecule.numbers,
         np.asarray(positions, np.float64),

@@ -48,10 +48,6 @@ class Tally:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
-    def as_dict(self) -> dict[str, object]:
-        """Return the counts by name, ready for JSON."""
-        return asdict(self)
-
     def add(self, other: Tally) -> None:
         """Add the counts of another part."""
         for name in ("records", "rows", "repeated", "seconds", "cpu_seconds"):
@@ -95,7 +91,6 @@ class Report:
         resumed: parts taken over from an earlier, interrupted run.
         peak_mebibytes: largest memory of this process so far.
         named: the first rejections and left-out spectra, with record, name and reason.
-        differences: counts that differ from the expected ones, as text.
     """
 
     name: str

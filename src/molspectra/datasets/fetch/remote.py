@@ -143,12 +143,7 @@ def request(
 
 
 def _response(body: http.client.HTTPResponse, start: int, url: str) -> Response:
-    """Return a successful response; web pages (portals, challenges) are refused.
-
-    Raises:
-        TransientError: another part than was requested.
-        FormatError: something else than a file.
-    """
+    """Return a successful response; web pages (portals, challenges) are refused."""
     is_page = body.headers.get_content_type() == "text/html"
     if body.status not in (200, 206) or is_page:
         body.close()

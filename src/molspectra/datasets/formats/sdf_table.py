@@ -5,17 +5,14 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
 
-from molspectra.datasets.formats.archives import open_text
 from molspectra.errors import DamagedError, FormatError, MismatchError
 
 _INDEX = re.compile(r"(?:gdb\d*[_ ])?(\d{1,18})")
 
-_LONGEST_LINE = 1 << 20
 _READ = 1 << 20  # characters of the SDF read at once
 _MAX_RECORD = 1 << 20
 
@@ -37,38 +34,6 @@ class Joined(Generic[T]):
     structure: T
     words: list[str]
     repeated: bool = False
-
-
-def header(raw: Path, table: str) -> list[str]:
-    """Return the cells of a table's first line.
-
-    Raises:
-        NotFoundError: if there is no such table in the folder or archive.
-        FormatError: if the line is not one of a CSV file.
-    """
-    with open_text(raw, table) as text:
-        return next(table_rows(raw, table, [text.readline(_LONGEST_LINE)]), [])
-
-
-def records(raw: Path, structures: str, table: str) -> Iterator[Joined[str]]:
-    """Yield all MOL blocks of an SDF file with the rows of a CSV file that has a header, in file order.
-
-    Args:
-        raw: folder or archive that holds both files.
-        structures: name of the SDF file; its titles, where they hold an index, must be those of the table.
-        table: name of the CSV file.
-
-    Raises:
-        NotFoundError: if one file is missing.
-        DamagedError: if one file is damaged or shorter than the other.
-        FormatError: if a row of the table cannot be read.
-        MismatchError: if they do not belong together.
-    """
-    with ExitStack() as stack:
-        sdf = stack.enter_context(open_text(raw, structures))
-        rows = table_rows(raw, table, stack.enter_context(open_text(raw, table)))
-        next(rows, None)
-        yield from join(raw, structures, blocks(sdf, f"{raw}: {structures}"), table, rows)
 
 
 def table_rows(raw: Path, table: str, lines: Iterable[str]) -> Iterator[list[str]]:

@@ -81,11 +81,7 @@ def _groups(raw: Path, sign: str | None) -> Groups:
 
 
 def _levels(groups: Groups) -> dict[str, str]:
-    """Read every file once; return the commonest level by modality, under "" that of the structures.
-
-    Raises:
-        FormatError: if no output can be read.
-    """
+    """Read every file once; return the commonest level by modality, under "" that of the structures."""
     counts: dict[str, Counter[str]] = {}
     reason = ""
     for path in (path for _, paths in groups for path in paths):

@@ -116,11 +116,7 @@ def _facts(schema: pa.Schema) -> dict[str, str]:
 
 @contextmanager
 def _file(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; errors of the library in the block become one line.
-
-    Raises:
-        InputError: if the file is missing or damaged.
-    """
+    """Open a Parquet file; errors of the library in the block become one line."""
     if not path.is_file():
         raise NotFoundError(f"{path} is no file; --raw must be a .parquet file")
     try:
@@ -132,11 +128,7 @@ def _file(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _columns(raw: Path, schema: pa.Schema, own: OwnOptions, level: str) -> Columns:
-    """Recognise the columns by their names, and check their types.
-
-    Raises:
-        InputError: if there are no structures, a column is of a wrong type, or has no partner.
-    """
+    """Recognise the columns by their names, and check their types."""
     names = schema.names
     if len(set(names)) < len(names):
         raise FormatError(f"{raw}: two columns have the same name")
@@ -252,11 +244,7 @@ def _molecule(cells: Mapping[str, pa.Scalar], texts: Mapping[str, str | None], s
 
 
 def _floats(cells: Mapping[str, pa.Scalar], name: str) -> npt.NDArray[np.float64]:
-    """Flatten a list of numbers, or of lists of numbers.
-
-    Raises:
-        FormatError: if one is missing, or they are no numbers.
-    """
+    """Flatten a list of numbers, or of lists of numbers."""
     cell = cells[name]
     values: Any = cell.values if cell.is_valid else None
     while values is not None and _is_list(values.type) and not values.null_count:

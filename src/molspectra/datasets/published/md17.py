@@ -20,7 +20,7 @@ from molspectra.datasets.formats.archives import is_tar
 from molspectra.datasets.formats.npy_stream import Column, chunks, names, opened
 from molspectra.datasets.frames import frame_row, trajectory_metadata
 from molspectra.datasets.importer import Candidate, Importer, Opened, choice
-from molspectra.datasets.published.trajectory import Labels, check_labels
+from molspectra.datasets.published.trajectory import check_labels
 from molspectra.errors import (
     FormatError,
     InputError,
@@ -221,11 +221,7 @@ class _File:
     """A file with consistent arrays, whose first frames are in the expected units."""
 
     def __init__(self, path: Path, layout: Layout, name: str) -> None:
-        """Check the headers of the arrays and the first frames.
-
-        Raises:
-            InputError: if shapes disagree, or the first frames are not in Å, kcal/mol and kcal/mol/Å.
-        """
+        """Check the headers of the arrays and the first frames."""
         self._path, self._layout = path, layout
         with opened(path) as archive:
             self._has_frames = layout.frames in names(archive, path)
@@ -241,7 +237,7 @@ class _File:
             forces = columns[layout.forces].take(first)
         try:
             self.molecule = Molecule(numbers, positions[0], name=name)
-            check_labels(self.molecule.numbers, Labels(positions, energies, forces))
+            check_labels(self.molecule.numbers, positions, energies, forces)
         except InputError as error:
             raise error.with_context(path) from error
         self.subset = self._has_frames and layout is not _RMD17

@@ -138,9 +138,6 @@ def _by_bonds(block: str, molecule: Molecule) -> str | None:
 
     InChI fills open valences with hydrogens. One or two of them may be a radical or a carbene, which gets its
     identity from its geometry; more are hydrogens that the record lacks.
-
-    Raises:
-        ValueRangeError: if the record lacks hydrogens.
     """
     from rdkit import rdBase
     from rdkit.Chem import inchi

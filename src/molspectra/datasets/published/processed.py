@@ -202,11 +202,7 @@ def _candidates(molecules: Molecules, identities: Mapping[str, str], start: int)
 
 
 def _row(molecules: Molecules, identities: Mapping[str, str], row: int) -> Row:
-    """Return one row.
-
-    Raises:
-        InputError: if its structure cannot be used.
-    """
+    """Return one row."""
     name = molecules.names[row]
     molecule = Molecule(molecules.numbers(row), molecules.positions(row), name=name)
     samples = {modality: spectra[row] for modality, spectra in molecules.spectra.items()}

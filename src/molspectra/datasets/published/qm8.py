@@ -116,9 +116,7 @@ def _repeats(raw: Path) -> bool:
 def _rows(raw: Path, lines: Iterator[str], table: str) -> Iterator[list[str]]:
     """Yield the cells of the rows; in the text file, lines that begin with # are the header."""
     if table == TABLE:
-        rows = table_rows(raw, table, lines)
-        next(rows, None)
-        yield from rows
+        yield from islice(table_rows(raw, table, lines), 1, None)
     else:
         yield from (line.split() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 

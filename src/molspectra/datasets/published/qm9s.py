@@ -207,11 +207,7 @@ def _row(
     entry: int,
     samples: Mapping[str, Samples | FormatError],
 ) -> Row:
-    """Return the row of one entry.
-
-    Raises:
-        InputError: if its structure cannot be used, or it has no row in the tables.
-    """
+    """Return the row of one entry."""
     if not samples:
         raise NotFoundError("it has no row in the tables of spectra")
     structure = structures[entry]

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from molspectra.errors import DamagedError, FormatError, MismatchError, NotFound
 
 _CLASSES = ("torch_geometric.", "numpy.", "_codecs.")  # other objects in an entry stay inert
 _MAX_FILE = 4 << 20
+_NUMBERED = re.compile(r"(?:.*/)?(\d{1,9})\.csv")
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,6 @@ class Structure:
     smiles: str | None
     numbers: npt.NDArray[np.int64]
     positions: npt.NDArray[np.float64]
-
-
-class Structures(Protocol):
-    """Structures in the order of the rows of the tables."""
-
-    def __len__(self) -> int:
-        """Return the number of structures."""
-
-    def __getitem__(self, entry: int) -> Structure:
-        """Read one structure.
-
-        Raises:
-            InputError: if it is damaged or incomplete.
-        """
-
-    def numbers(self) -> npt.NDArray[np.int64]:
-        """Return QM9's number of every entry [entries]; 0 if it is unknown before the entry is read."""
 
 
 class PickledStructures:
@@ -86,11 +70,7 @@ class PickledStructures:
         return len(self._entries)
 
     def __getitem__(self, entry: int) -> Structure:
-        """Read one structure.
-
-        Raises:
-            InputError: if it is damaged.
-        """
+        """Read one structure."""
         number, smiles, numbers, positions = self._entries[entry]
         try:
             return Structure(
@@ -122,7 +102,7 @@ class TableStructures:
     def __init__(self, path: Path) -> None:
         self._zip = _opened_zip(path) if path.is_file() else None
         names = self._zip.namelist() if self._zip else [file.name for file in path.iterdir()]
-        self._names = {int(stem): name for name in names if (stem := _stem(name)) is not None}
+        self._names = {int(match[1]): name for name in names if (match := _NUMBERED.fullmatch(name))}
         self._path = path
         if 1 not in self._names:
             raise NotFoundError(f"{path}: has no 000001.csv")
@@ -132,11 +112,7 @@ class TableStructures:
         return len(self._names)
 
     def __getitem__(self, entry: int) -> Structure:
-        """Read one structure.
-
-        Raises:
-            InputError: if the file is missing or of another layout.
-        """
+        """Read one structure."""
         name = f"{entry + 1:06d}.csv"
         try:
             lines = self._content(entry + 1).decode().splitlines()
@@ -171,17 +147,15 @@ class TableStructures:
         return content
 
 
+Structures = PickledStructures | TableStructures
+"""Structures in the order of the rows of the tables."""
+
+
 def _opened_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise DamagedError(f"{path}: not a zip archive, or cut short ({error})") from error
-
-
-def _stem(name: str) -> str | None:
-    """Return the digits in the name of a molecule's file."""
-    match = re.fullmatch(r"(?:.*/)?(\d{1,9})\.csv", name)
-    return match[1] if match else None
 
 
 def record_fields(item: object) -> dict[Any, Any] | None:
