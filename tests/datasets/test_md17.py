@@ -192,7 +192,7 @@ def test_a_bad_frame_is_named_and_kept_out(tmp_path):
         ({"F": frames(29)["F"]}, r"'F' is float64 \(29, 9, 3\), which does not fit 30 frames"),
         ({"F": frames(30)["F"][:, :8]}, "'F' is float64"),
         ({"E": np.zeros((30, 2))}, r"'E' is float64 \(30, 2\)"),
-        ({"frame": np.zeros((30, 2), int)}, r"'frame' is int64 \(30, 2\), not a number for each of 30"),
+        ({"frame": np.zeros((30, 2), int)}, r"'frame' is int64 \(30, 2\), which does not fit 30"),
         ({"frame": np.array(["a"] * 30)}, "'frame' is <U1"),
         ({"frame": np.full(30, np.nan)}, "'frame' holds a value that is not a finite number"),
         ({"E": np.zeros(30, np.int64)}, "'E' is int64"),

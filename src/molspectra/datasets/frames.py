@@ -50,11 +50,7 @@ def frame_rows(
     energies: npt.NDArray[np.floating],
     forces: npt.NDArray[np.floating],
 ) -> Iterator[Row]:
-    """Yield the rows of a trajectory: positions [T, N, 3], energies [T], forces [T, N, 3]; see `frame_row`.
-
-    Raises:
-        InputError: if the positions of a frame are not a valid structure.
-    """
+    """Yield the rows of positions [T, N, 3], energies [T] and forces [T, N, 3]; see `frame_row`."""
     for number, frame in enumerate(zip(positions, energies, forces, strict=True)):
         yield frame_row(molecule, number, *frame)
 

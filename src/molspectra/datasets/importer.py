@@ -69,9 +69,6 @@ def checked_options(importer: Importer, given: Mapping[str, str]) -> dict[str, s
     """Return the options given to an importer, after checking their names.
 
     An option called `unit.NAME` stands for all names after the dot.
-
-    Raises:
-        SettingError: if the importer has no such option.
     """
     for name in given:
         family = f"{name.partition('.')[0]}.NAME"
@@ -82,11 +79,7 @@ def checked_options(importer: Importer, given: Mapping[str, str]) -> dict[str, s
 
 
 def choice(options: Mapping[str, str], name: str, known: Mapping[str, object], default: str) -> str:
-    """Return the value of an option that must be one of the known words.
-
-    Raises:
-        SettingError: if it is none of them.
-    """
+    """Return the value of an option that must be one of the known words."""
     value = options.get(name, default)
     if value not in known:
         raise SettingError(f"option {name}={value!r} is not known; {hint(value, known)}")
@@ -94,9 +87,5 @@ def choice(options: Mapping[str, str], name: str, known: Mapping[str, object], d
 
 
 def flag(options: Mapping[str, str], name: str, default: bool = False) -> bool:
-    """Return the value of an option that is true or false.
-
-    Raises:
-        SettingError: if it is neither.
-    """
+    """Return the value of an option that is true or false."""
     return choice(options, name, {"true": 1, "false": 0}, str(default).lower()) == "true"

@@ -35,11 +35,7 @@ def parts_folder(out: Path) -> Path:
 
 @contextmanager
 def locked_folder(out: Path) -> Iterator[None]:
-    """Make the folder of the parts and lock it against other processes.
-
-    Raises:
-        InputError: if another process prepares the same store, or the folder cannot be made.
-    """
+    """Make the folder of the parts and lock it against other processes."""
     folder = parts_folder(out)
     with naming(folder):
         folder.mkdir(exist_ok=True)
@@ -139,8 +135,8 @@ class Parts:
                     json.dumps(values.get(key), ensure_ascii=False)[:100] for values in (before, settings)
                 )
                 raise MismatchError(
-                    f"{self.folder} holds an unfinished preparation with {key} = {was}, now {now}; repeat it as "
-                    "it was begun, or remove that folder"
+                    f"{self.folder} holds an unfinished preparation with {key} = {was}, now {now}; "
+                    "repeat it as it was begun, or remove that folder"
                 )
 
     def _finished(self) -> Iterator[Tally]:

@@ -129,23 +129,17 @@ class Report:
             )
         return tuple(differences)
 
-    def write(self, rejected: Iterator[str]) -> tuple[Path, Path]:
+    def write(self, rejected: Iterator[str]) -> None:
         """Write `STORE.report.json`, `STORE.report.txt` and, if there are any, `STORE.rejected.jsonl`.
 
         Args:
             rejected: lines of the third file.
-
-        Returns:
-            Paths of the first two.
-
-        Raises:
-            InputError: if one cannot be written.
         """
         out = Path(self.out)
-        beside = {suffix: out.with_name(out.name + suffix) for suffix in BESIDE[:2]}
         facts = {**asdict(self), "differences": self.differences}
         texts = (json.dumps(facts, ensure_ascii=False, indent=1) + "\n", self.text())
-        for path, text in zip(beside.values(), texts, strict=True):
+        for suffix, text in zip(BESIDE, texts, strict=False):
+            path = out.with_name(out.name + suffix)
             with atomic_file(path) as file, naming(path):
                 file.write(text.encode())
         listing = out.with_name(out.name + BESIDE[2])
@@ -153,7 +147,6 @@ class Report:
         if self.named:
             with atomic_file(listing) as file, naming(listing):
                 file.writelines(line.encode() for line in rejected)
-        return beside[BESIDE[0]], beside[BESIDE[1]]
 
     def text(self) -> str:
         """Return the report as plain text."""

@@ -186,11 +186,7 @@ class PartialFile:
             file.write(json.dumps(state).encode())
 
     def add(self, piece: bytes, target: BinaryIO) -> None:
-        """Write the next bytes.
-
-        Raises:
-            WriteError: the disk is full.
-        """
+        """Write the next bytes."""
         try:
             target.write(piece)
             target.flush()

@@ -75,9 +75,6 @@ def check_url(url: str, *, local: bool = False, plain: bool = False) -> None:
         url: of the file.
         local: allow plain http from this machine.
         plain: allow plain http, because the content is checked against a SHA-256 that is known beforehand.
-
-    Raises:
-        SettingError: another kind of address.
     """
     parts = urllib.parse.urlsplit(url)
     is_local = local and parts.hostname in _LOCAL

@@ -96,12 +96,7 @@ def open_text(raw: Path, name: str) -> Iterator[io.TextIOWrapper]:
 
 
 def holds(raw: Path, name: str) -> bool:
-    """Whether a folder or an archive holds a file of that name; a tar archive is read up to it.
-
-    Raises:
-        DamagedError: if the archive is damaged.
-        FormatError: if `raw` is neither a folder nor an archive.
-    """
+    """Whether a folder or an archive holds a file of that name; a tar archive is read up to it."""
     try:
         with open_text(raw, name):
             return True
@@ -110,11 +105,7 @@ def holds(raw: Path, name: str) -> bool:
 
 
 def first_name(archive: Path) -> str:
-    """Return the name, without folder, of the first file in a tar archive; "" where it holds none.
-
-    Raises:
-        DamagedError: if the archive is damaged.
-    """
+    """Return the name, without folder, of the first file in a tar archive; "" where it holds none."""
     with reading(archive), _unpacked(archive) as stream:
         return next((name for name, _ in _tar_members(stream)), "")
 

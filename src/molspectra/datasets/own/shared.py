@@ -87,9 +87,6 @@ def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
     Args:
         options: as given on the command line.
         source: default of the option `source`.
-
-    Raises:
-        InputError: if an option has an invalid value.
     """
     units = {key.removeprefix("unit."): value for key, value in options.items() if key.startswith("unit.")}
     properties: tuple[str, ...] | None = None
@@ -303,11 +300,7 @@ class ParsedRecord:
 
 
 def row_of(record: ParsedRecord) -> Row:
-    """Return the row of one record.
-
-    Raises:
-        InputError: if the structure or the forces are invalid.
-    """
+    """Return the row of one record."""
     molecule = record.molecule()
     values = {name: float(value) for name, value in record.values.items() if not np.isnan(value)}
     if record.forces is not None and not np.isfinite(record.forces).all():
@@ -330,11 +323,7 @@ def row_of(record: ParsedRecord) -> Row:
 
 
 def check_size(atoms: int) -> None:
-    """Refuse a structure of more than `MAX_ATOMS` atoms.
-
-    Raises:
-        ValueRangeError: if it has more.
-    """
+    """Refuse a structure of more than `MAX_ATOMS` atoms."""
     if atoms > MAX_ATOMS:
         raise ValueRangeError(f"a structure of {atoms} atoms; at most {MAX_ATOMS} are read")
 
@@ -342,11 +331,7 @@ def check_size(atoms: int) -> None:
 def lines_from_arrays(
     name: str, position: npt.NDArray[Any], intensity: npt.NDArray[Any], level: str
 ) -> ParsedSpectrum:
-    """Sort the lines of a modality, positions and intensities [lines], by position.
-
-    Raises:
-        InputError: if the lengths differ, or a value is invalid.
-    """
+    """Sort the lines of a modality, positions and intensities [lines], by position."""
     if position.shape != intensity.shape:
         raise ValueRangeError(f"{len(position)} positions but {len(intensity)} intensities")
     order = np.argsort(position, kind="stable")

@@ -27,7 +27,6 @@ from molspectra.errors import (
     MismatchError,
     NotFoundError,
     SettingError,
-    ValueRangeError,
 )
 
 _CHUNK_BYTES = 4 << 20  # of positions read at once
@@ -224,12 +223,11 @@ class _File:
         """Check the headers of the arrays and the first frames."""
         self._path, self._layout = path, layout
         with opened(path) as archive:
-            self._has_frames = layout.frames in names(archive, path)
-            columns = {key: Column(archive, path, key, whole=True) for key in layout.keys}
+            has_frames = layout.frames in names(archive, path)
+            self._keys = (*layout.keys, layout.frames) if has_frames else layout.keys
+            columns = {key: Column(archive, path, key, whole=True) for key in self._keys}
             atoms, self.total = columns[layout.numbers].rows, columns[layout.positions].rows
-            self._check_shapes(columns, atoms)
-            if self._has_frames:
-                self._check_frames(Column(archive, path, layout.frames))
+            self._check_arrays(columns, atoms)
             numbers = columns[layout.numbers].take(atoms)
             first = min(self.total, 200)
             positions = _centred(columns[layout.positions].take(first))
@@ -240,10 +238,10 @@ class _File:
             check_labels(self.molecule.numbers, positions, energies, forces)
         except InputError as error:
             raise error.with_context(path) from error
-        self.subset = self._has_frames and layout is not _RMD17
+        self.subset = has_frames and layout is not _RMD17
         _ = self.molecule.identity  # bonds are perceived once, in the first frame
 
-    def _check_shapes(self, columns: Mapping[str, Column], atoms: int) -> None:
+    def _check_arrays(self, columns: Mapping[str, Column], atoms: int) -> None:
         layout, path = self._layout, self._path
         if not 0 < atoms <= _MAX_ATOMS or columns[layout.numbers].shape:
             raise FormatError(
@@ -251,34 +249,25 @@ class _File:
             )
         if not self.total:
             raise FormatError(f"{path}: there are no frames in it")
-        for key, shapes in (
-            (layout.positions, [(atoms, 3)]),
-            (layout.forces, [(atoms, 3)]),
-            (layout.energies, [(), (1,)]),
-        ):
-            column = columns[key]
-            if column.rows != self.total or column.shape not in shapes or column.dtype.kind != "f":
+        for key, column in list(columns.items())[1:]:
+            shapes = [(atoms, 3)] if key in (layout.positions, layout.forces) else [(), (1,)]
+            kinds = "iuf" if key == layout.frames else "f"
+            if column.rows != self.total or column.shape not in shapes or column.dtype.kind not in kinds:
                 raise FormatError(
                     f"{path}: {key!r} is {column.dtype} {(column.rows, *column.shape)}, which does not fit "
                     f"{self.total} frames of {atoms} atoms"
                 )
 
-    def _check_frames(self, column: Column) -> None:
-        if column.rows != self.total or column.shape not in ((), (1,)) or column.dtype.kind not in "iuf":
-            raise FormatError(
-                f"{self._path}: {column.name!r} is {column.dtype} {(column.rows, *column.shape)}, not a "
-                f"number for each of {self.total} frames"
-            )
-        if any(not np.isfinite(numbers).all() for numbers in chunks(column)):
-            raise ValueRangeError(f"{self._path}: {column.name!r} holds a value that is not a finite number")
+        if layout.frames in columns and not all(
+            np.isfinite(numbers).all() for numbers in chunks(columns[layout.frames])
+        ):
+            raise FormatError(f"{path}: {layout.frames!r} holds a value that is not a finite number")
 
     def candidates(self, start: int) -> Iterator[Candidate]:
         """Yield the frames from number `start` on, in the order of the file."""
-        layout, molecule = self._layout, self.molecule
+        molecule = self.molecule
         with opened(self._path) as archive:
-            columns = [Column(archive, self._path, key, whole=True) for key in layout.keys[1:]]
-            if self._has_frames:
-                columns.append(Column(archive, self._path, layout.frames))
+            columns = [Column(archive, self._path, key, whole=True) for key in self._keys[1:]]
             for column in columns:
                 column.skip(start)
             size = max(1, _CHUNK_BYTES // (24 * len(molecule)))

@@ -15,7 +15,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.datasets.formats.archives import open_text
 from molspectra.datasets.formats.sdf_table import blocks
-from molspectra.datasets.formats.zip_members import Member, count_members, zip_members
+from molspectra.datasets.formats.zip_members import count_members, zip_members
 from molspectra.datasets.importer import Candidate, Importer, Opened, Row, choice
 from molspectra.errors import FormatError, NotFoundError, ValueRangeError
 
@@ -81,17 +81,17 @@ def _file_of(raw: Path) -> Path:
 
 def _from_zip(path: Path, identity: str, start: int) -> Iterator[Candidate]:
     """Yield the candidates of the zip of XYZ files, in the order of its directory."""
-    for member in zip_members(path, start):
-        number = _NUMBERED.search(member.name)
-        name = f"pcqm4m-v2 {int(number[1])}" if number else member.name[:80]
-        yield Candidate(name, partial(_xyz_row, member, name if number else None, identity))
+    for member, read in zip_members(path, start):
+        number = _NUMBERED.search(member)
+        name = f"pcqm4m-v2 {int(number[1])}" if number else member[:80]
+        yield Candidate(name, partial(_xyz_row, read, name if number else None, identity))
 
 
-def _xyz_row(member: Member, name: str | None, identity: str) -> Row:
+def _xyz_row(read: Callable[[], bytes], name: str | None, identity: str) -> Row:
     """Return the row of one XYZ file."""
     if name is None:
         raise FormatError("it is not called <number>.xyz, as the structures of PCQM4Mv2 are")
-    lines = member.read().decode("ascii", "replace").splitlines()
+    lines = read().decode("ascii", "replace").splitlines()
     try:
         count = int(lines[0])
         words = [line.split() for line in lines[2 : 2 + count]]

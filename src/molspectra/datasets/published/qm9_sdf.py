@@ -37,16 +37,7 @@ def columns(raw: Path) -> dict[str, int]:
 
 
 def candidates(raw: Path, excluded: Collection[int], start: int) -> Iterator[Candidate]:
-    """Yield the molecules from number `start` on.
-
-    Args:
-        raw: folder or archive with both files.
-        excluded: QM9 indices of the molecules to leave out.
-        start: number of molecules to skip.
-
-    Raises:
-        InputError: if a file is damaged, or they do not belong together.
-    """
+    """Yield the molecules from number `start` on; QM9 indices among `excluded` are left out."""
     by_name = columns(raw)
     with open_text(raw, STRUCTURES) as sdf, open_text(raw, TABLE) as table:
         records = blocks(sdf, f"{raw}: {STRUCTURES}")
