@@ -10,7 +10,7 @@ from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.errors import MolspectraError, SettingError, hint
 
-__all__ = ["Candidate", "Excluded", "Importer", "Opened", "Row", "checked_options", "choice", "flag"]
+__all__ = ["Candidate", "Excluded", "Importer", "Opened", "Row", "checked_options", "choice"]
 
 
 class Excluded(MolspectraError):
@@ -34,7 +34,7 @@ class Opened:
         expected: rows that the published dataset has after its documented exclusions; a difference is
             reported.
         excluded: number of records by kind of documented exclusion, such as {"uncharacterised": 3054}.
-        notes: returns remarks for the report; called when all records have been read.
+        notes: remarks for the report.
     """
 
     metadata: Metadata
@@ -42,7 +42,7 @@ class Opened:
     total: int | None = None
     expected: int | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
-    notes: Callable[[], Mapping[str, str]] = dict
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,3 @@ def choice(options: Mapping[str, str], name: str, known: Mapping[str, object], d
     if value not in known:
         raise SettingError(f"option {name}={value!r} is not known; {hint(value, known)}")
     return value
-
-
-def flag(options: Mapping[str, str], name: str, default: bool = False) -> bool:
-    """Return the value of an option that is true or false."""
-    return choice(options, name, {"true": 1, "false": 0}, str(default).lower()) == "true"

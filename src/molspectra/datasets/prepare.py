@@ -145,7 +145,7 @@ def _join(
         expected=opened.expected,
         documented=opened.excluded,
         units=_units(opened.metadata),
-        remarks=opened.notes(),
+        remarks=opened.notes,
         resumed=resumed,
         peak_mebibytes=_peak(),
         named=tuple(json.loads(line) for line in islice(parts.rejected(), NAMED)),

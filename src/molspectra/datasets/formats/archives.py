@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, Self, cast
 
@@ -63,7 +64,7 @@ def small_files(
     """
     if raw.is_dir():
         for name in sorted(entry.name for entry in raw.iterdir() if wanted(entry.name))[start:]:
-            yield name, _reader_of_file(raw / name)
+            yield name, partial(_content_of, raw / name)
         return
     count = 0
     with reading(raw), _unpacked(raw) as stream:
@@ -71,7 +72,7 @@ def small_files(
             if wanted(name):
                 count += 1
                 if count > start:
-                    yield name, _reader_of(file.read(MAX_SMALL + 1))
+                    yield name, partial(_checked, file.read(MAX_SMALL + 1))
 
 
 @contextmanager
@@ -190,18 +191,12 @@ def _tar_members(stream: BinaryIO) -> Iterator[tuple[str, IO[bytes]]]:
         raise EOFError(str(error)) from error
 
 
-def _reader_of(content: bytes | None) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if content is None or len(content) > MAX_SMALL:
-            raise ValueRangeError(f"larger than {MAX_SMALL >> 20} MiB, which no file of one molecule is")
-        return content
-
-    return read
+def _checked(content: bytes) -> bytes:
+    if len(content) > MAX_SMALL:
+        raise ValueRangeError(f"larger than {MAX_SMALL >> 20} MiB, which no file of one molecule is")
+    return content
 
 
-def _reader_of_file(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        with reading(path), path.open("rb") as file:
-            return _reader_of(file.read(MAX_SMALL + 1))()
-
-    return read
+def _content_of(path: Path) -> bytes:
+    with reading(path), path.open("rb") as file:
+        return _checked(file.read(MAX_SMALL + 1))

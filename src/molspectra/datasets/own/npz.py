@@ -109,7 +109,7 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         notes=notes,
     )
     candidates = partial(_candidates, layout, selected, own, level)
-    return Opened(metadata, candidates, total=layout.rows, notes=lambda: as_remarks(notes))
+    return Opened(metadata, candidates, total=layout.rows, notes=as_remarks(notes))
 
 
 NPZ = Importer(

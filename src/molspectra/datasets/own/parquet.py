@@ -102,7 +102,7 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         notes=notes,
     )
     candidates = partial(_candidates, raw, columns, selected, own)
-    return Opened(metadata, candidates, total=rows, notes=lambda: as_remarks(notes))
+    return Opened(metadata, candidates, total=rows, notes=as_remarks(notes))
 
 
 def _facts(schema: pa.Schema) -> dict[str, str]:

@@ -75,11 +75,6 @@ class OwnOptions:
     forces: str | None = None
     energy: str | None = None
 
-    def __post_init__(self) -> None:
-        """Raise `UnitError` for a unit that differs from a known one by its capitals only."""
-        for name, unit in self.units.items():
-            checked_unit(unit, f"option unit.{name}")
-
 
 def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
     """Parse the options that importers of own data share.
@@ -89,6 +84,8 @@ def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
         source: default of the option `source`.
     """
     units = {key.removeprefix("unit."): value for key, value in options.items() if key.startswith("unit.")}
+    for name, given in units.items():
+        checked_unit(given, f"option unit.{name}")
     properties: tuple[str, ...] | None = None
     if "properties" in options:
         properties = tuple(word.strip() for word in options["properties"].split(",") if word.strip())

@@ -113,7 +113,7 @@ def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str])
     )
     candidates = partial(_candidates, raw, entries, selected, own, measured)
     notes = {**as_remarks(columns), **measured.notes(counts.names)}
-    return Opened(metadata, candidates, counts.records, notes=lambda: notes)
+    return Opened(metadata, candidates, counts.records, notes=notes)
 
 
 def conformer_level() -> str:

@@ -21,7 +21,7 @@ from molspectra.data.store.writer import Row
 from molspectra.datasets.formats.pickled import as_array, is_dense, load_pickled
 from molspectra.datasets.importer import Candidate, Importer, Opened, choice
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, quantities
-from molspectra.datasets.published.qm9s import LEVELS, ROWS, metadata, qm9_identities, sampled_spectra
+from molspectra.datasets.published.qm9s import ROWS, metadata, qm9_identities, sampled_spectra
 from molspectra.datasets.published.qm9s_join import NOT_CHECKED, Features, check_join, groups_of, neighbours
 from molspectra.datasets.published.qm9s_structures import record_fields
 from molspectra.errors import FormatError, UnitError
@@ -55,7 +55,7 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         candidates=partial(_candidates, molecules, identities),
         total=len(molecules),
         expected=ROWS,
-        notes=lambda: notes,
+        notes=notes,
     )
 
 
@@ -135,7 +135,7 @@ class Molecules:
 
 def _metadata(molecules: Molecules, dtype: str) -> Metadata:
     """Return the description of the store."""
-    about = metadata({name: LEVELS[name] for name in molecules.spectra}, dtype)
+    about = metadata(molecules.spectra, dtype)
     extra = {"axes": "assumed to be those of QM9S: the file holds none", "targets": "float32 in the file"}
     return replace(
         about,
@@ -206,7 +206,7 @@ def _row(molecules: Molecules, identities: Mapping[str, str], row: int) -> Row:
     name = molecules.names[row]
     molecule = Molecule(molecules.numbers(row), molecules.positions(row), name=name)
     samples = {modality: spectra[row] for modality, spectra in molecules.spectra.items()}
-    spectra, left_out = sampled_spectra(samples, LEVELS)
+    spectra, left_out = sampled_spectra(samples)
     return Row(molecule, spectra, molecules.values(row), identity=identities.get(name), left_out=left_out)
 
 

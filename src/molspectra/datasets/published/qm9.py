@@ -8,7 +8,7 @@ from pathlib import Path
 
 from molspectra.data.store.schema import Metadata
 from molspectra.datasets.formats.archives import first_name, is_tar
-from molspectra.datasets.importer import Candidate, Importer, Opened, choice, flag
+from molspectra.datasets.importer import Candidate, Importer, Opened, choice
 from molspectra.datasets.published import qm9_sdf, qm9_xyz
 from molspectra.datasets.published.qm9_targets import LEVEL, notes, quantities
 from molspectra.errors import FormatError, NotFoundError
@@ -38,7 +38,7 @@ _FILES = (
 
 def _open(raw: Path, options: Mapping[str, str]) -> Opened:
     """Open QM9 as `dsgdb9nsd.xyz.tar.bz2` or as `gdb9.sdf` with `gdb9.sdf.csv`."""
-    keep = flag(options, "keep-uncharacterised")
+    keep = choice(options, "keep-uncharacterised", dict.fromkeys(("true", "false")), "false") == "true"
     form = choice(options, "form", dict.fromkeys(("auto", "xyz", "sdf")), "auto")
     path, candidates = _form_of(raw, form)
     folder = raw if raw.is_dir() else raw.parent

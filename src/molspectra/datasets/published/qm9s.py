@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -56,21 +56,21 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
     notes = {"join": "row i of a table belongs to entry i of the list"}
     notes |= _check(tables, structures, rows)
     return Opened(
-        metadata=metadata({name: LEVELS[name] for name in tables}, dtype),
+        metadata=metadata(tables, dtype),
         candidates=partial(_candidates, tables, structures, identities),
         total=len(structures),
         expected=ROWS,
-        notes=lambda: notes,
+        notes=notes,
     )
 
 
-def metadata(levels: Mapping[str, str], dtype: str) -> Metadata:
+def metadata(modalities: Iterable[str], dtype: str) -> Metadata:
     """Return the description of a store of QM9S."""
     return Metadata(
         source=SOURCE,
         licence=LICENCE,
         level=LEVEL,
-        samples=dict(levels),
+        samples={name: LEVELS[name] for name in modalities},
         sample_dtype=dtype,
         notes={"axes": "those of the published tables: IR and Raman 500 to 4000 cm⁻¹, UV-Vis 1 to 15 eV"},
     )
@@ -99,7 +99,7 @@ def qm9_identities(store: str | None) -> Mapping[str, str]:
 
 
 def sampled_spectra(
-    row: Mapping[str, npt.NDArray[np.floating] | FormatError], levels: Mapping[str, str]
+    row: Mapping[str, npt.NDArray[np.floating] | FormatError],
 ) -> tuple[dict[str, SampledSpectrum], dict[str, str]]:
     """Return the spectra of a row by modality, and why others are left out.
 
@@ -116,7 +116,7 @@ def sampled_spectra(
         elif not samples.any():
             left_out[name] = "all samples are zero"
         else:
-            spectra[name] = SampledSpectrum(name, samples.astype(np.float64), levels[name])
+            spectra[name] = SampledSpectrum(name, samples.astype(np.float64), LEVELS[name])
     return spectra, left_out
 
 
@@ -213,7 +213,7 @@ def _row(
     structure = structures[entry]
     name = f"gdb_{structure.number}"
     molecule = Molecule(structure.numbers, structure.positions, smiles=structure.smiles, name=name)
-    spectra, left_out = sampled_spectra(samples, LEVELS)
+    spectra, left_out = sampled_spectra(samples)
     return Row(molecule, spectra=spectra, identity=identities.get(name), left_out=left_out)
 
 

@@ -59,14 +59,14 @@ class PickledStructures:
                 raise FormatError(f"{path}: entry {entry} is no record of a molecule")
             smiles = fields.get("smile", fields.get("smiles"))
             try:
-                number = int(_single(fields["number"]))
+                number = fields["number"]
+                number = int(as_array(number).item() if is_dense(number) else number)
                 numbers, positions = fields["z"], fields["pos"]
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise FormatError(f"{path}: entry {entry} lacks number, z or pos") from error
             self._entries.append((number, smiles if isinstance(smiles, str) else None, numbers, positions))
 
     def __len__(self) -> int:
-        """Return the number of structures."""
         return len(self._entries)
 
     def __getitem__(self, entry: int) -> Structure:
@@ -108,7 +108,6 @@ class TableStructures:
             raise NotFoundError(f"{path}: has no 000001.csv")
 
     def __len__(self) -> int:
-        """Return the number of structures."""
         return len(self._names)
 
     def __getitem__(self, entry: int) -> Structure:
@@ -176,8 +175,3 @@ def record_fields(item: object) -> dict[Any, Any] | None:
 
 def _array(value: object) -> npt.NDArray[Any]:
     return np.asarray(value) if isinstance(value, list | tuple) else as_array(value)
-
-
-def _single(value: object) -> Any:
-    """Return the only number of a tensor, or the number itself."""
-    return as_array(value).item() if is_dense(value) else value
