@@ -130,7 +130,7 @@ def test_records_span_reads(tmp_path, blocks, monkeypatch):
     path = sdf_tar(tmp_path / "pcqm4m-v2-train.sdf.tar.gz", blocks)
     whole = [each.make().molecule.geometry_id for each in PCQM4MV2.open(path, {}).candidates(0)]
     for size in (17, 1000):
-        monkeypatch.setattr("molspectra.datasets.published.pcqm4mv2._READ", size)
+        monkeypatch.setattr("molspectra.datasets.formats.sdf_table._READ", size)
         again = [each.make().molecule.geometry_id for each in PCQM4MV2.open(path, {}).candidates(2)]
         assert again == whole[2:]
 
