@@ -14,21 +14,15 @@ import numpy.typing as npt
 
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Entry, Record, text_lines
+from molspectra.chem.records import Entry, text_lines
 from molspectra.errors import ElementError, FormatError, InputError, ValueRangeError
 
 _FIELD = re.compile(r">.*?<([^>]+)>")
 _FLAT = 1e-3  # Å; a structure with every |z| below this is flat
 
 
-def sdf_records(path: Path) -> Iterator[Record]:
-    """Yield the records of an SDF or MOL file; `$$$$` ends a record, and the title line is the name."""
-    for entry in sdf_entries(path):
-        yield Record(entry.where, entry.molecule)
-
-
 def sdf_entries(path: Path) -> Iterator[Entry]:
-    """Yield the records of an SDF or MOL file with their data fields."""
+    """Yield the records of an SDF or MOL file; `$$$$` ends a record, and the title line is the name."""
     block: list[str] = []
     record, first = 0, 1
     for number, line in enumerate(text_lines(path), start=1):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, atomic_number
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Entry, Record, text_lines
+from molspectra.chem.records import Entry, text_lines
 from molspectra.errors import ElementError, FormatError, InputError, NotFoundError, ValueRangeError
 
 _MAX_COUNT = 1_000_000  # atoms of a frame
@@ -26,19 +26,13 @@ _STRUCTURE = ("properties", "pbc", "lattice", "charge", "smiles", "name")
 _PAIR = re.compile(r"""([^\s="']+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\S+)""")
 
 
-def xyz_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a file of XYZ frames: number of atoms, comment, `symbol x y z` (Å) for each atom.
+def xyz_entries(path: Path) -> Iterator[Entry]:
+    """Yield the frames of a file of XYZ frames: number of atoms, comment, `symbol x y z` (Å) for each atom.
 
     Further columns are ignored unless a `Properties` entry in the comment names the columns. Entries
     `charge`, `smiles` and `name` of the comment are read; a comment without any entry is the name. Reading
     ends at a frame whose number of atoms cannot be read, since the start of the next one is unknown.
     """
-    for entry in xyz_entries(path):
-        yield Record(entry.where, entry.molecule)
-
-
-def xyz_entries(path: Path) -> Iterator[Entry]:
-    """Yield the frames of a file with the entries of their comments and their columns."""
     lines = enumerate(text_lines(path), start=1)
     frame = 0
     for number, line in lines:

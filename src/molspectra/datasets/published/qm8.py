@@ -13,9 +13,9 @@ from types import MappingProxyType
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Record
+from molspectra.chem.records import Entry
 from molspectra.chem.sdf import molecule_from_block
-from molspectra.chem.xyz import xyz_records
+from molspectra.chem.xyz import xyz_entries
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.datasets.formats.archives import holds, is_tar, open_text
 from molspectra.datasets.formats.sdf_table import Joined, blocks, join, table_rows
@@ -135,16 +135,16 @@ def _candidates(
     """Yield the molecules from number `start` on."""
     with ExitStack() as stack:
         rows = _rows(raw, stack.enter_context(open_text(raw, table)), table)
-        found: Iterator[tuple[int | None, str | Record]]
+        found: Iterator[tuple[int | None, str | Entry]]
         if structures == STRUCTURES:
             found = blocks(stack.enter_context(open_text(raw, structures)))
         else:
-            found = ((None, record) for record in xyz_records(raw / structures))
+            found = ((None, entry) for entry in xyz_entries(raw / structures))
         for joined in islice(join(raw, structures, found, table, rows), start, None):
             yield Candidate(f"gdb_{joined.index}", partial(_row, joined, levels, level))
 
 
-def _row(joined: Joined[str | Record], levels: tuple[str, ...], level: str) -> Row:
+def _row(joined: Joined[str | Entry], levels: tuple[str, ...], level: str) -> Row:
     if joined.repeated:
         raise InputError(f"index {joined.index} occurs a second time")
     molecule = _molecule(joined)
@@ -181,11 +181,11 @@ def lines_of(values: list[float], level: str) -> tuple[LineSpectrum, bool]:
     return LineSpectrum("uv_vis", position, strength, level), min(values[2:]) < 0
 
 
-def _molecule(joined: Joined[str | Record]) -> Molecule:
+def _molecule(joined: Joined[str | Entry]) -> Molecule:
     name = f"gdb_{joined.index}"
     if isinstance(joined.structure, str):
         return molecule_from_block(joined.structure, name, complete=True)
-    molecule = joined.structure.build()
+    molecule = joined.structure.molecule()
     stated = re.search(r"gdb\D*(\d+)", molecule.name or "")
     if stated and int(stated[1]) != joined.index:
         raise InputError(f"the structure is molecule {stated[1]}, the labels are of {joined.index}")
