@@ -40,7 +40,7 @@ def check_readable(path: Path) -> None:
     """
     try:
         if path.is_dir():
-            raise FormatError(f"{path} is a directory, not a file of molecules")
+            raise FormatError(f"{path} is a directory, not a file")
         with path.open("rb") as file:
             if not file.read(1):
                 raise FormatError(f"{path} is empty")

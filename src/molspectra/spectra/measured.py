@@ -18,7 +18,7 @@ from torch import Tensor
 
 from molspectra.errors import ValueRangeError
 from molspectra.spectra.distortion import moved, widened
-from molspectra.spectra.files.measured import FLOOR, Conversion, MeasuredSpectrum, resampled
+from molspectra.spectra.files.measured import FLOOR, Conversion, MeasuredSpectrum, onto_axis
 from molspectra.spectra.modality import Modality
 
 BASELINE_WIDTH = 40.0
@@ -115,7 +115,13 @@ def prepare_measured(
     Raises:
         InputError: as `onto_axis` and `prepare`.
     """
-    raw = resampled(
+
+    def process(values: npt.NDArray[np.float64], kind: Modality, covered: slice) -> npt.NDArray[np.float64]:
+        samples: npt.NDArray[np.float64]
+        samples = _processed(torch.from_numpy(values)[None], kind, settings, covered)[0].numpy()
+        return samples
+
+    return onto_axis(
         measured,
         name,
         outside=outside,
@@ -123,11 +129,8 @@ def prepare_measured(
         reflectance=reflectance,
         scale=settings.scale,
         shift=settings.shift,
+        process=process,
     )
-    indices = np.flatnonzero(raw.inside)
-    covered = slice(int(indices[0]), int(indices[-1]) + 1)
-    values = _processed(torch.from_numpy(raw.values)[None], raw.kind, settings, covered)[0].numpy()
-    return raw.conversion(values)
 
 
 def _processed(spectra: Tensor, kind: Modality, settings: Preparation, covered: slice) -> Tensor:

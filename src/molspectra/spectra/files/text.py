@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from molspectra.errors import FormatError, InputError, NotFoundError, UnitError, ValueRangeError
+from molspectra.chem.records import check_readable
+from molspectra.errors import FormatError, UnitError, ValueRangeError
 from molspectra.spectra.files.measured import MeasuredSpectrum
 from molspectra.spectra.files.units import (
     AXIS_UNITS,
@@ -38,15 +39,9 @@ def decoded_lines(path: Path) -> Iterator[str]:
     Raises:
         InputError: the file is missing, empty, too large or binary.
     """
-    try:
-        if path.is_dir():
-            raise FormatError(f"{path} is a directory, not a spectrum")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    check_readable(path)
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
     if not data.strip():
         raise FormatError(f"{path} is empty")
     if len(data) > MAX_BYTES:
