@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ import numpy.typing as npt
 from molspectra.chem.elements import atomic_number, hill_formula
 from molspectra.chem.sanity import covalent_radii
 from molspectra.errors import FormatError, MismatchError, ValueRangeError
+
+if TYPE_CHECKING:
+    from molspectra.chem.molecule import Molecule
 
 GEOMETRY_PREFIX = "geom-"
 
@@ -36,27 +39,7 @@ _ELEMENT = re.compile(r"([A-Z][a-z]?)(\d*)")
 _SIGNED = re.compile(r"[+-]?\d+")
 
 
-class Structure(Protocol):
-    """Input of an identity; `molspectra.chem.molecule.Molecule` implements it."""
-
-    @property
-    def numbers(self) -> npt.NDArray[np.int64]:
-        """[N] atomic numbers."""
-
-    @property
-    def positions(self) -> npt.NDArray[np.float64]:
-        """[N, 3] coordinates in Å."""
-
-    @property
-    def smiles(self) -> str | None:
-        """SMILES of the molecule, if known."""
-
-    @property
-    def charge(self) -> int:
-        """Total charge in elementary charges."""
-
-
-def identity_of(molecule: Structure) -> str:
+def identity_of(molecule: Molecule) -> str:
     """Return the identity of a structure: 14 capitals, or `geom-` and 16 hexadecimal digits.
 
     It is derived from `molecule.smiles` if given, else from bonds that RDKit perceives in the geometry, else
@@ -160,7 +143,7 @@ def _key_of(mol: Any) -> str | None:
     return key[:14] or None
 
 
-def perceived_bonds(molecule: Structure) -> Any:
+def perceived_bonds(molecule: Molecule) -> Any:
     """Return the RDKit molecule with bonds perceived from the geometry, or None without a Lewis structure.
 
     Atoms are bonded below a multiple of the sum of their covalent radii. The first multiple is used that
@@ -183,7 +166,7 @@ def perceived_bonds(molecule: Structure) -> Any:
     return next((mol for mol in radicals if mol is not None), None)
 
 
-def _lewis_structure(molecule: Structure, factor: float, charged_fragments: bool) -> Any:
+def _lewis_structure(molecule: Molecule, factor: float, charged_fragments: bool) -> Any:
     """Return RDKit's bonds and bond orders for one multiple of the covalent radii, None if it fails."""
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDetermineBonds
