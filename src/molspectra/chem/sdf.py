@@ -115,14 +115,9 @@ def molecule_from_block(block: str, name: str | None = None, *, complete: bool =
 def _smiles_and_checks(
     mol: Any, atoms: list[Any], positions: npt.NDArray[np.float64], drawing: bool, complete: bool
 ) -> str | None:
-    """Return the SMILES of the record's bonds, if valid; raise for a flat drawing or missing hydrogens.
+    """Return the SMILES of the bonds, if valid; raise for a flat drawing or missing hydrogens.
 
-    Args:
-        mol: RDKit molecule; sanitised here.
-        atoms: its atoms.
-        positions: [N, 3] in Å.
-        drawing: whether the block's header calls it two-dimensional.
-        complete: as for `molecule_from_block`.
+    Sanitises `mol`. `drawing` is whether the block's header calls it two-dimensional.
     """
     from rdkit import Chem, rdBase
 

@@ -105,18 +105,14 @@ def simulate_many(
             key for key in by_key if key not in store.offsets or (retry_failed and key in store.failed)
         )
         computed = len(todo)
-        count = min(processes or usable_cores(), computed)
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        count = min(processes or usable or 1, computed)
         if count:
             with _progress(computed, progress) as advance, _pool(count, modalities) as workers:
                 _work(workers, todo, by_key, store, timeout, modalities, advance)
     offsets = [store.offsets[key] for key in by_key]
     failed = list(records_at(store.path, (store.offsets[key] for key in by_key if key in store.failed)))
     return RunResult(store.path, offsets, failed, computed, len(by_key) - computed, total - len(by_key))
-
-
-def usable_cores() -> int:
-    """Number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _work(

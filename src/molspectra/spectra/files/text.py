@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,6 @@ _COMMENTS = ("#", "%", "//", "!", "'")
 _POINT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][+-]?\d{1,3})?")
 _COMMA = re.compile(r"[+-]?(?:\d+,?\d*|,\d+)(?:[EeDd][+-]?\d{1,3})?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
-
-Split = Callable[[str], list[str]]
 
 
 def decoded_lines(path: Path) -> Iterator[str]:
@@ -80,22 +77,22 @@ def read_text(
             choices.
     """
     header: list[str] = []
-    split: Split | None = None
+    separator: re.Pattern[str] | None = None
     positions, values = [], []
     for number, line in enumerate(decoded_lines(path), start=1):
         text = line.strip()
         if not text:
             continue
-        if split is None:
-            split = None if text.startswith(_COMMENTS) else _splitter(text)
-            if split is None:
+        if separator is None:
+            separator = None if text.startswith(_COMMENTS) else _separator(text)
+            if separator is None:
                 if len(header) == _MAX_HEADER:
                     raise FormatError(f"{path}: no line of two numbers among the first {number}")
                 header.append(text)
                 continue
         elif text.startswith(_COMMENTS):
             continue
-        x, y = _pair(path, number, text, split)
+        x, y = _pair(path, number, text, separator)
         positions.append(x)
         values.append(y)
     if not positions:
@@ -115,22 +112,22 @@ def read_text(
     )
 
 
-def _splitter(line: str) -> Split | None:
-    """Return a function that splits lines like this one; None if it is not a line of numbers."""
+def _separator(line: str) -> re.Pattern[str] | None:
+    """Return what separates the columns of lines like this one; None if it is not a line of numbers."""
     separators = (r"\t", ";", ",", r"\s+")
     # a comma is the decimal sign or the separator, not both
     formats = [(s, number) for s in separators for number in (_POINT, _COMMA) if s != "," or number is _POINT]
-    for separator, number in formats:
-        split = partial(_split, re.compile(separator))
-        fields = split(line)
+    for text, number in formats:
+        separator = re.compile(text)
+        fields = _fields(line, separator)
         if len(fields) > 1 and all(
             number.fullmatch(field) or _NOT_FINITE.fullmatch(field) for field in fields
         ):
-            return split
+            return separator
     return None
 
 
-def _split(separator: re.Pattern[str], line: str) -> list[str]:
+def _fields(line: str, separator: re.Pattern[str]) -> list[str]:
     """Return the fields of a line, without empty ones at its end."""
     fields = [field.strip().strip('"') for field in separator.split(line.strip())]
     while fields and not fields[-1]:
@@ -138,9 +135,9 @@ def _split(separator: re.Pattern[str], line: str) -> list[str]:
     return fields
 
 
-def _pair(path: Path, number: int, line: str, split: Split) -> tuple[float, float]:
+def _pair(path: Path, number: int, line: str, separator: re.Pattern[str]) -> tuple[float, float]:
     """Return position and value of a line; `path` and line `number` are for messages."""
-    fields = split(line)
+    fields = _fields(line, separator)
     if len(fields) != 2:
         advice = "keep position and value only" if len(fields) > 2 else "expected position and value"
         raise FormatError(f"{path}, line {number}: {len(fields)} columns in {line[:40]!r}; {advice}")
