@@ -68,13 +68,13 @@ def identity_from_smiles(smiles: str) -> str:
     return key
 
 
-def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer] | None = None) -> str:
+def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer]) -> str:
     """Return the identity of the molecule of an InChI.
 
     Args:
         inchi: of one or several fragments.
-        numbers: expected atomic numbers [N]. The formula is then compared with them, instead of the hundred
-            times slower reconstruction of the molecule from all layers.
+        numbers: expected atomic numbers [N]. Comparing the formula with them is a hundred times faster than
+            reconstructing the molecule from all layers to validate the text.
 
     Raises:
         FormatError: if the text is not an InChI.
@@ -84,16 +84,11 @@ def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer] | None = No
     from rdkit.Chem import inchi as rdkit_inchi
 
     text = inchi.strip()
+    # InchiToInchiKey accepts any text that begins like an InChI
+    valid = _atoms_of_inchi(text) == dict(Counter(numbers.tolist()))
+    if not valid and text.startswith("InChI=1"):
+        raise MismatchError(f"{inchi!r} does not describe the {len(numbers)} atoms {hill_formula(numbers)}")
     with rdBase.BlockLogs():
-        # InchiToInchiKey accepts any text that begins like an InChI
-        if numbers is None:
-            valid = rdkit_inchi.MolFromInchi(text, sanitize=False) is not None
-        else:
-            valid = _atoms_of_inchi(text) == dict(Counter(numbers.tolist()))
-            if not valid and text.startswith("InChI=1"):
-                raise MismatchError(
-                    f"{inchi!r} does not describe the {len(numbers)} atoms {hill_formula(numbers)}"
-                )
         key = str(rdkit_inchi.InchiToInchiKey(text) or "") if valid else ""
     if not key:
         raise FormatError(f"unreadable InChI {inchi!r}")

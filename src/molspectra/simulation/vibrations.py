@@ -106,15 +106,12 @@ def zero_point_energy(modes: Modes) -> float:
     return float(0.5 * np.maximum(modes.wavenumbers, 0.0).sum() * EV_PER_WAVENUMBER)
 
 
-def heat_capacity(modes: Modes, n_atoms: int, temperature: float = TEMPERATURE) -> float:
-    """Return Cv of the ideal gas, cal/mol/K: translation 3R/2, rotation 3R/2 (linear R, atom 0), vibrations.
+def heat_capacity(modes: Modes, n_atoms: int) -> float:
+    """Return Cv of the ideal gas at 298.15 K, cal/mol/K.
 
-    Args:
-        modes: normal modes.
-        n_atoms: N.
-        temperature: K.
+    The sum of translation 3R/2, rotation 3R/2 (linear R, atom 0) and vibrations.
     """
     rigid = 3 * n_atoms - len(modes.wavenumbers)
-    x = np.maximum(np.abs(modes.wavenumbers), 1e-3) * KELVIN_PER_WAVENUMBER / temperature
+    x = np.maximum(np.abs(modes.wavenumbers), 1e-3) * KELVIN_PER_WAVENUMBER / TEMPERATURE
     vibrations = float(((x / 2) ** 2 / np.sinh(np.minimum(x / 2, 300.0)) ** 2).sum())
     return GAS_CONSTANT * (rigid / 2 + vibrations)

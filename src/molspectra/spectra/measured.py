@@ -55,11 +55,7 @@ class Preparation:
     """Area (sample unit × axis unit) or maximum (sample unit) after the normalisation."""
 
     def __post_init__(self) -> None:
-        """Check the ranges of the settings.
-
-        Raises:
-            ValueRangeError: a factor, length or level is out of range.
-        """
+        """Check the ranges of the settings."""
         positive = {"scale": self.scale, "level": self.level}
         if self.baseline_width is not None:
             positive["baseline_width"] = self.baseline_width
