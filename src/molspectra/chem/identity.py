@@ -48,11 +48,8 @@ def identity_of(molecule: Molecule) -> str:
     Raises:
         FormatError: if `molecule.smiles` cannot be read.
     """
-    if molecule.smiles is not None:
-        key = _key_of(_parsed(molecule.smiles))
-    else:
-        key = _key_of(perceived_bonds(molecule))
-    return key or geometry_hash(molecule.numbers, molecule.positions)
+    mol = perceived_bonds(molecule) if molecule.smiles is None else _parsed(molecule.smiles)
+    return _key_of(mol) or geometry_hash(molecule.numbers, molecule.positions)
 
 
 def identity_from_smiles(smiles: str) -> str:

@@ -69,17 +69,9 @@ def build_molecule(numbers: npt.NDArray[np.int64], positions: Array, charge: int
     """
     from pyscf import gto
 
-    molecule = gto.Mole()
-    molecule.atom = [(int(z), tuple(r)) for z, r in zip(numbers, positions, strict=True)]
-    molecule.unit = "Bohr"
-    molecule.basis = BASIS
-    if (numbers > 36).any():
-        molecule.ecp = BASIS
-    molecule.charge = charge
-    molecule.spin = 0
-    molecule.verbose = 0
-    molecule.build(dump_input=False, parse_arg=False)
-    return molecule
+    atoms = [(int(z), tuple(r)) for z, r in zip(numbers, positions, strict=True)]
+    ecp = BASIS if (numbers > 36).any() else {}
+    return gto.M(atom=atoms, unit="Bohr", basis=BASIS, ecp=ecp, charge=charge, verbose=0, parse_arg=False)
 
 
 @dataclass(frozen=True)

@@ -56,21 +56,21 @@ class Preparation:
 
     def __post_init__(self) -> None:
         """Check the ranges of the settings."""
-        positive = {"scale": self.scale, "level": self.level}
-        if self.baseline_width is not None:
-            positive["baseline_width"] = self.baseline_width
-        for name, value in positive.items():
-            if not (math.isfinite(value) and value > 0):
-                raise ValueRangeError(f"preparation: {name} must be a positive number, not {value}")
-        for name, value in {"widen": self.widen, "smoothing": self.smoothing}.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueRangeError(f"preparation: {name} must be 0 or more, not {value}")
-        if not math.isfinite(self.shift):
-            raise ValueRangeError(f"preparation: shift must be a number, not {self.shift}")
-        if not 0 < self.asymmetry <= 0.5:
-            raise ValueRangeError(f"preparation: asymmetry must lie in (0, 0.5], not {self.asymmetry}")
-        if self.polynomial < 0:
-            raise ValueRangeError(f"preparation: polynomial must be 0 or more, not {self.polynomial}")
+        width = self.baseline_width
+        rules = {
+            "scale": (0 < self.scale < math.inf, "a positive number"),
+            "level": (0 < self.level < math.inf, "a positive number"),
+            "baseline_width": (width is None or 0 < width < math.inf, "a positive number"),
+            "widen": (0 <= self.widen < math.inf, "0 or more"),
+            "smoothing": (0 <= self.smoothing < math.inf, "0 or more"),
+            "shift": (math.isfinite(self.shift), "a number"),
+            "asymmetry": (0 < self.asymmetry <= 0.5, "in (0, 0.5]"),
+            "polynomial": (self.polynomial >= 0, "0 or more"),
+        }
+        for name, (valid, range_text) in rules.items():
+            if not valid:
+                value = getattr(self, name)
+                raise ValueRangeError(f"preparation: {name} must be {range_text}, not {value}")
         if self.window is not None and not self.window[0] < self.window[1]:
             raise ValueRangeError(f"preparation: the window {self.window} does not ascend")
 

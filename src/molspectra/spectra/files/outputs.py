@@ -34,7 +34,7 @@ def read_output(path: Path | str) -> Output:
             the package cclib is needed and not installed.
     """
     path = Path(path)
-    lines = list(decoded_lines(path))
+    lines = decoded_lines(path)
     head = "\n".join(lines[:400])
     is_orca = "O   R   C   A" in head
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ _COMMA = re.compile(r"[+-]?(?:\d+,?\d*|,\d+)(?:[EeDd][+-]?\d{1,3})?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 
 
-def decoded_lines(path: Path) -> Iterator[str]:
+def decoded_lines(path: Path) -> list[str]:
     """Return the lines of a text file of at most `MAX_BYTES`: UTF-8, UTF-16 with byte order mark, or Latin-1.
 
     Raises:
@@ -45,16 +44,15 @@ def decoded_lines(path: Path) -> Iterator[str]:
         raise FormatError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no spectrum")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         try:
-            return iter(data.decode("utf-16").splitlines())
+            return data.decode("utf-16").splitlines()
         except UnicodeDecodeError as error:
             raise FormatError(f"{path}: not a text file") from error
     if b"\0" in data or sum(byte < 9 or 13 < byte < 32 for byte in data[:4096]) > 8:
         raise FormatError(f"{path}: not a text file")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    return iter(text.splitlines())
+        return data.decode("latin-1").splitlines()
 
 
 def read_text(
