@@ -15,7 +15,7 @@ from molspectra.chem.identity import (
 )
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import from_smiles
-from molspectra.errors import FormatError, InputError
+from molspectra.errors import FormatError, InputError, MismatchError
 
 QM9 = Path(__file__).resolve().parents[3] / "shared" / "data" / "qm9"
 needs_qm9 = pytest.mark.skipif(not QM9.is_dir(), reason="the folder of QM9 samples is not there")
@@ -45,7 +45,8 @@ def test_known_keys(smiles, key):
 
 
 def test_an_inchi_and_its_smiles_agree():
-    assert identity_from_inchi("InChI=1S/C3H6O/c1-3(2)4/h1-2H3") == identity_from_smiles("CC(C)=O")
+    numbers = np.array([6, 6, 6, 8, 1, 1, 1, 1, 1, 1])
+    assert identity_from_inchi("InChI=1S/C3H6O/c1-3(2)4/h1-2H3", numbers) == identity_from_smiles("CC(C)=O")
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,10 @@ def test_a_bad_smiles_of_a_molecule_is_refused_on_use():
 
 
 def test_a_bad_inchi_is_refused(capfd):
-    with pytest.raises(FormatError, match="InChI=1S/nonsense"):
-        identity_from_inchi("InChI=1S/nonsense")
+    with pytest.raises(MismatchError, match="InChI=1S/nonsense"):
+        identity_from_inchi("InChI=1S/nonsense", np.array([6, 1, 1, 1, 1]))
+    with pytest.raises(FormatError, match="CH4"):
+        identity_from_inchi("CH4", np.array([6, 1, 1, 1, 1]))
     assert capfd.readouterr().err == ""
 
 

@@ -158,7 +158,7 @@ def _of_file(text: str) -> tuple[Iterable[Candidate], int | None]:
         raise FormatError(
             f"{path}: unknown format {suffix!r} of a file of molecules; {hint(suffix, SUFFIXES)}"
         )
-    return (Candidate(text, where, read) for where, read in FORMATS[suffix](path)), None
+    return (Candidate(text, entry.where, entry.molecule) for entry in FORMATS[suffix](path)), None
 
 
 def _of_parquet(path: Path) -> tuple[Iterable[Candidate], int | None]:

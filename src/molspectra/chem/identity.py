@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ import numpy.typing as npt
 from molspectra.chem.elements import atomic_number, hill_formula
 from molspectra.chem.sanity import covalent_radii
 from molspectra.errors import FormatError, MismatchError, ValueRangeError
+
+if TYPE_CHECKING:
+    from molspectra.chem.molecule import Molecule
 
 GEOMETRY_PREFIX = "geom-"
 
@@ -36,27 +39,7 @@ _ELEMENT = re.compile(r"([A-Z][a-z]?)(\d*)")
 _SIGNED = re.compile(r"[+-]?\d+")
 
 
-class Structure(Protocol):
-    """Input of an identity; `molspectra.chem.molecule.Molecule` implements it."""
-
-    @property
-    def numbers(self) -> npt.NDArray[np.int64]:
-        """[N] atomic numbers."""
-
-    @property
-    def positions(self) -> npt.NDArray[np.float64]:
-        """[N, 3] coordinates in Å."""
-
-    @property
-    def smiles(self) -> str | None:
-        """SMILES of the molecule, if known."""
-
-    @property
-    def charge(self) -> int:
-        """Total charge in elementary charges."""
-
-
-def identity_of(molecule: Structure) -> str:
+def identity_of(molecule: Molecule) -> str:
     """Return the identity of a structure: 14 capitals, or `geom-` and 16 hexadecimal digits.
 
     It is derived from `molecule.smiles` if given, else from bonds that RDKit perceives in the geometry, else
@@ -65,11 +48,8 @@ def identity_of(molecule: Structure) -> str:
     Raises:
         FormatError: if `molecule.smiles` cannot be read.
     """
-    if molecule.smiles is not None:
-        key = _key_of(_parsed(molecule.smiles))
-    else:
-        key = _key_of(perceived_bonds(molecule))
-    return key or geometry_hash(molecule.numbers, molecule.positions)
+    mol = perceived_bonds(molecule) if molecule.smiles is None else _parsed(molecule.smiles)
+    return _key_of(mol) or geometry_hash(molecule.numbers, molecule.positions)
 
 
 def identity_from_smiles(smiles: str) -> str:
@@ -85,13 +65,13 @@ def identity_from_smiles(smiles: str) -> str:
     return key
 
 
-def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer] | None = None) -> str:
+def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer]) -> str:
     """Return the identity of the molecule of an InChI.
 
     Args:
         inchi: of one or several fragments.
-        numbers: expected atomic numbers [N]. The formula is then compared with them, instead of the hundred
-            times slower reconstruction of the molecule from all layers.
+        numbers: expected atomic numbers [N]. Comparing the formula with them is a hundred times faster than
+            reconstructing the molecule from all layers to validate the text.
 
     Raises:
         FormatError: if the text is not an InChI.
@@ -101,16 +81,11 @@ def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer] | None = No
     from rdkit.Chem import inchi as rdkit_inchi
 
     text = inchi.strip()
+    # InchiToInchiKey accepts any text that begins like an InChI
+    valid = _atoms_of_inchi(text) == dict(Counter(numbers.tolist()))
+    if not valid and text.startswith("InChI=1"):
+        raise MismatchError(f"{inchi!r} does not describe the {len(numbers)} atoms {hill_formula(numbers)}")
     with rdBase.BlockLogs():
-        # InchiToInchiKey accepts any text that begins like an InChI
-        if numbers is None:
-            valid = rdkit_inchi.MolFromInchi(text, sanitize=False) is not None
-        else:
-            valid = _atoms_of_inchi(text) == dict(Counter(numbers.tolist()))
-            if not valid and text.startswith("InChI=1"):
-                raise MismatchError(
-                    f"{inchi!r} does not describe the {len(numbers)} atoms {hill_formula(numbers)}"
-                )
         key = str(rdkit_inchi.InchiToInchiKey(text) or "") if valid else ""
     if not key:
         raise FormatError(f"unreadable InChI {inchi!r}")
@@ -155,7 +130,7 @@ def _key_of(mol: Any) -> str | None:
     return key[:14] or None
 
 
-def perceived_bonds(molecule: Structure) -> Any:
+def perceived_bonds(molecule: Molecule) -> Any:
     """Return the RDKit molecule with bonds perceived from the geometry, or None without a Lewis structure.
 
     Atoms are bonded below a multiple of the sum of their covalent radii. The first multiple is used that
@@ -178,7 +153,7 @@ def perceived_bonds(molecule: Structure) -> Any:
     return next((mol for mol in radicals if mol is not None), None)
 
 
-def _lewis_structure(molecule: Structure, factor: float, charged_fragments: bool) -> Any:
+def _lewis_structure(molecule: Molecule, factor: float, charged_fragments: bool) -> Any:
     """Return RDKit's bonds and bond orders for one multiple of the covalent radii, None if it fails."""
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDetermineBonds

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Record
+from molspectra.chem.records import Entry
 from molspectra.chem.sdf import molecule_from_block
-from molspectra.chem.xyz import xyz_records
+from molspectra.chem.xyz import xyz_entries
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.datasets.formats.archives import holds, is_tar, open_text
 from molspectra.datasets.formats.sdf_table import Joined, blocks, join, table_rows
@@ -127,16 +127,16 @@ def _candidates(
     """Yield the molecules from number `start` on."""
     with ExitStack() as stack:
         rows = _rows(raw, stack.enter_context(open_text(raw, table)), table)
-        records: Iterator[tuple[int | None, str | Record]]
+        records: Iterator[tuple[int | None, str | Entry]]
         if structures == STRUCTURES:
             records = blocks(stack.enter_context(open_text(raw, structures)), f"{raw}: {structures}")
         else:
-            records = ((None, record) for record in xyz_records(raw / structures))
+            records = ((None, entry) for entry in xyz_entries(raw / structures))
         for joined in islice(join(raw, structures, records, table, rows), start, None):
             yield Candidate(f"gdb_{joined.index}", partial(_row, joined, levels, level))
 
 
-def _row(joined: Joined[str | Record], levels: tuple[str, ...], level: str) -> Row:
+def _row(joined: Joined[str | Entry], levels: tuple[str, ...], level: str) -> Row:
     if joined.repeated:
         raise MismatchError(f"index {joined.index} occurs a second time")
     molecule = _molecule(joined)
@@ -173,11 +173,11 @@ def lines_of(values: list[float], level: str) -> tuple[LineSpectrum, bool]:
     return LineSpectrum("uv_vis", position, strength, level), min(values[2:]) < 0
 
 
-def _molecule(joined: Joined[str | Record]) -> Molecule:
+def _molecule(joined: Joined[str | Entry]) -> Molecule:
     name = f"gdb_{joined.index}"
     if isinstance(joined.structure, str):
         return molecule_from_block(joined.structure, name, complete=True)
-    molecule = joined.structure.build()
+    molecule = joined.structure.molecule()
     stated = re.search(r"gdb\D*(\d+)", molecule.name or "")
     if stated and int(stated[1]) != joined.index:
         raise MismatchError(f"the structure is molecule {stated[1]}, the labels are of {joined.index}")
