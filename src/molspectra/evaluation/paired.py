@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from molspectra.errors import MismatchError
-from molspectra.evaluation.metrics import paired
+from molspectra.evaluation.metrics import mean_and_sd
 
 CONFIDENCE = 0.95
 RESAMPLES = 4000
@@ -55,27 +55,33 @@ class SeedTest:
     permutation_p: float
     smallest_p: float
 
+    @property
+    def lower(self) -> int:
+        """In how many seeds the first is lower."""
+        return sum(difference < 0 for difference in self.differences)
+
+    @property
+    def higher(self) -> int:
+        """In how many seeds the first is higher."""
+        return sum(difference > 0 for difference in self.differences)
+
 
 def seed_test(first: Mapping[int, float], second: Mapping[int, float]) -> SeedTest | None:
-    """Test the differences of two sets of runs seed by seed; None where no seed is common to both.
-
-    Args:
-        first: value by seed.
-        second: value by seed.
-    """
-    pairs = paired(first, second)
-    if pairs is None:
+    """Test the differences of the values of two sets of runs, by seed; None where no seed is common."""
+    seeds = tuple(sorted(first.keys() & second.keys()))
+    if not seeds:
         return None
-    values = np.array(pairs.differences, np.float64)
-    n, mean, sd = len(values), pairs.mean, pairs.sd
+    differences = tuple(first[seed] - second[seed] for seed in seeds)
+    values = np.array(differences, np.float64)
+    n, (mean, sd) = len(values), mean_and_sd(differences)
     low = high = t_p = math.nan
     if n > 1:
         half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * sd / math.sqrt(n)
         low, high = mean - half, mean + half
         t_p = float(2 * stats.t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1)) if sd > 0 else float(mean == 0)
     return SeedTest(
-        seeds=pairs.seeds,
-        differences=pairs.differences,
+        seeds=seeds,
+        differences=differences,
         mean=mean,
         sd=sd,
         low=low,
