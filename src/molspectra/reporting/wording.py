@@ -127,19 +127,19 @@ def table_sentences(table: ResultTable) -> list[str]:
 
 def retrieval_sentences(result: RetrievalResult) -> list[str]:
     """Return sentences on a search, with the expectation for a random order."""
-    figures = result.figures
+    figures, isomers = result.whole
+    spectra = list(result.subsets)[-1].replace(" + ", ", ")
     parts = " and ".join(
         {"val": "validation", "train": "training"}.get(part, part) for part in result.gallery_parts
     )
     plural = "s" if len(result.gallery_parts) > 1 else ""
     sentences = [
         f"{figures.queries} molecules of the {result.part} part were searched by their spectra "
-        f"({', '.join(result.modalities)}) among the clean structures of {result.gallery_size} different "
+        f"({spectra}) among the clean structures of {result.gallery_size} different "
         f"molecules of the {parts} part{plural}: the right one came first for {percent(figures.recall[1])} "
         f"of them, where a random order gives {percent(figures.chance_recall[1])}."
     ]
-    if result.isomers is not None:
-        isomers = result.isomers
+    if isomers is not None:
         sentences.append(
             f"Among molecules of the same formula alone (on average {number(isomers.candidates)} candidates, "
             f"{isomers.queries} queries that have an isomer there), the right one came first for "

@@ -29,9 +29,6 @@ class Run:
 
     Attributes:
         arm: key of `VARIANTS` or `FROM_SCRATCH`: its start, or for pre-training the run itself.
-        seed: of the run.
-        directory: the run directory.
-        config: its settings.
         cost: kind of run in the scale's times per step.
     """
 
@@ -58,10 +55,7 @@ class Plan:
     """An experiment at a scale, on its data, in a directory.
 
     Attributes:
-        experiment: the experiment.
         subject: the property or the molecule.
-        scale: settings and sizes.
-        seeds: of the runs.
         stores: data by kind.
         out: directory of runs and results.
         runs: in the order of execution.
@@ -151,7 +145,7 @@ def _finetuning(
         "data.store": stores["trajectory" if is_forces else "labels"],
         "loop.seed": seed,
         "init": None if init is None else str(init),
-        **(FROM_SCRATCH[arm].changes if arm in FROM_SCRATCH else {}),
+        **(FROM_SCRATCH[arm].changes if init is None else {}),
     }
     settings = _with(scale.settings(experiment.kind), changes)
     directory = out / subject / f"{arm}-seed{seed}"
