@@ -71,11 +71,9 @@ class RankFigures:
     """Summary of Q ranks, beside its expectation for a random order.
 
     Attributes:
-        queries: number of queries.
         candidates: mean number of answers that a query was ranked among.
         recall: fraction of queries whose true answer is among the first k, by k.
         mrr: mean of 1/rank.
-        median_rank: median rank.
         chance_recall: expected recall of a random order, by k: the mean of min(k/n, 1).
         chance_mrr: expected mean of 1/rank of a random order: the mean of (1 + 1/2 + ... + 1/n)/n.
     """

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -199,15 +200,10 @@ def _losses(run: Run) -> list[LossLine]:
 
 
 def _rank_figures(values: Mapping[str, Any]) -> RankFigures:
-    return RankFigures(
-        queries=values["queries"],
-        candidates=values["candidates"],
-        recall={int(k): share for k, share in values["recall"].items()},
-        mrr=values["mrr"],
-        median_rank=values["median_rank"],
-        chance_recall={int(k): share for k, share in values["chance_recall"].items()},
-        chance_mrr=values["chance_mrr"],
-    )
+    own = {field.name: values[field.name] for field in fields(RankFigures)}
+    for name in ("recall", "chance_recall"):
+        own[name] = {int(k): share for k, share in values[name].items()}
+    return RankFigures(**own)
 
 
 def _depicted(values: Mapping[str, Any]) -> Depicted:

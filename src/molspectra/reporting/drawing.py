@@ -50,13 +50,7 @@ def _document(smiles: str) -> str | None:
 
 
 def draw(smiles: str | None, alt: str, prefix: str) -> Markup | None:
-    """Draw a molecule as SVG for a page; None where there is no SMILES or it cannot be drawn.
-
-    Args:
-        smiles: of the molecule.
-        alt: text for readers who do not see it.
-        prefix: put before ids; unique within a page.
-    """
+    """Draw a molecule as SVG, see `inline_svg`; None where there is no SMILES or it cannot be drawn."""
     document = _document(smiles) if smiles else None
     return None if document is None else inline_svg(document, alt, prefix)
 
@@ -72,14 +66,7 @@ class Pictures:
         return f"p{self.count}"
 
     def figure(self, drawn: Figure, alt: str, caption: str, *, medium: bool = False) -> Markup:
-        """Return a figure with its caption.
-
-        Args:
-            drawn: the figure.
-            alt: text for readers who do not see it.
-            caption: text below it.
-            medium: narrower than the page.
-        """
+        """Return a figure with its caption; a `medium` one is narrower than the page."""
         picture = svg(drawn, alt, self._prefix())
         if medium:
             picture = Markup(picture.replace("<svg ", '<svg class="medium" ', 1))

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from molspectra.evaluation.metrics import mean_and_sd
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
-from molspectra.reporting.canvas import COLOURS, INK, colour_of, marker_of, new_figure, styled
+from molspectra.reporting.canvas import COLOURS, INK, MARKERS, OTHER_MARKER, colour_of, new_figure, styled
 from molspectra.reporting.content import Curve, ReconstructedMolecule, ResultTable, RetrievalResult
 from molspectra.reporting.wording import number
 
@@ -28,11 +28,7 @@ MANY_POINTS = 5_000
 
 
 def learning_curves(curves: Sequence[Curve]) -> Figure:
-    """Draw one panel per loss; faint lines are training batches, strong ones validation, one line per seed.
-
-    Args:
-        curves: of one group; at least one.
-    """
+    """Draw one panel per loss; faint lines are training batches, strong ones validation, one per seed."""
     panels = list(dict.fromkeys(curve.panel for curve in curves))
     keys = list(dict.fromkeys(curve.key for curve in curves))
     columns = min(len(panels), 3)
@@ -59,9 +55,8 @@ def _curves_panel(axes: Axes, curves: Sequence[Curve], keys: list[str]) -> None:
             continue
         label = None if curve.key in named else curve.label
         named.add(curve.key)
-        marker = marker_of(curve.key)
-        (line,) = axes.plot(curve.steps, curve.values, color=colour, label=label)
-        line.set(marker=marker, markersize=3.5)
+        marker = MARKERS.get(curve.key, OTHER_MARKER)
+        axes.plot(curve.steps, curve.values, color=colour, label=label, marker=marker, markersize=3.5)
     values = [value for curve in curves for value in curve.values if math.isfinite(value)]
     few = bool(values) and max(values) < 200 * min(values)  # else labels would crowd
     if values and min(values) > 0 and max(values) > 8 * min(values):
@@ -126,7 +121,7 @@ def errors_by_start(arms: Sequence[Errors], quantity: str, unit: str) -> Figure:
                 [y] * len(maes),
                 s=46,
                 color=colour,
-                marker=marker_of(key),
+                marker=MARKERS.get(key, OTHER_MARKER),
                 edgecolors=INK,
                 linewidths=0.7,
                 zorder=3,

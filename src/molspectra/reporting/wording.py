@@ -166,14 +166,9 @@ def percent(share: float) -> str:
 def conclusion(
     first: str, second: str, test: SeedTest, interval: MoleculeInterval | None, samples: str = "molecules"
 ) -> str:
-    """State in plain words what a comparison of two arms shows, and what it does not.
+    """State in plain words what a comparison of two named arms shows over seeds, and what it does not.
 
-    Args:
-        first: name of an arm.
-        second: name of the other.
-        test: over seeds.
-        interval: over test samples; None where their errors are unknown.
-        samples: "molecules" or "frames".
+    The interval is over test samples, which are "molecules" or "frames"; None where their errors are unknown.
     """
     n, which, p = len(test.seeds), "lower" if test.mean < 0 else "higher", f"t-test p = {test.t_p:.2g}"
     if n == 1:

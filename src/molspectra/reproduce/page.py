@@ -37,23 +37,18 @@ Rows = list[list[str]]
 
 
 def write(plan: Plan, results: Results, command: str) -> Path:
-    """Write `STEM.json`, `STEM.md` and `STEM.html` into the plan's directory; returns the Markdown's path.
-
-    Args:
-        plan: of the experiment.
-        results: of its runs so far.
-        command: command line that repeats it.
-
-    Raises:
-        InputError: a file cannot be written.
-    """
+    """Write the results so far, with the command line that repeats them, as `write_pages` does."""
     complete = results.finished == len(results.runs)
     values = {"command": command, "complete": complete, **plain_json(dataclasses.asdict(results))}
     return write_pages(plan, values, markdown(results, command), html(plan, results, command))
 
 
 def write_pages(plan: Plan, values: Mapping[str, Any], markdown: str, html: str) -> Path:
-    """Write `STEM.json`, `STEM.md` and `STEM.html` into the plan's directory; returns the Markdown's path."""
+    """Write `STEM.json`, `STEM.md` and `STEM.html` into the plan's directory; returns the Markdown's path.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
     write_json(plan.out / f"{plan.stem}.json", values)
     for suffix, text in (("md", markdown), ("html", html)):
         with atomic_file(plan.out / f"{plan.stem}.{suffix}") as file:

@@ -127,11 +127,7 @@ class Results:
 
 
 def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
-    """Collect the results of the runs of a plan so far.
-
-    Args:
-        plan: of the experiment.
-        failures: reasons of failed runs by name.
+    """Collect the results of the runs of a plan so far; `failures` are reasons of failed runs by name.
 
     Raises:
         InputError: a damaged file.
@@ -141,7 +137,7 @@ def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
     tested = [
         (run, evaluation)
         for run in plan.runs
-        if not run.is_pretraining and (evaluation := states[run.directory].finished_evaluation) is not None
+        if not run.is_pretraining and (evaluation := states[run.directory].evaluation) is not None
     ]
     is_forces = plan.experiment.kind == "md17"
     first = tested[0][1] if tested else None
