@@ -57,7 +57,7 @@ def test_structures_whatever_the_batch(model, use_runs) -> None:
 def test_the_same_as_in_evaluation(model, use_store) -> None:
     store = ms.Store(use_store)
     rows = np.arange(len(store))
-    wanted = retrieval.embed_structures(model.model, store, rows).numpy()
+    wanted = retrieval.Gallery.of(model.model, store, rows).embeddings.numpy()
     close(ms.embed(store, model, length="raw").vectors, wanted)
     found = ms.embed_spectra(store, model, length="raw", on_error="skip")
     assert [str(each) for each in found.rejected] == [

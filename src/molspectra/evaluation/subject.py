@@ -27,12 +27,9 @@ class Subject:
     """A run to be tested.
 
     Attributes:
-        directory: the run directory.
         out: directory of the results.
-        config: its settings.
-        data: its data settings, with the store that is read.
-        record: its record.
-        model: its model from `checkpoint`, in evaluation mode on the chosen device.
+        data: the run's data settings, with the store that is read.
+        model: from `checkpoint`, in evaluation mode on the chosen device.
         selection: the store and its split.
         part: "train", "val" or "test".
         checkpoint: "best" or "last".
