@@ -22,6 +22,9 @@ from molspectra.training.leaks import Exposure, exposure
 from molspectra.training.record import write_json
 from molspectra.training.seen import SPECTRUM, STRUCTURE, VALIDATED, Seen, hashes_of, seen_by
 
+SUFFIXES = (".json", ".csv")
+"""Files that an audit can be written to."""
+
 COLUMNS = ("identity", "row", "pretraining", "structure", "spectra", "validation")
 
 
@@ -94,16 +97,10 @@ class Audit:
         return "\n".join([f"{what} ({self.test['split']})", *rows, *doubts])
 
     def write(self, path: Path) -> None:
-        """Write a report: JSON with everything, or CSV with one line per set and molecule seen in it.
-
-        Raises:
-            InputError: another suffix, or the file cannot be written.
-        """
-        if path.suffix == ".json":
+        """Write a report: JSON with everything, or CSV with one line per set and molecule seen in it."""
+        if path.suffix.lower() == ".json":
             write_json(path, self.plain())
             return
-        if path.suffix != ".csv":
-            raise SettingError(f"{path}: reports end in .json or .csv")
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import ExistsError, SettingError
+from molspectra.errors import SettingError
 
 if TYPE_CHECKING:
     from molspectra.training.config import DataConfig
@@ -41,14 +41,12 @@ def main(arguments: list[str]) -> int:
     parser.add_shared("--overwrite")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where molecules were seen")
     options = parser.parse_args(arguments)
-    out = None if options.out is None else Path(options.out)
-    if out is not None and out.suffix not in (".json", ".csv"):
-        raise SettingError(f"--out {out}: reports end in .json or .csv")
-    if out is not None and out.exists() and not options.overwrite:
-        raise ExistsError(f"{out} exists already; choose another name or give --overwrite")
 
-    from molspectra.apps.audit import audit
+    from molspectra.apps.audit import SUFFIXES, audit
+    from molspectra.data.output import free_path
 
+    if options.out is not None:
+        free_path(options.out, SUFFIXES, overwrite=options.overwrite)
     result = audit(
         options.test,
         options.pretrain,
@@ -60,8 +58,8 @@ def main(arguments: list[str]) -> int:
             options.pretrain_sizes,
         ),
     )
-    if out is not None:
-        result.write(out)
+    if options.out is not None:
+        result.write(Path(options.out))
     print(result.table())
     return int(options.strict and result.has_overlap)
 

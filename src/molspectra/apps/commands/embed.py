@@ -11,21 +11,16 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        0; 1 where some molecules or spectra were left out.
-    """
+    """Run the command; returns 0, or 1 where some molecules or spectra were left out."""
     options = _parser().parse_args(arguments)
     spectra_options = ("modality", "together", "unit", "quantity", "outside", "reflectance")
     given = [name for name in spectra_options if getattr(options, name)]
     if options.spectra is None and given:
         raise SettingError(f"--{given[0]} is about spectra; give --spectra, or leave it out")
 
-    from molspectra.apps.embed import SUFFIXES
-    from molspectra.apps.tables import free_table_path
+    from molspectra.apps.embed import free_paths
 
-    free_table_path(options.out, SUFFIXES, overwrite=options.overwrite)
+    free_paths(options.out, overwrite=options.overwrite)
     common: dict[str, Any] = {
         name: getattr(options, name) for name in ("length", "batch_size", "device", "on_error")
     }
@@ -66,13 +61,8 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "embed", description="Turn molecules or spectra into vectors: structures near their own spectra."
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--molecules", help="file: .smi, .csv, .sdf, .mol, .xyz, .extxyz, .parquet, or a store (.arrow)"
-    )
-    source.add_argument("--smiles", nargs="+", help="molecules as SMILES")
+    source = add_model_options(parser, "small")
     source.add_argument("--spectra", nargs="+", help="files with spectra, each a sample, or a store (.arrow)")
-    add_model_options(parser, "small")
     parser.add_argument("--out", required=True, help="file to write: .parquet, .csv or .npy")
     parser.add_argument(
         "--length",
@@ -92,8 +82,14 @@ def _parser() -> CommandParser:
     return parser
 
 
-def add_model_options(parser: CommandParser, model: str | None) -> None:
-    """Add the options that `embed` and `predict` share; `model` is the default, None if it is required."""
+def add_model_options(parser: CommandParser, model: str | None) -> Any:
+    """Add the options that `embed` and `predict` share, and return the group of their sources.
+
+    The default of `--model` is `model`; with None it is required.
+    """
+    source = parser.add_molecules(
+        "--molecules", "file: .smi, .csv, .sdf, .mol, .xyz, .extxyz, .parquet, or a store (.arrow)"
+    )
     parser.add_argument(
         "--model",
         default=model,
@@ -104,3 +100,4 @@ def add_model_options(parser: CommandParser, model: str | None) -> None:
     parser.add_shared("--device")
     parser.add_on_error("raise", "bad input")
     parser.add_shared("--overwrite", "--quiet")
+    return source
