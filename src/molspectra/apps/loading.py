@@ -116,11 +116,7 @@ def check_elements(molecule: Molecule, elements: frozenset[int]) -> None:
 
 
 def _directory(text: str, cache: Path) -> Path | str:
-    """The directory of a model, fetched where it is elsewhere; the name of a shipped one stays.
-
-    Raises:
-        InputError: no such model, or it cannot be fetched.
-    """
+    """The directory of a model, fetched where it is elsewhere; the name of a shipped one stays."""
     if text.startswith(HUB):
         return from_hub(text)
     if is_address(text):

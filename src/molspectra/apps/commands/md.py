@@ -90,11 +90,7 @@ def _parser() -> CommandParser:
 
 
 def _start(options: argparse.Namespace) -> Any:
-    """Return the start structure as `ase.Atoms`.
-
-    Raises:
-        InputError: the file is unreadable, or does not contain exactly one structure.
-    """
+    """Return the start structure as `ase.Atoms`."""
     from molspectra.chem.readers import from_smiles, read_molecules, to_ase
 
     if options.smiles is not None:
