@@ -190,11 +190,7 @@ def joined(
     scaling: str,
     policy: ErrorPolicy,
 ) -> Embeddings:
-    """The embeddings of all batches.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The embeddings of all batches; it is an error if there are none."""
     if not any(map(len, vectors)):
         raise policy.nothing_left("embedded")
     about = {"model": model.name, "kind": kind, "length": scaling, "molspectra": __version__}

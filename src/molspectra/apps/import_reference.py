@@ -106,7 +106,7 @@ def import_reference(checkpoint: str | Path, out: str | Path, *, target: str | N
         ) from error
     hidden = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
-        _write(hidden, source, model, noise, config, stage, _about(checkpoint, source))
+        _write(hidden, model, noise, config, stage, _about(checkpoint, source))
         with naming(out):
             hidden.rename(out)
     finally:
@@ -219,7 +219,6 @@ def _count(value: object) -> int | None:
 
 def _write(
     out: Path,
-    source: ReferenceCheckpoint,
     model: MolSpectra,
     noise: Mapping[str, Tensor],
     config: PretrainConfig | FinetuneConfig,

@@ -123,11 +123,7 @@ class Predicted(Tabular):
 
 
 def refuse_forces(suffix: str, has_forces: bool) -> None:
-    """Refuse forces in a CSV table, which has no room for them.
-
-    Raises:
-        FormatError: forces, and the suffix is `.csv`.
-    """
+    """Refuse forces in a CSV table, which has no room for them."""
     if has_forces and suffix.lower() == ".csv":
         raise FormatError("a CSV table has no room for forces; write .extxyz or .parquet, or leave them out")
 

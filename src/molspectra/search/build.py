@@ -183,11 +183,7 @@ def model_of(path: Path, manifest: Manifest, model: Path | str | None, device: s
 
 
 def open_segments(path: Path, manifest: Manifest) -> list[Segment]:
-    """Map the segments of an index.
-
-    Raises:
-        DamagedError: a file is damaged.
-    """
+    """Map the segments of an index, see `open_segment`."""
     sizes = widths(manifest.model.width, manifest.model.modalities, manifest.modalities)
     return [
         open_segment(path / entry.name, entry.rows, sizes, manifest.vectors) for entry in manifest.segments

@@ -141,17 +141,15 @@ def calibrate(
     accuracy: dict[str, float] = {}
     confidence: dict[str, float] = {}
     for subset in subsets(names):
-        vector = None
-        if set(subset) <= learned.keys():
-            vector = model.spectra({name: queries[name] for name in subset})
+        is_readable = set(subset) <= learned.keys()
         query = Query(
-            vector,
+            model.spectra({name: queries[name] for name in subset}) if is_readable else None,
+            subset if is_readable else (),
             {name: learned[name] for name in subset if name in learned},
             {name: samples[name] for name in subset},
         )
         for way in score.WAYS:
-            used = score.modalities_of(way, entries, query)
-            if used == subset or (way == "embedding" and vector is not None):
+            if score.modalities_of(way, entries, query) == subset:
                 name, scores = key(way, subset), score.scores(way, entries, query, slice(None))
                 temperature[name], accuracy[name], confidence[name] = _fit(scores, log_weights)
     return Calibration(len(block), temperature, accuracy, confidence, source)

@@ -191,7 +191,7 @@ class Library:
             candidates = approximate_index.candidates(self._approximate, query.vector[0], top)
             appended = np.arange(self._approximate.ntotal, len(self))  # not in the approximate index
             rows = np.concatenate([candidates, appended])
-        return self._ranked(query, tuple(spectra), ways, rows, top, approximate)
+        return self._ranked(query, ways, rows, top, approximate)
 
     def _query(self, spectra: Mapping[str, Spectrum | Prepared], ways: Mapping[str, float]) -> Query:
         """The spectra in the forms that the ways to score compare."""
@@ -204,7 +204,7 @@ class Library:
         typical = {name: np.array(values) for name, values in self.manifest.typical.items()}
         query = query_of(prepared, self.model if needs_model else None, typical, learned="learned" in ways)
         for way in ways:
-            if way != "embedding" and not score.modalities_of(way, self.segments[0].arrays, query):
+            if not score.modalities_of(way, self.segments[0].arrays, query):
                 has = ", ".join(self.manifest.modalities) or "none"
                 raise NotFoundError(
                     f"{self.path}: no {' or '.join(names)} spectra to compare by {way}; it has: {has}"
@@ -214,7 +214,6 @@ class Library:
     def _ranked(
         self,
         query: Query,
-        given: tuple[str, ...],
         ways: dict[str, float],
         rows: npt.NDArray[np.int64] | None,
         top: int,
@@ -222,11 +221,12 @@ class Library:
     ) -> Hits:
         """Score the given rows (None for all) and rank their molecules."""
         scores = {way: self._scores(way, query, rows) for way in ways}
-        temperatures = {way: self._temperature(way, query, given) for way in ways}
+        arrays, calibration = self.segments[0].arrays, self.manifest.calibration
+        keys = [key(way, score.modalities_of(way, arrays, query)) for way in ways]
+        temperatures = [calibration.temperature.get(name) if calibration else None for name in keys]
         totals = np.zeros(len(self))
-        for way, weight in ways.items():
-            temperature, _ = temperatures[way]
-            totals += weight * scores[way] / temperature
+        for (way, weight), temperature in zip(ways.items(), temperatures, strict=True):
+            totals += weight * scores[way] / (temperature or score.TEMPERATURE[way])
 
         missing = np.isnan(totals)
         compared = len(self) if rows is None else len(rows)
@@ -237,8 +237,8 @@ class Library:
 
         best, best_rows = self.answers.best(np.where(missing, -np.inf, totals))
         chosen = leading(best, top)
-        is_calibrated = all(calibrated for _, calibrated in temperatures.values())
-        confidence = softmax(best)[chosen] if is_calibrated and not partial and len(chosen) else None
+        has_confidence = None not in temperatures and not partial and len(chosen)
+        confidence = softmax(best)[chosen] if has_confidence else None
         chosen_rows = best_rows[chosen]
         parts = {way: values[chosen_rows] for way, values in scores.items()}
         if len(ways) == 1:  # the plain score, not divided by the temperature
@@ -287,18 +287,6 @@ class Library:
                     result[block_rows] = block
             offset += len(segment)
         return result
-
-    def _temperature(self, way: str, query: Query, given: tuple[str, ...]) -> tuple[float, bool]:
-        """The temperature of a way's scores, and whether it was calibrated."""
-        if way == "embedding":
-            used = tuple(
-                name for name in MODALITIES if name in given and name in self.manifest.model.modalities
-            )
-        else:
-            used = score.modalities_of(way, self.segments[0].arrays, query)
-        calibration = self.manifest.calibration
-        temperature = None if calibration is None else calibration.temperature.get(key(way, used))
-        return (score.TEMPERATURE[way], False) if temperature is None else (temperature, True)
 
 
 def weights_of(by: Ways) -> dict[str, float]:

@@ -103,11 +103,7 @@ class Manifest:
         return sum(segment.rows for segment in self.segments)
 
     def write(self, folder: Path) -> None:
-        """Write or replace `library.json` atomically.
-
-        Raises:
-            WriteError: it cannot be written.
-        """
+        """Write or replace `library.json` atomically."""
         with atomic_file(folder / NAME) as file:
             file.write(json.dumps(asdict(self), ensure_ascii=False, indent=1).encode())
 

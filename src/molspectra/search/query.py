@@ -46,12 +46,14 @@ class Query:
 
     Attributes:
         vector: embeddings [Q, D] of all spectra of a sample together; None for a comparison of shapes alone.
+        embedded: modalities in `vector`.
         learned: embeddings [Q, D] of each spectrum alone, by modality.
         samples: stored points [Q, P] by modality, of length 1 over the known ones, and the mask of these [P].
         remarks: conversions of the spectra, for people.
     """
 
     vector: Floats | None = None
+    embedded: tuple[str, ...] = ()
     learned: Mapping[str, Floats] = field(default_factory=dict)
     samples: Mapping[str, tuple[Floats, npt.NDArray[np.bool_]]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -173,4 +175,4 @@ def query_of(
     if not readable:
         raise MismatchError(f"the model reads {', '.join(model.modalities)}, not {', '.join(prepared)}")
     single = {name: model.spectra({name: rows}) for name, rows in readable.items()} if learned else {}
-    return Query(model.spectra(readable), single, samples, tuple(remarks))
+    return Query(model.spectra(readable), tuple(readable), single, samples, tuple(remarks))

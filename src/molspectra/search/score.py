@@ -73,9 +73,9 @@ def _distribution(spectra: Floats) -> Floats:
 
 
 def modalities_of(way: str, arrays: Mapping[str, npt.NDArray[np.floating]], query: Query) -> tuple[str, ...]:
-    """Modalities that both the query and the library's arrays have for a way; () for "embedding"."""
+    """Modalities that both the query and the library's arrays have for a way."""
     if way == "embedding":
-        return ()
+        return query.embedded
     kind, spectra = ("learned", query.learned) if way == "learned" else ("samples", query.samples)
     return tuple(name for name in spectra if f"{kind}-{name}" in arrays)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import SettingError
@@ -50,13 +50,8 @@ def main(arguments: list[str]) -> int:
     result = audit(
         options.test,
         options.pretrain,
-        _split(options.split, options.split_seed, options.fractions, options.sizes),
-        _split(
-            options.pretrain_split,
-            options.pretrain_split_seed,
-            options.pretrain_fractions,
-            options.pretrain_sizes,
-        ),
+        _split(vars(options), ""),
+        _split(vars(options), "pretrain_"),
     )
     if options.out is not None:
         result.write(Path(options.out))
@@ -64,16 +59,18 @@ def main(arguments: list[str]) -> int:
     return int(options.strict and result.has_overlap)
 
 
-def _split(kind: str, seed: int, fractions: str, sizes: str) -> DataConfig | None:
-    """Return the settings of a split given on the command line; None for all rows."""
+def _split(options: dict[str, Any], prefix: str) -> DataConfig | None:
+    """Return the settings of a split from the options with a prefix; None for all rows."""
     from molspectra.training.config import DataConfig
     from molspectra.training.settings import from_dict
 
+    kind = options[f"{prefix}split"]
     if kind == "all":
         return None
-    values = {"split": kind, "split_seed": seed, "sizes": _numbers(sizes)}
+    values = {"split": kind, "split_seed": options[f"{prefix}split_seed"]}
+    values["sizes"] = _numbers(options[f"{prefix}sizes"])
     if kind == "identity":
-        values["fractions"] = _numbers(fractions)
+        values["fractions"] = _numbers(options[f"{prefix}fractions"])
     return from_dict(DataConfig, values, "audit-splits")
 
 

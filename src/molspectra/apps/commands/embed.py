@@ -1,13 +1,9 @@
 """`molspectra embed`: embedding vectors of molecules or spectra."""
 
-from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.errors import SettingError
-
-if TYPE_CHECKING:
-    from molspectra.apps.embed import Embeddings
 
 
 def main(arguments: list[str]) -> int:
@@ -18,13 +14,30 @@ def main(arguments: list[str]) -> int:
     if options.spectra is None and given:
         raise SettingError(f"--{given[0]} is about spectra; give --spectra, or leave it out")
 
-    from molspectra.apps.embed import free_paths
+    from molspectra.apps.embed import embed, free_paths
+    from molspectra.apps.embed_spectra import embed_spectra
 
     free_paths(options.out, overwrite=options.overwrite)
     common: dict[str, Any] = {
         name: getattr(options, name) for name in ("length", "batch_size", "device", "on_error")
     }
-    embeddings = _embedded(options, common | {"show": not options.quiet})
+    common["show"] = not options.quiet
+    if options.spectra is None:
+        molecules = options.smiles if options.molecules is None else options.molecules
+        embeddings = embed(molecules, options.model, **common)
+    else:
+        one = len(options.spectra) == 1 and not options.together
+        embeddings = embed_spectra(
+            options.spectra[0] if one else options.spectra,
+            options.model,
+            modalities=options.modality,
+            together=options.together,
+            unit=options.unit,
+            quantity=options.quantity,
+            outside=options.outside or "refuse",
+            reflectance=options.reflectance or "refuse",
+            **common,
+        )
     embeddings.save(options.out, overwrite=options.overwrite)
     print_rejected(embeddings.rejected, "left out")
     width, kind, norm = embeddings.vectors.shape[1], embeddings.about["kind"], embeddings.about["length"]
@@ -33,28 +46,6 @@ def main(arguments: list[str]) -> int:
         f"{options.out}; {len(embeddings.rejected)} left out"
     )
     return 1 if embeddings.rejected else 0
-
-
-def _embedded(options: Namespace, common: dict[str, Any]) -> "Embeddings":
-    if options.spectra is None:
-        from molspectra.apps.embed import embed
-
-        molecules = options.smiles if options.molecules is None else options.molecules
-        return embed(molecules, options.model, **common)
-    from molspectra.apps.embed_spectra import embed_spectra
-
-    one = len(options.spectra) == 1 and not options.together
-    return embed_spectra(
-        options.spectra[0] if one else options.spectra,
-        options.model,
-        modalities=options.modality,
-        together=options.together,
-        unit=options.unit,
-        quantity=options.quantity,
-        outside=options.outside or "refuse",
-        reflectance=options.reflectance or "refuse",
-        **common,
-    )
 
 
 def _parser() -> CommandParser:

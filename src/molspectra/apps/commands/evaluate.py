@@ -36,16 +36,12 @@ def main(arguments: list[str]) -> int:
         checkpoint=options.checkpoint,
         disturbances=options.disturbances,
     )
-    for line in summary(result):
-        print(line)
+    lines = summary(result)
     if "retrieval" in result:
-        print()
-        for line in retrieval_table(result["retrieval"]["subsets"]):
-            print(line)
+        lines += ["", *retrieval_table(result["retrieval"]["subsets"])]
     if "disturbances" in result:
-        print()
-        for line in disturbance_table(result["disturbances"]["table"]):
-            print(line)
+        lines += ["", *disturbance_table(result["disturbances"]["table"])]
+    print("\n".join(lines))
     return 0
 
 

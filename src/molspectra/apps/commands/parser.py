@@ -52,11 +52,7 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Raise, with a suggestion for an unknown option.
-
-        Raises:
-            SettingError: always.
-        """
+        """Raise a SettingError, with a suggestion for an unknown option."""
         unknown = re.search(r"unrecognized arguments: --?([\w.-]+)", message)
         if unknown:
             options = [option for action in self._actions for option in action.option_strings]

@@ -1,12 +1,10 @@
 """`molspectra simulate`: from SMILES or a structure file to a store of line spectra."""
 
-import argparse
 import sys
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser, print_rejected
-from molspectra.chem.molecule import Molecule
 from molspectra.data.output import free_path
 from molspectra.errors import SimulationError
 from molspectra.spectra.modality import MODALITIES, modality
@@ -25,12 +23,18 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     modalities = [modality(name).name for name in options.modalities]
     out = free_path(options.out, overwrite=options.overwrite)
-    molecules, rejected = _molecules(options)
 
+    from molspectra.chem.readers import Rejection, from_smiles, read_molecules
     from molspectra.data.store.store import write_store
     from molspectra.datasets.simulated import simulated_metadata, simulated_row
     from molspectra.simulation.runner import simulate_many
 
+    rejected: list[Rejection] = []
+    if options.input is None:
+        molecules = [from_smiles(smiles) for smiles in options.smiles]
+    else:
+        molecules = list(read_molecules(options.input, on_error=options.on_error, rejected=rejected))
+    print_rejected(rejected, "skipped")
     journal = out.with_name(out.name + ".journal.jsonl")
     result = simulate_many(
         molecules, journal, modalities, processes=options.processes, progress=not options.quiet
@@ -73,19 +77,6 @@ def _parser() -> CommandParser:
     parser.add_on_error("raise", "unreadable molecules")
     parser.add_shared("--quiet")
     return parser
-
-
-def _molecules(options: argparse.Namespace) -> tuple[list[Molecule], int]:
-    """Return the molecules to simulate, and the number of skipped, unreadable ones."""
-    from molspectra.chem.readers import Rejection, from_smiles, read_molecules
-
-    rejected: list[Rejection] = []
-    if options.input is None:
-        molecules = [from_smiles(smiles) for smiles in options.smiles]
-    else:
-        molecules = list(read_molecules(options.input, on_error=options.on_error, rejected=rejected))
-    print_rejected(rejected, "skipped")
-    return molecules, len(rejected)
 
 
 def describe(simulation: "Simulation") -> str:
