@@ -310,7 +310,7 @@ def test_an_interruption_leaves_nothing(use_runs, tmp_path, monkeypatch, capsys)
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("molspectra.apps.tables.pq.write_table", stop)
+    monkeypatch.setattr("pyarrow.parquet.write_table", stop)
     arguments = ["embed", "--smiles", "C", "--out", str(tmp_path / "x.parquet"), "--model"]
     assert main([*arguments, str(use_runs["stage2"]), "--quiet"]) == 130
     assert not list(tmp_path.iterdir())

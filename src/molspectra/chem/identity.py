@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ import numpy.typing as npt
 from molspectra.chem.elements import atomic_number, hill_formula
 from molspectra.chem.sanity import covalent_radii
 from molspectra.errors import FormatError, MismatchError, ValueRangeError
-
-if TYPE_CHECKING:
-    from molspectra.chem.molecule import Molecule
 
 GEOMETRY_PREFIX = "geom-"
 
@@ -39,7 +36,27 @@ _ELEMENT = re.compile(r"([A-Z][a-z]?)(\d*)")
 _SIGNED = re.compile(r"[+-]?\d+")
 
 
-def identity_of(molecule: Molecule) -> str:
+class Structure(Protocol):
+    """The attributes of `molspectra.chem.molecule.Molecule` that an identity depends on."""
+
+    @property
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """[N] atomic numbers."""
+
+    @property
+    def positions(self) -> npt.NDArray[np.float64]:
+        """[N, 3] coordinates in Å."""
+
+    @property
+    def smiles(self) -> str | None:
+        """SMILES, if known."""
+
+    @property
+    def charge(self) -> int:
+        """Total charge in e."""
+
+
+def identity_of(molecule: Structure) -> str:
     """Return the identity of a structure: 14 capitals, or `geom-` and 16 hexadecimal digits.
 
     It is derived from `molecule.smiles` if given, else from bonds that RDKit perceives in the geometry, else
@@ -130,7 +147,7 @@ def _key_of(mol: Any) -> str | None:
     return key[:14] or None
 
 
-def perceived_bonds(molecule: Molecule) -> Any:
+def perceived_bonds(molecule: Structure) -> Any:
     """Return the RDKit molecule with bonds perceived from the geometry, or None without a Lewis structure.
 
     Atoms are bonded below a multiple of the sum of their covalent radii. The first multiple is used that
@@ -153,7 +170,7 @@ def perceived_bonds(molecule: Molecule) -> Any:
     return next((mol for mol in radicals if mol is not None), None)
 
 
-def _lewis_structure(molecule: Molecule, factor: float, charged_fragments: bool) -> Any:
+def _lewis_structure(molecule: Structure, factor: float, charged_fragments: bool) -> Any:
     """Return RDKit's bonds and bond orders for one multiple of the covalent radii, None if it fails."""
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDetermineBonds
