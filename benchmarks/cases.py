@@ -25,8 +25,7 @@ from molspectra.reproduce.scales import merged
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import BatchMaker, Micro, Selection
 from molspectra.training.loop import Trainer
-from molspectra.training.recipes import read_recipe
-from molspectra.training.settings import from_dict
+from molspectra.training.settings import from_dict, read_recipe
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
 from molspectra.training.standardise import standardise
 

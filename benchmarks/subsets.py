@@ -16,9 +16,8 @@ import numpy as np
 
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.training.config import PretrainConfig
-from molspectra.training.recipes import read_recipe
 from molspectra.training.run import pretrain
-from molspectra.training.settings import from_dict
+from molspectra.training.settings import from_dict, read_recipe
 
 
 def main() -> None:

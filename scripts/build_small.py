@@ -31,10 +31,9 @@ from molspectra.training.checkpoint import (
     shipped_path,
 )
 from molspectra.training.config import PretrainConfig
-from molspectra.training.recipes import read_recipe
 from molspectra.training.record import read_json, write_json
 from molspectra.training.seen import SEEN, Seen, seen_by
-from molspectra.training.settings import from_dict
+from molspectra.training.settings import from_dict, read_recipe
 
 VERSION = 1
 """Version of the weights; increase it when they change."""

@@ -4,8 +4,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from molspectra.data.augment import SpectraConfig
 from molspectra.spectra.measured import Preparation
+from molspectra.training.config import SpectraConfig
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs/measured_spectra.md").read_text(encoding="utf-8")
 

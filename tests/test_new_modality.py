@@ -8,8 +8,6 @@ import pytest
 import torch
 
 from molspectra.chem.readers import from_smiles
-from molspectra.data.augment import SpectraConfig
-from molspectra.data.store.sampled import sampled_copy
 from molspectra.data.store.store import Metadata, Row, Store, write_store
 from molspectra.errors import InputError
 from molspectra.evaluation.evaluate import evaluate
@@ -23,7 +21,7 @@ from molspectra.spectra.measured import Preparation, prepare_measured
 from molspectra.spectra.modality import IR, MODALITIES, Modality, declare
 from molspectra.spectra.plots import plot_spectrum
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
-from molspectra.training.config import DataConfig, LoopConfig, PretrainConfig
+from molspectra.training.config import DataConfig, LoopConfig, PretrainConfig, SpectraConfig
 from molspectra.training.run import pretrain
 
 SMILES = [
@@ -101,9 +99,13 @@ def test_a_store_holds_its_lines_and_samples(store, nmr, tmp_path):
     assert batch.spectra["nmr_h"].shape == (2, 1201)
     # a Lorentzian's height is 2/(π·width); bands may lie on each other
     assert float(batch.spectra["nmr_h"].max()) > 0.9 * 2 / (np.pi * nmr.fwhm)
-    copy = sampled_copy(store, tmp_path)
-    assert isinstance(copy.spectrum(3, "nmr_h"), SampledSpectrum)
-    again = copy.batch([2, 3], modalities=["nmr_h"]).spectra["nmr_h"]
+    samples = [SampledSpectrum("nmr_h", values.double().numpy()) for values in batch.spectra["nmr_h"]]
+    rows = [Row(store.molecule(row), {"nmr_h": samples[row - 2]}) for row in (2, 3)]
+    metadata = Metadata("made up", "none", samples={"nmr_h": "none"}, sample_dtype="float16")
+    write_store(tmp_path / "samples.arrow", rows, metadata)
+    copy = Store(tmp_path / "samples.arrow")
+    assert isinstance(copy.spectrum(1, "nmr_h"), SampledSpectrum)
+    again = copy.batch([0, 1], modalities=["nmr_h"]).spectra["nmr_h"]
     torch.testing.assert_close(again, batch.spectra["nmr_h"], rtol=2e-3, atol=1e-3)
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Reference:
         self.dtype = torch.float64 if run.startswith("f64") else torch.float32
         checkpoint = weights(case["checkpoint"])
         self.settings = json.loads((GOLDEN / case["hparams"]).read_text())
-        config = config_from(checkpoint, self.settings)
+        config = config_from(replace(checkpoint, settings=self.settings))
         self.spectrum = config.spectrum_encoder or config_from(checkpoint).spectrum_encoder
         state = convert_state(checkpoint.state, self.spectrum)
         self.model = MolSpectra(config).to(self.dtype)

@@ -13,9 +13,8 @@ from molspectra.models.model import ModelConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.spectra.spectrum import LineSpectrum
 from molspectra.training.config import DataConfig, FinetuneConfig, LoopConfig, OptimizerConfig, PretrainConfig
-from molspectra.training.recipes import read_recipe
 from molspectra.training.run import finetune, pretrain
-from molspectra.training.settings import from_dict
+from molspectra.training.settings import from_dict, read_recipe
 
 SMILES = [
     "C", "CC", "CCC", "CCCC", "C=C", "CC=C", "C#C", "CO", "CCO", "CCCO", "COC", "CC=O", "CC(C)=O", "O", "N",

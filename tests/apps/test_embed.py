@@ -57,7 +57,7 @@ def test_structures_whatever_the_batch(model, use_runs) -> None:
 def test_the_same_as_in_evaluation(model, use_store) -> None:
     store = ms.Store(use_store)
     rows = np.arange(len(store))
-    wanted = retrieval.embed_structures(model.model, store, rows).numpy()
+    wanted = retrieval.Gallery.of(model.model, store, rows).embeddings.numpy()
     close(ms.embed(store, model, length="raw").vectors, wanted)
     found = ms.embed_spectra(store, model, length="raw", on_error="skip")
     assert [str(each) for each in found.rejected] == [
@@ -310,7 +310,7 @@ def test_an_interruption_leaves_nothing(use_runs, tmp_path, monkeypatch, capsys)
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("molspectra.apps.tables.pq.write_table", stop)
+    monkeypatch.setattr("pyarrow.parquet.write_table", stop)
     arguments = ["embed", "--smiles", "C", "--out", str(tmp_path / "x.parquet"), "--model"]
     assert main([*arguments, str(use_runs["stage2"]), "--quiet"]) == 130
     assert not list(tmp_path.iterdir())

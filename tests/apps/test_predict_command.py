@@ -23,7 +23,7 @@ def test_the_same_as_in_evaluation(use_runs, use_store) -> None:
     wanted = predict_rows(model.model, store, np.arange(len(store)), "gap", forces=True)
     np.testing.assert_allclose(found.values, wanted.prediction, atol=1e-5)
     assert found.forces is not None
-    np.testing.assert_allclose(np.concatenate(found.forces), wanted.forces.prediction, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(found.forces), wanted.force_prediction, atol=1e-5)
     assert (found.target, found.quantity.unit, found.quantity.level) == ("gap", "eV", "made-up level")
     assert (found.force_quantity.unit, found.force_quantity.level) == ("eV/Å", "made-up level")
 

@@ -13,9 +13,8 @@ from molspectra.errors import InputError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-from molspectra.training.recipes import read_recipe, recipes
 from molspectra.training.run import finetune, pretrain
-from molspectra.training.settings import from_dict
+from molspectra.training.settings import from_dict, read_recipe, recipes
 
 TINY = [
     "--model.encoder.channels=16", "--model.encoder.layers=1", "--model.encoder.heads=2",

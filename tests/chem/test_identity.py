@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from molspectra.chem.identity import (
+    GEOMETRY_PATTERN,
     geometry_hash,
     identity_from_inchi,
     identity_from_smiles,
-    is_geometry_hash,
     perceived_bonds,
 )
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import from_smiles
-from molspectra.errors import FormatError, InputError
+from molspectra.errors import FormatError, InputError, MismatchError
 
 QM9 = Path(__file__).resolve().parents[3] / "shared" / "data" / "qm9"
 needs_qm9 = pytest.mark.skipif(not QM9.is_dir(), reason="the folder of QM9 samples is not there")
@@ -45,7 +45,8 @@ def test_known_keys(smiles, key):
 
 
 def test_an_inchi_and_its_smiles_agree():
-    assert identity_from_inchi("InChI=1S/C3H6O/c1-3(2)4/h1-2H3") == identity_from_smiles("CC(C)=O")
+    numbers = np.array([6, 6, 6, 8, 1, 1, 1, 1, 1, 1])
+    assert identity_from_inchi("InChI=1S/C3H6O/c1-3(2)4/h1-2H3", numbers) == identity_from_smiles("CC(C)=O")
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,10 @@ def test_a_bad_smiles_of_a_molecule_is_refused_on_use():
 
 
 def test_a_bad_inchi_is_refused(capfd):
-    with pytest.raises(FormatError, match="InChI=1S/nonsense"):
-        identity_from_inchi("InChI=1S/nonsense")
+    with pytest.raises(MismatchError, match="InChI=1S/nonsense"):
+        identity_from_inchi("InChI=1S/nonsense", np.array([6, 1, 1, 1, 1]))
+    with pytest.raises(FormatError, match="CH4"):
+        identity_from_inchi("CH4", np.array([6, 1, 1, 1, 1]))
     assert capfd.readouterr().err == ""
 
 
@@ -147,7 +150,7 @@ def test_two_levels_of_theory_give_one_identity():
     dft = qm9_molecules("qm9_labelled_18568.npz", sample)
     for index, xtb in qm9_molecules("qm9_vibrations_gfn2.npz", sample).items():
         assert dft[index].identity == xtb.identity
-        assert not is_geometry_hash(xtb.identity)
+        assert not GEOMETRY_PATTERN.fullmatch(xtb.identity)
         hashes = {geometry_hash(m.numbers, m.positions) for m in (dft[index], xtb)}
         assert len(hashes) == 1
 
@@ -155,7 +158,7 @@ def test_two_levels_of_theory_give_one_identity():
 def test_hexafluoride_falls_back_to_the_geometry_hash():
     molecule = bare(from_smiles("FS(F)(F)(F)(F)F"))
     assert perceived_bonds(molecule) is None
-    assert is_geometry_hash(molecule.identity)
+    assert GEOMETRY_PATTERN.fullmatch(molecule.identity)
     assert molecule.identity == geometry_hash(molecule.numbers, molecule.positions)
 
 
@@ -169,18 +172,18 @@ def test_hexafluoride_falls_back_to_the_geometry_hash():
     ],
 )
 def test_geometry_hashes_are_recognised(text, answer):
-    assert is_geometry_hash(text) is answer
+    assert bool(GEOMETRY_PATTERN.fullmatch(text)) is answer
 
 
 def test_a_hopeless_structure_is_given_up():
     # a chain of 31 nitrogens has 2^31 combinations of valences, none of which fits; unguarded: hours
     chain = [[1.2 * k, 0.7 * (k % 2), 0.0] for k in range(31)]
-    assert is_geometry_hash(Molecule([7] * 31, chain).identity)
+    assert GEOMETRY_PATTERN.fullmatch(Molecule([7] * 31, chain).identity)
 
 
 def test_large_structures_get_no_bond_perception():
     grid = np.stack(np.meshgrid(*[np.arange(8) * 1.5] * 3), -1).reshape(-1, 3)
-    assert is_geometry_hash(Molecule(np.full(len(grid), 6), grid).identity)
+    assert GEOMETRY_PATTERN.fullmatch(Molecule(np.full(len(grid), 6), grid).identity)
 
 
 @settings(max_examples=40)

@@ -23,7 +23,7 @@ def batch():
 
 
 def test_molecules_become_one_batch(batch):
-    assert batch.size == len(batch) == 3
+    assert len(batch) == 3
     assert batch.numbers.tolist() == [8, 1, 1, 1, 1, 8, 1, 1]
     assert batch.ptr.tolist() == [0, 3, 5, 8]
     assert batch.molecule.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from molspectra.data.store.store import Store
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.published.md17 import MD17, RMD17
-from molspectra.datasets.published.trajectory import Labels, check_labels, total_energy
+from molspectra.datasets.published.trajectory import check_labels, total_energy
 from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError, SettingError, UnitError
 
 SHARED = Path(__file__).parents[2] / "../shared/data/md17"
@@ -192,7 +192,7 @@ def test_a_bad_frame_is_named_and_kept_out(tmp_path):
         ({"F": frames(29)["F"]}, r"'F' is float64 \(29, 9, 3\), which does not fit 30 frames"),
         ({"F": frames(30)["F"][:, :8]}, "'F' is float64"),
         ({"E": np.zeros((30, 2))}, r"'E' is float64 \(30, 2\)"),
-        ({"frame": np.zeros((30, 2), int)}, r"'frame' is int64 \(30, 2\), not a number for each of 30"),
+        ({"frame": np.zeros((30, 2), int)}, r"'frame' is int64 \(30, 2\), which does not fit 30"),
         ({"frame": np.array(["a"] * 30)}, "'frame' is <U1"),
         ({"frame": np.full(30, np.nan)}, "'frame' holds a value that is not a finite number"),
         ({"E": np.zeros(30, np.int64)}, "'E' is int64"),
@@ -266,10 +266,10 @@ def test_total_energies_are_recognised_in_any_unit(numbers, error):
     assert total_energy(numbers) == pytest.approx(exact, rel=0.21)
     rng = np.random.default_rng(0)
     labels = {"positions": np.zeros((3, len(numbers), 3)), "forces": rng.normal(0, 25, (3, len(numbers), 3))}
-    check_labels(numbers, Labels(energies=np.full(3, exact * 627.51 * (1 + error)), **labels))
+    check_labels(numbers, energies=np.full(3, exact * 627.51 * (1 + error)), **labels)
     for unit, factor in {"Hartree": 1.0, "eV": 27.211}.items():
         with pytest.raises(UnitError, match=re.escape(f"seem to be in {unit};")):
-            check_labels(numbers, Labels(energies=np.full(3, exact * factor * (1 + error)), **labels))
+            check_labels(numbers, energies=np.full(3, exact * factor * (1 + error)), **labels)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared subset of MD17 is not there")

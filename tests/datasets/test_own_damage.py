@@ -89,7 +89,6 @@ def test_random_damage_gives_one_clear_line_or_none(tmp_path, name):
                     candidate.make()
                 except MolspectraError as error:
                     said.append(str(error))
-            opened.notes()
         except InputError as error:
             said.append(str(error))
     assert len(said) > 10

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from molspectra.chem.identity import identity_from_smiles, is_geometry_hash
+from molspectra.chem.identity import GEOMETRY_PATTERN, identity_from_smiles
 from molspectra.chem.readers import from_smiles
 from molspectra.data.store.store import Store
 from molspectra.datasets.prepare import prepare
@@ -119,7 +119,7 @@ def test_identity_by_geometry_is_the_same_in_both_forms(tmp_path, molecules, blo
     else:
         xyz_zip(tmp_path / "pcqm4m-v2_xyz.zip", map(xyz_text, molecules))
     store, _ = made_store(tmp_path, tmp_path, identity="geometry")
-    assert all(map(is_geometry_hash, store.identities))
+    assert all(map(GEOMETRY_PATTERN.fullmatch, store.identities))
     assert len(set(store.identities)) == len(SMILES)
     from molspectra.chem.identity import geometry_hash
 
@@ -130,7 +130,7 @@ def test_records_span_reads(tmp_path, blocks, monkeypatch):
     path = sdf_tar(tmp_path / "pcqm4m-v2-train.sdf.tar.gz", blocks)
     whole = [each.make().molecule.geometry_id for each in PCQM4MV2.open(path, {}).candidates(0)]
     for size in (17, 1000):
-        monkeypatch.setattr("molspectra.datasets.published.pcqm4mv2._READ", size)
+        monkeypatch.setattr("molspectra.datasets.formats.sdf_table._READ", size)
         again = [each.make().molecule.geometry_id for each in PCQM4MV2.open(path, {}).candidates(2)]
         assert again == whole[2:]
 

@@ -18,7 +18,7 @@ from molspectra.chem.molecule import Molecule, geometry_id_of
 from molspectra.chem.sanity import bohr_suspected
 from molspectra.data.store.store import Metadata, Quantity, Store
 from molspectra.datasets import registry
-from molspectra.datasets.importer import Candidate, Excluded, Opened, Row, choice, flag
+from molspectra.datasets.importer import Candidate, Excluded, Opened, Row, choice
 from molspectra.datasets.parts import Parts
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.report import MAX_REASONS, Tally, count, kind_of
@@ -411,8 +411,6 @@ def test_tallies_add_up():
 def test_options_with_known_values():
     assert choice({"level": "b"}, "level", {"a": 1, "b": 2}, "a") == "b"
     assert choice({}, "level", {"a": 1}, "a") == "a"
-    assert flag({"keep": "true"}, "keep")
-    assert not flag({}, "keep")
     with pytest.raises(SettingError, match="did you mean 'alpha'"):
         choice({"level": "alpa"}, "level", {"alpha": 1, "b": 2}, "b")
 

@@ -180,6 +180,6 @@ def test_targets_of_real_molecules(tmp_path: Path) -> None:
     }
     slices = {name: torch.tensor(begins) for name in ("pos", "z")}
     torch.save((fields, slices), tmp_path / FILE)
-    notes = PROCESSED.open(tmp_path, {}).notes()
+    notes = PROCESSED.open(tmp_path, {}).notes
     assert notes["targets"].startswith("order and units of y checked on 400 molecules")
     assert "not made" in notes["check of the join"]

@@ -20,7 +20,14 @@ from molspectra.datasets.prepare import prepare
 from molspectra.datasets.published import qm9_sdf
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, PUBLISHED
 from molspectra.datasets.report import Report
-from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError, SettingError
+from molspectra.errors import (
+    DamagedError,
+    FormatError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    SettingError,
+)
 from molspectra.simulation.units import HARTREE, KCAL
 
 # The first three molecules of QM9 and their numbers, written as in dsgdb9nsd_00000{1,2,3}.xyz.
@@ -338,7 +345,7 @@ def test_a_tar_cut_between_two_files(raw: Path) -> None:
     content = bz2.decompress(packed.read_bytes())
     packed.unlink()
     (raw / "dsgdb9nsd.xyz.tar").write_bytes(content[: 2 * (512 + 1024)])
-    with pytest.raises(InputError, match="ends before the end of the archive"):
+    with pytest.raises(DamagedError, match=r"\.tar is cut short"):
         prepared(raw)
 
 

@@ -59,19 +59,17 @@ def encoder():
 def test_layers_are_those_of_the_paper(encoder):
     spectra = {name: 50 * torch.rand(3, 3501, dtype=torch.float64) for name in ("ir", "raman")}
     expected = direct(encoder, spectra)
-    computed = layer_attention(encoder, spectra, (1, 2, 3))
+    computed = layer_attention(encoder, spectra)
     for weights, reference in zip(computed, expected, strict=True):
         torch.testing.assert_close(weights, reference, rtol=1e-10, atol=1e-12)
     assert (expected[0] - expected[2]).abs().max() > 1e-3
-    (second,) = layer_attention(encoder, spectra, (2,))
-    torch.testing.assert_close(second, expected[1], rtol=1e-10, atol=1e-12)
 
 
 @torch.no_grad()
 def test_the_map_of_a_run(runs, tiny):
     rows = Selection.of(tiny.data).test
     with_all = [row for row in rows if all(tiny.store.has(name)[row] for name in ("uv_vis", "ir", "raman"))]
-    attention = attention_map(runs["stage2"], batch_size=4)
+    attention = attention_map(runs["stage2"])
     assert attention.rows.tolist() == with_all
     assert list(attention.kinds) == ["uv_vis", "ir", "raman"]
     model, _ = load_model(runs["stage2"])
@@ -96,23 +94,12 @@ def test_the_map_of_a_run(runs, tiny):
     assert sum(attention.uniform()) == pytest.approx(1)
 
 
-@torch.no_grad()
-def test_heads_and_rows_can_be_chosen(runs, tiny):
-    model, _ = load_model(runs["stage2"])
-    batch = tiny.store.batch([3, 8], modalities=("uv_vis", "ir", "raman"))
-    (expected,) = direct(model.spectrum_encoder, batch.spectra)
-    attention = attention_map(runs["stage2"], [3, 8], heads=[2], layers=[1])
-    assert (attention.heads, attention.layers, attention.part) == ((2,), (1,), "")
-    np.testing.assert_allclose(attention.matrix[0], expected[:, 1].double().mean(0), rtol=2e-4, atol=1e-7)
-    assert len(attention_map(runs["stage2"], limit=2).rows) == 2
-    for wrong, message in (
-        ({"heads": [3]}, r"no head \[3\]; .* 1 to 2"),
-        ({"layers": [0]}, r"no layer \[0\]; .* 1 to 1"),
-        ({"layers": []}, r"no layer \[\]"),
-        ({"rows": [40]}, "between 0 and 39"),
-    ):
-        with pytest.raises(NotFoundError, match=message):
-            attention_map(runs["stage2"], **wrong)
+def test_a_limited_number_of_molecules_of_a_stage_2_run_is_averaged(runs, monkeypatch):
+    whole = attention_map(runs["stage2"])
+    monkeypatch.setattr("molspectra.evaluation.attention.LIMIT", 2)
+    few = attention_map(runs["stage2"])
+    assert few.rows.tolist() == whole.rows[:2].tolist()
+    assert (few.heads, list(few.layers)) == (2, [1])
     with pytest.raises(MismatchError, match=r"stage1.*spectrum encoder"):
         attention_map(runs["stage1"])
 
@@ -128,10 +115,10 @@ def test_molecules_with_the_most_spectra_are_taken(tiny):
 
 
 def test_files_of_a_map(runs, tmp_path):
-    attention = attention_map(runs["stage2"], limit=3)
+    attention = attention_map(runs["stage2"])
     write_attention(attention, tmp_path / "out")
     values = json.loads((tmp_path / "out" / "attention.json").read_text())
-    assert values["molecules"] == 3
+    assert values["molecules"] == len(attention.rows)
     assert len(values["modalities"]["ir"]["received"][0]) == len(values["modalities"]["ir"]["centres"])
     assert np.shape(values["blocks"]["layers"]) == (1, 3, 3)
     stored = load_file(tmp_path / "out" / "attention.safetensors")["matrix"]

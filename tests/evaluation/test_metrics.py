@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molspectra.errors import MismatchError, ValueRangeError
-from molspectra.evaluation.metrics import errors, mean_and_sd, paired
+from molspectra.evaluation.metrics import errors, mean_and_sd
 
 
 def test_errors_of_a_table_computed_by_hand():
@@ -59,13 +59,3 @@ def test_mean_and_sample_deviation():
     assert math.isnan(sd)
     with pytest.raises(ValueRangeError, match="no values"):
         mean_and_sd([])
-
-
-def test_pairs_are_made_by_seed():
-    result = paired({0: 1.0, 1: 2.0, 2: 4.0, 7: 9.0}, {2: 3.0, 1: 2.0, 0: 3.0, 8: 0.0})
-    assert result is not None
-    assert result.seeds == (0, 1, 2)
-    assert result.differences == (-2.0, 0.0, 1.0)
-    assert result.mean == pytest.approx(-1 / 3)
-    assert (result.lower, result.higher) == (1, 1)
-    assert paired({0: 1.0}, {1: 1.0}) is None

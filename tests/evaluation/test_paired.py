@@ -38,6 +38,13 @@ def test_mixed_signs_by_hand():
     assert result.permutation_p == pytest.approx(8 / 16)
 
 
+def test_pairs_are_made_by_seed():
+    result = seed_test({0: 1.0, 1: 2.0, 2: 4.0, 7: 9.0}, {2: 3.0, 1: 2.0, 0: 3.0, 8: 0.0})
+    assert result.differences == (-2.0, 0.0, 1.0)
+    assert result.mean == pytest.approx(-1 / 3)
+    assert (result.lower, result.higher) == (1, 1)
+
+
 def test_one_seed_has_no_spread():
     result = seed_test({3: 1.0}, {3: 2.0})
     assert math.isnan(result.sd)

@@ -20,8 +20,7 @@ def model(tiny):
 def test_predictions_come_in_the_order_of_the_rows_in_any_batch(tiny, model):
     rows = np.array([7, 3, 12, 3, 20])
     predictions = predict_rows(model, tiny.store, rows, "gap", batch_size=2)
-    assert predictions.unit == "eV"
-    assert predictions.forces is None
+    assert predictions.force_target is predictions.force_prediction is None
     assert predictions.identities == tuple(tiny.store.identities[row] for row in rows)
     np.testing.assert_array_equal(predictions.target, tiny.store.column("gap")[rows])
     whole = predict_rows(model, tiny.store, rows, "gap").prediction
@@ -55,9 +54,7 @@ def test_forces_are_the_negative_gradient(tmp_path, model):
     store = Store(tmp_path / "f.arrow")
     model = model.double()
     predictions = predict_rows(model, store, np.array([0, 1]), "energy", forces=True)
-    assert predictions.forces is not None
-    assert predictions.forces.unit == "eV/Å"
-    assert predictions.forces.target.shape == predictions.forces.prediction.shape == (9, 3)
+    assert predictions.force_target.shape == predictions.force_prediction.shape == (9, 3)
     batch, step = store.batch([1], dtype=torch.float64), 1e-4
     energies = []
     for sign in (1, -1):
@@ -65,7 +62,7 @@ def test_forces_are_the_negative_gradient(tmp_path, model):
         moved[2, 1] += sign * step
         with torch.no_grad():
             energies.append(float(model(batch.with_positions(moved))))
-    assert predictions.forces.prediction[8, 1] == pytest.approx(
+    assert predictions.force_prediction[8, 1] == pytest.approx(
         -(energies[0] - energies[1]) / (2 * step), rel=1e-4
     )
 

@@ -53,19 +53,24 @@ def test_best_answers_come_in_order_and_equal_ones_by_number():
 
 
 def test_figures_of_ranks_computed_by_hand():
-    figures = rank_figures(torch.tensor([1, 2, 4, 10]), torch.tensor([10, 10, 10, 10]), at=(1, 5, 25))
+    figures = rank_figures(torch.tensor([1, 2, 4, 10]), torch.tensor([10, 10, 10, 10]))
     assert figures.queries == 4
-    assert figures.recall == {1: 0.25, 5: 0.75, 25: 1.0}
+    assert figures.recall == {1: 0.25, 5: 0.75, 10: 1.0, 25: 1.0}
     assert figures.mrr == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 / 10) / 4)
     assert figures.median_rank == 3.0
-    assert figures.chance_recall == {1: pytest.approx(0.1), 5: pytest.approx(0.5), 25: 1.0}
+    assert figures.chance_recall == {1: pytest.approx(0.1), 5: pytest.approx(0.5), 10: 1.0, 25: 1.0}
     assert figures.chance_mrr == pytest.approx(sum(1 / n for n in range(1, 11)) / 10)
 
 
 def test_chance_is_averaged_over_galleries_of_different_size():
-    figures = rank_figures(torch.tensor([1, 1]), torch.tensor([2, 4]), at=(1, 3))
-    assert figures.chance_recall == {1: pytest.approx((1 / 2 + 1 / 4) / 2), 3: pytest.approx((1 + 3 / 4) / 2)}
-    assert figures.chance_mrr == pytest.approx((1.5 / 2 + (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4) / 2)
+    figures = rank_figures(torch.tensor([1, 1]), torch.tensor([2, 8]))
+    assert figures.chance_recall == {
+        1: pytest.approx((1 / 2 + 1 / 8) / 2),
+        5: pytest.approx((1 + 5 / 8) / 2),
+        10: 1.0,
+        25: 1.0,
+    }
+    assert figures.chance_mrr == pytest.approx((1.5 / 2 + sum(1 / n for n in range(1, 9)) / 8) / 2)
     with pytest.raises(ValueRangeError, match="no queries"):
         rank_figures(torch.tensor([]), torch.tensor([]))
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
-from molspectra.evaluation.retrieval import Gallery, embed_spectra, embed_structures, retrieve
+from molspectra.evaluation.retrieval import Gallery, embed_spectra, retrieve
 from molspectra.models.model import ModelConfig, MolSpectra
 
 
@@ -20,7 +20,7 @@ def store(tiny):
 
 def test_embeddings_do_not_depend_on_the_batch(model, store):
     rows = np.arange(9)
-    together, alone = embed_structures(model, store, rows, 9), embed_structures(model, store, rows[4:5])
+    together, alone = (Gallery.of(model, store, chosen).embeddings for chosen in (rows, rows[4:5]))
     torch.testing.assert_close(together[4:5], alone, rtol=1e-4, atol=1e-5)
     together, alone = embed_spectra(model, store, rows, None, 4), embed_spectra(model, store, rows[4:5])
     torch.testing.assert_close(together[4:5], alone, rtol=1e-4, atol=1e-5)
@@ -40,7 +40,7 @@ def test_a_molecule_without_the_spectrum_has_no_embedding(model, store, tiny):
 def test_ranks_equal_a_loop_over_the_molecules(model, store, modalities):
     queries, rows = np.arange(5, 20), np.arange(40)
     result = retrieve(model, store, queries, Gallery.of(model, store, rows, 16), modalities, batch_size=7)
-    structures = embed_structures(model, store, rows).numpy()
+    structures = Gallery.of(model, store, rows).embeddings.numpy()
     spectra = embed_spectra(model, store, queries, modalities).numpy()
     identities = store.identities
     formulas = [store.molecule(row).formula for row in range(40)]
@@ -69,7 +69,7 @@ def test_ranks_equal_a_loop_over_the_molecules(model, store, modalities):
 
 def test_a_model_that_tells_nothing_apart_comes_last(model, store, monkeypatch):
     one = torch.ones(1, model.encoder.channels)
-    monkeypatch.setattr(type(model), "embed", lambda self, batch: one.expand(batch.size, -1))
+    monkeypatch.setattr(type(model), "embed", lambda self, batch: one.expand(len(batch), -1))
     rows = np.arange(10)
     result = retrieve(model, store, rows, Gallery.of(model, store, rows))
     assert result.rank.tolist() == [10] * 10

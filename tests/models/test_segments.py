@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from molspectra.data.batch import to_device
 from molspectra.data.neighbours import neighbour_edges, offsets_of
 from molspectra.models.segments import (
     gather_pair,
@@ -112,7 +113,7 @@ def test_gpu_sums_equal_those_of_the_cpu_and_repeat():
     edges, _ = edges_of([40, 1, 60], torch.float32)
     values = torch.randn(len(edges), 3, 8)
     expected = sum_by_target(values, edges)
-    there = edges.to("cuda")
+    there = to_device(edges, "cuda")
     first, second = (sum_by_target(values.cuda(), there) for _ in range(2))
     assert torch.equal(first, second)
     torch.testing.assert_close(first.cpu(), expected, rtol=1e-5, atol=1e-5)

@@ -18,7 +18,7 @@ MOLECULES = [Molecule(RANDOM.integers(1, 10, n), 2.0 * RANDOM.normal(size=(n, 3)
 
 
 def key(batch, seed=0, epoch=0):
-    return NoiseKey(seed, torch.full((batch.size,), epoch))
+    return NoiseKey(seed, torch.full((len(batch),), epoch))
 
 
 def noise_of(molecules, seed=0, epoch=0, **config):

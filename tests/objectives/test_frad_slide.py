@@ -22,7 +22,7 @@ def objective(kind, **config):
 
 
 def key(batch, seed=0, epoch=0):
-    return NoiseKey(seed, torch.full((batch.size,), epoch))
+    return NoiseKey(seed, torch.full((len(batch),), epoch))
 
 
 def parts(batch, values):

@@ -43,7 +43,7 @@ def batch_with_spectra(molecules=WATERS, present=None, seed=0):
 
 
 def key(batch, seed=0, epoch=0):
-    return NoiseKey(seed, torch.full((batch.size,), epoch))
+    return NoiseKey(seed, torch.full((len(batch),), epoch))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def arm(key, offset):
         target = generator.random(30)
         prediction = target + offset * generator.standard_normal(30)
         mae = float(np.abs(target - prediction).mean())
-        scores.append(Score(seed, key, mae, mae, 0.5, tuple(target), tuple(prediction)))
+        scores.append(Score(seed, mae, mae, 0.5, tuple(target), tuple(prediction)))
     return Arm(key, f"from {key}", tuple(scores))
 
 
@@ -45,27 +45,26 @@ def curve(panel, key, part, seed):
 
 
 TABLE = ResultTable(
-    "gap", "eV", "", "test", 30, 100, tuple(arm(key, 0.1) for key in ("scratch", "stage1", "x$y"))
+    "gap", "eV", "test", 30, 100, tuple(arm(key, 0.1) for key in ("scratch", "stage1", "x$y"))
 )
 FIGURES = {
     "curves": lambda: figures.learning_curves(
         [curve(p, k, part, 0) for p in ("a", "b") for k in ("stage1", "stage2") for part in ("train", "val")]
     ),
     "parity": lambda: figures.parity(TABLE),
-    "errors": lambda: figures.errors_by_start(TABLE),
+    "errors": lambda: figures.errors_by_start(
+        [(arm.key, arm.label, arm.mae) for arm in TABLE.arms], "gap", "eV"
+    ),
     "reconstruction": lambda: figures.reconstruction(
         ReconstructedMolecule(
-            Depicted("A"), "run", "why", 0.1, {kind.name: spectrum(kind) for kind in (UV_VIS, IR)}
+            Depicted("A"), "run", "why", {kind.name: spectrum(kind) for kind in (UV_VIS, IR)}
         )
     ),
-    "recall": lambda: figures.recall_curves(
-        [
-            RetrievalResult(
-                "run $x$ 分子", "test", 60, ("test",), "cosine", ("ir",),
-                RankFigures(9, 60.0, {}, 0.1, 1.0, {}, 0.1), np.arange(1, 10),
-            )
-        ]
-        * 2
+    "recall": lambda: figures.recall_curve(
+        RetrievalResult(
+            "run $x$ 分子", "test", 60, ("test",), np.arange(1, 10),
+            {"ir": (RankFigures(9, 60.0, {}, 0.1, 1.0, {}, 0.1), None)},
+        )
     ),
 }  # fmt: skip
 
@@ -100,9 +99,7 @@ def test_colours_belong_to_starts_not_to_places():
 
 
 def test_a_table_without_predictions_has_no_parity_plot():
-    bare = ResultTable(
-        "gap", "eV", "", "test", 1, 1, (Arm("scratch", "x", (Score(0, "r", 1.0, 1.0, None),)),)
-    )
+    bare = ResultTable("gap", "eV", "test", 1, 1, (Arm("scratch", "x", (Score(0, 1.0, 1.0, None),)),))
     assert figures.parity(bare) is None
 
 
@@ -115,14 +112,14 @@ def test_many_points_are_drawn_as_pixels(monkeypatch):
 
 
 def test_error_points_are_the_scores():
-    axes = figures.errors_by_start(TABLE).axes[0]
+    axes = FIGURES["errors"]().axes[0]
     points = [tuple(sorted(collection.get_offsets()[:, 0])) for collection in axes.collections]
     assert points == [tuple(sorted(arm.mae.values())) for arm in TABLE.arms]
 
 
 def test_masked_windows_carry_the_predicted_patches():
     made = spectrum(IR)
-    axes = figures.reconstruction(ReconstructedMolecule(Depicted("A"), "r", "w", 0.1, {"ir": made})).axes[0]
+    axes = figures.reconstruction(ReconstructedMolecule(Depicted("A"), "r", "w", {"ir": made})).axes[0]
     predicted = axes.lines[1:]
     assert len(predicted) == made.mask.sum()
     starts = [line.get_xdata()[0] for line in predicted]

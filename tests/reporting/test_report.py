@@ -150,18 +150,22 @@ def test_fine_tuning_runs_are_paired_in_one_table(content, evaluated):
     assert table.settings == ""
 
 
-def test_everything_else_is_collected(content):
+def test_everything_else_is_collected(content, evaluated):
     assert [run.start for run in content.runs[:3]] == ["scratch", "stage1", "scratch"]
     assert {curve.group for curve in content.curves} == {"pretraining", "finetuning"}
     assert {curve.key for curve in content.curves} == {"scratch", "stage1", "stage2"}
     assert {line.name for line in content.losses} >= {"denoising", "alignment"}
     (retrieval,) = content.retrievals
-    assert retrieval.ranks.shape == (retrieval.figures.queries,)
-    assert retrieval.figures.recall[1] == (retrieval.ranks == 1).mean()
+    main, isomers = retrieval.whole
+    assert list(retrieval.subsets)[-1] == "uv_vis + ir + raman"
+    assert retrieval.ranks.shape == (main.queries,)
+    assert main.recall[1] == (retrieval.ranks == 1).mean()
+    assert isomers.candidates < main.candidates
     assert len(content.reconstructions) == 3
-    assert content.reconstructions[0].error <= content.reconstructions[2].error
-    best = content.reconstructions[0]
-    assert best.error == pytest.approx(np.mean([s.error for s in best.spectra.values()]), rel=1e-3)
+    recorded = read_json(evaluated["stage2"] / "evaluation.json")["reconstructed"]
+    assert recorded[0]["error"] <= recorded[2]["error"]
+    shown = [spectrum.error for spectrum in content.reconstructions[0].spectra.values()]
+    assert recorded[0]["error"] == pytest.approx(np.mean(shown), rel=1e-3)
     (note,) = content.notes
     assert note == (
         "No test molecule of stage2, gap-stage1-0, gap-stage2-0, gap-stage1-1, gap-stage2-1 was seen in "
@@ -282,7 +286,7 @@ def evil_content():
     figures = RankFigures(2, 9.0, {1: 0.5, 5: 1.0}, 0.7, 1.5, {1: 0.1, 5: 0.5}, 0.3)
     search = Search(molecule, 1, 0.5, (Candidate(molecule, 0.5, True), Candidate(drawn, 0.4, False)))
     retrieval = RetrievalResult(
-        EVIL, "test", 9, ("test",), "cosine", ("ir",), figures, np.array([1, 2]), examples=(search,), why=EVIL
+        EVIL, "test", 9, ("test",), np.array([1, 2]), {EVIL: (figures, None)}, (search,), EVIL
     )
     run = RunFacts(
         EVIL, EVIL, EVIL, 0, 1, 2.0, True, {"train": 3}, EVIL, EVIL, EVIL, EVIL, {EVIL: EVIL}, EVIL

@@ -1,4 +1,4 @@
-"""Everything that docs/search.md shows is done here, in its order."""
+"""Everything that docs/find_molecules.md shows is done here, in its order."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from molspectra.data.store.bundled import bundled
 from molspectra.search.library import Library
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs/search.md"
+PAGE = ROOT / "docs/find_molecules.md"
 BLOCK = re.compile(r"```\{code-block\} (\w+)\n(?::caption: ([^\n]*)\n)?\n?(.*?)\n```", re.DOTALL)
 
 

@@ -5,12 +5,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from molspectra.search import score
 from molspectra.search.calibrate import _fit, disturbed
 from molspectra.search.library import Library
-from molspectra.search.ranking import Answers, confidences, leading
+from molspectra.search.ranking import Answers, leading
 
 values = st.floats(-5, 5, width=32) | st.just(-np.inf) | st.sampled_from([0.0, 1.0])
 
@@ -31,27 +30,6 @@ def test_answers_are_the_best_of_their_entries(entries, top):
         assert rows[number] == next(row for row in mine if totals[row] == best[number])
     expected = sorted((-value, number) for number, value in enumerate(best) if value > -np.inf)[:top]
     assert leading(best, top).tolist() == [number for _, number in expected]
-
-
-@given(hnp.arrays(np.float64, st.integers(2, 40), elements=st.floats(-30, 30)))
-def test_confidences_fall_with_rank_and_add_up_to_one(totals):
-    chosen = leading(totals, len(totals))
-    shares = confidences(totals, chosen)
-    assert (np.diff(shares) <= 0).all()
-    assert shares.sum() == pytest.approx(1)
-    assert confidences(totals, chosen[:1])[0] == shares[0]
-
-
-@given(hnp.arrays(np.float64, st.integers(2, 40), elements=st.floats(-30, 30)), st.floats(0.01, 5))
-def test_a_better_score_is_never_less_sure(totals, more):
-    chosen = leading(totals, 1)
-    before = confidences(totals, chosen)[0]
-    raised = totals.copy()
-    raised[chosen] += more
-    assert confidences(raised, chosen)[0] >= before
-    fewer = np.where(np.arange(len(totals)) % 2, totals, -np.inf)
-    fewer[chosen] = totals[chosen]
-    assert confidences(fewer, chosen)[0] >= before  # a filter that keeps the answer makes it surer
 
 
 @pytest.mark.parametrize("temperature", [0.02, 0.5])

@@ -150,15 +150,15 @@ def test_an_output_that_cclib_cannot_read(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_levels_and_lines(tmp_path):
+def test_levels_and_lines():
     about = {"package": "Gaussian", "methods": ["HF", "MP2"], "legacy_package_version": "16revisionA.03"}
     assert cclib_level(about) == "MP2/unknown basis (Gaussian 16)"
-    lines = line_spectrum(tmp_path, "ir", [3, 1], [-1e-5, 2], "x")
+    lines = line_spectrum("ir", [3, 1], [-1e-5, 2], "x")
     assert (lines.position.tolist(), lines.intensity.tolist()) == ([1, 3], [2, 0])
     with pytest.raises(ValueRangeError, match="negative intensity"):
-        line_spectrum(tmp_path, "ir", [3, 1], [-1, 2], "x")
+        line_spectrum("ir", [3, 1], [-1, 2], "x")
     with pytest.raises(ValueRangeError, match="2 ir positions but 1 intensities"):
-        line_spectrum(tmp_path, "ir", [3, 1], [2], "x")
+        line_spectrum("ir", [3, 1], [2], "x")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real outputs are not here")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from molspectra.data.augment import SpectraConfig
 from molspectra.data.store.store import Store
 from molspectra.data.stream import BatchStream
 from molspectra.models.model import MolSpectra
+from molspectra.training.config import SpectraConfig
 from molspectra.training.data import BatchMaker
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer

@@ -63,7 +63,7 @@ def test_three_micro_batches_equal_one_batch(
         config = make(loop__accumulation=parts, loop__precision="64-true", loop__batch_size=10, **changes)
         trainer = trainer_of(config)
         micros = trainer.maker(0)
-        assert [micro.batch.size for micro in micros] == ([10] if parts == 1 else [4, 3, 3])
+        assert [len(micro.batch) for micro in micros] == ([10] if parts == 1 else [4, 3, 3])
         results.append((trainer._update(micros), gradients(trainer)))
     (one, one_gradients), (three, three_gradients) = results
     assert three == pytest.approx(one, rel=1e-6)  # noise and spectra begin as float32

@@ -143,7 +143,7 @@ def test_ctrl_c_saves_with_workers_and_goes_on_bit_for_bit(config: Any, whole: P
 
 DEAF = """
 import multiprocessing, signal, sys
-from molspectra.training.interrupt import ignore_sigint_in_workers
+from molspectra.data.loader import ignore_sigint_in_workers
 
 def is_blocked():
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -16,7 +16,6 @@ from molspectra.evaluation.evaluate import evaluate
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import Selection
 from molspectra.training.leaks import exposure
-from molspectra.training.recipes import read_recipe, recipes
 from molspectra.training.record import read_json
 from molspectra.training.run import finetune, pretrain
 from molspectra.training.seen import (
@@ -29,7 +28,7 @@ from molspectra.training.seen import (
     hashes_of,
     seen_by,
 )
-from molspectra.training.settings import from_dict
+from molspectra.training.settings import from_dict, read_recipe, recipes
 
 Make = Callable[..., Any]
 QUICK = {"loop__steps": 1, "loop__validate_every": 0, "loop__save_every": 0}

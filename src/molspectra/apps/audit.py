@@ -15,12 +15,14 @@ from molspectra.data.atomic import atomic_file
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Store
 from molspectra.errors import NotFoundError, SettingError, ValueRangeError
-from molspectra.evaluation.subject import read_run
 from molspectra.training.config import DataConfig, FinetuneConfig
 from molspectra.training.data import Rows, Selection, open_store, split_store
 from molspectra.training.leaks import Exposure, exposure
-from molspectra.training.record import write_json
+from molspectra.training.record import read_run, write_json
 from molspectra.training.seen import SPECTRUM, STRUCTURE, VALIDATED, Seen, hashes_of, seen_by
+
+SUFFIXES = (".json", ".csv")
+"""Files that an audit can be written to."""
 
 COLUMNS = ("identity", "row", "pretraining", "structure", "spectra", "validation")
 
@@ -74,15 +76,9 @@ class Audit:
             head,
             *(tuple(f"{cell:,}" if isinstance(cell, int) else cell for cell in line) for line in lines),
         ]
-        widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         rows = [
-            "  ".join(
-                [
-                    line[0].ljust(widths[0]),
-                    *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-                ]
-            )
-            for line in cells
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in cells
         ]
         what = f"{self.together.tested:,} different test {self.together.compared} of {self.test['store']}"
         doubts = [f"not known: {reason}" for reason in self.together.unknown]
@@ -94,16 +90,10 @@ class Audit:
         return "\n".join([f"{what} ({self.test['split']})", *rows, *doubts])
 
     def write(self, path: Path) -> None:
-        """Write a report: JSON with everything, or CSV with one line per set and molecule seen in it.
-
-        Raises:
-            InputError: another suffix, or the file cannot be written.
-        """
-        if path.suffix == ".json":
+        """Write a report: JSON with everything, or CSV with one line per set and molecule seen in it."""
+        if path.suffix.lower() == ".json":
             write_json(path, self.plain())
             return
-        if path.suffix != ".csv":
-            raise SettingError(f"{path}: reports end in .json or .csv")
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -156,11 +146,8 @@ def _tested(path: Path, name: str, split: DataConfig | None) -> tuple[Store, Row
         targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
         selection = Selection.of(config.data, targets)
         return selection.store, selection.test, {"run": name, "split": _split_name(config.data)}
-    store = open_store(name)
-    if split is None:
-        return store, np.arange(len(store)), {"split": "all rows"}
-    chosen = replace(split, store=name)
-    return store, split_store(store, chosen)["test"], {"split": _split_name(chosen)}
+    selection, how = _selected(name, split)
+    return selection.store, selection.test, {"split": how}
 
 
 def _is_store(name: str) -> bool:
@@ -169,16 +156,18 @@ def _is_store(name: str) -> bool:
 
 def _contained(name: str, split: DataConfig | None) -> Seen:
     """Return the molecules that a run on a store would see; a spectrum counts if the row has one."""
+    selection, how = _selected(name, split)
+    return Seen.of(selection, selection.store.metadata.modalities, {"store": name, "split": how})
+
+
+def _selected(name: str, split: DataConfig | None) -> tuple[Selection, str]:
+    """Return the parts of a store, and how it was split; without a split, all rows train and are tested."""
     store = open_store(name)
-    empty = np.arange(0)
     if split is None:
-        selection, how = Selection(store, np.arange(len(store)), empty, empty), "all rows"
-    else:
-        chosen = replace(split, store=name)
-        parts = split_store(store, chosen)
-        selection = Selection(store, parts["train"], parts["val"], parts["test"])
-        how = _split_name(chosen)
-    return Seen.of(selection, store.metadata.modalities, {"store": name, "split": how})
+        rows = np.arange(len(store))
+        return Selection(store, train=rows, val=rows[:0], test=rows), "all rows"
+    parts = split_store(store, replace(split, store=name))
+    return Selection(store, parts["train"], parts["val"], parts["test"]), _split_name(split)
 
 
 def _split_name(config: DataConfig) -> str:

@@ -12,7 +12,7 @@ import torch
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 
-from molspectra.apps.learned import Learned, Precision, Run, dipole_moment, potential_energy
+from molspectra.apps.learned import Learned, Precision, Run, open_learned
 from molspectra.apps.loading import check_elements
 from molspectra.chem.readers import from_ase
 from molspectra.data.batch import Batch, batch_of
@@ -68,11 +68,11 @@ class Calculator(AseCalculator):
     ) -> None:
         super().__init__()
         self.implemented_properties = ["energy", "free_energy", "forces"]
-        self._energy = potential_energy(run, dtype, device, checkpoint)
+        self._energy = open_learned(run, "energy", dtype, device, checkpoint)
         self._dipole: Learned | None = None
         if dipole is not None:
             self.implemented_properties.append("dipole")
-            self._dipole = dipole_moment(dipole, dtype, device, checkpoint)
+            self._dipole = open_learned(dipole, "dipole", dtype, device, checkpoint)
         self._neighbours = VerletList(self._energy.model.encoder.cutoff, skin)
 
     def calculate(
@@ -137,11 +137,7 @@ class Calculator(AseCalculator):
 
 
 def _numbers(values: torch.Tensor, quantity: str) -> Array:
-    """Predictions as a float64 array.
-
-    Raises:
-        MolspectraError: one is not finite.
-    """
+    """Predictions as a float64 array, refused where one is not finite."""
     if not bool(torch.isfinite(values).all()):
         raise MolspectraError(
             f"the predicted {quantity} is not finite; the structure is far from the training data"

@@ -22,10 +22,9 @@ from molspectra.reporting.report import write_report
 from molspectra.simulation.records import read_journal
 from molspectra.simulation.runner import simulate_many
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-from molspectra.training.recipes import read_recipe
 from molspectra.training.record import machine, read_json, write_json
 from molspectra.training.run import finetune, pretrain
-from molspectra.training.settings import from_dict
+from molspectra.training.settings import from_dict, read_recipe
 
 LIVE = {
     "water": "O",
@@ -83,23 +82,15 @@ class Demo:
         if result.failures:
             raise InputError(f"{result.failures[0].label}: {result.failures[0].error}")
 
-    def pretrain(self, name: str, steps: int, init: str | None) -> None:
-        """Run one pre-training stage with its small recipe, and evaluate it on held-out molecules."""
-        settings = read_recipe(f"small-{name}") | {"init": init}
-        config = from_dict(PretrainConfig, settings, f"small-{name}")
-        config = replace(config, loop=replace(config.loop, steps=steps))
-        pretrain(config, self.out / name, resume=True, show=self.show)
-        evaluate(self.out / name)
-
-    def finetune(self, start: str, seed: int) -> None:
-        """Fine-tune the gap from one start with one seed, and evaluate its test error."""
+    def train(self, name: str, recipe: str, start: str, steps: int, seed: int = 0) -> None:
+        """Train by a small recipe from the weights of another run, or "scratch", and evaluate the run."""
+        cls: type[Any] = FinetuneConfig if recipe == "small-gap" else PretrainConfig
+        run: Callable[..., object] = finetune if recipe == "small-gap" else pretrain
         init = None if start == "scratch" else str(self.out / start)
-        settings = read_recipe("small-gap") | {"init": init}
-        config = from_dict(FinetuneConfig, settings, "small-gap")
-        config = replace(config, loop=replace(config.loop, steps=self.scale.finetune_steps, seed=seed))
-        directory = self.out / f"gap-{start}-seed{seed}"
-        finetune(config, directory, resume=True, show=self.show)
-        evaluate(directory)
+        config = from_dict(cls, read_recipe(recipe) | {"init": init}, recipe)
+        config = replace(config, loop=replace(config.loop, steps=steps, seed=seed))
+        run(config, self.out / name, resume=True, show=self.show)
+        evaluate(self.out / name)
 
     def arms(self) -> list[tuple[str, int]]:
         """Return all (start, seed), seed by seed, so that the starts of an unfinished demo stay paired."""
@@ -182,10 +173,12 @@ def run_demo(
     write_json(marker, {"scale": scale})
     demo = Demo(out, SCALES[scale], show)
     demo.part("simulation", demo.simulate)
-    demo.part("stage1", lambda: demo.pretrain("stage1", demo.scale.stage1_steps, None))
-    demo.part("stage2", lambda: demo.pretrain("stage2", demo.scale.stage2_steps, str(out / "stage1")))
+    steps = SCALES[scale]
+    demo.part("stage1", lambda: demo.train("stage1", "small-stage1", "scratch", steps.stage1_steps))
+    demo.part("stage2", lambda: demo.train("stage2", "small-stage2", "stage1", steps.stage2_steps))
     for start, seed in demo.arms():
-        demo.part(f"gap-{start}-seed{seed}", partial(demo.finetune, start, seed))
+        name = f"gap-{start}-seed{seed}"
+        demo.part(name, partial(demo.train, name, "small-gap", start, steps.finetune_steps, seed))
     demo.report()
     return demo.summary() | {"out": str(out)}
 

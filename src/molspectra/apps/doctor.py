@@ -145,9 +145,8 @@ def _two_steps() -> float:
     from pathlib import Path
 
     from molspectra.training.config import PretrainConfig
-    from molspectra.training.recipes import read_recipe
     from molspectra.training.run import pretrain
-    from molspectra.training.settings import from_dict
+    from molspectra.training.settings import from_dict, read_recipe
 
     settings = read_recipe("small-stage2")
     settings["model"] |= {"encoder": {"channels": 16, "layers": 1, "heads": 2, "radial": 8}}

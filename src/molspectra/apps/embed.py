@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +23,10 @@ from molspectra.apps.molecules import (
     checked_batches,
     identity_columns,
 )
-from molspectra.apps.tables import (
-    frame_of,
-    free_table_path,
-    table_of,
-    vectors_of,
-    write_csv,
-    write_npy,
-    write_parquet,
-)
+from molspectra.apps.tables import Tabular, table_of, vectors_of
 from molspectra.chem.readers import Rejection
+from molspectra.data.atomic import atomic_file, naming
+from molspectra.data.output import free_path, write_table
 from molspectra.errors import SettingError, ValueRangeError
 from molspectra.evaluation.embedding import comparable, embed_batch
 from molspectra.evaluation.predict import moved
@@ -44,7 +39,7 @@ Length = Literal["auto", "unit", "raw"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Embeddings:
+class Embeddings(Tabular):
     """Vectors of n molecules or samples.
 
     Attributes:
@@ -72,14 +67,6 @@ class Embeddings:
         """The columns and `embedding`, a list of D numbers, as an Arrow table."""
         return table_of({**self.columns, "embedding": vectors_of(self.vectors)}, self.about)
 
-    def frame(self) -> Any:
-        """The same as a pandas frame.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        return frame_of(self.table())
-
     def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a file: `.parquet` (as `table`), `.csv` (a column per component), or `.npy`.
 
@@ -88,14 +75,29 @@ class Embeddings:
         Raises:
             InputError: another suffix, a file that exists, or one that cannot be written.
         """
-        path = free_table_path(out, SUFFIXES, overwrite=overwrite)
+        path, beside = free_paths(out, overwrite=overwrite)
         if path.suffix.lower() == ".parquet":
-            write_parquet(self.table(), path)
-        elif path.suffix.lower() == ".npy":
-            write_npy(self.vectors, table_of(self.columns, self.about), path)
-        else:
+            write_table(self.table(), path)
+        elif path.suffix.lower() == ".csv":
             components = {f"e{number}": column for number, column in enumerate(self.vectors.T)}
-            write_csv(table_of({**self.columns, **components}, self.about), path)
+            write_table(table_of({**self.columns, **components}, self.about), path)
+        else:
+            write_table(table_of(self.columns, self.about), beside)
+            with atomic_file(path) as file, naming(path):
+                np.save(file, self.vectors, allow_pickle=False)
+
+
+def free_paths(out: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Path, Path]:
+    """The path of a file for embeddings, and of the table beside it that a `.npy` file needs.
+
+    Raises:
+        InputError: another suffix, a file that exists, or no such directory.
+    """
+    path = free_path(out, SUFFIXES, overwrite=overwrite)
+    beside = path.with_suffix(".columns.csv")
+    if path.suffix.lower() == ".npy":
+        free_path(beside, overwrite=overwrite)
+    return path, beside
 
 
 def embed(
@@ -188,11 +190,7 @@ def joined(
     scaling: str,
     policy: ErrorPolicy,
 ) -> Embeddings:
-    """The embeddings of all batches.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The embeddings of all batches; it is an error if there are none."""
     if not any(map(len, vectors)):
         raise policy.nothing_left("embedded")
     about = {"model": model.name, "kind": kind, "length": scaling, "molspectra": __version__}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from molspectra.apps.embed import Embeddings, Length, finite_vectors, joined, scaling_of
 from molspectra.apps.loading import LoadedModel, loaded
@@ -22,6 +23,7 @@ from molspectra.evaluation.embedding import Sample, Spectrum, embed_intensities,
 from molspectra.evaluation.predict import moved
 from molspectra.evaluation.retrieval import embed_spectra as embed_rows
 from molspectra.evaluation.retrieval import known_modalities
+from molspectra.models.model import MolSpectra
 from molspectra.spectra.files.measured import FLOOR
 from molspectra.spectra.files.read import read_spectra
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
@@ -29,6 +31,8 @@ from molspectra.training.data import open_store
 from molspectra.training.progress import progress
 
 Read = Callable[..., list[Spectrum]]
+_Embedded = tuple[Tensor, list[tuple[str, str]], dict[str, list[str]]]
+"""Embeddings [B, D] of a batch, the file and place of each, and columns [B] by name."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +96,18 @@ def embed_spectra(
     net = moved(model.model, device).eval()
     store = _store(spectra)
     if store is not None:
-        return _embed_store(store, model, names, scaling, batch_size, policy, show)
-    options: dict[str, Any] = {"unit": unit, "quantity": quantity, "outside": outside}
-    only = names[0] if len(names) == 1 else None
-    read = partial(read_spectra, modality=only, floor=floor, reflectance=reflectance, **options)
-    items = _items(spectra, together)
-    vectors, columns = [], dict[str, list[str | None]](source=[], modalities=[])
-    with progress("embed", len(items), show=show) as advance:
-        samples = _samples(items, read, names, policy, advance)
-        while batch := list(islice(samples, batch_size)):
-            embeddings = embed_intensities(net, *stack_spectra([sample.spectra for sample in batch], names))
-            origins = [("spectra", sample.where) for sample in batch]
-            finite, indices = finite_vectors(embeddings, scaling, policy, origins)
-            vectors.append(finite)
-            columns["source"] += [batch[index].source for index in indices]
-            columns["modalities"] += ["+".join(batch[index].spectra) for index in indices]
+        batches = _of_store(store, net, names, batch_size, policy, show)
+    else:
+        options: dict[str, Any] = {"unit": unit, "quantity": quantity, "outside": outside, "floor": floor}
+        only = names[0] if len(names) == 1 else None
+        read = partial(read_spectra, modality=only, reflectance=reflectance, **options)
+        batches = _of_items(_items(spectra, together), read, net, names, batch_size, policy, show)
+    vectors, columns = [], dict[str, list[str | None]]()
+    for embeddings, origins, labels in batches:
+        finite, indices = finite_vectors(embeddings, scaling, policy, origins)
+        vectors.append(finite)
+        for name, texts in labels.items():
+            columns.setdefault(name, []).extend(texts[index] for index in indices)
     return joined(vectors, columns, model, "spectrum", scaling, policy)
 
 
@@ -134,6 +135,27 @@ def _items(spectra: Any, together: bool) -> list[Any]:
     if not items:
         raise NotFoundError("there are no spectra in what was given")
     return [items] if together else items
+
+
+def _of_items(
+    items: Sequence[Any],
+    read: Read,
+    model: MolSpectra,
+    names: tuple[str, ...],
+    batch_size: int,
+    policy: ErrorPolicy,
+    show: bool,
+) -> Iterator[_Embedded]:
+    """Embed samples in batches."""
+    with progress("embed", len(items), show=show) as advance:
+        samples = _samples(items, read, names, policy, advance)
+        while batch := list(islice(samples, batch_size)):
+            embeddings = embed_intensities(model, *stack_spectra([sample.spectra for sample in batch], names))
+            labels = {
+                "source": [sample.source for sample in batch],
+                "modalities": ["+".join(sample.spectra) for sample in batch],
+            }
+            yield embeddings, [("spectra", sample.where) for sample in batch], labels
 
 
 def _samples(
@@ -165,11 +187,7 @@ def _is_file(item: Any) -> bool:
 
 
 def _read(item: Any, read: Read) -> list[Sample]:
-    """The samples of an item: several only from a file with several spectra of one modality.
-
-    Raises:
-        InputError: a damaged file, something else, or two spectra of one modality in one sample.
-    """
+    """The samples of an item: several only from a file with several spectra of one modality."""
     spectra = list(_spectra_of(item, read))
     if not spectra:
         raise NotFoundError("the sample has no spectra")
@@ -205,16 +223,15 @@ def _spectra_of(item: Any, read: Read) -> Iterable[Spectrum]:
         raise FormatError(f"expected a file or a spectrum, not an object of type {type(item).__name__}")
 
 
-def _embed_store(
+def _of_store(
     store: Store,
-    model: LoadedModel,
+    model: MolSpectra,
     names: tuple[str, ...],
-    scaling: str,
     batch_size: int,
     policy: ErrorPolicy,
     show: bool,
-) -> Embeddings:
-    """One vector for each row of a store that has at least one of the spectra."""
+) -> Iterator[_Embedded]:
+    """Embed each row of a store that has at least one of the spectra, in batches."""
     modalities = tuple(name for name in names if name in store.metadata.modalities)
     if not modalities:
         known = ", ".join(store.metadata.modalities) or "no spectra"
@@ -224,20 +241,15 @@ def _embed_store(
     for row in np.flatnonzero(~has_any):
         error = NotFoundError(f"it has no spectrum ({', '.join(modalities)})")
         policy.reject(str(store.path), f"row {row}", error)
-    rows = np.flatnonzero(has_any)
-    identities, embedded, vectors = store.identities, list[int](), []
+    rows, identities = np.flatnonzero(has_any), store.identities
     with progress("embed", len(rows), show=show) as advance:
         for start in range(0, len(rows), batch_size):
-            batch_rows = rows[start : start + batch_size]
-            embeddings = embed_rows(model.model, store, batch_rows, modalities, batch_size)
-            origins = [(str(store.path), f"row {row}") for row in batch_rows]
-            finite, indices = finite_vectors(embeddings, scaling, policy, origins)
-            vectors.append(finite)
-            embedded += batch_rows[indices].tolist()
-            advance(start + len(batch_rows))
-    columns: dict[str, list[str | None]] = {
-        "source": [f"row {row}" for row in embedded],
-        "identity": [identities[row] for row in embedded],
-        "modalities": ["+".join(name for name in modalities if has[name][row]) for row in embedded],
-    }
-    return joined(vectors, columns, model, "spectrum", scaling, policy)
+            batch = rows[start : start + batch_size]
+            labels = {
+                "source": [f"row {row}" for row in batch],
+                "identity": [identities[row] for row in batch],
+                "modalities": ["+".join(name for name in modalities if has[name][row]) for row in batch],
+            }
+            embeddings = embed_rows(model, store, batch, modalities, batch_size)
+            yield embeddings, [(str(store.path), where) for where in labels["source"]], labels
+            advance(start + len(batch))

@@ -23,14 +23,7 @@ from molspectra.apps.reference import (
 from molspectra.data.atomic import naming
 from molspectra.data.store.schema import Quantity
 from molspectra.datasets.published.qm9_targets import quantities
-from molspectra.errors import (
-    ExistsError,
-    FormatError,
-    InputError,
-    MismatchError,
-    SettingError,
-    ValueRangeError,
-)
+from molspectra.errors import ExistsError, FormatError, InputError, MismatchError, SettingError
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.objectives.denoising import DenoisingConfig, RunningNormaliser
@@ -99,7 +92,9 @@ def import_reference(checkpoint: str | Path, out: str | Path, *, target: str | N
     source = read_checkpoint(checkpoint)
     try:
         model, noise = build_model(source)
-        stage = _stage(source.settings)
+        stage = "stage1" if source.settings.get("spectra_model") is None else "stage2"
+        if not source.settings.get("denoising_only", False):
+            stage = "finetune"
         config = _config(source.settings, model.config, stage, target)
     except InputError as error:
         raise error.with_context(checkpoint) from error
@@ -111,7 +106,7 @@ def import_reference(checkpoint: str | Path, out: str | Path, *, target: str | N
         ) from error
     hidden = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
-        _write(hidden, source, model, noise, config, stage, _about(checkpoint, source))
+        _write(hidden, model, noise, config, stage, _about(checkpoint, source))
         with naming(out):
             hidden.rename(out)
     finally:
@@ -136,7 +131,7 @@ def build_model(checkpoint: ReferenceCheckpoint) -> tuple[MolSpectra, dict[str, 
         state["log_scale"] = model.log_scale.detach()  # theirs is fixed at the configured temperature
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
-            raise ValueRangeError(f"{_key(name)} holds a value that is not a finite number")
+            raise FormatError(f"{_key(name)} holds a value that is not a finite number")
     noise = {
         name.removeprefix(_NORMALISER): state.pop(name)
         for name in list(state)
@@ -162,12 +157,6 @@ def _check_masses(model: MolSpectra, state: dict[str, Tensor]) -> None:
     light = min(len(own), 54)  # later elements have no stable isotope in some tables
     if masses.ndim != 1 or not torch.allclose(theirs[:light], own[:light], rtol=2e-3):
         raise MismatchError("checkpoint key 'model.output_model.atomic_mass' differs from the atomic masses")
-
-
-def _stage(settings: Mapping[str, Any]) -> str:
-    if not settings.get("denoising_only", False):
-        return "finetune"
-    return "stage1" if settings.get("spectra_model") is None else "stage2"
 
 
 def _config(
@@ -217,8 +206,7 @@ def _about(checkpoint: Path, source: ReferenceCheckpoint) -> dict[str, Any]:
     return {
         "file": checkpoint.name,
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        "epoch": _count(source.rest.get("epoch")),
-        "global_step": _count(source.rest.get("global_step")),
+        **{name: _count(source.rest.get(name)) for name in ("epoch", "global_step")},
         "hyper_parameters": plain,
         "left_behind": sorted(map(str, source.rest)),
     }
@@ -231,7 +219,6 @@ def _count(value: object) -> int | None:
 
 def _write(
     out: Path,
-    source: ReferenceCheckpoint,
     model: MolSpectra,
     noise: Mapping[str, Tensor],
     config: PretrainConfig | FinetuneConfig,

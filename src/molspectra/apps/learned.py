@@ -45,44 +45,20 @@ class Learned:
     elements: frozenset[int]
 
 
-def potential_energy(run: Run, dtype: Precision, device: str, checkpoint: Literal["best", "last"]) -> Learned:
-    """A model of a potential energy, with its `factor` to eV.
+def open_learned(
+    run: Run,
+    quantity: Literal["energy", "dipole"],
+    dtype: Precision,
+    device: str,
+    checkpoint: Literal["best", "last"],
+) -> Learned:
+    """A copy of a model of a potential energy or a dipole moment, in a precision and on a device.
 
     Raises:
-        InputError: no model there, or one that predicts another property.
+        InputError: no model there, one that predicts another property, or an unknown precision or device.
     """
-    model, about, where = _open(run, checkpoint)
-    target, unit = about.get("target"), str(about.get("unit"))
-    if model.config.property != "scalar" or target in NO_SURFACE or unit not in UNITS:
-        raise MismatchError(
-            f"{where}: predicts {target!r} in {unit!r}, which is no potential energy; "
-            f"fine-tune on a total energy in {', '.join(UNITS)}, with forces"
-        )
-    return _prepared(model, about, HARTREE / UNITS[unit], dtype, device)
-
-
-def dipole_moment(run: Run, dtype: Precision, device: str, checkpoint: Literal["best", "last"]) -> Learned:
-    """A model of a dipole moment, with its `factor` to e·Å.
-
-    Raises:
-        InputError: no model there, or one that predicts another property.
-    """
-    model, about, where = _open(run, checkpoint)
-    target, unit = about.get("target"), str(about.get("unit"))
-    if model.config.property != "dipole" or unit not in DIPOLE_UNITS:
-        raise MismatchError(
-            f"{where}: predicts {target!r} in {unit!r} by the {model.config.property} head, which is no "
-            f"dipole; fine-tune on one in {', '.join(DIPOLE_UNITS)} with model.property dipole"
-        )
-    return _prepared(model, about, DIPOLE_UNITS[unit], dtype, device)
-
-
-def _open(run: Run, checkpoint: Literal["best", "last"]) -> tuple[MolSpectra, Mapping[str, Any], str]:
-    """Model and `config.json` of a run, and how a message calls it.
-
-    Raises:
-        InputError: no model there, or one that predicts no property of structures alone.
-    """
+    if dtype not in get_args(Precision):
+        raise SettingError(f"dtype must be one of {', '.join(get_args(Precision))}, not {dtype!r}")
     if isinstance(run, tuple):
         (model, about), where = run, "the model"
     else:
@@ -91,24 +67,22 @@ def _open(run: Run, checkpoint: Literal["best", "last"]) -> tuple[MolSpectra, Ma
         raise MismatchError(f"{where}: has no property head; fine-tune it on an energy first")
     if model.input_spectra:
         raise MismatchError(f"{where}: takes spectra as input, which no moving molecule has")
-    return model, about, where
-
-
-def _prepared(
-    model: MolSpectra, about: Mapping[str, Any], factor: float, dtype: Precision, device: str
-) -> Learned:
-    """A copy of a model for predictions, in a precision and on a device.
-
-    Raises:
-        SettingError: an unknown precision or device.
-    """
-    if dtype not in get_args(Precision):
-        raise SettingError(f"dtype must be one of {', '.join(get_args(Precision))}, not {dtype!r}")
-    copy = deepcopy(model).eval().requires_grad_(False)
-    copy = copy.to(getattr(torch, dtype))
-    if model.property_head is not None and copy.property_head is not None:  # energies need float64
+    head, target, unit = model.config.property, about.get("target"), str(about.get("unit"))
+    if quantity == "energy" and (head != "scalar" or target in NO_SURFACE or unit not in UNITS):
+        raise MismatchError(
+            f"{where}: predicts {target!r} in {unit!r}, which is no potential energy; "
+            f"fine-tune on a total energy in {', '.join(UNITS)}, with forces"
+        )
+    if quantity == "dipole" and (head != "dipole" or unit not in DIPOLE_UNITS):
+        raise MismatchError(
+            f"{where}: predicts {target!r} in {unit!r} by the {head} head, which is no "
+            f"dipole; fine-tune on one in {', '.join(DIPOLE_UNITS)} with model.property dipole"
+        )
+    copy = deepcopy(model).eval().requires_grad_(False).to(getattr(torch, dtype))
+    if copy.property_head is not None:  # energies need float64
         copy.property_head.references = deepcopy(model.property_head.references)
     symbols = about.get("elements")
     embedded = range(1, model.config.encoder.max_number + 1)
     elements = embedded if symbols is None else map(atomic_number, symbols)
+    factor = HARTREE / UNITS[unit] if quantity == "energy" else DIPOLE_UNITS[unit]
     return Learned(moved(copy, device), factor, frozenset(elements))

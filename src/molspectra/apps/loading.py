@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from molspectra.apps.remote_models import HUB, from_hub, from_url, is_address
+from molspectra.apps.remote_models import HUB, from_hub, from_url
 from molspectra.chem.elements import SYMBOLS, atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import ElementError, NotFoundError, hint
@@ -89,20 +90,12 @@ def load(
 
 
 def loaded(model: str | os.PathLike[str] | LoadedModel) -> LoadedModel:
-    """Return a loaded model as it is, and load one that is named.
-
-    Raises:
-        InputError: as in `load`.
-    """
+    """Return a loaded model as it is, and `load` one that is named."""
     return model if isinstance(model, LoadedModel) else load(model)
 
 
 def check_elements(molecule: Molecule, elements: frozenset[int]) -> None:
-    """Refuse a molecule with an element that a model was not trained on.
-
-    Args:
-        molecule: the molecule.
-        elements: atomic numbers of the training set.
+    """Refuse a molecule with an element other than these, on which a model was trained.
 
     Raises:
         ElementError: naming the first such atom.
@@ -116,14 +109,10 @@ def check_elements(molecule: Molecule, elements: frozenset[int]) -> None:
 
 
 def _directory(text: str, cache: Path) -> Path | str:
-    """The directory of a model, fetched where it is elsewhere; the name of a shipped one stays.
-
-    Raises:
-        InputError: no such model, or it cannot be fetched.
-    """
+    """The directory of a model, fetched where it is elsewhere; the name of a shipped one stays."""
     if text.startswith(HUB):
         return from_hub(text)
-    if is_address(text):
+    if re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
         return from_url(text, cache / "models")
     if Path(text).exists() or text in SHIPPED:
         return text

@@ -138,11 +138,7 @@ def run_md(
 
 
 def _intervals(time_ps: float, settings: DynamicsSettings) -> int:
-    """Number of intervals of a trajectory.
-
-    Raises:
-        ValueRangeError: no whole positive number.
-    """
+    """Number of intervals of a trajectory."""
     count = 1000 * time_ps / settings.interval_fs
     if not 1 - 1e-6 <= count < np.inf or abs(count - round(count)) > 1e-6:
         raise ValueRangeError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from molspectra.apps.loading import LoadedModel, check_elements
 from molspectra.chem.molecule import Molecule
@@ -17,14 +17,7 @@ from molspectra.chem.records import check_readable
 from molspectra.data.batch import Batch
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Row, Store
-from molspectra.errors import (
-    FormatError,
-    InputError,
-    MolspectraError,
-    NotFoundError,
-    SettingError,
-    hint,
-)
+from molspectra.errors import FormatError, InputError, MolspectraError, NotFoundError, SettingError, hint
 from molspectra.evaluation.embedding import batch_on_device
 from molspectra.training.data import open_store
 from molspectra.training.progress import progress
@@ -41,21 +34,18 @@ Molecules = (
 )  # the last: a table with the Arrow interface, such as a pandas or polars frame
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A molecule that is still to be read.
+class Candidates(NamedTuple):
+    """Molecules that are still to be read.
 
     Attributes:
-        path: the file, or "molecules" or "table" for one in memory.
-        where: its place there, for messages.
-        read: returns it, alone or as a row of a store; a MolspectraError says why it is bad.
-        identity: split key where it is known already.
+        path: their file, or "molecules" or "table" where they are in memory.
+        items: of each its place, for messages, and a function that reads it, also as a row of a store.
+        total: their number where it is known.
     """
 
     path: str
-    where: str
-    read: Callable[[], Molecule | Row]
-    identity: str | None = None
+    items: Iterable[tuple[str, Callable[[], Molecule | Row]]]
+    total: int | None
 
 
 @dataclass(frozen=True)
@@ -102,8 +92,8 @@ class ErrorPolicy:
         return InputError(f"nothing could be {work}: {first}")
 
 
-def candidates_of(molecules: Molecules, smiles: str = "smiles") -> tuple[Iterable[Candidate], int | None]:
-    """Molecules in any form, not yet read, and their number where it is known.
+def candidates_of(molecules: Molecules, smiles: str = "smiles") -> Candidates:
+    """Molecules in any form, not yet read.
 
     Args:
         molecules: path of a file (`SUFFIXES`), name of a bundled store, a store, a molecule, a list of SMILES
@@ -114,7 +104,7 @@ def candidates_of(molecules: Molecules, smiles: str = "smiles") -> tuple[Iterabl
         InputError: a file that is missing, empty or of an unknown format, or a table without the column.
     """
     if isinstance(molecules, Store):
-        return _of_store(molecules), len(molecules)
+        return _of_store(molecules)
     if isinstance(molecules, Molecule):
         molecules = [molecules]
     if isinstance(molecules, str | os.PathLike):
@@ -128,47 +118,42 @@ def candidates_of(molecules: Molecules, smiles: str = "smiles") -> tuple[Iterabl
         raise FormatError(
             f"molecules: expected a file, store, list or table, not an object of type {kind}"
         ) from error
-    candidates = [
-        Candidate("molecules", f"item {number}", partial(_molecule, item))
-        for number, item in enumerate(items, start=1)
-    ]
-    return candidates, len(candidates)
+    reads = [(f"item {number}", partial(_molecule, item)) for number, item in enumerate(items, start=1)]
+    return Candidates("molecules", reads, len(reads))
 
 
-def _of_store(store: Store) -> Iterator[Candidate]:
-    for row, identity in enumerate(store.identities):
-        yield Candidate(str(store.path), f"row {row}", partial(store.molecule, row), identity)
+def _of_store(store: Store) -> Candidates:
+    def read(row: int, identity: str) -> Row:
+        return Row(store.molecule(row), identity=identity)
+
+    items = ((f"row {row}", partial(read, row, identity)) for row, identity in enumerate(store.identities))
+    return Candidates(str(store.path), items, len(store))
 
 
-def _of_file(text: str) -> tuple[Iterable[Candidate], int | None]:
+def _of_file(text: str) -> Candidates:
     path = Path(text)
     suffix = path.suffix.removeprefix(".").lower()
     if text in BUNDLED and not path.exists():
-        store = open_store(text)
-        return _of_store(store), len(store)
+        return _of_store(open_store(text))
     if not path.exists() and not suffix:
         raise NotFoundError(f"{text}: no such file; SMILES are given as a list")
     check_readable(path)
     if suffix == "arrow":
-        store = Store(path)
-        return _of_store(store), len(store)
+        return _of_store(Store(path))
     if suffix == "parquet":
-        return _of_parquet(path)
+        from molspectra.datasets.own.parquet import PARQUET
+
+        source = PARQUET.open(path, {"properties": "none", "unit.forces": "eV/Å"})  # neither is read here
+        return Candidates(text, ((row.name, row.make) for row in source.candidates(0)), source.total)
     if suffix not in FORMATS:
         raise FormatError(
             f"{path}: unknown format {suffix!r} of a file of molecules; {hint(suffix, SUFFIXES)}"
         )
-    return (Candidate(text, where, read) for where, read in FORMATS[suffix](path)), None
+    reads = ((entry.where, entry.molecule) for entry in FORMATS[suffix](path))
+    return Candidates(text, reads, None)
 
 
-def _of_parquet(path: Path) -> tuple[Iterable[Candidate], int | None]:
-    from molspectra.datasets.own.parquet import PARQUET
-
-    source = PARQUET.open(path, {"properties": "none", "unit.forces": "eV/Å"})  # neither is read here
-    return (Candidate(str(path), row.name, row.make) for row in source.candidates(0)), source.total
-
-
-def _of_table(table: Any, smiles: str) -> tuple[Iterable[Candidate], int | None]:
+def _of_table(table: Any, smiles: str) -> Candidates:
     import pyarrow as pa
 
     try:
@@ -181,19 +166,15 @@ def _of_table(table: Any, smiles: str) -> tuple[Iterable[Candidate], int | None]
     texts = columns[smiles].to_pylist()
     name_column = next((name for name in NAMES if name in columns.column_names), None)
     names = [None] * len(texts) if name_column is None else columns[name_column].to_pylist()
-    candidates = [
-        Candidate("table", f"row {row}", partial(_molecule, text, name))
+    reads = [
+        (f"row {row}", partial(_molecule, text, name))
         for row, (text, name) in enumerate(zip(texts, names, strict=True))
     ]
-    return candidates, len(candidates)
+    return Candidates("table", reads, len(reads))
 
 
 def _molecule(item: object, name: object = None) -> Molecule:
-    """Return a molecule as it is, or the one of a SMILES.
-
-    Raises:
-        FormatError: neither, or a bad SMILES.
-    """
+    """A molecule as it is, or the one of a SMILES."""
     if isinstance(item, Molecule):
         return item
     if item is None or item != item:  # pandas marks a missing text by NaN
@@ -229,42 +210,35 @@ def checked_batches(
     """
     if batch_size < 1:
         raise SettingError(f"batch_size must be at least 1, not {batch_size}")
-    candidates, total = candidates_of(molecules, smiles)
-    source, done = iter(candidates), 0
+    path, items, total = candidates_of(molecules, smiles)
+    remaining, elements, done = iter(items), model.elements, 0
     with progress(title, total, show=show) as advance:
-        while block := list(islice(source, batch_size)):
+        while block := list(islice(remaining, batch_size)):
             done += len(block)
-            checked = [_checked(candidate, policy, model.elements) for candidate in block]
-            usable = [molecule for molecule in checked if molecule is not None]
+            usable: list[CheckedMolecule] = []
+            for where, read in block:
+                try:
+                    source = read()
+                    molecule = source if isinstance(source, Molecule) else source.molecule
+                    if elements is not None:
+                        check_elements(molecule, elements)
+                    identity = source.identity or molecule.identity
+                    usable.append(CheckedMolecule(path, where, molecule, identity))
+                except MolspectraError as error:
+                    policy.reject(path, where, error)
             if usable:
-                yield usable, batch_on_device([each.molecule for each in usable], model.model)
+                yield usable, batch_on_device([row.molecule for row in usable], model.model)
             advance(done, f"{len(policy.rejected)} left out" if policy.rejected else "")
     if not done:
         raise NotFoundError("there are no molecules in what was given")
 
 
-def _checked(
-    candidate: Candidate, policy: ErrorPolicy, elements: frozenset[int] | None
-) -> CheckedMolecule | None:
-    """Read a candidate; None where it is rejected and the policy goes on."""
-    try:
-        source = candidate.read()
-        molecule = source if isinstance(source, Molecule) else source.molecule
-        if elements is not None:
-            check_elements(molecule, elements)
-        identity = candidate.identity or source.identity or molecule.identity
-        return CheckedMolecule(candidate.path, candidate.where, molecule, identity)
-    except MolspectraError as error:
-        policy.reject(candidate.path, candidate.where, error)
-        return None
-
-
 def identity_columns(molecules: Sequence[CheckedMolecule]) -> dict[str, list[str | None]]:
     """Columns that tell which molecule each row of a result is: source, identity, name, SMILES, formula."""
     return {
-        "source": [each.where for each in molecules],
-        "identity": [each.identity for each in molecules],
-        "name": [each.molecule.name for each in molecules],
-        "smiles": [each.molecule.smiles for each in molecules],
-        "formula": [each.molecule.formula for each in molecules],
+        "source": [row.where for row in molecules],
+        "identity": [row.identity for row in molecules],
+        "name": [row.molecule.name for row in molecules],
+        "smiles": [row.molecule.smiles for row in molecules],
+        "formula": [row.molecule.formula for row in molecules],
     }

@@ -21,12 +21,12 @@ from molspectra.apps.molecules import (
     checked_batches,
     identity_columns,
 )
-from molspectra.apps.tables import frame_of, table_of, write_csv, write_parquet
+from molspectra.apps.tables import Tabular, table_of, vectors_of
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import Rejection
 from molspectra.chem.xyz import xyz_frame
 from molspectra.data.atomic import atomic_file
-from molspectra.data.output import free_path
+from molspectra.data.output import free_path, write_table
 from molspectra.data.store.schema import Quantity
 from molspectra.errors import FormatError, MismatchError, ValueRangeError
 from molspectra.evaluation.predict import moved, predict_batch
@@ -36,7 +36,7 @@ SUFFIXES = (".csv", ".parquet", ".extxyz", ".xyz")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Predicted:
+class Predicted(Tabular):
     """Predictions for n molecules.
 
     Attributes:
@@ -91,14 +91,6 @@ class Predicted:
             table = table.set_column(index, field, table[name])
         return table
 
-    def frame(self) -> Any:
-        """The same as a pandas frame, which has no place for units: they are in `quantity`.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        return frame_of(self.table())
-
     def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write `.csv` (unit in the header, level in a column), `.parquet` (as `table`) or `.extxyz`.
 
@@ -108,12 +100,12 @@ class Predicted:
         path = free_path(out, SUFFIXES, overwrite=overwrite)
         refuse_forces(path.suffix, self.forces is not None)
         if path.suffix.lower() == ".parquet":
-            write_parquet(self.table(), path)
+            write_table(self.table(), path)
         elif path.suffix.lower() == ".csv":
             unit = f" [{self.quantity.unit}]" if self.quantity.unit else ""
             levels = [self.quantity.level] * len(self)
             columns = {**self.columns, f"{self.target}{unit}": self.values, "level": levels}
-            write_csv(table_of(columns, self.about), path)
+            write_table(table_of(columns, self.about), path)
         else:
             with atomic_file(path) as file:
                 for frame in self._frames():
@@ -131,11 +123,7 @@ class Predicted:
 
 
 def refuse_forces(suffix: str, has_forces: bool) -> None:
-    """Refuse forces in a CSV table, which has no room for them.
-
-    Raises:
-        FormatError: forces, and the suffix is `.csv`.
-    """
+    """Refuse forces in a CSV table, which has no room for them."""
     if has_forces and suffix.lower() == ".csv":
         raise FormatError("a CSV table has no room for forces; write .extxyz or .parquet, or leave them out")
 
@@ -179,12 +167,9 @@ def predict(
         molecules, model, policy, batch_size, smiles=smiles, title="predict", show=show
     ):
         batch_values, batch_forces = predict_batch(net, batch, with_forces)
-        empty = np.zeros((0, 3))  # without forces
-        pieces = (
-            [empty] * len(molecules_of_batch)
-            if batch_forces is None
-            else np.split(batch_forces.numpy(), batch.ptr[1:-1].tolist())
-        )
+        pieces = [np.zeros((0, 3))] * len(molecules_of_batch)  # without forces
+        if batch_forces is not None:
+            pieces = np.split(batch_forces.numpy(), batch.ptr[1:-1].tolist())
         for molecule, value, force in zip(molecules_of_batch, batch_values.tolist(), pieces, strict=True):
             if np.isfinite(value) and np.isfinite(force).all():
                 predicted.append(molecule)
@@ -198,10 +183,10 @@ def predict(
     return Predicted(
         target,
         np.array(values),
-        _quantity(model),
+        _quantity(model.about),
         tuple(forces_of_molecules) if with_forces else None,
-        _force_quantity(model) if with_forces else None,
-        tuple(each.molecule for each in predicted),
+        _force_quantity(model.about) if with_forces else None,
+        tuple(row.molecule for row in predicted),
         identity_columns(predicted),
         {"model": model.name, "target": target, "molspectra": __version__},
         tuple(policy.rejected),
@@ -226,21 +211,19 @@ def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[str, bool]
     return str(model.about.get("target", "property")), learnt if forces is None else forces
 
 
-def _quantity(model: LoadedModel) -> Quantity:
-    return Quantity(str(model.about.get("unit", "")), str(model.about.get("level", "")))
+def _quantity(about: Mapping[str, Any]) -> Quantity:
+    return Quantity(str(about.get("unit", "")), str(about.get("level", "")))
 
 
-def _force_quantity(model: LoadedModel) -> Quantity:
+def _force_quantity(about: Mapping[str, Any]) -> Quantity:
     """Unit and level of the forces that the model learnt, else of the derivative of its property."""
-    forces = model.about.get("forces")
-    if isinstance(forces, Mapping):
-        return Quantity(str(forces.get("unit", "")), str(forces.get("level", "")))
-    energy = _quantity(model)
+    if isinstance(about.get("forces"), Mapping):
+        return _quantity(about["forces"])
+    energy = _quantity(about)
     return Quantity(f"{energy.unit or '1'}/Å", energy.level)
 
 
 def _vectors(arrays: list[npt.NDArray[np.float64]]) -> pa.Array:
     """Arrays [N, 3], one per molecule, as a column of lists of vectors."""
     offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])])
-    inner = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(arrays).ravel()), 3)
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), inner)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), vectors_of(np.concatenate(arrays)))

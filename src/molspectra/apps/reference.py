@@ -183,14 +183,7 @@ def our_name(theirs: str) -> str | None:
 
 
 def convert_state(state: Mapping[str, Tensor], spectrum: SpecFormerConfig | None) -> dict[str, Tensor]:
-    """Rename reference tensors to ours.
-
-    Args:
-        state: tensors by reference names.
-        spectrum: settings of the spectrum encoder, if the file has one.
-
-    Returns:
-        Tensors by our names; the noise statistics are under `normaliser.`.
+    """Rename reference tensors to ours; the noise statistics are under `normaliser.`.
 
     Raises:
         MismatchError: an unknown key, or a stored attention scale that differs from 1/√d_k.
@@ -228,18 +221,14 @@ def split_slices(weight: Tensor, spectrum: SpecFormerConfig) -> dict[str, Tensor
     }
 
 
-def config_from(checkpoint: ReferenceCheckpoint, settings: Mapping[str, Any] | None = None) -> ModelConfig:
+def config_from(checkpoint: ReferenceCheckpoint) -> ModelConfig:
     """Return the model configuration, in reference mode, that settings and tensor shapes imply.
-
-    Args:
-        checkpoint: weights and settings.
-        settings: used instead of the settings of the checkpoint.
 
     Raises:
         SettingError: a setting is missing, or this package does not support its value.
         MismatchError: a tensor is missing.
     """
-    settings = checkpoint.settings if settings is None else settings
+    settings = checkpoint.settings
     for name, supported in _SUPPORTED.items():
         if name in settings and settings[name] not in supported:
             raise SettingError(f"hyper-parameter {name!r} is {settings[name]!r}; supported: {supported[0]!r}")
@@ -255,11 +244,8 @@ def config_from(checkpoint: ReferenceCheckpoint, settings: Mapping[str, Any] | N
     if head not in kinds:
         raise SettingError(f"output model {head!r} is not one of {', '.join(kinds)}")
     state, prefix = checkpoint.state, "representation_model."
-    needed = (f"{prefix}embedding.weight", f"{prefix}distance_expansion.means")
-    for name in needed:
-        if name not in state:
-            raise MismatchError(f"checkpoint key 'model.{name}' is missing")
-    embedding, means = (state[name] for name in needed)
+    embedding = _tensor(state, f"{prefix}embedding.weight")
+    means = _tensor(state, f"{prefix}distance_expansion.means")
     layers = {name.split(".")[2] for name in state if name.startswith(f"{prefix}attention_layers.")}
     normed = any(name.startswith(f"{prefix}x_norms.") for name in state)
     spectra = settings.get("spectra_model") is not None
@@ -280,18 +266,21 @@ def config_from(checkpoint: ReferenceCheckpoint, settings: Mapping[str, Any] | N
     )
 
 
+def _tensor(state: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in state:
+        raise MismatchError(f"checkpoint key 'model.{name}' is missing")
+    return state[name]
+
+
 def _spectrum_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> SpecFormerConfig:
     """Return the settings of the spectrum encoder; see `config_from`."""
     prefix = "representation_spec_model.backbone."
-    needed = ("W_P.0.weight", "encoder.layers.0.self_attn.sdp_attn.scale", "encoder.layers.0.ff.0.weight")
-    for name in needed:
-        if f"{prefix}{name}" not in state:
-            raise MismatchError(f"checkpoint key 'model.{prefix}{name}' is missing")
+    width = _tensor(state, f"{prefix}W_P.0.weight").shape[0]
+    scale = float(_tensor(state, f"{prefix}encoder.layers.0.self_attn.sdp_attn.scale"))
+    feed_forward = _tensor(state, f"{prefix}encoder.layers.0.ff.0.weight").shape[0]
     if settings.get("input_data_norm_type", "log10") != "log10":
         value = settings["input_data_norm_type"]
         raise SettingError(f"hyper-parameter 'input_data_norm_type' is {value!r}; supported: 'log10'")
-    width = state[f"{prefix}{needed[0]}"].shape[0]
-    scale = float(state[f"{prefix}{needed[1]}"])
     layers = {int(name.split(".")[4]) for name in state if name.startswith(f"{prefix}encoder.layers.")}
     return SpecFormerConfig(
         modalities=MODALITIES,
@@ -300,5 +289,5 @@ def _spectrum_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -
         width=width,
         heads=round(width * scale**2),
         layers=len(layers),
-        feed_forward=state[f"{prefix}{needed[2]}"].shape[0],
+        feed_forward=feed_forward,
     )

@@ -24,11 +24,6 @@ LARGEST = {WEIGHTS: 8 << 30, CONFIG: 4 << 20, SEEN: 1 << 30}
 _ARCHIVE = "model.zip"
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an address (`scheme://`) and no path."""
-    return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
-
-
 def from_url(address: str, cache: Path) -> Path:
     """The directory of a model from a ZIP archive at `URL#sha256=…`, downloaded once and kept.
 

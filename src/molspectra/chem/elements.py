@@ -1,5 +1,6 @@
 """The names of the chemical elements, without importing a chemistry library."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from molspectra.errors import ElementError, hint
@@ -19,7 +20,7 @@ SYMBOLS: tuple[str, ...] = tuple(_ROWS.split())
 
 MAX_ATOMIC_NUMBER = len(SYMBOLS) - 1
 
-_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number}
+_NUMBERS = dict(zip(SYMBOLS[1:], range(1, len(SYMBOLS)), strict=True))
 
 
 def atomic_number(symbol: str) -> int:
@@ -38,10 +39,7 @@ def atomic_number(symbol: str) -> int:
 
 def hill_formula(numbers: Iterable[int]) -> str:
     """Return the molecular formula in Hill order: C and H first if there is carbon, else alphabetical."""
-    counts: dict[str, int] = {}
-    for number in numbers:
-        symbol = SYMBOLS[int(number)]
-        counts[symbol] = counts.get(symbol, 0) + 1
+    counts = Counter(SYMBOLS[int(number)] for number in numbers)
     first = ("C", "H") if "C" in counts else ()
     order = [s for s in first if s in counts] + sorted(s for s in counts if s not in first)
     return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)

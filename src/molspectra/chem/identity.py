@@ -22,8 +22,8 @@ from molspectra.errors import FormatError, MismatchError, ValueRangeError
 
 GEOMETRY_PREFIX = "geom-"
 
-GEOMETRY_PATTERN = f"{GEOMETRY_PREFIX}[0-9a-f]{{16}}"
-"""Regular expression of an identity that is a hash of the geometry."""
+GEOMETRY_PATTERN = re.compile(f"{GEOMETRY_PREFIX}[0-9a-f]{{16}}")
+"""Matches an identity that is a hash of the geometry, used if no bonds were perceived."""
 
 MAX_ATOMS = 400
 """Bonds are not perceived in larger structures, since the worst case takes exponential time."""
@@ -37,7 +37,7 @@ _SIGNED = re.compile(r"[+-]?\d+")
 
 
 class Structure(Protocol):
-    """Input of an identity; `molspectra.chem.molecule.Molecule` implements it."""
+    """The attributes of `molspectra.chem.molecule.Molecule` that an identity depends on."""
 
     @property
     def numbers(self) -> npt.NDArray[np.int64]:
@@ -49,11 +49,11 @@ class Structure(Protocol):
 
     @property
     def smiles(self) -> str | None:
-        """SMILES of the molecule, if known."""
+        """SMILES, if known."""
 
     @property
     def charge(self) -> int:
-        """Total charge in elementary charges."""
+        """Total charge in e."""
 
 
 def identity_of(molecule: Structure) -> str:
@@ -65,11 +65,8 @@ def identity_of(molecule: Structure) -> str:
     Raises:
         FormatError: if `molecule.smiles` cannot be read.
     """
-    if molecule.smiles is not None:
-        key = _key_of(_parsed(molecule.smiles))
-    else:
-        key = _key_of(perceived_bonds(molecule))
-    return key or geometry_hash(molecule.numbers, molecule.positions)
+    mol = perceived_bonds(molecule) if molecule.smiles is None else _parsed(molecule.smiles)
+    return _key_of(mol) or geometry_hash(molecule.numbers, molecule.positions)
 
 
 def identity_from_smiles(smiles: str) -> str:
@@ -85,13 +82,13 @@ def identity_from_smiles(smiles: str) -> str:
     return key
 
 
-def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer] | None = None) -> str:
+def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer]) -> str:
     """Return the identity of the molecule of an InChI.
 
     Args:
         inchi: of one or several fragments.
-        numbers: expected atomic numbers [N]. The formula is then compared with them, instead of the hundred
-            times slower reconstruction of the molecule from all layers.
+        numbers: expected atomic numbers [N]. Comparing the formula with them is a hundred times faster than
+            reconstructing the molecule from all layers to validate the text.
 
     Raises:
         FormatError: if the text is not an InChI.
@@ -101,16 +98,11 @@ def identity_from_inchi(inchi: str, numbers: npt.NDArray[np.integer] | None = No
     from rdkit.Chem import inchi as rdkit_inchi
 
     text = inchi.strip()
+    # InchiToInchiKey accepts any text that begins like an InChI
+    valid = _atoms_of_inchi(text) == dict(Counter(numbers.tolist()))
+    if not valid and text.startswith("InChI=1"):
+        raise MismatchError(f"{inchi!r} does not describe the {len(numbers)} atoms {hill_formula(numbers)}")
     with rdBase.BlockLogs():
-        # InchiToInchiKey accepts any text that begins like an InChI
-        if numbers is None:
-            valid = rdkit_inchi.MolFromInchi(text, sanitize=False) is not None
-        else:
-            valid = _atoms_of_inchi(text) == dict(Counter(numbers.tolist()))
-            if not valid and text.startswith("InChI=1"):
-                raise MismatchError(
-                    f"{inchi!r} does not describe the {len(numbers)} atoms {hill_formula(numbers)}"
-                )
         key = str(rdkit_inchi.InchiToInchiKey(text) or "") if valid else ""
     if not key:
         raise FormatError(f"unreadable InChI {inchi!r}")
@@ -130,11 +122,6 @@ def _atoms_of_inchi(inchi: str) -> dict[int, int]:
     protons = next((layer[1:] for layer in layers[2:] if layer.startswith("p")), "0")
     counts[1] += int(protons) if _SIGNED.fullmatch(protons) else 0
     return {element: number for element, number in counts.items() if number}
-
-
-def is_geometry_hash(identity: str) -> bool:
-    """Return whether an identity is a geometry hash, used if no bonds were perceived."""
-    return re.fullmatch(GEOMETRY_PATTERN, identity) is not None
 
 
 def _parsed(smiles: str) -> Any:

@@ -98,30 +98,41 @@ def internal_coordinates(molecule: Molecule, mol: Any = None) -> InternalCoordin
         mol: its sanitised RDKit molecule with explicit hydrogens in the same order of atoms; None perceives
             the bonds from the geometry.
     """
+    from rdkit import Chem
+
     mol = perceived_bonds(molecule) if mol is None else mol
-    if mol is None:
-        return _packed([], {}, [], [], {}, {}, {}, set(), perceived=False)
+    perceived = mol is not None
+    mol = mol if perceived else Chem.Mol()
     positions = molecule.positions.tolist()
     graph = [sorted(other.GetIdx() for other in atom.GetNeighbors()) for atom in mol.GetAtoms()]
     sides = _sides(mol, graph)
     bonds = list(sides)
     angles = _angles(graph, bonds, sides, positions)
     torsions = _torsions(graph, bonds, molecule.numbers.tolist(), positions)
-    rotatable = {directed(match) for match in mol.GetSubstructMatches(_rotatable_query(), uniquify=False)}
+    matches = {directed(match) for match in mol.GetSubstructMatches(_rotatable_query(), uniquify=False)}
+    rotatable = [directed(bond) in matches for bond in bonds]
     typed = with_force_field_aromaticity(mol)
 
-    def constants(kind: Kind, terms: list[Term]) -> dict[Term, float]:
-        return stiffness(typed, kind, {directed(term) for term in terms})
+    def sigmas(kind: Kind, terms: list[Term], fallbacks: list[float]) -> Floats:
+        """Return the standard deviations of terms, from their force constants or else the fallbacks."""
+        terms = [directed(term) for term in terms]
+        constants = stiffness(typed, kind, terms)
+        pairs = zip((constants.get(term, 0.0) for term in terms), fallbacks, strict=True)
+        return np.array([k**-0.5 if k > 0 else fallback for k, fallback in pairs], dtype=np.float32)
 
-    return _packed(
-        bonds,
-        sides,
-        angles,
-        torsions,
-        constants("bond", bonds),
-        constants("angle", [angle[:3] for angle in angles]),
-        constants("torsion", [(first, *bonds[bond], last) for first, bond, last in torsions]),
-        rotatable,
+    atoms = [(first, *bonds[bond], last) for first, bond, last in torsions]
+    about = [ROTATABLE_SIGMA if rotatable[bond] else FIXED_TORSION_SIGMA for _, bond, _ in torsions]
+    return InternalCoordinates(
+        bonds=_integers(bonds, 2),
+        bond_sigma=sigmas("bond", bonds, [BOND_SIGMA] * len(bonds)),
+        rotatable=np.array(rotatable, dtype=np.uint8),
+        side_count=np.array([len(side) for side in sides.values()], dtype=np.int16),
+        sides=np.array([atom for side in sides.values() for atom in side], dtype=np.int16),
+        angles=_integers(angles, 4),
+        angle_sigma=sigmas("angle", [angle[:3] for angle in angles], [ANGLE_SIGMA] * len(angles)),
+        torsions=_integers(torsions, 3),
+        torsion_sigma=np.minimum(sigmas("torsion", atoms, about), np.float32(ROTATABLE_SIGMA)),
+        perceived=perceived,
     )
 
 
@@ -199,45 +210,5 @@ def _angle(positions: Points, first: int, centre: int, second: int) -> float:
     return math.atan2(math.hypot(b * f - c * e, c * d - a * f, a * e - b * d), a * d + b * e + c * f)
 
 
-def _packed(
-    bonds: list[Term],
-    sides: dict[Term, list[int]],
-    angles: list[Term],
-    torsions: list[Term],
-    bond_k: dict[Term, float],
-    angle_k: dict[Term, float],
-    torsion_k: dict[Term, float],
-    rotatable: set[Term],
-    perceived: bool = True,
-) -> InternalCoordinates:
-    """Return the terms as arrays, with standard deviations from the force constants by directed term."""
-    is_rotatable = [directed(bond) in rotatable for bond in bonds]
-    torsion_sigma = []
-    for first, bond, last in torsions:
-        fallback = ROTATABLE_SIGMA if is_rotatable[bond] else FIXED_TORSION_SIGMA
-        constant = torsion_k.get(directed((first, *bonds[bond], last)), 0.0)
-        torsion_sigma.append(min(_sigma(constant, fallback), ROTATABLE_SIGMA))
-    return InternalCoordinates(
-        bonds=_integers(bonds, 2),
-        bond_sigma=_floats([_sigma(bond_k.get(directed(bond), 0.0), BOND_SIGMA) for bond in bonds]),
-        rotatable=np.array(is_rotatable, dtype=np.uint8),
-        side_count=np.array([len(sides[bond]) for bond in bonds], dtype=np.int16),
-        sides=np.array([atom for bond in bonds for atom in sides[bond]], dtype=np.int16),
-        angles=_integers(angles, 4),
-        angle_sigma=_floats([_sigma(angle_k.get(directed(angle[:3]), 0.0), ANGLE_SIGMA) for angle in angles]),
-        torsions=_integers(torsions, 3),
-        torsion_sigma=_floats(torsion_sigma),
-        perceived=perceived,
-    )
-
-
-def _sigma(constant: float, fallback: float) -> float:
-    return constant**-0.5 if constant > 0 else fallback
-
-
 def _integers(terms: list[Term], width: int) -> Integers:
     return np.array(terms, dtype=np.int16).reshape(-1, width)
-
-
-def _floats(values: list[float]) -> Floats:
-    return np.array(values, dtype=np.float32)

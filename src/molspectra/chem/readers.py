@@ -11,21 +11,21 @@ from typing import Any, Literal
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Record, check_readable
-from molspectra.chem.sdf import sdf_records
-from molspectra.chem.smiles import csv_records, from_smiles, smi_records
-from molspectra.chem.xyz import xyz_records
+from molspectra.chem.records import Entry, check_readable
+from molspectra.chem.sdf import sdf_entries
+from molspectra.chem.smiles import csv_entries, from_smiles, smi_entries
+from molspectra.chem.xyz import xyz_entries
 from molspectra.errors import FormatError, InputError, SettingError, ValueRangeError, hint
 
 __all__ = ["FORMATS", "Rejection", "from_ase", "from_smiles", "read_molecules", "to_ase"]
 
-FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
-    "smi": smi_records,
-    "csv": csv_records,
-    "sdf": sdf_records,
-    "mol": sdf_records,
-    "xyz": xyz_records,
-    "extxyz": xyz_records,
+FORMATS: dict[str, Callable[[Path], Iterator[Entry]]] = {
+    "smi": smi_entries,
+    "csv": csv_entries,
+    "sdf": sdf_entries,
+    "mol": sdf_entries,
+    "xyz": xyz_entries,
+    "extxyz": xyz_entries,
 }
 """Readers by format, which is also the suffix of the file."""
 
@@ -82,20 +82,19 @@ def read_molecules(
 
 
 def _molecules(
-    path: Path, records: Callable[[Path], Iterator[Record]], rejected: list[Rejection] | None
+    path: Path, entries: Callable[[Path], Iterator[Entry]], rejected: list[Rejection] | None
 ) -> Iterator[Molecule]:
-    has_records = False
-    for where, build in records(path):
-        has_records = True
+    entry = None
+    for entry in entries(path):
         try:
-            molecule = build()
+            molecule = entry.molecule()
         except InputError as error:
             if rejected is None:
-                raise error.with_context(f"{path}, {where}") from error
-            rejected.append(Rejection(str(path), where, str(error)))
+                raise error.with_context(f"{path}, {entry.where}") from error
+            rejected.append(Rejection(str(path), entry.where, str(error)))
         else:
             yield molecule
-    if not has_records:
+    if entry is None:
         raise FormatError(f"{path} holds no molecules")
 
 

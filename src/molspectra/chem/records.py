@@ -1,4 +1,4 @@
-"""Common parts of the file readers: records parsed on demand, and text files opened with clear errors."""
+"""Common parts of the file readers: entries parsed on demand, and text files opened with clear errors."""
 
 from __future__ import annotations
 
@@ -13,25 +13,13 @@ from molspectra.chem.molecule import Molecule
 from molspectra.errors import FormatError, NotFoundError
 
 
-class Record(NamedTuple):
-    """One molecule of a file, not yet parsed.
-
-    Attributes:
-        where: its position for messages, such as "line 4" or "frame 2 (line 13)".
-        build: parses it; raises an InputError if it is invalid.
-    """
-
-    where: str
-    build: Callable[[], Molecule]
-
-
 class Entry(NamedTuple):
     """One molecule of a file with its further data, not yet parsed.
 
     Attributes:
-        where: its position for messages.
+        where: its position for messages, such as "line 4" or "frame 2 (line 13)".
         name: its name in the file, None without one.
-        molecule: parses the structure.
+        molecule: parses the structure; raises an InputError if it is invalid.
         fields: parses the other values, texts by key; raises an InputError if they are ambiguous.
         vectors: parses the array [N, 3] of a key; raises an InputError if there is none.
     """
@@ -52,7 +40,7 @@ def check_readable(path: Path) -> None:
     """
     try:
         if path.is_dir():
-            raise FormatError(f"{path} is a directory, not a file of molecules")
+            raise FormatError(f"{path} is a directory, not a file")
         with path.open("rb") as file:
             if not file.read(1):
                 raise FormatError(f"{path} is empty")

@@ -14,21 +14,15 @@ import numpy.typing as npt
 
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Entry, Record, text_lines
+from molspectra.chem.records import Entry, text_lines
 from molspectra.errors import ElementError, FormatError, InputError, ValueRangeError
 
 _FIELD = re.compile(r">.*?<([^>]+)>")
 _FLAT = 1e-3  # Å; a structure with every |z| below this is flat
 
 
-def sdf_records(path: Path) -> Iterator[Record]:
-    """Yield the records of an SDF or MOL file; `$$$$` ends a record, and the title line is the name."""
-    for entry in sdf_entries(path):
-        yield Record(entry.where, entry.molecule)
-
-
 def sdf_entries(path: Path) -> Iterator[Entry]:
-    """Yield the records of an SDF or MOL file with their data fields."""
+    """Yield the records of an SDF or MOL file; `$$$$` ends a record, and the title line is the name."""
     block: list[str] = []
     record, first = 0, 1
     for number, line in enumerate(text_lines(path), start=1):
@@ -121,14 +115,9 @@ def molecule_from_block(block: str, name: str | None = None, *, complete: bool =
 def _smiles_and_checks(
     mol: Any, atoms: list[Any], positions: npt.NDArray[np.float64], drawing: bool, complete: bool
 ) -> str | None:
-    """Return the SMILES of the record's bonds, if valid; raise for a flat drawing or missing hydrogens.
+    """Return the SMILES of the bonds, if valid; raise for a flat drawing or missing hydrogens.
 
-    Args:
-        mol: RDKit molecule; sanitised here.
-        atoms: its atoms.
-        positions: [N, 3] in Å.
-        drawing: whether the block's header calls it two-dimensional.
-        complete: as for `molecule_from_block`.
+    Sanitises `mol`. `drawing` is whether the block's header calls it two-dimensional.
     """
     from rdkit import Chem, rdBase
 

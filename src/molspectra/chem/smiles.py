@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Entry, Record, text_lines
+from molspectra.chem.records import Entry, text_lines
 from molspectra.errors import ElementError, FormatError, InputError, NotFoundError, ValueRangeError
 
 _NAME_COLUMNS = ("name", "id", "title")
@@ -86,8 +86,8 @@ def _parsed(smiles: str) -> Any:
     return mol
 
 
-def smi_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a `.smi` file: a SMILES and, after white space, an optional name on each line.
+def smi_entries(path: Path) -> Iterator[Entry]:
+    """Yield the molecules of a `.smi` file: a SMILES and, after white space, an optional name on each line.
 
     Blank lines, lines that begin with `#`, and a first line that begins with the word "smiles" are skipped.
     """
@@ -95,21 +95,14 @@ def smi_records(path: Path) -> Iterator[Record]:
         smiles, _, name = line.strip().partition(" " if "\t" not in line else "\t")
         if not smiles or smiles.startswith("#") or (number == 1 and smiles.lower() == "smiles"):
             continue
-        yield Record(f"line {number}", partial(from_smiles, smiles, name.strip() or None))
-
-
-def csv_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a CSV table with a column `smiles` and optionally `name` (or `id`, `title`).
-
-    Raises:
-        InputError: if there is no column `smiles`, a column twice, or broken quoting.
-    """
-    for entry in csv_entries(path):
-        yield Record(entry.where, entry.molecule)
+        build = partial(from_smiles, smiles, name.strip() or None)
+        yield Entry(f"line {number}", name.strip() or None, build)
 
 
 def csv_entries(path: Path) -> Iterator[Entry]:
-    """Yield the rows of a CSV table with their other cells; the separator is a comma, semicolon or tab.
+    """Yield the rows of a CSV table with a column `smiles` and optionally `name` (or `id`, `title`).
+
+    The separator is a comma, semicolon or tab.
 
     Raises:
         InputError: if there is no column `smiles`, a column twice, or broken quoting.
@@ -142,11 +135,7 @@ def csv_entries(path: Path) -> Iterator[Entry]:
 
 
 def _cells(header: list[str], row: list[str], structure: tuple[int | None, ...]) -> dict[str, str]:
-    """Return the cells of a row by column name, except those of the structure; a row may end early.
-
-    Raises:
-        FormatError: if the row has more cells than the header.
-    """
+    """Return the cells of a row by column name, except those of the structure; a row may end early."""
     if len(row) > len(header):
         raise FormatError(f"the row has {len(row)} cells, the header {len(header)}")
     pairs = enumerate(zip(header, row, strict=False))

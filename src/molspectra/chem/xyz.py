@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, atomic_number
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Entry, Record, text_lines
+from molspectra.chem.records import Entry, text_lines
 from molspectra.errors import ElementError, FormatError, InputError, NotFoundError, ValueRangeError
 
 _MAX_COUNT = 1_000_000  # atoms of a frame
@@ -26,19 +26,13 @@ _STRUCTURE = ("properties", "pbc", "lattice", "charge", "smiles", "name")
 _PAIR = re.compile(r"""([^\s="']+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\S+)""")
 
 
-def xyz_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a file of XYZ frames: number of atoms, comment, `symbol x y z` (Å) for each atom.
+def xyz_entries(path: Path) -> Iterator[Entry]:
+    """Yield the frames of a file of XYZ frames: number of atoms, comment, `symbol x y z` (Å) for each atom.
 
     Further columns are ignored unless a `Properties` entry in the comment names the columns. Entries
     `charge`, `smiles` and `name` of the comment are read; a comment without any entry is the name. Reading
     ends at a frame whose number of atoms cannot be read, since the start of the next one is unknown.
     """
-    for entry in xyz_entries(path):
-        yield Record(entry.where, entry.molecule)
-
-
-def xyz_entries(path: Path) -> Iterator[Entry]:
-    """Yield the frames of a file with the entries of their comments and their columns."""
     lines = enumerate(text_lines(path), start=1)
     frame = 0
     for number, line in lines:
@@ -74,11 +68,7 @@ def _invalid(where: str, reason: str) -> Entry:
 
 
 def _fields(comment: str) -> dict[str, str]:
-    """Return the entries of a comment that are not part of the structure.
-
-    Raises:
-        FormatError: if a key occurs twice.
-    """
+    """Return the entries of a comment that are not part of the structure; raise if one occurs twice."""
     pairs = [(key, _unquoted(value)) for key, value in _PAIR.findall(comment)]
     fields = {key: value for key, value in pairs if key.lower() not in _STRUCTURE}
     repeated = next((key for key in fields if sum(key == other for other, _ in pairs) > 1), None)
@@ -94,12 +84,7 @@ def _name(comment: str) -> str | None:
 
 
 def _vectors(comment: str, atoms: list[str], key: str) -> npt.NDArray[np.float64]:
-    """Return the array [N, 3] of the columns that `Properties` calls `key`.
-
-    Raises:
-        NotFoundError: if there are no such columns.
-        FormatError: if they are not three numbers for each atom.
-    """
+    """Return the array [N, 3] of the columns that `Properties` calls `key`."""
     starts = _starts(_entries(comment).get("properties", _PLAIN_COLUMNS))
     if key.lower() not in starts:
         raise NotFoundError(f"the frame has no columns {key!r}; it has: {', '.join(starts)}")
@@ -119,7 +104,12 @@ def _frame(comment: str, atoms: list[str]) -> Molecule:
     periodic = entries.get("pbc", "T T T" if "lattice" in entries else "F F F")
     if "T" in periodic.upper():
         raise ValueRangeError("a periodic structure is not a molecule; cut out the molecule and set pbc to F")
-    symbol_column, first_column = _columns(entries.get("properties", _PLAIN_COLUMNS))
+    properties = entries.get("properties", _PLAIN_COLUMNS)
+    starts = _starts(properties)
+    symbol = starts.get("species", starts.get("z"))
+    if symbol is None or "pos" not in starts:
+        raise FormatError(f"Properties={properties[:80]} does not name the columns species and pos")
+    symbol_column, first_column = symbol[0], starts["pos"][0]
     numbers, positions = [], []
     for index, line in enumerate(atoms, start=1):
         words = line.split()
@@ -143,15 +133,6 @@ def _frame(comment: str, atoms: list[str]) -> Molecule:
     return Molecule(
         np.array(numbers), np.array(positions), entries.get("smiles"), total_charge, _name(comment)
     )
-
-
-def _columns(properties: str) -> tuple[int, int]:
-    """Return the columns of the symbol and the first coordinate from an extended XYZ `Properties` entry."""
-    starts = _starts(properties)
-    symbol = starts.get("species", starts.get("z"))
-    if symbol is None or "pos" not in starts:
-        raise FormatError(f"Properties={properties[:80]} does not name the columns species and pos")
-    return symbol[0], starts["pos"][0]
 
 
 def _starts(properties: str) -> dict[str, tuple[int, int]]:

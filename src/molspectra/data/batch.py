@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,33 +51,18 @@ class Batch:
     edges: Edges | None = None
     internal: InternalBatch | None = None
 
-    @property
-    def size(self) -> int:
-        """Number of molecules B."""
-        return self.ptr.shape[0] - 1
-
     def __len__(self) -> int:
         """Return the number of molecules B."""
-        return self.size
+        return self.ptr.shape[0] - 1
 
-    def to(
-        self,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        non_blocking: bool = False,
-    ) -> Batch:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
         """Return the batch on `device`, with positions and spectra as `dtype`.
 
         Targets keep their dtype: float32 is too coarse for a total energy that is not standardised.
         """
-        moved = self._map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
+        moved: Batch = replace(to_device(replace(self, present={}), device), present=self.present)
         spectra = {name: tensor.to(dtype) for name, tensor in moved.spectra.items()}
         return replace(moved, positions=moved.positions.to(dtype), spectra=spectra)
-
-    def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory, from which copies to a GPU can be asynchronous."""
-        return self._map(Tensor.pin_memory)
 
     def with_positions(self, positions: Tensor) -> Batch:
         """Return the batch with other coordinates [N, 3] in Å and without edges.
@@ -97,18 +82,17 @@ class Batch:
         """Return the batch with a given neighbour list, which must fit its coordinates."""
         return replace(self, edges=edges)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """Apply a function to every tensor except `present`."""
-        changed: dict[str, Any] = {}
-        for name in (attribute.name for attribute in fields(self)):
-            value = getattr(self, name)
-            if isinstance(value, Tensor):
-                changed[name] = function(value)
-            elif isinstance(value, dict) and name != "present":
-                changed[name] = {key: function(tensor) for key, tensor in value.items()}
-            elif isinstance(value, Edges | InternalBatch):
-                changed[name] = value.map(function)
-        return replace(self, **changed)
+
+def to_device(value: Any, device: torch.device | str | None) -> Any:
+    """Return a tensor, or the tensors in a (nested) dataclass or dict, on a device; others as they are."""
+    if isinstance(value, Tensor):
+        return value.to(device=device)
+    if isinstance(value, dict):
+        return {name: to_device(item, device) for name, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        changes = {field.name: to_device(getattr(value, field.name), device) for field in fields(value)}
+        return replace(value, **changes)
+    return value
 
 
 def batch_of(molecules: Sequence[Molecule], dtype: torch.dtype = torch.float32) -> Batch:

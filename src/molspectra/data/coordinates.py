@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-T = TypeVar("T", bound="_Tensors")
+from molspectra.data.neighbours import offsets_of
 
 
 @dataclass(frozen=True, eq=False)
-class _Tensors:
-    """A dataclass of tensors and plain values that are moved between devices together."""
-
-    def map(self: T, function: Callable[[Tensor], Tensor]) -> T:
-        """Return a copy with a function applied to every tensor, also in nested dataclasses."""
-        values = {field.name: _mapped(getattr(self, field.name), function) for field in fields(self)}
-        return type(self)(**values)
-
-
-def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    return value.map(function) if isinstance(value, _Tensors) else value
-
-
-@dataclass(frozen=True, eq=False)
-class Moves(_Tensors):
+class Moves:
     """K terms in the order in which they are changed: step k holds the k-th term of every molecule.
 
     Attributes:
@@ -48,7 +30,7 @@ class Moves(_Tensors):
 
 
 @dataclass(frozen=True, eq=False)
-class Terms(_Tensors):
+class Terms:
     """Bonds, angles or torsions of a batch, molecule by molecule.
 
     Attributes:
@@ -64,7 +46,7 @@ class Terms(_Tensors):
 
 
 @dataclass(frozen=True, eq=False)
-class InternalBatch(_Tensors):
+class InternalBatch:
     """The internal coordinates of the B molecules of a batch, see `molspectra.chem.internal`.
 
     Attributes:
@@ -104,7 +86,4 @@ class InternalBatch(_Tensors):
 
 def sorted_by_atom(atoms: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Return the order [K] that sorts atoms [K] stably, and the offsets [n + 1] of each of n atoms in it."""
-    order = torch.argsort(atoms, stable=True)
-    ptr = torch.zeros(n + 1, dtype=torch.int64)
-    torch.cumsum(torch.bincount(atoms, minlength=n), 0, out=ptr[1:])
-    return order, ptr
+    return torch.argsort(atoms, stable=True), offsets_of(torch.bincount(atoms, minlength=n))

@@ -1,7 +1,10 @@
 """Batches of the steps of a run, made in this process or ahead of time in worker processes."""
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 import torch
@@ -35,9 +38,7 @@ class _Steps(Dataset[T | _WorkerError]):
             return _WorkerError(error)
 
 
-def batches(
-    make: Callable[[int], T], start: int, stop: int, *, workers: int = 0, pin_memory: bool = False
-) -> Iterator[T]:
+def batches(make: Callable[[int], T], start: int, stop: int, *, workers: int = 0) -> Generator[T, None, None]:
     """Yield ``make(step)`` for each step from `start` to `stop`, exclusive, in order.
 
     No state is kept between steps, so the result is the same for any number of workers, and a run resumes by
@@ -49,21 +50,38 @@ def batches(
         start: first step.
         stop: last step, exclusive.
         workers: processes that work ahead; 0 makes each batch on demand in this process.
-        pin_memory: return page-locked memory, for asynchronous copies to a GPU.
 
     Raises:
         MolspectraError: the error that `make` raised, here or in a worker.
     """
+    if not workers:
+        yield from map(make, range(start, stop))
+        return
     loader = DataLoader(
         _Steps(make),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-        pin_memory=pin_memory,
+        multiprocessing_context="spawn",
         generator=torch.Generator(),  # else each pass would draw from the global generator
     )
-    for batch in loader:
+    with ignore_sigint_in_workers():
+        source = iter(loader)
+    for batch in source:
         if isinstance(batch, _WorkerError):
             raise batch.error
         yield batch
+
+
+@contextmanager
+def ignore_sigint_in_workers() -> Iterator[None]:
+    """Let processes started inside the block ignore Ctrl-C: a worker must not die before its run has saved.
+
+    A terminal sends Ctrl-C to all processes of a command; a new process inherits what its parent blocks.
+    """
+    resource_tracker.ensure_running()  # else the first spawned process would start it, which unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -41,14 +40,6 @@ class Edges:
     def __len__(self) -> int:
         """Return the number of directed edges E."""
         return self.source.shape[0]
-
-    def to(self, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Edges:
-        """Return the same edges on another device."""
-        return self.map(lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Edges:
-        """Return the edges with a function applied to every tensor."""
-        return Edges(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
 
 def offsets_of(counts: Tensor) -> Tensor:

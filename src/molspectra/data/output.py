@@ -1,11 +1,13 @@
-"""Paths of files to be written, checked before anything is computed for them."""
+"""Files of results: their paths, checked before anything is computed, and tables written to them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from molspectra.data.atomic import atomic_file, naming
 from molspectra.errors import ExistsError, FormatError, WriteError
 
 
@@ -32,3 +34,18 @@ def free_path(
     if not path.parent.is_dir():
         raise WriteError(f"{path}: the directory {path.parent} does not exist")
     return path
+
+
+def write_table(table: Any, path: Path) -> None:
+    """Write an Arrow table as CSV (without lists; a missing text is an empty cell) or else as Parquet.
+
+    Raises:
+        WriteError: it cannot be written; the file appears complete or not at all.
+    """
+    from pyarrow import csv, parquet
+
+    with atomic_file(path) as file, naming(path):
+        if path.suffix.lower() == ".csv":
+            csv.write_csv(table, file)
+        else:
+            parquet.write_table(table, file, compression="zstd")

@@ -15,22 +15,13 @@ FRACTIONS = (0.8, 0.1, 0.1)
 """Default shares of training, validation and test."""
 
 
-def split_of(identity: str, seed: int = 0, fractions: Sequence[float] = FRACTIONS) -> str:
-    """Return "train", "val" or "test" for a molecule, from a hash of (seed, identity).
-
-    The split of a molecule is therefore the same in every dataset that contains it, in any order and after
-    additions. A larger training share with the same seed keeps the molecules that were in training.
-
-    Raises:
-        SettingError: if the fractions are not three shares that add up to 1.
-    """
-    return SPLITS[int(np.searchsorted(_limits(fractions), _hash(identity, seed), side="right"))]
-
-
 def split_rows(
     identities: Iterable[str], seed: int = 0, fractions: Sequence[float] = FRACTIONS
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """Return the ascending rows of each part for the identities of a store, split as by `split_of`.
+    """Return the ascending rows of each part for the identities of a store, from hashes of (seed, identity).
+
+    The part of a molecule is therefore the same in every dataset that contains it, in any order and after
+    additions. A larger training share with the same seed keeps the molecules that were in training.
 
     Raises:
         SettingError: if the fractions are not three shares that add up to 1.

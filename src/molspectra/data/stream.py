@@ -59,10 +59,6 @@ class BatchStream:
             rows[in_epoch] = permutation(self.n, self.seed, epoch)[position[in_epoch] - epoch * self.n]
         return rows, epochs
 
-    def steps_per_epoch(self) -> float:
-        """Return the number of steps per pass over all rows."""
-        return self.n / self.batch_size
-
 
 @lru_cache(maxsize=4)
 def permutation(n: int, seed: int, epoch: int) -> Tensor:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Row
-
-if TYPE_CHECKING:
-    from molspectra.chem.molecule import Molecule
 
 ENERGY_UNIT = "kcal/mol"
 FORCE_UNIT = "kcal/mol/Å"
@@ -37,8 +34,6 @@ def frame_row(
     Raises:
         InputError: if the positions are not a valid structure.
     """
-    from molspectra.chem.molecule import Molecule
-
     frame = Molecule(
         molecule.numbers,
         np.asarray(positions, np.float64),
@@ -55,11 +50,7 @@ def frame_rows(
     energies: npt.NDArray[np.floating],
     forces: npt.NDArray[np.floating],
 ) -> Iterator[Row]:
-    """Yield the rows of a trajectory: positions [T, N, 3], energies [T], forces [T, N, 3]; see `frame_row`.
-
-    Raises:
-        InputError: if the positions of a frame are not a valid structure.
-    """
+    """Yield the rows of positions [T, N, 3], energies [T] and forces [T, N, 3]; see `frame_row`."""
     for number, frame in enumerate(zip(positions, energies, forces, strict=True)):
         yield frame_row(molecule, number, *frame)
 

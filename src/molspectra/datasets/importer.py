@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.errors import MolspectraError, SettingError, hint
 
-__all__ = ["Candidate", "Excluded", "Importer", "Opened", "Row", "checked_options", "choice", "flag"]
+__all__ = ["Candidate", "Excluded", "Importer", "Opened", "Row", "checked_options", "choice"]
 
 
 class Excluded(MolspectraError):
@@ -35,7 +34,7 @@ class Opened:
         expected: rows that the published dataset has after its documented exclusions; a difference is
             reported.
         excluded: number of records by kind of documented exclusion, such as {"uncharacterised": 3054}.
-        notes: returns remarks for the report; called when all records have been read.
+        notes: remarks for the report.
     """
 
     metadata: Metadata
@@ -43,50 +42,33 @@ class Opened:
     total: int | None = None
     expected: int | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
-    notes: Callable[[], Mapping[str, str]] = dict
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
-class Importer(Protocol):
-    """Reads one published dataset.
+@dataclass(frozen=True)
+class Importer:
+    """Reads one dataset.
 
     Attributes:
         name: name of the dataset in `molspectra prepare`.
         title: its name in reports.
         files: description of what `--raw` must hold.
         options: help texts by the names of its options.
+        open: opens the raw files with the given options; raises `InputError` if the files are not what they
+            should be, or an option has a wrong value.
     """
 
-    @property
-    def name(self) -> str:
-        """Name of the dataset in `molspectra prepare`."""
-
-    @property
-    def title(self) -> str:
-        """Name of the dataset in reports."""
-
-    @property
-    def files(self) -> str:
-        """Description of what `--raw` must hold."""
-
-    @property
-    def options(self) -> Mapping[str, str]:
-        """Help texts by the names of its options."""
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open the raw files; the names of the options have been checked, their values have not.
-
-        Raises:
-            InputError: if a file is missing or of another layout, or an option has a wrong value.
-        """
+    name: str
+    title: str
+    files: str
+    options: Mapping[str, str]
+    open: Callable[[Path, Mapping[str, str]], Opened]
 
 
 def checked_options(importer: Importer, given: Mapping[str, str]) -> dict[str, str]:
     """Return the options given to an importer, after checking their names.
 
     An option called `unit.NAME` stands for all names after the dot.
-
-    Raises:
-        SettingError: if the importer has no such option.
     """
     for name in given:
         family = f"{name.partition('.')[0]}.NAME"
@@ -97,21 +79,8 @@ def checked_options(importer: Importer, given: Mapping[str, str]) -> dict[str, s
 
 
 def choice(options: Mapping[str, str], name: str, known: Mapping[str, object], default: str) -> str:
-    """Return the value of an option that must be one of the known words.
-
-    Raises:
-        SettingError: if it is none of them.
-    """
+    """Return the value of an option that must be one of the known words."""
     value = options.get(name, default)
     if value not in known:
         raise SettingError(f"option {name}={value!r} is not known; {hint(value, known)}")
     return value
-
-
-def flag(options: Mapping[str, str], name: str, default: bool = False) -> bool:
-    """Return the value of an option that is true or false.
-
-    Raises:
-        SettingError: if it is neither.
-    """
-    return choice(options, name, {"true": 1, "false": 0}, str(default).lower()) == "true"

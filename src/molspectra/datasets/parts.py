@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,7 @@ def parts_folder(out: Path) -> Path:
 
 @contextmanager
 def locked_folder(out: Path) -> Iterator[None]:
-    """Make the folder of the parts and lock it against other processes.
-
-    Raises:
-        InputError: if another process prepares the same store, or the folder cannot be made.
-    """
+    """Make the folder of the parts and lock it against other processes."""
     folder = parts_folder(out)
     with naming(folder):
         folder.mkdir(exist_ok=True)
@@ -55,9 +52,6 @@ class Parts:
         Args:
             out: path of the store.
             settings: all settings that decide the content of the parts.
-
-        Raises:
-            InputError: if the folder is of a preparation with other settings, damaged, or cannot be written.
         """
         self.folder = parts_folder(out)
         self._check(json.loads(json.dumps(settings)))
@@ -75,7 +69,7 @@ class Parts:
 
     def finish(self, tally: Tally) -> None:
         """Mark the next part as finished."""
-        _write_json(self._tally(len(self.tallies)), tally.as_dict())
+        _write_json(self._tally(len(self.tallies)), asdict(tally))
         self.tallies.append(tally)
 
     def sum(self) -> Tally:
@@ -85,13 +79,9 @@ class Parts:
             total.add(tally)
         return total
 
-    def stores(self) -> list[Path]:
-        """Return the stores of the finished parts that have rows."""
-        return [self.store(part) for part, tally in enumerate(self.tallies) if tally.rows]
-
     def geometry_ids(self) -> npt.NDArray[np.int64]:
         """Return the sorted geometry ids [rows] of the finished parts; 8 bytes per row."""
-        ids = [batch.column("geometry_id").to_numpy() for batch in _batches(self.stores())]
+        ids = [batch.column("geometry_id").to_numpy() for batch in self._batches()]
         return np.sort(np.concatenate(ids)) if ids else np.empty(0, np.int64)
 
     def join(self, out: Path, metadata: Metadata) -> tuple[Written, int]:
@@ -106,7 +96,7 @@ class Parts:
         hashes: list[npt.NDArray[np.int64]] = []
 
         def hashed_batches() -> Iterator[pa.RecordBatch]:
-            for batch in _batches(self.stores()):
+            for batch in self._batches():
                 hashes.append(np.array([hash(key) for key in batch.column("identity").to_pylist()], np.int64))
                 yield batch
 
@@ -141,9 +131,12 @@ class Parts:
         before = _read_json(path)
         for key in settings:
             if before.get(key) != settings[key]:
+                was, now = (
+                    json.dumps(values.get(key), ensure_ascii=False)[:100] for values in (before, settings)
+                )
                 raise MismatchError(
-                    f"{self.folder} holds an unfinished preparation with {key} = {_short(before.get(key))}, "
-                    f"now {_short(settings[key])}; repeat it as it was begun, or remove that folder"
+                    f"{self.folder} holds an unfinished preparation with {key} = {was}, now {now}; "
+                    "repeat it as it was begun, or remove that folder"
                 )
 
     def _finished(self) -> Iterator[Tally]:
@@ -158,17 +151,16 @@ class Parts:
             yield tally
             part += 1
 
-
-def _batches(stores: list[Path]) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of all stores."""
-    for path in stores:
-        try:
-            with pa.OSFile(str(path)) as source:  # not mapped: mapped pages would count as memory
-                file = pa.ipc.open_file(source)
-                for index in range(file.num_record_batches):
-                    yield file.get_batch(index)
-        except (pa.ArrowException, OSError) as error:
-            raise DamagedError(f"{path} is damaged; remove {path.parent} and start again") from error
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the record batches of the finished parts."""
+        for path in (self.store(part) for part, tally in enumerate(self.tallies) if tally.rows):
+            try:
+                with pa.OSFile(str(path)) as source:  # not mapped: mapped pages would count as memory
+                    file = pa.ipc.open_file(source)
+                    for index in range(file.num_record_batches):
+                        yield file.get_batch(index)
+            except (pa.ArrowException, OSError) as error:
+                raise DamagedError(f"{path} is damaged; remove {path.parent} and start again") from error
 
 
 def _write_json(path: Path, content: object) -> None:
@@ -182,7 +174,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path} is damaged; remove {path.parent} and start again") from error
     return content if isinstance(content, dict) else {}
-
-
-def _short(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)[:100]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 import numpy as np
 
@@ -83,7 +83,9 @@ def prepare(
     if not raw.exists():
         raise NotFoundError(f"{raw}: no such file or folder; --raw must be {importer.files}")
     opened = importer.open(raw, chosen)
-    opened = replace(opened, metadata=_noted(opened.metadata, importer, chosen))
+    command = [f"molspectra prepare {importer.name}", *(f"--option {key}={chosen[key]}" for key in chosen)]
+    notes = {**opened.metadata.notes, "prepared": " ".join(command)}
+    opened = replace(opened, metadata=replace(opened.metadata, notes=notes))
     settings = {
         "dataset": importer.name,
         "options": chosen,
@@ -107,7 +109,7 @@ def prepare(
         if not parts.sum().rows:
             if parts.tallies:
                 parts.remove()
-            _refuse_empty(raw, importer, parts.sum())
+            raise _nothing_left(raw, importer, parts.sum())
         report = _join(importer, opened, parts, out, chosen, limit, resumed)
         report.write(parts.rejected())
         parts.remove()
@@ -143,7 +145,7 @@ def _join(
         expected=opened.expected,
         documented=opened.excluded,
         units=_units(opened.metadata),
-        remarks=opened.notes(),
+        remarks=opened.notes,
         resumed=resumed,
         peak_mebibytes=_peak(),
         named=tuple(json.loads(line) for line in islice(parts.rejected(), NAMED)),
@@ -278,27 +280,19 @@ def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None) ->
         if parts.is_dir():
             advice = f"--overwrite replaces it by the one of which {parts} holds parts"
         raise ExistsError(f"{out} exists already; {advice}")
-    if out.exists() and not _is_store(out):
-        raise ExistsError(f"{out} is not a store, so it is not overwritten; choose another name")
+    if out.exists():
+        with naming(out), out.open("rb") as file:
+            is_store = file.read(6) == b"ARROW1"
+        if not is_store:
+            raise ExistsError(f"{out} is not a store, so it is not overwritten; choose another name")
     if not out.parent.is_dir():
         raise WriteError(f"{out}: the directory {out.parent} does not exist")
 
 
-def _is_store(path: Path) -> bool:
-    with naming(path), path.open("rb") as file:
-        return file.read(6) == b"ARROW1"
-
-
-def _refuse_empty(raw: Path, importer: Importer, tally: Tally) -> NoReturn:
+def _nothing_left(raw: Path, importer: Importer, tally: Tally) -> FormatError:
     reasons = "; ".join(f"{number} × {kind}" for kind, number in list(tally.rejected.items())[:3])
     why = f"none of {tally.records} records is good: {reasons}" if tally.records else "there are no records"
-    raise FormatError(f"{raw}: nothing to write, {why}; --raw must be {importer.files}")
-
-
-def _noted(metadata: Metadata, importer: Importer, options: Mapping[str, str]) -> Metadata:
-    """Add the command that makes the store to the notes of its metadata."""
-    words = [f"molspectra prepare {importer.name}", *(f"--option {key}={options[key]}" for key in options)]
-    return replace(metadata, notes={**metadata.notes, "prepared": " ".join(words)})
+    return FormatError(f"{raw}: nothing to write, {why}; --raw must be {importer.files}")
 
 
 def _units(metadata: Metadata) -> dict[str, str]:

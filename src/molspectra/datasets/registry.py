@@ -26,11 +26,7 @@ NAMES: dict[str, str] = {
 
 
 def importer(name: str) -> Importer:
-    """Return the importer of a dataset.
-
-    Raises:
-        NotFoundError: if there is none of that name; the message suggests the nearest.
-    """
+    """Return the importer of a dataset."""
     if name not in NAMES:
         raise NotFoundError(f"unknown dataset {name!r}; {hint(name.lower(), NAMES, cutoff=0.5)}")
     module, attribute = NAMES[name].split(":")

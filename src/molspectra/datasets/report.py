@@ -48,10 +48,6 @@ class Tally:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
-    def as_dict(self) -> dict[str, object]:
-        """Return the counts by name, ready for JSON."""
-        return asdict(self)
-
     def add(self, other: Tally) -> None:
         """Add the counts of another part."""
         for name in ("records", "rows", "repeated", "seconds", "cpu_seconds"):
@@ -95,7 +91,6 @@ class Report:
         resumed: parts taken over from an earlier, interrupted run.
         peak_mebibytes: largest memory of this process so far.
         named: the first rejections and left-out spectra, with record, name and reason.
-        differences: counts that differ from the expected ones, as text.
     """
 
     name: str
@@ -134,23 +129,17 @@ class Report:
             )
         return tuple(differences)
 
-    def write(self, rejected: Iterator[str]) -> tuple[Path, Path]:
+    def write(self, rejected: Iterator[str]) -> None:
         """Write `STORE.report.json`, `STORE.report.txt` and, if there are any, `STORE.rejected.jsonl`.
 
         Args:
             rejected: lines of the third file.
-
-        Returns:
-            Paths of the first two.
-
-        Raises:
-            InputError: if one cannot be written.
         """
         out = Path(self.out)
-        beside = {suffix: out.with_name(out.name + suffix) for suffix in BESIDE[:2]}
         facts = {**asdict(self), "differences": self.differences}
         texts = (json.dumps(facts, ensure_ascii=False, indent=1) + "\n", self.text())
-        for path, text in zip(beside.values(), texts, strict=True):
+        for suffix, text in zip(BESIDE, texts, strict=False):
+            path = out.with_name(out.name + suffix)
             with atomic_file(path) as file, naming(path):
                 file.write(text.encode())
         listing = out.with_name(out.name + BESIDE[2])
@@ -158,7 +147,6 @@ class Report:
         if self.named:
             with atomic_file(listing) as file, naming(listing):
                 file.writelines(line.encode() for line in rejected)
-        return beside[BESIDE[0]], beside[BESIDE[1]]
 
     def text(self) -> str:
         """Return the report as plain text."""

@@ -204,22 +204,14 @@ SOURCES = {
 
 
 def source(name: str) -> Source:
-    """Return a dataset by its name.
-
-    Raises:
-        NotFoundError: if there is none of that name; the message suggests the nearest.
-    """
+    """Return a dataset by its name."""
     if name not in SOURCES:
         raise NotFoundError(f"unknown dataset {name!r}; {hint(name.lower(), SOURCES, cutoff=0.5)}")
     return SOURCES[name]
 
 
 def chosen_files(dataset: Source, patterns: Sequence[str] = ()) -> list[RemoteFile]:
-    """Return the files whose names match any of the patterns (`*` for any letters); without any, the usual.
-
-    Raises:
-        NotFoundError: if a pattern matches no file.
-    """
+    """Return the files whose names match any of the patterns (with `*`); without any, the usual."""
     if not patterns:
         return [file for file in dataset.files if file.usual]
     chosen: set[str] = set()

@@ -28,7 +28,10 @@ from molspectra.spectra.modality import Modality
 from molspectra.training.data import in_order
 
 LIMIT = 256
-"""At most this many molecules are averaged, unless rows are given."""
+"""At most this many molecules are averaged."""
+
+BATCH = 8
+"""Molecules at a time: the scores of one take heads x T x T numbers, 8 MB as published."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,24 +40,25 @@ class AttentionMap:
 
     Attributes:
         run: the run directory.
-        part: part of the split that the molecules are from, "" where rows were given.
         rows: [n] rows of the store that were averaged; all have the same modalities.
         kinds: modalities with the encoder's patches, in the order of the T tokens.
-        layers: numbers of the layers, from 1.
-        heads: numbers of the heads that were averaged, from 1.
+        heads: number of heads.
         matrix: [layers, T, T] attention weight of each query token (row) on each key token (column), the mean
             over molecules and heads; every row adds up to 1.
         spectra: mean of log10(s + 1) by modality, [points] each.
     """
 
     run: str
-    part: str
     rows: npt.NDArray[np.int64]
     kinds: dict[str, Modality]
-    layers: tuple[int, ...]
-    heads: tuple[int, ...]
+    heads: int
     matrix: npt.NDArray[np.float64]
     spectra: dict[str, npt.NDArray[np.float64]]
+
+    @property
+    def layers(self) -> range:
+        """Numbers of the layers, from 1."""
+        return range(1, len(self.matrix) + 1)
 
     def token_slices(self) -> dict[str, slice]:
         """Slice of the tokens that belong to each modality."""
@@ -87,11 +91,11 @@ class AttentionMap:
         received, spectra = self.received(), self.spectra
         return {
             "run": self.run,
-            "part": self.part,
+            "part": "test",
             "molecules": len(self.rows),
             "rows": self.rows.tolist(),
             "layers": list(self.layers),
-            "heads": list(self.heads),
+            "heads": list(range(1, self.heads + 1)),
             "blocks": {
                 "modalities": list(self.kinds),
                 "uniform": self.uniform(),
@@ -117,79 +121,45 @@ def patch_centres(kind: Modality) -> npt.NDArray[np.float64]:
     return np.asarray((axis[first] + axis[first + kind.patch - 1]) / 2)
 
 
-def attention_map(
-    run_dir: str | Path,
-    rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
-    *,
-    part: str = "test",
-    limit: int = LIMIT,
-    layers: Sequence[int] | None = None,
-    heads: Sequence[int] | None = None,
-    batch_size: int = 8,
-    store: str | None = None,
-    allow_other_data: bool = False,
-    device: str = "cpu",
-) -> AttentionMap:
-    """Compute the mean attention of a stage-2 run's best model over whole, unmasked spectra.
+def attention_map(run_dir: str | Path) -> AttentionMap:
+    """Compute the mean attention of a stage-2 run's best model over whole, unmasked spectra of the test part.
 
-    Args:
-        run_dir: a stage-2 run.
-        rows: rows of its store; None takes the part's first `limit` molecules among those with the most
-            modalities. Of given rows, too, those with the most modalities are used.
-        part: part of the run's split.
-        limit: at most so many molecules of the part; 0 for all.
-        layers: numbers of the layers from 1; None takes all.
-        heads: numbers of the heads from 1 to average; None takes all.
-        batch_size: molecules at a time (the scores of one take heads x T x T numbers: 8 MB as published).
-        store: another path of the run's store.
-        allow_other_data: accept a store with other content.
-        device: where to compute.
+    Taken are the first `LIMIT` molecules among those with the most modalities.
 
     Raises:
-        InputError: not a stage-2 run, no such layer, head or row, or no molecule with a spectrum.
+        InputError: not a stage-2 run, its store is gone or changed, or no molecule has a spectrum.
     """
-    subject = open_subject(
-        Path(run_dir), Path(run_dir), part, store, allow_other_data=allow_other_data, device=device
-    )
+    run = Path(run_dir)
+    subject = open_subject(run, run, "test", allow_other_data=False, device="cpu")
     encoder = subject.model.spectrum_encoder
     if encoder is None:
         raise MismatchError(f"{run_dir}: has no spectrum encoder; attention maps need a stage-2 run")
-    chosen_layers = _numbers(layers, encoder.config.layers, "layer")
-    chosen_heads = _numbers(heads, encoder.config.heads, "head")
-    # the rows to average, all with the same modalities
-    data = subject.selection.store
-    candidates = subject.rows if rows is None else np.asarray(rows, dtype=np.int64)
-    if len(candidates) and (candidates.min() < 0 or candidates.max() >= len(data)):
-        raise NotFoundError(f"{run_dir}: rows must lie between 0 and {len(data) - 1}")
-    names, averaged = most_complete(data, candidates, tuple(encoder.kinds))
-    if rows is None and limit:
-        averaged = averaged[:limit]
+    store = subject.selection.store
+    names, rows = most_complete(store, subject.rows, tuple(encoder.kinds))
+    rows = rows[:LIMIT]
     # sums over molecules, and means at the end
     kinds = {name: encoder.kinds[name] for name in names}
-    matrix = np.zeros((len(chosen_layers), *[sum(kind.patches for kind in kinds.values())] * 2))
+    matrix = np.zeros((encoder.config.layers, *[sum(kind.patches for kind in kinds.values())] * 2))
     sums = {name: np.zeros(kind.points) for name, kind in kinds.items()}
-    for micro in in_order(data, averaged, batch_size, modalities=names):
+    for micro in in_order(store, rows, BATCH, modalities=names):
         spectra = on_device(micro.batch, subject.model).spectra
         for name in names:
-            sums[name] += transform(spectra[name]).double().sum(0).cpu().numpy()
-        for index, weights in enumerate(layer_attention(encoder, spectra, chosen_layers)):
-            of_heads = weights[:, [head - 1 for head in chosen_heads]]  # [B, heads, T, T]
-            matrix[index] += of_heads.double().mean(1).sum(0).cpu().numpy()
+            sums[name] += transform(spectra[name]).double().sum(0).numpy()
+        for index, weights in enumerate(layer_attention(encoder, spectra)):
+            matrix[index] += weights.double().mean(1).sum(0).numpy()
     return AttentionMap(
         run=str(run_dir),
-        part=part if rows is None else "",
-        rows=averaged,
+        rows=rows,
         kinds=kinds,
-        layers=chosen_layers,
-        heads=chosen_heads,
-        matrix=matrix / len(averaged),
-        spectra={name: total / len(averaged) for name, total in sums.items()},
+        heads=encoder.config.heads,
+        matrix=matrix / len(rows),
+        spectra={name: total / len(rows) for name, total in sums.items()},
     )
 
 
 @torch.no_grad()
-def layer_attention(encoder: SpecFormer, spectra: dict[str, Tensor], layers: Sequence[int]) -> list[Tensor]:
-    """Compute the attention weights [B, H, T, T] of the chosen layers (from 1) for raw spectra [B, points].
+def layer_attention(encoder: SpecFormer, spectra: dict[str, Tensor]) -> list[Tensor]:
+    """Compute the attention weights [B, H, T, T] of every layer for raw spectra [B, points].
 
     Every molecule has all the given spectra.
     """
@@ -207,12 +177,11 @@ def layer_attention(encoder: SpecFormer, spectra: dict[str, Tensor], layers: Seq
         handle.remove()
     queries, keys, scale = captured[0]
     scores = torch.zeros(())
-    weights = {}
-    for number, (query, key) in enumerate(zip(queries, keys, strict=True), start=1):
+    weights = []
+    for query, key in zip(queries, keys, strict=True):
         scores = scores.to(query) + query @ key.transpose(-1, -2) * scale
-        if number in layers:
-            weights[number] = scores.softmax(-1)
-    return [weights[number] for number in layers]
+        weights.append(scores.softmax(-1))
+    return weights
 
 
 def most_complete(
@@ -234,13 +203,3 @@ def most_complete(
     best = max(range(len(counts)), key=lambda column: (sizes[column], counts[column]))
     chosen = tuple(name for name, has in zip(known, patterns[:, best], strict=True) if has)
     return chosen, rows[inverse.reshape(-1) == best]
-
-
-def _numbers(chosen: Sequence[int] | None, count: int, what: str) -> tuple[int, ...]:
-    """Return the chosen numbers from 1 to count, ascending without repeats; all for None."""
-    if chosen is None:
-        return tuple(range(1, count + 1))
-    numbers = tuple(sorted(set(chosen)))
-    if not numbers or numbers[0] < 1 or numbers[-1] > count:
-        raise NotFoundError(f"there is no {what} {list(chosen)}; choose from 1 to {count}")
-    return numbers

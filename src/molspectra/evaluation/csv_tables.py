@@ -28,11 +28,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 
 @contextmanager
 def read_table(path: Path, kind: str) -> Iterator[list[dict[str, str]]]:
-    """Read the rows of a CSV table, whose cells are converted in the block.
-
-    Args:
-        path: of the table.
-        kind: what the table holds, for the message.
+    """Read the rows of a CSV table of a `kind`, named in messages; the cells are converted in the block.
 
     Raises:
         FormatError: the file is missing or damaged, or a cell is missing or not of its type.

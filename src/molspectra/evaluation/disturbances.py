@@ -29,13 +29,16 @@ from molspectra.spectra.distortion import cut, drifted, moved, noised, widened
 from molspectra.spectra.measured import Preparation, prepare
 from molspectra.spectra.modality import Modality, modality
 
-Change = Callable[[Tensor, Modality, Tensor, int], Tensor]
-"""Spectra [B, points] of a modality, molecule ids [B] and a seed, to disturbed spectra [B, points]."""
+Change = Callable[[Tensor, Modality, Tensor], Tensor]
+"""Spectra [B, points] of a modality and molecule ids [B], to disturbed spectra [B, points]."""
 
 _Transform = Callable[[Batch], Batch]
 
 SMOOTHING = 0.75
 """Window of the pipeline's filter, in line widths: 9 cm⁻¹; at least five points."""
+
+SAMPLED = 256
+"""Training rows whose mean area is taken."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,9 @@ def disturbances() -> tuple[Disturbance, ...]:
 
 
 def _noise(size: float) -> Change:
-    def change(spectra: Tensor, kind: Modality, ids: Tensor, seed: int) -> Tensor:
+    def change(spectra: Tensor, kind: Modality, ids: Tensor) -> Tensor:
         noise = normal(
-            seed_for(seed, kind.name), 0, ids, Purpose.SAMPLE_NOISE, torch.ones_like(ids), kind.points
+            seed_for(0, kind.name), 0, ids, Purpose.SAMPLE_NOISE, torch.ones_like(ids), kind.points
         )
         return noised(spectra, noise, size)
 
@@ -82,16 +85,16 @@ def _noise(size: float) -> Change:
 
 
 def _drift(size: float) -> Change:
-    def change(spectra: Tensor, kind: Modality, ids: Tensor, seed: int) -> Tensor:
-        periods, phase = uniform(seed_for(seed, kind.name), 0, ids, Purpose.DISTORTION, 2).unbind(1)
+    def change(spectra: Tensor, kind: Modality, ids: Tensor) -> Tensor:
+        periods, phase = uniform(seed_for(0, kind.name), 0, ids, Purpose.DISTORTION, 2).unbind(1)
         return drifted(spectra, size, periods, phase)
 
     return change
 
 
 def _shift(widths: float) -> Change:
-    def change(spectra: Tensor, kind: Modality, ids: Tensor, seed: int) -> Tensor:
-        downwards = uniform(seed_for(seed, kind.name), 0, ids, Purpose.DISTORTION, 1)[:, 0] < 0.5
+    def change(spectra: Tensor, kind: Modality, ids: Tensor) -> Tensor:
+        downwards = uniform(seed_for(0, kind.name), 0, ids, Purpose.DISTORTION, 1)[:, 0] < 0.5
         return moved(spectra, kind, 1.0, torch.where(downwards, -widths, widths) * kind.fwhm)
 
     return change
@@ -113,10 +116,10 @@ def _gain(factor: float) -> Change:
     return lambda spectra, *_: spectra * factor
 
 
-def disturbed(batch: Batch, store: Store, disturbance: Disturbance, seed: int = 0) -> Batch:
+def disturbed(batch: Batch, store: Store, disturbance: Disturbance) -> Batch:
     """Return a batch of the store's rows with its spectra disturbed; what falls below zero is 0.
 
-    The random numbers depend only on the seed, the molecule and the modality.
+    The random numbers depend only on the molecule and the modality.
     """
     if disturbance.width != 1:
         widths = {
@@ -128,7 +131,7 @@ def disturbed(batch: Batch, store: Store, disturbance: Disturbance, seed: int = 
         batch = replace(batch, spectra=broadened.spectra)
     spectra = {}
     for name, spectrum in batch.spectra.items():
-        changed = disturbance.change(spectrum, modality(name), batch.geometry_id, seed)
+        changed = disturbance.change(spectrum, modality(name), batch.geometry_id)
         spectra[name] = changed.clamp(min=0.0) * batch.present[name].unsqueeze(1)
     return replace(batch, spectra=spectra)
 
@@ -142,7 +145,7 @@ def prepared(batch: Batch, settings: Mapping[str, Preparation]) -> Batch:
 
 
 def typical_preparation(
-    store: Store, rows: npt.NDArray[np.int64], modalities: Sequence[str], limit: int = 256
+    store: Store, rows: npt.NDArray[np.int64], modalities: Sequence[str]
 ) -> dict[str, Preparation]:
     """Return settings with baseline, smoothing and the mean area of a model's training spectra, by modality.
 
@@ -150,14 +153,13 @@ def typical_preparation(
 
     Args:
         store: of the training spectra.
-        rows: training rows.
+        rows: training rows, of which at most `SAMPLED` are read, evenly spaced.
         modalities: names of the modalities.
-        limit: at most this many rows are read, evenly spaced.
 
     Raises:
         NotFoundError: none of the rows has a spectrum of a modality.
     """
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(np.int64))]
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(np.int64))]
     batch = store.batch(chosen, modalities=tuple(modalities))
     preparations = {}
     for name in modalities:
@@ -177,11 +179,10 @@ def disturbed_retrieval(
     queries: npt.NDArray[np.int64],
     gallery: Gallery,
     settings: Mapping[str, Preparation],
-    modalities: Sequence[str] | None = None,
+    modalities: Sequence[str],
     *,
     similarity: str = "cosine",
     batch_size: int = 64,
-    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Search the queries under every disturbance.
 
@@ -191,10 +192,9 @@ def disturbed_retrieval(
         queries: rows.
         gallery: structures to search in.
         settings: the pipeline, by modality; see `typical_preparation`.
-        modalities: spectra to use together; None for all that the model knows.
+        modalities: spectra to use together.
         similarity: of the model's embeddings, "cosine" or "inner".
         batch_size: molecules per pass.
-        seed: of the disturbances.
 
     Returns:
         One entry per disturbance (without smaller widths where the store has no lines), the undisturbed
@@ -205,7 +205,9 @@ def disturbed_retrieval(
         InputError: as `retrieve`.
     """
     names = known_modalities(model, modalities)
-    library = _Library.of(store, gallery, names, lambda batch: prepared(batch, settings), batch_size)
+    by_similarity = _similarity_search(
+        store, queries, gallery, names, lambda batch: prepared(batch, settings), batch_size
+    )
     options: dict[str, Any] = {"similarity": similarity, "batch_size": batch_size}
     table = []
     for disturbance in disturbances():
@@ -213,7 +215,7 @@ def disturbed_retrieval(
             continue  # samples cannot be broadened anew
 
         def change(batch: Batch, disturbance: Disturbance = disturbance) -> Batch:
-            return disturbed(batch, store, disturbance, seed)
+            return disturbed(batch, store, disturbance)
 
         def change_and_prepare(batch: Batch, change: _Transform = change) -> Batch:
             return prepared(change(batch), settings)
@@ -223,53 +225,43 @@ def disturbed_retrieval(
             "prepared": retrieve(
                 model, store, queries, gallery, names, change=change_and_prepare, **options
             ).figures(),
-            "similarity": library.search(queries, change_and_prepare, batch_size),
+            "similarity": by_similarity(change_and_prepare),
         }
         figures = {name: {"recall": result.recall, "mrr": result.mrr} for name, result in searches.items()}
         table.append({"disturbance": disturbance.name, "strength": disturbance.strength, **figures})
     return table
 
 
-@dataclass(frozen=True, eq=False)
-class _Library:
-    """Prepared spectra of a gallery's molecules, with which spectra are compared without a model.
+def _similarity_search(
+    store: Store,
+    queries: npt.NDArray[np.int64],
+    gallery: Gallery,
+    names: tuple[str, ...],
+    change: _Transform,
+    size: int,
+) -> Callable[[_Transform], RankFigures]:
+    """Return a search without a model, by the mean cosine over the modalities that both have.
 
-    Attributes:
-        store: holds queries and gallery.
-        gallery: of G rows.
-        names: S modalities.
-        spectra: [G, all points] unit spectra, see `_unit_spectra`.
-        present: [G, S] bool.
+    The spectra of the gallery go through `change`, those of the queries through the transform searched with.
     """
+    chunks = _unit_spectra(store, gallery.rows, names, change, size)
+    library, in_library = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    identities = store.identities
+    number = {identity: n for n, identity in enumerate(gallery.identities)}
+    rows = queries[np.stack([store.has(name)[queries] for name in names]).any(0)]
+    true = torch.tensor([number[identities[row]] for row in rows])
 
-    store: Store
-    gallery: Gallery
-    names: tuple[str, ...]
-    spectra: Tensor
-    present: Tensor
-
-    @classmethod
-    def of(
-        cls, store: Store, gallery: Gallery, names: tuple[str, ...], change: _Transform, size: int
-    ) -> _Library:
-        """Prepare the spectra of all rows of a gallery, `size` at a time."""
-        chunks = _unit_spectra(store, gallery.rows, names, change, size)
-        return cls(store, gallery, names, *(torch.cat(parts) for parts in zip(*chunks, strict=True)))
-
-    def search(self, queries: npt.NDArray[np.int64], change: _Transform, size: int) -> RankFigures:
-        """Search by the mean cosine over the modalities that query and entry both have."""
-        identities = self.store.identities
-        number = {identity: n for n, identity in enumerate(self.gallery.identities)}
-        has = np.stack([self.store.has(name)[queries] for name in self.names]).any(0)
-        true = torch.tensor([number[identities[row]] for row in queries[has]])
+    def search(transform: _Transform) -> RankFigures:
         chunk_ranks = []
-        chunks = _unit_spectra(self.store, queries[has], self.names, change, size)
+        chunks = _unit_spectra(store, rows, names, transform, size)
         for (spectra, present), own in zip(chunks, true.split(size), strict=True):
-            shared = present.double() @ self.present.double().T  # [b, G] number of common modalities
-            scores = (spectra @ self.spectra.T) / shared.clamp(min=1)
-            chunk_ranks.append(ranks(answer_scores(scores, self.gallery.answer), own))
+            shared = present.double() @ in_library.double().T  # [b, G] number of common modalities
+            scores = (spectra @ library.T) / shared.clamp(min=1)
+            chunk_ranks.append(ranks(answer_scores(scores, gallery.answer), own))
         rank = torch.cat(chunk_ranks)
-        return rank_figures(rank, torch.full_like(rank, len(self.gallery)))
+        return rank_figures(rank, torch.full_like(rank, len(gallery)))
+
+    return search
 
 
 def _unit_spectra(

@@ -121,10 +121,9 @@ def _seen(subject: Subject) -> dict[str, Any]:
         return {}
     selection, config = subject.selection, subject.config
     seen: dict[str, Any] = {}
-    if not isinstance(config, FinetuneConfig):
-        seen["pretraining"] = exposure(selection.store, subject.rows, seen_by(subject.directory)).plain()
-    elif config.init is not None:
-        seen["pretraining"] = exposure(selection.store, subject.rows, seen_by(config.init)).plain()
+    pretraining = config.init if isinstance(config, FinetuneConfig) else subject.directory
+    if pretraining is not None:
+        seen["pretraining"] = exposure(selection.store, subject.rows, seen_by(pretraining)).plain()
     if config.data.split != "identity" and subject.part == "test":
         seen["test_in_own_training"] = twins(selection)
     return {"seen": seen} if seen else {}

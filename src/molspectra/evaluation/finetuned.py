@@ -12,7 +12,7 @@ import numpy.typing as npt
 from molspectra.data.store.store import Store
 from molspectra.evaluation.csv_tables import read_table, write_table
 from molspectra.evaluation.metrics import errors
-from molspectra.evaluation.predict import ForcePredictions, Predictions, predict_rows
+from molspectra.evaluation.predict import Predictions, predict_rows
 from molspectra.evaluation.subject import Subject
 from molspectra.training.config import FinetuneConfig
 
@@ -31,22 +31,16 @@ FORCE_ERROR = "force_error"
 
 def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
     """Predict the part, write `predictions.csv`, and return the errors with their unit."""
-    device = str(next(subject.model.parameters()).device)
     store, rows = subject.selection.store, subject.rows
     predictions = predict_rows(
-        subject.model,
-        store,
-        rows,
-        config.target,
-        batch_size=subject.batch_size,
-        forces=config.forces,
-        device=device,
+        subject.model, store, rows, config.target, batch_size=subject.batch_size, forces=config.forces
     )
+    quantity = store.metadata.properties[config.target]
     training = store.column(config.target)[subject.selection.train]
     result: dict[str, Any] = {
         "target": config.target,
-        "unit": predictions.unit,
-        "level": store.metadata.properties[config.target].level,
+        "unit": quantity.unit,
+        "level": quantity.level,
         **asdict(errors(predictions.prediction, predictions.target)),
         # baseline without a model: the constant with the smallest absolute error on the training part
         "median_predictor_mae": errors(np.full(len(rows), np.median(training)), predictions.target).mae,
@@ -54,18 +48,22 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
     }
     if predictions.spectra is not None:
         result["spectrum_input"] = _by_spectra(predictions, subject.model.input_spectra)
-    if predictions.forces is not None:
-        known = ~np.isnan(predictions.forces.target).any(1)
-        force_targets = predictions.forces.target[known]
+    force_errors = None
+    if predictions.force_target is not None and predictions.force_prediction is not None:
+        force_errors = _force_errors(
+            predictions.force_prediction - predictions.force_target, store.atom_counts[rows]
+        )
+        known = ~np.isnan(predictions.force_target).any(1)
+        force_targets = predictions.force_target[known]
         constant = force_constant(store, subject.selection.train)
+        assert store.metadata.forces is not None
         result["forces"] = {
-            "unit": predictions.forces.unit,
-            "level": store.metadata.forces.level if store.metadata.forces else "",
-            **asdict(errors(predictions.forces.prediction[known], force_targets)),
+            **asdict(store.metadata.forces),
+            **asdict(errors(predictions.force_prediction[known], force_targets)),
             "constant": constant,
             "median_predictor_mae": float(np.abs(force_targets - constant).mean()),
         }
-    write_predictions(subject.file("predictions", ".csv"), predictions, store.atom_counts[rows])
+    _write_predictions(subject.file("predictions", ".csv"), predictions, force_errors)
     return result
 
 
@@ -89,21 +87,16 @@ def force_constant(store: Store, rows: npt.NDArray[np.int64]) -> float:
     return float(np.nanmedian(np.concatenate(chunks).astype(np.float64)))
 
 
-def write_predictions(
-    path: Path, predictions: Predictions, atoms: npt.NDArray[np.int64] | None = None
+def _write_predictions(
+    path: Path, predictions: Predictions, force_errors: npt.NDArray[np.float64] | None
 ) -> None:
     """Write a table with one row per molecule, atomically; numbers round-trip.
 
     Where spectra are an input of the model, the last column names those of the molecule.
-
-    Args:
-        path: of the table.
-        predictions: of n molecules.
-        atoms: [n] number of atoms; needed for the column with the mean absolute error of the forces.
     """
     columns = [predictions.target, predictions.prediction]
-    if predictions.forces is not None and atoms is not None:
-        columns.append(force_errors(predictions.forces, atoms))
+    if force_errors is not None:
+        columns.append(force_errors)
     header = (*COLUMNS, FORCE_ERROR)[: len(columns) + 2]
     cells = [
         [int(row), identity, *(repr(float(value)) for value in values)]
@@ -115,16 +108,17 @@ def write_predictions(
     write_table(path, header, cells)
 
 
-def force_errors(forces: ForcePredictions, atoms: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _force_errors(
+    differences: npt.NDArray[np.float64], atoms: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
     """Compute the mean absolute error of the force components of every molecule, [n]; NaN without targets.
 
     Args:
-        forces: of all N atoms, [N, 3].
+        differences: prediction - target of all N atoms, [N, 3].
         atoms: [n] number of atoms of every molecule, at least 1.
     """
-    per_atom = np.abs(forces.prediction - forces.target).mean(1)
     starts = np.concatenate([[0], np.cumsum(atoms)[:-1]])
-    per_molecule: npt.NDArray[np.float64] = np.add.reduceat(per_atom, starts) / atoms
+    per_molecule: npt.NDArray[np.float64] = np.add.reduceat(np.abs(differences).mean(1), starts) / atoms
     return per_molecule
 
 

@@ -1,9 +1,9 @@
-"""Errors of predictions against computed values, and their statistics over several seeds."""
+"""Errors of predictions against computed values, and their mean and spread over seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,36 +71,3 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
         raise ValueRangeError("the mean of no values is not defined")
     array = np.asarray(values, np.float64)
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else math.nan
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Differences of two sets of runs, seed by seed: first - second.
-
-    Attributes:
-        seeds: seeds that both have, ascending.
-        differences: one per seed.
-        mean: their mean.
-        sd: their sample standard deviation, NaN for one seed.
-        lower: in how many seeds the first is lower.
-        higher: in how many seeds the first is higher.
-    """
-
-    seeds: tuple[int, ...]
-    differences: tuple[float, ...]
-    mean: float
-    sd: float
-    lower: int
-    higher: int
-
-
-def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
-    """Compare values by seed; None where no seed is common to both."""
-    seeds = tuple(sorted(first.keys() & second.keys()))
-    if not seeds:
-        return None
-    differences = tuple(first[seed] - second[seed] for seed in seeds)
-    mean, sd = mean_and_sd(differences)
-    lower = sum(difference < 0 for difference in differences)
-    higher = sum(difference > 0 for difference in differences)
-    return Paired(seeds, differences, mean, sd, lower, higher)

@@ -17,10 +17,11 @@ import numpy.typing as npt
 from scipy import stats
 
 from molspectra.errors import MismatchError
-from molspectra.evaluation.metrics import paired
+from molspectra.evaluation.metrics import mean_and_sd
 
 CONFIDENCE = 0.95
 RESAMPLES = 4000
+"""Number of times M molecules are drawn with replacement."""
 CHUNK = 1_000_000
 """Number of draws held in memory at once."""
 EXACT_UP_TO = 16
@@ -55,44 +56,44 @@ class SeedTest:
     permutation_p: float
     smallest_p: float
 
+    @property
+    def lower(self) -> int:
+        """In how many seeds the first is lower."""
+        return sum(difference < 0 for difference in self.differences)
+
+    @property
+    def higher(self) -> int:
+        """In how many seeds the first is higher."""
+        return sum(difference > 0 for difference in self.differences)
+
 
 def seed_test(first: Mapping[int, float], second: Mapping[int, float]) -> SeedTest | None:
-    """Test the differences of two sets of runs seed by seed; None where no seed is common to both.
-
-    Args:
-        first: value by seed.
-        second: value by seed.
-    """
-    pairs = paired(first, second)
-    if pairs is None:
+    """Test the differences of the values of two sets of runs, by seed; None where no seed is common."""
+    seeds = tuple(sorted(first.keys() & second.keys()))
+    if not seeds:
         return None
-    values = np.array(pairs.differences, np.float64)
-    n, mean, sd = len(values), pairs.mean, pairs.sd
+    differences = tuple(first[seed] - second[seed] for seed in seeds)
+    values = np.array(differences, np.float64)
+    n, (mean, sd) = len(values), mean_and_sd(differences)
     low = high = t_p = math.nan
     if n > 1:
         half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * sd / math.sqrt(n)
         low, high = mean - half, mean + half
         t_p = float(2 * stats.t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1)) if sd > 0 else float(mean == 0)
+    lower, higher = int((values < 0).sum()), int((values > 0).sum())
+    sign_p = 2 * float(stats.binom.cdf(min(lower, higher), lower + higher, 0.5)) if lower + higher else 1.0
     return SeedTest(
-        seeds=pairs.seeds,
-        differences=pairs.differences,
+        seeds=seeds,
+        differences=differences,
         mean=mean,
         sd=sd,
         low=low,
         high=high,
         t_p=t_p,
-        sign_p=_sign_p(values),
+        sign_p=min(1.0, sign_p),
         permutation_p=_permutation_p(values),
         smallest_p=2.0 ** (1 - n),
     )
-
-
-def _sign_p(values: npt.NDArray[np.float64]) -> float:
-    """Compute the two-sided p of the sign test over the n differences that are not zero."""
-    lower, higher = int((values < 0).sum()), int((values > 0).sum())
-    if not lower + higher:
-        return 1.0
-    return min(1.0, 2 * float(stats.binom.cdf(min(lower, higher), lower + higher, 0.5)))
 
 
 def _permutation_p(values: npt.NDArray[np.float64]) -> float:
@@ -125,20 +126,12 @@ class MoleculeInterval:
     better: float
 
 
-def molecule_interval(
-    first: Sequence[npt.ArrayLike],
-    second: Sequence[npt.ArrayLike],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> MoleculeInterval:
+def molecule_interval(first: Sequence[npt.ArrayLike], second: Sequence[npt.ArrayLike]) -> MoleculeInterval:
     """Bootstrap the difference of two mean absolute errors over molecules, with a percentile interval.
 
     Args:
         first: absolute errors [M] of each run of the first arm, of the same molecules in the same order.
         second: the same for the second arm, runs in the order of the same seeds.
-        resamples: number of times M molecules are drawn with replacement.
-        seed: of the draws.
 
     Raises:
         MismatchError: no runs, different numbers of runs, or different numbers of molecules.
@@ -155,12 +148,12 @@ def molecule_interval(
             "errors of different molecules cannot be paired; evaluate the runs on the same data"
         )
     values = np.mean(pairs, axis=0)
-    generator = np.random.default_rng(seed)
-    rows = max(1, min(resamples, CHUNK // len(values)))
+    generator = np.random.default_rng(0)
+    rows = max(1, min(RESAMPLES, CHUNK // len(values)))
     means = np.concatenate(
         [
-            values[generator.integers(0, len(values), (min(rows, resamples - start), len(values)))].mean(1)
-            for start in range(0, resamples, rows)
+            values[generator.integers(0, len(values), (min(rows, RESAMPLES - start), len(values)))].mean(1)
+            for start in range(0, RESAMPLES, rows)
         ]
     )
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

@@ -16,31 +16,17 @@ from molspectra.training.data import in_order
 
 
 @dataclass(frozen=True, eq=False)
-class ForcePredictions:
-    """Forces on the N atoms of all predicted molecules, concatenated in the order of the molecules.
-
-    Attributes:
-        target: [N, 3] float64, as in the store; NaN for a molecule without forces.
-        prediction: [N, 3] float64, the negative gradient of the predicted property.
-        unit: of both.
-    """
-
-    target: npt.NDArray[np.float64]
-    prediction: npt.NDArray[np.float64]
-    unit: str
-
-
-@dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predicted and computed values of n molecules, in the order of the rows.
+    """Predicted and computed values of n molecules of N atoms in all, in the order of the rows.
 
     Attributes:
         rows: [n] int64 rows of the store.
         identities: split key of every row.
         target: [n] float64, as in the store; NaN where a molecule has no value.
         prediction: [n] float64.
-        unit: of both.
-        forces: None unless requested.
+        force_target: [N, 3] float64, as in the store, NaN for a molecule without forces; None unless
+            requested.
+        force_prediction: [N, 3] float64, the negative gradient of the predicted property.
         spectra: modalities given to the model for each molecule; None for a model without spectrum input.
     """
 
@@ -48,8 +34,8 @@ class Predictions:
     identities: tuple[str, ...]
     target: npt.NDArray[np.float64]
     prediction: npt.NDArray[np.float64]
-    unit: str
-    forces: ForcePredictions | None = None
+    force_target: npt.NDArray[np.float64] | None = None
+    force_prediction: npt.NDArray[np.float64] | None = None
     spectra: tuple[tuple[str, ...], ...] | None = None
 
 
@@ -61,18 +47,16 @@ def predict_rows(
     *,
     batch_size: int = 64,
     forces: bool = False,
-    device: str = "cpu",
 ) -> Predictions:
     """Predict a property, and optionally forces, for clean structures.
 
     Args:
-        model: fine-tuned on `target`; it is moved to `device` and put into evaluation mode.
+        model: fine-tuned on `target`; it is put into evaluation mode.
         store: holds the structures, the computed values, and the spectra where they are an input.
         rows: n rows.
         target: property of the store.
         batch_size: molecules per pass; the result does not depend on it beyond rounding.
         forces: also predict forces, which the store must have.
-        device: where to compute.
 
     Raises:
         InputError: no rows, no such property, forces or input spectra in the store, or a model without a
@@ -84,7 +68,7 @@ def predict_rows(
     if not len(rows):
         raise ValueRangeError("there are no molecules to predict")
     names = (target, "forces") if forces else (target,)
-    model = model.to(device).eval()
+    model.eval()
     targets, predicted, force_targets, predicted_forces = [], [], [], []
     for micro in in_order(store, rows, batch_size, model.input_spectra, names):
         values, force = predict_batch(model, on_device(micro.batch, model), forces)
@@ -102,18 +86,13 @@ def predict_rows(
         which = f"{identities[bad[0]]} (row {rows[bad[0]]})"
         raise MolspectraError(f"the predicted {target} of {which} is not finite; the model is not usable")
 
-    force_predictions = None
-    if forces:
-        assert store.metadata.forces is not None
-        pair = torch.cat(force_targets).numpy(), torch.cat(predicted_forces).numpy()
-        force_predictions = ForcePredictions(*pair, store.metadata.forces.unit)
     return Predictions(
         rows=np.asarray(rows),
         identities=identities,
         target=torch.cat(targets).numpy(),
         prediction=prediction,
-        unit=store.metadata.properties[target].unit,
-        forces=force_predictions,
+        force_target=torch.cat(force_targets).numpy() if forces else None,
+        force_prediction=torch.cat(predicted_forces).numpy() if forces else None,
         spectra=_known_spectra(store, rows, model.input_spectra),
     )
 

@@ -42,13 +42,7 @@ SEARCHED = (0.25, 0.5, 0.75, 1.0)
 def assess_pretraining(
     subject: Subject, config: PretrainConfig, *, disturbances: bool = False
 ) -> dict[str, Any]:
-    """Compute the losses; for stage 2 also retrieval and reconstruction, with their files.
-
-    Args:
-        subject: the run.
-        config: its settings.
-        disturbances: also search with disturbed spectra; only for a run with a spectrum encoder.
-    """
+    """Compute the losses; for stage 2 also retrieval (on request with disturbances) and reconstruction."""
     stage = PretrainStage(subject.model, config)
     _restore_normaliser(subject, stage)
     losses, no_skill = _losses(subject, stage)

@@ -23,10 +23,17 @@ QM9_UNITS: Mapping[str, str] = {
 }
 """The 12 properties of QM9 in the order of the published table, with the units of their errors."""
 
-MD17_MOLECULES = (
-    "aspirin", "benzene", "ethanol", "malonaldehyde", "naphthalene", "salicylic", "toluene", "uracil",
-)  # fmt: skip
-"""The molecules of MD17 in the order of the published table."""
+MD17_FORMULAS: Mapping[str, str] = {
+    "aspirin": "C9H8O4",
+    "benzene": "C6H6",
+    "ethanol": "C2H6O",
+    "malonaldehyde": "C3H4O2",
+    "naphthalene": "C10H8",
+    "salicylic": "C7H6O3",
+    "toluene": "C7H8",
+    "uracil": "C4H4N2O2",
+}
+"""The molecules of MD17 in the order of the published table, with their formulas."""
 
 FORCE_UNIT = "kcal/mol/Å"
 
@@ -126,9 +133,9 @@ def qm9(target: str) -> tuple[Published, ...]:
 
 def md17(molecule: str) -> tuple[Published, ...]:
     """Return force errors on one of MD17's molecules; none for another name."""
-    if molecule not in MD17_MOLECULES:
+    if molecule not in MD17_FORMULAS:
         return ()
-    column = MD17_MOLECULES.index(molecule)
+    column = list(MD17_FORMULAS).index(molecule)
     return tuple(
         Published(
             method, values[column], FORCE_UNIT, source, "" if method == "Coord" else NOTES.get(method, "")

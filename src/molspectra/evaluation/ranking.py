@@ -7,7 +7,6 @@ not lower by more than `TIE`, so that a model which maps everything onto one poi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,7 @@ TIE = 1e-6
 """Scores closer than this are a tie: cosines of float32 embeddings are no more exact than that."""
 
 RECALL_AT = (1, 5, 10, 25)
-"""Default k of recall@k."""
+"""Values of k of recall@k."""
 
 
 def answer_scores(similarity: Tensor, answer: Tensor) -> Tensor:
@@ -72,11 +71,9 @@ class RankFigures:
     """Summary of Q ranks, beside its expectation for a random order.
 
     Attributes:
-        queries: number of queries.
         candidates: mean number of answers that a query was ranked among.
         recall: fraction of queries whose true answer is among the first k, by k.
         mrr: mean of 1/rank.
-        median_rank: median rank.
         chance_recall: expected recall of a random order, by k: the mean of min(k/n, 1).
         chance_mrr: expected mean of 1/rank of a random order: the mean of (1 + 1/2 + ... + 1/n)/n.
     """
@@ -90,13 +87,12 @@ class RankFigures:
     chance_mrr: float
 
 
-def rank_figures(rank: Tensor, candidates: Tensor, at: Sequence[int] = RECALL_AT) -> RankFigures:
+def rank_figures(rank: Tensor, candidates: Tensor) -> RankFigures:
     """Summarise ranks.
 
     Args:
         rank: [Q] int64 ranks, from 1.
         candidates: [Q] int64 number of answers that each query was ranked among.
-        at: values of k.
 
     Raises:
         ValueRangeError: no queries.
@@ -108,9 +104,9 @@ def rank_figures(rank: Tensor, candidates: Tensor, at: Sequence[int] = RECALL_AT
     return RankFigures(
         queries=len(rank),
         candidates=float(size.mean()),
-        recall={k: float((position <= k).double().mean()) for k in at},
+        recall={k: float((position <= k).double().mean()) for k in RECALL_AT},
         mrr=float((1.0 / position).mean()),
         median_rank=float(position.quantile(0.5)),
-        chance_recall={k: float((k / size).clamp(max=1.0).mean()) for k in at},
+        chance_recall={k: float((k / size).clamp(max=1.0).mean()) for k in RECALL_AT},
         chance_mrr=float((harmonic[candidates] / size).mean()),
     )

@@ -15,25 +15,16 @@ from torch.nn import functional as F
 from molspectra.data.batch import Batch
 from molspectra.data.store.store import Store
 from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
+from molspectra.evaluation.embedding import embed_batch, embed_intensities
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.ranking import RankFigures, answer_scores, best, rank_figures, ranks
 from molspectra.models.model import MolSpectra
 from molspectra.training.data import in_order
 
 QUERY_ROWS = 1024  # queries whose scores are held in memory at once
+KEEP = 5  # best answers of a query that are returned
 
 
-@torch.no_grad()
-def embed_structures(
-    model: MolSpectra, store: Store, rows: npt.NDArray[np.int64], batch_size: int = 64
-) -> Tensor:
-    """Compute representations of clean structures, [n, D] float64 on the CPU."""
-    model.eval()
-    batches = (on_device(micro.batch, model) for micro in in_order(store, rows, batch_size))
-    return torch.cat([model.embed(batch).double().cpu() for batch in batches])
-
-
-@torch.no_grad()
 def embed_spectra(
     model: MolSpectra,
     store: Store,
@@ -56,16 +47,15 @@ def embed_spectra(
     Raises:
         InputError: no spectrum encoder, or a modality that it does not know.
     """
-    encoder = model.spectrum_encoder
-    if encoder is None:
+    if model.spectrum_encoder is None:
         raise MismatchError("the model has no spectrum encoder; only a stage-2 model embeds spectra")
     names = known_modalities(model, modalities)
     model.eval()
     embeddings = []
     for micro in in_order(store, rows, batch_size, modalities=names):
-        batch = on_device(micro.batch if change is None else change(micro.batch), model)
-        embedding = encoder(batch.spectra, batch.present).representation.double().cpu()
-        absent = ~torch.stack(list(micro.batch.present.values())).any(0)
+        batch = micro.batch if change is None else change(micro.batch)
+        absent = ~torch.stack(list(batch.present.values())).any(0)
+        embedding = embed_intensities(model, batch.spectra, batch.present)
         embeddings.append(embedding.masked_fill(absent.unsqueeze(1), torch.nan))
     return torch.cat(embeddings)
 
@@ -127,7 +117,9 @@ class Gallery:
         answer = torch.tensor([number.setdefault(identities[row], len(number)) for row in rows])
         first = np.asarray(rows)[np.unique(answer.numpy(), return_index=True)[1]]
         formulas = tuple(store.molecule(int(row)).formula for row in first)
-        embeddings = embed_structures(model, store, rows, batch_size)
+        model.eval()
+        batches = (on_device(micro.batch, model) for micro in in_order(store, rows, batch_size))
+        embeddings = torch.cat([embed_batch(model, batch) for batch in batches])
         return cls(np.asarray(rows), embeddings, answer, tuple(number), formulas, first)
 
     def __len__(self) -> int:
@@ -187,7 +179,6 @@ def retrieve(
     *,
     similarity: str = "cosine",
     batch_size: int = 64,
-    keep: int = 5,
     change: Callable[[Batch], Batch] | None = None,
 ) -> Retrieval:
     """Search the molecules of the query rows by their spectra.
@@ -202,7 +193,6 @@ def retrieve(
         modalities: spectra to use together; None for all that the model knows.
         similarity: "cosine" or "inner", as in the model's training.
         batch_size: molecules per pass.
-        keep: number of best answers to return.
         change: applied to the queries' batches before their spectra are read, such as a disturbance.
 
     Raises:
@@ -239,7 +229,7 @@ def retrieve(
         isomer = formula[answer].unsqueeze(1) == formula
         own = scores.gather(1, answer.unsqueeze(1)).squeeze(1)
         isomer_ranks = ranks(scores, answer, isomer)
-        chunks.append((ranks(scores, answer), isomer_ranks, isomer.sum(1), own, *best(scores, keep)))
+        chunks.append((ranks(scores, answer), isomer_ranks, isomer.sum(1), own, *best(scores, KEEP)))
     rank, isomer_rank, isomers, own, answers, values = (torch.cat(part) for part in zip(*chunks, strict=True))
     return Retrieval(
         modalities=names,

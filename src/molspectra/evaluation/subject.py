@@ -11,14 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import FormatError, MismatchError, NotFoundError, SettingError
+from molspectra.errors import MismatchError, NotFoundError, SettingError
 from molspectra.evaluation.predict import moved
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import load_model
 from molspectra.training.config import DataConfig, FinetuneConfig, PretrainConfig
 from molspectra.training.data import Selection
-from molspectra.training.record import read_json
-from molspectra.training.settings import from_dict
+from molspectra.training.record import read_run
 
 PARTS = ("train", "val", "test")
 
@@ -28,12 +27,9 @@ class Subject:
     """A run to be tested.
 
     Attributes:
-        directory: the run directory.
         out: directory of the results.
-        config: its settings.
-        data: its data settings, with the store that is read.
-        record: its record.
-        model: its model from `checkpoint`, in evaluation mode on the chosen device.
+        data: the run's data settings, with the store that is read.
+        model: from `checkpoint`, in evaluation mode on the chosen device.
         selection: the store and its split.
         part: "train", "val" or "test".
         checkpoint: "best" or "last".
@@ -68,28 +64,6 @@ def rows_of(selection: Selection, part: str) -> npt.NDArray[np.int64]:
     """Return the rows of a part by its name."""
     rows: npt.NDArray[np.int64] = getattr(selection, part)
     return rows
-
-
-def read_run(run: Path) -> tuple[PretrainConfig | FinetuneConfig, dict[str, Any]]:
-    """Read settings and record of a run directory.
-
-    Raises:
-        NotFoundError: not a run directory.
-        InputError: a damaged file in it.
-    """
-    for name in ("config.json", "record.json"):
-        if not (run / name).is_file():
-            raise NotFoundError(
-                f"{run}: not a run directory (no {name}); give the one named by --out in training"
-            )
-    record = read_json(run / "record.json")
-    stage = (record.get("about") or {}).get("stage") if isinstance(record, dict) else None
-    if stage not in ("stage1", "stage2", "finetune"):
-        raise FormatError(f"{run / 'record.json'}: not the record of a run (no stage)")
-    path = run / "config.json"
-    if stage == "finetune":
-        return from_dict(FinetuneConfig, read_json(path), str(path)), record
-    return from_dict(PretrainConfig, read_json(path), str(path)), record
 
 
 def open_subject(

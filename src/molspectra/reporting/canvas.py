@@ -24,6 +24,7 @@ COLOURS = {"scratch": "#8c8c8c", "stage1": "#e08a00", "stage2": "#1f78b4"}
 OTHERS = ("#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b3a800")
 
 MARKERS = {"scratch": "o", "stage1": "s", "stage2": "D"}
+OTHER_MARKER = "^"
 
 _STYLE: Any = {
     "font.size": 11,
@@ -59,11 +60,6 @@ def colour_of(key: str, keys: list[str]) -> str:
     return COLOURS[key] if key in COLOURS else OTHERS[others.index(key) % len(OTHERS)]
 
 
-def marker_of(key: str) -> str:
-    """Return the marker of a key."""
-    return MARKERS.get(key, "^")
-
-
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw in the style of all figures, whatever the user's own settings."""
@@ -90,13 +86,7 @@ def png(drawn: Figure, dpi: int = 160) -> bytes:
 
 
 def svg(drawn: Figure, alt: str, prefix: str) -> Markup:
-    """Render a figure as SVG to be put into a page.
-
-    Args:
-        drawn: the figure.
-        alt: text for readers who do not see it.
-        prefix: put before its ids; unique within the page.
-    """
+    """Render a figure as SVG to be put into a page, see `inline_svg`."""
     buffer = io.StringIO()
     with styled():
         drawn.savefig(
@@ -109,7 +99,13 @@ def svg(drawn: Figure, alt: str, prefix: str) -> Markup:
 
 
 def inline_svg(text: str, alt: str, prefix: str) -> Markup:
-    """Turn an SVG document into an element of a page: no prolog, prefixed ids, a text alternative."""
+    """Turn an SVG document into an element of a page.
+
+    Args:
+        text: of the document.
+        alt: text for readers who do not see it.
+        prefix: put before its ids; unique within the page.
+    """
     text = re.sub(
         r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL
     )

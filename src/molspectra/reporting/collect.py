@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,15 @@ from molspectra.reporting.content import (
     RunFacts,
     Search,
 )
-from molspectra.reporting.tables import LABELS, Run, arm_keys, origin_of, result_tables, with_ancestors
+from molspectra.reporting.tables import (
+    LABELS,
+    STAGES,
+    Run,
+    arm_keys,
+    origin_of,
+    result_tables,
+    with_ancestors,
+)
 from molspectra.spectra.modality import MODALITIES
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.leaks import is_clean
@@ -37,8 +46,6 @@ from molspectra.training.settings import to_dict
 
 POINTS = 300
 """Largest number of points of a learning curve; longer ones are averaged."""
-
-STAGES = {"stage1": "stage 1", "stage2": "stage 2"}
 
 
 def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra report") -> ReportContent:
@@ -184,24 +191,19 @@ def _losses(run: Run) -> list[LossLine]:
     evaluation = run.evaluation
     if evaluation is None or run.stage == "finetune":
         return []
-    no_skill, part = evaluation["no_skill"], evaluation["part"]
+    no_skill = evaluation["no_skill"]
     return [
-        LossLine(run.name, run.stage, panel_title(name), value, no_skill.get(name), part)
+        LossLine(run.name, panel_title(name), value, no_skill.get(name))
         for name, value in evaluation["losses"].items()
         if name != "loss"
     ]
 
 
 def _rank_figures(values: Mapping[str, Any]) -> RankFigures:
-    return RankFigures(
-        queries=values["queries"],
-        candidates=values["candidates"],
-        recall={int(k): share for k, share in values["recall"].items()},
-        mrr=values["mrr"],
-        median_rank=values["median_rank"],
-        chance_recall={int(k): share for k, share in values["chance_recall"].items()},
-        chance_mrr=values["chance_mrr"],
-    )
+    own = {field.name: values[field.name] for field in fields(RankFigures)}
+    for name in ("recall", "chance_recall"):
+        own[name] = {int(k): share for k, share in values[name].items()}
+    return RankFigures(**own)
 
 
 def _depicted(values: Mapping[str, Any]) -> Depicted:
@@ -228,16 +230,10 @@ def _retrieval(run: Run) -> RetrievalResult:
         part=run.evaluation["part"],
         gallery_size=values["gallery_size"],
         gallery_parts=tuple(values["gallery_parts"]),
-        similarity=values["similarity"],
-        modalities=tuple(values["modalities"]),
-        figures=_rank_figures(values),
         ranks=ranks,
-        isomers=_rank_figures(values["isomers"]) if values["isomers"] else None,
-        subsets={name: _rank_figures(subset) for name, subset in values["subsets"].items()},
-        isomer_subsets={
-            name: _rank_figures(subset["isomers"])
+        subsets={
+            name: (_rank_figures(subset), _rank_figures(subset["isomers"]) if subset["isomers"] else None)
             for name, subset in values["subsets"].items()
-            if subset["isomers"]
         },
         examples=tuple(examples),
         why=values["chosen"],
@@ -258,9 +254,7 @@ def _reconstructions(run: Run) -> list[ReconstructedMolecule]:
             for name, kind in encoder.kinds().items()
             if f"{number}.{name}.values" in arrays
         }
-        molecules.append(
-            ReconstructedMolecule(_depicted(facts), run.name, facts["chosen"], facts["error"], spectra)
-        )
+        molecules.append(ReconstructedMolecule(_depicted(facts), run.name, facts["chosen"], spectra))
     return molecules
 
 

@@ -17,19 +17,10 @@ class RunFacts:
     """Facts about one run.
 
     Attributes:
-        name: usually the name of its directory.
-        stage: "stage1", "stage2" or "finetune".
         start: label of what it started from, "scratch" or another run's.
-        seed: of weights, batches, noise and masks.
-        steps: optimizer steps done.
         seconds: wall time of its training, in s; None where unknown.
-        finished: whether all steps were done.
         molecules: number by part of the split.
-        store: name or path of the dataset.
         data_hash: SHA-256 of the dataset's content.
-        commit: of the code; None where unknown.
-        machine: processor, cores, memory.
-        versions: of Python and packages.
         settings: the whole configuration as JSON text.
     """
 
@@ -57,11 +48,7 @@ class Curve:
         group: "pretraining" or "finetuning", one figure each.
         panel: title of the panel, such as "denoising".
         key: determines the colour: "scratch", "stage1", "stage2", or a name.
-        label: displayed name of the key.
         part: "train" or "val".
-        seed: of the run.
-        steps: optimizer steps.
-        values: losses.
     """
 
     group: str
@@ -79,7 +66,6 @@ class Score:
     """Test errors of one fine-tuned run, in the table's unit."""
 
     seed: int
-    run: str
     mae: float
     rmse: float
     r2: float | None
@@ -95,8 +81,6 @@ class Arm:
 
     Attributes:
         key: "scratch", "stage1", "stage2", or a name.
-        label: displayed name.
-        scores: one per seed.
         pretraining: sentence on whether pre-training was repeated for every seed.
     """
 
@@ -122,11 +106,7 @@ class ResultTable:
 
     Attributes:
         target: name of the property.
-        unit: of all errors.
-        level: level of theory of the property.
         part: part of the split that was predicted.
-        molecules: number of predicted molecules.
-        training_molecules: number of training molecules.
         arms: in the order of the table, "scratch" first where it is present.
         constant_mae: error of predicting the training part's median for all.
         settings: settings that differ from those of other tables; "" for a single table.
@@ -134,7 +114,6 @@ class ResultTable:
 
     target: str
     unit: str
-    level: str
     part: str
     molecules: int
     training_molecules: int
@@ -148,11 +127,9 @@ class LossLine:
     """One pre-training loss on held-out molecules, beside that of a model without skill."""
 
     run: str
-    stage: str
     name: str
     value: float
     no_skill: float | None
-    part: str = "test"
 
 
 @dataclass(frozen=True)
@@ -175,17 +152,14 @@ class ReconstructedMolecule:
     """Spectra of a held-out molecule with masked patches and the model's values there.
 
     Attributes:
-        molecule: the molecule.
         run: name of the run whose model is shown.
         why: how it was chosen, such as "median error of the test part".
-        error: mean squared error over the masked patches, in log10(s + 1).
         spectra: by modality.
     """
 
     molecule: Depicted
     run: str
     why: str
-    error: float
     spectra: Mapping[str, ReconstructedSpectrum]
 
 
@@ -213,17 +187,12 @@ class RetrievalResult:
     """Retrieval of held-out molecules by their spectra with one model.
 
     Attributes:
-        run: name of the run whose model searches.
         part: part of the split that the queries are from.
         gallery_size: number of different molecules searched.
         gallery_parts: parts of the split that these are from.
-        similarity: "cosine" or "inner".
-        modalities: spectra used together.
-        figures: of the search with all of these.
-        ranks: [Q] int64 ranks in that search.
-        isomers: figures among molecules of the same formula; None where no query has an isomer.
-        subsets: figures by subset of the spectra, all of them last.
-        isomer_subsets: the same among molecules of the same formula.
+        ranks: [Q] int64 ranks in the search with all spectra.
+        subsets: by spectra used together, all of them last: the figures among all molecules, and among those
+            of the query's formula (None where no query has an isomer).
         examples: a few queries with their best answers.
         why: how the examples were chosen.
     """
@@ -232,15 +201,15 @@ class RetrievalResult:
     part: str
     gallery_size: int
     gallery_parts: tuple[str, ...]
-    similarity: str
-    modalities: tuple[str, ...]
-    figures: RankFigures
     ranks: npt.NDArray[np.int64]
-    isomers: RankFigures | None = None
-    subsets: Mapping[str, RankFigures] = field(default_factory=dict)
-    isomer_subsets: Mapping[str, RankFigures] = field(default_factory=dict)
+    subsets: Mapping[str, tuple[RankFigures, RankFigures | None]]
     examples: tuple[Search, ...] = ()
     why: str = ""
+
+    @property
+    def whole(self) -> tuple[RankFigures, RankFigures | None]:
+        """Figures of the search with all spectra, among all molecules and among isomers."""
+        return list(self.subsets.values())[-1]
 
 
 @dataclass(frozen=True)
@@ -248,7 +217,6 @@ class SimulatedMolecule:
     """A molecule whose spectra were computed while the report's runs were made.
 
     Attributes:
-        molecule: the molecule.
         seconds: wall time of its simulation, in s; None where unknown.
         lines: number of lines by modality, dark ones included.
         bands: by modality, positions of the strongest maxima of the broadened spectrum, strongest first, in
@@ -268,15 +236,8 @@ class ReportContent:
     """Everything that a report shows; empty parts are left out.
 
     Attributes:
-        title: heading.
-        runs: facts about the runs.
-        tables: results of fine-tuning.
-        losses: pre-training losses on held-out molecules.
-        curves: learning curves.
-        reconstructions: spectra with reconstructed patches.
-        mask_ratio: fraction of the patches that were masked there.
+        mask_ratio: fraction of the patches that were masked for `reconstructions`.
         retrievals: one per stage-2 run.
-        simulated: molecules simulated along with the runs.
         levels: level of theory of geometries, spectra and properties, by name.
         wall_seconds: total time in s; None where unknown.
         notes: further facts, one sentence each.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from molspectra.reporting.canvas import inline_svg, svg
 from molspectra.reporting.content import Depicted
-from molspectra.reporting.markup import Markup, figure
+from molspectra.reporting.markup import Markup, element
 
 _BLACK = "#000000"
 _ELEMENTS = {
@@ -25,7 +25,7 @@ _ELEMENTS = {
 
 
 @lru_cache(maxsize=512)
-def _document(smiles: str, width: int, height: int) -> str | None:
+def _document(smiles: str) -> str | None:
     """Draw a molecule as an SVG document; None where the SMILES cannot be read or drawn."""
     from rdkit import Chem
     from rdkit.Chem.Draw import rdMolDraw2D
@@ -35,7 +35,7 @@ def _document(smiles: str, width: int, height: int) -> str | None:
         molecule = Chem.MolFromSmiles(smiles)
         if molecule is None or not molecule.GetNumAtoms():
             return None
-        drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
+        drawer = rdMolDraw2D.MolDraw2DSVG(150, 110)
         options: Any = drawer.drawOptions()
         options.clearBackground = False
         options.useBWAtomPalette()
@@ -49,17 +49,9 @@ def _document(smiles: str, width: int, height: int) -> str | None:
     return text.replace(_BLACK, "currentColor")
 
 
-def draw(smiles: str | None, alt: str, prefix: str, width: int = 150, height: int = 110) -> Markup | None:
-    """Draw a molecule as SVG for a page; None where there is no SMILES or it cannot be drawn.
-
-    Args:
-        smiles: of the molecule.
-        alt: text for readers who do not see it.
-        prefix: put before ids; unique within a page.
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
-    """
-    document = _document(smiles, width, height) if smiles else None
+def draw(smiles: str | None, alt: str, prefix: str) -> Markup | None:
+    """Draw a molecule as SVG, see `inline_svg`; None where there is no SMILES or it cannot be drawn."""
+    document = _document(smiles) if smiles else None
     return None if document is None else inline_svg(document, alt, prefix)
 
 
@@ -74,18 +66,11 @@ class Pictures:
         return f"p{self.count}"
 
     def figure(self, drawn: Figure, alt: str, caption: str, *, medium: bool = False) -> Markup:
-        """Return a figure with its caption.
-
-        Args:
-            drawn: the figure.
-            alt: text for readers who do not see it.
-            caption: text below it.
-            medium: narrower than the page.
-        """
+        """Return a figure with its caption; a `medium` one is narrower than the page."""
         picture = svg(drawn, alt, self._prefix())
         if medium:
             picture = Markup(picture.replace("<svg ", '<svg class="medium" ', 1))
-        return figure(picture, caption)
+        return element("figure", element("div", picture, class_="plot"), element("figcaption", caption))
 
     def molecule(self, molecule: Depicted) -> Markup | None:
         """Return the drawn structure of a molecule; None where it cannot be drawn."""

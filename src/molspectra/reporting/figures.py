@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -14,9 +14,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from molspectra.evaluation.metrics import mean_and_sd
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
-from molspectra.reporting.canvas import COLOURS, INK, OTHERS, colour_of, marker_of, new_figure, styled
+from molspectra.reporting.canvas import COLOURS, INK, MARKERS, OTHER_MARKER, colour_of, new_figure, styled
 from molspectra.reporting.content import Curve, ReconstructedMolecule, ResultTable, RetrievalResult
 from molspectra.reporting.wording import number
+
+Errors = tuple[str, str, Mapping[int, float]]
+"""Key and label of a start, and the mean absolute errors of its runs by seed."""
 
 RECALL_UP_TO = 50
 
@@ -25,11 +28,7 @@ MANY_POINTS = 5_000
 
 
 def learning_curves(curves: Sequence[Curve]) -> Figure:
-    """Draw one panel per loss; faint lines are training batches, strong ones validation, one line per seed.
-
-    Args:
-        curves: of one group; at least one.
-    """
+    """Draw one panel per loss; faint lines are training batches, strong ones validation, one per seed."""
     panels = list(dict.fromkeys(curve.panel for curve in curves))
     keys = list(dict.fromkeys(curve.key for curve in curves))
     columns = min(len(panels), 3)
@@ -56,9 +55,8 @@ def _curves_panel(axes: Axes, curves: Sequence[Curve], keys: list[str]) -> None:
             continue
         label = None if curve.key in named else curve.label
         named.add(curve.key)
-        marker = marker_of(curve.key)
-        (line,) = axes.plot(curve.steps, curve.values, color=colour, label=label)
-        line.set(marker=marker, markersize=3.5)
+        marker = MARKERS.get(curve.key, OTHER_MARKER)
+        axes.plot(curve.steps, curve.values, color=colour, label=label, marker=marker, markersize=3.5)
     values = [value for curve in curves for value in curve.values if math.isfinite(value)]
     few = bool(values) and max(values) < 200 * min(values)  # else labels would crowd
     if values and min(values) > 0 and max(values) > 8 * min(values):
@@ -105,34 +103,33 @@ def parity(table: ResultTable) -> Figure | None:
     return drawn
 
 
-def errors_by_start(table: ResultTable) -> Figure:
+def errors_by_start(arms: Sequence[Errors], quantity: str, unit: str) -> Figure:
     """Draw the mean absolute errors by initialisation: a point per run, lines join seeds, bars are means."""
-    keys = [arm.key for arm in table.arms]
+    keys = [key for key, _, _ in arms]
     with styled():
         drawn = new_figure(6.6, 0.62 * len(keys) + 1.3)
         axes = drawn.add_subplot()
-        height = range(len(keys))
-        for seed in sorted({seed for arm in table.arms for seed in arm.mae}):
-            pairs = [(arm.mae[seed], y) for arm, y in zip(table.arms, height, strict=True) if seed in arm.mae]
+        for seed in sorted({seed for _, _, maes in arms for seed in maes}):
+            pairs = [(maes[seed], y) for y, (_, _, maes) in enumerate(arms) if seed in maes]
             axes.plot(*zip(*pairs, strict=True), color=INK, alpha=0.28, linewidth=1.0, zorder=1)
-        for arm, y in zip(table.arms, height, strict=True):
-            colour = colour_of(arm.key, keys)
-            mean, _ = mean_and_sd(list(arm.mae.values()))
+        for y, (key, _, maes) in enumerate(arms):
+            colour = colour_of(key, keys)
+            mean, _ = mean_and_sd(list(maes.values()))
             axes.plot([mean, mean], [y - 0.28, y + 0.28], color=colour, linewidth=4, solid_capstyle="butt")
             axes.scatter(
-                list(arm.mae.values()),
-                [y] * len(arm.mae),
+                list(maes.values()),
+                [y] * len(maes),
                 s=46,
                 color=colour,
-                marker=marker_of(arm.key),
+                marker=MARKERS.get(key, OTHER_MARKER),
                 edgecolors=INK,
                 linewidths=0.7,
                 zorder=3,
             )
-        axes.set_yticks(list(height), [arm.label for arm in table.arms])
+        axes.set_yticks(range(len(arms)), [label for _, label, _ in arms])
         axes.set(ylim=(len(keys) - 0.5, -0.5))
         axes.grid(False, axis="y")
-        axes.set_xlabel(f"mean absolute error of the {table.target} ({table.unit}); lower is better")
+        axes.set_xlabel(f"mean absolute error of the {quantity} ({unit}); lower is better")
     return drawn
 
 
@@ -175,18 +172,16 @@ def _runs(points: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start), int(stop) - 1) for start, stop in edges.reshape(-1, 2)]
 
 
-def recall_curves(results: Sequence[RetrievalResult]) -> Figure:
-    """Draw recall@k of every stage-2 run, and of a random order; at least one result."""
-    gallery = max(result.gallery_size for result in results)
-    at = tuple(range(1, min(RECALL_UP_TO, gallery) + 1))
-    colours = (COLOURS["stage2"], *OTHERS)
+def recall_curve(result: RetrievalResult) -> Figure:
+    """Draw recall@k of a stage-2 run, and of a random order."""
+    gallery = result.gallery_size
+    at = range(1, min(RECALL_UP_TO, gallery) + 1)
     with styled():
         drawn = new_figure(6.6, 3.6)
         axes = drawn.add_subplot()
-        for colour, result in zip(cycle(colours), results, strict=False):
-            share = [float((result.ranks <= k).mean()) for k in at]
-            label = "whole spectra to structures" if len(results) == 1 else result.run
-            axes.plot(at, share, color=colour, marker="D", markersize=3, label=label)
+        share = [float((result.ranks <= k).mean()) for k in at]
+        label = "whole spectra to structures"
+        axes.plot(at, share, color=COLOURS["stage2"], marker="D", markersize=3, label=label)
         chance = [min(k / gallery, 1.0) for k in at]
         label = f"random order of {gallery}"
         axes.plot(at, chance, color=INK, linestyle="--", linewidth=1.2, label=label)

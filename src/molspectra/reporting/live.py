@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from molspectra.reporting.content import Depicted, SimulatedMolecule
 from molspectra.simulation.api import Simulation
 from molspectra.spectra.spectrum import LineSpectrum
 
 
-def simulated_molecule(
-    simulation: Simulation, seconds: float | None = None, *, bands: int = 3
-) -> SimulatedMolecule:
-    """Summarise a simulation for a report.
-
-    Args:
-        simulation: the computed spectra.
-        seconds: its wall time, where known.
-        bands: number of the strongest bands to keep of every spectrum.
-    """
+def simulated_molecule(simulation: Simulation, seconds: float | None = None) -> SimulatedMolecule:
+    """Summarise a simulation, and its wall time in s where known, for a report."""
     molecule, lines = simulation.molecule, simulation.lines
     return SimulatedMolecule(
         molecule=Depicted(molecule.identity, molecule.name, molecule.smiles, molecule.formula),
         seconds=seconds,
         lines={name: len(spectrum) for name, spectrum in lines.items()},
-        bands={name: strongest_bands(spectrum, bands) for name, spectrum in lines.items()},
+        bands={name: strongest_bands(spectrum) for name, spectrum in lines.items()},
         levels=dict(simulation.levels),
     )
 
@@ -36,12 +27,7 @@ def strongest_bands(spectrum: LineSpectrum, count: int = 3) -> tuple[float, ...]
     Maxima, not lines: degenerate and close lines make one band. Lines outside the modality's axis make none.
     """
     sampled = spectrum.broadened()
-    maxima = _maxima(sampled.values)
+    before, middle, after = sampled.values[:-2], sampled.values[1:-1], sampled.values[2:]
+    maxima = np.flatnonzero((middle > before) & (middle >= after)) + 1  # of a plateau the first point
     strongest = maxima[np.argsort(-sampled.values[maxima], kind="stable")][:count]
     return tuple(float(value) for value in sampled.axis[strongest])
-
-
-def _maxima(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the indices of the inner local maxima of values [points]; of a plateau the first point."""
-    middle = values[1:-1]
-    return np.flatnonzero((middle > values[:-2]) & (middle >= values[2:])) + 1

@@ -42,9 +42,9 @@ def element(name: str, /, *children: Child, **attributes: str | None) -> Markup:
     return Markup(f"<{name}{''.join(pairs)}>{markup(children)}</{name}>")
 
 
-def paragraph(*children: Child, class_: str | None = None) -> Markup:
+def paragraph(*children: Child) -> Markup:
     """Return a paragraph."""
-    return element("p", *children, class_=class_)
+    return element("p", *children)
 
 
 def listing(items: Iterable[Child]) -> Markup | None:
@@ -84,11 +84,6 @@ def table(
     ]
     content = element("table", element("caption", caption), element("thead", top), element("tbody", body))
     return element("div", content, class_="scroll", role="region", aria_label=caption, tabindex="0")
-
-
-def figure(picture: Markup, caption: Child, *, class_: str = "plot") -> Markup:
-    """Return a picture with its caption; a wide one scrolls sideways on a narrow screen."""
-    return element("figure", element("div", picture, class_=class_), element("figcaption", caption))
 
 
 def details(summary: str, *children: Child) -> Markup:

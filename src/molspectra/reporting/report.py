@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from molspectra.data.atomic import atomic_file
-from molspectra.errors import WriteError
+from molspectra.data.atomic import atomic_file, naming
 from molspectra.reporting import sections, wording
-from molspectra.reporting.collect import collect_report
 from molspectra.reporting.content import ReportContent
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.limits import limits
 from molspectra.reporting.markup import Child, details, element, listing, page, section, table
+from molspectra.reporting.tables import STAGES
 from molspectra.reporting.wording import duration, mean_sd
-
-__all__ = ["ReportContent", "collect_report", "write_report"]
-
-STAGES = {"stage1": "stage 1", "stage2": "stage 2", "finetune": "fine-tuning"}
 
 
 def write_report(path: str | Path, content: ReportContent) -> Path:
@@ -35,10 +30,8 @@ def write_report(path: str | Path, content: ReportContent) -> Path:
     """
     path = Path(path)
     text = _report(content)
-    try:
+    with naming(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{path.parent}: cannot be made: {error.strerror or error}") from error
     with atomic_file(path) as file:
         file.write(text.encode())
     return path

@@ -41,18 +41,22 @@ def result(pictures: Pictures, results: ResultTable) -> list[Child]:
         "± is the sample standard deviation over the seeds."
     )
     head = ["start", *(f"seed {seed}" for seed in seeds), "mean ± sd", "RMSE", "R²"]
-    alt = "; ".join(f"{arm.label} {', '.join(map(number, arm.mae.values()))}" for arm in results.arms)
     return [
         element("h3", f"{results.target} ({results.settings})") if results.settings else None,
         table(caption, head, rows, numbers=range(1, len(head))),
         listing(wording.table_sentences(results)),
-        pictures.figure(
-            figures.errors_by_start(results),
-            f"Mean absolute errors in {results.unit}: {alt}",
-            "Every point is one run; thin lines join runs of one seed; bars are means.",
-            medium=True,
+        errors_figure(
+            pictures, [(arm.key, arm.label, arm.mae) for arm in results.arms], results.target, results.unit
         ),
     ]
+
+
+def errors_figure(pictures: Pictures, arms: Sequence[figures.Errors], quantity: str, unit: str) -> Markup:
+    """Return the figure of the errors of every run, by start."""
+    by_start = "; ".join(f"{label} {', '.join(map(number, maes.values()))}" for _, label, maes in arms)
+    alt = f"Mean absolute errors in {unit}: {by_start}"
+    caption = "Every point is one run; thin lines join runs of one seed; bars are means."
+    return pictures.figure(figures.errors_by_start(arms, quantity, unit), alt, caption, medium=True)
 
 
 def learning(pictures: Pictures, curves: Sequence[Curve]) -> list[Markup]:
@@ -67,13 +71,14 @@ def learning(pictures: Pictures, curves: Sequence[Curve]) -> list[Markup]:
             for curve in chosen
             if curve.part == "val" and curve.values
         )
-        caption = (
-            f"{title}: strong lines with markers are the validation part, faint lines training batches; one "
-            "line per run."
-        )
+        lines = "losses on the validation part, one line per seed"
+        if any(curve.part == "train" for curve in chosen):
+            lines = "strong lines with markers are the validation part, faint lines training batches; one "
+            lines += "line per run"
         medium = len({curve.panel for curve in chosen}) == 1
         alt = f"{title}, last validation losses: {last}"
-        parts.append(pictures.figure(figures.learning_curves(chosen), alt, caption, medium=medium))
+        drawn = figures.learning_curves(chosen)
+        parts.append(pictures.figure(drawn, alt, f"{title}: {lines}.", medium=medium))
     return parts
 
 
@@ -133,13 +138,11 @@ def reconstructions(pictures: Pictures, content: ReportContent) -> list[Markup]:
 
 def retrieval(pictures: Pictures, results: RetrievalResult) -> list[Child]:
     """Return the search by spectra with one model: sentences, table, curve, examples."""
-    main, isomers = results.figures, results.isomers
+    main, isomers = results.whole
     at = list(main.recall)
-    all_spectra = " + ".join(results.modalities)
-    rows = _rank_rows({**results.subsets, all_spectra: main}, main, "random order")
+    rows = _rank_rows({name: ranks for name, (ranks, _) in results.subsets.items()}, main, "random order")
     if isomers is not None:
-        subsets = {**results.isomer_subsets, all_spectra: isomers}
-        labelled = {f"among isomers: {name}": ranks for name, ranks in subsets.items()}
+        labelled = {f"among isomers: {name}": own for name, (_, own) in results.subsets.items() if own}
         rows += _rank_rows(labelled, isomers, "among isomers, random order")
     caption = (
         f"Recall@k with {results.run}: share of queries whose molecule is among the first k of "
@@ -152,7 +155,7 @@ def retrieval(pictures: Pictures, results: RetrievalResult) -> list[Child]:
         *map(paragraph, wording.retrieval_sentences(results)),
         table(caption, head, rows, numbers=range(1, len(head))),
         pictures.figure(
-            figures.recall_curves([results]),
+            figures.recall_curve(results),
             "Recall at k: " + ", ".join(f"{k}: {percent(main.recall[k])}" for k in at),
             "Share of the queries whose molecule is among the first k, and what a random order gives.",
             medium=True,

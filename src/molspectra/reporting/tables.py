@@ -11,16 +11,16 @@ from typing import Any
 
 from molspectra.errors import FormatError, MismatchError
 from molspectra.evaluation.finetuned import read_predictions
-from molspectra.evaluation.subject import read_run
 from molspectra.reporting.content import Arm, ResultTable, Score
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-from molspectra.training.record import read_json
+from molspectra.training.record import read_json, read_run
 from molspectra.training.settings import to_dict
 
 LABELS = {"scratch": "from scratch", "stage1": "from stage 1", "stage2": "from stage 2"}
 """Displayed names of the usual initialisations."""
 
-ORDER = tuple(LABELS)
+STAGES = {"stage1": "stage 1", "stage2": "stage 2", "finetune": "fine-tuning"}
+"""Displayed names of the stages."""
 
 IRRELEVANT = (
     "init",
@@ -191,7 +191,8 @@ def result_tables(runs: Sequence[Run], known: Sequence[Run]) -> tuple[ResultTabl
 def _table(members: list[Run], known: Sequence[Run], settings: str) -> ResultTable:
     keyed = arm_keys(members, known)
     arms = []
-    for key in sorted(keyed, key=lambda key: (ORDER.index(key) if key in ORDER else len(ORDER), key)):
+    order = [*LABELS, *sorted(keyed.keys() - LABELS.keys())]
+    for key in (key for key in order if key in keyed):
         chosen = sorted(keyed[key], key=lambda run: run.seed)
         for one, other in pairwise(chosen):
             if one.seed == other.seed:
@@ -206,7 +207,6 @@ def _table(members: list[Run], known: Sequence[Run], settings: str) -> ResultTab
     return ResultTable(
         target=evaluation["target"],
         unit=evaluation["unit"],
-        level=evaluation["level"],
         part=evaluation["part"],
         molecules=evaluation["molecules"],
         training_molecules=evaluation["training_molecules"],
@@ -240,7 +240,7 @@ def _score(run: Run) -> Score:
     assert evaluation is not None
     target, prediction = read_predictions(run.directory / "predictions.csv")
     errors = evaluation["mae"], evaluation["rmse"], evaluation["r2"]
-    return Score(run.seed, run.name, *errors, tuple(target), tuple(prediction))
+    return Score(run.seed, *errors, tuple(target), tuple(prediction))
 
 
 def pretraining_sentence(starts: Sequence[Start]) -> str:

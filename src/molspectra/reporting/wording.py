@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from molspectra.evaluation.metrics import mean_and_sd, paired
-from molspectra.evaluation.paired import CONFIDENCE, MoleculeInterval, SeedTest
+from molspectra.evaluation.metrics import mean_and_sd
+from molspectra.evaluation.paired import CONFIDENCE, MoleculeInterval, SeedTest, seed_test
 from molspectra.reporting.content import Arm, LossLine, ResultTable, RetrievalResult
 
 FEW_SEEDS = 5
@@ -61,44 +61,45 @@ def comparisons(table: ResultTable) -> list[tuple[Arm, Arm]]:
 
 def verdict(first: Arm, second: Arm) -> str:
     """Summarise the comparison of two arms in one sentence."""
-    difference = paired(first.mae, second.mae)
-    if difference is None:
+    test = seed_test(first.mae, second.mae)
+    if test is None:
         return f"{first.start} and {second.start} have no seed in common."
-    n, base = len(difference.seeds), mean_and_sd([second.mae[seed] for seed in difference.seeds])[0]
-    share = f", mean difference {signed(100 * difference.mean / base)}\u00a0%" if base > 0 else ""
-    counts = f"lower in {difference.lower}, higher in {difference.higher} of {n} seed{'s' if n > 1 else ''}"
-    return f"Error of {first.start} against {second.start}: {counts}{share}."
+    n = len(test.seeds)
+    share = _percentage(test, second)
+    counts = f"lower in {test.lower}, higher in {test.higher} of {n} seed{'s' if n > 1 else ''}"
+    mean = f", mean difference {share}" if share else ""
+    return f"Error of {first.start} against {second.start}: {counts}{mean}."
+
+
+def _percentage(test: SeedTest, second: Arm) -> str:
+    """Return the mean difference as a percentage of the second arm's mean error; "" where that is 0."""
+    base, _ = mean_and_sd([second.mae[seed] for seed in test.seeds])
+    return f"{signed(100 * test.mean / base)}\u00a0%" if base > 0 else ""
 
 
 def paired_sentence(first: Arm, second: Arm, unit: str) -> str:
     """State the differences of the mean absolute error by seed, and whether their sign is consistent."""
-    difference = paired(first.mae, second.mae)
+    test = seed_test(first.mae, second.mae)
     heading = f"{first.start} minus {second.start}"
-    if difference is None:
+    if test is None:
         return f"{heading}: no seed in common, so there is no paired comparison."
-    by_seed = ", ".join(
-        f"seed {seed} {signed(value)}"
-        for seed, value in zip(difference.seeds, difference.differences, strict=True)
-    )
-    n = len(difference.seeds)
-    base, _ = mean_and_sd([second.mae[seed] for seed in difference.seeds])
-    share = f" ({signed(100 * difference.mean / base)}\u00a0%)" if base > 0 else ""
-    text = f"{heading}, {unit}: {by_seed}; mean {signed(difference.mean)}{share}. "
-    if difference.lower == n:
-        text += f"The error is lower in {'the one seed' if n == 1 else f'all {n} seeds'}"
-    elif difference.higher == n:
-        text += f"The error is higher in {'the one seed' if n == 1 else f'all {n} seeds'}"
-    elif not difference.lower and not difference.higher:
+    pairs = zip(test.seeds, test.differences, strict=True)
+    by_seed = ", ".join(f"seed {seed} {signed(value)}" for seed, value in pairs)
+    n, share = len(test.seeds), _percentage(test, second)
+    text = f"{heading}, {unit}: {by_seed}; mean {signed(test.mean)}{f' ({share})' if share else ''}. "
+    if not test.lower and not test.higher:
         return text + "There is no difference in any seed."
-    else:
+    if n not in (test.lower, test.higher):
         return text + (
-            f"The error is lower in {difference.lower} and higher in {difference.higher} of {n} seeds: "
+            f"The error is lower in {test.lower} and higher in {test.higher} of {n} seeds: "
             "the sign is not consistent, no difference is shown."
         )
+    which = "lower" if test.lower else "higher"
+    text += f"The error is {which} in {'the one seed' if n == 1 else f'all {n} seeds'}"
     if n == 1:
         return text + "; one seed says nothing about the spread between seeds."
     if n < FEW_SEEDS:
-        chance = number(100 * 2.0 ** (1 - n), 2)
+        chance = number(100 * test.smallest_p, 2)
         return f"{text}; with {n} seeds the same sign in all comes by chance in {chance}\u00a0% of cases."
     return text + "."
 
@@ -126,19 +127,19 @@ def table_sentences(table: ResultTable) -> list[str]:
 
 def retrieval_sentences(result: RetrievalResult) -> list[str]:
     """Return sentences on a search, with the expectation for a random order."""
-    figures = result.figures
+    figures, isomers = result.whole
+    spectra = list(result.subsets)[-1].replace(" + ", ", ")
     parts = " and ".join(
         {"val": "validation", "train": "training"}.get(part, part) for part in result.gallery_parts
     )
     plural = "s" if len(result.gallery_parts) > 1 else ""
     sentences = [
         f"{figures.queries} molecules of the {result.part} part were searched by their spectra "
-        f"({', '.join(result.modalities)}) among the clean structures of {result.gallery_size} different "
+        f"({spectra}) among the clean structures of {result.gallery_size} different "
         f"molecules of the {parts} part{plural}: the right one came first for {percent(figures.recall[1])} "
         f"of them, where a random order gives {percent(figures.chance_recall[1])}."
     ]
-    if result.isomers is not None:
-        isomers = result.isomers
+    if isomers is not None:
         sentences.append(
             f"Among molecules of the same formula alone (on average {number(isomers.candidates)} candidates, "
             f"{isomers.queries} queries that have an isomer there), the right one came first for "
@@ -163,32 +164,33 @@ def percent(share: float) -> str:
 
 
 def conclusion(
-    first: str,
-    second: str,
-    test: SeedTest | None,
-    interval: MoleculeInterval | None,
-    samples: str = "molecules",
+    first: str, second: str, test: SeedTest, interval: MoleculeInterval | None, samples: str = "molecules"
 ) -> str:
-    """State in plain words what a comparison of two arms shows, and what it does not.
+    """State in plain words what a comparison of two named arms shows over seeds, and what it does not.
 
-    Args:
-        first: name of an arm.
-        second: name of the other.
-        test: over seeds; None where no seed is common.
-        interval: over test samples; None where their errors are unknown.
-        samples: "molecules" or "frames".
+    The interval is over test samples, which are "molecules" or "frames"; None where their errors are unknown.
     """
-    if test is None:
-        return f"{first} and {second} have no seed in common: nothing follows."
-    parts = [_over_seeds(first, second, test)]
-    if interval is not None:
-        which = "lower" if interval.difference < 0 else "higher"
-        if interval.low > 0 or interval.high < 0:
-            expected = f"would be expected to have the {which} error again"
-        else:
-            expected = "could as well come out the other way"
-        parts.append(f"On other test {samples} of this kind these very models of {first} {expected}.")
-    return " ".join(parts)
+    n, which, p = len(test.seeds), "lower" if test.mean < 0 else "higher", f"t-test p = {test.t_p:.2g}"
+    if n == 1:
+        text = (
+            f"One seed: the error of {first} is {which} than that of {second}, and nothing can be said about "
+            "whether another seed would show the same."
+        )
+    elif test.t_p < 1 - CONFIDENCE:
+        text = f"Over {n} seeds the error of {first} is {which} than that of {second} ({p})."
+    else:
+        text = (
+            f"Over {n} seeds no difference between {first} and {second} is shown ({p}); that is no proof "
+            "that there is none."
+        )
+    if interval is None:
+        return text
+    which = "lower" if interval.difference < 0 else "higher"
+    if interval.low > 0 or interval.high < 0:
+        expected = f"would be expected to have the {which} error again"
+    else:
+        expected = "could as well come out the other way"
+    return f"{text} On other test {samples} of this kind these very models of {first} {expected}."
 
 
 def few_seeds(n: int) -> str:
@@ -201,21 +203,4 @@ def few_seeds(n: int) -> str:
     return (
         f"With {n} seeds the exact tests cannot give a p below {smallest:.3g} and confirm nothing at the "
         "5 % level; the t-test assumes normally distributed differences and sees only large ones."
-    )
-
-
-def _over_seeds(first: str, second: str, test: SeedTest) -> str:
-    """State what the tests over seeds show."""
-    n, which = len(test.seeds), "lower" if test.mean < 0 else "higher"
-    if n == 1:
-        return (
-            f"One seed: the error of {first} is {which} than that of {second}, and nothing can be said about "
-            "whether another seed would show the same."
-        )
-    p = f"t-test p = {test.t_p:.2g}"
-    if test.t_p < 1 - CONFIDENCE:
-        return f"Over {n} seeds the error of {first} is {which} than that of {second} ({p})."
-    return (
-        f"Over {n} seeds no difference between {first} and {second} is shown ({p}); that is no proof that "
-        "there is none."
     )

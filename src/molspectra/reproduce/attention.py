@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from molspectra.evaluation.attention import AttentionMap, attention_map
 from molspectra.reporting.attention_figure import attention_figure, write_attention
@@ -25,14 +24,7 @@ ABOUT = (
 
 
 def write(plan: Plan, results: Results, command: str) -> Path:
-    """Write the maps of the finished stage-2 runs and a page about them; returns the Markdown's path.
-
-    Maps lie in `attention/seedS/`.
-
-    Args:
-        plan: of the experiment.
-        results: its list of runs.
-        command: command line that repeats it.
+    """Write the maps of the finished stage-2 runs to `attention/seedS/`; otherwise as `page.write`.
 
     Raises:
         InputError: a run's data are gone or a file cannot be written.
@@ -42,15 +34,13 @@ def write(plan: Plan, results: Results, command: str) -> Path:
         if run.arm == "stage2" and state(run).finished:
             maps[run.seed] = attention_map(run.directory)
             write_attention(maps[run.seed], plan.out / plan.stem / f"seed{run.seed}")
-    values = {str(seed): _facts(attention) for seed, attention in maps.items()}
+    keys = ("run", "part", "molecules", "layers", "heads", "blocks")  # without the values per patch
+    values = {}
+    for seed, attention in maps.items():
+        facts = attention.plain()
+        values[str(seed)] = {key: facts[key] for key in keys}
     markdown, html = _markdown(results, maps, command), _html(results, maps, command)
     return write_pages(plan, {"command": command, "seeds": values}, markdown, html)
-
-
-def _facts(attention: AttentionMap) -> dict[str, Any]:
-    """Return the JSON values of a map without those per patch."""
-    values = attention.plain()
-    return {key: values[key] for key in ("run", "part", "molecules", "layers", "heads", "blocks")}
 
 
 def _block_table(attention: AttentionMap) -> tuple[list[str], Rows]:

@@ -15,85 +15,73 @@ input; or only pre-training, whose attention is shown."""
 
 @dataclass(frozen=True)
 class Variant:
-    """A pre-training run that fine-tuning can start from.
+    """What a fine-tuning run can start from: a pre-training run, or nothing.
 
     Attributes:
         label: displayed name.
-        section: of the scale with its settings, "stage1" or "stage2".
-        parent: the variant that it starts from; None starts from scratch.
-        changes: settings by dotted name that differ from the section.
-        cost: kind of run in the scale's times per step.
+        cost: kind of the pre-training run in the scale's times per step: "stage1", "stage2" or "control";
+            "" where nothing is pre-trained.
+        parent: the variant that the pre-training starts from; None starts from scratch.
+        changes: settings of the pre-training, or else of the fine-tuning, by dotted name that differ from
+            the scale's.
     """
 
     label: str
-    section: str
+    cost: str = ""
     parent: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
-    cost: str = ""
+
+    @property
+    def section(self) -> str:
+        """Section of the scale with the settings of the pre-training."""
+        return "stage1" if self.cost == "stage1" else "stage2"
 
 
-def _stage2(label: str, **changes: Any) -> Variant:
-    named = {name.replace("__", "."): value for name, value in changes.items()}
-    return Variant(label, "stage2", "stage1", named, "stage2")
+def _stage2(label: str, changes: Mapping[str, Any]) -> Variant:
+    return Variant(label, "stage2", "stage1", changes)
 
 
 def _denoised(kind: str, title: str) -> dict[str, Variant]:
     """Return the pre-training runs of another denoising, with and without spectra."""
     changes, stage1 = {"denoising.kind": kind}, f"stage1-{kind}"
+    control = f"stage 1 continued without spectra, {title}"
     return {
-        stage1: Variant(f"stage 1, {title}", "stage1", None, changes, "stage1"),
-        f"control-{kind}": Variant(
-            f"stage 1 continued without spectra, {title}",
-            "stage2",
-            stage1,
-            WITHOUT_SPECTRA | changes,
-            "control",
-        ),
-        f"stage2-{kind}": Variant(f"stages 1+2, {title}", "stage2", stage1, changes, "stage2"),
+        stage1: Variant(f"stage 1, {title}", "stage1", None, changes),
+        f"control-{kind}": Variant(control, "control", stage1, WITHOUT_SPECTRA | changes),
+        f"stage2-{kind}": Variant(f"stages 1+2, {title}", "stage2", stage1, changes),
     }
 
 
 WITHOUT_SPECTRA: dict[str, Any] = {"model.spectrum_encoder": None}
 """Stage 2 without its spectrum encoder: the same molecules, batches, noise and steps, only denoising."""
 
+_MODALITIES = "model.spectrum_encoder.modalities"
+_PATCHES = {
+    "model.spectrum_encoder.patch": [20, 20, 20],
+    "model.spectrum_encoder.stride": [10, 10, 10],
+}
+
 VARIANTS: Mapping[str, Variant] = {
-    "stage1": Variant("stage 1", "stage1", cost="stage1"),
-    "control": Variant("stage 1 continued without spectra", "stage2", "stage1", WITHOUT_SPECTRA, "control"),
-    "stage2": _stage2("stages 1+2"),
-    "stage2-patch20": _stage2(
-        "patches of 20, stride 10",
-        model__spectrum_encoder__patch=[20, 20, 20],
-        model__spectrum_encoder__stride=[10, 10, 10],
-    ),
-    "stage2-mask0.05": _stage2("mask ratio 0.05", reconstruction__mask_ratio=0.05),
-    "stage2-mask0.30": _stage2("mask ratio 0.30", reconstruction__mask_ratio=0.3),
-    "stage2-no-reconstruction": _stage2("without reconstruction", weights__reconstruction=0.0),
-    "stage2-no-uv_vis": _stage2("without UV-Vis", model__spectrum_encoder__modalities=["ir", "raman"]),
-    "stage2-no-ir": _stage2("without IR", model__spectrum_encoder__modalities=["uv_vis", "raman"]),
-    "stage2-no-raman": _stage2("without Raman", model__spectrum_encoder__modalities=["uv_vis", "ir"]),
+    "stage1": Variant("stage 1", "stage1"),
+    "control": Variant("stage 1 continued without spectra", "control", "stage1", WITHOUT_SPECTRA),
+    "stage2": _stage2("stages 1+2", {}),
+    "stage2-patch20": _stage2("patches of 20, stride 10", _PATCHES),
+    "stage2-mask0.05": _stage2("mask ratio 0.05", {"reconstruction.mask_ratio": 0.05}),
+    "stage2-mask0.30": _stage2("mask ratio 0.30", {"reconstruction.mask_ratio": 0.3}),
+    "stage2-no-reconstruction": _stage2("without reconstruction", {"weights.reconstruction": 0.0}),
+    "stage2-no-uv_vis": _stage2("without UV-Vis", {_MODALITIES: ["ir", "raman"]}),
+    "stage2-no-ir": _stage2("without IR", {_MODALITIES: ["uv_vis", "raman"]}),
+    "stage2-no-raman": _stage2("without Raman", {_MODALITIES: ["uv_vis", "ir"]}),
     **_denoised("frad", "Frad"),
     **_denoised("slide", "SliDe"),
 }
 """Pre-training runs by the name of their directory."""
 
 
-@dataclass(frozen=True)
-class FromScratch:
-    """Fine-tuning without pre-training.
-
-    Attributes:
-        label: displayed name.
-        changes: settings by dotted name that differ from the other arms.
-    """
-
-    label: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-
-FROM_SCRATCH: Mapping[str, FromScratch] = {
-    "scratch": FromScratch("from scratch"),
-    "egnn": FromScratch("EGNN", {"model.spectrum_input": False, "model.spectrum_encoder": None}),
-    "egnn-spectrum": FromScratch("EGNN with UV-Vis as input"),
+FROM_SCRATCH: Mapping[str, Variant] = {
+    "scratch": Variant("from scratch"),
+    "egnn": Variant("EGNN", changes={"model.spectrum_input": False, "model.spectrum_encoder": None}),
+    "egnn-spectrum": Variant("EGNN with UV-Vis as input"),
 }
 """Arms that start from no pre-training run."""
 
@@ -113,8 +101,6 @@ class Experiment:
 
     Attributes:
         key: name on the command line.
-        title: displayed name.
-        kind: of fine-tuning.
         arms: keys of `VARIANTS` and `FROM_SCRATCH`, in the order of the table.
         pairs: arms that are compared (first, second, what the difference shows).
         published: name of the published row of an arm.
@@ -236,7 +222,7 @@ def experiment(key: str) -> Experiment:
 
 def label(arm: str) -> str:
     """Return the displayed name of an arm."""
-    return FROM_SCRATCH[arm].label if arm in FROM_SCRATCH else VARIANTS[arm].label
+    return (FROM_SCRATCH.get(arm) or VARIANTS[arm]).label
 
 
 def chain(arms: tuple[str, ...]) -> list[str]:

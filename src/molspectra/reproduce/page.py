@@ -12,9 +12,8 @@ from typing import Any
 from molspectra.data.atomic import atomic_file
 from molspectra.evaluation.evaluate import plain_json
 from molspectra.evaluation.published import Published
-from molspectra.reporting import figures
 from molspectra.reporting.collect import metric_series, panel_title
-from molspectra.reporting.content import Arm, Curve, ResultTable, Score
+from molspectra.reporting.content import Curve
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import (
     Child,
@@ -27,6 +26,7 @@ from molspectra.reporting.markup import (
     section,
     table,
 )
+from molspectra.reporting.sections import errors_figure, learning
 from molspectra.reporting.wording import duration, few_seeds, number, signed
 from molspectra.reproduce.experiments import chain, label
 from molspectra.reproduce.plan import Plan
@@ -37,23 +37,18 @@ Rows = list[list[str]]
 
 
 def write(plan: Plan, results: Results, command: str) -> Path:
-    """Write `STEM.json`, `STEM.md` and `STEM.html` into the plan's directory; returns the Markdown's path.
-
-    Args:
-        plan: of the experiment.
-        results: of its runs so far.
-        command: command line that repeats it.
-
-    Raises:
-        InputError: a file cannot be written.
-    """
+    """Write the results so far, with the command line that repeats them, as `write_pages` does."""
     complete = results.finished == len(results.runs)
     values = {"command": command, "complete": complete, **plain_json(dataclasses.asdict(results))}
     return write_pages(plan, values, markdown(results, command), html(plan, results, command))
 
 
 def write_pages(plan: Plan, values: Mapping[str, Any], markdown: str, html: str) -> Path:
-    """Write `STEM.json`, `STEM.md` and `STEM.html` into the plan's directory; returns the Markdown's path."""
+    """Write `STEM.json`, `STEM.md` and `STEM.html` into the plan's directory; returns the Markdown's path.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
     write_json(plan.out / f"{plan.stem}.json", values)
     for suffix, text in (("md", markdown), ("html", html)):
         with atomic_file(plan.out / f"{plan.stem}.{suffix}") as file:
@@ -223,11 +218,9 @@ def html(plan: Plan, results: Results, command: str) -> str:
     errors: list[Child] = [_table(caption(results), *arm_rows(results))]
     if results.reasons:
         errors += [paragraph(WHY), listing(results.reasons)]
-    drawn = _result_table(results)
-    if drawn.arms:
-        alt = "; ".join(f"{arm.label} {', '.join(map(number, arm.mae.values()))}" for arm in drawn.arms)
-        text = "Every point is one run; thin lines join runs of one seed; bars are means."
-        errors.append(pictures.figure(figures.errors_by_start(drawn), alt, text, medium=True))
+    arms = [(arm.key, arm.label, arm.mae) for arm in results.arms if arm.mae]
+    if arms:
+        errors.append(errors_figure(pictures, arms, results.quantity, results.unit))
     if results.rows:
         text = f"Published for the same quantity, in {results.rows[0].unit}."
         errors.append(_table(text, *published_rows(results.rows)))
@@ -241,12 +234,15 @@ def html(plan: Plan, results: Results, command: str) -> str:
             listing([element("strong", f"{c.tells}: "), c.conclusion] for c in results.comparisons),
             listing(how(results)),
         ]
+    curves = list(_curves(plan))
+    tuned = [curve for curve in curves if curve.group == "finetuning"]
+    pretrained = [curve for curve in curves if curve.group == "pretraining"]
     runs: list[Child] = [element("pre", command), _table("All runs.", *run_rows(results))]
     runs += _provenance(results)
     parts: list[tuple[str, str, list[Child]]] = [
         ("errors", "Errors", errors),
         ("paired", "Paired comparisons", paired),
-        ("curves", "Validation losses", list(_curve_figures(pictures, plan))),
+        ("curves", "Validation losses", [*learning(pictures, tuned), *learning(pictures, pretrained)]),
         ("runs", "Runs", runs),
     ]
     about = paragraph(results.experiment.about) if results.experiment.about else None
@@ -280,38 +276,8 @@ def _table(text: str, head: Sequence[str], rows: Rows) -> Markup:
     return table(text, head, rows, numbers=numbers)
 
 
-def _result_table(results: Results) -> ResultTable:
-    """Return the errors as the figures take them."""
-    arms = tuple(
-        Arm(arm.key, arm.label, tuple(Score(seed, arm.key, mae, mae, None) for seed, mae in arm.mae.items()))
-        for arm in results.arms
-        if arm.mae
-    )
-    return ResultTable(
-        target=results.quantity,
-        unit=results.unit,
-        level="",
-        part="test",
-        molecules=results.test or 0,
-        training_molecules=results.train or 0,
-        arms=arms,
-        constant_mae=results.constant,
-    )
-
-
-def _curve_figures(pictures: Pictures, plan: Plan) -> Iterator[Markup]:
-    """Yield figures of the validation losses, one colour per arm, one line per seed."""
-    curves = list(_curves(plan))
-    for group, name in (("finetuning", "Fine-tuning"), ("pretraining", "Pre-training")):
-        chosen = [curve for curve in curves if curve.group == group]
-        if chosen:
-            text = f"{name}: losses on the validation part, one line per seed."
-            last = "; ".join(f"{c.label} seed {c.seed} {number(c.values[-1])}" for c in chosen)
-            alt, medium = f"{text} Last values: {last}", len({curve.panel for curve in chosen}) == 1
-            yield pictures.figure(figures.learning_curves(chosen), alt, text, medium=medium)
-
-
 def _curves(plan: Plan) -> Iterator[Curve]:
+    """Yield the validation losses of all runs, one colour per arm."""
     for run in plan.runs:
         group = "pretraining" if run.is_pretraining else "finetuning"
         for name, (steps, values) in metric_series(run.directory).items():

@@ -10,30 +10,17 @@ from typing import Any, TypeVar
 
 from molspectra.data.store.store import Store
 from molspectra.errors import MismatchError, NotFoundError, SettingError
-from molspectra.evaluation.published import QM9_UNITS
-from molspectra.reporting.tables import flatten
+from molspectra.evaluation.published import MD17_FORMULAS, QM9_UNITS
 from molspectra.reproduce.experiments import FROM_SCRATCH, VARIANTS, Experiment, chain
 from molspectra.reproduce.scales import Scale, merged, nested
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import open_store
-from molspectra.training.provenance import MAY_DIFFER
+from molspectra.training.provenance import first_difference
 from molspectra.training.record import read_json
 from molspectra.training.settings import from_dict, to_dict
 from molspectra.training.targets import resolved
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
-
-FORMULAS = {
-    "aspirin": "C9H8O4",
-    "benzene": "C6H6",
-    "ethanol": "C2H6O",
-    "malonaldehyde": "C3H4O2",
-    "naphthalene": "C10H8",
-    "salicylic": "C7H6O3",
-    "toluene": "C7H8",
-    "uracil": "C4H4N2O2",
-}
-"""Molecules of MD17 with their formulas."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +29,6 @@ class Run:
 
     Attributes:
         arm: key of `VARIANTS` or `FROM_SCRATCH`: its start, or for pre-training the run itself.
-        seed: of the run.
-        directory: the run directory.
-        config: its settings.
         cost: kind of run in the scale's times per step.
     """
 
@@ -71,10 +55,7 @@ class Plan:
     """An experiment at a scale, on its data, in a directory.
 
     Attributes:
-        experiment: the experiment.
         subject: the property or the molecule.
-        scale: settings and sizes.
-        seeds: of the runs.
         stores: data by kind.
         out: directory of runs and results.
         runs: in the order of execution.
@@ -124,8 +105,8 @@ def make_plan(
         if kind not in named:
             raise SettingError(f"scale {scale.name} has no data of its own; give --{kind} STORE")
     used = {kind: named[kind] for kind in kinds}
-    if experiment.kind == "md17" and subject not in FORMULAS:
-        raise NotFoundError(f"unknown molecule {subject!r}; known: {', '.join(FORMULAS)}")
+    if experiment.kind == "md17" and subject not in MD17_FORMULAS:
+        raise NotFoundError(f"unknown molecule {subject!r}; known: {', '.join(MD17_FORMULAS)}")
     seeds = tuple(dict.fromkeys(seeds or scale.seeds))
     runs: list[Run] = []
     for seed in seeds:
@@ -164,7 +145,7 @@ def _finetuning(
         "data.store": stores["trajectory" if is_forces else "labels"],
         "loop.seed": seed,
         "init": None if init is None else str(init),
-        **(FROM_SCRATCH[arm].changes if arm in FROM_SCRATCH else {}),
+        **(FROM_SCRATCH[arm].changes if init is None else {}),
     }
     settings = _with(scale.settings(experiment.kind), changes)
     directory = out / subject / f"{arm}-seed{seed}"
@@ -212,14 +193,13 @@ def check(plan: Plan) -> None:
 def _check_existing(run: Run, store: Store) -> None:
     """Check that a run that already exists has the planned settings and data."""
     path = run.directory / "config.json"
-    before = flatten(to_dict(from_dict(type(run.config), read_json(path), str(path))))
-    now = flatten(to_dict(run.config))
-    for name in sorted((before.keys() | now.keys()) - set(MAY_DIFFER)):
-        if before.get(name) != now.get(name):
-            raise MismatchError(
-                f"{run.directory}: is there with other settings: {name} was {before.get(name)!r} and is "
-                f"{now.get(name)!r} now; use another --out, or the same --scale and --set"
-            )
+    before = from_dict(type(run.config), read_json(path), str(path))
+    difference = first_difference(to_dict(before), to_dict(run.config))
+    if difference:
+        raise MismatchError(
+            f"{run.directory}: is there with other settings: {difference}; use another --out, or the same "
+            "--scale and --set"
+        )
     if read_json(run.directory / "record.json")["data"]["hash"] != store.hash:
         raise MismatchError(
             f"{run.directory}: was made on other data than {run.config.data.store}; use another --out"
@@ -251,7 +231,7 @@ def _check_trajectory(plan: Plan, store: Store) -> None:
     if "energy" not in store.metadata.properties or store.metadata.forces is None:
         available = ", ".join(store.metadata.targets) or "neither"
         raise NotFoundError(f"{name}: a trajectory with energy and forces is needed; it has: {available}")
-    actual, expected = store.molecule(0).formula, FORMULAS[plan.subject]
+    actual, expected = store.molecule(0).formula, MD17_FORMULAS[plan.subject]
     if actual != expected:
         raise MismatchError(
             f"{name}: frames of {actual}, but {plan.subject} is {expected}; give --trajectory"

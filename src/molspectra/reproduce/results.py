@@ -14,12 +14,7 @@ import numpy.typing as npt
 from molspectra.evaluation import published
 from molspectra.evaluation.finetuned import read_force_errors, read_predictions
 from molspectra.evaluation.metrics import mean_and_sd
-from molspectra.evaluation.paired import (
-    MoleculeInterval,
-    SeedTest,
-    molecule_interval,
-    seed_test,
-)
+from molspectra.evaluation.paired import MoleculeInterval, SeedTest, molecule_interval, seed_test
 from molspectra.evaluation.published import Published
 from molspectra.reporting.wording import conclusion
 from molspectra.reproduce.experiments import Experiment, label
@@ -33,8 +28,6 @@ class ArmResult:
     """Test errors of one arm.
 
     Attributes:
-        key: of the arm.
-        label: displayed name.
         mae: mean absolute error by seed, in the unit of the results.
         mean: over the seeds; None before the first run is finished.
         sd: sample standard deviation over the seeds; None for fewer than two.
@@ -54,10 +47,7 @@ class Comparison:
     """Two arms, paired: first minus second.
 
     Attributes:
-        first: label of an arm.
-        second: label of the other.
         tells: what the difference shows.
-        test: over seeds.
         interval: over test molecules; None where errors per molecule are missing.
         conclusion: in words.
     """
@@ -75,18 +65,11 @@ class RunLine:
     """One line of the list of runs.
 
     Attributes:
-        name: displayed name.
         directory: relative to the experiment's.
         state: "finished", "begun", "to do" or "failed: ...".
-        seed: of the run.
         steps: optimizer steps of the whole run.
         seconds: wall time of its training.
         rows: number of molecules or frames by part.
-        data_hash: of its store.
-        commit: of the code.
-        machine: of the training.
-        versions: of Python and packages in the training.
-        settings: whole configuration.
     """
 
     name: str
@@ -108,23 +91,15 @@ class Results:
     """An experiment as far as it is done.
 
     Attributes:
-        experiment: what is repeated.
         subject: property or molecule.
-        scale: name of the scale.
-        about_scale: description of the scale.
-        seeds: of the plan.
-        quantity: predicted quantity.
         unit: of all errors.
         test: number of test molecules or frames; None before the first run is finished.
         train: number of training molecules or frames.
         constant: error of predicting the training median for all; None before the first run is finished.
         arms: in the order of the experiment.
         rows: published values of the same quantity.
-        comparable: whether the errors are comparable with the published values.
-        reasons: why not.
+        reasons: why the errors are not comparable with the published values.
         seen: sentence on test molecules in pre-training, by label of the arm.
-        comparisons: paired comparisons of the arms.
-        runs: all runs of the plan.
     """
 
     experiment: Experiment
@@ -152,11 +127,7 @@ class Results:
 
 
 def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
-    """Collect the results of the runs of a plan so far.
-
-    Args:
-        plan: of the experiment.
-        failures: reasons of failed runs by name.
+    """Collect the results of the runs of a plan so far; `failures` are reasons of failed runs by name.
 
     Raises:
         InputError: a damaged file.
@@ -166,7 +137,7 @@ def collect(plan: Plan, failures: Mapping[str, str] | None = None) -> Results:
     tested = [
         (run, evaluation)
         for run in plan.runs
-        if not run.is_pretraining and (evaluation := states[run.directory].finished_evaluation) is not None
+        if not run.is_pretraining and (evaluation := states[run.directory].evaluation) is not None
     ]
     is_forces = plan.experiment.kind == "md17"
     first = tested[0][1] if tested else None

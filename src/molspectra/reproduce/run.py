@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from molspectra.errors import MolspectraError
@@ -24,7 +25,7 @@ class State:
 
     Attributes:
         trained: whether all its steps were done.
-        evaluation: its results on the test part; None before they exist.
+        evaluation: its results on the test part; None before it is trained and tested.
         record: its record; empty before it began.
     """
 
@@ -35,12 +36,7 @@ class State:
     @property
     def finished(self) -> bool:
         """Whether it is trained and tested."""
-        return self.finished_evaluation is not None
-
-    @property
-    def finished_evaluation(self) -> Mapping[str, Any] | None:
-        """Results of a finished run; None before."""
-        return self.evaluation if self.trained else None
+        return self.evaluation is not None
 
     @property
     def word(self) -> str:
@@ -49,7 +45,7 @@ class State:
             return "to do"
         if not self.trained:
             return "begun"
-        return "finished" if self.evaluation is not None else "to be tested"
+        return "finished" if self.finished else "to be tested"
 
 
 def state(run: Run) -> State:
@@ -60,20 +56,18 @@ def state(run: Run) -> State:
     """
     paths = run.directory / "record.json", run.directory / "evaluation.json"
     record, evaluation = ((read_json(path) or {}) if path.is_file() else {} for path in paths)
-    return State(bool(record.get("finished")), evaluation if evaluation.get("finished") else None, record)
+    trained = bool(record.get("finished"))
+    return State(trained, evaluation if trained and evaluation.get("finished") else None, record)
 
 
 def seconds_per_step(plan: Plan) -> dict[str, float]:
     """Return the time per optimizer step by kind of run, in s: measured, else the scale's estimate."""
     measured: dict[str, list[float]] = {}
     for run in plan.runs:
-        progress = state(run)
-        if progress.trained and progress.record.get("seconds"):
-            seconds = progress.record["seconds"] / progress.record["steps"]
-            measured.setdefault(run.cost, []).append(seconds)
-    return dict(plan.scale.seconds_per_step) | {
-        key: sum(values) / len(values) for key, values in measured.items()
-    }
+        record = state(run).record
+        if record.get("finished") and record.get("seconds"):
+            measured.setdefault(run.cost, []).append(record["seconds"] / record["steps"])
+    return {**plan.scale.seconds_per_step, **{cost: fmean(values) for cost, values in measured.items()}}
 
 
 def seconds_left(plan: Plan) -> float:

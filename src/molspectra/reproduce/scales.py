@@ -27,8 +27,6 @@ class Scale:
 
     Attributes:
         name: of the scale, or the file that it was read from.
-        about: description.
-        seeds: default seeds.
         stores: default data by kind (see `STORES`).
         sections: settings by section (see `SECTIONS`), nested as in a recipe.
         seconds_per_step: estimated time of an optimizer step in s, by kind of run, before any was measured.

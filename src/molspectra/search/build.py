@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -16,14 +17,7 @@ from molspectra.data.atomic import exclusive_lock, naming
 from molspectra.data.store.store import Store
 from molspectra.errors import ExistsError, MismatchError, NotFoundError, SettingError, WriteError, hint
 from molspectra.search import approximate
-from molspectra.search.calibrate import (
-    DISTRACTORS,
-    MIN_QUERIES,
-    HeldOut,
-    calibrate,
-    held_out_of_run,
-    held_out_of_store,
-)
+from molspectra.search.calibrate import DISTRACTORS, MIN_QUERIES, HeldOut, calibrate, held_out
 from molspectra.search.manifest import (
     NAME,
     VECTOR_TYPES,
@@ -86,16 +80,21 @@ def build(
     out = Path(out)
     if vectors not in VECTOR_TYPES:
         raise SettingError(f"unknown type {vectors!r} of vectors; {hint(vectors, VECTOR_TYPES)}")
-    _check_out(out, overwrite)
+    if out.exists() and not (out / NAME).is_file():
+        raise ExistsError(f"{out} exists already and is not an index; choose another name")
+    if out.exists() and not overwrite:
+        raise ExistsError(f"{out} exists already; add to it with --append or give --overwrite")
+    if not out.parent.is_dir():
+        raise WriteError(f"{out}: the directory {out.parent} does not exist")
     search_model = open_model(model, device=device)
-    held_out = _held_out(calibration, model)
+    calibration_molecules = held_out(calibration, model)
     hidden = out.with_name(f".{out.name}.building")
     with naming(out):
         hidden.mkdir(exist_ok=True)
     with exclusive_lock(hidden, "making this index"):
         try:
             with naming(out):
-                _empty(hidden)
+                _remove(hidden.iterdir())
                 copy_model(search_model, hidden / MODEL)
             added, entry, kept, typical = _add_segment(
                 hidden, 0, source, search_model, vectors, modalities, on_error
@@ -104,7 +103,7 @@ def build(
                 search_model.hash, search_model.similarity, search_model.width, search_model.modalities
             )
             manifest = Manifest(model_entry, vectors, kept, (entry,), typical)
-            manifest, remarks = _calibrated(hidden, manifest, search_model, held_out)
+            manifest, remarks = _calibrated(hidden, manifest, search_model, calibration_molecules)
             manifest.write(hidden)
             with naming(out):
                 _exchange(hidden, out)
@@ -184,11 +183,7 @@ def model_of(path: Path, manifest: Manifest, model: Path | str | None, device: s
 
 
 def open_segments(path: Path, manifest: Manifest) -> list[Segment]:
-    """Map the segments of an index.
-
-    Raises:
-        DamagedError: a file is damaged.
-    """
+    """Map the segments of an index, see `open_segment`."""
     sizes = widths(manifest.model.width, manifest.model.modalities, manifest.modalities)
     return [
         open_segment(path / entry.name, entry.rows, sizes, manifest.vectors) for entry in manifest.segments
@@ -233,14 +228,14 @@ def _add_segment(
 
 
 def _calibrated(
-    folder: Path, manifest: Manifest, model: SearchModel, held_out: HeldOut | None
+    folder: Path, manifest: Manifest, model: SearchModel, molecules: HeldOut | None
 ) -> tuple[Manifest, tuple[str, ...]]:
     """The manifest with a calibration, and typical spectra of the held-out molecules where it has none."""
     uncalibrated = "confidences are not calibrated and are left out"
-    if held_out is None:
+    if molecules is None:
         return manifest, (f"{uncalibrated}: there are no molecules that the model was not trained on",)
-    names = tuple(name for name in held_out.store.metadata.modalities if name in model.modalities)
-    block = held_out.block(names) if names else None
+    names = tuple(name for name in molecules.store.metadata.modalities if name in model.modalities)
+    block = molecules.block(names) if names else None
     if block is None:
         return manifest, (f"{uncalibrated}: fewer than {MIN_QUERIES} held-out molecules with all spectra",)
     (segment,) = open_segments(folder, manifest)
@@ -249,36 +244,11 @@ def _calibrated(
     sample = {name: np.asarray(array[rows], np.float32) for name, array in segment.arrays.items()}
     identities = segment.table["identity"].take(rows).to_pylist()
     answers = len(Answers(segment.table["identity"]))
-    calibration = calibrate(block, model, sample, identities, answers, held_out.source)
+    calibration = calibrate(block, model, sample, identities, answers, molecules.source)
     typical = dict(manifest.typical)
     for name, spectra in block.spectra.items():
         typical.setdefault(name, _rounded(coarse(spectra, modality(name)).mean(0, dtype=np.float64)))
     return replace(manifest, typical=typical, calibration=calibration), ()
-
-
-def _held_out(calibration: Path | str | Store | None, model: Path | str) -> HeldOut | None:
-    if calibration is None:
-        return None
-    if isinstance(calibration, Store):
-        return HeldOut(calibration, np.arange(len(calibration)), calibration.path.name)
-    return held_out_of_run(model) if str(calibration) == "run" else held_out_of_store(calibration)
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that no index can be written to.
-
-    Raises:
-        WriteError: its directory does not exist.
-        ExistsError: it exists and is no index, or one that may not be replaced.
-    """
-    if not out.parent.is_dir():
-        raise WriteError(f"{out}: the directory {out.parent} does not exist")
-    if not out.exists():
-        return
-    if not (out / NAME).is_file():
-        raise ExistsError(f"{out} exists already and is not an index; choose another name")
-    if not overwrite:
-        raise ExistsError(f"{out} exists already; add to it with --append or give --overwrite")
 
 
 def _remove_left_over(path: Path, manifest: Manifest) -> None:
@@ -286,12 +256,17 @@ def _remove_left_over(path: Path, manifest: Manifest) -> None:
     known = {entry.name for entry in manifest.segments}
     if manifest.approximate is not None:
         known.add(manifest.approximate.file)
-    for child in sorted(path.iterdir()):
-        if _LEFT_OVER.fullmatch(child.name) and child.name not in known:
-            if child.is_dir():
-                shutil.rmtree(child, ignore_errors=True)
-            else:
-                child.unlink(missing_ok=True)
+    names = [child.name for child in path.iterdir() if _LEFT_OVER.fullmatch(child.name)]
+    _remove(path / name for name in names if name not in known)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Remove files and folders."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _exchange(new: Path, out: Path) -> None:
@@ -302,14 +277,6 @@ def _exchange(new: Path, out: Path) -> None:
         out.rename(old)
     new.rename(out)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _empty(folder: Path) -> None:
-    for child in sorted(folder.iterdir()):
-        if child.is_dir():
-            shutil.rmtree(child)
-        else:
-            child.unlink()
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> list[float]:

@@ -20,14 +20,15 @@ from scipy.special import logsumexp, softmax
 from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.retrieval import subsets
-from molspectra.evaluation.subject import read_run
 from molspectra.search import score
 from molspectra.search.manifest import Calibration
+from molspectra.search.query import Query
 from molspectra.search.segment import Arrays, arrays_of
 from molspectra.search.sources import Block, rows_of_store
-from molspectra.search.vectors import Floats, SearchModel, coarse, unit
+from molspectra.search.vectors import Floats, SearchModel, coarse, stored_points, unit
 from molspectra.spectra.modality import modality
 from molspectra.training.data import Selection, open_store
+from molspectra.training.record import read_run
 
 QUERIES = 256
 """Largest number of held-out molecules."""
@@ -64,8 +65,22 @@ class HeldOut:
         return rows_of_store(self.store, chosen, identities, modalities)
 
 
-def held_out_of_run(run: Path | str) -> HeldOut | None:
-    """The validation molecules of a run; None where its store is missing or has changed."""
+def held_out(source: Path | str | Store | None, run: Path | str) -> HeldOut | None:
+    """Held-out molecules for a calibration; None where there are none.
+
+    Args:
+        source: a store of molecules that the model was not trained on, up to the caller; None for none; or
+            "run", the validation molecules of the run, unless its store is missing or has changed.
+        run: run of the model.
+
+    Raises:
+        NotFoundError: no such store.
+    """
+    if source is None:
+        return None
+    if isinstance(source, Store) or str(source) != "run":
+        store = source if isinstance(source, Store) else open_store(str(source))
+        return HeldOut(store, np.arange(len(store)), store.path.name)
     try:
         config, record = read_run(Path(run))
         selection = Selection.of(config.data)
@@ -74,16 +89,6 @@ def held_out_of_run(run: Path | str) -> HeldOut | None:
     if record["data"]["hash"] != selection.store.hash:
         return None
     return HeldOut(selection.store, selection.val, "validation molecules of the model's training")
-
-
-def held_out_of_store(path: Path | str) -> HeldOut:
-    """All molecules of a store; that the model was not trained on them is up to the caller.
-
-    Raises:
-        NotFoundError: no such store.
-    """
-    store = open_store(str(path))
-    return HeldOut(store, np.arange(len(store)), store.path.name)
 
 
 def disturbed(spectra: Floats, name: str) -> Floats:
@@ -127,45 +132,32 @@ def calibrate(
     log_weight = np.log(max(answers - shared, 1) / max(len(distractors), 1))
     log_weights = np.concatenate([np.zeros(len(block)), np.full(len(distractors), max(log_weight, 0.0))])
     queries = {name: disturbed(spectra, name) for name, spectra in block.spectra.items()}
+    learned = {name: model.spectra({name: queries[name]}) for name in names if name in model.modalities}
+    samples = {
+        name: (unit(coarse(queries[name], modality(name))), np.ones(stored_points(modality(name)), bool))
+        for name in names
+    }
     temperature: dict[str, float] = {}
     accuracy: dict[str, float] = {}
     confidence: dict[str, float] = {}
     for subset in subsets(names):
-        for way, scores in _scores(entries, queries, subset, model).items():
-            name = key(way, subset)
-            temperature[name], accuracy[name], confidence[name] = _fit(scores, log_weights)
+        is_readable = set(subset) <= learned.keys()
+        query = Query(
+            model.spectra({name: queries[name] for name in subset}) if is_readable else None,
+            subset if is_readable else (),
+            {name: learned[name] for name in subset if name in learned},
+            {name: samples[name] for name in subset},
+        )
+        for way in score.WAYS:
+            if score.modalities_of(way, entries, query) == subset:
+                name, scores = key(way, subset), score.scores(way, entries, query, slice(None))
+                temperature[name], accuracy[name], confidence[name] = _fit(scores, log_weights)
     return Calibration(len(block), temperature, accuracy, confidence, source)
 
 
 def key(way: str, modalities: tuple[str, ...]) -> str:
     """Key of a temperature; the modalities are in the order of `MODALITIES`."""
     return f"{way}:{'+'.join(modalities)}"
-
-
-def _scores(
-    entries: Arrays, queries: dict[str, Floats], subset: tuple[str, ...], model: SearchModel
-) -> dict[str, Floats]:
-    """Scores [G, Q] of all entries and queries by way."""
-    scores = {}
-    if set(subset) <= set(model.modalities):
-        vectors = model.spectra({name: queries[name] for name in subset})
-        scores["embedding"] = score.dots(entries["structure"], vectors)
-    if all(f"learned-{name}" in entries for name in subset):
-        parts = [
-            score.dots(entries[f"learned-{name}"], model.spectra({name: queries[name]})) for name in subset
-        ]
-        scores["learned"] = score.mean_of(np.stack(parts))
-    if all(f"samples-{name}" in entries for name in subset):
-        for way, compare in (("cosine", score.cosines), ("sid", score.information)):
-            parts = [
-                compare(
-                    np.asarray(entries[f"samples-{name}"], np.float32),
-                    unit(coarse(queries[name], modality(name))),
-                )
-                for name in subset
-            ]
-            scores[way] = score.mean_of(np.stack(parts))
-    return scores
 
 
 def _fit(similarities: Floats, log_weights: npt.NDArray[np.float64]) -> tuple[float, float, float]:

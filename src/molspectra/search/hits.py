@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from molspectra.data.atomic import atomic_file, naming
-from molspectra.data.output import free_path
+from molspectra.data.atomic import atomic_file
+from molspectra.data.output import free_path, write_table
 
 SUFFIXES = (".csv", ".parquet", ".json")
 """Files that answers can be written to."""
@@ -65,25 +65,18 @@ class Hits:
             InputError: another suffix, the file exists, or it cannot be written.
         """
         path = free_path(path, SUFFIXES, overwrite=overwrite)
-        suffix = path.suffix.lower()
-        with atomic_file(path) as file, naming(path):
-            if suffix == ".csv":
-                from pyarrow import csv
-
-                csv.write_csv(self.table, file)
-            elif suffix == ".parquet":
-                from pyarrow import parquet
-
-                parquet.write_table(self.table, file)
-            else:
-                content = {
-                    "ways": self.ways,
-                    "candidates": self.candidates,
-                    "library": self.library,
-                    "remarks": self.remarks,
-                    "hits": list(self),
-                }
-                file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
+        if path.suffix.lower() != ".json":
+            write_table(self.table, path)
+            return
+        content = {
+            "ways": self.ways,
+            "candidates": self.candidates,
+            "library": self.library,
+            "remarks": self.remarks,
+            "hits": list(self),
+        }
+        with atomic_file(path) as file:
+            file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
 
 
 def _cell(name: str, value: Any) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.special import softmax
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import DamagedError, InputError, NotFoundError, SettingError, ValueRangeError
+from molspectra.errors import DamagedError, InputError, NotFoundError, SettingError, ValueRangeError, hint
 from molspectra.search import approximate as approximate_index
 from molspectra.search import build, score
 from molspectra.search.build import Added, model_of, open_segments
@@ -21,7 +22,7 @@ from molspectra.search.filters import Filters
 from molspectra.search.hits import Hits
 from molspectra.search.manifest import Manifest, read_manifest
 from molspectra.search.query import Prepared, Query, Spectrum, prepare, query_of
-from molspectra.search.ranking import Answers, confidences, leading
+from molspectra.search.ranking import Answers, leading
 from molspectra.search.segment import Segment, file_hash
 from molspectra.search.sources import Source
 from molspectra.search.vectors import SearchModel
@@ -187,30 +188,23 @@ class Library:
         rows = None if mask is None else np.flatnonzero(mask)
         if approximate:
             assert query.vector is not None
-            candidates = approximate_index.candidates(self._approximate, query.vector, top)
+            candidates = approximate_index.candidates(self._approximate, query.vector[0], top)
             appended = np.arange(self._approximate.ntotal, len(self))  # not in the approximate index
             rows = np.concatenate([candidates, appended])
-        return self._ranked(query, tuple(spectra), ways, rows, top, approximate)
+        return self._ranked(query, ways, rows, top, approximate)
 
     def _query(self, spectra: Mapping[str, Spectrum | Prepared], ways: Mapping[str, float]) -> Query:
-        """The spectra in the forms that the ways to score compare.
-
-        Raises:
-            InputError: no spectra, one that cannot be used, or a way that the library has no data for.
-        """
+        """The spectra in the forms that the ways to score compare."""
         if not spectra:
             raise SettingError("a search needs at least one spectrum")
         given = {modality(name).name for name in spectra}
         names = [name for name in MODALITIES if name in given]
-        prepared = {}
-        for name in names:
-            spectrum = spectra[name]
-            prepared[name] = spectrum if isinstance(spectrum, Prepared) else prepare(spectrum, name)
+        prepared = {name: prepare(spectra[name], name) for name in names}
         needs_model = "embedding" in ways or "learned" in ways
-        typical = self.manifest.typical_spectra()
+        typical = {name: np.array(values) for name, values in self.manifest.typical.items()}
         query = query_of(prepared, self.model if needs_model else None, typical, learned="learned" in ways)
         for way in ways:
-            if way != "embedding" and not score.modalities_of(way, self.segments[0].arrays, query):
+            if not score.modalities_of(way, self.segments[0].arrays, query):
                 has = ", ".join(self.manifest.modalities) or "none"
                 raise NotFoundError(
                     f"{self.path}: no {' or '.join(names)} spectra to compare by {way}; it has: {has}"
@@ -220,7 +214,6 @@ class Library:
     def _ranked(
         self,
         query: Query,
-        given: tuple[str, ...],
         ways: dict[str, float],
         rows: npt.NDArray[np.int64] | None,
         top: int,
@@ -228,11 +221,12 @@ class Library:
     ) -> Hits:
         """Score the given rows (None for all) and rank their molecules."""
         scores = {way: self._scores(way, query, rows) for way in ways}
-        temperatures = {way: self._temperature(way, query, given) for way in ways}
+        arrays, calibration = self.segments[0].arrays, self.manifest.calibration
+        keys = [key(way, score.modalities_of(way, arrays, query)) for way in ways]
+        temperatures = [calibration.temperature.get(name) if calibration else None for name in keys]
         totals = np.zeros(len(self))
-        for way, weight in ways.items():
-            temperature, _ = temperatures[way]
-            totals += weight * scores[way] / temperature
+        for (way, weight), temperature in zip(ways.items(), temperatures, strict=True):
+            totals += weight * scores[way] / (temperature or score.TEMPERATURE[way])
 
         missing = np.isnan(totals)
         compared = len(self) if rows is None else len(rows)
@@ -243,8 +237,8 @@ class Library:
 
         best, best_rows = self.answers.best(np.where(missing, -np.inf, totals))
         chosen = leading(best, top)
-        is_calibrated = all(calibrated for _, calibrated in temperatures.values())
-        confidence = confidences(best, chosen) if is_calibrated and not partial else None
+        has_confidence = None not in temperatures and not partial and len(chosen)
+        confidence = softmax(best)[chosen] if has_confidence else None
         chosen_rows = best_rows[chosen]
         parts = {way: values[chosen_rows] for way, values in scores.items()}
         if len(ways) == 1:  # the plain score, not divided by the temperature
@@ -283,27 +277,16 @@ class Library:
             for first in range(0, len(segment), score.BLOCK):
                 last = min(first + score.BLOCK, len(segment))
                 if rows is None:
-                    block = score.scores(way, segment.arrays, query, slice(first, last))
+                    block = score.scores(way, segment.arrays, query, slice(first, last))[:, 0]
                     result[offset + first : offset + last] = block
                     continue
                 low, high = np.searchsorted(rows, (offset + first, offset + last))
                 block_rows = rows[low:high]
                 if len(block_rows):
-                    result[block_rows] = score.scores(way, segment.arrays, query, block_rows - offset)
+                    block = score.scores(way, segment.arrays, query, block_rows - offset)[:, 0]
+                    result[block_rows] = block
             offset += len(segment)
         return result
-
-    def _temperature(self, way: str, query: Query, given: tuple[str, ...]) -> tuple[float, bool]:
-        """The temperature of a way's scores, and whether it was calibrated."""
-        if way == "embedding":
-            used = tuple(
-                name for name in MODALITIES if name in given and name in self.manifest.model.modalities
-            )
-        else:
-            used = score.modalities_of(way, self.segments[0].arrays, query)
-        calibration = self.manifest.calibration
-        temperature = None if calibration is None else calibration.temperature.get(key(way, used))
-        return (score.TEMPERATURE[way], False) if temperature is None else (temperature, True)
 
 
 def weights_of(by: Ways) -> dict[str, float]:
@@ -318,7 +301,8 @@ def weights_of(by: Ways) -> dict[str, float]:
     if not weights or len(weights) != len(by):
         raise SettingError("name at least one way to score, and each only once")
     for way, weight in weights.items():
-        score.check_way(way)
+        if way not in score.WAYS:
+            raise SettingError(f"unknown way {way!r} to score; {hint(way, score.WAYS)}")
         if not (np.isfinite(weight) and weight > 0):
             raise ValueRangeError(f"the weight of {way} must be a positive number, not {weight}")
     total = sum(weights.values())

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from molspectra._version import __version__
 from molspectra.data.atomic import atomic_file
@@ -103,16 +102,8 @@ class Manifest:
         """Number of entries."""
         return sum(segment.rows for segment in self.segments)
 
-    def typical_spectra(self) -> dict[str, npt.NDArray[np.float64]]:
-        """`typical` as arrays."""
-        return {name: np.array(values) for name, values in self.typical.items()}
-
     def write(self, folder: Path) -> None:
-        """Write or replace `library.json` atomically.
-
-        Raises:
-            WriteError: it cannot be written.
-        """
+        """Write or replace `library.json` atomically."""
         with atomic_file(folder / NAME) as file:
             file.write(json.dumps(asdict(self), ensure_ascii=False, indent=1).encode())
 
@@ -136,11 +127,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _checked(values: dict[str, Any]) -> Manifest:
-    """A manifest from JSON.
-
-    Raises:
-        KeyError, TypeError, ValueError, AttributeError: a value is missing, or not of a possible form.
-    """
+    """A manifest from JSON; a KeyError, TypeError, ValueError or AttributeError where a value is wrong."""
     model = ModelEntry(**values["model"] | {"modalities": tuple(values["model"]["modalities"])})
     segments = tuple(SegmentEntry(**entry) for entry in values["segments"])
     calibration, approximate = values["calibration"], values["approximate"]

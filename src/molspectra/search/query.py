@@ -42,16 +42,18 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """The spectra of one sample in the forms that are compared.
+    """The spectra of Q samples in the forms that are compared.
 
     Attributes:
-        vector: embedding [D] of all spectra together; None for a comparison of shapes alone.
-        learned: embedding [D] of each spectrum alone, by modality.
-        samples: stored points [P] by modality, of length 1 over the known ones, and the mask of these [P].
+        vector: embeddings [Q, D] of all spectra of a sample together; None for a comparison of shapes alone.
+        embedded: modalities in `vector`.
+        learned: embeddings [Q, D] of each spectrum alone, by modality.
+        samples: stored points [Q, P] by modality, of length 1 over the known ones, and the mask of these [P].
         remarks: conversions of the spectra, for people.
     """
 
     vector: Floats | None = None
+    embedded: tuple[str, ...] = ()
     learned: Mapping[str, Floats] = field(default_factory=dict)
     samples: Mapping[str, tuple[Floats, npt.NDArray[np.bool_]]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -91,12 +93,14 @@ def read_query(
     return prepare(spectra[0], kind.name, reflectance=reflectance)
 
 
-def prepare(spectrum: Spectrum, name: str, *, reflectance: str = "refuse") -> Prepared:
+def prepare(spectrum: Spectrum | Prepared, name: str, *, reflectance: str = "refuse") -> Prepared:
     """Put a spectrum on the axis of its modality, with a mask of the range that was measured.
 
     Raises:
         InputError: it is of another modality, cannot be converted, or has no intensity.
     """
+    if isinstance(spectrum, Prepared):
+        return spectrum
     kind = modality(name)
     if isinstance(spectrum, str | Path):
         return read_query(spectrum, name, reflectance=reflectance)
@@ -164,11 +168,11 @@ def query_of(
             remarks.append(f"{name}: scaled to a largest value of 1, as the library has no such spectra")
         values[name] = (spectrum.values * scale)[None].astype(np.float32)
         if covered.any():
-            samples[name] = (unit(np.where(covered, points, 0)[None])[0], covered)
+            samples[name] = (unit(np.where(covered, points, 0)[None]), covered)
     if model is None:
         return Query(samples=samples, remarks=tuple(remarks))
     readable = {name: rows for name, rows in values.items() if name in model.modalities}
     if not readable:
         raise MismatchError(f"the model reads {', '.join(model.modalities)}, not {', '.join(prepared)}")
-    single = {name: model.spectra({name: rows})[0] for name, rows in readable.items()} if learned else {}
-    return Query(model.spectra(readable)[0], single, samples, tuple(remarks))
+    single = {name: model.spectra({name: rows}) for name, rows in readable.items()} if learned else {}
+    return Query(model.spectra(readable), tuple(readable), single, samples, tuple(remarks))

@@ -56,15 +56,3 @@ def leading(score: Doubles, count: int) -> Ints:
         candidates = candidates[score[candidates] >= lowest]
     order = np.lexsort((candidates, -score[candidates]))
     return candidates[order[:count]].astype(np.int64)
-
-
-def confidences(score: Doubles, chosen: Ints) -> Doubles:
-    """Softmax over all scores [A], at the chosen answers [k].
-
-    Scores are in units of the calibrated temperature; −inf is no candidate.
-    """
-    if not len(chosen):
-        return np.zeros(0)
-    exponentials = np.exp(score - score.max())
-    probabilities: Doubles = exponentials[chosen] / exponentials.sum()
-    return probabilities

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import SettingError, hint
 from molspectra.search.query import Query
+from molspectra.search.vectors import Floats
 
 WAYS: dict[str, str] = {
     "embedding": "embedding of the query's spectra against embeddings of structures",
@@ -29,18 +29,6 @@ BLOCK = 16_384
 """Entries per pass."""
 
 _FLOOR = 1e-3  # of the mean intensity, added before logarithms are taken
-
-Floats = npt.NDArray[np.float32]
-
-
-def check_way(name: str) -> None:
-    """Refuse the name of an unknown way to score.
-
-    Raises:
-        SettingError: there is none of that name.
-    """
-    if name not in WAYS:
-        raise SettingError(f"unknown way {name!r} to score; {hint(name, WAYS)}")
 
 
 def dots(entries: Floats, queries: Floats) -> Floats:
@@ -85,9 +73,9 @@ def _distribution(spectra: Floats) -> Floats:
 
 
 def modalities_of(way: str, arrays: Mapping[str, npt.NDArray[np.floating]], query: Query) -> tuple[str, ...]:
-    """Modalities that both the query and the library's arrays have for a way; () for "embedding"."""
+    """Modalities that both the query and the library's arrays have for a way."""
     if way == "embedding":
-        return ()
+        return query.embedded
     kind, spectra = ("learned", query.learned) if way == "learned" else ("samples", query.samples)
     return tuple(name for name in spectra if f"{kind}-{name}" in arrays)
 
@@ -98,12 +86,12 @@ def scores(
     query: Query,
     rows: npt.NDArray[np.int64] | slice,
 ) -> Floats:
-    """Scores [n] of library rows, higher is better; the mean over the modalities that a row has.
+    """Scores [n, Q] of library rows, higher is better; the mean over the modalities that a row has.
 
     Args:
         way: one of `WAYS`.
         arrays: the library's arrays by name, see `segment`.
-        query: spectra of the sample.
+        query: spectra of Q samples.
         rows: n rows of the arrays.
 
     Returns:
@@ -111,17 +99,17 @@ def scores(
     """
     if way == "embedding":
         assert query.vector is not None
-        return dots(_float32(arrays["structure"][rows]), query.vector[None])[:, 0]
+        return dots(_float32(arrays["structure"][rows]), query.vector)
     parts = []
     for name in modalities_of(way, arrays, query):
         if way == "learned":
-            parts.append(dots(_float32(arrays[f"learned-{name}"][rows]), query.learned[name][None])[:, 0])
+            parts.append(dots(_float32(arrays[f"learned-{name}"][rows]), query.learned[name]))
             continue
         values, covered = query.samples[name]
         entries = _float32(arrays[f"samples-{name}"][rows])
         if not covered.all():
-            entries, values = entries[:, covered], values[covered]
-        parts.append((cosines if way == "cosine" else information)(entries, values[None])[:, 0])
+            entries, values = entries[:, covered], values[:, covered]
+        parts.append((cosines if way == "cosine" else information)(entries, values))
     return mean_of(np.stack(parts))
 
 

@@ -230,14 +230,12 @@ def open_segment(folder: Path, rows: int, sizes: Mapping[str, int], vectors: str
         table.validate(full=True)
     except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
         raise DamagedError(f"{path}: damaged ({' '.join(str(error).split())[:100]})") from error
-    if table.schema != SCHEMA or len(table) != rows or _has_gaps(table):
+    has_gaps = table.schema == SCHEMA and any(
+        table[column.name].null_count for column in SCHEMA if not column.nullable
+    )
+    if table.schema != SCHEMA or len(table) != rows or has_gaps:
         raise DamagedError(f"{path}: damaged (not the {rows} molecules that were written)")
     return Segment(table, {name: _open_array(folder, name, rows, sizes[name], vectors) for name in sizes})
-
-
-def _has_gaps(table: pa.Table) -> bool:
-    """Whether a column without null values by the schema has some."""
-    return any(table[column.name].null_count > 0 for column in SCHEMA if not column.nullable)
 
 
 def _open_array(folder: Path, name: str, rows: int, width: int, vectors: str) -> npt.NDArray[np.floating]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import Rejection, read_molecules
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Row, Store
+from molspectra.data.store.writer import Candidate
 from molspectra.errors import InputError
 from molspectra.evaluation.embedding import stack_spectra
 from molspectra.search.vectors import Floats
@@ -27,8 +28,6 @@ Source = Path | str | Store | Iterable[Molecule]
 """Where molecules come from: a file, a store or its path, the name of a bundled store, or molecules."""
 
 OnError = Literal["raise", "skip"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +63,33 @@ def blocks(
     Raises:
         InputError: unreadable file, or a bad record.
     """
+    path = Path(source) if isinstance(source, str | Path) else None
+    if path is not None and (str(source) in BUNDLED or path.suffix.lower() == ".arrow"):
+        source = open_store(str(source))
     if isinstance(source, Store):
-        yield from _of_store(source)
-    elif isinstance(source, str | Path):
-        kind = Path(source).suffix.lower()
-        if str(source) in BUNDLED or kind == ".arrow":
-            yield from _of_store(open_store(str(source)))
-        elif kind == ".parquet":
-            yield from _of_parquet(Path(source), None if on_error == "raise" else rejected)
-        else:
-            yield from _bare(read_molecules(source, on_error=on_error, rejected=rejected))
+        identities = source.identities  # slow to read
+        for start in range(0, len(source), BLOCK):
+            yield rows_of_store(source, np.arange(start, min(start + BLOCK, len(source))), identities)
+        return
+    modalities: Iterable[str] = ()
+    rows: Iterator[Row]
+    if path is None:
+        rows = map(Row, cast(Iterable[Molecule], source))
+    elif path.suffix.lower() == ".parquet":
+        from molspectra.datasets.registry import importer
+
+        table = importer("parquet").open(path, {})
+        modalities = table.metadata.modalities
+        rows = _parquet_rows(path, table.candidates(0), None if on_error == "raise" else rejected)
     else:
-        yield from _bare(source)
+        rows = map(Row, read_molecules(path, on_error=on_error, rejected=rejected))
+    while group := list(islice(rows, BLOCK)):
+        intensities, _ = stack_spectra([row.spectra for row in group], modalities)
+        yield Block(
+            [row.molecule for row in group],
+            [row.identity or row.molecule.identity for row in group],
+            {name: values.numpy() for name, values in intensities.items()},
+        )
 
 
 def source_name(source: Source) -> str:
@@ -83,25 +97,6 @@ def source_name(source: Source) -> str:
     if isinstance(source, Store):
         return source.path.name
     return Path(source).name if isinstance(source, str | Path) else "molecules"
-
-
-def _bare(molecules: Iterable[Molecule]) -> Iterator[Block]:
-    """Blocks of molecules without spectra."""
-    for group in _groups(molecules):
-        yield Block(group, [molecule.identity for molecule in group], {})
-
-
-def _groups(items: Iterable[T]) -> Iterator[list[T]]:
-    """Lists of up to `BLOCK` items."""
-    remaining = iter(items)
-    while group := list(islice(remaining, BLOCK)):
-        yield group
-
-
-def _of_store(store: Store) -> Iterator[Block]:
-    identities, names = store.identities, store.metadata.modalities
-    for start in range(0, len(store), BLOCK):
-        yield rows_of_store(store, np.arange(start, min(start + BLOCK, len(store))), identities, names)
 
 
 def rows_of_store(
@@ -121,25 +116,14 @@ def rows_of_store(
     return Block(molecules, [identities[row] for row in rows], spectra)
 
 
-def _of_parquet(path: Path, rejected: list[Rejection] | None) -> Iterator[Block]:
-    """Rows of a Parquet file with structures (or SMILES) and, where it has them, spectra."""
-    from molspectra.datasets.registry import importer
-
-    table = importer("parquet").open(path, {})
-
-    def rows() -> Iterator[Row]:
-        for candidate in table.candidates(0):
-            try:
-                yield candidate.make()
-            except InputError as error:
-                if rejected is None:
-                    raise error.with_context(f"{path}, {candidate.name}") from error
-                rejected.append(Rejection(str(path), candidate.name, str(error)))
-
-    for group in _groups(rows()):
-        intensities, _ = stack_spectra([row.spectra for row in group], table.metadata.modalities)
-        yield Block(
-            [row.molecule for row in group],
-            [row.identity or row.molecule.identity for row in group],
-            {name: values.numpy() for name, values in intensities.items()},
-        )
+def _parquet_rows(
+    path: Path, candidates: Iterable[Candidate], rejected: list[Rejection] | None
+) -> Iterator[Row]:
+    """Rows of a Parquet file with structures (or SMILES); bad ones are raised, or put into `rejected`."""
+    for candidate in candidates:
+        try:
+            yield candidate.make()
+        except InputError as error:
+            if rejected is None:
+                raise error.with_context(f"{path}, {candidate.name}") from error
+            rejected.append(Rejection(str(path), candidate.name, str(error)))

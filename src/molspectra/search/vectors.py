@@ -73,11 +73,10 @@ class SearchModel:
         Raises:
             MolspectraError: an embedding is not finite.
         """
-        batches = (
-            batch_on_device(molecules[start : start + BATCH], self.model)
+        parts = [
+            embed_batch(self.model, batch_on_device(molecules[start : start + BATCH], self.model))
             for start in range(0, len(molecules), BATCH)
-        )
-        parts = [embed_batch(self.model, batch) for batch in batches]
+        ]
         return self._comparable(parts, [molecule.name or molecule.formula for molecule in molecules])
 
     def spectra(self, spectra: Mapping[str, npt.NDArray[np.floating]]) -> Floats:

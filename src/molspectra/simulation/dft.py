@@ -69,17 +69,9 @@ def build_molecule(numbers: npt.NDArray[np.int64], positions: Array, charge: int
     """
     from pyscf import gto
 
-    molecule = gto.Mole()
-    molecule.atom = [(int(z), tuple(r)) for z, r in zip(numbers, positions, strict=True)]
-    molecule.unit = "Bohr"
-    molecule.basis = BASIS
-    if (numbers > 36).any():
-        molecule.ecp = BASIS
-    molecule.charge = charge
-    molecule.spin = 0
-    molecule.verbose = 0
-    molecule.build(dump_input=False, parse_arg=False)
-    return molecule
+    atoms = [(int(z), tuple(r)) for z, r in zip(numbers, positions, strict=True)]
+    ecp = BASIS if (numbers > 36).any() else {}
+    return gto.M(atom=atoms, unit="Bohr", basis=BASIS, ecp=ecp, charge=charge, verbose=0, parse_arg=False)
 
 
 @dataclass(frozen=True)
@@ -195,7 +187,9 @@ def ground_state(numbers: npt.NDArray[np.int64], positions: Array, charge: int =
     values, vectors = np.linalg.eigh(overlap)
     orthogonal = vectors / np.sqrt(values)
     n_occupied = molecule.nelectron // 2
-    occupied = _natural_orbitals(scf.hf.init_guess_by_minao(molecule), overlap, n_occupied)
+    guess = scf.hf.init_guess_by_minao(molecule)
+    natural = scipy.linalg.eigh(overlap @ guess @ overlap, overlap)[1]
+    occupied: Array = np.asarray(natural[:, ::-1][:, :n_occupied], dtype=np.float64)
     exchange_correlation, coarse = _ExchangeCorrelation(molecule, 0), True
     focks: list[Array] = []
     errors: list[Array] = []
@@ -231,12 +225,6 @@ def ground_state(numbers: npt.NDArray[np.int64], positions: Array, charge: int =
         fitting=fitting,
         dipole=_dipole(molecule, density),
     )
-
-
-def _natural_orbitals(density: Array, overlap: Array, count: int) -> Array:
-    """Return the `count` natural orbitals [nao, count] of a guessed density with the highest occupation."""
-    _, vectors = scipy.linalg.eigh(overlap @ density @ overlap, overlap)
-    return np.asarray(vectors[:, ::-1][:, :count], dtype=np.float64)
 
 
 def _extrapolate(focks: list[Array], errors: list[Array]) -> Array:

@@ -125,6 +125,8 @@ class XtbCalculator:
 
     Args:
         molecule: its elements and charge.
+
+    Both methods raise a SimulationError if the SCF does not converge.
     """
 
     def __init__(self, molecule: Molecule) -> None:
@@ -142,20 +144,12 @@ class XtbCalculator:
         self._energy, self._forces = np.nan, np.empty((0, 3))
 
     def get_potential_energy(self, atoms: Any = None, force_consistent: bool = False) -> float:
-        """Return the energy of the atoms, eV.
-
-        Raises:
-            SimulationError: the SCF did not converge.
-        """
+        """Return the energy of the atoms, eV."""
         self._run(atoms)
         return self._energy
 
     def get_forces(self, atoms: Any = None) -> Array:
-        """Return the forces on the atoms [N, 3], eV/Å.
-
-        Raises:
-            SimulationError: the SCF did not converge.
-        """
+        """Return the forces on the atoms [N, 3], eV/Å."""
         self._run(atoms)
         return self._forces.copy()
 

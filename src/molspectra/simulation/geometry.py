@@ -129,18 +129,23 @@ def minimise(
     Raises:
         SimulationError: no convergence in `MAX_STEPS` steps.
     """
+
+    def flat(x: Array) -> tuple[float, Array]:
+        energy, gradient = function(x.reshape(positions.shape))
+        return energy, gradient.ravel()
+
     x, matrix, trust = positions.ravel().copy(), start.copy(), 0.4
-    energy, gradient = _flat(function, x, positions.shape)
+    energy, gradient = flat(x)
     for _ in range(MAX_STEPS):
         if np.abs(gradient).max() < tolerance:
             return x.reshape(positions.shape)
         step = _rational_step(matrix, gradient, trust)
-        new_energy, new_gradient = _flat(function, x + step, positions.shape)
+        new_energy, new_gradient = flat(x + step)
         predicted = gradient @ step + 0.5 * step @ matrix @ step
         change = new_energy - energy
         matrix = _bfgs(matrix, step, new_gradient - gradient)
         # in the last, tiny steps the energy change is SCF noise
-        if change > 1e-8 and change > 0.0:
+        if change > 1e-8:
             trust = 0.25 * float(np.linalg.norm(step))
             if trust > 1e-4:
                 continue
@@ -152,14 +157,6 @@ def minimise(
         f"geometry optimisation did not converge in {MAX_STEPS} steps "
         f"(gradient {np.abs(gradient).max():.1e} Hartree/bohr)"
     )
-
-
-def _flat(
-    function: Callable[[Array], tuple[float, Array]], x: Array, shape: tuple[int, ...]
-) -> tuple[float, Array]:
-    """Return energy and flattened gradient [3N]."""
-    energy, gradient = function(x.reshape(shape))
-    return energy, gradient.ravel()
 
 
 def _rational_step(matrix: Array, gradient: Array, trust: float) -> Array:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
@@ -65,26 +64,23 @@ def to_json(record: Record) -> str:
         "name": record.name,
         "seconds": round(record.seconds, 3),
     }
-    if record.simulation is None:
+    simulation = record.simulation
+    if simulation is None:
         fields["error"] = record.error
     else:
-        fields |= _simulation_fields(record.simulation)
+        molecule = simulation.molecule
+        fields |= {
+            "numbers": molecule.numbers.tolist(),
+            "positions": molecule.positions.tolist(),
+            "charge": molecule.charge,
+            "levels": simulation.levels,
+            "lines": {
+                name: {"position": line.position.tolist(), "intensity": line.intensity.tolist()}
+                for name, line in simulation.lines.items()
+            },
+            "properties": {name: [p.value, p.unit, p.level] for name, p in simulation.properties.items()},
+        }
     return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def _simulation_fields(simulation: Simulation) -> dict[str, Any]:
-    molecule = simulation.molecule
-    return {
-        "numbers": molecule.numbers.tolist(),
-        "positions": molecule.positions.tolist(),
-        "charge": molecule.charge,
-        "levels": simulation.levels,
-        "lines": {
-            name: {"position": line.position.tolist(), "intensity": line.intensity.tolist()}
-            for name, line in simulation.lines.items()
-        },
-        "properties": {name: [p.value, p.unit, p.level] for name, p in simulation.properties.items()},
-    }
 
 
 def from_json(line: str | bytes) -> Record:
@@ -223,9 +219,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 

@@ -8,21 +8,17 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import MolspectraError, ValueRangeError
 from molspectra.simulation.api import DEFAULT_MODALITIES, Simulation, levels_of_theory, simulate
 from molspectra.simulation.records import Journal, Record, key_of, records_at
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 TIMEOUT = 1800.0
 """Time limit per molecule, s, after which its process is killed."""
@@ -109,18 +105,14 @@ def simulate_many(
             key for key in by_key if key not in store.offsets or (retry_failed and key in store.failed)
         )
         computed = len(todo)
-        count = min(processes or usable_cores(), computed)
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        count = min(processes or usable or 1, computed)
         if count:
-            with _progress(computed, progress) as bar, _pool(count, modalities) as workers:
-                _work(workers, todo, by_key, store, timeout, modalities, bar)
+            with _progress(computed, progress) as advance, _pool(count, modalities) as workers:
+                _work(workers, todo, by_key, store, timeout, modalities, advance)
     offsets = [store.offsets[key] for key in by_key]
     failed = list(records_at(store.path, (store.offsets[key] for key in by_key if key in store.failed)))
     return RunResult(store.path, offsets, failed, computed, len(by_key) - computed, total - len(by_key))
-
-
-def usable_cores() -> int:
-    """Number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _work(
@@ -130,30 +122,26 @@ def _work(
     store: Journal,
     timeout: float,
     modalities: Sequence[str],
-    bar: _Bar,
+    advance: Callable[[Record], None],
 ) -> None:
     """Send molecules to idle workers and record their results, until all are done."""
     for worker in workers:
         _hand_out(worker, todo, by_key)
     while any(worker.key for worker in workers):
         busy = [worker for worker in workers if worker.key]
-        ready = wait([worker.pipe for worker in busy], timeout=_time_left(busy, timeout))
+        time_left = min(worker.since for worker in busy) + timeout - time.monotonic()
+        ready = wait([worker.pipe for worker in busy], timeout=max(0.0, time_left))
         for worker in busy:
             key = worker.key
             if key is None or (worker.pipe not in ready and time.monotonic() - worker.since < timeout):
                 continue
             record = _outcome(worker, worker.pipe in ready, by_key[key], key, timeout)
             store.append(record)
-            bar.advance(record)
+            advance(record)
             worker.key = None
             if not worker.process.is_alive() and todo:
                 workers[workers.index(worker)] = worker = _start(modalities)
             _hand_out(worker, todo, by_key)
-
-
-def _time_left(busy: list[_Worker], timeout: float) -> float:
-    """Seconds until the first of these workers exceeds the timeout."""
-    return max(0.0, min(worker.since for worker in busy) + timeout - time.monotonic())
 
 
 def _hand_out(worker: _Worker, todo: deque[str], by_key: dict[str, Molecule]) -> None:
@@ -255,35 +243,11 @@ def _attempt(molecule: Molecule, modalities: Sequence[str]) -> Simulation | str:
         return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-@dataclass
-class _Bar:
-    """Progress display; does nothing without `progress`."""
-
-    progress: Progress | None = None
-    task: TaskID | None = None
-    failed: int = 0
-
-    def advance(self, record: Record) -> None:
-        """Count one molecule; print the reason if it failed."""
-        self.failed += record.error is not None
-        if self.progress is None or self.task is None:
-            return
-        if record.error is not None:
-            self.progress.console.print(
-                f"failed: {record.label}: {record.error}", markup=False, highlight=False
-            )
-        self.progress.update(self.task, advance=1, failed=self.failed, rate=self._rate())
-
-    def _rate(self) -> str:
-        task = self.progress.tasks[0] if self.progress else None
-        return f"{60 * (task.completed + 1) / task.elapsed:.1f}/min" if task and task.elapsed else ""
-
-
 @contextmanager
-def _progress(total: int, shown: bool) -> Iterator[_Bar]:
-    """Show a bar with count, rate, time left and number of failures."""
+def _progress(total: int, shown: bool) -> Iterator[Callable[[Record], None]]:
+    """Yield a function that counts a record, on a bar with rate and time left, and prints its failure."""
     if not shown:
-        yield _Bar()
+        yield lambda record: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -297,4 +261,17 @@ def _progress(total: int, shown: bool) -> Iterator[_Bar]:
         TextColumn("{task.fields[failed]} failed"),
     )
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as progress:
-        yield _Bar(progress, progress.add_task("", total=total, failed=0, rate=""))
+        task = progress.add_task("", total=total, failed=0, rate="")
+
+        def advance(record: Record) -> None:
+            state = progress.tasks[0]
+            failed = state.fields["failed"]
+            if record.error is not None:
+                failed += 1
+                progress.console.print(
+                    f"failed: {record.label}: {record.error}", markup=False, highlight=False
+                )
+            rate = f"{60 * (state.completed + 1) / state.elapsed:.1f}/min" if state.elapsed else ""
+            progress.update(task, advance=1, failed=failed, rate=rate)
+
+        yield advance

@@ -115,12 +115,12 @@ def _transformed(state: GroundState, left: Array, right: Array) -> npt.NDArray[n
     return (left.T.astype(np.float32) @ half.reshape(nao, -1)).reshape(left.shape[1], naux, right.shape[1])
 
 
-def kernel_matrix(state: GroundState, level: int = KERNEL_GRID) -> Array:
+def kernel_matrix(state: GroundState) -> Array:
     """Return the LDA kernel in the fitting basis [naux, naux]: ∫ χ_P f_xc(ρ) χ_Q."""
     from pyscf import dft
 
     grid = dft.Grids(state.molecule)
-    grid.level = level
+    grid.level = KERNEL_GRID
     grid.build(with_non0tab=False)
     occupied = state.orbitals[:, : state.n_occupied]
     naux = state.fitting.auxiliary.nao

@@ -58,16 +58,10 @@ def rigid_motions(masses: Array, positions: Array) -> Array:
     # column k: the unit rotation about the principal axis k, e_k × r
     _, extent, axes = np.linalg.svd(centred * np.sqrt(masses)[:, None], full_matrices=True)
     extent = np.concatenate([extent, np.zeros(3 - len(extent))])
-    if extent[0] < 1e-8:
-        rotation_axes = np.zeros((0, 3))
-    elif extent[1] < _LINEAR * extent[0]:
-        rotation_axes = axes[1:]
-    else:
-        rotation_axes = axes
-    motions = translations
-    if len(rotation_axes):
-        rotations = np.stack([np.cross(axis, centred) for axis in rotation_axes], axis=-1)
-        motions = np.concatenate([translations, rotations], axis=-1)
+    # an atom has no rotation, and a linear molecule none about its long axis, the first
+    first = 3 if extent[0] < 1e-8 else int(extent[1] < _LINEAR * extent[0])
+    rotations = np.cross(axes[first:, None], centred).transpose(1, 2, 0)
+    motions = np.concatenate([translations, rotations], axis=-1)
     weighted = (root * motions).reshape(3 * len(masses), -1)
     return np.asarray(np.linalg.qr(weighted)[0], dtype=np.float64)
 
@@ -112,15 +106,12 @@ def zero_point_energy(modes: Modes) -> float:
     return float(0.5 * np.maximum(modes.wavenumbers, 0.0).sum() * EV_PER_WAVENUMBER)
 
 
-def heat_capacity(modes: Modes, n_atoms: int, temperature: float = TEMPERATURE) -> float:
-    """Return Cv of the ideal gas, cal/mol/K: translation 3R/2, rotation 3R/2 (linear R, atom 0), vibrations.
+def heat_capacity(modes: Modes, n_atoms: int) -> float:
+    """Return Cv of the ideal gas at 298.15 K, cal/mol/K.
 
-    Args:
-        modes: normal modes.
-        n_atoms: N.
-        temperature: K.
+    The sum of translation 3R/2, rotation 3R/2 (linear R, atom 0) and vibrations.
     """
     rigid = 3 * n_atoms - len(modes.wavenumbers)
-    x = np.maximum(np.abs(modes.wavenumbers), 1e-3) * KELVIN_PER_WAVENUMBER / temperature
+    x = np.maximum(np.abs(modes.wavenumbers), 1e-3) * KELVIN_PER_WAVENUMBER / TEMPERATURE
     vibrations = float(((x / 2) ** 2 / np.sinh(np.minimum(x / 2, 300.0)) ** 2).sum())
     return GAS_CONSTANT * (rigid / 2 + vibrations)

@@ -112,11 +112,11 @@ class FieldDerivatives:
 
 
 def field_derivatives(
-    numbers: npt.NDArray[np.int64], positions: Array, charge: int, start: Result, strength: float = FIELD
+    numbers: npt.NDArray[np.int64], positions: Array, charge: int, start: Result
 ) -> FieldDerivatives:
     """Compute dipole and polarisability derivatives from 13 gradients in a uniform field.
 
-    With g(F) the nuclear gradient in the field F and E(F) = E − F·μ − ½ F·α·F:
+    With g(F) the nuclear gradient in the field F = `FIELD` and E(F) = E − F·μ − ½ F·α·F:
     ∂μ_i/∂R = −[g(+i) − g(−i)]/2F, ∂α_ii/∂R = −[g(+i) + g(−i) − 2g(0)]/F²,
     ∂α_ij/∂R = −[g(+i+j) + g(−i−j) − g(+i) − g(−i) − g(+j) − g(−j) + 2g(0)]/2F².
 
@@ -125,23 +125,22 @@ def field_derivatives(
         positions: coordinates [N, 3], bohr.
         charge: total charge, e.
         start: converged calculation at `positions` without a field; gives g(0).
-        strength: F, atomic units.
     """
 
     def gradient(field: Array) -> Array:
         xtb = Xtb(numbers, positions, charge, field)
         return energy_gradient(xtb.run(positions, start))[1].ravel()
 
-    axes = strength * np.eye(3)
+    axes = FIELD * np.eye(3)
     zero = energy_gradient(start)[1].ravel()
     plus = [gradient(axis) for axis in axes]
     minus = [gradient(-axis) for axis in axes]
-    dipole = np.stack([-(p - m) / (2 * strength) for p, m in zip(plus, minus, strict=True)], axis=1)
+    dipole = np.stack([-(p - m) / (2 * FIELD) for p, m in zip(plus, minus, strict=True)], axis=1)
     polarisability = np.empty((zero.size, 3, 3))
     for i in range(3):
-        polarisability[:, i, i] = -(plus[i] + minus[i] - 2 * zero) / strength**2
+        polarisability[:, i, i] = -(plus[i] + minus[i] - 2 * zero) / FIELD**2
         for j in range(i):
             both = gradient(axes[i] + axes[j]) + gradient(-axes[i] - axes[j])
             mixed = both - plus[i] - minus[i] - plus[j] - minus[j] + 2 * zero
-            polarisability[:, i, j] = polarisability[:, j, i] = -mixed / (2 * strength**2)
+            polarisability[:, i, j] = polarisability[:, j, i] = -mixed / (2 * FIELD**2)
     return FieldDerivatives(dipole, polarisability)

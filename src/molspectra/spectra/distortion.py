@@ -71,7 +71,7 @@ def drifted(
     along = torch.linspace(0.0, 1.0, spectra.shape[1], dtype=torch.float64, device=spectra.device)
     turns = _column(periods, spectra) * along + _column(phase, spectra)
     wave = (_column(height, spectra) / 2 * (1 + torch.cos(2 * math.pi * turns))).to(spectra.dtype)
-    return spectra + wave * _maximum(spectra)
+    return spectra + wave * spectra.amax(dim=1, keepdim=True)
 
 
 def noised(spectra: Tensor, noise: Tensor, size: Tensor | float) -> Tensor:
@@ -82,7 +82,8 @@ def noised(spectra: Tensor, noise: Tensor, size: Tensor | float) -> Tensor:
         noise: [B, points] standard normal numbers.
         size: standard deviation, as a fraction of each spectrum's maximum.
     """
-    return spectra + noise.to(spectra.dtype) * _column(size, spectra).to(spectra.dtype) * _maximum(spectra)
+    maximum = spectra.amax(dim=1, keepdim=True)
+    return spectra + noise.to(spectra.dtype) * _column(size, spectra).to(spectra.dtype) * maximum
 
 
 def cut(spectra: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
@@ -97,11 +98,6 @@ def cut(spectra: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     index = torch.arange(points, dtype=torch.float64, device=spectra.device)
     outside = (index < _column(low, spectra) * points) | (index >= (1 - _column(high, spectra)) * points)
     return spectra.masked_fill(outside, 0.0)
-
-
-def _maximum(spectra: Tensor) -> Tensor:
-    """Return the maximum of each spectrum, [B, 1]."""
-    return spectra.amax(dim=1, keepdim=True)
 
 
 def _column(value: Tensor | float, spectra: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from molspectra.errors import ValueRangeError
 from molspectra.spectra.distortion import moved, widened
-from molspectra.spectra.files.measured import FLOOR, Conversion, MeasuredSpectrum, resampled
+from molspectra.spectra.files.measured import FLOOR, Conversion, MeasuredSpectrum, onto_axis
 from molspectra.spectra.modality import Modality
 
 BASELINE_WIDTH = 40.0
@@ -55,26 +55,22 @@ class Preparation:
     """Area (sample unit × axis unit) or maximum (sample unit) after the normalisation."""
 
     def __post_init__(self) -> None:
-        """Check the ranges of the settings.
-
-        Raises:
-            ValueRangeError: a factor, length or level is out of range.
-        """
-        positive = {"scale": self.scale, "level": self.level}
-        if self.baseline_width is not None:
-            positive["baseline_width"] = self.baseline_width
-        for name, value in positive.items():
-            if not (math.isfinite(value) and value > 0):
-                raise ValueRangeError(f"preparation: {name} must be a positive number, not {value}")
-        for name, value in {"widen": self.widen, "smoothing": self.smoothing}.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueRangeError(f"preparation: {name} must be 0 or more, not {value}")
-        if not math.isfinite(self.shift):
-            raise ValueRangeError(f"preparation: shift must be a number, not {self.shift}")
-        if not 0 < self.asymmetry <= 0.5:
-            raise ValueRangeError(f"preparation: asymmetry must lie in (0, 0.5], not {self.asymmetry}")
-        if self.polynomial < 0:
-            raise ValueRangeError(f"preparation: polynomial must be 0 or more, not {self.polynomial}")
+        """Check the ranges of the settings."""
+        width = self.baseline_width
+        rules = {
+            "scale": (0 < self.scale < math.inf, "a positive number"),
+            "level": (0 < self.level < math.inf, "a positive number"),
+            "baseline_width": (width is None or 0 < width < math.inf, "a positive number"),
+            "widen": (0 <= self.widen < math.inf, "0 or more"),
+            "smoothing": (0 <= self.smoothing < math.inf, "0 or more"),
+            "shift": (math.isfinite(self.shift), "a number"),
+            "asymmetry": (0 < self.asymmetry <= 0.5, "in (0, 0.5]"),
+            "polynomial": (self.polynomial >= 0, "0 or more"),
+        }
+        for name, (valid, range_text) in rules.items():
+            if not valid:
+                value = getattr(self, name)
+                raise ValueRangeError(f"preparation: {name} must be {range_text}, not {value}")
         if self.window is not None and not self.window[0] < self.window[1]:
             raise ValueRangeError(f"preparation: the window {self.window} does not ascend")
 
@@ -115,7 +111,13 @@ def prepare_measured(
     Raises:
         InputError: as `onto_axis` and `prepare`.
     """
-    raw = resampled(
+
+    def process(values: npt.NDArray[np.float64], kind: Modality, covered: slice) -> npt.NDArray[np.float64]:
+        samples: npt.NDArray[np.float64]
+        samples = _processed(torch.from_numpy(values)[None], kind, settings, covered)[0].numpy()
+        return samples
+
+    return onto_axis(
         measured,
         name,
         outside=outside,
@@ -123,11 +125,8 @@ def prepare_measured(
         reflectance=reflectance,
         scale=settings.scale,
         shift=settings.shift,
+        process=process,
     )
-    indices = np.flatnonzero(raw.inside)
-    covered = slice(int(indices[0]), int(indices[-1]) + 1)
-    values = _processed(torch.from_numpy(raw.values)[None], raw.kind, settings, covered)[0].numpy()
-    return raw.conversion(values)
 
 
 def _processed(spectra: Tensor, kind: Modality, settings: Preparation, covered: slice) -> Tensor:

@@ -9,7 +9,6 @@ import dataclasses
 import io
 import json
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -35,7 +34,7 @@ FORMAT = 1
 SHIPPED = {"small": "scripts/build_small.py"}
 """Models that come with the package by name, and the script that makes each."""
 
-_NAME = re.compile(r"(step|best)-(\d{9})")
+_NUMBER = "[0-9]" * 9
 _PARTS = ("encoder", "noise_head", "force_head", "spectrum_encoder")
 
 
@@ -80,9 +79,8 @@ def save_checkpoint(
         _remove(final)  # the same step, reached again from an earlier one
         hidden.rename(final)
         _flush(root)
-        for other in root.iterdir():
-            match = _NAME.fullmatch(other.name)
-            if match and match[1] == kind and other != final:
+        for other in root.glob(f"{kind}-{_NUMBER}"):
+            if other != final:
                 _remove(other)
     return final
 
@@ -118,10 +116,7 @@ def _flush(path: Path) -> None:
 
 def newest(root: Path, kind: str = "step") -> Path | None:
     """The newest complete checkpoint of a kind under a run's checkpoint directory."""
-    if not root.is_dir():
-        return None
-    paths = [path for path in root.iterdir() if (match := _NAME.fullmatch(path.name)) and match[1] == kind]
-    return max(paths, key=lambda path: path.name, default=None)
+    return max(root.glob(f"{kind}-{_NUMBER}"), default=None)
 
 
 def shipped_path(name: str) -> Path:

@@ -1,20 +1,27 @@
 """Settings of training runs: frozen, documented dataclasses; the command line and YAML are made of them."""
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from molspectra.compiled import Kernels
-from molspectra.data.augment import SpectraConfig
+from molspectra.data.store.store import Broadening
 from molspectra.errors import SettingError
 from molspectra.models.model import ModelConfig
 from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.objectives.denoising import DenoisingConfig
 from molspectra.objectives.reconstruction import ReconstructionConfig
 from molspectra.objectives.supervised import SupervisedConfig
+from molspectra.spectra.modality import modality
 from molspectra.training.schedule import ScheduleConfig
 
 RESERVED = ("forces", "denoising", "slide", "loss")
 """Names that the losses of a fine-tuning run have besides its target."""
+
+
+AS_IS = (1.0, 1.0)
+"""A range of factors without effect."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,7 @@ class DataConfig:
     """Processes that prepare batches ahead of time; results do not depend on it."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without opening the store.
-
-        Raises:
-            SettingError: a negative number, or sizes that do not belong to the split.
-        """
+        """Check what can be checked without opening the store."""
         if self.train_rows < 0 or self.workers < 0:
             raise SettingError("data: train_rows and workers must not be negative")
         if self.split == "identity" and self.sizes:
@@ -80,11 +83,7 @@ class OptimizerConfig:
     """Learning rate over the steps."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot train.
-
-        Raises:
-            SettingError: a rate, decay or norm out of its range.
-        """
+        """Refuse values that cannot train."""
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip < 0 or not 0 <= self.ema < 1:
             raise SettingError(
                 "optimizer: learning_rate > 0, weight_decay >= 0, clip >= 0 and 0 <= ema < 1 are needed"
@@ -123,11 +122,7 @@ class LoopConfig:
     """Also write TensorBoard event files (needs the tensorboard package)."""
 
     def __post_init__(self) -> None:
-        """Refuse counts that make no run.
-
-        Raises:
-            SettingError: a count that is too small, or a batch that cannot be shared out.
-        """
+        """Refuse counts that make no run."""
         for name in ("steps", "batch_size", "accumulation", "log_every", "devices"):
             if getattr(self, name) < 1:
                 raise SettingError(f"loop: {name} must be at least 1, not {getattr(self, name)}")
@@ -136,6 +131,74 @@ class LoopConfig:
         parts = self.accumulation * self.devices
         if self.batch_size < parts:
             raise SettingError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")
+
+
+@dataclass(frozen=True)
+class SpectraConfig:
+    """Augmentation of the spectra of training batches; those of validation and test are unchanged.
+
+    Positions and widths are in default line widths of the modality (12 cm⁻¹, 0.3 eV), so that one setting
+    fits all axes; heights are fractions of a spectrum's maximum. Everything is off by default.
+    """
+
+    dropout: float = 0.0
+    """Probability that a spectrum of a molecule is withheld in an epoch (modality dropout). A molecule keeps
+    at least one of its spectra."""
+    shift: float = 0.0
+    """Largest shift of all positions to either side, in line widths (0.83: 10 cm⁻¹)."""
+    scale: tuple[float, float] = AS_IS
+    """Range of a factor on all positions (0.95,1.0 for uncorrected frequencies)."""
+    width: tuple[float, float] = AS_IS
+    """Range of the full width at half maximum, in line widths (0.33,3.33: 4 to 40 cm⁻¹). Lines are broadened
+    with the smallest and folded to the one drawn; samples can only become wider (1 or more)."""
+    gain: tuple[float, float] = AS_IS
+    """Range of a factor on all intensities, drawn on a logarithmic scale."""
+    drift: float = 0.0
+    """Largest height of a slowly varying baseline."""
+    noise: float = 0.0
+    """Largest standard deviation of white noise."""
+    crop: float = 0.0
+    """Largest fraction of the axis that is cut off at either end."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges of all values."""
+        if not 0 <= self.dropout < 1:
+            raise SettingError(f"spectra.dropout must lie in [0, 1), not {self.dropout}")
+        if not 0 <= self.crop < 0.5:
+            raise SettingError(f"spectra.crop must lie in [0, 0.5), not {self.crop}")
+        for name in ("shift", "drift", "noise"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise SettingError(f"spectra.{name} must be 0 or more, not {value}")
+        for name in ("scale", "width", "gain"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < math.inf:
+                raise SettingError(f"spectra.{name} must be two ascending positive numbers, not {low},{high}")
+
+    def distorts(self) -> bool:
+        """Return whether any setting other than dropout is on."""
+        return replace(self, dropout=0.0) != SpectraConfig()
+
+    def broadening(self, lines: Collection[str], modalities: Collection[str]) -> dict[str, Broadening]:
+        """Return the broadening of the lines, before they are widened to the width drawn; {} for the default.
+
+        Args:
+            lines: modalities that the store holds as lines.
+            modalities: those of the batches.
+
+        Raises:
+            SettingError: if samples would have to become narrower.
+        """
+        low = self.width[0]
+        samples = [name for name in modalities if name not in lines]
+        if low < 1 and samples:
+            raise SettingError(
+                f"spectra.width: the {samples[0]} spectra are samples, which cannot be made narrower; "
+                f"let the range begin at 1 instead of {low:g}"
+            )
+        if low >= 1:
+            return {}
+        return {name: Broadening(fwhm=low * modality(name).fwhm) for name in modalities if name in lines}
 
 
 @dataclass(frozen=True)
@@ -152,11 +215,7 @@ class PretrainWeights:
     """Force of the noise on internal coordinates (where denoising.kind is "slide")."""
 
     def __post_init__(self) -> None:
-        """Refuse what would drive a loss up.
-
-        Raises:
-            SettingError: a negative weight.
-        """
+        """Refuse what would drive a loss up."""
         _refuse_negative("weights", self.denoising, self.slide, self.reconstruction, self.alignment)
 
 
@@ -187,11 +246,7 @@ class PretrainConfig:
     scratch."""
 
     def __post_init__(self) -> None:
-        """Give the model the head that its denoising needs.
-
-        Raises:
-            SettingError: a plateau schedule without validations.
-        """
+        """Give the model the head that its denoising needs."""
         if self.denoising.kind == "slide" and not self.model.force_head:
             object.__setattr__(self, "model", replace(self.model, force_head=True))
         _refuse_no_validation(self.optimizer, self.loop)
@@ -234,11 +289,7 @@ class FinetuneConfig:
     """Run or checkpoint to start from; null starts from scratch."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be learnt.
-
-        Raises:
-            SettingError: a negative weight, no such smoothing, or no such property.
-        """
+        """Refuse what cannot be learnt."""
         if self.target in RESERVED:
             raise SettingError(f"target: {self.target!r} is not a property; settings of its own deal with it")
         _refuse_negative("weights", self.energy_weight, self.force_weight, self.denoising_weight)

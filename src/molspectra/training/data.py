@@ -1,6 +1,6 @@
 """The data of a run: rows of a store by its split, and the micro-batches of every step."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,18 +8,16 @@ import numpy.typing as npt
 import torch
 
 from molspectra.chem.elements import SYMBOLS
-from molspectra.data.augment import SpectraConfig, augmented
 from molspectra.data.batch import Batch
-from molspectra.data.loader import batches
 from molspectra.data.splits import reference_split, split_rows
 from molspectra.data.store.bundled import BUNDLED, bundled
 from molspectra.data.store.store import Store
 from molspectra.data.stream import BatchStream, permutation
-from molspectra.errors import MolspectraError, NotFoundError, SettingError, ValueRangeError
+from molspectra.errors import NotFoundError, SettingError, ValueRangeError
 from molspectra.objectives.loss import NoiseKey
 from molspectra.spectra.modality import modality
-from molspectra.training.config import DataConfig
-from molspectra.training.interrupt import ignore_sigint_in_workers
+from molspectra.training.augment import augmented
+from molspectra.training.config import DataConfig, SpectraConfig
 
 Rows = npt.NDArray[np.int64]
 """Row numbers of a store."""
@@ -136,11 +134,7 @@ class BatchMaker:
     spectra: SpectraConfig = field(default_factory=SpectraConfig)
 
     def __post_init__(self) -> None:
-        """Check before the first step that the spectra can be broadened as asked for.
-
-        Raises:
-            InputError: samples would have to become narrower.
-        """
+        """Check before the first step that the spectra can be broadened as asked for."""
         self.spectra.broadening(self.store.metadata.lines, self.modalities)
 
     def __call__(self, step: int) -> list[Micro]:
@@ -159,41 +153,16 @@ class BatchMaker:
         batch = self.store.batch(
             rows, modalities=self.modalities, targets=self.targets, broadening=broadening
         )
-        return Micro(augmented(batch, self.spectra, self.seed, epochs), NoiseKey(self.seed, epochs))
-
-
-def prepared(maker: BatchMaker, start: int, stop: int, workers: int) -> Generator[list[Micro], None, None]:
-    """Yield the micro-batches of the steps from `start` to `stop`, exclusive, prepared by `workers`.
-
-    Raises:
-        MolspectraError: the store cannot be read; one line, from whichever process.
-    """
-    if not workers:
-        yield from map(maker, range(start, stop))
-        return
-    source = batches(maker, start, stop, workers=workers)
-    try:
-        with ignore_sigint_in_workers():
-            first = next(source, None)
-        if first is not None:
-            yield first
-            yield from source
-    except MolspectraError as error:  # a worker's error comes with its traceback as text
-        kind = type(error)
-        line = str(error).rstrip().rpartition("\n")[2]
-        raise kind(line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from error
+        if self.spectra != SpectraConfig():
+            batch = augmented(batch, self.spectra, self.seed, epochs)
+        return Micro(batch, NoiseKey(self.seed, epochs))
 
 
 def in_order(
-    store: Store,
-    rows: Rows,
-    size: int,
-    modalities: tuple[str, ...] = (),
-    targets: tuple[str, ...] = (),
-    seed: int = 0,
+    store: Store, rows: Rows, size: int, modalities: tuple[str, ...] = (), targets: tuple[str, ...] = ()
 ) -> Iterator[Micro]:
-    """Yield all rows once, in order, with fixed noise (epoch 0): for validation and test."""
+    """Yield all rows once, in order, with fixed noise (seed and epoch 0): for validation and test."""
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         batch = store.batch(chosen, modalities=modalities, targets=targets)
-        yield Micro(batch, NoiseKey(seed, torch.zeros(len(chosen), dtype=torch.int64)))
+        yield Micro(batch, NoiseKey(0, torch.zeros(len(chosen), dtype=torch.int64)))

@@ -4,7 +4,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from types import FrameType
 
 from molspectra.errors import MolspectraError
@@ -38,17 +37,3 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-@contextmanager
-def ignore_sigint_in_workers() -> Iterator[None]:
-    """Let processes started inside the block ignore Ctrl-C: a worker must not die before its run has saved.
-
-    A terminal sends Ctrl-C to all processes of a command; a new process inherits what its parent blocks.
-    """
-    resource_tracker.ensure_running()  # else the first spawned process would start it, which unblocks signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

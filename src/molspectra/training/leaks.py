@@ -1,15 +1,16 @@
 """How many of the molecules that a run is tested on were seen in its pre-training."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from molspectra.chem.identity import is_geometry_hash
+from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.data.store.store import Store
 from molspectra.training.data import Rows, Selection
 from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of
+from molspectra.training.settings import to_dict
 
 EXAMPLES = 3
 """At most this many molecules are named."""
@@ -64,21 +65,16 @@ class Exposure:
         if self.incomparable:
             said += f"; {self.incomparable} have identities that cannot be compared between datasets"
         if self.nameless:
-            said += (
-                f"; so have {self.nameless:,} molecules of pre-training"
-                if self.incomparable
-                else (
-                    f"; {self.nameless:,} molecules of pre-training have identities that cannot be compared"
-                )
-            )
+            molecules = f"{self.nameless:,} molecules of pre-training"
+            sentence = f"{molecules} have identities that cannot be compared"
+            said += f"; so have {molecules}" if self.incomparable else f"; {sentence}"
         if self.unknown:
             said += f"; what was seen is not known of {', '.join(self.unknown)}"
         return said
 
     def plain(self) -> dict[str, Any]:
         """JSON values, with the sentence."""
-        values = asdict(self) | {"sentence": self.sentence}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return to_dict(self) | {"sentence": self.sentence}
 
 
 def is_clean(exposure: Mapping[str, Any]) -> bool:
@@ -104,6 +100,7 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
     trained = flags & STRUCTURE > 0
     order = np.argsort(-(flags & (STRUCTURE | SPECTRUM)).astype(int), kind="stable")
     seen_names = [names[index] for index in order[:EXAMPLES] if trained[index]]
+    names_unseen = [name for name, flag in zip(names, flags, strict=True) if not flag]
     return Exposure(
         "molecules",
         tested=len(names),
@@ -112,7 +109,7 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
         labels=int(np.count_nonzero(flags & LABEL)),
         beyond=int(np.count_nonzero(flags & (SPECTRUM | LABEL))),
         validated=int(np.count_nonzero((flags > 0) & ~trained)),
-        incomparable=sum(is_geometry_hash(name) for name, flag in zip(names, flags, strict=True) if not flag),
+        incomparable=sum(1 for name in names_unseen if GEOMETRY_PATTERN.fullmatch(name)),
         nameless=seen.by_geometry,
         examples=tuple(f"{name} (row {first[name]})" for name in seen_names),
         unknown=seen.unknown,

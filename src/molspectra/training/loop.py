@@ -13,13 +13,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from molspectra.data.loader import batches
 from molspectra.errors import ElementError, MismatchError
 from molspectra.models.shared import gathering
 from molspectra.objectives.loss import Loss
 from molspectra.training.average import WeightAverage
 from molspectra.training.checkpoint import newest, read_resume, save_checkpoint
 from molspectra.training.config import LoopConfig, OptimizerConfig
-from molspectra.training.data import BatchMaker, Micro, Rows, in_order, prepared
+from molspectra.training.data import BatchMaker, Micro, Rows, in_order
 from molspectra.training.interrupt import Interrupted, stop_requests
 from molspectra.training.nonfinite import NonFiniteError, non_finite_error
 from molspectra.training.progress import progress
@@ -136,10 +137,10 @@ class Trainer:
         """
         steps, metrics = self.loop.steps, {}
         title = str(self.about.get("stage", "training"))
-        source = closing(prepared(self.maker, self.step, steps, self.workers))
+        source = closing(batches(self.maker, self.step, steps, workers=self.workers))
         bar = progress(title, steps, self.step, self.show and self.ranks.rank == 0)
-        with stop_requests() as stop, bar as advance, source as batches:
-            for micros in batches:
+        with stop_requests() as stop, bar as advance, source as steps_ahead:
+            for micros in steps_ahead:
                 values = self._update(micros)
                 self.step += 1
                 stopping = self.ranks.any(stop.is_set())
@@ -166,9 +167,6 @@ class Trainer:
         Returns:
             Mean losses, gradient norm and learning rate: of this step on a CPU and where they are logged,
             validated or saved; else, on a GPU, of the step before.
-
-        Raises:
-            NonFiniteError: a loss or gradient is not finite; no weight has changed since before that step.
         """
         self.pending.append(self._start_step(micros))
         loop = self.loop
@@ -208,11 +206,7 @@ class Trainer:
         return self.last_values
 
     def _finish_step(self, step: PendingStep) -> dict[str, float]:
-        """Return mean losses, gradient norm and learning rate of a step.
-
-        Raises:
-            NonFiniteError: they are not finite.
-        """
+        """Return mean losses, gradient norm and learning rate of a step."""
         *sums, norm = step.values.read()
         weights = self.stage.weights()
         means = {name: total / step.counts[name] for name, total in zip(weights, sums, strict=True)}
@@ -285,11 +279,7 @@ class Trainer:
         return losses
 
     def _on_device(self, micro: Micro) -> Micro:
-        """Return a micro-batch on the device and in the precision of the run.
-
-        Raises:
-            ElementError: an element that the encoder does not know.
-        """
+        """Return a micro-batch on the device and in the precision of the run."""
         batch, limit = micro.batch, self.stage.model.config.encoder.max_number
         if int(batch.numbers.max()) > limit:
             row = int(batch.row[batch.molecule[batch.numbers.argmax()]])
@@ -334,8 +324,7 @@ class Trainer:
 
     def _non_finite(self, what: str, micros: Iterable[Micro]) -> NonFiniteError:
         """Return the error for losses that are not finite; all ranks must call this."""
-        store, device = self.maker.store, self.fabric.device
-        return non_finite_error(what, micros, self._is_finite, store, self.ranks, device)
+        return non_finite_error(what, micros, self._is_finite, self.maker.store, self.ranks)
 
     def _is_finite(self, row: int, epoch: Tensor) -> bool:
         """Whether the losses of one molecule, and in training their gradients, are finite numbers."""

@@ -24,7 +24,6 @@ def non_finite_error(
     is_finite: Callable[[int, Tensor], bool],
     store: Store,
     ranks: Ranks,
-    device: torch.device,
 ) -> NonFiniteError:
     """Try every molecule alone, and return the error that names those whose losses are not finite.
 
@@ -36,14 +35,13 @@ def non_finite_error(
         is_finite: whether the losses and gradients of a row, in an epoch, are finite.
         store: holds the rows.
         ranks: the processes of the run.
-        device: where the ranks exchange tensors.
     """
     checked = [
         (int(row), not is_finite(int(row), epoch))
         for micro in micros
         for row, epoch in zip(micro.batch.row, micro.key.epoch, strict=True)
     ]
-    table = torch.tensor(checked, dtype=torch.int64, device=device).reshape(-1, 2)
+    table = torch.tensor(checked, dtype=torch.int64, device=ranks.fabric.device).reshape(-1, 2)
     gathered = ranks.gather(table)[0].tolist()
     bad_rows = sorted({row for row, is_bad in gathered if is_bad})
     identities = store.identities

@@ -9,13 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from molspectra.data.atomic import naming
-from molspectra.errors import (
-    DamagedError,
-    ExistsError,
-    MismatchError,
-    NotFoundError,
-    WriteError,
-)
+from molspectra.errors import DamagedError, ExistsError, MismatchError, NotFoundError, WriteError
 from molspectra.training.checkpoint import newest
 from molspectra.training.config import DataConfig, FinetuneConfig, RunConfig
 from molspectra.training.data import Selection, elements_of
@@ -180,11 +174,7 @@ def _stage_facts(config: RunConfig) -> dict[str, Any]:
 
 
 def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> dict[str, Any]:
-    """Return the record of the run that is to be continued; empty where there is none.
-
-    Raises:
-        InputError: the directory is in use and `resume` was not asked for, or its settings are others.
-    """
+    """Return the record of the run that is to be continued; empty where there is none."""
     if not directory.exists():
         return {}
     if not directory.is_dir():

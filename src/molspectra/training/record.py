@@ -15,7 +15,9 @@ import torch
 from molspectra._version import __version__
 from molspectra.compiled import fast
 from molspectra.data.atomic import atomic_file, naming
-from molspectra.errors import FormatError, MissingExtraError
+from molspectra.errors import FormatError, NotFoundError
+from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
+from molspectra.training.settings import from_dict
 
 PACKAGES = ("torch", "numba", "numpy", "lightning-fabric", "rdkit", "pyarrow", "safetensors")
 
@@ -98,6 +100,28 @@ def read_json(path: Path) -> Any:
         raise FormatError(f"{path}: cannot be read as JSON ({error})") from error
 
 
+def read_run(run: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """Read settings and record of a run directory.
+
+    Raises:
+        NotFoundError: not a run directory.
+        InputError: a damaged file in it.
+    """
+    for name in ("config.json", "record.json"):
+        if not (run / name).is_file():
+            raise NotFoundError(
+                f"{run}: not a run directory (no {name}); give the one named by --out in training"
+            )
+    record = read_json(run / "record.json")
+    stage = (record.get("about") or {}).get("stage") if isinstance(record, dict) else None
+    if stage not in ("stage1", "stage2", "finetune"):
+        raise FormatError(f"{run / 'record.json'}: not the record of a run (no stage)")
+    path = run / "config.json"
+    if stage == "finetune":
+        return from_dict(FinetuneConfig, read_json(path), str(path)), record
+    return from_dict(PretrainConfig, read_json(path), str(path)), record
+
+
 class MetricLog:
     """`metrics.csv` in long form (step, name, value), and TensorBoard events where asked for.
 
@@ -111,9 +135,13 @@ class MetricLog:
         """Open for appending; rows from beyond step `start` (of a session that was cut off) are dropped.
 
         Raises:
-            InputError: the file cannot be written, or TensorBoard is not installed.
+            WriteError: the file cannot be written.
         """
-        self.events = _event_writer(directory / "tensorboard", start) if tensorboard else None
+        self.events: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.events = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
         path = directory / "metrics.csv"
         kept = [line for line in _lines(path) if int(line[0]) <= start] if start else []
         self.before = float(kept[-1][3]) if kept else 0.0
@@ -138,14 +166,6 @@ class MetricLog:
         self.file.close()
         if self.events is not None:
             self.events.close()
-
-
-def _event_writer(directory: Path, start: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError("loop.tensorboard: needs tensorboard (pip install tensorboard)") from error
-    return SummaryWriter(str(directory), purge_step=start + 1)
 
 
 def read_metrics(path: Path) -> list[tuple[int, str, float, float]]:

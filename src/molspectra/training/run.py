@@ -17,13 +17,12 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from molspectra.compiled import use_setting
-from molspectra.data.augment import SpectraConfig
 from molspectra.data.store.internal import with_internal
 from molspectra.data.stream import BatchStream
 from molspectra.errors import MissingExtraError, SettingError
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import initialise
-from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig
+from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
@@ -125,11 +124,7 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
 
 
 def _launch(loop: LoopConfig) -> Fabric:
-    """Start the processes of a run with its devices and precision.
-
-    Raises:
-        SettingError: this machine does not have them.
-    """
+    """Start the processes of a run with its devices and precision."""
     try:
         fabric = Fabric(accelerator=loop.accelerator, devices=loop.devices, precision=loop.precision)
         fabric.launch()
@@ -141,11 +136,7 @@ def _launch(loop: LoopConfig) -> Fabric:
 
 
 def _select(config: RunConfig) -> Selection:
-    """Split the store into parts whose rows have what the stage trains on.
-
-    Raises:
-        InputError: the store lacks a target or modality, or a part is empty.
-    """
+    """Split the store into parts whose rows have what the stage trains on."""
     targets: tuple[str, ...] = ()
     spectra = config.model.spectrum_encoder
     if isinstance(config, FinetuneConfig):

@@ -32,11 +32,7 @@ class ScheduleConfig:
     """Plateau: a loss is better if it is lower than the best by this share of it."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no schedule.
-
-        Raises:
-            SettingError: a negative length or rate, or periods that shrink to nothing.
-        """
+        """Refuse what is no schedule."""
         if min(self.warmup, self.length, self.floor) < 0 or self.factor < 1:
             raise SettingError("schedule: warmup, length and floor must not be negative, factor at least 1")
         if not 0 < self.shrink < 1 or self.patience < 0 or not 0 <= self.threshold < 1:

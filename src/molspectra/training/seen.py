@@ -17,14 +17,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from molspectra.chem.identity import is_geometry_hash
+from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.data.atomic import atomic_file
 from molspectra.errors import DamagedError, InputError, MismatchError
 from molspectra.training.checkpoint import named
-from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
-from molspectra.training.data import Rows, Selection
-from molspectra.training.record import read_json
-from molspectra.training.settings import from_dict
+from molspectra.training.config import FinetuneConfig, RunConfig
+from molspectra.training.data import Selection
+from molspectra.training.record import read_run
 
 SEEN = "seen.safetensors"
 """Name of the file in a run directory."""
@@ -98,8 +97,8 @@ class Seen:
         }
         return cls(
             *_united(hashes_of(identities[rows]), flags),
-            structures=np.unique(geometry_ids(selection, selection.train)),
-            by_geometry=len({identity for identity in identities[rows] if is_geometry_hash(identity)}),
+            structures=np.unique(store.geometry_ids[selection.train]),
+            by_geometry=len(set(filter(GEOMETRY_PATTERN.fullmatch, identities[rows]))),
             runs=({**(about or {}), **facts},),
         )
 
@@ -169,20 +168,14 @@ class Seen:
             types = (arrays["molecules"].dtype, arrays["flags"].dtype, arrays["structures"].dtype)
             if types != (np.uint64, np.uint8, np.int64) or metadata["format"] != "1":
                 raise ValueError("its arrays are of other types")
-            if seen.molecules.shape != seen.flags.shape or not _ascending(seen.molecules):
+            is_ascending = (seen.molecules[1:] > seen.molecules[:-1]).all()
+            if seen.molecules.shape != seen.flags.shape or not is_ascending:
                 raise ValueError("its hashes are not in order")
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise DamagedError(
                 f"{path}: not a readable list of molecules seen ({_line(error)}); remove it to have it remade"
             ) from error
         return seen
-
-
-def geometry_ids(selection: Selection, rows: Rows) -> npt.NDArray[np.int64]:
-    """Geometry ids [n] of rows of a selection's store."""
-    if not len(rows):
-        return np.empty(0, np.int64)
-    return selection.store.geometry_ids[rows]
 
 
 def seen_by(path: str | Path) -> Seen:
@@ -206,11 +199,11 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
     if not ((run / "record.json").is_file() and (run / "config.json").is_file()):
         return Seen(unknown=(f"{path} (not a run directory, or gone)",))
     try:
-        config, stage = _settings(run)
-    except (InputError, KeyError, TypeError) as error:
+        config, record = read_run(run)
+    except (InputError, AttributeError) as error:
         return Seen(unknown=(f"{path} ({_line(error)})",))
     try:
-        seen = own_seen(config, _same_selection(run, config), run, stage)
+        seen = own_seen(config, _same_selection(config, record), run, record["about"]["stage"])
     except (InputError, KeyError, TypeError) as error:
         seen = Seen(unknown=(f"{path} ({_line(error)})",))
     if config.init is None:
@@ -218,27 +211,13 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
     return seen.merged(_seen_by(Path(config.init), (*before, run.resolve())))
 
 
-def _same_selection(run: Path, config: RunConfig) -> Selection:
-    """Return the rows that a run was given.
-
-    Raises:
-        InputError: the store is gone.
-        MismatchError: the store has changed.
-    """
+def _same_selection(config: RunConfig, record: Mapping[str, Any]) -> Selection:
+    """Return the rows that a run was given."""
     targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
     selection = Selection.of(config.data, targets)
-    if selection.store.hash != read_json(run / "record.json")["data"]["hash"]:
+    if selection.store.hash != record["data"]["hash"]:
         raise MismatchError(f"{config.data.store} has changed since")
     return selection
-
-
-def _settings(run: Path) -> tuple[RunConfig, str]:
-    """Read the settings and the stage of a run directory."""
-    stage = str(read_json(run / "record.json")["about"]["stage"])
-    values, where = read_json(run / "config.json"), str(run / "config.json")
-    if stage == "finetune":
-        return from_dict(FinetuneConfig, values, where), stage
-    return from_dict(PretrainConfig, values, where), stage
 
 
 def own_seen(config: RunConfig, selection: Selection, directory: Path, stage: str) -> Seen:
@@ -255,10 +234,6 @@ def _united(hashes: Hashes, flags: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.N
     united = np.zeros(len(unique), np.uint8)
     np.bitwise_or.at(united, inverse, flags)
     return unique, united
-
-
-def _ascending(values: Hashes) -> bool:
-    return bool((values[1:] > values[:-1]).all())
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Settings dataclasses from plain values of YAML, JSON or a command line.
+"""Settings dataclasses from plain values of YAML (recipes of the package, files), JSON or a command line.
 
 Strict: unknown names, wrong types and duplicate keys are refused in one line that names the setting. Values
 are only ever compared with the annotations of the dataclass, so nothing that stands in a file is imported or
@@ -14,6 +14,7 @@ import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from itertools import pairwise
 from operator import getitem, or_
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 import yaml
 
-from molspectra.errors import FormatError, InputError, SettingError, closest
+from molspectra.errors import FormatError, InputError, NotFoundError, SettingError, closest, hint
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -84,6 +85,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise FormatError(f"{path}: a mapping of settings is needed")
     return values
+
+
+def recipes() -> dict[str, Path]:
+    """Return the paths of the recipes that come with the package, by name."""
+    folder = files("molspectra.training") / "recipes"
+    return {Path(str(path)).stem: Path(str(path)) for path in folder.iterdir() if path.name.endswith(".yaml")}
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Return the settings in a YAML file or of a shipped recipe.
+
+    Raises:
+        NotFoundError: no such file or recipe.
+        FormatError: not a mapping in YAML.
+    """
+    path, shipped = Path(name), recipes()
+    if not path.is_file():
+        if name not in shipped:
+            near = hint(name, sorted(shipped), label="recipes")
+            raise NotFoundError(f"{name}: no such file or recipe; {near}")
+        path = shipped[name]
+    return read_yaml(path)
 
 
 def from_dict(cls: type[T], values: object, where: str) -> T:

@@ -8,11 +8,8 @@ from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from molspectra.data.store.store import Store
 from molspectra.errors import ElementError
 from molspectra.models.model import AtomReferences, MolSpectra
-from molspectra.training.data import Rows, Selection
+from molspectra.training.data import CHUNK, Rows, Selection
 from molspectra.training.targets import published_references
-
-CHUNK = 4096
-"""Rows whose atoms are read in one go."""
 
 Floats = npt.NDArray[np.float64]
 

@@ -19,7 +19,6 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.loader import batches
 from molspectra.data.store import internal as module
 from molspectra.data.store.internal import (
-    ensure_internal,
     internal_path,
     open_internal,
     prepare_internal,
@@ -81,7 +80,7 @@ def same(one, other):
 
 def test_the_file_holds_what_the_molecules_have(store, small_parts):
     done = prepare_internal(store, show=False)
-    assert done == (module.Prepared(store.path.with_name("some.internal.arrow"), 8, 0))
+    assert (done.path, done.unperceived()) == (store.path.with_name("some.internal.arrow"), 0)
     for row, found in enumerate(contents(store)):
         expected = internal_coordinates(store.molecule(row))
         np.testing.assert_array_equal(found.bonds.atoms.numpy(), expected.bonds)
@@ -192,16 +191,16 @@ def test_workers_make_the_same_batches(store):
 
 
 def test_it_is_made_once_and_again_for_another_content(store, monkeypatch):
-    ensure_internal(store, show=False)
+    with_internal(store, show=False)
     before = internal_path(store).stat().st_mtime_ns
     monkeypatch.setattr(module, "prepare_internal", lambda *_, **__: pytest.fail("made again"))
-    ensure_internal(store, show=False)
+    with_internal(store, show=False)
     assert internal_path(store).stat().st_mtime_ns == before
     monkeypatch.undo()
     other = make(store.path, count=6)
     with pytest.raises(MismatchError, match=r"some\.internal\.arrow.*another store.*prepare-internal"):
         open_internal(other)
-    ensure_internal(other, show=False)
+    with_internal(other, show=False)
     assert len(contents(other)) == 6
 
 
@@ -246,7 +245,8 @@ def test_two_runs_may_make_it_at_once(store, monkeypatch):
         raise InputError("parts: No such file or directory")
 
     monkeypatch.setattr(module, "prepare_internal", overtaken)
-    assert ensure_internal(store, show=False).unperceived() == 0
+    with_internal(store, show=False)
+    assert open_internal(store).unperceived() == 0
 
 
 def test_why_it_cannot_be_made_is_told(store, monkeypatch):
@@ -255,7 +255,7 @@ def test_why_it_cannot_be_made_is_told(store, monkeypatch):
 
     monkeypatch.setattr(module, "prepare_internal", failing)
     with pytest.raises(InputError, match="no space left"):
-        ensure_internal(store, show=False)
+        with_internal(store, show=False)
 
 
 def test_a_folder_that_cannot_be_written_sends_it_to_the_cache(store, tmp_path, monkeypatch):
@@ -264,7 +264,7 @@ def test_a_folder_that_cannot_be_written_sends_it_to_the_cache(store, tmp_path, 
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert internal_path(store).parent == tmp_path / "cache" / "molspectra"
     assert store.hash[:16] in internal_path(store).name
-    ensure_internal(store, show=False)
+    with_internal(store, show=False)
     assert len(contents(store)) == 8
 
 

@@ -53,7 +53,7 @@ def test_batches_hold_what_the_rows_held(store, rows):
     chosen = [23, 4, 4, 0, 29, 17]
     names = ("raman", "uv_vis", "ir")
     batch = store.batch(chosen, modalities=names, targets=("gap", "U0", "forces"))
-    assert batch.size == len(chosen)
+    assert len(batch) == len(chosen)
     assert batch.row.tolist() == chosen
     assert list(batch.spectra) == list(names)
     assert batch.edges is None

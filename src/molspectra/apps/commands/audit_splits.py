@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import ExistsError, SettingError
+from molspectra.errors import SettingError
 
 if TYPE_CHECKING:
     from molspectra.training.config import DataConfig
@@ -41,41 +41,36 @@ def main(arguments: list[str]) -> int:
     parser.add_shared("--overwrite")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where molecules were seen")
     options = parser.parse_args(arguments)
-    out = None if options.out is None else Path(options.out)
-    if out is not None and out.suffix not in (".json", ".csv"):
-        raise SettingError(f"--out {out}: reports end in .json or .csv")
-    if out is not None and out.exists() and not options.overwrite:
-        raise ExistsError(f"{out} exists already; choose another name or give --overwrite")
 
-    from molspectra.apps.audit import audit
+    from molspectra.apps.audit import SUFFIXES, audit
+    from molspectra.data.output import free_path
 
+    if options.out is not None:
+        free_path(options.out, SUFFIXES, overwrite=options.overwrite)
     result = audit(
         options.test,
         options.pretrain,
-        _split(options.split, options.split_seed, options.fractions, options.sizes),
-        _split(
-            options.pretrain_split,
-            options.pretrain_split_seed,
-            options.pretrain_fractions,
-            options.pretrain_sizes,
-        ),
+        _split(vars(options), ""),
+        _split(vars(options), "pretrain_"),
     )
-    if out is not None:
-        result.write(out)
+    if options.out is not None:
+        result.write(Path(options.out))
     print(result.table())
     return int(options.strict and result.has_overlap)
 
 
-def _split(kind: str, seed: int, fractions: str, sizes: str) -> DataConfig | None:
-    """Return the settings of a split given on the command line; None for all rows."""
+def _split(options: dict[str, Any], prefix: str) -> DataConfig | None:
+    """Return the settings of a split from the options with a prefix; None for all rows."""
     from molspectra.training.config import DataConfig
     from molspectra.training.settings import from_dict
 
+    kind = options[f"{prefix}split"]
     if kind == "all":
         return None
-    values = {"split": kind, "split_seed": seed, "sizes": _numbers(sizes)}
+    values = {"split": kind, "split_seed": options[f"{prefix}split_seed"]}
+    values["sizes"] = _numbers(options[f"{prefix}sizes"])
     if kind == "identity":
-        values["fractions"] = _numbers(fractions)
+        values["fractions"] = _numbers(options[f"{prefix}fractions"])
     return from_dict(DataConfig, values, "audit-splits")
 
 

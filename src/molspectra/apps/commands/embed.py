@@ -1,35 +1,43 @@
 """`molspectra embed`: embedding vectors of molecules or spectra."""
 
-from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.errors import SettingError
 
-if TYPE_CHECKING:
-    from molspectra.apps.embed import Embeddings
-
 
 def main(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        0; 1 where some molecules or spectra were left out.
-    """
+    """Run the command; returns 0, or 1 where some molecules or spectra were left out."""
     options = _parser().parse_args(arguments)
     spectra_options = ("modality", "together", "unit", "quantity", "outside", "reflectance")
     given = [name for name in spectra_options if getattr(options, name)]
     if options.spectra is None and given:
         raise SettingError(f"--{given[0]} is about spectra; give --spectra, or leave it out")
 
-    from molspectra.apps.embed import SUFFIXES
-    from molspectra.apps.tables import free_table_path
+    from molspectra.apps.embed import embed, free_paths
+    from molspectra.apps.embed_spectra import embed_spectra
 
-    free_table_path(options.out, SUFFIXES, overwrite=options.overwrite)
+    free_paths(options.out, overwrite=options.overwrite)
     common: dict[str, Any] = {
         name: getattr(options, name) for name in ("length", "batch_size", "device", "on_error")
     }
-    embeddings = _embedded(options, common | {"show": not options.quiet})
+    common["show"] = not options.quiet
+    if options.spectra is None:
+        molecules = options.smiles if options.molecules is None else options.molecules
+        embeddings = embed(molecules, options.model, **common)
+    else:
+        one = len(options.spectra) == 1 and not options.together
+        embeddings = embed_spectra(
+            options.spectra[0] if one else options.spectra,
+            options.model,
+            modalities=options.modality,
+            together=options.together,
+            unit=options.unit,
+            quantity=options.quantity,
+            outside=options.outside or "refuse",
+            reflectance=options.reflectance or "refuse",
+            **common,
+        )
     embeddings.save(options.out, overwrite=options.overwrite)
     print_rejected(embeddings.rejected, "left out")
     width, kind, norm = embeddings.vectors.shape[1], embeddings.about["kind"], embeddings.about["length"]
@@ -40,39 +48,12 @@ def main(arguments: list[str]) -> int:
     return 1 if embeddings.rejected else 0
 
 
-def _embedded(options: Namespace, common: dict[str, Any]) -> "Embeddings":
-    if options.spectra is None:
-        from molspectra.apps.embed import embed
-
-        molecules = options.smiles if options.molecules is None else options.molecules
-        return embed(molecules, options.model, **common)
-    from molspectra.apps.embed_spectra import embed_spectra
-
-    one = len(options.spectra) == 1 and not options.together
-    return embed_spectra(
-        options.spectra[0] if one else options.spectra,
-        options.model,
-        modalities=options.modality,
-        together=options.together,
-        unit=options.unit,
-        quantity=options.quantity,
-        outside=options.outside or "refuse",
-        reflectance=options.reflectance or "refuse",
-        **common,
-    )
-
-
 def _parser() -> CommandParser:
     parser = CommandParser(
         "embed", description="Turn molecules or spectra into vectors: structures near their own spectra."
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--molecules", help="file: .smi, .csv, .sdf, .mol, .xyz, .extxyz, .parquet, or a store (.arrow)"
-    )
-    source.add_argument("--smiles", nargs="+", help="molecules as SMILES")
+    source = add_model_options(parser, "small")
     source.add_argument("--spectra", nargs="+", help="files with spectra, each a sample, or a store (.arrow)")
-    add_model_options(parser, "small")
     parser.add_argument("--out", required=True, help="file to write: .parquet, .csv or .npy")
     parser.add_argument(
         "--length",
@@ -92,8 +73,14 @@ def _parser() -> CommandParser:
     return parser
 
 
-def add_model_options(parser: CommandParser, model: str | None) -> None:
-    """Add the options that `embed` and `predict` share; `model` is the default, None if it is required."""
+def add_model_options(parser: CommandParser, model: str | None) -> Any:
+    """Add the options that `embed` and `predict` share, and return the group of their sources.
+
+    The default of `--model` is `model`; with None it is required.
+    """
+    source = parser.add_molecules(
+        "--molecules", "file: .smi, .csv, .sdf, .mol, .xyz, .extxyz, .parquet, or a store (.arrow)"
+    )
     parser.add_argument(
         "--model",
         default=model,
@@ -104,3 +91,4 @@ def add_model_options(parser: CommandParser, model: str | None) -> None:
     parser.add_shared("--device")
     parser.add_on_error("raise", "bad input")
     parser.add_shared("--overwrite", "--quiet")
+    return source

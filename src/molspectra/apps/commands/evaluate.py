@@ -19,15 +19,9 @@ def main(arguments: list[str]) -> int:
         "--allow-other-data", action="store_true", help="accept a store with other content than the run saw"
     )
     parser.add_argument(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="weights with the lowest validation loss, or the newest",
-    )
-    parser.add_argument(
         "--disturbances", action="store_true", help="of a stage-2 run, also search with disturbed spectra"
     )
-    parser.add_shared("--device")
+    parser.add_shared("--checkpoint", "--device")
     options = parser.parse_args(arguments)
 
     from molspectra.evaluation.evaluate import evaluate
@@ -42,16 +36,12 @@ def main(arguments: list[str]) -> int:
         checkpoint=options.checkpoint,
         disturbances=options.disturbances,
     )
-    for line in summary(result):
-        print(line)
+    lines = summary(result)
     if "retrieval" in result:
-        print()
-        for line in retrieval_table(result["retrieval"]["subsets"]):
-            print(line)
+        lines += ["", *retrieval_table(result["retrieval"]["subsets"])]
     if "disturbances" in result:
-        print()
-        for line in disturbance_table(result["disturbances"]["table"]):
-            print(line)
+        lines += ["", *disturbance_table(result["disturbances"]["table"])]
+    print("\n".join(lines))
     return 0
 
 

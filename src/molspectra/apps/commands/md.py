@@ -85,23 +85,12 @@ def _parser() -> CommandParser:
         "--relax", action=argparse.BooleanOptionalAction, default=True, help="start from the model's minimum"
     )
     parser.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="arithmetic")
-    parser.add_shared("--device")
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="weights with the lowest validation loss, or the newest",
-    )
-    parser.add_shared("--quiet")
+    parser.add_shared("--device", "--checkpoint", "--quiet")
     return parser
 
 
 def _start(options: argparse.Namespace) -> Any:
-    """Return the start structure as `ase.Atoms`.
-
-    Raises:
-        InputError: the file is unreadable, or does not contain exactly one structure.
-    """
+    """Return the start structure as `ase.Atoms`."""
     from molspectra.chem.readers import from_smiles, read_molecules, to_ase
 
     if options.smiles is not None:

@@ -11,6 +11,11 @@ from molspectra.training.settings import did_you_mean
 
 _SHARED: dict[str, dict[str, Any]] = {
     "--device": {"default": "cpu", "help": "where to compute"},
+    "--checkpoint": {
+        "choices": ("best", "last"),
+        "default": "best",
+        "help": "weights with the lowest validation loss, or the newest",
+    },
     "--overwrite": {"action": "store_true", "help": "replace --out"},
     "--quiet": {"action": "store_true", "help": "show no progress"},
 }
@@ -33,6 +38,13 @@ class CommandParser(argparse.ArgumentParser):
         for name in names:
             self.add_argument(name, **_SHARED[name])
 
+    def add_molecules(self, option: str, files: str) -> Any:
+        """Add the group of exclusive options `--smiles` and `option`, a file of molecules, and return it."""
+        group = self.add_mutually_exclusive_group(required=True)
+        group.add_argument(option, help=files)
+        group.add_argument("--smiles", nargs="+", help="molecules as SMILES")
+        return group
+
     def add_on_error(self, default: str, bad: str) -> None:
         """Add `--on-error`; `bad` names what is skipped, such as "bad records"."""
         self.add_argument(
@@ -40,11 +52,7 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Raise, with a suggestion for an unknown option.
-
-        Raises:
-            SettingError: always.
-        """
+        """Raise a SettingError, with a suggestion for an unknown option."""
         unknown = re.search(r"unrecognized arguments: --?([\w.-]+)", message)
         if unknown:
             options = [option for action in self._actions for option in action.option_strings]

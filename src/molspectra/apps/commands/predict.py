@@ -1,25 +1,14 @@
 """`molspectra predict`: properties and forces of molecules by a fine-tuned model."""
 
-from pathlib import Path
-
 from molspectra.apps.commands.embed import add_model_options
 from molspectra.apps.commands.parser import CommandParser, print_rejected
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        0; 1 where some molecules were left out.
-    """
+    """Run the command; returns 0, or 1 where some molecules were left out."""
     parser = CommandParser(
         "predict", description="Predict the property, and forces, that a run was fine-tuned on."
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--molecules", help="file: .smi, .csv, .sdf, .mol, .xyz, .extxyz, .parquet, or a store (.arrow)"
-    )
-    source.add_argument("--smiles", nargs="+", help="molecules as SMILES")
     add_model_options(parser, None)
     parser.add_argument("--out", required=True, help="file to write: .csv, .parquet or .extxyz")
     parser.add_argument(
@@ -34,7 +23,7 @@ def main(arguments: list[str]) -> int:
     out = free_path(options.out, SUFFIXES, overwrite=options.overwrite)
     model = load(options.model)
     _, forces = predicts(model, {"auto": None, "yes": True, "no": False}[options.forces])
-    refuse_forces(Path(out).suffix, forces)
+    refuse_forces(out.suffix, forces)
     predictions = predict(
         options.smiles if options.molecules is None else options.molecules,
         model,

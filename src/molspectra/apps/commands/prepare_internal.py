@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         open_internal(store)
     except InputError:
         done = prepare_internal(store, processes=options.processes, show=not options.quiet)
-        print(f"{done.rows} molecules, {done.unperceived} of them without bonds: {done.path}")
+        print(f"{len(store)} molecules, {done.unperceived()} of them without bonds: {done.path}")
     else:
         print(f"{internal_path(store)} is there already and belongs to this store")
     return 0

@@ -102,11 +102,7 @@ def _parser() -> CommandParser:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds of a list such as `0,1,2`.
-
-    Raises:
-        SettingError: not a list of different numbers from 0.
-    """
+    """Return the seeds of a list such as `0,1,2`."""
     try:
         seeds = tuple(int(number) for number in text.split(","))
     except ValueError:
@@ -117,11 +113,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _subject(kind: str, target: str | None, molecule: str | None) -> str:
-    """Return the property or molecule of the experiment; "" if it has none.
-
-    Raises:
-        SettingError: the experiment does not have the option.
-    """
+    """Return the property or molecule of the experiment; "" if it has none."""
     if molecule is not None and kind != "md17":
         what = "a property; give --target" if kind != "attention" else "no property and no molecule"
         raise SettingError(f"--molecule: this experiment is about {what}")

@@ -3,14 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import SettingError, hint
 from molspectra.spectra.modality import MODALITIES
-
-if TYPE_CHECKING:
-    from molspectra.search.query import Prepared
 
 
 def main(arguments: list[str]) -> int:
@@ -23,11 +19,23 @@ def main(arguments: list[str]) -> int:
     from molspectra.data.output import free_path
     from molspectra.search.hits import SUFFIXES
     from molspectra.search.library import Library
+    from molspectra.search.query import read_query
 
     if options.out is not None:
         free_path(options.out, SUFFIXES, overwrite=options.overwrite)
     by = _scores(options.by, options.weights)
-    prepared = _read(files, options)
+    units = _by_modality(options.unit, "--unit")
+    quantities = _by_modality(options.quantity, "--quantity")
+    prepared = {
+        name: read_query(
+            path,
+            name,
+            unit=units.get(name),
+            quantity=quantities.get(name),
+            reflectance=options.reflectance,
+        )
+        for name, path in files.items()
+    }
     library = Library(options.index, options.model, device=options.device)
     hits = library.search(
         prepared,
@@ -90,23 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="RUN", help="refuse an index that another model has made")
     parser.add_shared("--device")
     return parser
-
-
-def _read(files: dict[str, str], options: argparse.Namespace) -> "dict[str, Prepared]":
-    from molspectra.search.query import read_query
-
-    units = _by_modality(options.unit, "--unit")
-    quantities = _by_modality(options.quantity, "--quantity")
-    return {
-        name: read_query(
-            path,
-            name,
-            unit=units.get(name),
-            quantity=quantities.get(name),
-            reflectance=options.reflectance,
-        )
-        for name, path in files.items()
-    }
 
 
 def _by_modality(words: Sequence[str], option: str) -> dict[str, str]:

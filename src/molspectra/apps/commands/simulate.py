@@ -1,15 +1,12 @@
 """`molspectra simulate`: from SMILES or a structure file to a store of line spectra."""
 
-import argparse
 import sys
-from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser, print_rejected
-from molspectra.chem.molecule import Molecule
-from molspectra.errors import ExistsError, SimulationError, WriteError
+from molspectra.data.output import free_path
+from molspectra.errors import SimulationError
 from molspectra.spectra.modality import MODALITIES, modality
 
 if TYPE_CHECKING:
@@ -22,24 +19,22 @@ STRONGEST = 3
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command.
-
-    Returns:
-        0; 1 if some molecules failed and the others are in the store.
-    """
+    """Run the command; returns 0, or 1 if some molecules failed and the others are in the store."""
     options = _parser().parse_args(arguments)
     modalities = [modality(name).name for name in options.modalities]
-    out = Path(options.out)
-    if out.exists() and not options.overwrite:
-        raise ExistsError(f"{out} exists already; choose another name or give --overwrite")
-    if not out.parent.is_dir():
-        raise WriteError(f"{out}: the directory {out.parent} does not exist")
-    molecules, rejected = _molecules(options)
+    out = free_path(options.out, overwrite=options.overwrite)
 
+    from molspectra.chem.readers import Rejection, from_smiles, read_molecules
     from molspectra.data.store.store import write_store
     from molspectra.datasets.simulated import simulated_metadata, simulated_row
     from molspectra.simulation.runner import simulate_many
 
+    rejected: list[Rejection] = []
+    if options.input is None:
+        molecules = [from_smiles(smiles) for smiles in options.smiles]
+    else:
+        molecules = list(read_molecules(options.input, on_error=options.on_error, rejected=rejected))
+    print_rejected(rejected, "skipped")
     journal = out.with_name(out.name + ".journal.jsonl")
     result = simulate_many(
         molecules, journal, modalities, processes=options.processes, progress=not options.quiet
@@ -72,9 +67,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "simulate", description="Compute spectra; interrupted, the same command continues."
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--smiles", nargs="+", help="molecules as SMILES")
-    source.add_argument("--input", help="structures: .sdf, .mol, .xyz, .extxyz, or SMILES: .smi, .csv")
+    parser.add_molecules("--input", "structures: .sdf, .mol, .xyz, .extxyz, or SMILES: .smi, .csv")
     parser.add_argument(
         "--modalities", nargs="+", default=list(MODALITIES), help=f"any of {', '.join(MODALITIES)}"
     )
@@ -84,24 +77,6 @@ def _parser() -> CommandParser:
     parser.add_on_error("raise", "unreadable molecules")
     parser.add_shared("--quiet")
     return parser
-
-
-def _molecules(options: argparse.Namespace) -> tuple[list[Molecule], int]:
-    """Return the molecules to simulate, and the number of skipped, unreadable ones."""
-    from molspectra.chem.readers import Rejection, from_smiles, read_molecules
-
-    rejected: list[Rejection] = []
-
-    def read() -> Iterator[Molecule]:
-        if options.input is not None:
-            yield from read_molecules(options.input, on_error=options.on_error, rejected=rejected)
-            return
-        for smiles in options.smiles:
-            yield from_smiles(smiles)
-
-    molecules = list(read())
-    print_rejected(rejected, "skipped")
-    return molecules, len(rejected)
 
 
 def describe(simulation: "Simulation") -> str:

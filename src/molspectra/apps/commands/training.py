@@ -3,26 +3,29 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import FormatError, SettingError
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-from molspectra.training.recipes import read_recipe, recipes
 from molspectra.training.record import read_json
-from molspectra.training.run import RunResult
-from molspectra.training.settings import Setting, from_dict, settings_of
+from molspectra.training.run import RunResult, finetune, pretrain
+from molspectra.training.settings import Setting, from_dict, read_recipe, recipes, settings_of
 
-Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
+_PURPOSES = {
+    "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
+    "alignment.",
+    "finetune": "Fine-tune a 3D encoder on a property of the store.",
+}
 
 
-def run_command(
-    name: str, cls: type[Config], run: Callable[..., RunResult], purpose: str, arguments: list[str]
-) -> int:
-    """Parse the options of a training command and run it."""
+def run_command(name: str, arguments: list[str]) -> int:
+    """Parse the options of a training command and run it; returns the exit code."""
+    cls: type[Any] = PretrainConfig if name == "pretrain" else FinetuneConfig
+    run: Callable[..., RunResult] = pretrain if name == "pretrain" else finetune
     is_help = bool({"-h", "--help"} & set(arguments))
     settings = settings_of(cls, documented=is_help)
-    options = vars(_parser(name, purpose, settings).parse_args(arguments))
+    options = vars(_parser(name, settings).parse_args(arguments))
     source, values = _base(name, options)
     for setting in settings:
         if setting.name in options:
@@ -36,12 +39,12 @@ def run_command(
     return 0
 
 
-def _parser(name: str, purpose: str, settings: list[Setting]) -> CommandParser:
+def _parser(name: str, settings: list[Setting]) -> CommandParser:
     usage = f"molspectra {name} --out DIRECTORY [--config RECIPE] [--resume] [--quiet] [--SETTING VALUE ...]"
     parser = CommandParser(
         name,
         usage=usage,
-        description=purpose,
+        description=_PURPOSES[name],
         epilog=f"Recipes: {', '.join(sorted(recipes()))}. Lists are written a,b,c and nothing is null.",
     )
     unset = argparse.SUPPRESS

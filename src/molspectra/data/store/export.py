@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molspectra.data.atomic import atomic_file, naming
+from molspectra.data.output import free_path
 from molspectra.data.store.store import Store
-from molspectra.errors import ExistsError, WriteError
 
 _GROUP_ROWS = 8192
 
@@ -32,11 +32,7 @@ def export_parquet(store: Store, out: Path | str, *, overwrite: bool = False) ->
     Raises:
         InputError: if the file exists or cannot be written, or the store is damaged.
     """
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise ExistsError(f"{out} exists already; choose another name or allow to overwrite it")
-    if not out.parent.is_dir():
-        raise WriteError(f"{out}: the directory {out.parent} does not exist")
+    out = free_path(out, overwrite=overwrite)
     store.verify()
     with (
         pa.memory_map(str(store.path)) as source,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +30,7 @@ from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.coordinates import InternalBatch, Moves, Terms, sorted_by_atom
 from molspectra.data.store.bundled import bundled_path
 from molspectra.data.store.mapped import MappedFile, runs_of
+from molspectra.data.store.schema import ragged, vector
 from molspectra.data.store.store import Store
 from molspectra.data.store.writer import record_batch
 from molspectra.errors import DamagedError, InputError, MismatchError, NotFoundError
@@ -43,22 +44,18 @@ PART_ROWS = 2048
 _KEY = b"molspectra-internal"
 
 
-def _ragged(value: pa.DataType, width: int = 1) -> pa.DataType:
-    item = pa.field("item", value, nullable=False)
-    return pa.large_list(item if width == 1 else pa.field("item", pa.list_(item, width), nullable=False))
-
-
-_COLUMNS = {
-    "bonds": _ragged(pa.int16(), 2),
-    "bond_sigma": _ragged(pa.float32()),
-    "rotatable": _ragged(pa.uint8()),
-    "side_count": _ragged(pa.int16()),
-    "sides": _ragged(pa.int16()),
-    "angles": _ragged(pa.int16(), 4),
-    "angle_sigma": _ragged(pa.float32()),
-    "torsions": _ragged(pa.int16(), 3),
-    "torsion_sigma": _ragged(pa.float32()),
+_VALUES = {
+    "bonds": vector(pa.int16(), 2),
+    "bond_sigma": pa.float32(),
+    "rotatable": pa.uint8(),
+    "side_count": pa.int16(),
+    "sides": pa.int16(),
+    "angles": vector(pa.int16(), 4),
+    "angle_sigma": pa.float32(),
+    "torsions": vector(pa.int16(), 3),
+    "torsion_sigma": pa.float32(),
 }
+"""Arrow type of the values of each column of lists."""
 
 
 class InternalFile:
@@ -83,7 +80,7 @@ class InternalFile:
             is_ours = self._file.schema.equals(_schema(store_hash), check_metadata=True)
             if not is_ours or len(self._file) != rows:
                 raise MismatchError("it was made for another store or by another version")
-            self._columns = {name: self._file.ragged(name) for name in _COLUMNS}
+            self._columns = {name: self._file.ragged(name) for name in _VALUES}
             self._perceived = self._file.scalars("perceived")
         except NotFoundError:
             raise
@@ -238,54 +235,32 @@ def open_internal(store: Store) -> InternalFile:
     return InternalFile(path, store.hash, len(store))
 
 
-def ensure_internal(store: Store, *, show: bool = True) -> InternalFile:
-    """Open the side file of a store, making it first if it is missing or does not fit.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
-    try:
-        return open_internal(store)
-    except InputError:
-        try:
-            prepare_internal(store, show=show)
-        except InputError:
-            with suppress(InputError):  # another run may have made it meanwhile, and removed the parts
-                return open_internal(store)
-            raise
-    return open_internal(store)
-
-
 def with_internal(store: Store, *, show: bool = True) -> Store:
-    """Return a store opened again with internal coordinates in its batches, made now if they are missing.
+    """Return a store opened again with internal coordinates in its batches.
+
+    The side file is made first if it is missing or does not fit.
 
     Args:
         store: an open store.
-        show: whether to show progress on standard error while they are made.
+        show: whether to show progress on standard error while the file is made.
 
     Raises:
         InputError: if the side file cannot be written.
     """
-    return store.with_internal_source(ensure_internal(store, show=show))
+    try:
+        internal = open_internal(store)
+    except InputError:
+        try:
+            internal = prepare_internal(store, show=show)
+        except InputError:
+            with suppress(InputError):  # another run may have made it meanwhile, and removed the parts
+                return store.with_internal_source(open_internal(store))
+            raise
+    return store.with_internal_source(internal)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Result of `prepare_internal`.
-
-    Attributes:
-        path: the side file.
-        rows: rows in it.
-        unperceived: rows without coordinates, because no bonds were found in their geometry.
-    """
-
-    path: Path
-    rows: int
-    unperceived: int
-
-
-def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> Prepared:
-    """Make the side file of a store, continuing an interrupted preparation.
+def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> InternalFile:
+    """Make and open the side file of a store, continuing an interrupted preparation.
 
     Args:
         store: an open store.
@@ -305,18 +280,17 @@ def prepare_internal(store: Store, *, processes: int = 1, show: bool = True) -> 
     prefix = f"{store.hash[:16]}-{FORMAT}"
     part_paths = {rows: parts / f"{prefix}-{rows[0]:010}-{len(rows)}.arrow" for rows in spans}
     _write_missing_parts(store, part_paths, processes, show)
-    schema, unperceived = _schema(store.hash), 0
+    schema = _schema(store.hash)
     with atomic_file(path) as file:
         writer = pa.ipc.new_file(file, schema)
         for part_path in part_paths.values():
             for batch in _batches(part_path, schema):
                 with naming(path):
                     writer.write_batch(batch)
-                unperceived += int((batch.column("perceived").to_numpy() == 0).sum())
         with naming(path):
             writer.close()
     shutil.rmtree(parts, ignore_errors=True)
-    return Prepared(path, len(store), unperceived)
+    return open_internal(store)
 
 
 def _write_missing_parts(store: Store, part_paths: dict[range, Path], processes: int, show: bool) -> None:
@@ -333,7 +307,8 @@ def _write_missing_parts(store: Store, part_paths: dict[range, Path], processes:
                 _write_part(store, part_paths[rows], rows)
                 bar.advance(task, len(rows))
             return
-        pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_ignore_sigint)
+        ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # left to the parent, which lets its workers finish a part
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, ctrl_c)
         try:
             futures = [(rows, pool.submit(_write_part, store, part_paths[rows], rows)) for rows in missing]
             for rows, future in futures:
@@ -346,11 +321,6 @@ def _write_missing_parts(store: Store, part_paths: dict[range, Path], processes:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _ignore_sigint() -> None:
-    """Leave Ctrl-C to the parent, which ends its workers when their parts are complete."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_part(store: Store, path: Path, rows: range) -> None:
@@ -383,6 +353,6 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 def _schema(store_hash: str) -> pa.Schema:
     """Return the Arrow schema, whose metadata records format version and hash of the store."""
     about = json.dumps({"format": FORMAT, "store": store_hash}, sort_keys=True)
-    columns = [pa.field(name, kind, nullable=False) for name, kind in _COLUMNS.items()]
+    columns = [pa.field(name, ragged(kind), nullable=False) for name, kind in _VALUES.items()]
     columns.append(pa.field("perceived", pa.uint8(), nullable=False))
     return pa.schema(columns, metadata={_KEY: about.encode()})

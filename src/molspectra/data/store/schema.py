@@ -171,39 +171,39 @@ def _fixed_fields(metadata: Metadata) -> list[pa.Field]:
         pa.field("name", pa.large_string()),
         pa.field("charge", pa.int32(), nullable=False),
         pa.field("geometry_id", pa.int64(), nullable=False),
-        pa.field("numbers", _ragged(pa.uint8()), nullable=False),
+        pa.field("numbers", ragged(pa.uint8()), nullable=False),
         pa.field(
             "positions",
-            _ragged(_vector(metadata.position_dtype)),
+            ragged(vector(_DTYPES[metadata.position_dtype])),
             nullable=False,
             metadata=_described("positions", Quantity("Å", metadata.level)),
         ),
     ]
     if metadata.forces:
         about = _described("forces", metadata.forces)
-        fields.append(pa.field("forces", _ragged(_vector("float32")), metadata=about))
+        fields.append(pa.field("forces", ragged(vector(pa.float32())), metadata=about))
     for name in metadata.modalities:
         kind = MODALITIES[name]
         if name in metadata.lines:
             level = metadata.lines[name]
             position = _described("lines", Quantity(kind.unit, level))
             intensity = _described("intensity", Quantity(kind.line_unit, level))
-            fields.append(pa.field(f"{name}_position", _ragged(pa.float32()), metadata=position))
-            fields.append(pa.field(f"{name}_intensity", _ragged(pa.float32()), metadata=intensity))
+            fields.append(pa.field(f"{name}_position", ragged(pa.float32()), metadata=position))
+            fields.append(pa.field(f"{name}_intensity", ragged(pa.float32()), metadata=intensity))
         else:
             about = _described("samples", Quantity(kind.intensity_unit, metadata.samples[name]))
-            fields.append(pa.field(name, _ragged(_DTYPES[metadata.sample_dtype]), metadata=about))
+            fields.append(pa.field(name, ragged(_DTYPES[metadata.sample_dtype]), metadata=about))
     return fields
 
 
-def _ragged(value: pa.DataType) -> pa.DataType:
+def ragged(value: pa.DataType) -> pa.DataType:
     """Return the Arrow type of a list of any length without missing values."""
     return pa.large_list(pa.field("item", value, nullable=False))
 
 
-def _vector(dtype: str) -> pa.DataType:
-    """Return the Arrow type of a vector with three components."""
-    return pa.list_(pa.field("item", _DTYPES[dtype], nullable=False), 3)
+def vector(component: pa.DataType, width: int = 3) -> pa.DataType:
+    """Return the Arrow type of a vector with `width` components."""
+    return pa.list_(pa.field("item", component, nullable=False), width)
 
 
 def _described(kind: str, quantity: Quantity) -> dict[str, str]:

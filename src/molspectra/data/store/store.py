@@ -379,11 +379,7 @@ def _values_or_nan(column: Scalars, location: Location) -> Tensor:
 
 
 def _reopened(path: str, expected_hash: str, internal: InternalSource | None) -> Store:
-    """Open a pickled store.
-
-    Raises:
-        MismatchError: if the file has been replaced by another one.
-    """
+    """Open a pickled store."""
     store = Store(path)
     if store.hash != expected_hash:
         raise MismatchError(f"{path} has changed since it was first opened; start the run again")

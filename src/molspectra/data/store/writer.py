@@ -154,7 +154,7 @@ def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
             with naming(path):
                 writer.write_batch(batch, custom_metadata={HASH_KEY: digest})
             rows += batch.num_rows
-            hashed = pc.match_substring_regex(batch.column("identity"), f"^{GEOMETRY_PATTERN}$")
+            hashed = pc.match_substring_regex(batch.column("identity"), f"^{GEOMETRY_PATTERN.pattern}$")
             by_geometry += pc.sum(hashed).as_py()
         with naming(path):
             writer.close()
@@ -166,11 +166,7 @@ def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
 def _accepted(
     path: Path, rows: Iterable[Row | Candidate], metadata: Metadata, on_error: str, rejected: list[Rejection]
 ) -> Iterator[Record]:
-    """Yield the record of each row that fits; append the others to `rejected`.
-
-    Raises:
-        InputError: if no row fits, or one does not and `on_error` is "raise".
-    """
+    """Yield the record of each row that fits; append the others to `rejected`."""
     accepted = 0
     for number, row in enumerate(rows):
         try:

@@ -186,11 +186,7 @@ class PartialFile:
             file.write(json.dumps(state).encode())
 
     def add(self, piece: bytes, target: BinaryIO) -> None:
-        """Write the next bytes.
-
-        Raises:
-            WriteError: the disk is full.
-        """
+        """Write the next bytes."""
         try:
             target.write(piece)
             target.flush()
@@ -274,11 +270,7 @@ def fetch(
 
 
 def _check_present(file: RemoteFile, path: Path, earlier: dict[str, Any]) -> Fetched:
-    """Compare a file that is there with its published hash, else with the record of the earlier download.
-
-    Raises:
-        DamagedError: its content is another one.
-    """
+    """Compare a file that is there with its published hash, else with the record of the earlier download."""
     hashes = RunningHashes()
     hashes.update_from(path)
     digests = hashes.digests()
@@ -295,13 +287,7 @@ def _check_present(file: RemoteFile, path: Path, earlier: dict[str, Any]) -> Fet
 
 
 def _look_up(file: RemoteFile) -> RemoteFile:
-    """Return the file with address, size and MD5 from its article's description, if it has one.
-
-    Raises:
-        FormatError: the description cannot be read.
-        NotFoundError: the description does not name the file.
-        InputError: the server does not answer.
-    """
+    """Return the file with address, size and MD5 from its article's description, if it has one."""
     if not file.listing:
         return file
     try:
@@ -320,11 +306,7 @@ def _look_up(file: RemoteFile) -> RemoteFile:
 
 
 def _complete(partial: PartialFile, advance: Advance, retries: RetryPolicy) -> None:
-    """Receive the rest of a file over as many connections as it takes, and flush it to the disk.
-
-    Raises:
-        InputError: a permanent failure, or too many transient ones.
-    """
+    """Receive the rest of a file over as many connections as it takes, and flush it to the disk."""
     failures = 0
     with naming(partial.path), partial.path.open("ab") as target:
         while True:
@@ -348,12 +330,7 @@ def _complete(partial: PartialFile, advance: Advance, retries: RetryPolicy) -> N
 
 
 def _receive(partial: PartialFile, target: BinaryIO, advance: Advance) -> bool:
-    """Receive what one connection delivers; return whether the file is complete.
-
-    Raises:
-        TransientError: the connection broke.
-        InputError: a size that cannot be right, or a full disk.
-    """
+    """Receive what one connection delivers; return whether the file is complete."""
     file = partial.file
     response = request(
         file.url, partial.resumable(), partial.validator, local=file.local, plain=bool(file.sha256)
@@ -402,11 +379,7 @@ def _check_space(partial: PartialFile, total: int | None) -> None:
 
 
 def _verify(partial: PartialFile, earlier: str) -> None:
-    """Compare a complete file with its published size and hashes, or the SHA-256 of an earlier download.
-
-    Raises:
-        DamagedError: another size or hash; the file is removed.
-    """
+    """Compare a complete file with its published size and hashes, or the SHA-256 of an earlier download."""
     file, digests = partial.file, partial.hashes.digests()
     expected = {"md5": file.md5, "sha256": file.sha256 or earlier}
     wrong = [name for name, value in expected.items() if value and value != digests[name]]

@@ -75,9 +75,6 @@ def check_url(url: str, *, local: bool = False, plain: bool = False) -> None:
         url: of the file.
         local: allow plain http from this machine.
         plain: allow plain http, because the content is checked against a SHA-256 that is known beforehand.
-
-    Raises:
-        SettingError: another kind of address.
     """
     parts = urllib.parse.urlsplit(url)
     is_local = local and parts.hostname in _LOCAL
@@ -143,12 +140,7 @@ def request(
 
 
 def _response(body: http.client.HTTPResponse, start: int, url: str) -> Response:
-    """Return a successful response; web pages (portals, challenges) are refused.
-
-    Raises:
-        TransientError: another part than was requested.
-        FormatError: something else than a file.
-    """
+    """Return a successful response; web pages (portals, challenges) are refused."""
     is_page = body.headers.get_content_type() == "text/html"
     if body.status not in (200, 206) or is_page:
         body.close()

@@ -6,20 +6,22 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, Self, cast
 
 from molspectra.errors import DamagedError, FormatError, NotFoundError, ValueRangeError
 
 MAX_SMALL = 1 << 20
 """Largest file of a single molecule, bytes."""
 
-_BLOCK = 512
 _LONGEST_NAME = 4096
+_WITH_NAMES = (b"L", b"K", b"x", b"g", b"X")  # long names of GNU, pax headers
 _BUFFER = 1 << 18
 _TAR = (".tar", ".tar.bz2", ".tbz2", ".tar.gz", ".tgz", ".tar.xz")
 
@@ -33,7 +35,7 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(f"{path} is cut short or damaged ({words}); fetch it again") from error
 
@@ -62,23 +64,19 @@ def small_files(
     """
     if raw.is_dir():
         for name in sorted(entry.name for entry in raw.iterdir() if wanted(entry.name))[start:]:
-            yield name, _reader_of_file(raw / name)
+            yield name, partial(_content_of, raw / name)
         return
     count = 0
     with reading(raw), _unpacked(raw) as stream:
-        for name, size in _tar_members(stream):
+        for name, file in _tar_members(stream):
             if wanted(name):
                 count += 1
                 if count > start:
-                    content = _exactly(stream, size) if size <= MAX_SMALL else None
-                    _skip(stream, -size % _BLOCK if content is not None else size + -size % _BLOCK)
-                    yield name, _reader_of(content)
-                    continue
-            _skip(stream, size + -size % _BLOCK)
+                    yield name, partial(_checked, file.read(MAX_SMALL + 1))
 
 
 @contextmanager
-def open_text(raw: Path, name: str) -> Iterator[io.TextIOBase]:
+def open_text(raw: Path, name: str) -> Iterator[io.TextIOWrapper]:
     """Open one large text file of a folder, or of a tar or zip archive.
 
     Args:
@@ -93,18 +91,13 @@ def open_text(raw: Path, name: str) -> Iterator[io.TextIOBase]:
     with (
         reading(raw),
         _opened(raw, name) as file,
-        io.TextIOWrapper(cast("BinaryIO", file), encoding="utf-8", errors="replace") as text,
+        io.TextIOWrapper(file, encoding="utf-8", errors="replace") as text,
     ):
         yield text
 
 
 def holds(raw: Path, name: str) -> bool:
-    """Whether a folder or an archive holds a file of that name; a tar archive is read up to it.
-
-    Raises:
-        DamagedError: if the archive is damaged.
-        FormatError: if `raw` is neither a folder nor an archive.
-    """
+    """Whether a folder or an archive holds a file of that name; a tar archive is read up to it."""
     try:
         with open_text(raw, name):
             return True
@@ -113,17 +106,13 @@ def holds(raw: Path, name: str) -> bool:
 
 
 def first_name(archive: Path) -> str:
-    """Return the name, without folder, of the first file in a tar archive; "" where it holds none.
-
-    Raises:
-        DamagedError: if the archive is damaged.
-    """
+    """Return the name, without folder, of the first file in a tar archive; "" where it holds none."""
     with reading(archive), _unpacked(archive) as stream:
-        return next(_tar_members(stream), ("", 0))[0]
+        return next((name for name, _ in _tar_members(stream)), "")
 
 
 @contextmanager
-def _opened(raw: Path, name: str) -> Iterator[io.BufferedIOBase]:
+def _opened(raw: Path, name: str) -> Iterator[IO[bytes]]:
     if raw.is_dir():
         if not (raw / name).is_file():
             raise NotFoundError(f"{raw} holds no file {name}")
@@ -134,39 +123,17 @@ def _opened(raw: Path, name: str) -> Iterator[io.BufferedIOBase]:
             members = [member for member in archive.namelist() if member.rpartition("/")[2] == name]
             if not members:
                 raise NotFoundError(f"{raw} holds no file {name}")
-            with archive.open(members[0]) as member:
-                yield io.BufferedReader(cast("io.RawIOBase", member), _BUFFER)
+            with archive.open(members[0]) as content:
+                yield content
     elif is_tar(raw):
         with _unpacked(raw) as stream:
-            for member_name, size in _tar_members(stream):
+            for member_name, content in _tar_members(stream):
                 if member_name == name:
-                    yield io.BufferedReader(_Member(stream, size), _BUFFER)
+                    yield content
                     return
-                _skip(stream, size + -size % _BLOCK)
             raise NotFoundError(f"{raw} holds no file {name}")
     else:
         raise FormatError(f"{raw} is neither a folder nor a .tar, .tar.gz, .tar.bz2 or .zip archive")
-
-
-class _Member(io.RawIOBase):
-    """The bytes of one file in a tar archive."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream, self._left = stream, size
-
-    def readable(self) -> bool:
-        """Whether it can be read."""
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        """Read some bytes."""
-        view = memoryview(cast("bytearray", buffer))
-        data = self._stream.read(min(len(view), self._left))
-        if self._left and not data:
-            raise EOFError("the archive ends inside a file")
-        view[: len(data)] = data
-        self._left -= len(data)
-        return len(data)
 
 
 @contextmanager
@@ -185,74 +152,51 @@ def _unpacked(path: Path) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", stream), _BUFFER))
 
 
-def _tar_members(stream: BinaryIO) -> Iterator[tuple[str, int]]:
-    """Yield name (without folder) and size of the files in a tar archive; the caller reads or skips each one.
+class _EndOfArchive(Exception):
+    """The block of zeros behind the last file."""
 
-    It takes constant memory, and is stricter than the standard module, which takes an archive cut at a header
-    for a complete one. The formats are ustar, GNU and pax; long names of pax, which are not needed, are
-    skipped.
+
+class _Member(tarfile.TarInfo):
+    """A header whose further headers, such as that of a long name, are read into memory only if small."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Parse a header of 512 bytes."""
+        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+            raise _EndOfArchive
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _WITH_NAMES and member.size > _LONGEST_NAME:
+            raise EOFError("the name of a file in the archive is not one")
+        return member
+
+
+def _tar_members(stream: BinaryIO) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield name (without folder) and content, to be read before the next one, of the files in a tar archive.
+
+    It takes constant memory, and is stricter than `TarFile.next`, which takes an archive cut at a header for
+    a complete one.
     """
-    long_name = ""
-    while True:
-        header = _exactly(stream, _BLOCK)
-        if not any(header):
-            return
-        checksum = int(header[148:156].strip(b" \0") or b"0", 8) if _is_octal(header[148:156]) else -1
-        if checksum != sum(header) - sum(header[148:156]) + 8 * 32:
-            raise EOFError("the header of a file in the archive is not one")
-        size, kind = _size(header[124:136]), header[156:157]
-        if kind == b"L":
-            if size > _LONGEST_NAME:
-                raise EOFError("the name of a file in the archive is not one")
-            long_name = _exactly(stream, size + -size % _BLOCK)[:size].rstrip(b"\0").decode(errors="replace")
-        elif kind in b"0\0":
-            name = long_name or header[:100].partition(b"\0")[0].decode(errors="replace")
-            long_name = ""
-            yield name.rpartition("/")[2], size
-        else:
-            if kind not in b"Kxg":  # a folder or link, to which the name belongs
-                long_name = ""
-            _skip(stream, size + -size % _BLOCK)
+    try:
+        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Member) as archive:
+            member = archive.next()
+            while member is not None:
+                content = archive.extractfile(member) if member.type in (b"0", b"\0") else None
+                if content is not None:
+                    yield member.name.rpartition("/")[2], content
+                stream.seek(archive.offset)
+                member = _Member.fromtarfile(archive)
+    except _EndOfArchive:
+        return
+    except (ValueError, RecursionError) as error:  # of headers made to do harm
+        raise EOFError(str(error)) from error
 
 
-def _is_octal(field: bytes) -> bool:
-    return not field.strip(b" \0").strip(b"01234567")
+def _checked(content: bytes) -> bytes:
+    if len(content) > MAX_SMALL:
+        raise ValueRangeError(f"larger than {MAX_SMALL >> 20} MiB, which no file of one molecule is")
+    return content
 
 
-def _size(field: bytes) -> int:
-    """Return a size in a tar header: octal digits, or binary if the first bit is set."""
-    if field[0] & 0x80:
-        return int.from_bytes(field[1:], "big")
-    if not _is_octal(field):
-        raise EOFError("the header of a file in the archive is not one")
-    return int(field.strip(b" \0") or b"0", 8)
-
-
-def _exactly(stream: BinaryIO, size: int) -> bytes:
-    """Return the next `size` bytes."""
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError("it ends before the end of the archive")
-    return data
-
-
-def _skip(stream: BinaryIO, size: int) -> None:
-    while size > 0:
-        size -= len(_exactly(stream, min(size, _BUFFER)))
-
-
-def _reader_of(content: bytes | None) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if content is None or len(content) > MAX_SMALL:
-            raise ValueRangeError(f"larger than {MAX_SMALL >> 20} MiB, which no file of one molecule is")
-        return content
-
-    return read
-
-
-def _reader_of_file(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        with reading(path), path.open("rb") as file:
-            return _reader_of(file.read(MAX_SMALL + 1))()
-
-    return read
+def _content_of(path: Path) -> bytes:
+    with reading(path), path.open("rb") as file:
+        return _checked(file.read(MAX_SMALL + 1))

@@ -44,7 +44,7 @@ class Column:
 
     Raises:
         FormatError: if it is no array, holds pickled objects or records, or is in Fortran order (`whole`).
-        DamagedError: if it cannot be read.
+        DamagedError: if it cannot be read, or ends before its last row; also of `take` and `skip`.
         ValueRangeError: if its sizes are impossible or a row takes more than 64 MiB.
     """
 
@@ -68,53 +68,34 @@ class Column:
             raise FormatError(f"{path}: array {name!r} is a single value, not a list with one row per record")
         if min(shape) < 0:
             raise ValueRangeError(f"{path}: array {name!r} states a negative size")
+        self.rows, self.shape = int(shape[0]), tuple(int(size) for size in shape[1:])
         if fortran and len(shape) > 1:
             if not whole or self.dtype.itemsize * prod(shape) > _MAX_WHOLE:
                 raise FormatError(
                     f"{path}: array {name!r} is in Fortran order; save np.ascontiguousarray of it"
                 )
-            self._file = self._in_rows(shape)
-        self.rows, self.shape = int(shape[0]), tuple(int(size) for size in shape[1:])
+            whole_array = np.frombuffer(self._read(self.dtype.itemsize * prod(shape)), self.dtype)
+            self._file = io.BytesIO(whole_array.reshape(shape, order="F").tobytes())  # in rows
         self._bytes = self.dtype.itemsize * prod(self.shape)
         if not 0 < self._bytes <= _MAX_ROW:
             raise ValueRangeError(f"{path}: one row of array {name!r} takes {self._bytes} bytes")
 
     def take(self, rows: int) -> npt.NDArray[Any]:
-        """Return the next rows [rows, ...].
-
-        Raises:
-            DamagedError: if the array ends before, or the archive is damaged.
-        """
-        with self._readable():
-            data = self._file.read(rows * self._bytes)
-        if len(data) < rows * self._bytes:
-            raise DamagedError(f"{self._path}: array {self.name!r} ends before its {self.rows} rows do")
-        return np.frombuffer(data, self.dtype).reshape(rows, *self.shape)
+        """Return the next rows [rows, ...]."""
+        return np.frombuffer(self._read(rows * self._bytes), self.dtype).reshape(rows, *self.shape)
 
     def skip(self, rows: int) -> None:
-        """Skip the next rows.
-
-        Raises:
-            DamagedError: if the array ends before, or the archive is damaged.
-        """
+        """Skip the next rows."""
         remaining = rows * self._bytes
-        with self._readable():
-            while remaining:
-                data = self._file.read(min(remaining, _CHUNK))
-                if not data:
-                    raise DamagedError(
-                        f"{self._path}: array {self.name!r} ends before its {self.rows} rows do"
-                    )
-                remaining -= len(data)
+        while remaining:
+            remaining -= len(self._read(min(remaining, _CHUNK)))
 
-    def _in_rows(self, shape: tuple[int, ...]) -> IO[bytes]:
-        """Return the numbers of an array in Fortran order, read as a whole, in row-major order."""
-        length = self.dtype.itemsize * prod(shape)
+    def _read(self, size: int) -> bytes:
         with self._readable():
-            data = self._file.read(length)
-        if len(data) < length:
-            raise DamagedError(f"{self._path}: array {self.name!r} ends before its {shape[0]} rows do")
-        return io.BytesIO(np.frombuffer(data, self.dtype).reshape(shape, order="F").tobytes())
+            data = self._file.read(size)
+        if len(data) < size:
+            raise DamagedError(f"{self._path}: array {self.name!r} ends before its {self.rows} rows do")
+        return data
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TextIO, TypeVar
 
-from molspectra.datasets.formats.archives import open_text
 from molspectra.errors import DamagedError, FormatError, MismatchError
 
 _INDEX = re.compile(r"(?:gdb\d*[_ ])?(\d{1,18})")
 
-_LONGEST_LINE = 1 << 20
+_READ = 1 << 20  # characters of the SDF read at once
+_MAX_RECORD = 1 << 20
 
 T = TypeVar("T")
 
@@ -35,38 +34,6 @@ class Joined(Generic[T]):
     structure: T
     words: list[str]
     repeated: bool = False
-
-
-def header(raw: Path, table: str) -> list[str]:
-    """Return the cells of a table's first line.
-
-    Raises:
-        NotFoundError: if there is no such table in the folder or archive.
-        FormatError: if the line is not one of a CSV file.
-    """
-    with open_text(raw, table) as text:
-        return next(table_rows(raw, table, [text.readline(_LONGEST_LINE)]), [])
-
-
-def records(raw: Path, structures: str, table: str) -> Iterator[Joined[str]]:
-    """Yield all MOL blocks of an SDF file with the rows of a CSV file that has a header, in file order.
-
-    Args:
-        raw: folder or archive that holds both files.
-        structures: name of the SDF file; its titles, where they hold an index, must be those of the table.
-        table: name of the CSV file.
-
-    Raises:
-        NotFoundError: if one file is missing.
-        DamagedError: if one file is damaged or shorter than the other.
-        FormatError: if a row of the table cannot be read.
-        MismatchError: if they do not belong together.
-    """
-    with ExitStack() as stack:
-        sdf = stack.enter_context(open_text(raw, structures))
-        rows = table_rows(raw, table, stack.enter_context(open_text(raw, table)))
-        next(rows, None)
-        yield from join(raw, structures, blocks(sdf), table, rows)
 
 
 def table_rows(raw: Path, table: str, lines: Iterable[str]) -> Iterator[list[str]]:
@@ -123,19 +90,21 @@ def join(
         raise DamagedError(f"{raw}: {structures} ends after {number + 1} records, but {table} goes on")
 
 
-def blocks(lines: Iterable[str]) -> Iterator[tuple[int | None, str]]:
-    """Yield the MOL blocks of an SDF file up to `M  END`, each with the index in its title."""
-    block: list[str] = []
-    ended = False
-    for line in lines:
-        if line.startswith("$$$$"):
-            yield index_of("".join(block[:1])), "".join(block)
-            block, ended = [], False
-        elif not ended:
-            block.append(line)
-            ended = line.startswith("M  END")
-    if any(line.strip() for line in block):
-        yield index_of("".join(block[:1])), "".join(block)
+def blocks(file: TextIO, where: str) -> Iterator[tuple[int | None, str]]:
+    """Yield the records of an SDF file without the final line `$$$$`, each with the index in its title.
+
+    Raises:
+        FormatError: if a record has more than 1 MiB; `where` names the file in the message.
+    """
+    rest = ""
+    while text := file.read(_READ):
+        *whole, rest = (rest + text).split("$$$$\n")
+        for block in whole:
+            yield index_of(block.partition("\n")[0]), block
+        if len(rest) > _MAX_RECORD + _READ:
+            raise FormatError(f"{where}: no line $$$$ within {_MAX_RECORD >> 20} MiB; this is not an SDF")
+    if rest.strip() not in ("", "$$$$"):
+        yield index_of(rest.partition("\n")[0]), rest
 
 
 def index_of(text: str) -> int | None:

@@ -34,20 +34,6 @@ class _DirectoryError(Exception):
 
 
 @dataclass(frozen=True)
-class Member:
-    """A member of the archive.
-
-    Attributes:
-        name: as the archive has it; never used as a path.
-        read: returns its content; raises an `InputError` where it is damaged, too large or in a format that
-            is not read. To be called before the iteration ends.
-    """
-
-    name: str
-    read: Callable[[], bytes]
-
-
-@dataclass(frozen=True)
 class _Entry:
     """Entry of the central directory; sizes and offset in bytes."""
 
@@ -60,8 +46,13 @@ class _Entry:
     offset: int
 
 
-def zip_members(path: Path, start: int = 0) -> Iterator[Member]:
+def zip_members(path: Path, start: int = 0) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the members of an archive from number `start` on, without folders, in the order of its directory.
+
+    Yields:
+        The name, never to be used as a path, and a function that returns the content, or raises an
+        `InputError` where it is damaged, too large or in a format that is not read. It is to be called before
+        the iteration ends.
 
     Raises:
         NotFoundError: if there is no such file.
@@ -69,15 +60,11 @@ def zip_members(path: Path, start: int = 0) -> Iterator[Member]:
     """
     with _reading(path), path.open("rb") as directory, path.open("rb") as data:
         for entry in islice(_entries(directory), start, None):
-            yield Member(entry.name.decode("utf-8", "replace"), partial(_content, data, entry))
+            yield entry.name.decode("utf-8", "replace"), partial(_content, data, entry)
 
 
 def count_members(path: Path) -> int:
-    """Return the number of members that `zip_members` yields; reads about 400,000 entries per second.
-
-    Raises:
-        InputError: see `zip_members`.
-    """
+    """Return the number of members that `zip_members` yields; reads about 400,000 entries per second."""
     with _reading(path), path.open("rb") as directory:
         return sum(1 for _ in _entries(directory))
 

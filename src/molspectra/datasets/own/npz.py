@@ -16,11 +16,10 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.formats.npy_stream import Column, chunks, names, opened
-from molspectra.datasets.importer import Opened
+from molspectra.datasets.importer import Importer, Opened
 from molspectra.datasets.own.shared import (
     ARRAYS,
     MAX_ATOMS,
-    OwnImporter,
     OwnOptions,
     ParsedRecord,
     ParsedSpectrum,
@@ -110,10 +109,10 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         notes=notes,
     )
     candidates = partial(_candidates, layout, selected, own, level)
-    return Opened(metadata, candidates, total=layout.rows, notes=lambda: as_remarks(notes))
+    return Opened(metadata, candidates, total=layout.rows, notes=as_remarks(notes))
 
 
-NPZ = OwnImporter(
+NPZ = Importer(
     "npz",
     "own data: an .npz file",
     "one .npz file with the arrays n_atoms, z, pos and whatever else is known (docs: Your own data)",

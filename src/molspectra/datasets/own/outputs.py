@@ -13,9 +13,9 @@ import numpy as np
 
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
-from molspectra.datasets.importer import Opened, choice
+from molspectra.datasets.importer import Importer, Opened, choice
 from molspectra.datasets.own.shared import OPTIONS as COMMON
-from molspectra.datasets.own.shared import OwnImporter, ParsedRecord, ParsedSpectrum, own_options, row_of
+from molspectra.datasets.own.shared import ParsedRecord, ParsedSpectrum, own_options, row_of
 from molspectra.errors import (
     FormatError,
     InputError,
@@ -81,11 +81,7 @@ def _groups(raw: Path, sign: str | None) -> Groups:
 
 
 def _levels(groups: Groups) -> dict[str, str]:
-    """Read every file once; return the commonest level by modality, under "" that of the structures.
-
-    Raises:
-        FormatError: if no output can be read.
-    """
+    """Read every file once; return the commonest level by modality, under "" that of the structures."""
     counts: dict[str, Counter[str]] = {}
     reason = ""
     for path in (path for _, paths in groups for path in paths):
@@ -145,7 +141,7 @@ def _check_same(main: Output, other: Output, path: Path) -> None:
         raise MismatchError(f"{path.name}: a distance differs by {worst:.3f} Å from the other outputs")
 
 
-OUTPUTS = OwnImporter(
+OUTPUTS = Importer(
     "outputs",
     "own data: a folder of outputs",
     f"a folder of outputs ({', '.join(OUTPUT)}) of Gaussian, ORCA or another program that cclib reads",

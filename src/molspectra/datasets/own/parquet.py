@@ -19,10 +19,9 @@ from molspectra.chem.molecule import Molecule
 from molspectra.chem.smiles import from_smiles
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
-from molspectra.datasets.importer import Opened
+from molspectra.datasets.importer import Importer, Opened
 from molspectra.datasets.own.shared import (
     ARRAYS,
-    OwnImporter,
     OwnOptions,
     ParsedRecord,
     ParsedSpectrum,
@@ -103,7 +102,7 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         notes=notes,
     )
     candidates = partial(_candidates, raw, columns, selected, own)
-    return Opened(metadata, candidates, total=rows, notes=lambda: as_remarks(notes))
+    return Opened(metadata, candidates, total=rows, notes=as_remarks(notes))
 
 
 def _facts(schema: pa.Schema) -> dict[str, str]:
@@ -117,11 +116,7 @@ def _facts(schema: pa.Schema) -> dict[str, str]:
 
 @contextmanager
 def _file(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; errors of the library in the block become one line.
-
-    Raises:
-        InputError: if the file is missing or damaged.
-    """
+    """Open a Parquet file; errors of the library in the block become one line."""
     if not path.is_file():
         raise NotFoundError(f"{path} is no file; --raw must be a .parquet file")
     try:
@@ -133,11 +128,7 @@ def _file(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _columns(raw: Path, schema: pa.Schema, own: OwnOptions, level: str) -> Columns:
-    """Recognise the columns by their names, and check their types.
-
-    Raises:
-        InputError: if there are no structures, a column is of a wrong type, or has no partner.
-    """
+    """Recognise the columns by their names, and check their types."""
     names = schema.names
     if len(set(names)) < len(names):
         raise FormatError(f"{raw}: two columns have the same name")
@@ -253,11 +244,7 @@ def _molecule(cells: Mapping[str, pa.Scalar], texts: Mapping[str, str | None], s
 
 
 def _floats(cells: Mapping[str, pa.Scalar], name: str) -> npt.NDArray[np.float64]:
-    """Flatten a list of numbers, or of lists of numbers.
-
-    Raises:
-        FormatError: if one is missing, or they are no numbers.
-    """
+    """Flatten a list of numbers, or of lists of numbers."""
     cell = cells[name]
     values: Any = cell.values if cell.is_valid else None
     while values is not None and _is_list(values.type) and not values.null_count:
@@ -282,7 +269,7 @@ def _samples(modality: str, cells: Mapping[str, pa.Scalar], level: str) -> Parse
     return ParsedSpectrum(SampledSpectrum(modality, _floats(cells, modality), level))
 
 
-PARQUET = OwnImporter(
+PARQUET = Importer(
     "parquet",
     "own data: a Parquet file",
     "one .parquet file with a column smiles, or numbers and positions; also what `molspectra export` writes",

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Quantity
 from molspectra.data.store.writer import Row
-from molspectra.datasets.importer import Opened, choice
+from molspectra.datasets.importer import choice
 from molspectra.errors import FormatError, InputError, NotFoundError, UnitError, ValueRangeError, hint
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
@@ -53,33 +52,6 @@ _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-"))
 
 
 @dataclass(frozen=True)
-class OwnImporter:
-    """An importer of one format of own data; see `molspectra.datasets.importer.Importer`.
-
-    Attributes:
-        name: name of the dataset in `molspectra prepare`.
-        title: its name in reports.
-        files: description of what `--raw` must hold.
-        options: help texts by the names of its options.
-        opener: implements `open`.
-    """
-
-    name: str
-    title: str
-    files: str
-    options: Mapping[str, str]
-    opener: Callable[[Path, Mapping[str, str]], Opened]
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open the raw files.
-
-        Raises:
-            InputError: if they are not what they should be, or an option has a wrong value.
-        """
-        return self.opener(raw, options)
-
-
-@dataclass(frozen=True)
 class OwnOptions:
     """Options of an importer of own data, parsed and checked.
 
@@ -103,11 +75,6 @@ class OwnOptions:
     forces: str | None = None
     energy: str | None = None
 
-    def __post_init__(self) -> None:
-        """Raise `UnitError` for a unit that differs from a known one by its capitals only."""
-        for name, unit in self.units.items():
-            checked_unit(unit, f"option unit.{name}")
-
 
 def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
     """Parse the options that importers of own data share.
@@ -115,11 +82,10 @@ def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
     Args:
         options: as given on the command line.
         source: default of the option `source`.
-
-    Raises:
-        InputError: if an option has an invalid value.
     """
     units = {key.removeprefix("unit."): value for key, value in options.items() if key.startswith("unit.")}
+    for name, given in units.items():
+        checked_unit(given, f"option unit.{name}")
     properties: tuple[str, ...] | None = None
     if "properties" in options:
         properties = tuple(word.strip() for word in options["properties"].split(",") if word.strip())
@@ -331,11 +297,7 @@ class ParsedRecord:
 
 
 def row_of(record: ParsedRecord) -> Row:
-    """Return the row of one record.
-
-    Raises:
-        InputError: if the structure or the forces are invalid.
-    """
+    """Return the row of one record."""
     molecule = record.molecule()
     values = {name: float(value) for name, value in record.values.items() if not np.isnan(value)}
     if record.forces is not None and not np.isfinite(record.forces).all():
@@ -358,11 +320,7 @@ def row_of(record: ParsedRecord) -> Row:
 
 
 def check_size(atoms: int) -> None:
-    """Refuse a structure of more than `MAX_ATOMS` atoms.
-
-    Raises:
-        ValueRangeError: if it has more.
-    """
+    """Refuse a structure of more than `MAX_ATOMS` atoms."""
     if atoms > MAX_ATOMS:
         raise ValueRangeError(f"a structure of {atoms} atoms; at most {MAX_ATOMS} are read")
 
@@ -370,11 +328,7 @@ def check_size(atoms: int) -> None:
 def lines_from_arrays(
     name: str, position: npt.NDArray[Any], intensity: npt.NDArray[Any], level: str
 ) -> ParsedSpectrum:
-    """Sort the lines of a modality, positions and intensities [lines], by position.
-
-    Raises:
-        InputError: if the lengths differ, or a value is invalid.
-    """
+    """Sort the lines of a modality, positions and intensities [lines], by position."""
     if position.shape != intensity.shape:
         raise ValueRangeError(f"{len(position)} positions but {len(intensity)} intensities")
     order = np.argsort(position, kind="stable")

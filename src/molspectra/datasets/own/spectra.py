@@ -8,11 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from molspectra.datasets.importer import choice
 from molspectra.datasets.own.shared import ParsedSpectrum, summary_of
 from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError, SettingError
-from molspectra.spectra.files.measured import FLOOR, OUTSIDE, REFLECTANCES, onto_axis
+from molspectra.spectra.files.measured import (
+    FLOOR,
+    OUTSIDE,
+    REFLECTANCES,
+    Conversion,
+    MeasuredSpectrum,
+    onto_axis,
+)
 from molspectra.spectra.files.read import JCAMP, TEXT, read_measured
 from molspectra.spectra.files.units import QUANTITIES, asked_quantity, asked_unit
 from molspectra.spectra.modality import MODALITIES, modality
@@ -33,15 +41,11 @@ OPTIONS: dict[str, str] = {
 _SAME = "linear interpolation onto the axis"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How spectra are read and converted; see `read_measured` and `onto_axis`."""
+class Settings(NamedTuple):
+    """`read_measured` and `onto_axis` with the user's options."""
 
-    unit: str | None
-    quantity: str | None
-    outside: str
-    floor: float
-    reflectance: str
+    read: Callable[..., list[MeasuredSpectrum]]
+    convert: Callable[..., Conversion]
 
 
 @dataclass(frozen=True)
@@ -149,12 +153,13 @@ def _settings(options: Mapping[str, str]) -> Settings:
         raise SettingError(f"option floor={floor!r} is not a number") from error
     if not 0 < smallest < 1:
         raise SettingError(f"option floor={floor} must lie between 0 and 1")
+    unit = asked_unit(options["spectra_unit"]) if "spectra_unit" in options else None
+    quantity = asked_quantity(options["spectra_quantity"]) if "spectra_quantity" in options else None
+    outside = choice(options, "outside", dict.fromkeys(OUTSIDE), OUTSIDE[0])
+    reflectance = choice(options, "reflectance", dict.fromkeys(REFLECTANCES), REFLECTANCES[0])
     return Settings(
-        asked_unit(options["spectra_unit"]) if "spectra_unit" in options else None,
-        asked_quantity(options["spectra_quantity"]) if "spectra_quantity" in options else None,
-        choice(options, "outside", dict.fromkeys(OUTSIDE), OUTSIDE[0]),
-        smallest,
-        choice(options, "reflectance", dict.fromkeys(REFLECTANCES), REFLECTANCES[0]),
+        partial(read_measured, unit=unit, quantity=quantity),
+        partial(onto_axis, outside=outside, floor=smallest, reflectance=reflectance),
     )
 
 
@@ -170,11 +175,7 @@ def _name_and_kind(path: Path, file: Path) -> tuple[str, str | None]:
 
 def _stated_modality(file: Path, settings: Settings) -> str:
     """Return the modality that the content of a file states."""
-    kinds = {
-        spectrum.modality
-        for spectrum in read_measured(file, unit=settings.unit, quantity=settings.quantity)
-        if spectrum.quantity in QUANTITIES
-    }
+    kinds = {spectrum.modality for spectrum in settings.read(file) if spectrum.quantity in QUANTITIES}
     if len(kinds) != 1 or None in kinds:
         raise FormatError(
             f"{file} does not tell which kind of spectrum it is; name it {file.stem}.ir{file.suffix}"
@@ -186,12 +187,10 @@ def _sampled(path: Path, kind: str, settings: Settings) -> ParsedSpectrum:
     """Read the only spectrum of that kind in a file and convert it to the axis of its modality."""
     spectra = [
         spectrum
-        for spectrum in read_measured(path, modality=kind, unit=settings.unit, quantity=settings.quantity)
+        for spectrum in settings.read(path, modality=kind)
         if spectrum.quantity in QUANTITIES and spectrum.modality in (None, kind)
     ]
     if len(spectra) != 1:
         raise FormatError(f"{path.name} holds {len(spectra)} {kind} spectra, not one")
-    conversion = onto_axis(
-        spectra[0], kind, outside=settings.outside, floor=settings.floor, reflectance=settings.reflectance
-    )
+    conversion = settings.convert(spectra[0], kind)
     return ParsedSpectrum(SampledSpectrum(kind, conversion.spectrum.values), conversion.changes)

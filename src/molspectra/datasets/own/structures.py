@@ -18,12 +18,11 @@ from molspectra.chem.smiles import csv_entries
 from molspectra.chem.xyz import xyz_entries
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
-from molspectra.datasets.importer import Opened
+from molspectra.datasets.importer import Importer, Opened
 from molspectra.datasets.own.shared import (
     FORCES,
     OPTIONS,
     POSITIONS,
-    OwnImporter,
     OwnOptions,
     ParsedRecord,
     Selection,
@@ -114,7 +113,7 @@ def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str])
     )
     candidates = partial(_candidates, raw, entries, selected, own, measured)
     notes = {**as_remarks(columns), **measured.notes(counts.names)}
-    return Opened(metadata, candidates, counts.records, notes=lambda: notes)
+    return Opened(metadata, candidates, counts.records, notes=notes)
 
 
 def conformer_level() -> str:
@@ -160,7 +159,7 @@ def _molecule(entry: Entry, scale: float) -> Molecule:
     return molecule if scale == 1.0 else molecule.with_positions(np.asarray(molecule.positions) * scale)
 
 
-SDF = OwnImporter(
+SDF = Importer(
     "sdf",
     "own data: an SDF file",
     "one .sdf file with 3D structures; numeric data fields become properties",
@@ -169,7 +168,7 @@ SDF = OwnImporter(
 )
 """Importer `sdf`."""
 
-EXTXYZ = OwnImporter(
+EXTXYZ = Importer(
     "extxyz",
     "own data: an extended XYZ file",
     "one .extxyz or .xyz file; numeric entries of the comments become properties",
@@ -178,7 +177,7 @@ EXTXYZ = OwnImporter(
 )
 """Importer `extxyz`."""
 
-CSV = OwnImporter(
+CSV = Importer(
     "csv",
     "own data: a CSV table of SMILES",
     "one .csv file with a header and a column smiles; numeric columns become properties",

@@ -6,7 +6,7 @@ errors of current models, so a store holds one set and names it in its metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,14 @@ from molspectra.chem.molecule import Molecule
 from molspectra.datasets.formats.archives import is_tar
 from molspectra.datasets.formats.npy_stream import Column, chunks, names, opened
 from molspectra.datasets.frames import frame_row, trajectory_metadata
-from molspectra.datasets.importer import Candidate, Opened, choice
-from molspectra.datasets.published.trajectory import Labels, check_labels
+from molspectra.datasets.importer import Candidate, Importer, Opened, choice
+from molspectra.datasets.published.trajectory import check_labels
 from molspectra.errors import (
     FormatError,
     InputError,
     MismatchError,
     NotFoundError,
     SettingError,
-    ValueRangeError,
 )
 
 _CHUNK_BYTES = 4 << 20  # of positions read at once
@@ -103,54 +102,29 @@ FRAMES = {
 """Frames of the published files; the other molecules of rMD17 have 100,000."""
 
 
-@dataclass(frozen=True)
-class _Importer:
-    """Importer of one file of MD17 or rMD17; see `molspectra.datasets.importer.Importer`.
-
-    Attributes:
-        name: name of the dataset, with which the names of its files begin.
-        title: its name in reports.
-        options: help texts by the names of its options.
-        layout: returns the layout of the file with the given keys; refuses a file of the other dataset.
-    """
-
-    name: str
-    title: str
-    options: Mapping[str, str]
-    layout: Callable[[Path, set[str], Mapping[str, str]], Layout]
-
-    @property
-    def files(self) -> str:
-        """Description of what `--raw` must hold."""
-        return f"{self.name}_<molecule>.npz, or the folder that holds such files"
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open the file of one molecule.
-
-        Raises:
-            InputError: if there is no such file, it is not of this dataset, or its units seem to be wrong.
-        """
-        path = _file_of(raw, self.name, options.get("molecule"))
-        with opened(path) as archive:
-            layout = self.layout(path, set(names(archive, path)), options)
-        file = _File(path, layout, _molecule_of(path, self.name))
-        expected = FRAMES[self.name].get(file.molecule.name or "", 100_000 if self.name == "rmd17" else None)
-        return Opened(
-            metadata=trajectory_metadata(
-                source=layout.source,
-                licence=layout.licence,
-                level=_DYNAMICS,
-                labels=layout.level,
-                notes={
-                    "molecule": file.molecule.name or "",
-                    "labels": f"{layout.level}; never to be mixed with those of the other set",
-                    "positions": "each frame is moved to its mean position; nothing is rotated",
-                },
-            ),
-            candidates=file.candidates,
-            total=file.total,
-            expected=None if file.subset else expected,
-        )
+def _open(name: str, raw: Path, options: Mapping[str, str]) -> Opened:
+    """Open the file of one molecule; `name` is the dataset, with which the names of its files begin."""
+    path = _file_of(raw, name, options.get("molecule"))
+    with opened(path) as archive:
+        layout = _LAYOUTS[name](path, set(names(archive, path)), options)
+    file = _File(path, layout, _molecule_of(path, name))
+    expected = FRAMES[name].get(file.molecule.name or "", 100_000 if name == "rmd17" else None)
+    return Opened(
+        metadata=trajectory_metadata(
+            source=layout.source,
+            licence=layout.licence,
+            level=_DYNAMICS,
+            labels=layout.level,
+            notes={
+                "molecule": file.molecule.name or "",
+                "labels": f"{layout.level}; never to be mixed with those of the other set",
+                "positions": "each frame is moved to its mean position; nothing is rotated",
+            },
+        ),
+        candidates=file.candidates,
+        total=file.total,
+        expected=None if file.subset else expected,
+    )
 
 
 def _md17_layout(path: Path, keys: set[str], options: Mapping[str, str]) -> Layout:
@@ -181,20 +155,27 @@ def _rmd17_layout(path: Path, keys: set[str], _: Mapping[str, str]) -> Layout:
     return _checked(_RMD17, path, keys)
 
 
-MD17 = _Importer(
+_LAYOUTS = {"md17": _md17_layout, "rmd17": _rmd17_layout}
+"""Return the layout of the file with the given keys, or refuse a file of the other dataset."""
+
+_FILES = "{0}_<molecule>.npz, or the folder that holds such files"
+
+MD17 = Importer(
     "md17",
     "MD17",
+    _FILES.format("md17"),
     {
         "molecule": "which one, where --raw is a folder with several: aspirin, benzene, ...",
         "labels": "original or revised; needed for a file that carries both (E, F and E_revised, F_revised)",
     },
-    _md17_layout,
+    partial(_open, "md17"),
 )
-RMD17 = _Importer(
+RMD17 = Importer(
     "rmd17",
     "rMD17 (revised MD17)",
+    _FILES.format("rmd17"),
     {"molecule": "which one, where --raw is a folder with several: aspirin, azobenzene, ..."},
-    _rmd17_layout,
+    partial(_open, "rmd17"),
 )
 
 
@@ -239,19 +220,14 @@ class _File:
     """A file with consistent arrays, whose first frames are in the expected units."""
 
     def __init__(self, path: Path, layout: Layout, name: str) -> None:
-        """Check the headers of the arrays and the first frames.
-
-        Raises:
-            InputError: if shapes disagree, or the first frames are not in Å, kcal/mol and kcal/mol/Å.
-        """
+        """Check the headers of the arrays and the first frames."""
         self._path, self._layout = path, layout
         with opened(path) as archive:
-            self._has_frames = layout.frames in names(archive, path)
-            columns = {key: Column(archive, path, key, whole=True) for key in layout.keys}
+            has_frames = layout.frames in names(archive, path)
+            self._keys = (*layout.keys, layout.frames) if has_frames else layout.keys
+            columns = {key: Column(archive, path, key, whole=True) for key in self._keys}
             atoms, self.total = columns[layout.numbers].rows, columns[layout.positions].rows
-            self._check_shapes(columns, atoms)
-            if self._has_frames:
-                self._check_frames(Column(archive, path, layout.frames))
+            self._check_arrays(columns, atoms)
             numbers = columns[layout.numbers].take(atoms)
             first = min(self.total, 200)
             positions = _centred(columns[layout.positions].take(first))
@@ -259,13 +235,13 @@ class _File:
             forces = columns[layout.forces].take(first)
         try:
             self.molecule = Molecule(numbers, positions[0], name=name)
-            check_labels(self.molecule.numbers, Labels(positions, energies, forces))
+            check_labels(self.molecule.numbers, positions, energies, forces)
         except InputError as error:
             raise error.with_context(path) from error
-        self.subset = self._has_frames and layout is not _RMD17
+        self.subset = has_frames and layout is not _RMD17
         _ = self.molecule.identity  # bonds are perceived once, in the first frame
 
-    def _check_shapes(self, columns: Mapping[str, Column], atoms: int) -> None:
+    def _check_arrays(self, columns: Mapping[str, Column], atoms: int) -> None:
         layout, path = self._layout, self._path
         if not 0 < atoms <= _MAX_ATOMS or columns[layout.numbers].shape:
             raise FormatError(
@@ -273,34 +249,25 @@ class _File:
             )
         if not self.total:
             raise FormatError(f"{path}: there are no frames in it")
-        for key, shapes in (
-            (layout.positions, [(atoms, 3)]),
-            (layout.forces, [(atoms, 3)]),
-            (layout.energies, [(), (1,)]),
-        ):
-            column = columns[key]
-            if column.rows != self.total or column.shape not in shapes or column.dtype.kind != "f":
+        for key, column in list(columns.items())[1:]:
+            shapes = [(atoms, 3)] if key in (layout.positions, layout.forces) else [(), (1,)]
+            kinds = "iuf" if key == layout.frames else "f"
+            if column.rows != self.total or column.shape not in shapes or column.dtype.kind not in kinds:
                 raise FormatError(
                     f"{path}: {key!r} is {column.dtype} {(column.rows, *column.shape)}, which does not fit "
                     f"{self.total} frames of {atoms} atoms"
                 )
 
-    def _check_frames(self, column: Column) -> None:
-        if column.rows != self.total or column.shape not in ((), (1,)) or column.dtype.kind not in "iuf":
-            raise FormatError(
-                f"{self._path}: {column.name!r} is {column.dtype} {(column.rows, *column.shape)}, not a "
-                f"number for each of {self.total} frames"
-            )
-        if any(not np.isfinite(numbers).all() for numbers in chunks(column)):
-            raise ValueRangeError(f"{self._path}: {column.name!r} holds a value that is not a finite number")
+        if layout.frames in columns and not all(
+            np.isfinite(numbers).all() for numbers in chunks(columns[layout.frames])
+        ):
+            raise FormatError(f"{path}: {layout.frames!r} holds a value that is not a finite number")
 
     def candidates(self, start: int) -> Iterator[Candidate]:
         """Yield the frames from number `start` on, in the order of the file."""
-        layout, molecule = self._layout, self.molecule
+        molecule = self.molecule
         with opened(self._path) as archive:
-            columns = [Column(archive, self._path, key, whole=True) for key in layout.keys[1:]]
-            if self._has_frames:
-                columns.append(Column(archive, self._path, layout.frames))
+            columns = [Column(archive, self._path, key, whole=True) for key in self._keys[1:]]
             for column in columns:
                 column.skip(start)
             size = max(1, _CHUNK_BYTES // (24 * len(molecule)))

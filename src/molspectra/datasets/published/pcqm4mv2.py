@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from io import TextIOBase
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,9 @@ from molspectra.chem.identity import geometry_hash
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.datasets.formats.archives import open_text
-from molspectra.datasets.formats.zip_members import Member, count_members, zip_members
-from molspectra.datasets.importer import Candidate, Opened, Row, choice
+from molspectra.datasets.formats.sdf_table import blocks
+from molspectra.datasets.formats.zip_members import count_members, zip_members
+from molspectra.datasets.importer import Candidate, Importer, Opened, Row, choice
 from molspectra.errors import FormatError, NotFoundError, ValueRangeError
 
 STRUCTURES = 3_378_606
@@ -25,8 +25,6 @@ STRUCTURES = 3_378_606
 LEVEL = "B3LYP/6-31G* (PubChemQC)"
 
 _ZIP, _SDF, _TAR = "pcqm4m-v2_xyz.zip", "pcqm4m-v2-train.sdf", "pcqm4m-v2-train.sdf.tar.gz"
-_READ = 1 << 20  # characters of the SDF read at once
-_MAX_RECORD = 1 << 20
 _COUNT = re.compile(r"[A-Z][a-z]?(\d*)")
 _NUMBERED = re.compile(r"(?:^|/)(\d{1,9})\.xyz$")
 _IDENTITIES = {
@@ -35,45 +33,38 @@ _IDENTITIES = {
 }
 
 
-class _PCQM4Mv2Importer:
-    """Importer of the structures of PCQM4Mv2; it has no spectra, and no labels are read."""
+def _open(raw: Path, options: Mapping[str, str]) -> Opened:
+    """Open the structures in one of the two published forms; there are no spectra, and no labels are read."""
+    identity = choice(options, "identity", _IDENTITIES, "inchikey")
+    path = _file_of(raw)
+    zipped = path.suffix.lower() == ".zip"
+    reader: Callable[[int], Iterator[Candidate]] = partial(_from_zip if zipped else _from_sdf, path, identity)
+    if not zipped:
+        next(reader(0), None)
+    return Opened(
+        metadata=Metadata(
+            source="PCQM4Mv2 (OGB-LSC, Hu et al. 2021) of PubChemQC (Nakata and Shimazaki 2017)",
+            licence="CC BY 4.0",
+            level=LEVEL,
+            notes={"file": path.name, "identity": _IDENTITIES[identity]},
+        ),
+        candidates=reader,
+        total=count_members(path) if zipped else STRUCTURES,
+        expected=STRUCTURES,
+    )
 
-    name = "pcqm4mv2"
-    title = "PCQM4Mv2"
-    files = f"{_TAR}, {_ZIP}, or the folder with one of them (the SDF is taken where both are there)"
-    options: Mapping[str, str] = {
+
+PCQM4MV2 = Importer(
+    "pcqm4mv2",
+    "PCQM4Mv2",
+    f"{_TAR}, {_ZIP}, or the folder with one of them (the SDF is taken where both are there)",
+    {
         "identity": "inchikey (default) or geometry: for XYZ files in half the time, but the molecules are "
         "then not recognised in other datasets, so that leaks between them stay unseen"
-    }
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open one of the two published forms.
-
-        Raises:
-            InputError: if there is none, or the archive is damaged.
-        """
-        identity = choice(options, "identity", _IDENTITIES, "inchikey")
-        path = _file_of(raw)
-        zipped = path.suffix.lower() == ".zip"
-        reader: Callable[[int], Iterator[Candidate]] = partial(
-            _from_zip if zipped else _from_sdf, path, identity
-        )
-        if not zipped:
-            next(reader(0), None)
-        return Opened(
-            metadata=Metadata(
-                source="PCQM4Mv2 (OGB-LSC, Hu et al. 2021) of PubChemQC (Nakata and Shimazaki 2017)",
-                licence="CC BY 4.0",
-                level=LEVEL,
-                notes={"file": path.name, "identity": _IDENTITIES[identity]},
-            ),
-            candidates=reader,
-            total=count_members(path) if zipped else STRUCTURES,
-            expected=STRUCTURES,
-        )
-
-
-PCQM4MV2 = _PCQM4Mv2Importer()
+    },
+    _open,
+)
+"""Importer `pcqm4mv2`."""
 
 
 def _file_of(raw: Path) -> Path:
@@ -90,17 +81,17 @@ def _file_of(raw: Path) -> Path:
 
 def _from_zip(path: Path, identity: str, start: int) -> Iterator[Candidate]:
     """Yield the candidates of the zip of XYZ files, in the order of its directory."""
-    for member in zip_members(path, start):
-        number = _NUMBERED.search(member.name)
-        name = f"pcqm4m-v2 {int(number[1])}" if number else member.name[:80]
-        yield Candidate(name, partial(_xyz_row, member, name if number else None, identity))
+    for member, read in zip_members(path, start):
+        number = _NUMBERED.search(member)
+        name = f"pcqm4m-v2 {int(number[1])}" if number else member[:80]
+        yield Candidate(name, partial(_xyz_row, read, name if number else None, identity))
 
 
-def _xyz_row(member: Member, name: str | None, identity: str) -> Row:
+def _xyz_row(read: Callable[[], bytes], name: str | None, identity: str) -> Row:
     """Return the row of one XYZ file."""
     if name is None:
         raise FormatError("it is not called <number>.xyz, as the structures of PCQM4Mv2 are")
-    lines = member.read().decode("ascii", "replace").splitlines()
+    lines = read().decode("ascii", "replace").splitlines()
     try:
         count = int(lines[0])
         words = [line.split() for line in lines[2 : 2 + count]]
@@ -118,22 +109,10 @@ def _from_sdf(path: Path, identity: str, start: int) -> Iterator[Candidate]:
     """Yield the candidates of the SDF, named by the record's number, which is the row of OGB's table."""
     plain = path.suffix.lower() == ".sdf"
     with open_text(path.parent if plain else path, path.name if plain else _SDF) as file:
-        for number, block in enumerate(_blocks(path, file)):
+        for number, (_, block) in enumerate(blocks(file, str(path))):
             if number >= start:
                 name = f"pcqm4m-v2 {number}"
                 yield Candidate(name, partial(_block_row, block, name, identity))
-
-
-def _blocks(path: Path, file: TextIOBase) -> Iterator[str]:
-    """Yield the records of an SDF without the final line `$$$$`."""
-    rest = ""
-    while text := file.read(_READ):
-        *whole, rest = (rest + text).split("$$$$\n")
-        yield from whole
-        if len(rest) > _MAX_RECORD + _READ:
-            raise FormatError(f"{path}: no line $$$$ within {_MAX_RECORD >> 20} MiB; this is not an SDF")
-    if rest.strip() not in ("", "$$$$"):
-        yield rest
 
 
 def _block_row(block: str, name: str, identity: str) -> Row:
@@ -159,9 +138,6 @@ def _by_bonds(block: str, molecule: Molecule) -> str | None:
 
     InChI fills open valences with hydrogens. One or two of them may be a radical or a carbene, which gets its
     identity from its geometry; more are hydrogens that the record lacks.
-
-    Raises:
-        ValueRangeError: if the record lacks hydrogens.
     """
     from rdkit import rdBase
     from rdkit.Chem import inchi

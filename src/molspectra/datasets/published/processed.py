@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,9 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Row
 from molspectra.datasets.formats.pickled import as_array, is_dense, load_pickled
-from molspectra.datasets.importer import Candidate, Opened, choice
+from molspectra.datasets.importer import Candidate, Importer, Opened, choice
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, quantities
-from molspectra.datasets.published.qm9s import LEVELS, ROWS, metadata, qm9_identities, sampled_spectra
+from molspectra.datasets.published.qm9s import ROWS, metadata, qm9_identities, sampled_spectra
 from molspectra.datasets.published.qm9s_join import NOT_CHECKED, Features, check_join, groups_of, neighbours
 from molspectra.datasets.published.qm9s_structures import record_fields
 from molspectra.errors import FormatError, UnitError
@@ -43,38 +42,21 @@ _SAMPLE = 1_000
 _AGREEING = 0.9  # share of the sample in which the targets must fit their names and units
 
 
-class Processed:
-    """Importer of the paper's processed file; see `molspectra.datasets.importer.Importer`."""
-
-    name = "qm9s-processed"
-    title = "QM9S, the paper's processed file"
-    files = f"the file {FILE}, or the folder with it"
-    options: Mapping[str, str] = MappingProxyType(
-        {
-            "dtype": "float32 (default) | float16: how samples are stored",
-            "qm9": "a prepared store of QM9 to take identities from, by name; else they come from the bonds",
-        }
+def _open(raw: Path, options: Mapping[str, str]) -> Opened:
+    """Open the file; check units and order of the targets, and that spectra belong to structures."""
+    dtype = choice(options, "dtype", dict.fromkeys(("float32", "float16")), "float32")
+    identities = qm9_identities(options.get("qm9"))
+    path = raw / FILE if raw.is_dir() else raw
+    molecules = Molecules(path)
+    notes = {"targets": _check_targets(path, molecules)} if molecules.targets is not None else {}
+    notes |= _check_spectra(molecules)
+    return Opened(
+        metadata=_metadata(molecules, dtype),
+        candidates=partial(_candidates, molecules, identities),
+        total=len(molecules),
+        expected=ROWS,
+        notes=notes,
     )
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open the file, and check units and order of the targets and that spectra belong to structures.
-
-        Raises:
-            InputError: if it is missing, damaged, or of another layout.
-        """
-        dtype = choice(options, "dtype", dict.fromkeys(("float32", "float16")), "float32")
-        identities = qm9_identities(options.get("qm9"))
-        path = raw / FILE if raw.is_dir() else raw
-        molecules = Molecules(path)
-        notes = {"targets": _check_targets(path, molecules)} if molecules.targets is not None else {}
-        notes |= _check_spectra(molecules)
-        return Opened(
-            metadata=_metadata(molecules, dtype),
-            candidates=partial(_candidates, molecules, identities),
-            total=len(molecules),
-            expected=ROWS,
-            notes=lambda: notes,
-        )
 
 
 class Molecules:
@@ -153,7 +135,7 @@ class Molecules:
 
 def _metadata(molecules: Molecules, dtype: str) -> Metadata:
     """Return the description of the store."""
-    about = metadata({name: LEVELS[name] for name in molecules.spectra}, dtype)
+    about = metadata(molecules.spectra, dtype)
     extra = {"axes": "assumed to be those of QM9S: the file holds none", "targets": "float32 in the file"}
     return replace(
         about,
@@ -220,16 +202,22 @@ def _candidates(molecules: Molecules, identities: Mapping[str, str], start: int)
 
 
 def _row(molecules: Molecules, identities: Mapping[str, str], row: int) -> Row:
-    """Return one row.
-
-    Raises:
-        InputError: if its structure cannot be used.
-    """
+    """Return one row."""
     name = molecules.names[row]
     molecule = Molecule(molecules.numbers(row), molecules.positions(row), name=name)
     samples = {modality: spectra[row] for modality, spectra in molecules.spectra.items()}
-    spectra, left_out = sampled_spectra(samples, LEVELS)
+    spectra, left_out = sampled_spectra(samples)
     return Row(molecule, spectra, molecules.values(row), identity=identities.get(name), left_out=left_out)
 
 
-PROCESSED = Processed()
+PROCESSED = Importer(
+    "qm9s-processed",
+    "QM9S, the paper's processed file",
+    f"the file {FILE}, or the folder with it",
+    {
+        "dtype": "float32 (default) | float16: how samples are stored",
+        "qm9": "a prepared store of QM9 to take identities from, by name; else they come from the bonds",
+    },
+    _open,
+)
+"""Importer `qm9s-processed`."""

@@ -8,18 +8,17 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.records import Record
+from molspectra.chem.records import Entry
 from molspectra.chem.sdf import molecule_from_block
-from molspectra.chem.xyz import xyz_records
+from molspectra.chem.xyz import xyz_entries
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.datasets.formats.archives import holds, is_tar, open_text
 from molspectra.datasets.formats.sdf_table import Joined, blocks, join, table_rows
-from molspectra.datasets.importer import Candidate, Opened, Row, choice
+from molspectra.datasets.importer import Candidate, Importer, Opened, Row, choice
 from molspectra.datasets.published.qm9_targets import LEVEL as GEOMETRY_LEVEL
 from molspectra.errors import FormatError, MismatchError, NotFoundError, ValueRangeError
 from molspectra.simulation.units import HARTREE
@@ -48,58 +47,53 @@ _SOURCE = (
 )
 
 
-class Qm8:
-    """Importer of QM8: structures in `qm8.sdf`, labels in `qm8.sdf.csv` or `gdb8_22k_elec_spec.txt`."""
+_FILES = (
+    f"a folder (or the archive gdb8.tar.gz) with {STRUCTURES} and {TABLE}; or a folder with {TEXT} and "
+    f"either {STRUCTURES} or {FRAMES}"
+)
 
-    name = "qm8"
-    title = "QM8"
-    files = (
-        f"a folder (or the archive gdb8.tar.gz) with {STRUCTURES} and {TABLE}; or a folder with {TEXT} and "
-        f"either {STRUCTURES} or {FRAMES}"
+
+def _open(raw: Path, options: Mapping[str, str]) -> Opened:
+    """Open the structures and the more complete of the tables."""
+    level = choice(options, "level", LEVELS, "cc2-tzvp")
+    if raw.is_file() and not is_tar(raw) and raw.suffix != ".zip":
+        raw = raw.parent
+    table, structures = _files(raw)
+    levels = dict(LEVELS)
+    notes = {
+        "table": table,
+        "oscillator_strengths": "properties as published; lines with f < 0 have f = 0",
+    }
+    if table == TABLE and _repeats(raw):
+        # as in the copy that MoleculeNet distributes
+        del levels["pbe0-tzvp"]
+        notes["left_out"] = f"{TABLE} repeats the PBE0/def2-SVP values in place of PBE0/def2-TZVP"
+    if level not in levels:
+        raise NotFoundError(f"{raw}: {notes['left_out']}; take {TEXT} for level={level}")
+    metadata = Metadata(
+        source=_SOURCE,
+        licence="MIT (the repository of the first author)",
+        level=GEOMETRY_LEVEL,
+        lines={"uv_vis": levels[level]},
+        properties={
+            f"{kind}_{_word(key)}": Quantity("eV" if kind[0] == "e" else "", levels[key])
+            for key in levels
+            for kind in ("e1", "e2", "f1", "f2")
+        },
+        notes=notes,
     )
-    options: Mapping[str, str] = MappingProxyType(
-        {"level": f"of the uv_vis lines: {', '.join(LEVELS)}; default cc2-tzvp"}
-    )
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open the structures and the more complete of the tables.
-
-        Raises:
-            InputError: if one is missing, or the level is unknown or not in the table.
-        """
-        level = choice(options, "level", LEVELS, "cc2-tzvp")
-        if raw.is_file() and not is_tar(raw) and raw.suffix != ".zip":
-            raw = raw.parent
-        table, structures = _files(raw)
-        levels = dict(LEVELS)
-        notes = {
-            "table": table,
-            "oscillator_strengths": "properties as published; lines with f < 0 have f = 0",
-        }
-        if table == TABLE and _repeats(raw):
-            # as in the copy that MoleculeNet distributes
-            del levels["pbe0-tzvp"]
-            notes["left_out"] = f"{TABLE} repeats the PBE0/def2-SVP values in place of PBE0/def2-TZVP"
-        if level not in levels:
-            raise NotFoundError(f"{raw}: {notes['left_out']}; take {TEXT} for level={level}")
-        metadata = Metadata(
-            source=_SOURCE,
-            licence="MIT (the repository of the first author)",
-            level=GEOMETRY_LEVEL,
-            lines={"uv_vis": levels[level]},
-            properties={
-                f"{kind}_{_word(key)}": Quantity("eV" if kind[0] == "e" else "", levels[key])
-                for key in levels
-                for kind in ("e1", "e2", "f1", "f2")
-            },
-            notes=notes,
-        )
-        reader = partial(_candidates, raw, table, structures, tuple(levels), level)
-        return Opened(metadata, reader, total=TOTAL, expected=TOTAL)
+    reader = partial(_candidates, raw, table, structures, tuple(levels), level)
+    return Opened(metadata, reader, total=TOTAL, expected=TOTAL)
 
 
-QM8 = Qm8()
-"""The importer."""
+QM8 = Importer(
+    "qm8",
+    "QM8",
+    _FILES,
+    {"level": f"of the uv_vis lines: {', '.join(LEVELS)}; default cc2-tzvp"},
+    _open,
+)
+"""Importer `qm8`."""
 
 
 def _files(raw: Path) -> tuple[str, str]:
@@ -109,7 +103,7 @@ def _files(raw: Path) -> tuple[str, str]:
             for structures in (STRUCTURES, FRAMES):
                 if holds(raw, structures) and (structures == STRUCTURES or raw.is_dir()):
                     return table, structures
-    raise NotFoundError(f"{raw} does not hold QM8; it must be {QM8.files}")
+    raise NotFoundError(f"{raw} does not hold QM8; it must be {_FILES}")
 
 
 def _repeats(raw: Path) -> bool:
@@ -122,9 +116,7 @@ def _repeats(raw: Path) -> bool:
 def _rows(raw: Path, lines: Iterator[str], table: str) -> Iterator[list[str]]:
     """Yield the cells of the rows; in the text file, lines that begin with # are the header."""
     if table == TABLE:
-        rows = table_rows(raw, table, lines)
-        next(rows, None)
-        yield from rows
+        yield from islice(table_rows(raw, table, lines), 1, None)
     else:
         yield from (line.split() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
@@ -135,16 +127,16 @@ def _candidates(
     """Yield the molecules from number `start` on."""
     with ExitStack() as stack:
         rows = _rows(raw, stack.enter_context(open_text(raw, table)), table)
-        records: Iterator[tuple[int | None, str | Record]]
+        records: Iterator[tuple[int | None, str | Entry]]
         if structures == STRUCTURES:
-            records = blocks(stack.enter_context(open_text(raw, structures)))
+            records = blocks(stack.enter_context(open_text(raw, structures)), f"{raw}: {structures}")
         else:
-            records = ((None, record) for record in xyz_records(raw / structures))
+            records = ((None, entry) for entry in xyz_entries(raw / structures))
         for joined in islice(join(raw, structures, records, table, rows), start, None):
             yield Candidate(f"gdb_{joined.index}", partial(_row, joined, levels, level))
 
 
-def _row(joined: Joined[str | Record], levels: tuple[str, ...], level: str) -> Row:
+def _row(joined: Joined[str | Entry], levels: tuple[str, ...], level: str) -> Row:
     if joined.repeated:
         raise MismatchError(f"index {joined.index} occurs a second time")
     molecule = _molecule(joined)
@@ -181,11 +173,11 @@ def lines_of(values: list[float], level: str) -> tuple[LineSpectrum, bool]:
     return LineSpectrum("uv_vis", position, strength, level), min(values[2:]) < 0
 
 
-def _molecule(joined: Joined[str | Record]) -> Molecule:
+def _molecule(joined: Joined[str | Entry]) -> Molecule:
     name = f"gdb_{joined.index}"
     if isinstance(joined.structure, str):
         return molecule_from_block(joined.structure, name, complete=True)
-    molecule = joined.structure.build()
+    molecule = joined.structure.molecule()
     stated = re.search(r"gdb\D*(\d+)", molecule.name or "")
     if stated and int(stated[1]) != joined.index:
         raise MismatchError(f"the structure is molecule {stated[1]}, the labels are of {joined.index}")

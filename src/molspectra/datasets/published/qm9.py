@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 from molspectra.data.store.schema import Metadata
 from molspectra.datasets.formats.archives import first_name, is_tar
-from molspectra.datasets.importer import Candidate, Opened, choice, flag
+from molspectra.datasets.importer import Candidate, Importer, Opened, choice
 from molspectra.datasets.published import qm9_sdf, qm9_xyz
 from molspectra.datasets.published.qm9_targets import LEVEL, notes, quantities
 from molspectra.errors import FormatError, NotFoundError
@@ -31,52 +30,47 @@ _SOURCE = (
 _Candidates = Callable[[Path, Collection[int], int], Iterator[Candidate]]
 
 
-class Qm9:
-    """Importer of QM9 as `dsgdb9nsd.xyz.tar.bz2` or as `gdb9.sdf` with `gdb9.sdf.csv`."""
+_FILES = (
+    "a folder with uncharacterized.txt and with dsgdb9nsd.xyz.tar.bz2, or with gdb9.sdf and gdb9.sdf.csv "
+    "(or the archive gdb9.tar.gz of both)"
+)
 
-    name = "qm9"
-    title = "QM9"
-    files = (
-        "a folder with uncharacterized.txt and with dsgdb9nsd.xyz.tar.bz2, or with gdb9.sdf and gdb9.sdf.csv "
-        "(or the archive gdb9.tar.gz of both)"
+
+def _open(raw: Path, options: Mapping[str, str]) -> Opened:
+    """Open QM9 as `dsgdb9nsd.xyz.tar.bz2` or as `gdb9.sdf` with `gdb9.sdf.csv`."""
+    keep = choice(options, "keep-uncharacterised", dict.fromkeys(("true", "false")), "false") == "true"
+    form = choice(options, "form", dict.fromkeys(("auto", "xyz", "sdf")), "auto")
+    path, candidates = _form_of(raw, form)
+    folder = raw if raw.is_dir() else raw.parent
+    left_out = frozenset[int]() if keep else uncharacterised(folder / LIST)
+    about = "all molecules kept" if keep else f"{len(left_out)} uncharacterised molecules left out"
+    metadata = Metadata(
+        source=_SOURCE,
+        licence="CC0",
+        level=LEVEL,
+        properties=quantities(),
+        notes={**notes(), "molecules": about, "name": "gdb_ and the index in QM9, from 1"},
     )
-    options: Mapping[str, str] = MappingProxyType(
-        {
-            "keep-uncharacterised": "true | false (default); true keeps the molecules of uncharacterized.txt",
-            "form": "xyz | sdf | auto (default): which form to read; auto prefers xyz, which has more digits",
-        }
+    return Opened(
+        metadata,
+        partial(candidates, path, left_out),
+        total=TOTAL,
+        expected=TOTAL if keep else TOTAL - UNCHARACTERISED,
+        excluded={} if keep else {"uncharacterised": UNCHARACTERISED},
     )
 
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open either form.
 
-        Raises:
-            InputError: if neither is found, `uncharacterized.txt` is missing, or an option has a wrong value.
-        """
-        keep = flag(options, "keep-uncharacterised")
-        form = choice(options, "form", dict.fromkeys(("auto", "xyz", "sdf")), "auto")
-        path, candidates = _form_of(raw, form)
-        folder = raw if raw.is_dir() else raw.parent
-        left_out = frozenset[int]() if keep else uncharacterised(folder / LIST)
-        about = "all molecules kept" if keep else f"{len(left_out)} uncharacterised molecules left out"
-        metadata = Metadata(
-            source=_SOURCE,
-            licence="CC0",
-            level=LEVEL,
-            properties=quantities(),
-            notes={**notes(), "molecules": about, "name": "gdb_ and the index in QM9, from 1"},
-        )
-        return Opened(
-            metadata,
-            partial(candidates, path, left_out),
-            total=TOTAL,
-            expected=TOTAL if keep else TOTAL - UNCHARACTERISED,
-            excluded={} if keep else {"uncharacterised": UNCHARACTERISED},
-        )
-
-
-QM9 = Qm9()
-"""The importer."""
+QM9 = Importer(
+    "qm9",
+    "QM9",
+    _FILES,
+    {
+        "keep-uncharacterised": "true | false (default); true keeps the molecules of uncharacterized.txt",
+        "form": "xyz | sdf | auto (default): which form to read; auto prefers xyz, which has more digits",
+    },
+    _open,
+)
+"""Importer `qm9`."""
 
 
 def uncharacterised(path: Path) -> frozenset[int]:
@@ -114,7 +108,7 @@ def _form_of(raw: Path, form: str) -> tuple[Path, _Candidates]:
                 qm9_sdf.columns(path)
             return path, candidates
     raise NotFoundError(
-        f"{raw} holds no QM9{'' if form == 'auto' else f' in form {form}'}; it must be {QM9.files}"
+        f"{raw} holds no QM9{'' if form == 'auto' else f' in form {form}'}; it must be {_FILES}"
     )
 
 

@@ -8,13 +8,16 @@ from itertools import islice
 from pathlib import Path
 
 from molspectra.chem.sdf import molecule_from_block
-from molspectra.datasets.formats.sdf_table import Joined, header, records
+from molspectra.datasets.formats.archives import open_text
+from molspectra.datasets.formats.sdf_table import Joined, blocks, join, table_rows
 from molspectra.datasets.importer import Candidate, Excluded, Row
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, PUBLISHED, check_atomisation, targets
 from molspectra.errors import FormatError, MismatchError
 
 STRUCTURES = "gdb9.sdf"
 TABLE = "gdb9.sdf.csv"
+
+_LONGEST_LINE = 1 << 20
 
 
 def columns(raw: Path) -> dict[str, int]:
@@ -23,7 +26,8 @@ def columns(raw: Path) -> dict[str, int]:
     Raises:
         FormatError: if another target is missing.
     """
-    names = header(raw, TABLE)
+    with open_text(raw, TABLE) as text:
+        names = next(table_rows(raw, TABLE, [text.readline(_LONGEST_LINE)]), [])
     missing = [name for name in PUBLISHED if name not in names]
     if missing:
         raise FormatError(
@@ -33,19 +37,13 @@ def columns(raw: Path) -> dict[str, int]:
 
 
 def candidates(raw: Path, excluded: Collection[int], start: int) -> Iterator[Candidate]:
-    """Yield the molecules from number `start` on.
-
-    Args:
-        raw: folder or archive with both files.
-        excluded: QM9 indices of the molecules to leave out.
-        start: number of molecules to skip.
-
-    Raises:
-        InputError: if a file is damaged, or they do not belong together.
-    """
+    """Yield the molecules from number `start` on; QM9 indices among `excluded` are left out."""
     by_name = columns(raw)
-    for joined in islice(records(raw, STRUCTURES, TABLE), start, None):
-        yield Candidate(f"gdb_{joined.index}", partial(_row, joined, by_name, excluded))
+    with open_text(raw, STRUCTURES) as sdf, open_text(raw, TABLE) as table:
+        records = blocks(sdf, f"{raw}: {STRUCTURES}")
+        rows = islice(table_rows(raw, TABLE, table), 1, None)
+        for joined in islice(join(raw, STRUCTURES, records, TABLE, rows), start, None):
+            yield Candidate(f"gdb_{joined.index}", partial(_row, joined, by_name, excluded))
 
 
 def _row(joined: Joined[str], by_name: dict[str, int], excluded: Collection[int]) -> Row:

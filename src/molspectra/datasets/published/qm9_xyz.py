@@ -26,16 +26,7 @@ def is_molecule(name: str) -> bool:
 
 
 def candidates(raw: Path, excluded: Collection[int], start: int) -> Iterator[Candidate]:
-    """Yield the molecules of the archive or folder from number `start` on.
-
-    Args:
-        raw: the archive or folder.
-        excluded: QM9 indices of the molecules to leave out.
-        start: number of molecules to skip.
-
-    Raises:
-        InputError: if the archive is damaged.
-    """
+    """Yield the molecules from number `start` on; QM9 indices among `excluded` are left out."""
     seen = set[int]()
     for name, read in small_files(raw, is_molecule, start):
         match = _INDEX.search(name)
@@ -67,9 +58,6 @@ def row_of(text: str, index: int) -> Row:
     Args:
         text: content of the file.
         index: QM9 index in the name of the file.
-
-    Raises:
-        InputError: if anything is not as described.
     """
     lines = text.replace("*^", "e").split("\n")
     try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Row
-from molspectra.datasets.importer import Candidate, Opened, choice
+from molspectra.datasets.importer import Candidate, Importer, Opened, choice
 from molspectra.datasets.published.qm9s_join import NOT_CHECKED, Features, check_join, groups_of, neighbours
 from molspectra.datasets.published.qm9s_spectra import Samples, SpectrumTable
 from molspectra.datasets.published.qm9s_structures import PickledStructures, Structures, TableStructures
@@ -41,52 +40,37 @@ SOURCE = (
 LICENCE = "as stated at figshare 24235333"
 
 _TABLES = {"uv_vis": "uv", "ir": "ir", "raman": "raman"}
-_OPTIONS = {
-    "dtype": "float32 (default) | float16: how samples are stored; float16 rounds to one part in 2,000",
-    "qm9": "a prepared store of QM9 to take identities from, by QM9's number; else they come from SMILES",
-}
+_FILES = (
+    "a folder with any of ir_boraden.csv, raman_boraden.csv and uv_boraden.csv, and with qm9s.pt, the "
+    "folder qm9s_csv or qm9s_csv.zip"
+)
 
 
-class Qm9s:
-    """Importer of QM9S; see `molspectra.datasets.importer.Importer`."""
-
-    name = "qm9s"
-    title = "QM9S"
-    files = (
-        "a folder with any of ir_boraden.csv, raman_boraden.csv and uv_boraden.csv, and with qm9s.pt, the "
-        "folder qm9s_csv or qm9s_csv.zip"
+def _open(raw: Path, options: Mapping[str, str]) -> Opened:
+    """Open tables and structures, compare sizes, and check by the spectra that they belong together."""
+    dtype = choice(options, "dtype", dict.fromkeys(("float32", "float16")), "float32")
+    tables = _tables(raw)
+    identities = qm9_identities(options.get("qm9"))
+    structures = _structures(raw)
+    rows = _common_rows(tables, structures)
+    notes = {"join": "row i of a table belongs to entry i of the list"}
+    notes |= _check(tables, structures, rows)
+    return Opened(
+        metadata=metadata(tables, dtype),
+        candidates=partial(_candidates, tables, structures, identities),
+        total=len(structures),
+        expected=ROWS,
+        notes=notes,
     )
-    options: Mapping[str, str] = MappingProxyType(_OPTIONS)
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        """Open tables and structures, compare sizes, and check by the spectra that they belong together.
-
-        Raises:
-            InputError: if a file is missing, damaged or has another axis, or the join does not hold.
-        """
-        dtype = choice(options, "dtype", dict.fromkeys(("float32", "float16")), "float32")
-        tables = _tables(raw)
-        identities = qm9_identities(options.get("qm9"))
-        structures = _structures(raw)
-        rows = _common_rows(tables, structures)
-        notes = {"join": "row i of a table belongs to entry i of the list"}
-        notes |= _check(tables, structures, rows)
-        return Opened(
-            metadata=metadata({name: LEVELS[name] for name in tables}, dtype),
-            candidates=partial(_candidates, tables, structures, identities),
-            total=len(structures),
-            expected=ROWS,
-            notes=lambda: notes,
-        )
 
 
-def metadata(levels: Mapping[str, str], dtype: str) -> Metadata:
+def metadata(modalities: Iterable[str], dtype: str) -> Metadata:
     """Return the description of a store of QM9S."""
     return Metadata(
         source=SOURCE,
         licence=LICENCE,
         level=LEVEL,
-        samples=dict(levels),
+        samples={name: LEVELS[name] for name in modalities},
         sample_dtype=dtype,
         notes={"axes": "those of the published tables: IR and Raman 500 to 4000 cm⁻¹, UV-Vis 1 to 15 eV"},
     )
@@ -115,7 +99,7 @@ def qm9_identities(store: str | None) -> Mapping[str, str]:
 
 
 def sampled_spectra(
-    row: Mapping[str, npt.NDArray[np.floating] | FormatError], levels: Mapping[str, str]
+    row: Mapping[str, npt.NDArray[np.floating] | FormatError],
 ) -> tuple[dict[str, SampledSpectrum], dict[str, str]]:
     """Return the spectra of a row by modality, and why others are left out.
 
@@ -132,7 +116,7 @@ def sampled_spectra(
         elif not samples.any():
             left_out[name] = "all samples are zero"
         else:
-            spectra[name] = SampledSpectrum(name, samples.astype(np.float64), levels[name])
+            spectra[name] = SampledSpectrum(name, samples.astype(np.float64), LEVELS[name])
     return spectra, left_out
 
 
@@ -145,7 +129,7 @@ def _tables(raw: Path) -> dict[str, SpectrumTable]:
             if path.is_file() and name not in tables:
                 tables[name] = SpectrumTable(path, MODALITIES[name])
     if not tables:
-        raise NotFoundError(f"{raw}: no spectra; it must be {Qm9s.files}")
+        raise NotFoundError(f"{raw}: no spectra; it must be {_FILES}")
     return tables
 
 
@@ -155,7 +139,7 @@ def _structures(raw: Path) -> Structures:
     for name in ("qm9s_csv", "qm9s_csv.zip"):
         if (raw / name).exists():
             return TableStructures(raw / name)
-    raise NotFoundError(f"{raw}: no structures; it must be {Qm9s.files}")
+    raise NotFoundError(f"{raw}: no structures; it must be {_FILES}")
 
 
 def _common_rows(tables: Mapping[str, SpectrumTable], structures: Structures) -> int:
@@ -223,18 +207,24 @@ def _row(
     entry: int,
     samples: Mapping[str, Samples | FormatError],
 ) -> Row:
-    """Return the row of one entry.
-
-    Raises:
-        InputError: if its structure cannot be used, or it has no row in the tables.
-    """
+    """Return the row of one entry."""
     if not samples:
         raise NotFoundError("it has no row in the tables of spectra")
     structure = structures[entry]
     name = f"gdb_{structure.number}"
     molecule = Molecule(structure.numbers, structure.positions, smiles=structure.smiles, name=name)
-    spectra, left_out = sampled_spectra(samples, LEVELS)
+    spectra, left_out = sampled_spectra(samples)
     return Row(molecule, spectra=spectra, identity=identities.get(name), left_out=left_out)
 
 
-QM9S = Qm9s()
+QM9S = Importer(
+    "qm9s",
+    "QM9S",
+    _FILES,
+    {
+        "dtype": "float32 (default) | float16: how samples are stored; float16 rounds to one part in 2,000",
+        "qm9": "a prepared store of QM9 to take identities from, by QM9's number; else they come from SMILES",
+    },
+    _open,
+)
+"""Importer `qm9s`."""

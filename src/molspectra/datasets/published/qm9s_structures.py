@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from molspectra.errors import DamagedError, FormatError, MismatchError, NotFound
 
 _CLASSES = ("torch_geometric.", "numpy.", "_codecs.")  # other objects in an entry stay inert
 _MAX_FILE = 4 << 20
+_NUMBERED = re.compile(r"(?:.*/)?(\d{1,9})\.csv")
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,6 @@ class Structure:
     smiles: str | None
     numbers: npt.NDArray[np.int64]
     positions: npt.NDArray[np.float64]
-
-
-class Structures(Protocol):
-    """Structures in the order of the rows of the tables."""
-
-    def __len__(self) -> int:
-        """Return the number of structures."""
-
-    def __getitem__(self, entry: int) -> Structure:
-        """Read one structure.
-
-        Raises:
-            InputError: if it is damaged or incomplete.
-        """
-
-    def numbers(self) -> npt.NDArray[np.int64]:
-        """Return QM9's number of every entry [entries]; 0 if it is unknown before the entry is read."""
 
 
 class PickledStructures:
@@ -75,22 +59,18 @@ class PickledStructures:
                 raise FormatError(f"{path}: entry {entry} is no record of a molecule")
             smiles = fields.get("smile", fields.get("smiles"))
             try:
-                number = int(_single(fields["number"]))
+                number = fields["number"]
+                number = int(as_array(number).item() if is_dense(number) else number)
                 numbers, positions = fields["z"], fields["pos"]
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise FormatError(f"{path}: entry {entry} lacks number, z or pos") from error
             self._entries.append((number, smiles if isinstance(smiles, str) else None, numbers, positions))
 
     def __len__(self) -> int:
-        """Return the number of structures."""
         return len(self._entries)
 
     def __getitem__(self, entry: int) -> Structure:
-        """Read one structure.
-
-        Raises:
-            InputError: if it is damaged.
-        """
+        """Read one structure."""
         number, smiles, numbers, positions = self._entries[entry]
         try:
             return Structure(
@@ -122,21 +102,16 @@ class TableStructures:
     def __init__(self, path: Path) -> None:
         self._zip = _opened_zip(path) if path.is_file() else None
         names = self._zip.namelist() if self._zip else [file.name for file in path.iterdir()]
-        self._names = {int(stem): name for name in names if (stem := _stem(name)) is not None}
+        self._names = {int(match[1]): name for name in names if (match := _NUMBERED.fullmatch(name))}
         self._path = path
         if 1 not in self._names:
             raise NotFoundError(f"{path}: has no 000001.csv")
 
     def __len__(self) -> int:
-        """Return the number of structures."""
         return len(self._names)
 
     def __getitem__(self, entry: int) -> Structure:
-        """Read one structure.
-
-        Raises:
-            InputError: if the file is missing or of another layout.
-        """
+        """Read one structure."""
         name = f"{entry + 1:06d}.csv"
         try:
             lines = self._content(entry + 1).decode().splitlines()
@@ -171,17 +146,15 @@ class TableStructures:
         return content
 
 
+Structures = PickledStructures | TableStructures
+"""Structures in the order of the rows of the tables."""
+
+
 def _opened_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise DamagedError(f"{path}: not a zip archive, or cut short ({error})") from error
-
-
-def _stem(name: str) -> str | None:
-    """Return the digits in the name of a molecule's file."""
-    match = re.fullmatch(r"(?:.*/)?(\d{1,9})\.csv", name)
-    return match[1] if match else None
 
 
 def record_fields(item: object) -> dict[Any, Any] | None:
@@ -202,8 +175,3 @@ def record_fields(item: object) -> dict[Any, Any] | None:
 
 def _array(value: object) -> npt.NDArray[Any]:
     return np.asarray(value) if isinstance(value, list | tuple) else as_array(value)
-
-
-def _single(value: object) -> Any:
-    """Return the only number of a tensor, or the number itself."""
-    return as_array(value).item() if is_dense(value) else value

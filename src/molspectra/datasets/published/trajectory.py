@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -14,15 +12,6 @@ _ENERGY_UNITS = {"Hartree": 1.0, "eV": 27.211, "kcal/mol": 627.51, "kJ/mol": 262
 _FORCE_LOW, _FORCE_HIGH = 4.0, 200.0
 
 
-@dataclass(frozen=True)
-class Labels:
-    """Frames of one molecule: positions [T, N, 3] Å, energies [T] kcal/mol, forces [T, N, 3] kcal/mol/Å."""
-
-    positions: npt.NDArray[np.floating]
-    energies: npt.NDArray[np.floating]
-    forces: npt.NDArray[np.floating]
-
-
 def total_energy(numbers: npt.NDArray[np.integer]) -> float:
     """Estimate the total energy of a neutral molecule in Hartree, to about 10 %.
 
@@ -31,7 +20,12 @@ def total_energy(numbers: npt.NDArray[np.integer]) -> float:
     return float(-0.6 * (np.asarray(numbers, np.float64) ** (7 / 3)).sum())
 
 
-def check_labels(numbers: npt.NDArray[np.integer], labels: Labels) -> None:
+def check_labels(
+    numbers: npt.NDArray[np.integer],
+    positions: npt.NDArray[np.floating],
+    energies: npt.NDArray[np.floating],
+    forces: npt.NDArray[np.floating],
+) -> None:
     """Refuse frames whose magnitudes indicate other units.
 
     Total energies are compared with a rough estimate from the elements; energies with another zero cannot be
@@ -41,19 +35,21 @@ def check_labels(numbers: npt.NDArray[np.integer], labels: Labels) -> None:
 
     Args:
         numbers: atomic numbers [N].
-        labels: the first frames.
+        positions: of the first frames [T, N, 3], Å.
+        energies: [T], kcal/mol.
+        forces: [T, N, 3], kcal/mol/Å.
 
     Raises:
         UnitError: with the unit that they seem to be in.
     """
-    if sum(bohr_suspected(numbers, frame) for frame in labels.positions) > len(labels.positions) / 2:
+    if sum(bohr_suspected(numbers, frame) for frame in positions) > len(positions) / 2:
         raise UnitError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
-    energies = labels.energies[np.isfinite(labels.energies)]
+    energies = energies[np.isfinite(energies)]
     ratio = float(np.median(energies)) / total_energy(numbers) if energies.size else float("nan")
     for unit, value in _ENERGY_UNITS.items():
         if unit != "kcal/mol" and 0.75 < ratio / value < 1.33:
             raise UnitError(f"the energies seem to be in {unit}; they must be in kcal/mol")
-    forces = labels.forces[np.isfinite(labels.forces)]
+    forces = forces[np.isfinite(forces)]
     size = float(np.sqrt(np.mean(forces.astype(np.float64) ** 2))) if forces.size else _FORCE_LOW
     if len(numbers) > 1 and not _FORCE_LOW <= size <= _FORCE_HIGH:
         raise UnitError(

@@ -4,7 +4,7 @@ Let L = ⟨g, f(y)⟩ with f the sums of messages, y all their inputs and g the 
 pass gives ∇L. Its own gradient for a cotangent t is ∇⟨t, ∇L(y)⟩ = d/dε ∇L(y + εt), and d/dε f(y + εt) with
 respect to g. So every line of the forward and backward pass of `edge_loops` is repeated here with its
 derivative in the direction t (such as dot_q beside q). Arrays are as in `edge_loops`, with a row of filters
-for every pair; names that begin with t_ are the cotangents, in the layouts of their primals.
+for every pair; names that begin with `t_` are the cotangents, in the layouts of their primals.
 """
 
 from typing import Any

@@ -107,10 +107,8 @@ class Table:
         count = int((_DIGITS[text[0]] + text[1:])[:12]) - 1
         if not last or last == "repeat" or count < 0:
             raise FormatError(f"line {number}: {text[:10]!r} repeats nothing")
-        if len(self.values) + count > self.announced:
-            raise DamagedError(f"line {number}: more than the {self.announced} values that NPOINTS announces")
         for _ in range(count):
-            self.values.append(self.values[-1] + (step if difference else 0.0))
+            self._append(number, self.values[-1] + (step if difference else 0.0))
 
 
 def pairs(lines: Lines, most: int) -> npt.NDArray[np.float64]:

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import InputError, ValueRangeError
+from molspectra.errors import ValueRangeError
 from molspectra.spectra.spectrum import LineSpectrum
 
 _NOISE = 1e-3
@@ -34,17 +33,10 @@ class Output:
     imaginary: tuple[float, ...] = ()
 
 
-def line_spectrum(
-    path: Path,
-    name: str,
-    position: npt.ArrayLike,
-    intensity: npt.ArrayLike,
-    level: str,
-) -> LineSpectrum:
+def line_spectrum(name: str, position: npt.ArrayLike, intensity: npt.ArrayLike, level: str) -> LineSpectrum:
     """Sort the lines of an output by position; intensities that are negative by rounding become 0.
 
     Args:
-        path: the file, for messages.
         name: modality.
         position: positions [n] in the modality's axis unit, in any order.
         intensity: intensities [n].
@@ -55,10 +47,7 @@ def line_spectrum(
     """
     position, intensity = np.asarray(position, np.float64), np.asarray(intensity, np.float64)
     if position.shape != intensity.shape or position.ndim != 1:
-        raise ValueRangeError(f"{path}: {position.size} {name} positions but {intensity.size} intensities")
+        raise ValueRangeError(f"{position.size} {name} positions but {intensity.size} intensities")
     order = np.argsort(position, kind="stable")
     intensity = np.where((intensity < 0) & (intensity > -_NOISE), 0.0, intensity)
-    try:
-        return LineSpectrum(name, position[order], intensity[order], level)
-    except InputError as error:
-        raise error.with_context(path) from error
+    return LineSpectrum(name, position[order], intensity[order], level)

@@ -43,13 +43,11 @@ class Block:
         line: line number of its ##TITLE=.
         entries: value by label; for a table the first line only.
         tables: lines of each table by its label.
-        closed: whether its ##END= was read.
     """
 
     line: int
     entries: dict[str, str] = field(default_factory=dict)
     tables: dict[str, Lines] = field(default_factory=dict)
-    closed: bool = False
 
 
 def read_jcamp(path: Path) -> list[MeasuredSpectrum]:
@@ -110,7 +108,7 @@ def _blocks(path: Path) -> list[Block]:
             )
         table = None
         if name == "END":
-            open_blocks.pop().closed = True
+            open_blocks.pop()
             continue
         entries = open_blocks[-1].entries
         if name in (*_TABLES, "NPOINTS", "FIRSTX", "LASTX", "XFACTOR", "YFACTOR") and name in entries:
@@ -120,9 +118,9 @@ def _blocks(path: Path) -> list[Block]:
             table = open_blocks[-1].tables.setdefault(name, [])
     if not blocks:
         raise FormatError(f"{path}: not a JCAMP-DX file; it holds no ##TITLE=")
-    for block in blocks:
-        if not block.closed:
-            raise DamagedError(f"{path}: the block of line {block.line} has no ##END=: the file is truncated")
+    if open_blocks:
+        line_number = open_blocks[0].line
+        raise DamagedError(f"{path}: the block of line {line_number} has no ##END=: the file is truncated")
     return blocks
 
 

@@ -6,7 +6,7 @@ in between.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +23,9 @@ FLOOR = 1e-4
 
 REFLECTANCES = ("refuse", "log", "kubelka-munk")
 OUTSIDE = ("refuse", "zero")
+
+Process = Callable[[npt.NDArray[np.float64], Modality, slice], npt.NDArray[np.float64]]
+"""Maps samples [points] of a modality to others; the slice selects the points in the measured range."""
 
 _MIN_POINTS = 16
 _PER_CENT = 1.5  # a transmittance with a larger maximum is in per cent; as a fraction it would be below 1
@@ -91,33 +94,6 @@ class MeasuredSpectrum:
 
 
 @dataclass(frozen=True, eq=False)
-class Resampled:
-    """A measured spectrum on the axis of its modality, which may still have negative values.
-
-    Attributes:
-        kind: the modality.
-        values: samples [points], absorbance or proportional to it; 0 outside the measured range.
-        inside: bool [points], whether a point lies in the measured range.
-        quantity: quantity of the values, one of `QUANTITIES`.
-        remarks: as in `Conversion`.
-        changes: as in `Conversion`.
-    """
-
-    kind: Modality
-    values: npt.NDArray[np.float64]
-    inside: npt.NDArray[np.bool_]
-    quantity: str
-    remarks: tuple[str, ...]
-    changes: tuple[str, ...]
-
-    def conversion(self, values: npt.NDArray[np.float64]) -> Conversion:
-        """Wrap processed values [points] as a `Conversion` with the remarks and coverage of this spectrum."""
-        text = "; ".join((self.quantity, *self.remarks))
-        spectrum = SampledSpectrum(self.kind.name, values, f"measured, {text}")
-        return Conversion(spectrum, float(self.inside.mean()), self.remarks, self.changes)
-
-
-@dataclass(frozen=True, eq=False)
 class Conversion:
     """A measured spectrum on the axis of its modality.
 
@@ -162,8 +138,10 @@ def to_absorbance(
     if kind not in QUANTITIES:
         raise UnitError(f"{where}the ordinate is {kind!r}; known: {', '.join(QUANTITIES)}")
     if kind == "log absorptivity":
-        values = _powers(measured.values, where)
-        return replace(measured, values=values, quantity="absorptivity")
+        if measured.values.max() > 12:
+            highest = measured.values.max()
+            raise ValueRangeError(f"{where}a logarithm of an absorptivity cannot be {highest:g}")
+        return replace(measured, values=np.power(10.0, measured.values), quantity="absorptivity")
     if not kind.endswith("ance") or kind == "absorbance":
         return measured
     reflected = kind.endswith("reflectance")
@@ -195,6 +173,9 @@ def onto_axis(
     outside: str = "refuse",
     floor: float = FLOOR,
     reflectance: str = "refuse",
+    scale: float = 1.0,
+    shift: float = 0.0,
+    process: Process | None = None,
 ) -> Conversion:
     """Resample a measured spectrum onto the axis of its modality.
 
@@ -211,43 +192,13 @@ def onto_axis(
         outside: "refuse" a spectrum that does not cover the whole axis, or "zero" to set the rest to 0.
         floor: see `to_absorbance`.
         reflectance: see `to_absorbance`.
+        scale: factor on the positions, once they are in the modality's unit.
+        shift: added to the scaled positions, in the modality's unit.
+        process: applied to the samples before negative ones are set to 0.
 
     Raises:
         InputError: the modality is unknown, the spectrum does not cover the axis and `outside` is "refuse",
             fewer than 16 of its points lie on the axis, or the ordinate cannot be converted.
-    """
-    raw = resampled(measured, name, outside=outside, floor=floor, reflectance=reflectance)
-    samples, remarks, changes = raw.values, raw.remarks, raw.changes
-    negative = int((samples < 0).sum())
-    if negative:
-        changes += ("samples below zero set to 0",)
-        remarks += (f"{negative} of {len(samples)} samples below zero set to 0 (lowest {samples.min():.3g})",)
-    return replace(raw, remarks=remarks, changes=changes).conversion(np.maximum(samples, 0.0))
-
-
-def resampled(
-    measured: MeasuredSpectrum,
-    name: str | None = None,
-    *,
-    outside: str = "refuse",
-    floor: float = FLOOR,
-    reflectance: str = "refuse",
-    scale: float = 1.0,
-    shift: float = 0.0,
-) -> Resampled:
-    """Resample a measured spectrum onto the axis of its modality as `onto_axis`, keeping negative values.
-
-    Args:
-        measured: the spectrum.
-        name: modality; None takes that of the spectrum.
-        outside: see `onto_axis`.
-        floor: see `onto_axis`.
-        reflectance: see `onto_axis`.
-        scale: factor on the positions, once they are in the modality's unit.
-        shift: added to the scaled positions, in the modality's unit.
-
-    Raises:
-        InputError: as `onto_axis`.
     """
     if outside not in OUTSIDE:
         raise SettingError(f"unknown way {outside!r} with missing points; known: {', '.join(OUTSIDE)}")
@@ -259,6 +210,8 @@ def resampled(
     plain = to_absorbance(measured, floor=floor, reflectance=reflectance)
     axis, values = _converted(plain, kind.unit)
     axis = axis * scale + shift
+
+    # how much of the axis the spectrum covers
     points = kind.axis()
     slack = 1e-6 * kind.step
     inside = (points >= axis[0] - slack) & (points <= axis[-1] + slack)
@@ -273,12 +226,23 @@ def resampled(
         raise ValueRangeError(
             f"{where}it covers {reach}, {coverage:.1%} of the {name} axis ({asked}); {advice}"
         )
-    samples = np.where(inside, np.interp(points, axis, values), 0.0)
     remarks, changes = list(plain.remarks), ["changed on the way to absorbance"] if plain.remarks else []
     if coverage < 1:
         changes.append("points that were not measured are 0")
         remarks.append(f"covers {reach}, {coverage:.1%} of the axis; the rest is 0")
-    return Resampled(kind, samples, inside, plain.quantity, tuple(remarks), tuple(changes))
+
+    samples = np.where(inside, np.interp(points, axis, values), 0.0)
+    if process is not None:
+        indices = np.flatnonzero(inside)
+        samples = process(samples, kind, slice(int(indices[0]), int(indices[-1]) + 1))
+    negative = int((samples < 0).sum())
+    if negative:
+        changes.append("samples below zero set to 0")
+        lowest = samples.min()
+        remarks.append(f"{negative} of {len(samples)} samples below zero set to 0 (lowest {lowest:.3g})")
+    source = f"measured, {'; '.join((plain.quantity, *remarks))}"
+    spectrum = SampledSpectrum(name, np.maximum(samples, 0.0), source)
+    return Conversion(spectrum, coverage, tuple(remarks), tuple(changes))
 
 
 def _converted(
@@ -298,11 +262,3 @@ def _converted(
         # all conversions are y = c·x or y = c/x, and |dx/dy| = x/y for both
         values = values / scale * old / axis
     return (axis[::-1], values[::-1]) if axis[0] > axis[-1] else (axis, values)
-
-
-def _powers(values: npt.NDArray[np.float64], where: str) -> npt.NDArray[np.float64]:
-    """Return 10**values [n]; `where` begins the message for a logarithm above 12."""
-    if values.max() > 12:
-        raise ValueRangeError(f"{where}a logarithm of an absorptivity cannot be {values.max():g}")
-    powers: npt.NDArray[np.float64] = np.power(10.0, values)
-    return powers

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import DamagedError, FormatError, InputError
+from molspectra.errors import DamagedError, FormatError
 from molspectra.spectra.files.calculation import Output, line_spectrum
 
 _NUMBER = r"-?\d+\.\d+"
@@ -37,8 +36,8 @@ def orca_version(lines: list[str]) -> int:
     return 0
 
 
-def orca_output(path: Path, lines: list[str]) -> Output:
-    """Parse the lines of an output of ORCA 6.
+def orca_output(lines: list[str], name: str) -> Output:
+    """Parse the lines of an output of ORCA 6; `name` is that of the molecule.
 
     Of a section that occurs more than once (in an optimisation), the last one is read.
 
@@ -46,19 +45,17 @@ def orca_output(path: Path, lines: list[str]) -> Output:
         InputError: the calculation did not end normally, or a section is damaged.
     """
     if not any("ORCA TERMINATED NORMALLY" in line for line in lines[-30:]):
-        raise DamagedError(f"{path}: the calculation did not end normally, or the file is cut short")
+        raise DamagedError("the calculation did not end normally, or the file is cut short")
     atoms = _rows(lines, "CARTESIAN COORDINATES (ANGSTROEM)", _ATOM)
     if not atoms:
-        raise FormatError(f"{path}: no structure found in it")
+        raise FormatError("no structure found in it")
     charge = next((line.split()[-1] for line in reversed(lines) if line.startswith(" Total Charge")), "0")
     try:
         numbers = np.array([atomic_number(symbol) for symbol, *_ in atoms])
         positions = np.array([[float(word) for word in xyz] for _, *xyz in atoms])
-        molecule = Molecule(numbers, positions, None, int(charge), path.stem)
+        molecule = Molecule(numbers, positions, None, int(charge), name)
     except ValueError as error:
-        raise FormatError(f"{path}: its total charge is {charge[:20]!r}") from error
-    except InputError as error:
-        raise error.with_context(path) from error
+        raise FormatError(f"its total charge is {charge[:20]!r}") from error
     level = _level(lines)
     spectra = {}
     for name, (heading, row) in _TABLES.items():
@@ -66,15 +63,15 @@ def orca_output(path: Path, lines: list[str]) -> Output:
         if rows:
             counts = [int(match[1]) for line in lines if (match := _VIBRATIONS.match(line))]
             if counts and counts[-1] != len(rows):
-                raise DamagedError(f"{path}: {counts[-1]} vibrations, but {len(rows)} rows below {heading}")
+                raise DamagedError(f"{counts[-1]} vibrations, but {len(rows)} rows below {heading}")
             table = np.array(rows, np.float64)
-            spectra[name] = line_spectrum(path, name, table[:, 0], table[:, 1], level)
+            spectra[name] = line_spectrum(name, table[:, 0], table[:, 1], level)
     rows = _rows(lines, _EXCITED, _STATE)
     if rows:
         table = np.array(rows, np.float64)
         approximate = any(re.search(r"Tamm-Dancoff approximation .*operative", line) for line in lines)
         method = "TDA" if approximate else "TD-DFT"
-        spectra["uv_vis"] = line_spectrum(path, "uv_vis", table[:, 0], table[:, 1], f"{method}, {level}")
+        spectra["uv_vis"] = line_spectrum("uv_vis", table[:, 0], table[:, 1], f"{method}, {level}")
     energy = next((line for line in reversed(lines) if re.match(r"\s*Total Energy\s+:", line)), None)
     scf = re.search(rf":\s+({_NUMBER}) Eh", energy) if energy else None
     modes = [float(value) for (value,) in _rows(lines, "VIBRATIONAL FREQUENCIES", _MODE)]

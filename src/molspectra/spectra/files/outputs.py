@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import DamagedError, FormatError, InputError, MissingExtraError
 from molspectra.spectra.files.calculation import Output, line_spectrum
+from molspectra.spectra.files.orca import orca_output, orca_version
 from molspectra.spectra.files.text import decoded_lines
 from molspectra.spectra.spectrum import LineSpectrum
+
+_CCLIB_MARKS = ("Gaussian", "Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS", "Molpro")
 
 
 def read_output(path: Path | str) -> Output:
@@ -32,18 +34,17 @@ def read_output(path: Path | str) -> Output:
             the package cclib is needed and not installed.
     """
     path = Path(path)
-    lines = list(decoded_lines(path))
+    lines = decoded_lines(path)
     head = "\n".join(lines[:400])
-    if "O   R   C   A" in head:
-        from molspectra.spectra.files.orca import orca_output, orca_version
-
-        if orca_version(lines) >= 6:
-            return orca_output(path, lines)
-    elif not any(
-        mark in head for mark in ("Gaussian", "Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS", "Molpro")
-    ):
-        raise FormatError(f"{path}: not an output of Gaussian, ORCA or another program that is known")
-    return _from_cclib(path)
+    is_orca = "O   R   C   A" in head
+    try:
+        if not is_orca and not any(mark in head for mark in _CCLIB_MARKS):
+            raise FormatError("not an output of Gaussian, ORCA or another program that is known")
+        if is_orca and orca_version(lines) >= 6:
+            return orca_output(lines, path.stem)
+        return _from_cclib(path)
+    except InputError as error:
+        raise error.with_context(path) from error
 
 
 def _from_cclib(path: Path) -> Output:
@@ -51,30 +52,30 @@ def _from_cclib(path: Path) -> Output:
     try:
         ccio, utils = import_module("cclib.io.ccio"), import_module("cclib.parser.utils")
     except ImportError as error:
-        raise MissingExtraError(
-            f"{path}: needs the package cclib; pip install 'molspectra[files]'"
-        ) from error
+        raise MissingExtraError("needs the package cclib; pip install 'molspectra[files]'") from error
     silence = io.StringIO()
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         try:
             data = ccio.ccread(str(path), loglevel=logging.CRITICAL)
         except Exception as error:  # a parser of free text can fail in any way
             reason = " ".join(str(error).split())[:80] or type(error).__name__
-            raise FormatError(f"{path}: cclib cannot read this output ({reason})") from error
+            raise FormatError(f"cclib cannot read this output ({reason})") from error
     if data is None or not hasattr(data, "atomnos") or not hasattr(data, "atomcoords"):
-        raise FormatError(f"{path}: no structure found in it by cclib")
+        raise FormatError("no structure found in it by cclib")
     if not data.metadata.get("success", False):
-        raise DamagedError(f"{path}: the calculation did not end normally")
+        raise DamagedError("the calculation did not end normally")
     metadata, level = data.metadata, cclib_level(data.metadata)
-    molecule = _molecule(path, data.atomnos, data.atomcoords[-1], int(getattr(data, "charge", 0)))
+    positions = np.asarray(data.atomcoords[-1], np.float64)
+    charge = int(getattr(data, "charge", 0))
+    molecule = Molecule(np.asarray(data.atomnos, np.int64), positions, None, charge, path.stem)
     spectra: dict[str, LineSpectrum] = {}
     for name, key in (("ir", "vibirs"), ("raman", "vibramans")):
         if hasattr(data, key) and hasattr(data, "vibfreqs"):
-            spectra[name] = line_spectrum(path, name, data.vibfreqs, getattr(data, key), level)
+            spectra[name] = line_spectrum(name, data.vibfreqs, getattr(data, key), level)
     if hasattr(data, "etenergies") and hasattr(data, "etoscs"):
         energies = [utils.convertor(float(value), "wavenumber", "eV") for value in data.etenergies]
         method = metadata.get("excited_states_method", "excited states")
-        spectra["uv_vis"] = line_spectrum(path, "uv_vis", energies, data.etoscs, f"{method}, {level}")
+        spectra["uv_vis"] = line_spectrum("uv_vis", energies, data.etoscs, f"{method}, {level}")
     scf: list[float] = list(getattr(data, "scfenergies", []))
     energy = utils.convertor(float(scf[-1]), "eV", "hartree") if scf else None
     imaginary = tuple(float(value) for value in getattr(data, "vibfreqs", ()) if value < 0)
@@ -89,12 +90,3 @@ def cclib_level(metadata: Mapping[str, Any]) -> str:
     version = str(metadata.get("legacy_package_version") or metadata.get("package_version") or "")
     program = (metadata.get("package", ""), version.split("revision")[0])
     return f"{method}/{basis} ({' '.join(word for word in program if word)})"
-
-
-def _molecule(path: Path, numbers: npt.ArrayLike, positions: npt.ArrayLike, charge: int) -> Molecule:
-    try:
-        return Molecule(
-            np.asarray(numbers, np.int64), np.asarray(positions, np.float64), None, charge, path.stem
-        )
-    except InputError as error:
-        raise error.with_context(path) from error

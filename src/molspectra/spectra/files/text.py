@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from molspectra.errors import FormatError, InputError, NotFoundError, UnitError, ValueRangeError
+from molspectra.chem.records import check_readable
+from molspectra.errors import FormatError, UnitError, ValueRangeError
 from molspectra.spectra.files.measured import MeasuredSpectrum
 from molspectra.spectra.files.units import (
     AXIS_UNITS,
@@ -29,40 +28,31 @@ _POINT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][+-]?\d{1,3})?")
 _COMMA = re.compile(r"[+-]?(?:\d+,?\d*|,\d+)(?:[EeDd][+-]?\d{1,3})?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 
-Split = Callable[[str], list[str]]
 
-
-def decoded_lines(path: Path) -> Iterator[str]:
+def decoded_lines(path: Path) -> list[str]:
     """Return the lines of a text file of at most `MAX_BYTES`: UTF-8, UTF-16 with byte order mark, or Latin-1.
 
     Raises:
         InputError: the file is missing, empty, too large or binary.
     """
-    try:
-        if path.is_dir():
-            raise FormatError(f"{path} is a directory, not a spectrum")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    check_readable(path)
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
     if not data.strip():
         raise FormatError(f"{path} is empty")
     if len(data) > MAX_BYTES:
         raise FormatError(f"{path} is larger than {MAX_BYTES >> 20} MiB; that is no spectrum")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         try:
-            return iter(data.decode("utf-16").splitlines())
+            return data.decode("utf-16").splitlines()
         except UnicodeDecodeError as error:
             raise FormatError(f"{path}: not a text file") from error
     if b"\0" in data or sum(byte < 9 or 13 < byte < 32 for byte in data[:4096]) > 8:
         raise FormatError(f"{path}: not a text file")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    return iter(text.splitlines())
+        return data.decode("latin-1").splitlines()
 
 
 def read_text(
@@ -85,22 +75,22 @@ def read_text(
             choices.
     """
     header: list[str] = []
-    split: Split | None = None
+    separator: re.Pattern[str] | None = None
     positions, values = [], []
     for number, line in enumerate(decoded_lines(path), start=1):
         text = line.strip()
         if not text:
             continue
-        if split is None:
-            split = None if text.startswith(_COMMENTS) else _splitter(text)
-            if split is None:
+        if separator is None:
+            separator = None if text.startswith(_COMMENTS) else _separator(text)
+            if separator is None:
                 if len(header) == _MAX_HEADER:
                     raise FormatError(f"{path}: no line of two numbers among the first {number}")
                 header.append(text)
                 continue
         elif text.startswith(_COMMENTS):
             continue
-        x, y = _pair(path, number, text, split)
+        x, y = _pair(path, number, text, separator)
         positions.append(x)
         values.append(y)
     if not positions:
@@ -120,22 +110,22 @@ def read_text(
     )
 
 
-def _splitter(line: str) -> Split | None:
-    """Return a function that splits lines like this one; None if it is not a line of numbers."""
+def _separator(line: str) -> re.Pattern[str] | None:
+    """Return what separates the columns of lines like this one; None if it is not a line of numbers."""
     separators = (r"\t", ";", ",", r"\s+")
     # a comma is the decimal sign or the separator, not both
     formats = [(s, number) for s in separators for number in (_POINT, _COMMA) if s != "," or number is _POINT]
-    for separator, number in formats:
-        split = partial(_split, re.compile(separator))
-        fields = split(line)
+    for text, number in formats:
+        separator = re.compile(text)
+        fields = _fields(line, separator)
         if len(fields) > 1 and all(
             number.fullmatch(field) or _NOT_FINITE.fullmatch(field) for field in fields
         ):
-            return split
+            return separator
     return None
 
 
-def _split(separator: re.Pattern[str], line: str) -> list[str]:
+def _fields(line: str, separator: re.Pattern[str]) -> list[str]:
     """Return the fields of a line, without empty ones at its end."""
     fields = [field.strip().strip('"') for field in separator.split(line.strip())]
     while fields and not fields[-1]:
@@ -143,9 +133,9 @@ def _split(separator: re.Pattern[str], line: str) -> list[str]:
     return fields
 
 
-def _pair(path: Path, number: int, line: str, split: Split) -> tuple[float, float]:
+def _pair(path: Path, number: int, line: str, separator: re.Pattern[str]) -> tuple[float, float]:
     """Return position and value of a line; `path` and line `number` are for messages."""
-    fields = split(line)
+    fields = _fields(line, separator)
     if len(fields) != 2:
         advice = "keep position and value only" if len(fields) > 2 else "expected position and value"
         raise FormatError(f"{path}, line {number}: {len(fields)} columns in {line[:40]!r}; {advice}")

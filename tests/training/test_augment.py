@@ -5,12 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molspectra.data.augment import SpectraConfig, augmented, withheld
 from molspectra.data.batch import Batch
 from molspectra.data.store.store import Broadening
 from molspectra.errors import SettingError
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import IR
+from molspectra.training.augment import augmented, withheld
+from molspectra.training.config import SpectraConfig
 
 NAMES = ("uv_vis", "ir", "raman")
 

@@ -7,94 +7,16 @@ the modality.
 """
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, normal, seed_for, uniform
-from molspectra.data.store.store import Broadening
-from molspectra.errors import SettingError
 from molspectra.spectra.distortion import cut, drifted, moved, noised, widened
 from molspectra.spectra.modality import Modality, modality
-
-AS_IS = (1.0, 1.0)
-"""A range of factors without effect."""
-
-
-@dataclass(frozen=True)
-class SpectraConfig:
-    """Augmentation of the spectra of training batches; those of validation and test are unchanged.
-
-    Positions and widths are in default line widths of the modality (12 cm⁻¹, 0.3 eV), so that one setting
-    fits all axes; heights are fractions of a spectrum's maximum. Everything is off by default.
-    """
-
-    dropout: float = 0.0
-    """Probability that a spectrum of a molecule is withheld in an epoch (modality dropout). A molecule keeps
-    at least one of its spectra."""
-    shift: float = 0.0
-    """Largest shift of all positions to either side, in line widths (0.83: 10 cm⁻¹)."""
-    scale: tuple[float, float] = AS_IS
-    """Range of a factor on all positions (0.95,1.0 for uncorrected frequencies)."""
-    width: tuple[float, float] = AS_IS
-    """Range of the full width at half maximum, in line widths (0.33,3.33: 4 to 40 cm⁻¹). Lines are broadened
-    with the smallest and folded to the one drawn; samples can only become wider (1 or more)."""
-    gain: tuple[float, float] = AS_IS
-    """Range of a factor on all intensities, drawn on a logarithmic scale."""
-    drift: float = 0.0
-    """Largest height of a slowly varying baseline."""
-    noise: float = 0.0
-    """Largest standard deviation of white noise."""
-    crop: float = 0.0
-    """Largest fraction of the axis that is cut off at either end."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges of all values.
-
-        Raises:
-            SettingError: if a probability, fraction or size is out of range, or a range is not ascending and
-                positive.
-        """
-        if not 0 <= self.dropout < 1:
-            raise SettingError(f"spectra.dropout must lie in [0, 1), not {self.dropout}")
-        if not 0 <= self.crop < 0.5:
-            raise SettingError(f"spectra.crop must lie in [0, 0.5), not {self.crop}")
-        for name in ("shift", "drift", "noise"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise SettingError(f"spectra.{name} must be 0 or more, not {value}")
-        for name in ("scale", "width", "gain"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high < math.inf:
-                raise SettingError(f"spectra.{name} must be two ascending positive numbers, not {low},{high}")
-
-    def distorts(self) -> bool:
-        """Return whether any setting other than dropout is on."""
-        return replace(self, dropout=0.0) != SpectraConfig()
-
-    def broadening(self, lines: Collection[str], modalities: Collection[str]) -> dict[str, Broadening]:
-        """Return the broadening of the lines, before they are widened to the width drawn; {} for the default.
-
-        Args:
-            lines: modalities that the store holds as lines.
-            modalities: those of the batches.
-
-        Raises:
-            SettingError: if samples would have to become narrower.
-        """
-        low = self.width[0]
-        samples = [name for name in modalities if name not in lines]
-        if low < 1 and samples:
-            raise SettingError(
-                f"spectra.width: the {samples[0]} spectra are samples, which cannot be made narrower; "
-                f"let the range begin at 1 instead of {low:g}"
-            )
-        if low >= 1:
-            return {}
-        return {name: Broadening(fwhm=low * modality(name).fwhm) for name in modalities if name in lines}
+from molspectra.training.config import AS_IS, SpectraConfig
 
 
 def augmented(batch: Batch, config: SpectraConfig, seed: int, epoch: Tensor) -> Batch:
