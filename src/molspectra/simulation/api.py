@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +14,20 @@ from molspectra.errors import ElementError, MissingExtraError, SettingError, Sim
 from molspectra.simulation.geometry import GRADIENT_TOLERANCE, minimise, model_hessian, positive
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR, DEBYE, HARTREE
-from molspectra.spectra.modality import modality as known_modality
+from molspectra.spectra.modality import DOS, modality_names
 from molspectra.spectra.spectrum import LineSpectrum
 
 Array = npt.NDArray[np.float64]
 
 DEFAULT_MODALITIES = ("ir", "raman", "uv_vis")
 
-GROUND_STATE = "B3LYP/def2-SVP//GFN2-xTB"
+Geometry = Literal["optimised", "given"]
+"""Structure that spectra are computed for: the GFN2-xTB minimum, or the one given."""
+
+VIBRATIONAL = ("ir", "raman")
+
+OPTIMISED = "//GFN2-xTB"
+GROUND_STATE = f"B3LYP/def2-SVP{OPTIMISED}"
 EXCITED_STATES = ", TDA singlets, LDA kernel"
 
 MAX_ELEMENT = 86
@@ -53,9 +60,10 @@ class Simulation:
     """Results of the calculations of one molecule.
 
     Attributes:
-        molecule: the optimised structure.
+        molecule: the structure, optimised unless the given one was asked for.
         lines: line spectra by modality. `ir` and `raman` hold the same 3N−6 (3N−5, 0) modes in the same
-            order; `uv_vis` holds all singlets below 16 eV, dark ones included.
+            order; `uv_vis` holds all singlets below 16 eV, dark ones included; `dos_occupied` and
+            `dos_virtual` hold one line of intensity 1 per orbital.
         properties: `zpve` (eV) and `cv` (cal/mol/K, 298.15 K) with a vibrational modality; `homo`, `lumo`,
             `gap` (eV) and `dipole` (D, about the centre of nuclear charge for ions) with `uv_vis`.
         levels: level of theory of the `geometry` and of each modality.
@@ -67,30 +75,41 @@ class Simulation:
     levels: dict[str, str] = field(default_factory=dict)
 
 
-def levels_of_theory(modalities: Sequence[str] = DEFAULT_MODALITIES) -> dict[str, str]:
+def levels_of_theory(
+    modalities: Sequence[str] = DEFAULT_MODALITIES, geometry: Geometry = "optimised"
+) -> dict[str, str]:
     """Return the level of theory, with program versions, of the geometry and of each requested modality.
 
     Raises:
-        InputError: unknown or repeated modality, or the `simulate` extra is not installed.
+        InputError: unknown or repeated modality, one that nothing computes or that needs a minimum, or the
+            `simulate` extra is not installed.
     """
     from importlib.metadata import PackageNotFoundError, version
 
-    names = [known_modality(name).name for name in modalities]
+    names = modality_names(modalities)
     if not names or len(set(names)) < len(names):
         raise SettingError(
             f"modalities must be one or more different names, not {', '.join(modalities) or 'none'}"
         )
+    vibrational = [name for name in names if name in VIBRATIONAL]
+    if geometry == "given" and vibrational:
+        raise SettingError(f"{', '.join(vibrational)}: frequencies need a minimum; optimise the geometry")
     try:
-        vibrational = f"GFN2-xTB (tblite {version('tblite')})"
-        electronic = f"{GROUND_STATE}{EXCITED_STATES} (PySCF {version('pyscf')})"
+        xtb = f"GFN2-xTB (tblite {version('tblite')})"
+        dft = f"{GROUND_STATE}{EXCITED_STATES} (PySCF {version('pyscf')})"
         version("threadpoolctl")
     except PackageNotFoundError as error:
         raise MissingExtraError(
             f"simulation needs {error.name}; install it with: pip install 'molspectra[simulate]'"
         ) from None
-    return {"geometry": vibrational} | {
-        name: electronic if name == "uv_vis" else vibrational for name in names
-    }
+    if geometry == "given":
+        dft = dft.replace(OPTIMISED, "")
+    levels = dict.fromkeys((*VIBRATIONAL, *DOS), xtb) | {"uv_vis": dft}
+    unknown = [name for name in names if name not in levels]
+    if unknown:
+        raise SettingError(f"{', '.join(unknown)}: cannot be simulated; choose from {', '.join(levels)}")
+    start = "as given" if geometry == "given" else xtb
+    return {"geometry": start} | {name: levels[name] for name in names}
 
 
 def check_supported(molecule: Molecule) -> None:
@@ -115,38 +134,46 @@ def check_supported(molecule: Molecule) -> None:
         )
 
 
-def simulate(molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES) -> Simulation:
+def simulate(
+    molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES, *, geometry: Geometry = "optimised"
+) -> Simulation:
     """Optimise a molecule and compute its spectra and properties.
 
-    Geometry, vibrations, IR and Raman are GFN2-xTB; UV-Vis, orbital energies and dipole are B3LYP/def2-SVP at
-    that geometry. Molecules are isolated closed-shell singlets; ions are supported, molecules with an even
-    number of electrons and a triplet ground state (O2) are computed as singlets. Frequencies are harmonic and
-    unscaled. It runs on one thread; `simulate_many` uses one process per core.
+    Geometry, vibrations, IR, Raman and the density of states are GFN2-xTB; UV-Vis, orbital energies and
+    dipole are B3LYP/def2-SVP at that geometry. Molecules are isolated closed-shell singlets; ions are
+    supported, molecules with an even number of electrons and a triplet ground state (O2) are computed as
+    singlets. Frequencies are harmonic and unscaled. It runs on one thread; `simulate_many` uses one process
+    per core.
 
     Args:
         molecule: start structure; its coordinates determine which minimum is found.
-        modalities: any of `ir`, `raman`, `uv_vis`.
+        modalities: any of `ir`, `raman`, `uv_vis`, `dos_occupied`, `dos_virtual`; `dos` stands for the last
+            two.
+        geometry: "given" computes UV-Vis spectra and the density of states without optimisation.
 
     Raises:
         InputError: unknown modality, or a molecule that the methods do not cover.
         SimulationError: SCF or optimisation failure.
     """
-    levels = levels_of_theory(modalities)
+    levels = levels_of_theory(modalities, geometry)
+    names = modality_names(modalities)
     check_supported(molecule)
-    vibrational = [name for name in modalities if name != "uv_vis"]
     lines: dict[str, LineSpectrum] = {}
     properties: dict[str, Property] = {}
     positions = molecule.positions / BOHR
-    electronic = ("pyscf.dft",) if "uv_vis" in modalities else ()
+    electronic = ("pyscf.dft",) if "uv_vis" in names else ()
     with one_thread(("tblite.interface", *electronic)):
+        vibrational = [name for name in names if name in VIBRATIONAL]
         if vibrational:
             positions, lines, properties = _vibrations(molecule, positions, vibrational, levels["geometry"])
-        else:
+        elif geometry == "optimised":
             positions = relax(molecule, positions)
+        if set(DOS) & set(names):
+            lines |= _density_of_states(molecule, positions, levels[next(iter(set(DOS) & set(names)))])
         if electronic:
             lines["uv_vis"], electronic_properties = _electrons(molecule, positions, levels["uv_vis"])
             properties |= electronic_properties
-    ordered = {name: lines[name] for name in modalities}
+    ordered = {name: lines[name] for name in names}
     return Simulation(molecule.with_positions(positions * BOHR), ordered, properties, levels)
 
 
@@ -214,6 +241,19 @@ def _vibrations(
         "cv": Property(vibrations.heat_capacity(modes, len(molecule)), "cal/mol/K", level),
     }
     return positions, lines, properties
+
+
+def _density_of_states(molecule: Molecule, positions: Array, level: str) -> dict[str, LineSpectrum]:
+    """Compute the GFN2-xTB orbital energies at `positions` (bohr): lines of intensity 1, in eV."""
+    from molspectra.simulation.xtb import Xtb
+
+    result = Xtb(molecule.numbers, positions, molecule.charge).run(positions)
+    energies = np.asarray(result.get("orbital-energies"), np.float64) * HARTREE
+    occupied = np.asarray(result.get("orbital-occupations")) > 1.0
+    return {
+        name: LineSpectrum(name, np.sort(energies[part]), np.ones(int(part.sum())), level)
+        for name, part in zip(DOS, (occupied, ~occupied), strict=True)
+    }
 
 
 def _electrons(molecule: Molecule, positions: Array, level: str) -> tuple[LineSpectrum, dict[str, Property]]:

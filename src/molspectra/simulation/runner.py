@@ -11,17 +11,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import MolspectraError, ValueRangeError
-from molspectra.simulation.api import DEFAULT_MODALITIES, Simulation, levels_of_theory, simulate
+from molspectra.simulation.api import DEFAULT_MODALITIES, Geometry, Simulation, levels_of_theory, simulate
 from molspectra.simulation.records import Journal, Record, key_of, records_at
 
 TIMEOUT = 1800.0
 """Time limit per molecule, s, after which its process is killed."""
+
+Task = Callable[[Molecule], Simulation]
+"""Calculation of one molecule; pickled for the child processes."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -68,6 +72,7 @@ def simulate_many(
     journal: str | Path,
     modalities: Sequence[str] = DEFAULT_MODALITIES,
     *,
+    geometry: Geometry = "optimised",
     processes: int | None = None,
     timeout: float = TIMEOUT,
     by_geometry: bool = True,
@@ -82,7 +87,8 @@ def simulate_many(
     Args:
         molecules: start structures.
         journal: path of the journal; molecules that it holds at this level of theory are not computed again.
-        modalities: any of `ir`, `raman`, `uv_vis`.
+        modalities: see `simulate`.
+        geometry: see `simulate`.
         processes: number of child processes; None takes one per usable core.
         timeout: seconds per molecule.
         by_geometry: treat another conformer of the same identity as another molecule.
@@ -92,7 +98,8 @@ def simulate_many(
     Raises:
         InputError: unknown modality, missing extra, or a journal that cannot be used.
     """
-    levels = levels_of_theory(modalities)
+    levels = levels_of_theory(modalities, geometry)
+    task = partial(simulate, modalities=tuple(modalities), geometry=geometry)
     if processes is not None and processes < 1:
         raise ValueRangeError(f"the number of processes must be at least 1, not {processes}")
     by_key: dict[str, Molecule] = {}
@@ -108,8 +115,8 @@ def simulate_many(
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         count = min(processes or usable or 1, computed)
         if count:
-            with _progress(computed, progress) as advance, _pool(count, modalities) as workers:
-                _work(workers, todo, by_key, store, timeout, modalities, advance)
+            with _progress(computed, progress) as advance, _pool(count, task) as workers:
+                _work(workers, todo, by_key, store, timeout, task, advance)
     offsets = [store.offsets[key] for key in by_key]
     failed = list(records_at(store.path, (store.offsets[key] for key in by_key if key in store.failed)))
     return RunResult(store.path, offsets, failed, computed, len(by_key) - computed, total - len(by_key))
@@ -121,7 +128,7 @@ def _work(
     by_key: dict[str, Molecule],
     store: Journal,
     timeout: float,
-    modalities: Sequence[str],
+    task: Task,
     advance: Callable[[Record], None],
 ) -> None:
     """Send molecules to idle workers and record their results, until all are done."""
@@ -140,7 +147,7 @@ def _work(
             advance(record)
             worker.key = None
             if not worker.process.is_alive() and todo:
-                workers[workers.index(worker)] = worker = _start(modalities)
+                workers[workers.index(worker)] = worker = _start(task)
             _hand_out(worker, todo, by_key)
 
 
@@ -179,12 +186,12 @@ def _exit_reason(code: int | None) -> str:
 
 
 @contextmanager
-def _pool(count: int, modalities: Sequence[str]) -> Iterator[list[_Worker]]:
+def _pool(count: int, task: Task) -> Iterator[list[_Worker]]:
     """Start workers; terminate them when the block ends, also on errors."""
     workers: list[_Worker] = []
     try:
         for _ in range(count):
-            workers.append(_start(modalities))  # noqa: PERF401 - the list must be complete if one start fails
+            workers.append(_start(task))  # noqa: PERF401 - the list must be complete if one start fails
         yield workers
     finally:
         for worker in workers:
@@ -194,11 +201,11 @@ def _pool(count: int, modalities: Sequence[str]) -> Iterator[list[_Worker]]:
             worker.pipe.close()
 
 
-def _start(modalities: Sequence[str]) -> _Worker:
+def _start(task: Task) -> _Worker:
     """Spawn one child process whose numerical libraries use one thread."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, tuple(modalities)), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, task), daemon=True)
     with _child_environment():
         process.start()
     theirs.close()
@@ -225,18 +232,18 @@ def _child_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(pipe: Connection, modalities: Sequence[str]) -> None:
+def _serve(pipe: Connection, task: Task) -> None:
     """Body of a child process: receive molecules, send simulations or reasons, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):  # the parent is gone or has closed the pipe
         while True:
-            pipe.send(_attempt(pipe.recv(), modalities))
+            pipe.send(_attempt(pipe.recv(), task))
 
 
-def _attempt(molecule: Molecule, modalities: Sequence[str]) -> Simulation | str:
+def _attempt(molecule: Molecule, task: Task) -> Simulation | str:
     """Return the simulation, or the reason of its failure; no error may stop the other molecules."""
     try:
-        return simulate(molecule, modalities)
+        return task(molecule)
     except MolspectraError as error:
         return str(error)
     except Exception as error:

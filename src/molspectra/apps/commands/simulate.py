@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.data.output import free_path
 from molspectra.errors import SimulationError
-from molspectra.spectra.modality import MODALITIES, modality
+from molspectra.spectra.modality import DOS, modality, modality_names
 
 if TYPE_CHECKING:
     from molspectra.simulation.api import Simulation
@@ -21,7 +21,7 @@ STRONGEST = 3
 def main(arguments: list[str]) -> int:
     """Run the command; returns 0, or 1 if some molecules failed and the others are in the store."""
     options = _parser().parse_args(arguments)
-    modalities = [modality(name).name for name in options.modalities]
+    modalities = modality_names(options.modalities)
     out = free_path(options.out, overwrite=options.overwrite)
 
     from molspectra.chem.readers import Rejection, from_smiles, read_molecules
@@ -37,7 +37,12 @@ def main(arguments: list[str]) -> int:
     print_rejected(rejected, "skipped")
     journal = out.with_name(out.name + ".journal.jsonl")
     result = simulate_many(
-        molecules, journal, modalities, processes=options.processes, progress=not options.quiet
+        molecules,
+        journal,
+        modalities,
+        geometry=options.geometry,
+        processes=options.processes,
+        progress=not options.quiet,
     )
     if options.quiet:  # otherwise the progress display has printed them
         for failure in result.failures:
@@ -69,7 +74,16 @@ def _parser() -> CommandParser:
     )
     parser.add_molecules("--input", "structures: .sdf, .mol, .xyz, .extxyz, or SMILES: .smi, .csv")
     parser.add_argument(
-        "--modalities", nargs="+", default=list(MODALITIES), help=f"any of {', '.join(MODALITIES)}"
+        "--modalities",
+        nargs="+",
+        default=["uv_vis", "ir", "raman"],
+        help="any of uv_vis, ir, raman and dos (density of states) [uv_vis ir raman]",
+    )
+    parser.add_argument(
+        "--geometry",
+        choices=("optimised", "given"),
+        default="optimised",
+        help="given: uv_vis and dos of the structures as they are [optimised]",
     )
     parser.add_argument("--out", required=True, help="store to write (.arrow)")
     parser.add_shared("--overwrite")
@@ -86,13 +100,19 @@ def describe(simulation: "Simulation") -> str:
     lines = [f"{title} ({molecule.formula})"]
     for name, spectrum in simulation.lines.items():
         kind = modality(name)
-        order = spectrum.intensity.argsort()[::-1][:STRONGEST]
-        bands = ", ".join(
-            f"{spectrum.position[i]:.{2 if kind.unit == 'eV' else 0}f} {kind.unit}"
-            f" ({spectrum.intensity[i]:.3g}{' ' + kind.line_unit if kind.line_unit else ''})"
-            for i in order
-        )
-        lines.append(f"  {name}: {len(spectrum.position)} lines, strongest {bands}   [{spectrum.level}]")
-    properties = (f"{name} {value.value:.4g} {value.unit}" for name, value in simulation.properties.items())
-    lines.append(f"  {', '.join(properties)}")
+        if name in DOS:
+            frontier = spectrum.position[::-1] if name == "dos_occupied" else spectrum.position
+            levels = ", ".join(f"{energy:.2f} {kind.unit}" for energy in frontier[:STRONGEST])
+            bands = f"next to the gap {levels}"
+        else:
+            order = spectrum.intensity.argsort()[::-1][:STRONGEST]
+            bands = "strongest " + ", ".join(
+                f"{spectrum.position[i]:.{2 if kind.unit == 'eV' else 0}f} {kind.unit}"
+                f" ({spectrum.intensity[i]:.3g}{' ' + kind.line_unit if kind.line_unit else ''})"
+                for i in order
+            )
+        lines.append(f"  {name}: {len(spectrum.position)} lines, {bands}   [{spectrum.level}]")
+    if simulation.properties:
+        values = (f"{name} {value.value:.4g} {value.unit}" for name, value in simulation.properties.items())
+        lines.append(f"  {', '.join(values)}")
     return "\n".join(lines)
