@@ -11,9 +11,6 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Row
 
-ENERGY_UNIT = "kcal/mol"
-FORCE_UNIT = "kcal/mol/Å"
-
 
 def frame_row(
     molecule: Molecule,
@@ -77,7 +74,7 @@ def trajectory_metadata(
         source=source,
         licence=licence,
         level=level,
-        properties={"energy": Quantity(ENERGY_UNIT, labels)},
-        forces=Quantity(FORCE_UNIT, labels),
+        properties={"energy": Quantity("kcal/mol", labels)},
+        forces=Quantity("kcal/mol/Å", labels),
         notes=dict(notes or {}),
     )

@@ -115,11 +115,6 @@ class Parts:
         """Remove the folder."""
         shutil.rmtree(self.folder)
 
-    def remove_if_unfinished(self) -> None:
-        """Remove the folder if no part is finished: there is nothing to continue from."""
-        if not self.tallies:
-            self.remove()
-
     def _tally(self, part: int) -> Path:
         return self.folder / f"{part:05}.json"
 

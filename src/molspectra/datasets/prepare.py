@@ -19,7 +19,6 @@ import numpy as np
 from molspectra._version import __version__
 from molspectra.chem.sanity import bohr_suspected
 from molspectra.data.atomic import atomic_file, naming
-from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Record, Row, record_of, write_records
 from molspectra.datasets.importer import Candidate, Excluded, Importer, Opened, checked_options
 from molspectra.datasets.parts import Parts, locked_folder, parts_folder
@@ -105,7 +104,8 @@ def prepare(
                 for part in _Reader(opened, parts, on_error, advance).parts(limit, part_records):
                     parts.finish(part)
         finally:
-            parts.remove_if_unfinished()
+            if not parts.tallies:  # there is nothing to continue from
+                parts.remove()
         if not parts.sum().rows:
             if parts.tallies:
                 parts.remove()
@@ -131,6 +131,10 @@ def _join(
     tally = parts.sum()
     tally.seconds += time.monotonic() - began
     tally.cpu_seconds += time.process_time() - cpu
+    units = {"positions": "Å"} | {name: value.unit for name, value in opened.metadata.properties.items()}
+    if opened.metadata.forces:
+        units["forces"] = opened.metadata.forces.unit
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Report(
         name=importer.name,
         title=importer.title,
@@ -144,10 +148,10 @@ def _join(
         total=opened.total,
         expected=opened.expected,
         documented=opened.excluded,
-        units=_units(opened.metadata),
+        units=units,
         remarks=opened.notes,
         resumed=resumed,
-        peak_mebibytes=_peak(),
+        peak_mebibytes=peak / (1 << 20 if sys.platform == "darwin" else 1 << 10),
         named=tuple(json.loads(line) for line in islice(parts.rejected(), NAMED)),
     )
 
@@ -295,11 +299,6 @@ def _nothing_left(raw: Path, importer: Importer, tally: Tally) -> FormatError:
     return FormatError(f"{raw}: nothing to write, {why}; --raw must be {importer.files}")
 
 
-def _units(metadata: Metadata) -> dict[str, str]:
-    units = {"positions": "Å", **{name: quantity.unit for name, quantity in metadata.properties.items()}}
-    return {**units, "forces": metadata.forces.unit} if metadata.forces else units
-
-
 def _fingerprint(raw: Path, out: Path) -> str:
     """Return a text that changes with the names, sizes and times of the raw files; the content is not read.
 
@@ -315,12 +314,6 @@ def _fingerprint(raw: Path, out: Path) -> str:
         digest.update(repr((entry.name, stat.st_size, stat.st_mtime_ns)).encode(errors="replace"))
         size += stat.st_size
     return f"{len(entries)} entries, {size} bytes, {digest.hexdigest()[:16]}"
-
-
-def _peak() -> float:
-    """Return the peak memory of this process so far, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 @contextmanager

@@ -168,13 +168,7 @@ _QM8 = (
 SOURCES = {
     dataset.name: dataset
     for dataset in (
-        Source(
-            "qm9",
-            "QM9 (Ramakrishnan 2014)",
-            "https://doi.org/10.6084/m9.figshare.c.978904",
-            "CC0",
-            _QM9,
-        ),
+        Source("qm9", "QM9 (Ramakrishnan 2014)", "https://doi.org/10.6084/m9.figshare.c.978904", "CC0", _QM9),
         Source(
             "qm9s",
             "QM9S (Zou 2023), version 3",

@@ -130,7 +130,8 @@ def request(
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and start:  # nothing comes after what is there
-                return Response(io.BytesIO(), start, _total(error.headers), validator)
+                match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+                return Response(io.BytesIO(), start, int(match[1]) if match else None, validator)
             raise _http_failure(url, error) from error
     except urllib.error.URLError as error:
         raise _connection_failure(url, error.reason) from error
@@ -160,12 +161,6 @@ def _response(body: http.client.HTTPResponse, start: int, url: str) -> Response:
         return Response(body, start, total, validator)
     length = body.headers.get("Content-Length", "")
     return Response(body, 0, int(length) if length.isdigit() else None, validator)
-
-
-def _total(headers: Any) -> int | None:
-    """Return the bytes of the whole file from the Content-Range of a 416 response."""
-    match = re.fullmatch(r"bytes \*/(\d+)", headers.get("Content-Range", ""))
-    return int(match[1]) if match else None
 
 
 def _http_failure(url: str, error: urllib.error.HTTPError) -> Exception:

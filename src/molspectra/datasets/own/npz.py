@@ -17,21 +17,7 @@ from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.formats.npy_stream import Column, chunks, names, opened
 from molspectra.datasets.importer import Importer, Opened
-from molspectra.datasets.own.shared import (
-    ARRAYS,
-    MAX_ATOMS,
-    OwnOptions,
-    ParsedRecord,
-    ParsedSpectrum,
-    Selection,
-    as_remarks,
-    check_size,
-    force_quantity,
-    lines_from_arrays,
-    own_options,
-    row_of,
-    select_properties,
-)
+from molspectra.datasets.own import shared
 from molspectra.errors import FormatError, MismatchError, NotFoundError, UnitError, ValueRangeError
 from molspectra.spectra.modality import MODALITIES, modality
 from molspectra.spectra.spectrum import SampledSpectrum
@@ -46,7 +32,7 @@ _ALIASES = {"numbers": "z", "positions": "pos"}
 _TEXTS = ("name", "identity", "smiles")
 _SCALARS = ("n_atoms", "z", "charge", "gdb_idx")
 _INTEGERS = ("n_atoms", "z", "charge", *LINES)
-_MAX_LINES = 1000 * MAX_ATOMS
+_MAX_LINES = 1000 * shared.MAX_ATOMS
 _MAX_WORDS = 1 << 24  # bytes of names or units
 _FIXED = (*_SCALARS, "pos", *_TEXTS, "props", "prop_names", "prop_units")
 
@@ -89,14 +75,14 @@ class Layout:
 
 def _open(raw: Path, options: Mapping[str, str]) -> Opened:
     """Check the layout of the archive and choose the properties."""
-    own = own_options(options, raw.name)
+    own = shared.own_options(options, raw.name)
     level = options.get("spectra_level", "")
     with opened(raw) as archive:
         layout = _layout(archive, raw, own)
         _check_counts(archive, layout)
         table = _table(archive, layout)
     layout = replace(layout, table=tuple(table))
-    selected = select_properties(dict.fromkeys(layout.columns) | table, own, str(raw))
+    selected = shared.select_properties(dict.fromkeys(layout.columns) | table, own, str(raw))
     notes = selected.notes(layout.others)
     metadata = Metadata(
         source=own.source,
@@ -105,24 +91,24 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         lines={modality: level for counts in layout.lines for modality in layout.intensities(counts)},
         samples=dict.fromkeys(layout.samples, level),
         properties=selected.quantities,
-        forces=force_quantity(own, str(raw)),
+        forces=shared.force_quantity(own, str(raw)),
         notes=notes,
     )
     candidates = partial(_candidates, layout, selected, own, level)
-    return Opened(metadata, candidates, total=layout.rows, notes=as_remarks(notes))
+    return Opened(metadata, candidates, total=layout.rows, notes=shared.as_remarks(notes))
 
 
 NPZ = Importer(
     "npz",
     "own data: an .npz file",
     "one .npz file with the arrays n_atoms, z, pos and whatever else is known (docs: Your own data)",
-    ARRAYS,
+    shared.ARRAYS,
     _open,
 )
 """Importer `npz`."""
 
 
-def _layout(archive: zipfile.ZipFile, path: Path, own: OwnOptions) -> Layout:
+def _layout(archive: zipfile.ZipFile, path: Path, own: shared.OwnOptions) -> Layout:
     """Recognise the arrays by their names, and check their types and shapes."""
     in_archive = names(archive, path)
     listing = ", ".join(in_archive[:20]) or "nothing"
@@ -245,7 +231,7 @@ def _column(archive: zipfile.ZipFile, layout: Layout, key: str) -> Column:
 
 
 def _candidates(
-    layout: Layout, selected: Selection, own: OwnOptions, level: str, start: int
+    layout: Layout, selected: shared.Selection, own: shared.OwnOptions, level: str, start: int
 ) -> Iterator[Candidate]:
     """Yield the molecules from number `start` on."""
     with opened(layout.path) as archive:
@@ -283,7 +269,7 @@ class _Reader:
             arrays[key] = column.take(1)[0]
             count = int(arrays[key])
             for part, values in self._ragged[key].items():
-                if count > (MAX_ATOMS if key == "n_atoms" else _MAX_LINES):
+                if count > (shared.MAX_ATOMS if key == "n_atoms" else _MAX_LINES):
                     values.skip(count)
                 else:
                     arrays[part] = values.take(count)
@@ -306,19 +292,21 @@ class _Reader:
         return f"gdb_{arrays['gdb_idx']}" if "gdb_idx" in arrays else str(number)
 
 
-def _row(arrays: Arrays, name: str, layout: Layout, selected: Selection, own: OwnOptions, level: str) -> Row:
+def _row(
+    arrays: Arrays, name: str, layout: Layout, selected: shared.Selection, own: shared.OwnOptions, level: str
+) -> Row:
     """Return the row of one molecule."""
-    check_size(int(arrays["n_atoms"]))
+    shared.check_size(int(arrays["n_atoms"]))
     values = {stored: float(arrays[key]) for key, stored in selected.columns.items() if key in layout.columns}
     if "props" in arrays:
         cells = zip(layout.table, arrays["props"].tolist(), strict=True)
         values |= {selected.columns[key]: float(value) for key, value in cells if key in selected.columns}
-    spectra: dict[str, Callable[[], ParsedSpectrum]] = {}
+    spectra: dict[str, Callable[[], shared.ParsedSpectrum]] = {}
     for counts in layout.lines:
         position = arrays.get(LINES[counts][0])
         for kind, key in layout.intensities(counts).items():
             if position is not None:
-                spectra[kind] = partial(lines_from_arrays, kind, position, arrays[key], level)
+                spectra[kind] = partial(shared.lines_from_arrays, kind, position, arrays[key], level)
     for kind in layout.samples:
         spectra[kind] = partial(_samples, kind, arrays[f"{kind}_samples"], level)
     texts = {key: _text(arrays[key]) or None for key in ("smiles", "identity") if key in arrays}
@@ -326,8 +314,8 @@ def _row(arrays: Arrays, name: str, layout: Layout, selected: Selection, own: Ow
     positions = arrays["pos"].astype(np.float64) * own.scale
     molecule = partial(Molecule, arrays["z"].astype(np.int64), positions, texts.get("smiles"), charge, name)
     forces = arrays[own.forces].astype(np.float64) if own.forces else None
-    return row_of(ParsedRecord(molecule, values, forces, texts.get("identity"), spectra))
+    return shared.row_of(shared.ParsedRecord(molecule, values, forces, texts.get("identity"), spectra))
 
 
-def _samples(kind: str, values: npt.NDArray[Any], level: str) -> ParsedSpectrum:
-    return ParsedSpectrum(SampledSpectrum(kind, values, level))
+def _samples(kind: str, values: npt.NDArray[Any], level: str) -> shared.ParsedSpectrum:
+    return shared.ParsedSpectrum(SampledSpectrum(kind, values, level))

@@ -20,21 +20,7 @@ from molspectra.chem.smiles import from_smiles
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.importer import Importer, Opened
-from molspectra.datasets.own.shared import (
-    ARRAYS,
-    OwnOptions,
-    ParsedRecord,
-    ParsedSpectrum,
-    Selection,
-    as_remarks,
-    check_size,
-    force_quantity,
-    lines_from_arrays,
-    own_options,
-    row_of,
-    select_properties,
-    split_header,
-)
+from molspectra.datasets.own import shared
 from molspectra.datasets.own.structures import conformer_level
 from molspectra.errors import FormatError, NotFoundError, ValueRangeError
 from molspectra.spectra.modality import MODALITIES
@@ -70,16 +56,16 @@ class Columns:
 
 def _open(raw: Path, options: Mapping[str, str]) -> Opened:
     """Check the columns of a Parquet file and choose the properties."""
-    own = own_options(options, raw.name)
+    own = shared.own_options(options, raw.name)
     with _file(raw) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
     columns = _columns(raw, schema, own, options.get("spectra_level", ""))
     scalars = {
-        field.name: _about(field, "unit") or split_header(field.name)[1]
+        field.name: _about(field, "unit") or shared.split_header(field.name)[1]
         for field in schema
         if field.name not in _FIXED and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
     }
-    selected = select_properties(scalars, own, str(raw))
+    selected = shared.select_properties(scalars, own, str(raw))
     quantities = {
         name: replace(selected.quantities[name], level=own.level or _about(schema.field(key), "level") or "")
         for key, name in selected.columns.items()
@@ -102,7 +88,7 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
         notes=notes,
     )
     candidates = partial(_candidates, raw, columns, selected, own)
-    return Opened(metadata, candidates, total=rows, notes=as_remarks(notes))
+    return Opened(metadata, candidates, total=rows, notes=shared.as_remarks(notes))
 
 
 def _facts(schema: pa.Schema) -> dict[str, str]:
@@ -127,7 +113,7 @@ def _file(path: Path) -> Iterator[pq.ParquetFile]:
         raise FormatError(f"{path}: not a readable Parquet file ({reason})") from error
 
 
-def _columns(raw: Path, schema: pa.Schema, own: OwnOptions, level: str) -> Columns:
+def _columns(raw: Path, schema: pa.Schema, own: shared.OwnOptions, level: str) -> Columns:
     """Recognise the columns by their names, and check their types."""
     names = schema.names
     if len(set(names)) < len(names):
@@ -174,17 +160,19 @@ def _about(field: pa.Field, key: str) -> str | None:
     return str(text.decode("utf-8", "replace")) or ("1" if key == "unit" else None)
 
 
-def _force_quantity(raw: Path, schema: pa.Schema, columns: Columns, own: OwnOptions) -> Quantity | None:
+def _force_quantity(
+    raw: Path, schema: pa.Schema, columns: Columns, own: shared.OwnOptions
+) -> Quantity | None:
     if columns.forces is None:
         return None
     unit = _about(schema.field(columns.forces), "unit")
     if unit is None or "forces" in own.units:
-        return force_quantity(own, str(raw), columns.forces)
+        return shared.force_quantity(own, str(raw), columns.forces)
     return Quantity(unit, own.level or _about(schema.field(columns.forces), "level") or "")
 
 
 def _candidates(
-    raw: Path, columns: Columns, selected: Selection, own: OwnOptions, start: int
+    raw: Path, columns: Columns, selected: shared.Selection, own: shared.OwnOptions, start: int
 ) -> Iterator[Candidate]:
     """Yield the rows from number `start` on."""
     keys = list(dict.fromkeys([*columns.fixed, *columns.lists(), *selected.columns]))
@@ -205,13 +193,15 @@ def _candidates(
                 number += batch.num_rows
 
 
-def _row(cells: Mapping[str, pa.Scalar], columns: Columns, selected: Selection, own: OwnOptions) -> Row:
+def _row(
+    cells: Mapping[str, pa.Scalar], columns: Columns, selected: shared.Selection, own: shared.OwnOptions
+) -> Row:
     """Return the row of one record."""
     texts = {name: cells[name].as_py() or None for name in _TEXTS if name in cells}
     values = {
         name: float(cells[key].as_py()) for key, name in selected.columns.items() if cells[key].is_valid
     }
-    spectra: dict[str, Callable[[], ParsedSpectrum]] = {}
+    spectra: dict[str, Callable[[], shared.ParsedSpectrum]] = {}
     for modality, level in columns.lines.items():
         if cells[f"{modality}_position"].is_valid:
             spectra[modality] = partial(_lines, modality, cells, level)
@@ -225,7 +215,7 @@ def _row(cells: Mapping[str, pa.Scalar], columns: Columns, selected: Selection, 
             raise ValueRangeError(f"{forces.size} components of forces are not three for each atom")
         forces = forces.reshape(-1, 3)
     molecule = partial(_molecule, cells, texts, own.scale)
-    return row_of(ParsedRecord(molecule, values, forces, texts.get("identity"), spectra))
+    return shared.row_of(shared.ParsedRecord(molecule, values, forces, texts.get("identity"), spectra))
 
 
 def _molecule(cells: Mapping[str, pa.Scalar], texts: Mapping[str, str | None], scale: float) -> Molecule:
@@ -233,7 +223,7 @@ def _molecule(cells: Mapping[str, pa.Scalar], texts: Mapping[str, str | None], s
     if "numbers" not in cells:
         return from_smiles(texts.get("smiles") or "", name)
     atoms = cells["numbers"].values if cells["numbers"].is_valid else pa.array([], pa.int64())
-    check_size(len(atoms))
+    shared.check_size(len(atoms))
     numbers = np.array(atoms.to_pylist())
     positions = _floats(cells, "positions")
     if positions.size != 3 * len(numbers):
@@ -260,20 +250,20 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _lines(modality: str, cells: Mapping[str, pa.Scalar], level: str) -> ParsedSpectrum:
+def _lines(modality: str, cells: Mapping[str, pa.Scalar], level: str) -> shared.ParsedSpectrum:
     position, intensity = _floats(cells, f"{modality}_position"), _floats(cells, f"{modality}_intensity")
-    return lines_from_arrays(modality, position, intensity, level)
+    return shared.lines_from_arrays(modality, position, intensity, level)
 
 
-def _samples(modality: str, cells: Mapping[str, pa.Scalar], level: str) -> ParsedSpectrum:
-    return ParsedSpectrum(SampledSpectrum(modality, _floats(cells, modality), level))
+def _samples(modality: str, cells: Mapping[str, pa.Scalar], level: str) -> shared.ParsedSpectrum:
+    return shared.ParsedSpectrum(SampledSpectrum(modality, _floats(cells, modality), level))
 
 
 PARQUET = Importer(
     "parquet",
     "own data: a Parquet file",
     "one .parquet file with a column smiles, or numbers and positions; also what `molspectra export` writes",
-    ARRAYS,
+    shared.ARRAYS,
     _open,
 )
 """Importer `parquet`."""

@@ -19,24 +19,7 @@ from molspectra.chem.xyz import xyz_entries
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.importer import Importer, Opened
-from molspectra.datasets.own.shared import (
-    FORCES,
-    OPTIONS,
-    POSITIONS,
-    OwnOptions,
-    ParsedRecord,
-    Selection,
-    as_remarks,
-    check_size,
-    force_quantity,
-    is_missing,
-    is_number,
-    number,
-    own_options,
-    row_of,
-    select_properties,
-    split_header,
-)
+from molspectra.datasets.own import shared
 from molspectra.datasets.own.spectra import OPTIONS as SPECTRA
 from molspectra.datasets.own.spectra import Folder, folder
 from molspectra.errors import FormatError, InputError, NotFoundError
@@ -63,7 +46,7 @@ class Scan:
     def columns(self) -> dict[str, str | None]:
         """Return the unit in the header, or None, of fields that are numbers in half of the records."""
         numeric = [key for key, count in self.filled.items() if 2 * self.numeric[key] >= count]
-        return {key: split_header(key)[1] for key in numeric}
+        return {key: shared.split_header(key)[1] for key in numeric}
 
     def texts(self) -> list[str]:
         """Return the other fields."""
@@ -87,9 +70,9 @@ def scan(path: Path, entries: Entries, names: bool) -> Scan:
         except InputError:
             continue  # rejected by name when the record is read again
         for key, text in fields.items():
-            if not is_missing(text):
+            if not shared.is_missing(text):
                 counts.filled[key] += 1
-                counts.numeric[key] += is_number(text)
+                counts.numeric[key] += shared.is_number(text)
     if not counts.records:
         raise FormatError(f"{path} holds no molecules")
     return counts
@@ -97,10 +80,10 @@ def scan(path: Path, entries: Entries, names: bool) -> Scan:
 
 def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str]) -> Opened:
     """Open a file of records with fields."""
-    own = own_options(options, raw.name)
+    own = shared.own_options(options, raw.name)
     measured = folder(options)
     counts = scan(raw, entries, names=measured.path is not None)
-    selected = select_properties(counts.columns(), own, str(raw))
+    selected = shared.select_properties(counts.columns(), own, str(raw))
     columns = selected.notes(counts.texts(), "text")
     metadata = Metadata(
         source=own.source,
@@ -108,11 +91,11 @@ def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str])
         level=conformer_level() if smiles else own.level,
         samples=measured.samples(),
         properties=selected.quantities,
-        forces=force_quantity(own, str(raw)),
+        forces=shared.force_quantity(own, str(raw)),
         notes={**columns, **measured.fingerprint()},
     )
     candidates = partial(_candidates, raw, entries, selected, own, measured)
-    notes = {**as_remarks(columns), **measured.notes(counts.names)}
+    notes = {**shared.as_remarks(columns), **measured.notes(counts.names)}
     return Opened(metadata, candidates, counts.records, notes=notes)
 
 
@@ -124,7 +107,12 @@ def conformer_level() -> str:
 
 
 def _candidates(
-    raw: Path, entries: Entries, selected: Selection, own: OwnOptions, measured: Folder, start: int
+    raw: Path,
+    entries: Entries,
+    selected: shared.Selection,
+    own: shared.OwnOptions,
+    measured: Folder,
+    start: int,
 ) -> Iterator[Candidate]:
     """Yield the records from number `start` on."""
     for entry in islice(entries(raw), start, None):
@@ -133,13 +121,13 @@ def _candidates(
         yield Candidate(label, partial(_row, entry, selected, own, measured))
 
 
-def _row(entry: Entry, selected: Selection, own: OwnOptions, measured: Folder) -> Row:
+def _row(entry: Entry, selected: shared.Selection, own: shared.OwnOptions, measured: Folder) -> Row:
     """Return the row of one record."""
     fields = entry.fields()
     values = {}
     for key, name in selected.columns.items():
         try:
-            value = number(fields.get(key, ""))
+            value = shared.number(fields.get(key, ""))
         except InputError as error:
             raise error.with_context(key) from error
         if value is not None:
@@ -150,12 +138,14 @@ def _row(entry: Entry, selected: Selection, own: OwnOptions, measured: Folder) -
             raise NotFoundError("records of this format have no forces")
         forces = entry.vectors(own.forces)
     spectra = measured.spectra(entry.name)
-    return row_of(ParsedRecord(partial(_molecule, entry, own.scale), values, forces, None, spectra))
+    return shared.row_of(
+        shared.ParsedRecord(partial(_molecule, entry, own.scale), values, forces, None, spectra)
+    )
 
 
 def _molecule(entry: Entry, scale: float) -> Molecule:
     molecule = entry.molecule()
-    check_size(len(molecule))
+    shared.check_size(len(molecule))
     return molecule if scale == 1.0 else molecule.with_positions(np.asarray(molecule.positions) * scale)
 
 
@@ -163,7 +153,7 @@ SDF = Importer(
     "sdf",
     "own data: an SDF file",
     "one .sdf file with 3D structures; numeric data fields become properties",
-    {**OPTIONS, **POSITIONS, **SPECTRA},
+    {**shared.OPTIONS, **shared.POSITIONS, **SPECTRA},
     partial(_open, sdf_entries, False),
 )
 """Importer `sdf`."""
@@ -172,7 +162,7 @@ EXTXYZ = Importer(
     "extxyz",
     "own data: an extended XYZ file",
     "one .extxyz or .xyz file; numeric entries of the comments become properties",
-    {**OPTIONS, **POSITIONS, **FORCES, **SPECTRA},
+    {**shared.OPTIONS, **shared.POSITIONS, **shared.FORCES, **SPECTRA},
     partial(_open, xyz_entries, False),
 )
 """Importer `extxyz`."""
@@ -181,7 +171,7 @@ CSV = Importer(
     "csv",
     "own data: a CSV table of SMILES",
     "one .csv file with a header and a column smiles; numeric columns become properties",
-    {**OPTIONS, **SPECTRA},
+    {**shared.OPTIONS, **SPECTRA},
     partial(_open, csv_entries, True),
 )
 """Importer `csv`."""

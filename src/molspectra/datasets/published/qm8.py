@@ -161,11 +161,10 @@ def _row(joined: Joined[str | Entry], levels: tuple[str, ...], level: str) -> Ro
 
 
 def lines_of(values: list[float], level: str) -> tuple[LineSpectrum, bool]:
-    """Return the two excitations as lines in eV, and whether an oscillator strength below 0 was set to 0.
+    """Return two excitations, energies in Hartree and then oscillator strengths, as lines in eV.
 
-    Args:
-        values: two energies in Hartree, then their oscillator strengths.
-        level: level of theory.
+    Returns:
+        The lines, and whether an oscillator strength below 0 was set to 0.
     """
     states = sorted(zip(values[:2], values[2:], strict=True))
     position = np.array([energy * HARTREE for energy, _ in states])

@@ -98,15 +98,11 @@ def uncharacterised(path: Path) -> frozenset[int]:
 
 def _form_of(raw: Path, form: str) -> tuple[Path, _Candidates]:
     """Return the archive or folder to read, and its reader."""
-    for kind, candidates, find in (
-        ("xyz", qm9_xyz.candidates, _archive_of_xyz),
-        ("sdf", qm9_sdf.candidates, _holder_of_sdf),
-    ):
-        path = find(raw) if form in ("auto", kind) else None
-        if path is not None:
-            if kind == "sdf":
-                qm9_sdf.columns(path)
-            return path, candidates
+    if form != "sdf" and (path := _archive_of_xyz(raw)) is not None:
+        return path, qm9_xyz.candidates
+    if form != "xyz" and (path := _holder_of_sdf(raw)) is not None:
+        qm9_sdf.columns(path)  # which raises if a target is missing
+        return path, qm9_sdf.candidates
     raise NotFoundError(
         f"{raw} holds no QM9{'' if form == 'auto' else f' in form {form}'}; it must be {_FILES}"
     )

@@ -123,10 +123,10 @@ def _check_axis(path: Path, kind: Modality, header: bytes) -> None:
     first, *cells = header.removeprefix(b"\xef\xbb\xbf").strip().split(b",")
     try:
         values = np.array([float(cell.strip(b'" ')) for cell in cells])
+        if first.strip(b'"') or len(values) < 2:
+            raise ValueError
     except ValueError as error:
         raise FormatError(f"{path}: its first line must be an empty cell and then the axis") from error
-    if first.strip(b'"') or len(values) < 2:
-        raise FormatError(f"{path}: its first line must be an empty cell and then the axis")
     axis = kind.axis()
     if len(values) != len(axis) or not np.abs(values - axis).max() <= _TOLERANCE * kind.step:
         raise UnitError(
