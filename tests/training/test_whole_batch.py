@@ -94,6 +94,7 @@ def configs(stage1: Make, stage2: Make, gap: Make) -> dict[str, Any]:
         "stage 2": stage2(**LOOP),
         "stage 2, clean": stage2(**LOOP, alignment__structure="clean", alignment__similarity="inner"),
         "stage 2, reference": stage2(**LOOP, **REFERENCE),
+        "stage 2, predicted": stage2(**LOOP, weights__spectrum=0.5, spectra__dropout=0.5),
         "stage 2, float32": stage2(**LOOP | {"loop__precision": "32-true"}),
         # micro-batches of 1 + 1 and 2 + 1 molecules
         "stage 2, frozen": stage2(**LOOP | {"loop__batch_size": 5, "loop__accumulation": 2}),
@@ -137,7 +138,8 @@ def test_two_processes_train_as_one(configs: dict[str, Any], store: Store, tmp_p
 
 
 @pytest.mark.parametrize(
-    "name", ["stage 1, reference", "stage 2", "stage 2, clean", "stage 2, reference", "forces"]
+    "name",
+    ["stage 1, reference", "stage 2", "stage 2, clean", "stage 2, reference", "stage 2, predicted", "forces"],
 )
 def test_accumulation_trains_as_one_batch(configs: dict[str, Any], name: str, tmp_path: Path) -> None:
     config = configs[name]

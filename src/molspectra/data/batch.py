@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class CleanSpectra:
+    """Spectra of a training batch before augmentation.
+
+    Attributes:
+        spectra: per modality [B, points], as in `Batch`.
+        present: per modality [B] bool on the CPU, as in `Batch`.
+    """
+
+    spectra: dict[str, Tensor]
+    present: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """B molecules with N atoms in total, their spectra, targets and (optionally) edges.
 
@@ -37,6 +50,7 @@ class Batch:
         targets: scalars [B] (NaN where the store has no value) and ``"forces"`` [N, 3].
         edges: the neighbour list, or None before `with_edges`.
         internal: the internal coordinates, for the objectives that change them; else None.
+        clean: spectra before augmentation, for the objective that predicts them; None for those in `spectra`.
     """
 
     numbers: Tensor
@@ -50,19 +64,29 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
     edges: Edges | None = None
     internal: InternalBatch | None = None
+    clean: CleanSpectra | None = None
 
     def __len__(self) -> int:
         """Return the number of molecules B."""
         return self.ptr.shape[0] - 1
+
+    @property
+    def before_augmentation(self) -> CleanSpectra:
+        """The spectra before augmentation."""
+        return CleanSpectra(self.spectra, self.present) if self.clean is None else self.clean
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
         """Return the batch on `device`, with positions and spectra as `dtype`.
 
         Targets keep their dtype: float32 is too coarse for a total energy that is not standardised.
         """
-        moved: Batch = replace(to_device(replace(self, present={}), device), present=self.present)
+        moved: Batch = replace(to_device(replace(self, present={}, clean=None), device), present=self.present)
         spectra = {name: tensor.to(dtype) for name, tensor in moved.spectra.items()}
-        return replace(moved, positions=moved.positions.to(dtype), spectra=spectra)
+        clean = self.clean
+        if clean is not None:
+            values = {name: tensor.to(device, dtype) for name, tensor in clean.spectra.items()}
+            clean = CleanSpectra(values, clean.present)
+        return replace(moved, positions=moved.positions.to(dtype), spectra=spectra, clean=clean)
 
     def with_positions(self, positions: Tensor) -> Batch:
         """Return the batch with other coordinates [N, 3] in Å and without edges.

@@ -48,13 +48,13 @@ class SpectrumPrediction:
             predictions: [B, points] per modality.
             batch: with the spectra.
         """
-        spectra, losses = batch.clean_spectra, {}
+        clean, losses = batch.before_augmentation, {}
         for name in self.names:
-            errors = relative_errors(predictions[name], spectra[name])
-            present = batch.clean_present[name].to(errors.device)
+            errors = relative_errors(predictions[name], clean.spectra[name])
+            present = clean.present[name].to(errors.device)
             losses[name] = Loss((errors * present).sum(), self.count(batch, name))
         return losses
 
     def count(self, batch: Batch, name: str) -> float:
         """Count the present spectra of one modality in a batch."""
-        return float(batch.clean_present[name].sum())
+        return float(batch.before_augmentation.present[name].sum())

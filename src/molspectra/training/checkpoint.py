@@ -35,7 +35,7 @@ SHIPPED = {"small": "scripts/build_small.py"}
 """Models that come with the package by name, and the script that makes each."""
 
 _NUMBER = "[0-9]" * 9
-_PARTS = ("encoder", "noise_head", "force_head", "spectrum_encoder")
+_PARTS = ("encoder", "noise_head", "force_head", "spectrum_encoder", "spectrum_head")
 
 
 def save_checkpoint(
@@ -246,7 +246,7 @@ def _label(where: Path | str, name: str) -> str:
 def initialise(model: MolSpectra, path: str | Path) -> list[str]:
     """Start a model from a pre-trained one: a part that both have must have the same settings and tensors.
 
-    The encoder must be there; the noise heads and the spectrum encoder are taken where both models have them.
+    The encoder must be there; noise heads, spectrum encoder and spectrum head are taken where both have them.
     A property head never is: it belongs to its target.
 
     Returns:
@@ -265,7 +265,7 @@ def initialise(model: MolSpectra, path: str | Path) -> list[str]:
         }
         if module is None or (not part_state and part != "encoder"):
             continue
-        if part not in ("noise_head", "force_head"):
+        if part.endswith("encoder"):  # heads have no settings of their own
             _check_settings(getattr(config, part), getattr(model.config, part), f"{directory}: {part}")
         load_exactly(module, part_state, partial(_label, f"{directory / WEIGHTS} ({part})"))
         taken.append(part)

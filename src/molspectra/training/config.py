@@ -213,10 +213,13 @@ class PretrainWeights:
     """Contrastive alignment."""
     slide: float = 1.0
     """Force of the noise on internal coordinates (where denoising.kind is "slide")."""
+    spectrum: float = 0.0
+    """Prediction of the spectra from the structure, summed over modalities (stage 2); 0 adds no head."""
 
     def __post_init__(self) -> None:
         """Refuse what would drive a loss up."""
-        _refuse_negative("weights", self.denoising, self.slide, self.reconstruction, self.alignment)
+        weights = (self.denoising, self.slide, self.reconstruction, self.alignment, self.spectrum)
+        _refuse_negative("weights", *weights)
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,8 @@ class PretrainConfig:
         """Give the model the head that its denoising needs."""
         if self.denoising.kind == "slide" and not self.model.force_head:
             object.__setattr__(self, "model", replace(self.model, force_head=True))
+        if self.weights.spectrum > 0 and not self.model.spectrum_head:
+            object.__setattr__(self, "model", replace(self.model, spectrum_head=True))
         _refuse_no_validation(self.optimizer, self.loop)
 
 

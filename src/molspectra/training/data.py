@@ -1,14 +1,14 @@
 """The data of a run: rows of a store by its split, and the micro-batches of every step."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from molspectra.chem.elements import SYMBOLS
-from molspectra.data.batch import Batch
+from molspectra.data.batch import Batch, CleanSpectra
 from molspectra.data.splits import reference_split, split_rows
 from molspectra.data.store.bundled import BUNDLED, bundled
 from molspectra.data.store.store import Store
@@ -132,6 +132,8 @@ class BatchMaker:
     world: int = 1
     rank: int = 0
     spectra: SpectraConfig = field(default_factory=SpectraConfig)
+    keep_clean: bool = False
+    """Also keep the spectra before augmentation, in `Batch.clean`."""
 
     def __post_init__(self) -> None:
         """Check before the first step that the spectra can be broadened as asked for."""
@@ -154,7 +156,12 @@ class BatchMaker:
             rows, modalities=self.modalities, targets=self.targets, broadening=broadening
         )
         if self.spectra != SpectraConfig():
+            clean = batch
+            if self.keep_clean and broadening:  # lines were made narrower, to be widened by the augmentation
+                clean = self.store.batch(rows, modalities=self.modalities)
             batch = augmented(batch, self.spectra, self.seed, epochs)
+            if self.keep_clean:
+                batch = replace(batch, clean=CleanSpectra(clean.spectra, clean.present))
         return Micro(batch, NoiseKey(self.seed, epochs))
 
 

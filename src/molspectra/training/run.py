@@ -182,6 +182,7 @@ def new_trainer(
         world=fabric.world_size,
         rank=fabric.global_rank,
         spectra=config.spectra if isinstance(config, PretrainConfig) else SpectraConfig(),
+        keep_clean=stage.predicts_spectra,
     )
     workers = config.data.workers
     return Trainer(fabric, stage, maker, selection.val, loop, config.optimizer, out, about, workers, show)

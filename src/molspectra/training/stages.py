@@ -17,6 +17,7 @@ from molspectra.objectives.alignment import Alignment
 from molspectra.objectives.denoising import CoordDenoising, denoising_objective
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction
+from molspectra.objectives.spectrum import SpectrumPrediction
 from molspectra.objectives.supervised import Smoothed, regression_loss
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.ranks import Gather, Negatives
@@ -31,6 +32,7 @@ class Stage(Shared, ABC):
         modalities: spectra that batches must carry.
         targets: columns that batches must carry.
         internal: whether batches must carry internal coordinates.
+        predicts_spectra: whether batches must also carry their spectra before augmentation.
     """
 
     model: MolSpectra
@@ -38,6 +40,7 @@ class Stage(Shared, ABC):
     modalities: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     internal: bool = False
+    predicts_spectra: bool = False
 
     @abstractmethod
     def weights(self) -> dict[str, float]:
@@ -72,7 +75,7 @@ class Stage(Shared, ABC):
 
 
 class PretrainStage(Stage):
-    """Denoising; with a spectrum encoder also masked patch reconstruction and alignment."""
+    """Denoising; with a spectrum encoder also masked patches, alignment and predicted spectra."""
 
     def __init__(self, model: MolSpectra, config: PretrainConfig) -> None:
         super().__init__()
@@ -86,14 +89,20 @@ class PretrainStage(Stage):
             kinds = model.spectrum_encoder.kinds
             self.modalities = tuple(kinds)
             self.reconstruction = MaskedReconstruction(config.reconstruction, kinds)
+        self.spectrum_prediction: SpectrumPrediction | None = None
+        if config.weights.spectrum > 0:
+            self.spectrum_prediction = SpectrumPrediction(self.modalities)
+            self.predicts_spectra = True
 
     def weights(self) -> dict[str, float]:
-        """See `Stage.weights`; reconstruction counts once per modality."""
+        """See `Stage.weights`; reconstruction and prediction count once per modality."""
         weights = self.config.weights
         chosen = {name: getattr(weights, name) for name in self.denoising.losses}
         if self.modalities:
             chosen |= {f"reconstruction_{name}": weights.reconstruction for name in self.modalities}
             chosen["alignment"] = weights.alignment
+        if self.predicts_spectra:
+            chosen |= {f"spectrum_{name}": weights.spectrum for name in self.modalities}
         return chosen
 
     def counts(self, batch: Batch) -> dict[str, float]:
@@ -103,6 +112,10 @@ class PretrainStage(Stage):
             for name in self.modalities:
                 counts[f"reconstruction_{name}"] = self.reconstruction.count(batch, name)
             counts["alignment"] = float(has_spectrum(batch).sum())
+        if self.spectrum_prediction is not None:
+            counts |= {
+                f"spectrum_{name}": self.spectrum_prediction.count(batch, name) for name in self.modalities
+            }
         return counts
 
     def forward(self, batch: Batch, key: NoiseKey, negatives: Negatives | None = None) -> dict[str, Loss]:
@@ -124,10 +137,15 @@ class PretrainStage(Stage):
         losses |= {f"reconstruction_{name}": loss for name, loss in reconstructed.items()}
 
         # Align the molecules with their spectra.
-        if self.config.alignment.structure == "clean":
-            encoded = model.encode(batch)
-        molecules = model.molecule_features(encoded, batch)
+        is_clean = self.config.alignment.structure == "clean"
+        clean = model.encode(batch) if is_clean or self.predicts_spectra else encoded
+        molecules = model.molecule_features(clean if is_clean else encoded, batch)
         losses["alignment"] = self._align(batch, molecules, spectra, negatives or Negatives())
+
+        # Predict the spectra from the clean structures.
+        if self.spectrum_prediction is not None:
+            predicted = self.spectrum_prediction(model.predict_spectra(clean, batch), batch)
+            losses |= {f"spectrum_{name}": loss for name, loss in predicted.items()}
         return losses
 
     def _any_spectrum(self, batch: Batch) -> bool:

@@ -1,0 +1,128 @@
+"""Runs that learn to predict spectra: losses, clean targets, exact resume, and starts from one another."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from molspectra.data.store.store import Store
+from molspectra.data.stream import BatchStream
+from molspectra.errors import SettingError
+from molspectra.models.model import MolSpectra
+from molspectra.training.checkpoint import load_model
+from molspectra.training.config import PretrainConfig, SpectraConfig
+from molspectra.training.data import BatchMaker
+from molspectra.training.interrupt import Interrupted
+from molspectra.training.loop import Trainer
+from molspectra.training.run import pretrain
+from molspectra.training.settings import from_dict, to_dict
+from molspectra.training.stages import PretrainStage
+
+Make = Callable[..., Any]
+NAMES = ("uv_vis", "ir", "raman")
+LOSSES = [f"spectrum_{name}" for name in NAMES]
+
+
+def maker(store: Store, spectra: SpectraConfig, keep_clean: bool = True) -> BatchMaker:
+    rows = np.arange(len(store))
+    stream = BatchStream(len(rows), 16, 0)
+    return BatchMaker(store, rows, stream, NAMES, (), 0, spectra=spectra, keep_clean=keep_clean)
+
+
+def stage_of(config: PretrainConfig) -> PretrainStage:
+    torch.manual_seed(0)
+    return PretrainStage(MolSpectra(config.model), config)
+
+
+def test_the_weight_gives_the_model_its_head(stage2: Make) -> None:
+    config = stage2(weights__spectrum=0.5)
+    assert config.model.spectrum_head
+    assert from_dict(PretrainConfig, to_dict(config), "again") == config
+    assert not stage2().model.spectrum_head
+    with pytest.raises(SettingError, match=r"stage 1: .*weights\.spectrum"):
+        from_dict(PretrainConfig, {"weights": {"spectrum": 1.0}}, "stage 1")
+
+
+def test_losses_counts_and_gradients(stage2: Make, store: Store) -> None:
+    stage = stage_of(stage2(weights__spectrum=0.5)).train()
+    assert [stage.weights()[name] for name in LOSSES] == [0.5] * 3
+    (micro,) = maker(store, SpectraConfig())(0)
+    assert micro.batch.clean is None  # nothing was changed, so nothing is kept twice
+    losses = stage(micro.batch, micro.key)
+    assert {name: loss.count for name, loss in losses.items()} == stage.counts(micro.batch)
+    torch.stack([losses[name].sum for name in LOSSES]).sum().backward()
+    head = stage.model.spectrum_head
+    assert head is not None
+    for weight in (*head.parameters(), stage.model.encoder.embedding.weight):
+        assert weight.grad is not None
+
+
+def test_other_losses_are_those_of_a_run_without(stage2: Make, store: Store) -> None:
+    (micro,) = maker(store, SpectraConfig(dropout=0.5))(0)
+    plain, more = (
+        stage_of(stage2(weights__spectrum=weight)).train()(micro.batch, micro.key) for weight in (0.0, 1.0)
+    )
+    assert all(torch.equal(loss.sum, more[name].sum) for name, loss in plain.items())
+    assert sorted(more.keys() - plain.keys()) == sorted(LOSSES)
+
+
+@pytest.mark.parametrize(
+    "spectra",
+    [SpectraConfig(dropout=0.6), SpectraConfig(dropout=0.3, width=(0.33, 3.0), noise=0.1, shift=1.0)],
+)
+def test_targets_are_neither_withheld_nor_distorted(
+    stage2: Make, store: Store, spectra: SpectraConfig
+) -> None:
+    (whole,), (changed,) = maker(store, SpectraConfig())(1), maker(store, spectra)(1)
+    assert any(not torch.equal(whole.batch.spectra[name], changed.batch.spectra[name]) for name in NAMES)
+    for name in NAMES:
+        clean = changed.batch.before_augmentation
+        assert torch.equal(clean.spectra[name], whole.batch.spectra[name])
+        assert torch.equal(clean.present[name], whole.batch.present[name])
+    stage = stage_of(stage2(weights__spectrum=1.0)).eval()
+    one, other = stage(whole.batch, whole.key), stage(changed.batch, changed.key)
+    for name in LOSSES:
+        assert torch.equal(one[name].sum, other[name].sum)
+    (bare,) = maker(store, spectra, keep_clean=False)(1)
+    assert bare.batch.clean is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_cut_off_ends_like_one_that_was_not(
+    stage2: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    config = stage2(weights__spectrum=1.0, spectra__dropout=0.5, optimizer__ema=0.9, data__workers=workers)
+    whole = pretrain(config, tmp_path / "whole", show=False)
+    log = (tmp_path / "whole" / "metrics.csv").read_text()
+    assert all(f"{part}/{name}" in log for part in ("train", "val") for name in LOSSES)
+    update = Trainer._update
+
+    def until_step_3(self: Trainer, micros: Any) -> dict[str, float]:
+        if self.step == 3:
+            raise Interrupted("stop")
+        return update(self, micros)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", until_step_3)
+        with pytest.raises(Interrupted):
+            pretrain(config, tmp_path / "cut", show=False)
+    assert pretrain(config, tmp_path / "cut", resume=True, show=False).metrics == whole.metrics
+    one, other = (load_model(tmp_path / name)[0].state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_head_is_taken_over_where_both_have_it(stage2: Make, tmp_path: Path) -> None:
+    def run(name: str, **changes: Any) -> list[str]:
+        pretrain(stage2(loop__steps=1, **changes), tmp_path / name, show=False)
+        about = json.loads((tmp_path / name / "record.json").read_text())["about"]
+        return list(about.get("initialised", {}).get("parts", []))
+
+    run("with", weights__spectrum=1.0)
+    parts = ["encoder", "noise_head", "spectrum_encoder"]
+    assert run("again", weights__spectrum=1.0, init=str(tmp_path / "with")) == [*parts, "spectrum_head"]
+    assert run("without", init=str(tmp_path / "with")) == parts
+    assert run("back", weights__spectrum=1.0, init=str(tmp_path / "without")) == parts
