@@ -1,16 +1,17 @@
 """Make the stores of the benchmark page from subsets of QM9, QM8 and MD17 in numpy files.
 
-    python scripts/prepare_subsets.py --data DIR --out DIR [--only NAME ...]
+    python scripts/prepare_subsets.py --data DIR --out DIR [--levels DIR] [--only NAME ...]
 
-`--data` holds qm9/qm9_geometries.npz, qm9/qm9_labelled_18568.npz, qm9/qm9_vibrations_gfn2.npz,
+`--data` holds qm9/qm9_geometries.npz, qm9/qm9_labelled_18568.npz, qm9/qm9_vibrations_gfn2.npz (and _b),
 qm8/qm8_uv_lines.npz and md17/md17_<molecule>.npz. Every structure is the QM9 geometry of its index, also
-where a spectrum was computed on another geometry. Existing stores are kept.
+where a spectrum was computed on another geometry. `--levels` holds what scripts/compute_levels.py wrote, for
+the store `levels`. Existing stores are kept.
 """
 
 import argparse
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row, write_store
 from molspectra.errors import MolspectraError
+from molspectra.spectra.modality import DOS
 from molspectra.spectra.spectrum import LineSpectrum
 
 HARTREE_EV = 27.211386245988
 QM9_LEVEL = "B3LYP/6-31G(2df,p)"
 LINES_LEVEL = "GFN2-xTB harmonic, on the GFN2-xTB geometry"
 UV_LEVEL = "CC2, two lowest singlets"
+DOS_LEVEL = "GFN2-xTB orbital energies"
+LEVELS = {"uv_vis": UV_LEVEL, "ir": LINES_LEVEL, "raman": LINES_LEVEL} | dict.fromkeys(DOS, DOS_LEVEL)
 LICENCE = "CC0"
 PROPERTIES = {
     "mu": ("mu", "D", 1.0),
@@ -104,36 +108,84 @@ def labelled(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator
     return metadata, rows
 
 
-def spectra(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[Candidate]]:
-    """Return structures with IR and Raman lines, UV-Vis lines, or both."""
-    geometry = structures(data / "qm9/qm9_geometries.npz")
+def vibrations(path: Path) -> dict[int, dict[str, LineSpectrum]]:
+    """Return IR and Raman lines by QM9 index."""
     lines: dict[int, dict[str, LineSpectrum]] = {}
-    with np.load(data / "qm9/qm9_vibrations_gfn2.npz") as file:
-        ends = np.cumsum(file["n_modes"].astype(np.int64))
+    with np.load(path) as file:
+        counts = file["n_modes"].astype(np.int64)
         arrays = {key: file[key].astype(np.float64) for key in ("wavenumber", "ir", "raman")}
-        for index, end, count in zip(file["gdb_idx"], ends, file["n_modes"].astype(np.int64), strict=True):
+        for index, end, count in zip(file["gdb_idx"], np.cumsum(counts), counts, strict=True):
             position = arrays["wavenumber"][end - count : end]
             order = np.argsort(position, kind="stable")
             lines[int(index)] = {
                 name: LineSpectrum(name, position[order], arrays[name][end - count : end][order], LINES_LEVEL)
                 for name in ("ir", "raman")
             }
-    with np.load(data / "qm8/qm8_uv_lines.npz") as file:
+    return lines
+
+
+def excitations(path: Path) -> dict[int, LineSpectrum]:
+    """Return UV-Vis lines by QM9 index."""
+    lines: dict[int, LineSpectrum] = {}
+    with np.load(path) as file:
         columns = [
             list(file["target_names"]).index(name) for name in ("E1-CC2", "E2-CC2", "f1-CC2", "f2-CC2")
         ]
         for index, values in zip(file["gdb_idx"], file["targets"][:, columns], strict=True):
             order = np.argsort(values[:2], kind="stable")
             strengths = np.clip(values[2:], 0.0, None)  # a few are slightly negative
-            lines.setdefault(int(index), {})["uv_vis"] = LineSpectrum(
-                "uv_vis", values[:2][order] * HARTREE_EV, strengths[order], UV_LEVEL
-            )
-    metadata = Metadata(
-        "QM9 structures; IR and Raman lines computed with GFN2-xTB, UV-Vis lines of QM8",
-        LICENCE,
-        QM9_LEVEL,
-        lines={"uv_vis": UV_LEVEL, "ir": LINES_LEVEL, "raman": LINES_LEVEL},
+            energies = values[:2][order] * HARTREE_EV
+            lines[int(index)] = LineSpectrum("uv_vis", energies, strengths[order], UV_LEVEL)
+    return lines
+
+
+def orbital_energies(paths: Iterable[Path]) -> dict[int, dict[str, LineSpectrum]]:
+    """Return the two parts of the density of states by QM9 index."""
+    lines: dict[int, dict[str, LineSpectrum]] = {}
+    for path in paths:
+        with np.load(path) as file:
+            counts, energies = file["n_levels"].astype(np.int64), file["energy"].astype(np.float64)
+            indices, occupied = file["gdb_idx"].tolist(), file["n_occupied"].tolist()
+        for index, end, count, filled in zip(indices, np.cumsum(counts), counts, occupied, strict=True):
+            levels = energies[end - count : end]
+            lines[index] = {
+                name: LineSpectrum(name, part, np.ones(len(part)), DOS_LEVEL)
+                for name, part in zip(DOS, (levels[:filled], levels[filled:]), strict=True)
+            }
+    return lines
+
+
+def spectra(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[Candidate]]:
+    """Return structures with IR and Raman lines, UV-Vis lines, or both."""
+    lines = vibrations(data / "qm9/qm9_vibrations_gfn2.npz")
+    for index, spectrum in excitations(data / "qm8/qm8_uv_lines.npz").items():
+        lines.setdefault(index, {})["uv_vis"] = spectrum
+    source = "QM9 structures; IR and Raman lines computed with GFN2-xTB, UV-Vis lines of QM8"
+    return _with_lines(data, identities, lines, source)
+
+
+def levels(data: Path, identities: dict[int, str], folder: Path) -> tuple[Metadata, Iterator[Candidate]]:
+    """Return all structures with their density of states, and every other line spectrum that is known."""
+    lines = orbital_energies(sorted(folder.glob("levels-*.npz")))
+    others = [vibrations(data / f"qm9/qm9_vibrations_gfn2{part}.npz") for part in ("", "_b")]
+    for index, spectra in (item for part in others for item in part.items()):
+        lines.setdefault(index, {}).update(spectra)
+    for index, spectrum in excitations(data / "qm8/qm8_uv_lines.npz").items():
+        lines.setdefault(index, {})["uv_vis"] = spectrum
+    source = (
+        "QM9 structures; orbital energies, IR and Raman lines computed with GFN2-xTB, UV-Vis lines of QM8"
     )
+    return _with_lines(data, identities, lines, source)
+
+
+def _with_lines(
+    data: Path, identities: dict[int, str], lines: dict[int, dict[str, LineSpectrum]], source: str
+) -> tuple[Metadata, Iterator[Candidate]]:
+    """Return the structures of the given lines, by QM9 index."""
+    geometry = structures(data / "qm9/qm9_geometries.npz")
+    names = {name for spectra in lines.values() for name in spectra}
+    level_of = {name: level for name, level in LEVELS.items() if name in names}
+    metadata = Metadata(source, LICENCE, QM9_LEVEL, lines=level_of)
     rows = (
         Candidate(
             f"gdb_{index}", partial(row, index, geometry[index], identities[index], {"spectra": lines[index]})
@@ -179,18 +231,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the numpy files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the stores")
-    parser.add_argument("--only", nargs="+", choices=tuple(STORES), default=tuple(STORES))
+    parser.add_argument(
+        "--levels", type=Path, help="folder of compute_levels.py, for the store levels"
+    )
+    parser.add_argument("--only", nargs="+", choices=("levels", *STORES))
     parser.add_argument("--processes", type=int, default=2, help="processes that perceive bonds")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    wanted = [name for name in options.only if not (options.out / f"{name}.arrow").exists()]
+    stores = dict(STORES)
+    if options.levels is not None:
+        stores["levels"] = partial(levels, folder=options.levels)
+    wanted = [name for name in options.only or stores if not (options.out / f"{name}.arrow").exists()]
+    if "levels" in wanted and "levels" not in stores:
+        parser.error("levels: give --levels with the folder of scripts/compute_levels.py")
     identities: dict[int, str] = {}
-    if {"geometries", "labelled", "spectra"} & set(wanted):
+    if {"geometries", "labelled", "spectra", "levels"} & set(wanted):
         geometry = structures(options.data / "qm9/qm9_geometries.npz")
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
             identities = dict(pool.imap(perceived, geometry.items(), chunksize=200))
     for name in wanted:
-        metadata, rows = STORES[name](options.data, identities)
+        metadata, rows = stores[name](options.data, identities)
         path = options.out / f"{name}.arrow"
         written = write_store(path, rows, metadata, on_error="skip")
         for rejection in written.rejected:
