@@ -231,9 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the numpy files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the stores")
-    parser.add_argument(
-        "--levels", type=Path, help="folder of compute_levels.py, for the store levels"
-    )
+    parser.add_argument("--levels", type=Path, help="folder of compute_levels.py, for the store levels")
     parser.add_argument("--only", nargs="+", choices=("levels", *STORES))
     parser.add_argument("--processes", type=int, default=2, help="processes that perceive bonds")
     options = parser.parse_args()

@@ -50,6 +50,26 @@ def test_simulate_writes_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "exists already" in refused(capsys, "simulate", *arguments)
 
 
+def test_simulate_the_density_of_states_of_a_structure_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    structure = tmp_path / "hydrogen.xyz"
+    structure.write_text("2\nhydrogen\nH 0 0 0\nH 0 0 0.9\n")
+    out = tmp_path / "dos.arrow"
+    options = ("--modalities", "dos", "--geometry", "given", "--processes", "1", "--quiet")
+    assert main(["simulate", "--input", str(structure), "--out", str(out), *options]) == 0
+    assert "dos_occupied: 1 lines, next to the gap -" in capsys.readouterr().out
+    store = Store(out)
+    assert store.metadata.modalities == ("dos_occupied", "dos_virtual")
+    assert store.metadata.level == "as given"
+    assert store.molecule(0).positions[1, 2] == pytest.approx(0.9, abs=1e-6)
+    refusal = refused(
+        capsys, "simulate", "--smiles", "C", "--out", str(tmp_path / "b"), "--geometry", "given"
+    )
+    assert "ir" in refusal
+    assert not (tmp_path / "b").exists()
+
+
 def test_simulate_lists_failures_and_keeps_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

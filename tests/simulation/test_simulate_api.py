@@ -150,3 +150,50 @@ def test_dft_failure_is_a_simulation_error(monkeypatch):
     monkeypatch.setattr(dft, "MAX_CYCLES", 2)
     with pytest.raises(SimulationError, match="B3LYP did not converge in 2 cycles"):
         simulate(diatomic(1, 9, 0.92), ("uv_vis",))
+
+
+METHANE = Molecule(
+    np.array([6, 1, 1, 1, 1]),
+    np.array(
+        [
+            [-0.0126981359, 1.0858041580, 0.0080009958],
+            [0.0021504160, -0.0060313176, 0.0019761204],
+            [1.0117308433, 1.4637511618, 0.0002765748],
+            [-0.5408150690, 1.4475266138, -0.8766437152],
+            [-0.5238136345, 1.4379326443, 0.9063972942],
+        ]
+    ),
+)  # the geometry of QM9
+OCCUPIED = [-15.78658, -12.70057, -12.70053, -12.70045]
+VIRTUAL = [4.16298, 5.81817, 5.81878, 5.81887]
+"""Orbital energies of tblite 0.8.0 itself, eV."""
+
+
+def test_density_of_states_at_the_given_geometry():
+    result = simulate(METHANE, ("dos",), geometry="given")
+    assert list(result.lines) == ["dos_occupied", "dos_virtual"]
+    for name, energies in (("dos_occupied", OCCUPIED), ("dos_virtual", VIRTUAL)):
+        assert result.lines[name].position == pytest.approx(energies, abs=1e-3)
+        assert result.lines[name].intensity.tolist() == [1.0] * 4
+        assert "GFN2-xTB" in result.levels[name]
+    assert result.molecule.positions == pytest.approx(METHANE.positions, abs=1e-12)
+    assert result.levels["geometry"] == "as given"
+    assert result.properties == {}
+
+
+def test_density_of_states_counts_orbitals():
+    spectrum = simulate(METHANE, ("dos_virtual",)).lines["dos_virtual"].broadened()
+    inside = spectrum.axis < 8
+    assert np.trapezoid(spectrum.values[inside], spectrum.axis[inside]) == pytest.approx(4, abs=1e-3)
+
+
+def test_excitations_at_the_given_geometry_name_no_optimisation():
+    levels = levels_of_theory(("uv_vis",), "given")
+    assert levels["geometry"] == "as given"
+    assert "//" not in levels["uv_vis"]
+
+
+@pytest.mark.parametrize("modalities", [("ir",), ("dos", "raman")])
+def test_frequencies_need_a_minimum(modalities):
+    with pytest.raises(SettingError, match=f"{modalities[-1]}.*minimum"):
+        simulate(METHANE, modalities, geometry="given")
