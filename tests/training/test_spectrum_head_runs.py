@@ -126,3 +126,15 @@ def test_the_head_is_taken_over_where_both_have_it(stage2: Make, tmp_path: Path)
     assert run("again", weights__spectrum=1.0, init=str(tmp_path / "with")) == [*parts, "spectrum_head"]
     assert run("without", init=str(tmp_path / "with")) == parts
     assert run("back", weights__spectrum=1.0, init=str(tmp_path / "without")) == parts
+
+
+def test_without_other_losses_the_spectrum_encoder_is_not_run(
+    stage2: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = stage2(weights__spectrum=1.0, weights__reconstruction=0.0, weights__alignment=0.0)
+    stage = stage_of(config).train()
+    monkeypatch.setattr(stage.model, "spectrum_encoder", None)
+    (micro,) = maker(store, SpectraConfig())(0)
+    losses = stage(micro.batch, micro.key)
+    assert losses.keys() == stage.weights().keys() == stage.counts(micro.batch).keys()
+    assert sorted(losses) == sorted(["denoising", *LOSSES])

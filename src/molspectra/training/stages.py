@@ -89,6 +89,8 @@ class PretrainStage(Stage):
             kinds = model.spectrum_encoder.kinds
             self.modalities = tuple(kinds)
             self.reconstruction = MaskedReconstruction(config.reconstruction, kinds)
+        weights = config.weights
+        self.reads_spectra = bool(self.modalities) and max(weights.reconstruction, weights.alignment) > 0
         self.spectrum_prediction: SpectrumPrediction | None = None
         if config.weights.spectrum > 0:
             self.spectrum_prediction = SpectrumPrediction(self.modalities)
@@ -98,7 +100,7 @@ class PretrainStage(Stage):
         """See `Stage.weights`; reconstruction and prediction count once per modality."""
         weights = self.config.weights
         chosen = {name: getattr(weights, name) for name in self.denoising.losses}
-        if self.modalities:
+        if self.reads_spectra:
             chosen |= {f"reconstruction_{name}": weights.reconstruction for name in self.modalities}
             chosen["alignment"] = weights.alignment
         if self.predicts_spectra:
@@ -108,7 +110,7 @@ class PretrainStage(Stage):
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Stage.counts`."""
         counts = self.denoising.counts(batch)
-        if self.reconstruction is not None:
+        if self.reconstruction is not None and self.reads_spectra:
             for name in self.modalities:
                 counts[f"reconstruction_{name}"] = self.reconstruction.count(batch, name)
             counts["alignment"] = float(has_spectrum(batch).sum())
@@ -129,18 +131,17 @@ class PretrainStage(Stage):
         if model.force_head is not None:
             predictions["slide"] = model.force_head(encoded)
         losses: dict[str, Loss] = self.denoising(predictions, noised)
-        if self.reconstruction is None or not self._any_spectrum(batch):
+        if not self.modalities or not self._any_spectrum(batch):
             return losses
-
-        # Reconstruct the masked patches of the spectra.
-        reconstructed, spectra = self._read_spectra(batch, key)
-        losses |= {f"reconstruction_{name}": loss for name, loss in reconstructed.items()}
-
-        # Align the molecules with their spectra.
         is_clean = self.config.alignment.structure == "clean"
         clean = model.encode(batch) if is_clean or self.predicts_spectra else encoded
-        molecules = model.molecule_features(clean if is_clean else encoded, batch)
-        losses["alignment"] = self._align(batch, molecules, spectra, negatives or Negatives())
+
+        # Reconstruct the masked patches of the spectra, and align the molecules with their spectra.
+        if self.reads_spectra:
+            reconstructed, spectra = self._read_spectra(batch, key)
+            losses |= {f"reconstruction_{name}": loss for name, loss in reconstructed.items()}
+            molecules = model.molecule_features(clean if is_clean else encoded, batch)
+            losses["alignment"] = self._align(batch, molecules, spectra, negatives or Negatives())
 
         # Predict the spectra from the clean structures.
         if self.spectrum_prediction is not None:
