@@ -81,12 +81,22 @@ class OptimizerConfig:
     """Decay of the moving average of the weights, which validation and checkpoints use; 0 for none."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Learning rate over the steps."""
+    encoder_factor: float = 1.0
+    """Factor on the learning rate of the 3D encoder; below 1, fine-tuning keeps more of the pre-training."""
+    layer_decay: float = 1.0
+    """Further factor per encoder layer below the last one (layer-wise decay)."""
+    head_steps: int = 0
+    """First steps in which the 3D encoder is not changed, so that a new head adapts to it."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip < 0 or not 0 <= self.ema < 1:
             raise SettingError(
                 "optimizer: learning_rate > 0, weight_decay >= 0, clip >= 0 and 0 <= ema < 1 are needed"
+            )
+        if not (0 <= self.encoder_factor < math.inf and 0 < self.layer_decay <= 1 and self.head_steps >= 0):
+            raise SettingError(
+                "optimizer: encoder_factor >= 0, 0 < layer_decay <= 1 and head_steps >= 0 are needed"
             )
 
 

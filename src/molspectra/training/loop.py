@@ -25,6 +25,7 @@ from molspectra.training.interrupt import Interrupted, stop_requests
 from molspectra.training.nonfinite import NonFiniteError, non_finite_error
 from molspectra.training.progress import progress
 from molspectra.training.ranks import Gather, Negatives, Ranks, StepNegatives
+from molspectra.training.rates import rate_groups
 from molspectra.training.record import MetricLog
 from molspectra.training.schedule import Plateau, learning_rate
 from molspectra.training.stages import Stage
@@ -110,8 +111,11 @@ class Trainer:
         self.stage.to(self.fabric.device)
         if self.precision == torch.float64:
             self.stage.double()
+        model = self.stage.model
+        groups = rate_groups(model.named_parameters(), model.config.encoder.layers, self.adam)
+        self.rates = list(groups)
         self.optimizer = torch.optim.AdamW(
-            self.stage.parameters(),
+            [{"params": weights} for weights in groups.values()],
             lr=self.adam.learning_rate,
             weight_decay=self.adam.weight_decay,
             fused=True,
@@ -191,8 +195,8 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.stage.parameters(), adam.clip, gradient_norm)
         reductions = self.plateau.reductions
         rate = learning_rate(adam.schedule, adam.learning_rate, self.step, self.loop.steps, reductions)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, part in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = part.at(self.step, rate)
         self.optimizer.found_inf = self.failed  # type: ignore[attr-defined]  # as torch's GradScaler does
         self.optimizer.step()
         if self.average is not None:
