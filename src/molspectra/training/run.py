@@ -4,6 +4,7 @@ A run directory holds `record.json`, `config.json`, `metrics.csv` and `checkpoin
 `seen.safetensors`: which molecules the run has seen.
 """
 
+import atexit
 import importlib.util
 import sys
 import time
@@ -132,7 +133,16 @@ def _launch(loop: LoopConfig) -> Fabric:
         settings = f"loop: {loop.devices} devices of kind {loop.accelerator!r} with {loop.precision}"
         reason = " ".join(str(error).split())
         raise SettingError(f"{settings} cannot be used: {reason}") from error
+    if fabric.world_size > 1:
+        atexit.unregister(_disconnect)
+        atexit.register(_disconnect)
     return fabric
+
+
+def _disconnect() -> None:
+    """End the connection of the processes before the interpreter ends: gloo's threads may abort it later."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _select(config: RunConfig) -> Selection:
