@@ -169,9 +169,10 @@ def metric_series(run_dir: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 def panel_title(loss: str) -> str:
     """Return the displayed name of a loss."""
-    if loss.startswith("reconstruction_"):
-        modality = MODALITIES.get(loss.removeprefix("reconstruction_"))
-        return f"reconstruction: {modality.title if modality else loss}"
+    for prefix, title in (("reconstruction_", "reconstruction"), ("spectrum_", "predicted spectrum")):
+        if loss.startswith(prefix):
+            modality = MODALITIES.get(loss.removeprefix(prefix))
+            return f"{title}: {modality.title if modality else loss}"
     if loss == "slide":
         return "force of the internal coordinates"
     return loss if loss in ("denoising", "alignment") else f"loss of the {loss}"
