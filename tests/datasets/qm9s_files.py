@@ -15,7 +15,9 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from molspectra.datasets.published.qm9s_join import groups_of
-from molspectra.spectra.modality import MODALITIES, UV_VIS
+from molspectra.spectra.modality import IR, RAMAN, UV_VIS
+
+PUBLISHED = {kind.name: kind for kind in (UV_VIS, IR, RAMAN)}
 
 SMILES = [
     *("C", "N", "O", "C#C", "C#N", "CC", "CO", "CC#C", "CC#N", "CN", "CCC", "CCO", "COC", "C1CC1", "C1CO1"),
@@ -68,7 +70,7 @@ def spectra_of(molecule: Molecule, seed: int) -> dict[str, np.ndarray]:
     lines += [(2210.0, 40.0)] * groups["triple"] + [(2960.0, 60.0)] * groups["hydrogen"]
     spectra = {}
     for name in ("ir", "raman"):
-        axis = MODALITIES[name].axis()
+        axis = PUBLISHED[name].axis()
         spectra[name] = sum(
             height * random.uniform(0.5, 1) * 6 / np.pi / ((axis - centre) ** 2 + 36)
             for centre, height in lines
@@ -79,7 +81,7 @@ def spectra_of(molecule: Molecule, seed: int) -> dict[str, np.ndarray]:
 
 def tables(count: int | None = None) -> dict[str, np.ndarray]:
     rows = [spectra_of(molecule, seed) for seed, molecule in enumerate(molecules()[:count])]
-    return {name: np.array([row[name] for row in rows]) for name in MODALITIES}
+    return {name: np.array([row[name] for row in rows]) for name in PUBLISHED}
 
 
 def write_table(path: Path, axis: np.ndarray, rows: np.ndarray, end: str = "\n") -> None:
@@ -90,7 +92,7 @@ def write_table(path: Path, axis: np.ndarray, rows: np.ndarray, end: str = "\n")
 
 def write_tables(folder: Path, values: dict[str, np.ndarray]) -> None:
     for name, rows in values.items():
-        write_table(folder / f"{SHORT[name]}_boraden.csv", MODALITIES[name].axis(), rows)
+        write_table(folder / f"{SHORT[name]}_boraden.csv", PUBLISHED[name].axis(), rows)
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from molspectra.objectives.reconstruction import (
     random_masks,
     runs_of_patches,
 )
-from molspectra.spectra.modality import IR, MODALITIES, UV_VIS
+from molspectra.spectra.modality import IR, RAMAN, UV_VIS
 
-KINDS = dict(MODALITIES)
+KINDS = {kind.name: kind for kind in (UV_VIS, IR, RAMAN)}
 WATERS = [
     Molecule([8, 1, 1], [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, y, 0.0]]) for y in (0.9, 0.92, 0.94, 0.96)
 ]

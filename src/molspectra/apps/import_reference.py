@@ -23,7 +23,14 @@ from molspectra.apps.reference import (
 from molspectra.data.atomic import naming
 from molspectra.data.store.schema import Quantity
 from molspectra.datasets.published.qm9_targets import quantities
-from molspectra.errors import ExistsError, FormatError, InputError, MismatchError, SettingError
+from molspectra.errors import (
+    ExistsError,
+    FormatError,
+    InputError,
+    MismatchError,
+    SettingError,
+    ValueRangeError,
+)
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.objectives.denoising import DenoisingConfig, RunningNormaliser
@@ -131,7 +138,7 @@ def build_model(checkpoint: ReferenceCheckpoint) -> tuple[MolSpectra, dict[str, 
         state["log_scale"] = model.log_scale.detach()  # theirs is fixed at the configured temperature
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
-            raise FormatError(f"{_key(name)} holds a value that is not a finite number")
+            raise ValueRangeError(f"{_key(name)} holds a value that is not a finite number")
     noise = {
         name.removeprefix(_NORMALISER): state.pop(name)
         for name in list(state)

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import SettingError, hint
-from molspectra.spectra.modality import MODALITIES
+from molspectra.spectra.modality import DOS, MODALITIES
+
+MEASURED = {name: kind for name, kind in MODALITIES.items() if name not in DOS}
+"""Modalities that a sample can have; nothing measures a density of states."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    files = {name: getattr(options, name) for name in MODALITIES if getattr(options, name) is not None}
+    files = {name: getattr(options, name) for name in MEASURED if getattr(options, name) is not None}
     if not files:
-        raise SettingError(f"give at least one spectrum: {', '.join(map(_option, MODALITIES))}")
+        raise SettingError(f"give at least one spectrum: {', '.join(map(_option, MEASURED))}")
 
     from molspectra.data.output import free_path
     from molspectra.search.hits import SUFFIXES
@@ -60,7 +63,7 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser("search", description="Rank the molecules of an index by spectra of one sample.")
     parser.add_argument("index", metavar="DIR", help="index that molspectra index made")
-    for name, kind in MODALITIES.items():
+    for name, kind in MEASURED.items():
         parser.add_argument(
             _option(name),
             dest=name,
@@ -107,11 +110,11 @@ def _by_modality(words: Sequence[str], option: str) -> dict[str, str]:
         name, equals, value = word.partition("=")
         key = name.lower().replace("-", "_")
         if not equals:
-            values = dict.fromkeys(MODALITIES, word) | values
-        elif key in MODALITIES:
+            values = dict.fromkeys(MEASURED, word) | values
+        elif key in MEASURED:
             values[key] = value
         else:
-            raise SettingError(f"{option} {word}: {hint(key, MODALITIES)}")
+            raise SettingError(f"{option} {word}: {hint(key, MEASURED)}")
     return values
 
 
