@@ -138,3 +138,17 @@ def test_without_other_losses_the_spectrum_encoder_is_not_run(
     losses = stage(micro.batch, micro.key)
     assert losses.keys() == stage.weights().keys() == stage.counts(micro.batch).keys()
     assert sorted(losses) == sorted(["denoising", *LOSSES])
+
+
+def test_without_reconstruction_spectra_are_not_masked(stage2: Make, store: Store) -> None:
+    both, alone = (
+        stage_of(stage2(weights__reconstruction=weight, alignment__structure="clean")).eval()
+        for weight in (1.0, 0.0)
+    )
+    (micro,) = maker(store, SpectraConfig())(0)
+    losses, other = both(micro.batch, micro.key), alone(micro.batch, micro.key)
+    assert sorted(other) == ["alignment", "denoising"] == sorted(alone.weights())
+    assert other.keys() == alone.counts(micro.batch).keys()
+    assert all(torch.equal(losses[name].sum, loss.sum) for name, loss in other.items())
+    reference = stage_of(stage2(weights__reconstruction=0.0, alignment__masked=True))
+    assert {f"reconstruction_{name}" for name in NAMES} <= reference.weights().keys()

@@ -91,6 +91,7 @@ class PretrainStage(Stage):
             self.reconstruction = MaskedReconstruction(config.reconstruction, kinds)
         weights = config.weights
         self.reads_spectra = bool(self.modalities) and max(weights.reconstruction, weights.alignment) > 0
+        self.masks_spectra = self.reads_spectra and (weights.reconstruction > 0 or config.alignment.masked)
         self.spectrum_prediction: SpectrumPrediction | None = None
         if config.weights.spectrum > 0:
             self.spectrum_prediction = SpectrumPrediction(self.modalities)
@@ -100,8 +101,9 @@ class PretrainStage(Stage):
         """See `Stage.weights`; reconstruction and prediction count once per modality."""
         weights = self.config.weights
         chosen = {name: getattr(weights, name) for name in self.denoising.losses}
-        if self.reads_spectra:
+        if self.masks_spectra:
             chosen |= {f"reconstruction_{name}": weights.reconstruction for name in self.modalities}
+        if self.reads_spectra:
             chosen["alignment"] = weights.alignment
         if self.predicts_spectra:
             chosen |= {f"spectrum_{name}": weights.spectrum for name in self.modalities}
@@ -110,9 +112,10 @@ class PretrainStage(Stage):
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Stage.counts`."""
         counts = self.denoising.counts(batch)
-        if self.reconstruction is not None and self.reads_spectra:
+        if self.reconstruction is not None and self.masks_spectra:
             for name in self.modalities:
                 counts[f"reconstruction_{name}"] = self.reconstruction.count(batch, name)
+        if self.reads_spectra:
             counts["alignment"] = float(has_spectrum(batch).sum())
         if self.spectrum_prediction is not None:
             counts |= {
@@ -158,6 +161,8 @@ class PretrainStage(Stage):
         encoder, reconstruction = self.model.spectrum_encoder, self.reconstruction
         assert encoder is not None
         assert reconstruction is not None
+        if not self.masks_spectra:
+            return {}, encoder(batch.spectra, batch.present).representation
         masks = reconstruction.masks(batch, key)
         visible = reconstruction.visible(batch.spectra, masks)
         if self.config.alignment.masked:  # one pass for both, so it has to feed the running statistics
