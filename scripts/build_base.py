@@ -11,6 +11,7 @@ any moment, the same command continues bit for bit.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from molspectra.data.store.store import Store
 from molspectra.data.store.writer import write_store
 from molspectra.errors import InputError, SettingError
 from molspectra.training.config import PretrainConfig
+from molspectra.training.interrupt import Interrupted
 from molspectra.training.settings import from_dict, load_yaml
 
 ENCODER = {"channels": 128, "layers": 6, "heads": 8, "radial": 32, "cutoff": 5.0}
@@ -116,6 +118,9 @@ def main() -> None:
             previous = run
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":
