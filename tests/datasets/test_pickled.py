@@ -314,6 +314,15 @@ def test_broken_structures(tmp_path: Path, pickled: bytes) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_second_structure_in_capitals_is_refused(tmp_path: Path) -> None:
+    """The zip reader of torch ignores case, and would read the second instead of the one that was checked."""
+    path = archive(tmp_path / "f.pt", b"\x80\x02K\x01.")
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("archive/DATA.PKL", b"\x80\x02K\x02.")
+    with pytest.raises(FormatError, match=r"f\.pt.*data\.pkl"):
+        load_pickled(path)
+
+
 def test_nothing_grows_with_what_a_file_claims(tmp_path: Path) -> None:
     """References to references cost what they are, not what they stand for."""
     doubling = (

@@ -2,7 +2,7 @@
 
 The reader of torch builds plain values and tensors. Every other class or function that a file names is
 replaced by an inert `Record` where the caller expects it, and refused otherwise. A file made to do harm may
-still cost time and memory, e.g. by keys of a dictionary that take forever to hash.
+still cost time and memory or end the process: tuples nested 200,000 deep as a key overflow Python's hash.
 
 Tensors are views of the mapped file. The structure is in memory as a whole: 32 kB per entry of 17 tensors,
 measured on 12,000 entries in the form of the QM9S list; that is 4 GB for the published 129,817 entries.
@@ -183,7 +183,8 @@ def _check_archive(archive: Path, path: Path, limit: int) -> None:
                 raise FormatError(f"{path}: has compressed or encrypted members; torch writes none")
             if sum(member.file_size for member in members) > archive.stat().st_size:
                 raise DamagedError(f"{path}: damaged or incomplete: its members overlap or leave the file")
-            structures = [member for member in members if member.filename.partition("/")[2] == "data.pkl"]
+            names = [member.filename.partition("/")[2].lower() for member in members]  # torch ignores case
+            structures = [member for member, name in zip(members, names, strict=True) if name == "data.pkl"]
             if len(structures) != 1:
                 raise FormatError(f"{path}: a zip archive, but not one of torch.save (no single data.pkl)")
             size = structures[0].file_size

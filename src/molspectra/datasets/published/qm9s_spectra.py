@@ -48,7 +48,8 @@ class SpectrumTable:
             end = len(content)
             while content[end - 1] in b"\r\n":
                 end -= 1
-            last = content[max(content.rfind(b"\n", 0, end) + 1, self._body) : end]
+            earliest = max(self._body, end - _MAX_HEADER)  # a row is not longer than this
+            last = content[max(content.rfind(b"\n", earliest, end) + 1, earliest) : end]
         number = _row_number(last)
         if number is None or last.count(b",") != kind.points:
             raise DamagedError(f"{path}: its last row is not complete; the download may be cut short")
@@ -65,7 +66,8 @@ class SpectrumTable:
         """
         with self.path.open("rb", buffering=_BUFFER) as file:
             file.seek(self._body)
-            for row, line in zip(range(self.rows), file, strict=False):
+            lines = iter(lambda: file.readline(_MAX_HEADER), b"")
+            for row, line in zip(range(self.rows), lines, strict=False):
                 if _row_number(line) != row:
                     raise DamagedError(
                         f"{self.path}: row {row} is numbered {line[:_NUMBER]!r}: rows are missing"

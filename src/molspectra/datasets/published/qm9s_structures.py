@@ -79,7 +79,7 @@ class PickledStructures:
                 _array(numbers).astype(np.int64).reshape(-1),
                 _array(positions).astype(np.float64),
             )
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, MemoryError) as error:
             raise FormatError(
                 f"entry {entry} has no atomic numbers or coordinates that can be read"
             ) from error
