@@ -1,6 +1,7 @@
 """A tiny made-up store and tiny models, shared by the tests of this folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from molspectra.models.model import ModelConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.spectra.spectrum import LineSpectrum
 from molspectra.training.config import DataConfig, FinetuneConfig, LoopConfig, OptimizerConfig, PretrainConfig
+from molspectra.training.interrupt import Interrupted
+from molspectra.training.loop import Trainer
 
 GRID = np.stack(np.meshgrid(*[np.arange(2.0)] * 3), -1).reshape(-1, 3) * 1.3
 RANGES = {"uv_vis": (3.0, 14.0), "ir": (600.0, 3800.0), "raman": (600.0, 3800.0)}
@@ -101,3 +104,24 @@ def gap(stage1: Make) -> Make:
         optimizer=start.optimizer,
     )
     return lambda **changes: _changed(config, changes)
+
+
+@pytest.fixture
+def cut_before_step_3(monkeypatch: pytest.MonkeyPatch) -> Make:
+    """A context whose training must be interrupted when three steps are done."""
+
+    @contextmanager
+    def cut() -> Iterator[None]:
+        update = Trainer._update
+
+        def until_step_3(self: Trainer, micros: Any) -> dict[str, float]:
+            if self.step == 3:
+                raise Interrupted("stop")
+            return update(self, micros)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_update", until_step_3)
+            with pytest.raises(Interrupted):
+                yield
+
+    return cut

@@ -14,8 +14,6 @@ from molspectra.data.stream import BatchStream
 from molspectra.models.model import MolSpectra
 from molspectra.training.config import SpectraConfig
 from molspectra.training.data import BatchMaker
-from molspectra.training.interrupt import Interrupted
-from molspectra.training.loop import Trainer
 from molspectra.training.run import pretrain
 from molspectra.training.stages import PretrainStage
 
@@ -56,21 +54,12 @@ def last_weights(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_cut_off_ends_like_one_that_was_not(
-    stage2: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    stage2: Make, tmp_path: Path, cut_before_step_3: Make, workers: int
 ) -> None:
     config = stage2(loop__steps=6, loop__accumulation=2, spectra__dropout=0.5, data__workers=workers)
     pretrain(config, tmp_path / "whole", show=False)
-    update = Trainer._update
-
-    def until_step_3(self: Trainer, micros: Any) -> dict[str, float]:
-        if self.step == 3:
-            raise Interrupted("stop")
-        return update(self, micros)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", until_step_3)
-        with pytest.raises(Interrupted):
-            pretrain(config, tmp_path / "cut", show=False)
+    with cut_before_step_3():
+        pretrain(config, tmp_path / "cut", show=False)
     pretrain(config, tmp_path / "cut", resume=True, show=False)
     one, other = last_weights(tmp_path / "whole"), last_weights(tmp_path / "cut")
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -13,8 +13,6 @@ from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.models.shared import EGNNConfig, EquivariantTransformerConfig
 from molspectra.training.checkpoint import load_model
 from molspectra.training.config import OptimizerConfig
-from molspectra.training.interrupt import Interrupted
-from molspectra.training.loop import Trainer
 from molspectra.training.rates import Rate, rate_groups
 from molspectra.training.run import finetune, pretrain
 
@@ -80,21 +78,12 @@ def test_a_frozen_encoder_stays_as_it_was(
 
 
 def test_a_run_cut_off_with_several_rates_ends_like_one_that_was_not(
-    gap: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gap: Make, tmp_path: Path, cut_before_step_3: Make
 ) -> None:
     config = gap(optimizer__encoder_factor=0.3, optimizer__layer_decay=0.5, optimizer__head_steps=2)
     whole = finetune(config, tmp_path / "whole", show=False)
-    update = Trainer._update
-
-    def until_step_3(self: Trainer, micros: Any) -> dict[str, float]:
-        if self.step == 3:
-            raise Interrupted("stop")
-        return update(self, micros)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", until_step_3)
-        with pytest.raises(Interrupted):
-            finetune(config, tmp_path / "cut", show=False)
+    with cut_before_step_3():
+        finetune(config, tmp_path / "cut", show=False)
     assert finetune(config, tmp_path / "cut", resume=True, show=False).metrics == whole.metrics
     one, other = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -16,8 +16,6 @@ from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import load_model
 from molspectra.training.config import PretrainConfig, SpectraConfig
 from molspectra.training.data import BatchMaker
-from molspectra.training.interrupt import Interrupted
-from molspectra.training.loop import Trainer
 from molspectra.training.run import pretrain
 from molspectra.training.settings import from_dict, to_dict
 from molspectra.training.stages import PretrainStage
@@ -93,23 +91,14 @@ def test_targets_are_neither_withheld_nor_distorted(
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_cut_off_ends_like_one_that_was_not(
-    stage2: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    stage2: Make, tmp_path: Path, cut_before_step_3: Make, workers: int
 ) -> None:
     config = stage2(weights__spectrum=1.0, spectra__dropout=0.5, optimizer__ema=0.9, data__workers=workers)
     whole = pretrain(config, tmp_path / "whole", show=False)
     log = (tmp_path / "whole" / "metrics.csv").read_text()
     assert all(f"{part}/{name}" in log for part in ("train", "val") for name in LOSSES)
-    update = Trainer._update
-
-    def until_step_3(self: Trainer, micros: Any) -> dict[str, float]:
-        if self.step == 3:
-            raise Interrupted("stop")
-        return update(self, micros)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", until_step_3)
-        with pytest.raises(Interrupted):
-            pretrain(config, tmp_path / "cut", show=False)
+    with cut_before_step_3():
+        pretrain(config, tmp_path / "cut", show=False)
     assert pretrain(config, tmp_path / "cut", resume=True, show=False).metrics == whole.metrics
     one, other = (load_model(tmp_path / name)[0].state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(one[name], other[name]) for name in one)

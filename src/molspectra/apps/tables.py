@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,12 +17,12 @@ ABOUT = b"molspectra"
 """Key of a table's own description, JSON in the metadata of its schema."""
 
 
-class Tabular:
+class Tabular(ABC):
     """A result that has a `table`."""
 
+    @abstractmethod
     def table(self) -> pa.Table:
         """The result as an Arrow table."""
-        raise NotImplementedError
 
     def frame(self) -> Any:
         """The table as a pandas frame, which has no place for units.

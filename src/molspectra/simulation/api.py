@@ -168,8 +168,9 @@ def simulate(
             positions, lines, properties = _vibrations(molecule, positions, vibrational, levels["geometry"])
         elif geometry == "optimised":
             positions = relax(molecule, positions)
-        if set(DOS) & set(names):
-            lines |= _density_of_states(molecule, positions, levels[next(iter(set(DOS) & set(names)))])
+        dos = [name for name in names if name in DOS]
+        if dos:
+            lines |= _density_of_states(molecule, positions, levels[dos[0]])
         if electronic:
             lines["uv_vis"], electronic_properties = _electrons(molecule, positions, levels["uv_vis"])
             properties |= electronic_properties
