@@ -27,14 +27,16 @@ from molspectra.training.interrupt import Interrupted
 from molspectra.training.settings import from_dict, load_yaml
 
 ENCODER = {"channels": 128, "layers": 6, "heads": 8, "radial": 32, "cutoff": 5.0}
-SPECTRA = {
-    "modalities": ["uv_vis", "ir", "raman", "dos_occupied", "dos_virtual"],
-    "width": 96,
-    "heads": 4,
-    "layers": 3,
-    "feed_forward": 192,
-    "patch": [20, 50, 50, 20, 20],
-    "stride": [20, 50, 50, 20, 20],  # patches that do not overlap: half the tokens, and nothing to copy
+SPECFORMER = {"width": 96, "heads": 4, "layers": 3, "feed_forward": 192}
+LEVELS = SPECFORMER | {
+    "modalities": ["dos_occupied", "dos_virtual"],
+    "patch": [20, 20],
+    "stride": [20, 20],  # patches that do not overlap: half the tokens, and nothing to copy
+}
+SPECTRA = SPECFORMER | {
+    "modalities": ["uv_vis", "ir", "raman"],
+    "patch": [20, 50, 50],
+    "stride": [20, 50, 50],
 }
 OPTIMIZER = {
     "learning_rate": 1.0e-3,
@@ -42,22 +44,26 @@ OPTIMIZER = {
     "ema": 0.999,
     "schedule": {"kind": "cosine", "warmup": 500},
 }
-LOOP = {"batch_size": 64, "validate_every": 2000, "save_every": 500, "log_every": 50}
+LOOP = {"batch_size": 64, "validate_every": 3000, "save_every": 500, "log_every": 50}
 
 PHASES: dict[str, dict[str, Any]] = {
-    "stage1": {"store": "levels", "loop": {"steps": 30_000}},
+    "stage1": {
+        "store": "levels",
+        "optimizer": OPTIMIZER | {"schedule": {"kind": "cosine", "warmup": 500, "length": 30_000}},
+        "loop": {"steps": 4_500},
+    },
     "levels": {
         "store": "levels",
-        "spectrum_encoder": SPECTRA,
-        "weights": {"reconstruction": 0.0, "spectrum": 1.0},
-        "loop": {"steps": 12_000},
+        "spectrum_encoder": LEVELS,
+        "weights": {"denoising": 0.0, "reconstruction": 0.0, "spectrum": 1.0},
+        "loop": {"steps": 8_000},
     },
     "spectra": {
         "store": "spectra",
         "spectrum_encoder": SPECTRA,
-        "weights": {"spectrum": 1.0},
-        "spectra": {"dropout": 0.3},
-        "loop": {"steps": 8_000},
+        "weights": {"denoising": 0.0, "spectrum": 1.0},
+        "spectra": {"dropout": 0.5},
+        "loop": {"steps": 4_000},
     },
 }
 """Settings of each phase; `store` is the name of its file."""
@@ -69,7 +75,7 @@ def phase_config(name: str, stores: Path, previous: Path | None, changes: dict[s
     values: dict[str, Any] = {
         "model": {"encoder": ENCODER, "spectrum_encoder": phase.get("spectrum_encoder")},
         "data": {"store": str(stores / f"{phase['store']}.arrow")},
-        "optimizer": OPTIMIZER,
+        "optimizer": phase.get("optimizer", OPTIMIZER),
         "loop": LOOP | phase["loop"] | changes,
         "weights": phase.get("weights", {}),
         "spectra": phase.get("spectra", {}),

@@ -6,8 +6,8 @@ from torch import nn
 
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import batch_of
-from molspectra.errors import MismatchError
-from molspectra.models.heads import GatedEquivariantBlock, PropertyHead
+from molspectra.errors import MismatchError, SettingError
+from molspectra.models.heads import GatedEquivariantBlock, PooledHead, PropertyHead
 from molspectra.models.shared import Encoded
 
 HF = Molecule([1, 9], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.9]])
@@ -100,3 +100,28 @@ def test_other_heads_have_no_dipole():
     head = PropertyHead(4, "scalar")
     with pytest.raises(MismatchError, match=r"scalar head.*dipole"):
         head.dipole(Encoded(torch.zeros(3, 4), torch.zeros(3, 3, 4)), batch_of([HF, HE]))
+
+
+def test_pooled_scalar_by_hand():
+    """One channel: LayerNorm of the means and deviations of x and ‖v‖, weights that pick one of them."""
+    head = PooledHead(1).double()
+    first, last = head.perceptron[1], head.perceptron[3]
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[0.0, 0.0, 1.0, 0.0]]))  # the deviation of x
+        first.bias.zero_()
+        last.weight.fill_(2.0)
+        last.bias.fill_(0.5)
+    encoded = Encoded(torch.tensor([[1.0], [3.0], [7.0]]).double(), torch.zeros(3, 3, 1).double())
+    values = head(encoded, batch_of([HF, HE], dtype=torch.float64)).tolist()
+    pooled = [2.0, 0.0, math.sqrt(1 + 1e-6), 1e-3], [7.0, 0.0, 1e-3, 1e-3]
+    for value, row in zip(values, pooled, strict=True):
+        mean = sum(row) / 4
+        deviation = math.sqrt(sum((x - mean) ** 2 for x in row) / 4 + 1e-5)
+        normal = (row[2] - mean) / deviation
+        assert value == pytest.approx(2 * normal / (1 + math.exp(-normal)) + 0.5)
+
+
+@pytest.mark.parametrize(("kind", "has_references"), [("dipole", False), ("scalar", True)])
+def test_what_is_a_sum_cannot_be_pooled(kind, has_references):
+    with pytest.raises(SettingError, match=r"readout.*pooled"):
+        PropertyHead(4, kind, has_references, "pooled")

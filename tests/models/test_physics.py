@@ -22,7 +22,7 @@ SMALL = EquivariantTransformerConfig(channels=16, layers=2, heads=4, radial=8, m
 EGNN_SMALL = EGNNConfig(channels=16, layers=2, radial=4, cutoff=5.0, switch=1.5, max_number=20)
 ENCODERS = {"et-qm9": SMALL, "et-md17": replace(SMALL, layer_norms=False), "egnn": EGNN_SMALL}
 KINDS = ("scalar", "dipole", "spatial_extent")
-INVARIANT = ("atoms", "features", *KINDS)
+INVARIANT = ("atoms", "features", *KINDS, "pooled")
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 few = settings(max_examples=8, deadline=None)
 
@@ -63,6 +63,7 @@ def subject_of(config, mean=0.4):
     torch.manual_seed(3)
     model = stir(MolSpectra(ModelConfig(encoder=config, property="scalar")).double())
     heads = {kind: stir(PropertyHead(config.channels, kind).double()) for kind in KINDS}
+    heads["pooled"] = stir(PropertyHead(config.channels, readout="pooled").double())
     for head in [*heads.values(), model.property_head]:
         head.standardise(mean, 1.7)
     return Subject(model, heads)
@@ -198,6 +199,16 @@ def test_two_distant_molecules_are_the_sum_of_both(name):
         close(whole[key], first[key] + second[key])
     results = [energy_and_forces(centred.model, batch(structure)) for structure in (both, one, two)]
     close(results[0].forces, torch.cat([results[1].forces, results[2].forces]))
+
+
+@every_encoder
+def test_what_is_pooled_does_not_grow_with_the_molecule(name):
+    one = cluster(6, 4)
+    positions = np.concatenate([one.positions, one.positions + 60.0])
+    twice = Molecule(np.concatenate([one.numbers, one.numbers]), positions)
+    once, double = (subject(name).outputs(batch(structure)) for structure in (one, twice))
+    close(double["pooled"], once["pooled"])
+    assert float((double["scalar"] - once["scalar"]).abs()) > 0.1
 
 
 def across_the_cutoff(subject, step):

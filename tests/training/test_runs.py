@@ -38,6 +38,7 @@ from molspectra.training.record import (
 )
 from molspectra.training.run import finetune, pretrain
 from molspectra.training.settings import from_dict, to_dict
+from molspectra.training.targets import resolved
 
 Make = Callable[..., Any]
 
@@ -45,7 +46,7 @@ Make = Callable[..., Any]
 def test_the_run_directory(
     gap: Make, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = gap(loop__seed=3, loop__log_every=3)
+    config = resolved(gap(loop__seed=3, loop__log_every=3))
     result = finetune(config, tmp_path / "deep" / "run")
     run = result.directory
     assert sorted(path.name for path in run.iterdir()) == [

@@ -139,5 +139,30 @@ def test_without_reconstruction_spectra_are_not_masked(stage2: Make, store: Stor
     assert sorted(other) == ["alignment", "denoising"] == sorted(alone.weights())
     assert other.keys() == alone.counts(micro.batch).keys()
     assert all(torch.equal(losses[name].sum, loss.sum) for name, loss in other.items())
-    reference = stage_of(stage2(weights__reconstruction=0.0, alignment__masked=True))
-    assert {f"reconstruction_{name}" for name in NAMES} <= reference.weights().keys()
+    masked = stage_of(stage2(weights__reconstruction=0.0, alignment__masked=True)).eval()
+    assert not torch.equal(masked(micro.batch, micro.key)["alignment"].sum, other["alignment"].sum)
+
+
+def test_losses_of_weight_0_are_not_computed(stage2: Make, store: Store) -> None:
+    """Each that is left is what it is beside the others; without denoising, the clean structures are aligned."""
+    (micro,) = maker(store, SpectraConfig())(0)
+    weights = {"denoising": 1.0, "reconstruction": 1.0, "alignment": 1.0, "spectrum": 1.0}
+    settings = {f"weights__{name}": weight for name, weight in weights.items()}
+    whole = stage_of(stage2(alignment__structure="clean", **settings)).eval()
+    losses = whole(micro.batch, micro.key)
+    for name in weights:
+        kept = {f"weights__{name}": 1.0}
+        alone = stage_of(stage2(**kept, **{key: 0.0 for key in settings if key not in kept})).eval()
+        alone.load_state_dict(whole.state_dict(), strict=False)
+        own = alone(micro.batch, micro.key)
+        assert own.keys() == alone.weights().keys() == alone.counts(micro.batch).keys()
+        assert {each.removesuffix(f"_{m}") for each in own for m in NAMES if each.startswith(name)} >= {name}
+        assert all(torch.equal(loss.sum, losses[each].sum) for each, loss in own.items())
+
+
+def test_a_run_needs_something_to_learn(stage2: Make) -> None:
+    nothing = {f"weights__{name}": 0.0 for name in ("denoising", "reconstruction", "alignment")}
+    with pytest.raises(SettingError, match=r"denoising.*alignment"):
+        stage2(**nothing)
+    with pytest.raises(SettingError, match="denoising"):
+        stage2(model__spectrum_encoder=None, weights__denoising=0.0)

@@ -64,6 +64,15 @@ def test_every_target_has_the_published_head(gap: Make, energies: Path) -> None:
     }
 
 
+def test_orbital_energies_are_pooled(gap: Make, energies: Path) -> None:
+    """All else is a sum over atoms, and so is what has references or forces, or was asked to be one."""
+    readouts = {name: resolved(settings(gap, energies, name)).model.readout for name in (*HEADS, "other")}
+    assert {name for name, readout in readouts.items() if readout == "pooled"} == {"gap", "homo", "lumo"}
+    assert resolved(settings(gap, energies, "gap", readout="sum")).model.readout == "sum"
+    assert resolved(settings(gap, energies, "gap", atom_references="fit")).model.readout == "sum"
+    assert resolved(settings(gap, energies, "u0", readout="pooled")).model.readout == "pooled"
+
+
 @pytest.mark.parametrize(("target", "head"), [("mu", "scalar"), ("gap", "dipole"), ("r2", "dipole")])
 def test_a_head_of_another_target_is_refused(gap: Make, energies: Path, target: str, head: Any) -> None:
     config = settings(gap, energies, target)

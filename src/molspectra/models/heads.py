@@ -13,6 +13,9 @@ from molspectra.models.shared import Encoded
 
 PropertyKind = Literal["scalar", "dipole", "spatial_extent"]
 
+Readout = Literal["sum", "pooled"]
+"""How a scalar is read from the atoms: as a sum over them, or from the statistics of their features."""
+
 
 class GatedEquivariantBlock(nn.Module):
     """Gated equivariant block of PaiNN and TorchMD-NET: (x, v) → (x', v') of a new width.
@@ -74,6 +77,35 @@ class AtomHead(nn.Module):
         return scalars.squeeze(-1), vectors.squeeze(-1)
 
 
+class PooledHead(nn.Module):
+    """One scalar per molecule from the mean and the standard deviation of its atoms' features.
+
+    With f_i = [x_i, ‖v_i‖], μ = mean_i f_i and σ² = mean_i (f_i - μ)² + 1e-6:
+    W₂ SiLU(W₁ LayerNorm([μ, σ]) + b₁) + b₂, at first 0. Unlike a sum it does not grow with the molecule: the
+    orbital energies of two equal molecules far apart are those of one.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        last = nn.Linear(channels, 1)
+        self.perceptron = nn.Sequential(
+            nn.LayerNorm(4 * channels), nn.Linear(4 * channels, channels), nn.SiLU(), last
+        )
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """Scalars [B]."""
+        features = torch.cat([encoded.scalars, safe_norm(encoded.vectors)], dim=1)
+        atoms = batch.ptr.diff().to(features).unsqueeze(1)
+        mean = sum_by_molecule(features, batch.molecule, batch.ptr) / atoms
+        offset = features - spread_to_atoms(mean, batch.molecule, batch.ptr)
+        variance = sum_by_molecule(offset.square(), batch.molecule, batch.ptr) / atoms
+        pooled = torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
+        scalars: Tensor = self.perceptron(pooled).squeeze(1)
+        return scalars
+
+
 class NoiseHead(nn.Module):
     """Predicts the (standardised) noise of every atom: the vector output of an `AtomHead`."""
 
@@ -88,11 +120,12 @@ class NoiseHead(nn.Module):
 
 
 class PropertyHead(nn.Module):
-    """Predicts one property per molecule as a sum over atoms.
+    """Predicts one property per molecule.
 
     | kind | formula |
     |---|---|
     | scalar | Σ_i std·x_i + mean |
+    | scalar, pooled | std·p + mean, p of `PooledHead` |
     | dipole | std·‖Σ_i (x_i (r_i - r_c) + μ_i)‖, r_c the centre of mass |
     | spatial_extent | Σ_i std·x_i ‖r_i - r_c‖² + mean |
 
@@ -103,6 +136,7 @@ class PropertyHead(nn.Module):
         channels: width C of the atom features.
         kind: row of the table.
         has_references: whether an energy per element is added.
+        readout: "pooled" for a scalar that does not grow with the molecule.
 
     Attributes:
         mean: [] added to the sum, the training set's mean.
@@ -110,7 +144,7 @@ class PropertyHead(nn.Module):
         references: [119] float64 by atomic number; None without.
 
     Raises:
-        SettingError: references for a property that is no sum over atoms.
+        SettingError: references for a property that is no sum over atoms, or one of vectors that is pooled.
     """
 
     mean: Tensor
@@ -118,12 +152,25 @@ class PropertyHead(nn.Module):
     masses: Tensor
     references: Tensor | None
 
-    def __init__(self, channels: int, kind: PropertyKind = "scalar", has_references: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kind: PropertyKind = "scalar",
+        has_references: bool = False,
+        readout: Readout = "sum",
+    ) -> None:
         super().__init__()
         from ase.data import atomic_masses
 
-        self.atoms = AtomHead(channels)
         self.kind = kind
+        self.pooled: PooledHead | None = None
+        if readout == "pooled":
+            if kind != "scalar" or has_references:
+                what = "atom references belong to a sum" if kind == "scalar" else f"a {kind} is a sum"
+                raise SettingError(f"model.readout: {what} over atoms, which cannot be pooled; use sum")
+            self.pooled = PooledHead(channels)
+        else:
+            self.atoms = AtomHead(channels)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         masses = torch.tensor(atomic_masses, dtype=torch.float64)
@@ -143,6 +190,9 @@ class PropertyHead(nn.Module):
 
     def forward(self, encoded: Encoded, batch: Batch) -> Tensor:
         """Predictions [B] in the unit of the targets; float64 with atom references."""
+        if self.pooled is not None:
+            prediction: Tensor = self.std * self.pooled(encoded, batch) + self.mean
+            return prediction
         scalars, vectors = self.atoms(encoded)
         if self.kind == "scalar":
             total = sum_by_molecule(self.std * scalars, batch.molecule, batch.ptr) + self.mean

@@ -11,7 +11,7 @@ from molspectra.data.batch import Batch
 from molspectra.errors import MismatchError, SettingError
 from molspectra.models.egnn import EGNN
 from molspectra.models.equivariant_transformer import EquivariantTransformer
-from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind, SpectrumInput
+from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind, Readout, SpectrumInput
 from molspectra.models.segments import sum_by_molecule
 from molspectra.models.shared import EGNNConfig, Encoded, Encoder, EquivariantTransformerConfig, Shared
 from molspectra.models.specformer import SpecFormer, SpecFormerConfig
@@ -31,6 +31,10 @@ class ModelConfig:
     """SpecFormer, for stage 2 and retrieval; null for stage 1 and fine-tuning."""
     property: PropertyKind | None = None
     """Kind of the property head; null before fine-tuning, and in fine-tuning for the kind of the target."""
+    readout: Literal["auto", "sum", "pooled"] = "auto"
+    """How a scalar is read from the atoms: "sum" (as published), "pooled" from the mean and standard deviation
+    of their features, for what does not grow with the molecule; "auto" pools gap, HOMO and LUMO and sums all
+    else."""
     atom_references: AtomReferences = "none"
     """Energy per element that the scalar head adds and so need not learn: "fit" by least squares on the
     training rows, "published" of QM9's free atoms, "auto" published ones for U0, U, H and G, else none."""
@@ -79,7 +83,8 @@ class MolSpectra(Shared):
         self.property_head: PropertyHead | None = None
         if config.property is not None:
             has_references = config.atom_references != "none"
-            self.property_head = PropertyHead(channels, config.property, has_references)
+            readout: Readout = "pooled" if config.readout == "pooled" else "sum"
+            self.property_head = PropertyHead(channels, config.property, has_references, readout)
         self.spectrum_encoder: SpecFormer | None = None
         if config.spectrum_encoder is not None:
             self.spectrum_encoder = SpecFormer(config.spectrum_encoder, channels)

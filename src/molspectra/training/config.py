@@ -264,6 +264,11 @@ class PretrainConfig:
             object.__setattr__(self, "model", replace(self.model, force_head=True))
         if self.weights.spectrum > 0 and not self.model.spectrum_head:
             object.__setattr__(self, "model", replace(self.model, spectrum_head=True))
+        names = ["denoising", *(["slide"] if self.denoising.kind == "slide" else [])]
+        if self.model.spectrum_encoder is not None:
+            names += ["reconstruction", "alignment", "spectrum"]
+        if not any(getattr(self.weights, name) for name in names):
+            raise SettingError(f"weights: nothing to learn; one of {', '.join(names)} must be above 0")
         _refuse_no_validation(self.optimizer, self.loop)
 
 

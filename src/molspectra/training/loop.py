@@ -244,7 +244,9 @@ class Trainer:
                 parts = [losses[name].sum if name in losses else zero for name in weights]
                 factors = [weight / counts[name] for name, weight in weights.items()]
                 scaled = [part * factor for part, factor in zip(parts, factors, strict=True)]
-                torch.stack(scaled).sum().backward()
+                total = torch.stack(scaled).sum()
+                if total.requires_grad:  # a micro-batch may have no spectra, and nothing but spectra to learn
+                    total.backward()
                 sums += torch.stack(parts).detach()
         self.ranks.add_gradients(self.stage.parameters())
         return self.ranks.summed(sums)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from molspectra.data.batch import Batch
 from molspectra.models.model import MolSpectra, energy_and_forces
-from molspectra.models.shared import Shared
+from molspectra.models.shared import Encoded, Shared
 from molspectra.objectives.alignment import Alignment
 from molspectra.objectives.denoising import CoordDenoising, denoising_objective
 from molspectra.objectives.loss import Loss, NoiseKey
@@ -82,16 +82,17 @@ class PretrainStage(Stage):
         self.model = model
         self.config = config
         self.denoising = denoising_objective(config.denoising)
-        self.internal = self.denoising.internal
         self.alignment = Alignment(config.alignment)
         self.reconstruction: MaskedReconstruction | None = None
         if model.spectrum_encoder is not None:
             kinds = model.spectrum_encoder.kinds
             self.modalities = tuple(kinds)
             self.reconstruction = MaskedReconstruction(config.reconstruction, kinds)
-        weights = config.weights
-        self.reads_spectra = bool(self.modalities) and max(weights.reconstruction, weights.alignment) > 0
-        self.masks_spectra = self.reads_spectra and (weights.reconstruction > 0 or config.alignment.masked)
+        weights, has_spectra = config.weights, bool(self.modalities)  # losses of weight 0 are not computed
+        self.denoises = any(getattr(weights, name) > 0 for name in self.denoising.losses)
+        self.reconstructs = has_spectra and weights.reconstruction > 0
+        self.aligns = has_spectra and weights.alignment > 0
+        self.internal = self.denoises and self.denoising.internal
         self.spectrum_prediction: SpectrumPrediction | None = None
         if config.weights.spectrum > 0:
             self.spectrum_prediction = SpectrumPrediction(self.modalities)
@@ -100,10 +101,10 @@ class PretrainStage(Stage):
     def weights(self) -> dict[str, float]:
         """See `Stage.weights`; reconstruction and prediction count once per modality."""
         weights = self.config.weights
-        chosen = {name: getattr(weights, name) for name in self.denoising.losses}
-        if self.masks_spectra:
+        chosen = {name: getattr(weights, name) for name in self.denoising.losses} if self.denoises else {}
+        if self.reconstructs:
             chosen |= {f"reconstruction_{name}": weights.reconstruction for name in self.modalities}
-        if self.reads_spectra:
+        if self.aligns:
             chosen["alignment"] = weights.alignment
         if self.predicts_spectra:
             chosen |= {f"spectrum_{name}": weights.spectrum for name in self.modalities}
@@ -111,11 +112,11 @@ class PretrainStage(Stage):
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `Stage.counts`."""
-        counts = self.denoising.counts(batch)
-        if self.reconstruction is not None and self.masks_spectra:
+        counts = self.denoising.counts(batch) if self.denoises else {}
+        if self.reconstruction is not None and self.reconstructs:
             for name in self.modalities:
                 counts[f"reconstruction_{name}"] = self.reconstruction.count(batch, name)
-        if self.reads_spectra:
+        if self.aligns:
             counts["alignment"] = float(has_spectrum(batch).sum())
         if self.spectrum_prediction is not None:
             counts |= {
@@ -126,28 +127,38 @@ class PretrainStage(Stage):
     def forward(self, batch: Batch, key: NoiseKey, negatives: Negatives | None = None) -> dict[str, Loss]:
         """See `Stage.forward`."""
         model = self.model
+        losses: dict[str, Loss] = {}
+        noisy: Encoded | None = None
 
         # Perturb the structures, encode and denoise them.
-        noised = self.denoising.perturb(batch, key)
-        encoded = model.encode(noised.batch)
-        predictions = {"denoising": model.noise_head(encoded)}
-        if model.force_head is not None:
-            predictions["slide"] = model.force_head(encoded)
-        losses: dict[str, Loss] = self.denoising(predictions, noised)
+        if self.denoises:
+            noised = self.denoising.perturb(batch, key)
+            noisy = model.encode(noised.batch)
+            predictions = {"denoising": model.noise_head(noisy)}
+            if model.force_head is not None:
+                predictions["slide"] = model.force_head(noisy)
+            losses |= self.denoising(predictions, noised)
         if not self.modalities or not self._any_spectrum(batch):
             return losses
-        is_clean = self.config.alignment.structure == "clean"
-        clean = model.encode(batch) if is_clean or self.predicts_spectra else encoded
 
-        # Reconstruct the masked patches of the spectra, and align the molecules with their spectra.
-        if self.reads_spectra:
+        # Reconstruct the masked patches of the spectra.
+        clean, aligns_noisy = None, self.denoises and self.config.alignment.structure == "noised"
+        if self.predicts_spectra or (self.aligns and not aligns_noisy):
+            clean = model.encode(batch)
+        if self.reconstructs or self.aligns:
             reconstructed, spectra = self._read_spectra(batch, key)
             losses |= {f"reconstruction_{name}": loss for name, loss in reconstructed.items()}
-            molecules = model.molecule_features(clean if is_clean else encoded, batch)
+
+        # Align the molecules with their spectra.
+        if self.aligns:
+            encoded = noisy if aligns_noisy else clean
+            assert encoded is not None
+            molecules = model.molecule_features(encoded, batch)
             losses["alignment"] = self._align(batch, molecules, spectra, negatives or Negatives())
 
         # Predict the spectra from the clean structures.
         if self.spectrum_prediction is not None:
+            assert clean is not None
             predicted = self.spectrum_prediction(model.predict_spectra(clean, batch), batch)
             losses |= {f"spectrum_{name}": loss for name, loss in predicted.items()}
         return losses
@@ -161,15 +172,18 @@ class PretrainStage(Stage):
         encoder, reconstruction = self.model.spectrum_encoder, self.reconstruction
         assert encoder is not None
         assert reconstruction is not None
-        if not self.masks_spectra:
+        is_masked = self.config.alignment.masked
+        if not (self.reconstructs or is_masked):
             return {}, encoder(batch.spectra, batch.present).representation
         masks = reconstruction.masks(batch, key)
         visible = reconstruction.visible(batch.spectra, masks)
-        if self.config.alignment.masked:  # one pass for both, so it has to feed the running statistics
+        if is_masked or not self.aligns:  # one pass, so it has to feed the running statistics
             masked = whole = encoder.reference_forward(visible, masks, batch.present)
         else:
             masked = encoder(visible, batch.present, masks)
             whole = encoder(batch.spectra, batch.present)
+        if not self.reconstructs:
+            return {}, whole.representation
         index = reconstruction.masked_index(masks)
         parts = reconstruction(encoder.reconstruct(masked.tokens, index=index), batch, index)
         return parts, whole.representation

@@ -28,6 +28,9 @@ HEADS: Mapping[str, PropertyKind] = MappingProxyType(
 )
 """Head by column of a store of QM9; any other column is learnt by the scalar head unless told otherwise."""
 
+INTENSIVE = ("gap", "homo", "lumo")
+"""Columns that do not grow with the molecule, and are pooled unless told otherwise."""
+
 UNITS = MappingProxyType(
     {"Hartree": 1.0, "eV": HARTREE, "meV": 1000 * HARTREE, "kcal/mol": KCAL, "kJ/mol": 4.184 * KCAL}
 )
@@ -35,7 +38,7 @@ UNITS = MappingProxyType(
 
 
 def resolved(config: FinetuneConfig) -> FinetuneConfig:
-    """Return the settings with the head and the kind of atom references that "null" and "auto" stand for.
+    """Return the settings with the head, readout and kind of atom references that "null" and "auto" stand for.
 
     Raises:
         SettingError: a head was asked for that is not that of the target.
@@ -50,7 +53,12 @@ def resolved(config: FinetuneConfig) -> FinetuneConfig:
     references = model.atom_references
     if references == "auto":
         references = "published" if config.target in ATOMIC_ENERGIES else "none"
-    return replace(config, model=replace(model, property=head, atom_references=references))
+    readout = model.readout
+    if readout == "auto":
+        is_pooled = config.target in INTENSIVE and head == "scalar" and references == "none"
+        readout = "pooled" if is_pooled and not config.forces else "sum"
+    model = replace(model, property=head, readout=readout, atom_references=references)
+    return replace(config, model=model)
 
 
 def published_references(target: str, unit: str) -> dict[int, float]:
