@@ -362,6 +362,28 @@ def test_stage2_continues_a_stage2(run: Path, stage2: Make) -> None:
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
+def test_modalities_that_only_one_has_start_from_scratch(run: Path, stage2: Make) -> None:
+    """Shared layers and shared modalities are taken, another one keeps its initial weights."""
+    encoder = replace(
+        stage2().model.spectrum_encoder, modalities=("ir", "dos_virtual"), patch=(250, 20), stride=(125, 20)
+    )
+    torch.manual_seed(3)
+    model = MolSpectra(replace(stage2().model, spectrum_encoder=encoder))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    parts = initialise(model, run)
+    assert parts == ["encoder", "noise_head", "spectrum_encoder without dos_virtual"]
+    state = load_file(find_checkpoint(run) / "model.safetensors")
+    for name, value in model.state_dict().items():
+        expected = before if "dos_virtual" in name else state
+        assert torch.equal(value, expected[name]), name
+
+
+def test_patches_of_a_shared_modality_must_agree(run: Path, stage2: Make) -> None:
+    encoder = replace(stage2().model.spectrum_encoder, modalities=("ir",), patch=(25,), stride=(25,))
+    with pytest.raises(MismatchError, match="patch of ir is 250 there and 25"):
+        initialise(MolSpectra(replace(stage2().model, spectrum_encoder=encoder)), run)
+
+
 def test_a_models_settings_survive(stage2: Make) -> None:
     config = stage2().model
     assert from_dict(ModelConfig, json.loads(json.dumps(to_dict(config))), "test") == config

@@ -144,7 +144,7 @@ def test_without_reconstruction_spectra_are_not_masked(stage2: Make, store: Stor
 
 
 def test_losses_of_weight_0_are_not_computed(stage2: Make, store: Store) -> None:
-    """Each that is left is what it is beside the others; without denoising, the clean structures are aligned."""
+    """Each loss that is left is what it is beside the others."""
     (micro,) = maker(store, SpectraConfig())(0)
     weights = {"denoising": 1.0, "reconstruction": 1.0, "alignment": 1.0, "spectrum": 1.0}
     settings = {f"weights__{name}": weight for name, weight in weights.items()}

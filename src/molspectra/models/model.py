@@ -32,9 +32,9 @@ class ModelConfig:
     property: PropertyKind | None = None
     """Kind of the property head; null before fine-tuning, and in fine-tuning for the kind of the target."""
     readout: Literal["auto", "sum", "pooled"] = "auto"
-    """How a scalar is read from the atoms: "sum" (as published), "pooled" from the mean and standard deviation
-    of their features, for what does not grow with the molecule; "auto" pools gap, HOMO and LUMO and sums all
-    else."""
+    """How a scalar is read from the atoms: "sum" (as published), or "pooled" from the mean and standard
+    deviation of their features, for what does not grow with the molecule; "auto" pools gap, HOMO and LUMO and
+    sums all else."""
     atom_references: AtomReferences = "none"
     """Energy per element that the scalar head adds and so need not learn: "fit" by least squares on the
     training rows, "published" of QM9's free atoms, "auto" published ones for U0, U, H and G, else none."""

@@ -25,6 +25,8 @@ from torch import Tensor
 from molspectra.data.atomic import naming
 from molspectra.errors import DamagedError, FormatError, MismatchError, NotFoundError
 from molspectra.models.model import ModelConfig, MolSpectra
+from molspectra.models.specformer import SpecFormerConfig
+from molspectra.spectra.modality import Modality
 from molspectra.training.record import read_json
 from molspectra.training.settings import from_dict, to_dict
 
@@ -246,17 +248,20 @@ def _label(where: Path | str, name: str) -> str:
 def initialise(model: MolSpectra, path: str | Path) -> list[str]:
     """Start a model from a pre-trained one: a part that both have must have the same settings and tensors.
 
-    The encoder must be there; noise heads, spectrum encoder and spectrum head are taken where both have them.
+    The encoder must be there; noise heads, spectrum encoder and spectrum head are taken where both have them,
+    of these two all but the modalities that only one has.
     A property head never is: it belongs to its target.
 
     Returns:
-        The names of the parts taken.
+        The names of the parts taken, with the modalities that start from scratch.
 
     Raises:
         InputError: no checkpoint there, or a part that does not fit.
     """
     directory = find_checkpoint(path)
     state, config = read_weights(directory), read_model_config(directory)
+    there, here = _modalities(config), _modalities(model.config)
+    new = [name for name in here if name not in there]
     taken = []
     for part in _PARTS:
         module, prefix = getattr(model, part), f"{part}."
@@ -267,21 +272,46 @@ def initialise(model: MolSpectra, path: str | Path) -> list[str]:
             continue
         if part.endswith("encoder"):  # heads have no settings of their own
             _check_settings(getattr(config, part), getattr(model.config, part), f"{directory}: {part}")
+        if part.startswith("spectrum"):
+            left_out = {name for name in there if name not in here}
+            part_state = {
+                **{
+                    name: tensor for name, tensor in part_state.items() if not left_out & set(name.split("."))
+                },
+                **{name: own for name, own in module.state_dict().items() if set(new) & set(name.split("."))},
+            }
         load_exactly(module, part_state, partial(_label, f"{directory / WEIGHTS} ({part})"))
-        taken.append(part)
-    if "spectrum_encoder" in taken and "log_scale" in state:
-        model.log_scale.data.copy_(state["log_scale"])
+        taken.append(f"{part} without {', '.join(new)}" if new and part.startswith("spectrum") else part)
+        if part == "spectrum_encoder" and "log_scale" in state:
+            model.log_scale.data.copy_(state["log_scale"])
     return taken
+
+
+def _modalities(config: ModelConfig) -> dict[str, Modality]:
+    """The modalities of a model's spectrum encoder with their patches; {} without one."""
+    return {} if config.spectrum_encoder is None else config.spectrum_encoder.kinds()
 
 
 def _check_settings(pretrained: Any, own: Any, where: str) -> None:
     """Refuse settings that differ, also where no shape of a tensor shows it (cutoff, heads ...)."""
-    for field in dataclasses.fields(own):
-        there, here = getattr(pretrained, field.name, None), getattr(own, field.name)
-        if there != here:
+    before, now = _settings(pretrained), _settings(own)
+    for name in now:
+        is_new_modality = " of " in name and name not in before
+        if before.get(name) != now[name] and not is_new_modality:
             raise MismatchError(
-                f"{where}.{field.name} is {there} there and {here} in the run that starts from it"
+                f"{where}.{name} is {before.get(name)} there and {now[name]} in the run that starts from it"
             )
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """The settings of an encoder by name; of a spectrum encoder those of every modality apart."""
+    settings = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    if isinstance(part, SpecFormerConfig):
+        per_modality = {"modalities", "patch", "stride"}
+        settings = {name: value for name, value in settings.items() if name not in per_modality}
+        for kind in part.kinds().values():
+            settings |= {f"patch of {kind.name}": kind.patch, f"stride of {kind.name}": kind.stride}
+    return settings
 
 
 def read_resume(directory: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ UNITS = MappingProxyType(
 
 
 def resolved(config: FinetuneConfig) -> FinetuneConfig:
-    """Return the settings with the head, readout and kind of atom references that "null" and "auto" stand for.
+    """Return the settings with the head, readout and atom references that "null" and "auto" stand for.
 
     Raises:
         SettingError: a head was asked for that is not that of the target.
