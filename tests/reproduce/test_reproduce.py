@@ -180,7 +180,7 @@ def test_bad_changes_are_refused(folder, change):
 
 
 def test_bad_scales_are_refused(folder, tmp_path):
-    with pytest.raises(NotFoundError, match="scales: paper, small, smoke"):
+    with pytest.raises(NotFoundError, match="scales: evidence, paper, small, smoke"):
         read_scale("tony", "table2")
     path = tmp_path / "bad.yaml"
     path.write_text("stage3: {}", encoding="utf-8")

@@ -63,7 +63,7 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
             "constant": constant,
             "median_predictor_mae": float(np.abs(force_targets - constant).mean()),
         }
-    _write_predictions(subject.file("predictions", ".csv"), predictions, force_errors)
+    write_predictions(subject.file("predictions", ".csv"), predictions, force_errors)
     return result
 
 
@@ -87,8 +87,8 @@ def force_constant(store: Store, rows: npt.NDArray[np.int64]) -> float:
     return float(np.nanmedian(np.concatenate(chunks).astype(np.float64)))
 
 
-def _write_predictions(
-    path: Path, predictions: Predictions, force_errors: npt.NDArray[np.float64] | None
+def write_predictions(
+    path: Path, predictions: Predictions, force_errors: npt.NDArray[np.float64] | None = None
 ) -> None:
     """Write a table with one row per molecule, atomically; numbers round-trip.
 

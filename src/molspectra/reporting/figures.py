@@ -133,6 +133,36 @@ def errors_by_start(arms: Sequence[Errors], quantity: str, unit: str) -> Figure:
     return drawn
 
 
+def errors_by_size(
+    arms: Mapping[tuple[str, str], Mapping[int, Sequence[float]]], quantity: str, unit: str
+) -> Figure:
+    """Draw the errors of every run against the number of labels, both logarithmic; lines join the means.
+
+    Args:
+        arms: errors of the runs by number of labels, by key and label of the start.
+        quantity: what was learnt.
+        unit: of the errors.
+    """
+    keys = [key for key, _ in arms]
+    with styled():
+        drawn = new_figure(6.6, 4.0)
+        axes = drawn.add_subplot()
+        for (key, label), by_size in arms.items():
+            colour, sizes = colour_of(key, keys), sorted(by_size)
+            means = [float(np.mean(by_size[size])) for size in sizes]
+            axes.plot(sizes, means, color=colour, label=label)
+            marker = MARKERS.get(key, OTHER_MARKER)
+            for size in sizes:
+                points = by_size[size]
+                axes.plot([size] * len(points), points, marker, color=colour, markersize=4)
+        axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"error of the {quantity} ({unit})")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.legend()
+    return drawn
+
+
 def reconstruction(molecule: ReconstructedMolecule) -> Figure:
     """Draw spectra with masked patches: masked windows grey, the model's values there coloured."""
     spectra = list(molecule.spectra.values())

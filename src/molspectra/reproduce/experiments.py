@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from molspectra.errors import NotFoundError, hint
+from molspectra.spectra.modality import DOS
 
 Kind = Literal["qm9", "md17", "pilot", "attention"]
 """Fine-tuning on a property of many molecules, on energies and forces of one, on a property with spectra as
@@ -69,9 +70,13 @@ VARIANTS: Mapping[str, Variant] = {
     "stage2-mask0.05": _stage2("mask ratio 0.05", {"reconstruction.mask_ratio": 0.05}),
     "stage2-mask0.30": _stage2("mask ratio 0.30", {"reconstruction.mask_ratio": 0.3}),
     "stage2-no-reconstruction": _stage2("without reconstruction", {"weights.reconstruction": 0.0}),
+    "stage2-no-alignment": _stage2("without alignment", {"weights.alignment": 0.0}),
     "stage2-no-uv_vis": _stage2("without UV-Vis", {_MODALITIES: ["ir", "raman"]}),
     "stage2-no-ir": _stage2("without IR", {_MODALITIES: ["uv_vis", "raman"]}),
     "stage2-no-raman": _stage2("without Raman", {_MODALITIES: ["uv_vis", "ir"]}),
+    "stage2-dos": _stage2(
+        "stages 1+2 with densities of states", {_MODALITIES: ["uv_vis", "ir", "raman", *DOS]}
+    ),
     **_denoised("frad", "Frad"),
     **_denoised("slide", "SliDe"),
 }
@@ -80,10 +85,13 @@ VARIANTS: Mapping[str, Variant] = {
 
 FROM_SCRATCH: Mapping[str, Variant] = {
     "scratch": Variant("from scratch"),
+    "base": Variant('shipped model "base"', changes={"init": "base"}),
+    "descriptors": Variant("descriptors, gradient boosting"),
+    "fingerprints": Variant("fingerprints, random forest"),
     "egnn": Variant("EGNN", changes={"model.spectrum_input": False, "model.spectrum_encoder": None}),
     "egnn-spectrum": Variant("EGNN with UV-Vis as input"),
 }
-"""Arms that start from no pre-training run."""
+"""Arms that start from no pre-training run of the experiment."""
 
 PAIRS = (
     ("stage2", "control", "what the spectra gave, further steps on the same molecules set aside"),
@@ -105,6 +113,7 @@ class Experiment:
         pairs: arms that are compared (first, second, what the difference shows).
         published: name of the published row of an arm.
         about: remark for the reader.
+        is_sized: whether it is repeated for every number of labels of the scale.
     """
 
     key: str
@@ -114,14 +123,23 @@ class Experiment:
     pairs: tuple[tuple[str, str, str], ...] = PAIRS
     published: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
+    is_sized: bool = False
 
+
+FLOORS_ABOUT = (
+    "Descriptors (RDKit's two-dimensional ones) with gradient boosting and Morgan fingerprints with a random "
+    "forest learn nothing before: they are what pre-training has to beat."
+)
 
 _USUAL = ("scratch", "stage1", "control", "stage2")
 _ROWS = {"scratch": "TorchMD-NET, from scratch", "stage1": "Coord", "stage2": "MolSpectra"}
 
 
 def _ablation(key: str, title: str, published: Mapping[str, str], about: str = "") -> Experiment:
-    """Return an ablation of stage 2: its variants, the whole method and the control."""
+    """Return an ablation of stage 2: its variants, the whole method and the control.
+
+    `published` has the name of the published row of every arm, "" where there is none.
+    """
     variants = [arm for arm in published if arm not in ("stage2", "control")]
     pairs = [(arm, "stage2", "what the change gave") for arm in variants]
     arms = ("control", *variants, "stage2")
@@ -202,6 +220,48 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             {"egnn": "EGNN", "egnn-spectrum": "EGNN with the UV-Vis spectrum as further input"},
             "Another task than all other tables: here the UV-Vis spectrum of a molecule must be known to "
             "predict its property. A spectrum computed at the level of the labels tells much of them.",
+        ),
+        _ablation(
+            "ablation",
+            "Which part of stage 2 helps",
+            dict.fromkeys(
+                (
+                    "stage2-no-reconstruction",
+                    "stage2-no-alignment",
+                    "stage2-no-uv_vis",
+                    "stage2-no-ir",
+                    "stage2-no-raman",
+                    "stage2-dos",
+                    "stage2",
+                ),
+                "",
+            ),
+            "Objectives and kinds of spectra are left out one at a time; densities of states are added.",
+        ),
+        Experiment(
+            "efficiency",
+            "Label efficiency",
+            "qm9",
+            ("descriptors", "scratch", "stage1", "control", "stage2", "stage2-dos"),
+            (
+                ("stage2-dos", "control", "what all spectra with densities of states gave"),
+                *PAIRS,
+                ("stage2-dos", "descriptors", "what the best pre-training gains over fixed descriptors"),
+            ),
+            about=FLOORS_ABOUT,
+            is_sized=True,
+        ),
+        Experiment(
+            "base",
+            "What the shipped model buys",
+            "qm9",
+            ("fingerprints", "descriptors", "scratch", "base"),
+            (
+                ("base", "scratch", "what all of its pre-training gave"),
+                ("base", "descriptors", "what it gains over fixed descriptors"),
+            ),
+            about=FLOORS_ABOUT,
+            is_sized=True,
         ),
         Experiment("attention", "Attention over wavenumbers", "attention", ("stage2",), ()),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from molspectra.data.atomic import atomic_file
 from molspectra.evaluation.evaluate import plain_json
+from molspectra.evaluation.paired import MoleculeInterval, SeedTest
 from molspectra.evaluation.published import Published
 from molspectra.reporting.collect import metric_series, panel_title
 from molspectra.reporting.content import Curve
@@ -114,22 +115,23 @@ def comparison_rows(results: Results) -> tuple[list[str], Rows]:
 
 
 def _comparison_row(comparison: Comparison) -> list[str]:
-    test, interval = comparison.test, comparison.interval
+    test, molecules = comparison.test, comparison.interval
     return [
         f"{comparison.first} − {comparison.second}",
         ", ".join(signed(value) for value in test.differences),
         signed(test.mean),
-        _interval(test.low, test.high),
+        interval(test),
         number(test.t_p, 2),
         number(test.sign_p, 2),
         number(test.permutation_p, 2),
-        "–" if interval is None else _interval(interval.low, interval.high),
-        "–" if interval is None else f"{100 * interval.better:.0f} %",
+        "–" if molecules is None else interval(molecules),
+        "–" if molecules is None else f"{100 * molecules.better:.0f} %",
     ]
 
 
-def _interval(low: float, high: float) -> str:
-    return f"{signed(low)} to {signed(high)}" if math.isfinite(low) else "–"
+def interval(found: SeedTest | MoleculeInterval) -> str:
+    """Return a 95 % interval in words, a dash where one seed gives none."""
+    return f"{signed(found.low)} to {signed(found.high)}" if math.isfinite(found.low) else "–"
 
 
 def run_rows(results: Results) -> tuple[list[str], Rows]:
@@ -289,7 +291,7 @@ def _curves(plan: Plan) -> Iterator[Curve]:
 def text(results: Results) -> str:
     """Return the result for a terminal."""
     head, rows = arm_rows(results)
-    lines = [title(results), caption(results), *_columns([head, *rows])]
+    lines = [title(results), caption(results), *columns([head, *rows])]
     lines += [_comparison_line(comparison, results.unit) for comparison in results.comparisons]
     lines += [comparison.conclusion for comparison in results.comparisons[:1]]
     if few := few_seeds(len(results.seeds)):
@@ -300,14 +302,15 @@ def text(results: Results) -> str:
 
 
 def _comparison_line(comparison: Comparison, unit: str) -> str:
-    test, interval = comparison.test, comparison.interval
+    test, molecules = comparison.test, comparison.interval
     line = f"{comparison.first} − {comparison.second}: {signed(test.mean)} {unit}"
     if len(test.seeds) > 1:
-        line += f", 95 % over seeds {_interval(test.low, test.high)} (p = {number(test.t_p, 2)})"
-    return line + (f", over molecules {_interval(interval.low, interval.high)}" if interval else "")
+        line += f", 95 % over seeds {interval(test)} (p = {number(test.t_p, 2)})"
+    return line + (f", over molecules {interval(molecules)}" if molecules else "")
 
 
-def _columns(rows: Rows) -> Iterator[str]:
+def columns(rows: Rows) -> Iterator[str]:
+    """Yield the lines of a table for a terminal."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

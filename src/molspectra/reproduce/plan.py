@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from molspectra.data.store.store import Store
 from molspectra.errors import MismatchError, NotFoundError, SettingError
+from molspectra.evaluation.floors import FLOORS
 from molspectra.evaluation.published import MD17_FORMULAS, QM9_UNITS
 from molspectra.reproduce.experiments import FROM_SCRATCH, VARIANTS, Experiment, chain
 from molspectra.reproduce.scales import Scale, merged, nested
@@ -47,6 +48,8 @@ class Run:
     def name(self) -> str:
         """Displayed name, such as "pretrain/stage1 seed 0" or "gap/control seed 0"."""
         group = "pretrain" if self.is_pretraining else self.directory.parent.name
+        if group.startswith("labels-"):
+            group = f"{self.directory.parent.parent.name} {group.removeprefix('labels-')}"
         return f"{group}/{self.arm} seed {self.seed}"
 
 
@@ -59,6 +62,7 @@ class Plan:
         stores: data by kind.
         out: directory of runs and results.
         runs: in the order of execution.
+        labels: number of labels to learn from; None for all.
     """
 
     experiment: Experiment
@@ -68,11 +72,34 @@ class Plan:
     stores: Mapping[str, str]
     out: Path
     runs: tuple[Run, ...]
+    labels: int | None = None
 
     @property
     def stem(self) -> str:
         """Name of the result files without suffix."""
-        return f"{self.experiment.key}-{self.subject}" if self.subject else self.experiment.key
+        parts = (self.experiment.key, self.subject, str(self.labels or ""))
+        return "-".join(part for part in parts if part)
+
+
+def make_plans(
+    experiment: Experiment,
+    subject: str,
+    scale: Scale,
+    out: Path,
+    stores: Mapping[str, str],
+    seeds: Sequence[int] = (),
+) -> list[Plan]:
+    """Plan an experiment; one that goes over numbers of labels has a plan for each.
+
+    Raises:
+        InputError: as `make_plan`; or the scale has no numbers of labels.
+    """
+    sizes: Sequence[int | None] = sorted(scale.sizes) if experiment.is_sized else [None]
+    if not sizes:
+        raise SettingError(
+            f"scale {scale.name} names no numbers of labels (sizes), which {experiment.key} needs"
+        )
+    return [make_plan(experiment, subject, scale, out, stores, seeds, size) for size in sizes]
 
 
 def make_plan(
@@ -82,6 +109,7 @@ def make_plan(
     out: Path,
     stores: Mapping[str, str],
     seeds: Sequence[int] = (),
+    labels: int | None = None,
 ) -> Plan:
     """Plan the runs of an experiment, seed by seed, so that an unfinished one is still paired.
 
@@ -92,6 +120,7 @@ def make_plan(
         out: directory; several experiments may share it, and then share the pre-training runs.
         stores: data by kind (see `STORES`), which replace the scale's own.
         seeds: replace the scale's own.
+        labels: number of labels to learn from, one of the scale's; None for all.
 
     Raises:
         SettingError: data that are not named, or settings that do not fit.
@@ -114,8 +143,8 @@ def make_plan(
         runs += [_pretraining(scale, used, key, seed, root) for key in chain(experiment.arms)]
         for arm in experiment.arms if experiment.kind != "attention" else ():
             init = None if arm in FROM_SCRATCH else root / arm
-            runs.append(_finetuning(experiment, scale, used, subject, arm, seed, out, init))
-    return Plan(experiment, subject, scale, seeds, used, out, tuple(runs))
+            runs.append(_finetuning(experiment, scale, used, subject, arm, seed, out, init, labels))
+    return Plan(experiment, subject, scale, seeds, used, out, tuple(runs), labels)
 
 
 def _pretraining(scale: Scale, stores: Mapping[str, str], key: str, seed: int, root: Path) -> Run:
@@ -137,6 +166,7 @@ def _finetuning(
     seed: int,
     out: Path,
     init: Path | None,
+    labels: int | None,
 ) -> Run:
     is_forces = experiment.kind == "md17"
     changes = {
@@ -147,10 +177,12 @@ def _finetuning(
         "init": None if init is None else str(init),
         **(FROM_SCRATCH[arm].changes if init is None else {}),
     }
+    if labels is not None:
+        changes |= {"data.train_rows": labels, "loop.steps": scale.sizes[labels]}
     settings = _with(scale.settings(experiment.kind), changes)
-    directory = out / subject / f"{arm}-seed{seed}"
+    directory = out / subject / (f"labels-{labels}" if labels else "") / f"{arm}-seed{seed}"
     config = resolved(from_dict(FinetuneConfig, settings, f"scale {scale.name}"))
-    cost = experiment.kind if experiment.kind != "pilot" else arm
+    cost = arm if experiment.kind == "pilot" or arm in FLOORS else experiment.kind
     return Run(arm, seed, directory, adopted(config, directory), cost)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from molspectra.errors import MolspectraError
 from molspectra.evaluation.evaluate import evaluate
+from molspectra.evaluation.floors import FLOORS, assess_floor
 from molspectra.reproduce.plan import Plan, Run
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.interrupt import Interrupted
@@ -122,6 +123,9 @@ def execute(plan: Plan, after: Callable[[Mapping[str, str]], object], show: bool
 
 
 def _execute_run(run: Run, show: bool) -> None:
+    if run.arm in FLOORS and isinstance(run.config, FinetuneConfig):
+        assess_floor(run.arm, run.config, run.directory)
+        return
     if isinstance(run.config, FinetuneConfig):
         finetune(run.config, run.directory, resume=True, show=show)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ The pilot, which has another encoder, has only its own."""
 STORES = ("structures", "spectra", "labels", "trajectory")
 """Data of stage 1, of stage 2 and its control, of fine-tuning on a property, and on forces."""
 
-_KEYS = (*SECTIONS, "about", "seeds", "stores", "seconds_per_step", "experiments")
+_KEYS = (*SECTIONS, "about", "seeds", "sizes", "stores", "seconds_per_step", "experiments")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Scale:
         stores: default data by kind (see `STORES`).
         sections: settings by section (see `SECTIONS`), nested as in a recipe.
         seconds_per_step: estimated time of an optimizer step in s, by kind of run, before any was measured.
+        sizes: optimizer steps of fine-tuning by number of labels, for experiments that go over these.
         pretrain_directory: directory of pre-training runs within the experiments' directory.
         changes: of single settings, as given.
     """
@@ -40,6 +41,7 @@ class Scale:
     stores: Mapping[str, str]
     sections: Mapping[str, Mapping[str, Any]]
     seconds_per_step: Mapping[str, float]
+    sizes: Mapping[int, int] = field(default_factory=dict)
     pretrain_directory: str = "pretrain"
     changes: tuple[str, ...] = ()
 
@@ -91,9 +93,24 @@ def read_scale(name: str, experiment: str, changes: Sequence[str] = ()) -> Scale
         stores=dict(values.get("stores") or {}),
         sections=sections,
         seconds_per_step=dict(values.get("seconds_per_step") or {}),
+        sizes=_sizes(values.get("sizes") or [], path),
         pretrain_directory=str(own.get("pretrain_directory", "pretrain")),
         changes=tuple(changes),
     )
+
+
+def _sizes(values: Any, path: Path) -> dict[int, int]:
+    """Check steps by number of labels.
+
+    Raises:
+        SettingError: they are no positive whole numbers.
+    """
+    pairs = values if isinstance(values, list) else [values]
+    for pair in pairs:
+        is_pair = isinstance(pair, list) and len(pair) == 2
+        if not is_pair or not all(type(number) is int and number > 0 for number in pair):
+            raise SettingError(f"{path}: sizes: write pairs of labels and steps, such as [[100, 400]]")
+    return dict(pairs)
 
 
 def parsed_change(text: str) -> dict[str, Any]:

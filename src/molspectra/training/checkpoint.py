@@ -33,7 +33,7 @@ from molspectra.training.settings import from_dict, to_dict
 WEIGHTS, CONFIG, RESUME = "model.safetensors", "config.json", "resume.pt"
 FORMAT = 1
 
-SHIPPED = {"small": "scripts/build_small.py"}
+SHIPPED = {"small": "scripts/build_small.py", "base": "scripts/build_base.py"}
 """Models that come with the package by name, and the script that makes each."""
 
 _NUMBER = "[0-9]" * 9

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from molspectra.apps.commands.parser import CommandParser
@@ -16,9 +17,9 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
 
-    from molspectra.reproduce import attention, page
+    from molspectra.reproduce import attention, page, sizes
     from molspectra.reproduce.experiments import experiment
-    from molspectra.reproduce.plan import check, make_plan
+    from molspectra.reproduce.plan import Plan, check, make_plans
     from molspectra.reproduce.results import collect
     from molspectra.reproduce.run import execute, listed
     from molspectra.reproduce.scales import STORES, read_scale
@@ -28,35 +29,41 @@ def main(arguments: list[str]) -> int:
     subject = _subject(chosen.kind, options.target, options.molecule)
     scale = read_scale(options.scale, chosen.key, options.set or ())
     stores = {kind: path for kind in STORES if (path := getattr(options, kind)) is not None}
-    plan = make_plan(chosen, subject, scale, Path(options.out), stores, options.seeds or ())
-    check(plan)
+    plans = make_plans(chosen, subject, scale, Path(options.out), stores, options.seeds or ())
+    for plan in plans:
+        check(plan)
     if options.plan:
-        print(listed(plan))
+        for plan in plans:
+            print(listed(plan))
         return 0
     command = f"molspectra reproduce {shlex.join(arguments)}"
-    plan.out.mkdir(parents=True, exist_ok=True)
+    plans[0].out.mkdir(parents=True, exist_ok=True)
+    is_sized, written = chosen.is_sized, 0.0
+    failures: dict[str, str] = {}
 
-    def write(failures: Mapping[str, str]) -> Path:
+    def write(plan: Plan, failures: Mapping[str, str]) -> Path:
         results = collect(plan, failures)
         writer = attention.write if chosen.kind == "attention" else page.write
-        return writer(plan, results, command)
+        path = writer(plan, results, command)
+        return sizes.write(plans, command) if is_sized else path
 
-    written = 0.0
-
-    def write_regularly(failures: Mapping[str, str]) -> None:
+    def write_regularly(plan: Plan, failures: Mapping[str, str]) -> None:
         nonlocal written
         if chosen.kind != "attention" and time.monotonic() - written > UPDATE_INTERVAL:
-            write(failures)
+            write(plan, failures)
             written = time.monotonic()
 
-    try:
-        failures = execute(plan, write_regularly, show=not options.quiet)
-    except Interrupted:
-        write({})
-        raise
-    path = write(failures)
-    if chosen.kind != "attention":
-        print(page.text(collect(plan, failures)))
+    for plan in plans:
+        try:
+            failures |= execute(plan, partial(write_regularly, plan), show=not options.quiet)
+        except Interrupted:
+            write(plan, {})
+            raise
+        path = write(plan, failures)
+        if chosen.kind != "attention" and not is_sized:
+            print(page.text(collect(plan, failures)))
+    if is_sized:
+        print(sizes.text(plans))
     print(path)
     if failures:
         (name, reason), *others = failures.items()
@@ -75,12 +82,15 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "experiment",
         help="table2 (QM9), table3 (MD17), table4 to table7 (ablations), tableA1 "
-        "(Frad), tableA2 (SliDe), pilot, attention",
+        "(Frad), tableA2 (SliDe), pilot, attention; efficiency (errors by number of labels), ablation (parts "
+        "of stage 2 left out), base (the shipped model, by number of labels)",
     )
     parser.add_argument("--out", required=True, help="directory of the runs and results")
     parser.add_argument("--target", default=None, help="property; gap if not given")
     parser.add_argument("--molecule", default=None, help="molecule of MD17; aspirin if not given")
-    parser.add_argument("--scale", default="smoke", help="smoke, small, paper, or a YAML file like theirs")
+    parser.add_argument(
+        "--scale", default="smoke", help="smoke, small, evidence, paper, or a YAML file like theirs"
+    )
     parser.add_argument(
         "--seeds", type=_seeds, default=None, help="such as 0,1,2; those of the scale if not given"
     )
