@@ -19,6 +19,7 @@ from molspectra.data.store.store import Store
 from molspectra.evaluation.csv_tables import read_table, write_table
 from molspectra.evaluation.disturbances import disturbed_retrieval, typical_preparation
 from molspectra.evaluation.predict import on_device
+from molspectra.evaluation.predicted_retrieval import predicted_spectra, retrieve_by_prediction
 from molspectra.evaluation.reconstruct import reconstruct, reconstruction_errors
 from molspectra.evaluation.retrieval import Gallery, Retrieval, retrieve, subsets
 from molspectra.evaluation.subject import Subject, rows_of
@@ -47,19 +48,32 @@ def assess_pretraining(
     _restore_normaliser(subject, stage)
     losses, no_skill = _losses(subject, stage)
     result: dict[str, Any] = {"losses": losses, "no_skill": no_skill}
-    if stage.reconstruction is None:
+    if stage.reconstructs and stage.reconstruction is not None:
+        result |= _reconstruction(subject, config, stage.reconstruction, no_skill)
+    if not (stage.aligns or stage.predicts_spectra):
         return result
-    errors = reconstruction_errors(
-        subject.model, subject.selection.store, subject.rows, stage.reconstruction, subject.batch_size
-    )
-    no_skill |= {f"reconstruction_{name}": value for name, value in errors.flat.items()}
-    result["mask_ratio"] = config.reconstruction.mask_ratio
-    result["reconstructed"] = _reconstructed(subject, stage.reconstruction, errors.per_row)
     gallery, parts = _gallery(subject)
-    result["retrieval"] = _retrieval(subject, config, stage.modalities, gallery, parts)
+    if stage.aligns:
+        result["retrieval"] = _retrieval(subject, config, stage.modalities, gallery, parts)
+    if stage.predicts_spectra:
+        result["predicted_retrieval"] = _predicted_retrieval(subject, stage.modalities, gallery)
     if disturbances:
         result["disturbances"] = _disturbances(subject, config, stage.modalities, gallery)
     return result
+
+
+def _reconstruction(
+    subject: Subject, config: PretrainConfig, objective: MaskedReconstruction, no_skill: dict[str, float]
+) -> dict[str, Any]:
+    """Return molecules with their masked patches; adds the losses of a constant to those without skill."""
+    errors = reconstruction_errors(
+        subject.model, subject.selection.store, subject.rows, objective, subject.batch_size
+    )
+    no_skill |= {f"reconstruction_{name}": value for name, value in errors.flat.items()}
+    return {
+        "mask_ratio": config.reconstruction.mask_ratio,
+        "reconstructed": _reconstructed(subject, objective, errors.per_row),
+    }
 
 
 def _restore_normaliser(subject: Subject, stage: PretrainStage) -> None:
@@ -167,13 +181,20 @@ def _modalities_of(store: Store, rows: npt.NDArray[np.int64], modalities: Sequen
 def _retrieval(
     subject: Subject, config: PretrainConfig, modalities: Sequence[str], gallery: Gallery, parts: list[str]
 ) -> dict[str, Any]:
-    """Search with every subset of the modalities; return the figures, and examples with all of them."""
+    """Search with every subset of the modalities; return the figures, and examples with most of them.
+
+    The queries of a subset are the molecules that have all of its spectra; a subset without any is left out.
+    """
     store, rows, batch_size = subject.selection.store, subject.rows, subject.batch_size
     similarity = config.alignment.similarity
-    searches = [
-        retrieve(subject.model, store, rows, gallery, names, similarity=similarity, batch_size=batch_size)
-        for names in subsets(_modalities_of(store, rows, modalities))
-    ]
+    searches = []
+    for names in subsets(_modalities_of(store, rows, modalities)):
+        complete = rows[np.stack([store.has(name)[rows] for name in names]).all(0)]
+        if len(complete) or len(names) == 1:
+            search = retrieve(
+                subject.model, store, complete, gallery, names, similarity=similarity, batch_size=batch_size
+            )
+            searches.append(search)
     main = searches[-1]
     _write_ranks(subject.file("retrieval", ".csv"), main)
     return {
@@ -182,13 +203,24 @@ def _retrieval(
         "similarity": similarity,
         "ties": "count against the query",
         "modalities": list(main.modalities),
-        "without_spectrum": main.without_spectrum,
+        "without_spectrum": len(rows) - len(main.rows),
         **_figures(main),
         "subsets": {" + ".join(search.modalities): _figures(search) for search in searches},
         "chosen": "queries at the quartiles of the rank, and last the one that was found worst of all",
         "examples": [
             _example(store, main, int(query)) for query in at_quantiles(main.rank.numpy(), SEARCHED)
         ],
+    }
+
+
+def _predicted_retrieval(subject: Subject, modalities: Sequence[str], gallery: Gallery) -> dict[str, Any]:
+    """Search with every subset of the modalities among the spectra predicted for the gallery."""
+    store, rows = subject.selection.store, subject.rows
+    library = predicted_spectra(subject.model, store, gallery.rows, subject.batch_size)
+    used = _modalities_of(store, rows, modalities)
+    return {
+        "gallery_size": len(gallery),
+        "subsets": retrieve_by_prediction(library, store, rows, gallery, used),
     }
 
 

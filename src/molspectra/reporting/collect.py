@@ -80,8 +80,9 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
             curves += _curves(run, runs, known)
             losses += _losses(run)
             if run.stage == "stage2" and run.evaluation is not None:
-                retrievals.append(_retrieval(run))
-                if not reconstructions:
+                if "retrieval" in run.evaluation:
+                    retrievals.append(_retrieval(run))
+                if not reconstructions and "reconstructed" in run.evaluation:
                     reconstructions = _reconstructions(run)
                     mask_ratio = run.evaluation["mask_ratio"]
     return ReportContent(

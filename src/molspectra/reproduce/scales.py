@@ -93,7 +93,7 @@ def read_scale(name: str, experiment: str, changes: Sequence[str] = ()) -> Scale
         stores=dict(values.get("stores") or {}),
         sections=sections,
         seconds_per_step=dict(values.get("seconds_per_step") or {}),
-        sizes=_sizes(values.get("sizes") or [], path),
+        sizes=_sizes(own.get("sizes") or values.get("sizes") or [], path),
         pretrain_directory=str(own.get("pretrain_directory", "pretrain")),
         changes=tuple(changes),
     )

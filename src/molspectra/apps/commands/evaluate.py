@@ -39,6 +39,12 @@ def main(arguments: list[str]) -> int:
     lines = summary(result)
     if "retrieval" in result:
         lines += ["", *retrieval_table(result["retrieval"]["subsets"])]
+    if "predicted_retrieval" in result:
+        lines += [
+            "",
+            "against predicted spectra:",
+            *retrieval_table(result["predicted_retrieval"]["subsets"]),
+        ]
     if "disturbances" in result:
         lines += ["", *disturbance_table(result["disturbances"]["table"])]
     print("\n".join(lines))
