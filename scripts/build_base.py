@@ -1,27 +1,32 @@
-"""Pre-train the model "base" on QM9 structures, their densities of states and their spectra.
+"""Pre-train the shipped model "base" on QM9 structures, their densities of states and their spectra; pack it.
 
     python scripts/build_base.py --stores DIR --runs DIR [--only PHASE ...] [--set NAME=VALUE ...]
 
 `--stores` holds levels.arrow, made by scripts/compute_levels.py and then scripts/prepare_subsets.py
---levels. Each of three phases starts from the one before. `stage1` denoises all structures. `levels`
-also aligns them with their spectra and predicts these: the density of states of all, the others where
-they are known. `spectra` is stage 2 on the molecules with IR, Raman or UV-Vis spectra, with modality
-dropout. The split is by identity, so the test part of every phase holds the same molecules. Stopped at
-any moment, the same command continues bit for bit.
+--levels. Each of three phases starts from the one before. `stage1` denoises all structures. `levels` aligns
+all of them with their densities of states, and predicts these. `spectra` is stage 2 on the molecules with IR,
+Raman or UV-Vis spectra, with modality dropout; it predicts the spectra too. The split is by identity, so the
+test part of every phase holds the same molecules. Stopped at any moment, the same command continues bit for
+bit. Then the weights are packed, what was packed is tested, and the model card is written from that.
 """
 
 import argparse
 import sys
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shipping import pack, test, write_card
 
-from molspectra import evaluate, pretrain
+from molspectra import pretrain
 from molspectra.apps.process import prepare_process
+from molspectra.data.store.bundled import bundled
 from molspectra.data.store.store import Store
-from molspectra.data.store.writer import write_store
+from molspectra.data.store.writer import Row, write_store
 from molspectra.errors import InputError, SettingError
+from molspectra.training.checkpoint import shipped_path
 from molspectra.training.config import PretrainConfig
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.settings import from_dict, load_yaml
@@ -62,11 +67,43 @@ PHASES: dict[str, dict[str, Any]] = {
         "store": "spectra",
         "spectrum_encoder": SPECTRA,
         "weights": {"denoising": 0.0, "spectrum": 1.0},
-        "spectra": {"dropout": 0.5},
+        "spectra": {
+            "dropout": 0.5,
+            "share": 0.5,  # half of the spectra as if they were measured
+            "shift": 0.83,
+            "scale": [0.96, 1.0],
+            "width": [1.0, 2.5],
+            "gain": [0.5, 2.0],
+            "drift": 0.02,
+            "noise": 0.005,
+        },
         "loop": {"steps": 4_000},
     },
 }
 """Settings of each phase; `store` is the name of its file."""
+
+
+VERSION = 1
+"""Version of the weights; increase it when they change."""
+
+MAX_BYTES = 12_000_000
+"""Largest size of the weights in the package, bytes."""
+
+INTRO = (
+    "The pre-trained model that comes with molspectra: `molspectra.load()`. It has learnt QM9's structures, "
+    "the orbital energies of all of them and the vibrational and electronic spectra of a part."
+)
+
+LIMITS = (
+    "Trained on neutral closed-shell molecules of at most nine heavy atoms, mostly C, N, O and F at B3LYP "
+    "geometries; those with S and Cl are a few hundred of at most seven. Other elements are refused, larger "
+    "molecules embedded without any promise.",
+    "Spectra are simulated (GFN2-xTB vibrations, CC2 excitations of QM8, of which there are two), with the "
+    "errors of their level of theory, and broadened by the default widths.",
+    "Intensities are absolute (km/mol, Å⁴/amu): a spectrum in other units is another spectrum to this model.",
+    "Mirror images have the same embedding, conformers of a molecule similar ones.",
+    "One training run with one seed.",
+)
 
 
 def phase_config(name: str, stores: Path, previous: Path | None, changes: dict[str, Any]) -> PretrainConfig:
@@ -85,12 +122,43 @@ def phase_config(name: str, stores: Path, previous: Path | None, changes: dict[s
 
 
 def with_spectra(levels: Path, out: Path) -> None:
-    """Write the store of the molecules that have more than a density of states."""
+    """Write the store of the molecules that have IR, Raman or UV-Vis spectra, and of the bundled ones.
+
+    The bundled molecules bring sulphur and chlorine. Their vibrations are of the same level, GFN2-xTB; their
+    UV-Vis spectra are of another one, which a model would have to tell from QM8's, so they are left out.
+    """
     if out.exists():
         return
-    store = Store(levels)
+    store, extra = Store(levels), bundled()
+    declared = store.metadata.lines
+
+    def vibrations(row: Row) -> Row:
+        spectra = {name: replace(row.spectra[name], level=declared[name]) for name in ("ir", "raman")}
+        return replace(row, spectra=spectra, properties={})
+
     rows = np.flatnonzero(store.has("uv_vis") | store.has("ir"))
-    write_store(out, (store.row(row) for row in rows.tolist()), store.metadata)
+    bundled_rows = map(vibrations, map(extra.row, range(len(extra))))
+    metadata = replace(store.metadata, source=f"{store.metadata.source}; {extra.metadata.source}")
+    write_store(out, chain(map(store.row, rows.tolist()), bundled_rows), metadata)
+
+
+def ship(runs: Path, out: Path) -> None:
+    """Pack the last phase, test what was packed, and write the model card."""
+    pack(runs / "spectra", out, "base", VERSION, MAX_BYTES)
+    result = test(runs / "spectra", out, runs / "shipped")
+    steps = {
+        name: f"{phase['loop']['steps']:,} steps of {LOOP['batch_size']}" for name, phase in PHASES.items()
+    }
+    facts = {
+        "encoder": "equivariant transformer, 6 layers × 128 channels, cutoff 5 Å",
+        "spectrum encoder": "SpecFormer, 3 layers × width 96, patches that do not overlap",
+        "data": "QM9 geometries (CC0) with GFN2-xTB levels and lines, QM8 excitations, the bundled molecules",
+        "phase 1": f"{steps['stage1']}: denoising",
+        "phase 2": f"{steps['levels']}: alignment with densities of states, which are predicted too",
+        "phase 3": f"{steps['spectra']}: alignment with IR, Raman and UV-Vis, masked patches, prediction",
+        "made by": "`python scripts/build_base.py --stores DIR --runs DIR`, whose settings are complete",
+    }
+    write_card(out, INTRO, facts, result, LIMITS)
 
 
 def main() -> None:
@@ -102,6 +170,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs, one per phase")
     parser.add_argument("--only", nargs="+", choices=tuple(PHASES), default=tuple(PHASES))
     parser.add_argument("--set", nargs="+", default=(), metavar="NAME=VALUE", help="settings of the loop")
+    parser.add_argument("--out", type=Path, default=shipped_path("base"), help="where the model goes")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args()
     prepare_process()
@@ -119,9 +188,9 @@ def main() -> None:
             if name in options.only:
                 config = phase_config(name, options.stores, previous, changes)
                 pretrain(config, run, resume=True, show=not options.quiet)
-                if not (run / "evaluation.json").exists():
-                    evaluate(run)
             previous = run
+        if "spectra" in options.only:
+            ship(options.runs, options.out)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
     except Interrupted as error:

@@ -205,3 +205,21 @@ def test_lines_start_at_the_smallest_width_and_samples_cannot():
 def test_distortions_out_of_range_are_refused(wrong, word):
     with pytest.raises(SettingError, match=word):
         SpectraConfig(**wrong)
+
+
+def test_a_share_of_the_spectra_is_spared():
+    """The others are distorted as they were without the setting."""
+    batch = ir_batch(400)
+    config = SpectraConfig(shift=0.8, gain=(0.5, 2.0), drift=0.1)
+    every = augmented(batch, config, 2, zeros(400)).spectra["ir"][:-1]
+    some = augmented(batch, replace(config, share=0.25), 2, zeros(400)).spectra["ir"][:-1]
+    before = batch.spectra["ir"][:-1]
+    is_spared = (some == before).all(1)
+    assert torch.equal(some[~is_spared], every[~is_spared])
+    assert float(is_spared.double().mean()) == pytest.approx(0.75, abs=0.07)
+
+
+@pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.5}, {"share": 0.5, "width": (0.5, 2.0)}])
+def test_a_share_that_is_none_is_refused(wrong):
+    with pytest.raises(SettingError, match=r"spectra\.(share|width)"):
+        SpectraConfig(**wrong)

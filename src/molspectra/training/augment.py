@@ -62,20 +62,25 @@ def withheld(batch: Batch, chance: float, seed: int, epoch: Tensor) -> Batch:
 def distorted(batch: Batch, config: SpectraConfig, seed: int, epoch: Tensor) -> Batch:
     """Return a batch whose spectra are shifted, widened, scaled, given a baseline and noise, and cut.
 
-    Negative values are set to 0, as in the pipeline for measured spectra. Ranges are sampled uniformly. The
-    spectra must already have the smallest width of the range (see `SpectraConfig.broadening`).
+    Each spectrum with the probability `config.share`. Negative values are set to 0, as in the pipeline for
+    measured spectra. Ranges are sampled uniformly. The spectra must already have the smallest width of the
+    range (see `SpectraConfig.broadening`).
     """
     spectra = {}
     for name, spectrum in batch.spectra.items():
         modality_seed = seed_for(seed, name)
-        draws = uniform(modality_seed, epoch, batch.geometry_id, Purpose.DISTORTION, 10)
+        draws = uniform(modality_seed, epoch, batch.geometry_id, Purpose.DISTORTION, 11)
         noise = None
         if config.noise:
             ones = torch.ones_like(batch.geometry_id)
             noise = normal(
                 modality_seed, epoch, batch.geometry_id, Purpose.SAMPLE_NOISE, ones, spectrum.shape[1]
             )
-        spectra[name] = _distorted(spectrum, modality(name), config, draws, noise)
+        changed = _distorted(spectrum, modality(name), config, draws, noise)
+        is_spared = draws[:, 10] >= config.share
+        spectra[name] = (
+            torch.where(is_spared.unsqueeze(1), spectrum, changed) if config.share < 1 else changed
+        )
     return replace(batch, spectra=_only_present(spectra, batch.present))
 
 
@@ -88,7 +93,7 @@ def _distorted(
         spectra: [B, points].
         kind: the modality.
         config: the settings.
-        draws: [B, 10] uniform numbers in [0, 1).
+        draws: [B, 10 or more] uniform numbers in [0, 1).
         noise: [B, points] standard normal numbers, None without noise.
     """
     draw = draws.unbind(1)

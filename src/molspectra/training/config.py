@@ -169,6 +169,8 @@ class SpectraConfig:
     """Largest standard deviation of white noise."""
     crop: float = 0.0
     """Largest fraction of the axis that is cut off at either end."""
+    share: float = 1.0
+    """Probability that a spectrum is distorted in an epoch; the others are left as they are."""
 
     def __post_init__(self) -> None:
         """Check the ranges of all values."""
@@ -180,6 +182,13 @@ class SpectraConfig:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise SettingError(f"spectra.{name} must be 0 or more, not {value}")
+        if not 0 < self.share <= 1:
+            raise SettingError(f"spectra.share must lie in (0, 1], not {self.share}")
+        if self.share < 1 and self.width[0] < 1:
+            raise SettingError(
+                f"spectra.width: spectra that are spared (spectra.share {self.share:g}) keep the default width, "
+                f"so no other can be narrower; let the range begin at 1 instead of {self.width[0]:g}"
+            )
         for name in ("scale", "width", "gain"):
             low, high = getattr(self, name)
             if not 0 < low <= high < math.inf:
@@ -187,7 +196,7 @@ class SpectraConfig:
 
     def distorts(self) -> bool:
         """Return whether any setting other than dropout is on."""
-        return replace(self, dropout=0.0) != SpectraConfig()
+        return replace(self, dropout=0.0, share=1.0) != SpectraConfig()
 
     def broadening(self, lines: Collection[str], modalities: Collection[str]) -> dict[str, Broadening]:
         """Return the broadening of the lines, before they are widened to the width drawn; {} for the default.
