@@ -102,7 +102,7 @@ def free_paths(out: str | os.PathLike[str], *, overwrite: bool = False) -> tuple
 
 def embed(
     molecules: Molecules,
-    model: str | os.PathLike[str] | LoadedModel = "small",
+    model: str | os.PathLike[str] | LoadedModel = "base",
     *,
     length: Length = "auto",
     batch_size: int = 64,

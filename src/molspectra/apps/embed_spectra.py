@@ -46,7 +46,7 @@ class _ReadSample:
 
 def embed_spectra(
     spectra: Any,
-    model: str | os.PathLike[str] | LoadedModel = "small",
+    model: str | os.PathLike[str] | LoadedModel = "base",
     *,
     modalities: Sequence[str] | None = None,
     together: bool = False,

@@ -59,7 +59,7 @@ class LoadedModel:
 
 
 def load(
-    name: str | os.PathLike[str],
+    name: str | os.PathLike[str] = "base",
     *,
     prefer: Literal["best", "last"] = "best",
     cache: str | os.PathLike[str] | None = None,
@@ -68,7 +68,7 @@ def load(
 
     Args:
         name: one of
-            "small", the model that comes with the package;
+            "base", the model that comes with the package; "small", a smaller one for tests;
             a run directory, or a directory with `model.safetensors` and `config.json`;
             the address of a ZIP archive with these two files, its content pinned by
             `#sha256=` and 64 hexadecimal digits;

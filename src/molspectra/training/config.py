@@ -186,8 +186,8 @@ class SpectraConfig:
             raise SettingError(f"spectra.share must lie in (0, 1], not {self.share}")
         if self.share < 1 and self.width[0] < 1:
             raise SettingError(
-                f"spectra.width: spectra that are spared (spectra.share {self.share:g}) keep the default width, "
-                f"so no other can be narrower; let the range begin at 1 instead of {self.width[0]:g}"
+                f"spectra.width: spectra that are spared (spectra.share {self.share:g}) keep the default "
+                f"width, so no other can be narrower; let the range begin at 1 instead of {self.width[0]:g}"
             )
         for name in ("scale", "width", "gain"):
             low, high = getattr(self, name)

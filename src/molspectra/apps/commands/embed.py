@@ -52,7 +52,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "embed", description="Turn molecules or spectra into vectors: structures near their own spectra."
     )
-    source = add_model_options(parser, "small")
+    source = add_model_options(parser, "base")
     source.add_argument("--spectra", nargs="+", help="files with spectra, each a sample, or a store (.arrow)")
     parser.add_argument("--out", required=True, help="file to write: .parquet, .csv or .npy")
     parser.add_argument(
