@@ -14,6 +14,7 @@ import torch
 import molspectra as ms
 from molspectra.apps.cli import main
 from molspectra.apps.loading import LoadedModel
+from molspectra.chem.molecule import Molecule
 from molspectra.data.store.export import export_parquet
 from molspectra.errors import (
     ElementError,
@@ -66,6 +67,18 @@ def test_the_same_as_in_evaluation(model, use_store) -> None:
     close(found.vectors, retrieval.embed_spectra(model.model, store, rows[1:]).numpy())
     row = found.columns["source"].index("row 13")
     assert found.columns["modalities"][row] == "uv_vis+ir"  # water
+
+
+def test_pooled_features_do_not_grow_with_the_molecule(model) -> None:
+    """They are four times as long and of any length; two molecules far apart have those of one."""
+    one = ms.from_smiles("CO")
+    far = np.concatenate([one.positions, one.positions + 40.0])
+    two = Molecule(np.concatenate([one.numbers, one.numbers]), far)
+    found = ms.embed([one, two], model, pooled=True)
+    assert found.vectors.shape == (2, 4 * model.width)
+    assert (found.about["kind"], found.about["length"]) == ("pooled structure", "raw")
+    assert np.allclose(found.vectors[0], found.vectors[1], atol=1e-4)
+    assert (found.vectors[0, 2 * model.width :] > 0).all()  # deviations
 
 
 def test_molecules_in_every_form(model, use_store, tmp_path: Path) -> None:
@@ -285,6 +298,10 @@ def test_the_command(use_runs, use_store, tmp_path: Path, capsys, monkeypatch) -
     assert np.load("a.npy").shape == (1, 16)
     assert main(["embed", "--spectra", str(use_store), "--out", "s.csv", "--on-error", "skip", *run]) == 1
     assert "21 spectrum embeddings" in capsys.readouterr().out
+    assert main(["embed", "--smiles", "CCO", "--pooled", "--out", "p.npy", *run]) == 0
+    assert (
+        capsys.readouterr().out == "1 pooled structure embeddings of length 64 (raw) in p.npy; 0 left out\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -292,6 +309,7 @@ def test_the_command(use_runs, use_store, tmp_path: Path, capsys, monkeypatch) -
     [
         (["--smiles", "C", "--out", "x.npy", "--modality", "ir"], "--modality is about spectra"),
         (["--smiles", "C", "--out", "x.doc"], "suffix"),
+        (["--spectra", "a.txt", "--out", "x.npy", "--pooled"], "--pooled is about molecules"),
         (["--smiles", "C", "--out", "x.npy", "--model", "large"], "no such model"),
         (["--out", "x.npy"], "--molecules"),
         (["--smiles", "C", "--out", "x.npy", "--outt", "y"], "did you mean --out"),

@@ -12,6 +12,7 @@ from molspectra.data.store.bundled import bundled, bundled_path
 from molspectra.errors import InputError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.specformer import SpecFormerConfig
+from molspectra.training.checkpoint import load_model
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.run import finetune, pretrain
 from molspectra.training.settings import from_dict, read_recipe, recipes
@@ -251,6 +252,13 @@ def test_small_recipes_run(name: str, tmp_path: Path) -> None:
     assert result.metrics["loss"] > 0
     record = json.loads((result.directory / "record.json").read_text())
     assert record["data"]["hash"] == bundled(data.store).hash
+
+
+def test_the_recipe_of_base_fits_the_model_it_starts_from() -> None:
+    config = config_of("base-gap")
+    assert isinstance(config, FinetuneConfig)
+    assert config.init == "base"
+    assert load_model("base")[0].config.encoder == config.model.encoder
 
 
 def test_a_recipe_of_ones_own_wins_over_a_shipped_name(

@@ -28,7 +28,7 @@ from molspectra.chem.readers import Rejection
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.output import free_path, write_table
 from molspectra.errors import SettingError, ValueRangeError
-from molspectra.evaluation.embedding import comparable, embed_batch
+from molspectra.evaluation.embedding import comparable, embed_batch, pooled_batch
 from molspectra.evaluation.predict import moved
 
 SUFFIXES = (".parquet", ".csv", ".npy")
@@ -45,7 +45,7 @@ class Embeddings(Tabular):
     Attributes:
         vectors: [n, D] float32.
         columns: source, identity and so on of each, by name [n].
-        about: model, kind ("structure" or "spectrum"), length ("unit" or "raw"), version.
+        about: model, kind ("structure", "pooled structure" or "spectrum"), length ("unit" or "raw"), version.
         rejected: molecules or samples that were left out, with the reason.
     """
 
@@ -104,6 +104,7 @@ def embed(
     molecules: Molecules,
     model: str | os.PathLike[str] | LoadedModel = "base",
     *,
+    pooled: bool = False,
     length: Length = "auto",
     batch_size: int = 64,
     device: str = "cpu",
@@ -113,13 +114,17 @@ def embed(
 ) -> Embeddings:
     """Embed structures: Σ_i x_i over the atoms, which the alignment compares with spectra.
 
+    Or, with `pooled`, the mean and standard deviation over the atoms of x_i and ‖v_i‖, four times as long:
+    the better input of a property model of one's own (see `molspectra.models.heads.pooled_features`).
+
     Args:
         molecules: a file (SMILES, CSV, SDF, XYZ, extxyz, Parquet, store), a `Store`, a list of SMILES and
             `Molecule`s, or a frame with a column of SMILES. SMILES get the conformer of `from_smiles`.
         model: see `load`.
+        pooled: statistics instead of sums; they are never compared with spectra.
         length: "raw" sums as they are; "unit" divides each by its Euclidean norm; "auto" is what the model's
             alignment compares, so that a scalar product of structure and spectrum is its score: "unit" for
-            cosine similarity (the default of training), else "raw".
+            cosine similarity (the default of training), else "raw", also where `pooled`.
         batch_size: molecules per pass; results depend on it by rounding only.
         device: where to compute; a loaded model moves there.
         on_error: "raise" stops at the first bad molecule, "skip" lists it in `rejected`.
@@ -131,7 +136,8 @@ def embed(
             no molecule that could be embedded.
     """
     model, policy = loaded(model), ErrorPolicy(on_error)
-    scaling = scaling_of(model, length)
+    scaling = scaling_of(model, "raw" if pooled and length == "auto" else length)
+    embed_one = pooled_batch if pooled else embed_batch
     net = moved(model.model, device).eval()
     embedded: list[CheckedMolecule] = []
     vectors: list[npt.NDArray[np.float32]] = []
@@ -139,10 +145,11 @@ def embed(
         molecules, model, policy, batch_size, smiles=smiles, title="embed", show=show
     ):
         origins = [(molecule.path, molecule.where) for molecule in molecules_of_batch]
-        finite, indices = finite_vectors(embed_batch(net, batch), scaling, policy, origins)
+        finite, indices = finite_vectors(embed_one(net, batch), scaling, policy, origins)
         embedded += [molecules_of_batch[index] for index in indices]
         vectors.append(finite)
-    return joined(vectors, identity_columns(embedded), model, "structure", scaling, policy)
+    kind = "pooled structure" if pooled else "structure"
+    return joined(vectors, identity_columns(embedded), model, kind, scaling, policy)
 
 
 def scaling_of(model: LoadedModel, length: Length) -> Literal["unit", "raw"]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch, batch_of
 from molspectra.evaluation.predict import on_device
+from molspectra.models.heads import pooled_features
 from molspectra.models.model import MolSpectra
 from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.spectra.modality import modality
@@ -35,6 +36,12 @@ def batch_on_device(molecules: Sequence[Molecule], model: MolSpectra) -> Batch:
 def embed_batch(model: MolSpectra, batch: Batch) -> Tensor:
     """Embeddings of the B structures of a batch, [B, D] float64 on the CPU."""
     return model.embed(batch).double().cpu()
+
+
+@torch.no_grad()
+def pooled_batch(model: MolSpectra, batch: Batch) -> Tensor:
+    """The `pooled_features` of the B structures of a batch, [B, 4 D] float64 on the CPU."""
+    return pooled_features(model.encode(batch), batch).double().cpu()
 
 
 @torch.no_grad()

@@ -77,12 +77,24 @@ class AtomHead(nn.Module):
         return scalars.squeeze(-1), vectors.squeeze(-1)
 
 
-class PooledHead(nn.Module):
-    """One scalar per molecule from the mean and the standard deviation of its atoms' features.
+def pooled_features(encoded: Encoded, batch: Batch) -> Tensor:
+    """Statistics [B, 4 C] of the atoms' features that do not grow with the molecule.
 
-    With f_i = [x_i, ‖v_i‖], μ = mean_i f_i and σ² = mean_i (f_i - μ)² + 1e-6:
-    W₂ SiLU(W₁ LayerNorm([μ, σ]) + b₁) + b₂, at first 0. Unlike a sum it does not grow with the molecule: the
-    orbital energies of two equal molecules far apart are those of one.
+    With f_i = [x_i, ‖v_i‖]: μ = mean_i f_i, σ with σ² = mean_i (f_i - μ)² + 1e-6, and together [μ, σ].
+    """
+    features = torch.cat([encoded.scalars, safe_norm(encoded.vectors)], dim=1)
+    atoms = batch.ptr.diff().to(features).unsqueeze(1)
+    mean = sum_by_molecule(features, batch.molecule, batch.ptr) / atoms
+    offset = features - spread_to_atoms(mean, batch.molecule, batch.ptr)
+    variance = sum_by_molecule(offset.square(), batch.molecule, batch.ptr) / atoms
+    return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
+
+
+class PooledHead(nn.Module):
+    """One scalar per molecule from the p = `pooled_features`: W₂ SiLU(W₁ LayerNorm(p) + b₁) + b₂, at first 0.
+
+    Unlike a sum it does not grow with the molecule: the orbital energies of two equal molecules far apart are
+    those of one.
     """
 
     def __init__(self, channels: int) -> None:
@@ -96,13 +108,7 @@ class PooledHead(nn.Module):
 
     def forward(self, encoded: Encoded, batch: Batch) -> Tensor:
         """Scalars [B]."""
-        features = torch.cat([encoded.scalars, safe_norm(encoded.vectors)], dim=1)
-        atoms = batch.ptr.diff().to(features).unsqueeze(1)
-        mean = sum_by_molecule(features, batch.molecule, batch.ptr) / atoms
-        offset = features - spread_to_atoms(mean, batch.molecule, batch.ptr)
-        variance = sum_by_molecule(offset.square(), batch.molecule, batch.ptr) / atoms
-        pooled = torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
-        scalars: Tensor = self.perceptron(pooled).squeeze(1)
+        scalars: Tensor = self.perceptron(pooled_features(encoded, batch)).squeeze(1)
         return scalars
 
 

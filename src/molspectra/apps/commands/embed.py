@@ -13,6 +13,8 @@ def main(arguments: list[str]) -> int:
     given = [name for name in spectra_options if getattr(options, name)]
     if options.spectra is None and given:
         raise SettingError(f"--{given[0]} is about spectra; give --spectra, or leave it out")
+    if options.spectra is not None and options.pooled:
+        raise SettingError("--pooled is about molecules; leave it out, or give no --spectra")
 
     from molspectra.apps.embed import embed, free_paths
     from molspectra.apps.embed_spectra import embed_spectra
@@ -24,7 +26,7 @@ def main(arguments: list[str]) -> int:
     common["show"] = not options.quiet
     if options.spectra is None:
         molecules = options.smiles if options.molecules is None else options.molecules
-        embeddings = embed(molecules, options.model, **common)
+        embeddings = embed(molecules, options.model, pooled=options.pooled, **common)
     else:
         one = len(options.spectra) == 1 and not options.together
         embeddings = embed_spectra(
@@ -60,6 +62,11 @@ def _parser() -> CommandParser:
         choices=("auto", "unit", "raw"),
         default="auto",
         help="divide by the norm (unit) or not; auto: as the alignment of the model compares",
+    )
+    parser.add_argument(
+        "--pooled",
+        action="store_true",
+        help="mean and deviation over the atoms, for a property model of your own, instead of sums",
     )
     spectra = parser.add_argument_group("spectra")
     spectra.add_argument("--modality", nargs="+", help="use these alone; also the kind of a text file")
