@@ -66,7 +66,8 @@ PHASES: dict[str, dict[str, Any]] = {
     "spectra": {
         "store": "spectra",
         "spectrum_encoder": SPECTRA,
-        "weights": {"denoising": 0.0, "spectrum": 1.0},
+        # The loss of a masked patch is a fiftieth of the others: its unit is a squared log10(s + 1).
+        "weights": {"denoising": 0.0, "spectrum": 1.0, "reconstruction": 20.0},
         "spectra": {
             "dropout": 0.5,
             "share": 0.5,  # half of the spectra as if they were measured

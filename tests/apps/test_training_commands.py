@@ -87,7 +87,7 @@ def test_from_pretraining_to_a_resumed_fine_tuning(
         (["--config", "small-stage3"], "small-stage3: no such file or recipe; did you mean 'small-stage2'?"),
         (
             ["--config", "xyzzy"],
-            "xyzzy: no such file or recipe; recipes: paper-md17, paper-qm9",
+            "xyzzy: no such file or recipe; recipes: base-gap, paper-md17, paper-qm9",
         ),
         (["--config", "small-gap"], "small-gap: unknown setting 'target'"),
         (["--config", "bad.yaml"], "bad.yaml: loop.steps: expected an integer, not 'five'"),
@@ -151,7 +151,7 @@ def test_help_documents_every_setting(command: str, capsys: pytest.CaptureFixtur
     printed = " ".join(capsys.readouterr().out.split())
     assert "--loop.batch_size VALUE Molecules per optimizer step" in printed
     assert "[an integer; default: 64]" in printed
-    assert "Recipes: paper-md17, paper-qm9, paper-stage1" in printed
+    assert "Recipes: base-gap, paper-md17, paper-qm9, paper-stage1" in printed
 
 
 SHIPPED = sorted(recipes())
@@ -164,6 +164,7 @@ def config_of(name: str) -> PretrainConfig | FinetuneConfig:
 
 def test_recipes_are_shipped() -> None:
     assert SHIPPED == [
+        "base-gap",
         "paper-md17",
         "paper-qm9",
         "paper-stage1",

@@ -4,9 +4,10 @@ Shapes: B molecules, S modalities, T tokens (347 for UV-Vis + IR + Raman), P poi
 D representation width. Masks follow MAE's convention turned boolean: True is removed.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ class SpecFormerConfig:
     """Transformer layers."""
     feed_forward: int = 256
     """Width of the feed-forward part."""
+    positions: Literal["sinusoidal", "uniform"] = "sinusoidal"
+    """Initial values of the learned positions: sines and cosines, or uniform in ±0.02 (as published), from
+    which masked patches are learnt very slowly."""
 
     def __post_init__(self) -> None:
         """Check the sizes and modalities.
@@ -94,6 +98,13 @@ def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     return selected.view(*index.shape, -1)
 
 
+def sinusoids(count: int, width: int) -> Tensor:
+    """Positions [count, width]: halves of sines and of cosines of n·1000^(-2i/width), times 0.5."""
+    rates = torch.exp(-math.log(1000.0) * 2 * torch.arange(math.ceil(width / 2)) / width)
+    angles = torch.arange(count).unsqueeze(1) * rates
+    return 0.5 * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
+
+
 class SpecFormer(nn.Module):
     """Encoder of any subset of energy spectra per molecule.
 
@@ -115,8 +126,12 @@ class SpecFormer(nn.Module):
         kinds, width = self.kinds.items(), config.width
         self.projection = nn.ModuleDict({name: nn.Linear(kind.patch, width) for name, kind in kinds})
         self.position = nn.ParameterDict({name: torch.empty(kind.patches, width) for name, kind in kinds})
-        for position in self.position.values():
-            nn.init.uniform_(position, -0.02, 0.02)
+        for name, kind in kinds:
+            position = self.position[name]
+            if config.positions == "uniform":
+                nn.init.uniform_(position, -0.02, 0.02)
+            else:
+                position.data.copy_(sinusoids(kind.patches, width))
         self.layers = nn.ModuleList(
             TransformerLayer(config.width, config.heads, config.feed_forward) for _ in range(config.layers)
         )
