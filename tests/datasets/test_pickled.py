@@ -218,6 +218,40 @@ def test_attacks_do_nothing(tmp_path: Path, attack: Attack, inert: tuple[str, ..
     assert not target.exists()
 
 
+def nested_tuples(depth: int) -> bytes:
+    return b"\x80\x02}" + b")" + depth * b"\x85" + b"K\x01s."
+
+
+def doubled_tuples(times: int) -> bytes:
+    """A tuple of twice the one before, made with the memo; its hash takes 2^times steps."""
+    return b"\x80\x02})" + times * b"q\x00h\x00\x86" + b"K\x01s."
+
+
+@pytest.mark.parametrize(
+    ("pickled", "said"),
+    [
+        (nested_tuples(200_000), "nested"),
+        (nested_tuples(101), "nested"),
+        (b"\x80\x02}" + 200_000 * b"(" + 200_000 * b"t" + b"K\x01s.", "nested"),
+        (doubled_tuples(60), "parts"),
+        (b"\x80\x02ctorch\nTensor\nM\x00\x04\x85R.", "calls 'torch.Tensor'"),
+        (b"\x80\x02ctorch\nFloatTensor\nM\x00\x04\x85R.", "calls 'torch.FloatTensor'"),
+        (b"\x80\x02ctorch.storage\nUntypedStorage\nM\x00\x04\x85R.", "UntypedStorage"),
+        (b"\x80\x02ctorch.storage\nUntypedStorage\nM\x00\x04\x85\x81.", "UntypedStorage"),
+        (b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x7f\x85R.", "bytearray"),
+        (
+            b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(ctorch\nTensor\nq\x01h\x01M\x00\x04\x85}tR.",
+            "calls 'torch.Tensor'",
+        ),
+    ],
+)
+def test_instructions_that_would_end_the_process(tmp_path: Path, pickled: bytes, said: str) -> None:
+    """They are refused before anything is made, in any place of the memo."""
+    archive(tmp_path / "f.pt", pickled)
+    with pytest.raises(FormatError, match=said):
+        load_pickled(tmp_path / "f.pt", ("",))
+
+
 def test_a_state_cannot_give_a_record_methods(tmp_path: Path) -> None:
     """A stand-in keeps what a file would set, also where it has names of special attributes."""
     with graph_classes() as classes:
@@ -328,7 +362,8 @@ def test_nothing_grows_with_what_a_file_claims(tmp_path: Path) -> None:
     doubling = (
         b"\x80\x02]" + b"".join(b"q" + bytes([k]) + b"h" + bytes([k]) + b"\x86" for k in range(200)) + b"."
     )
-    assert type(load_pickled(archive(tmp_path / "f.pt", doubling))) is tuple
+    with pytest.raises(FormatError, match="parts"):
+        load_pickled(archive(tmp_path / "f.pt", doubling))
     far = b"\x80\x02K\x01r\xff\xff\xff\xff\x85j\xff\xff\xff\xff\x86."  # a memo number of 2^32 - 1
     assert load_pickled(archive(tmp_path / "g.pt", far)) == ((1,), 1)
     nested = b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b"."

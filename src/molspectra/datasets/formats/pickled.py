@@ -1,8 +1,8 @@
 """Files of `torch.save`, read by torch's weights-only reader; nothing that a file names is imported or run.
 
 The reader of torch builds plain values and tensors. Every other class or function that a file names is
-replaced by an inert `Record` where the caller expects it, and refused otherwise. A file made to do harm may
-still cost time and memory or end the process: tuples nested 200,000 deep as a key overflow Python's hash.
+replaced by an inert `Record` where the caller expects it, and refused otherwise. Instructions that would end
+the process are refused before (see `instructions`).
 
 Tensors are views of the mapped file. The structure is in memory as a whole: 32 kB per entry of 17 tensors,
 measured on 12,000 entries in the form of the QM9S list; that is 4 GB for the published 129,817 entries.
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.datasets.formats.instructions import check_instructions
 from molspectra.errors import DamagedError, FormatError, NotFoundError, ValueRangeError
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ MAX_UNZIPPED_PICKLE = 16 << 20
 """Largest structure in a `.gz` file: a byte of it can take ninety of memory, and next to none when zipped."""
 
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # magic number of torch.save before version 1.6
-_BYTEARRAY = re.compile(rb"c(builtins|__builtin__)\nbytearray\n")  # torch allows it, of any size
 _HOSTILE = re.compile(
     r"(os|posix|nt|ntpath|posixpath|sys|subprocess|pty|platform|shutil|socket|_?ctypes|importlib|runpy|_?pickle"
     r"|_?io|pip|code|codeop|webbrowser|operator|timeit|pdb|bdb|multiprocessing|signal|marshal)\..*"
@@ -194,8 +194,7 @@ def _check_archive(archive: Path, path: Path, limit: int) -> None:
                 )
             if (member := opened.testzip()) is not None:  # torch does not compare checksums
                 raise DamagedError(f"{path}: damaged: member {member[:80]!r} does not have its checksum")
-            if _BYTEARRAY.search(opened.read(structures[0])):
-                raise FormatError(f"{path}: refers to 'builtins.bytearray', which data have no need of")
+            check_instructions(opened.read(structures[0]), path)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, zlib.error) as error:
         raise DamagedError(f"{path}: damaged or incomplete ({_reason(error)})") from error
 
