@@ -78,7 +78,9 @@ PHASES: dict[str, dict[str, Any]] = {
             "drift": 0.02,
             "noise": 0.005,
         },
-        "loop": {"steps": 4_000},
+        "alignment": {"masked": True},  # one pass of SpecFormer for alignment and masked patches
+        "optimizer": OPTIMIZER | {"encoder_factor": 0.5},
+        "loop": {"steps": 3_000},
     },
 }
 """Settings of each phase; `store` is the name of its file."""
@@ -116,6 +118,7 @@ def phase_config(name: str, stores: Path, previous: Path | None, changes: dict[s
         "optimizer": phase.get("optimizer", OPTIMIZER),
         "loop": LOOP | phase["loop"] | changes,
         "weights": phase.get("weights", {}),
+        "alignment": phase.get("alignment", {}),
         "spectra": phase.get("spectra", {}),
         "init": None if previous is None else str(previous),
     }
