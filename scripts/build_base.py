@@ -80,7 +80,7 @@ PHASES: dict[str, dict[str, Any]] = {
         },
         "alignment": {"masked": True},  # one pass of SpecFormer for alignment and masked patches
         "optimizer": OPTIMIZER | {"encoder_factor": 0.5},
-        "loop": {"steps": 3_000},
+        "loop": {"steps": 2_000},
     },
 }
 """Settings of each phase; `store` is the name of its file."""
