@@ -55,7 +55,7 @@ def error(features: Floats, values: Floats, train: int, choice: int) -> float:
 
 
 def features_of(store: Store, rows: npt.NDArray[np.int64], models: list[str]) -> dict[str, Floats]:
-    """Return the features [n, k] of rows by name: of every model, and densities of states if there are any."""
+    """Return the features [n, k] of rows by name: of every model, and densities of states if any."""
     found: dict[str, list[torch.Tensor]] = {}
     loaded = {name: load_model(name)[0] for name in models}
     has_levels = all(name in store.metadata.modalities for name in DOS)
