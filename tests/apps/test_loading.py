@@ -17,9 +17,14 @@ import torch
 
 import molspectra
 from molspectra.apps.loading import LoadedModel, load
+from molspectra.data.store.bundled import bundled
 from molspectra.errors import DamagedError, InputError, MissingExtraError, NotFoundError, SettingError
+from molspectra.evaluation.predicted_retrieval import predicted_spectra, retrieve_by_prediction
+from molspectra.evaluation.retrieval import Gallery
 from molspectra.search.vectors import open_model
 from molspectra.training.checkpoint import find_checkpoint
+from molspectra.training.config import DataConfig
+from molspectra.training.data import split_store
 
 
 def same(one: LoadedModel, other: LoadedModel) -> bool:
@@ -146,15 +151,35 @@ def test_a_repository(use_runs: dict[str, Path], tmp_path: Path, monkeypatch: py
         load("hf:someone/tiny")
 
 
-def test_the_shipped_model() -> None:
-    model = molspectra.load("small")
+@pytest.mark.parametrize(("name", "largest"), [("small", 3_000_000), ("base", 12_000_000)])
+def test_the_shipped_models(name: str, largest: int) -> None:
+    model = molspectra.load(name)
     about = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
-    assert (about["name"], about["stage"]) == ("small", "stage2")
+    assert (about["name"], about["stage"]) == (name, "stage2")
     assert model.similarity == "cosine"
-    assert (model.path / "model.safetensors").stat().st_size < 3_000_000
+    assert {1, 6, 7, 8, 9, 16, 17} <= (model.elements or set())
+    assert (model.path / "model.safetensors").stat().st_size < largest
     assert all(each.dtype == torch.float32 for each in model.model.parameters())
     card = (model.path / "README.md").read_text(encoding="utf-8")
     assert f"version {about['version']}" in card
     text = "".join(path.read_bytes().decode("latin-1") for path in model.path.iterdir())
     assert "/runs/" not in text
-    assert not any(f"/{word}/" in text for word in ("tmp", "home", "root"))
+    assert not any(f"/{word}/" in text for word in ("tmp", "home", "root", "work"))
+
+
+def test_base_is_the_model_without_a_name() -> None:
+    model = molspectra.load()
+    assert model.name == "base"
+    assert model.width == 128
+    assert molspectra.embed(["CCO", "CS"]).vectors.shape == (2, 128)
+
+
+def test_base_finds_molecules_by_their_spectra() -> None:
+    """Most bundled test molecules are among the first five by IR and Raman, against predicted spectra."""
+    store = bundled()
+    rows = split_store(store, DataConfig())["test"]
+    model = molspectra.load().model
+    gallery = Gallery.of(model, store, rows)
+    library = predicted_spectra(model, store, rows)
+    found = retrieve_by_prediction(library, store, rows, gallery, ("ir", "raman"))["ir + raman"]
+    assert found["recall"][5] > 0.9
