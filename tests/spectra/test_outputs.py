@@ -267,6 +267,7 @@ def test_lines_of_several_jobs(tmp_path):
         ),
         ({"results": vibrations(intensity="-0.5000")}, "ir line 1 has a negative intensity", ValueRangeError),
         ({"results": vibrations(intensity="*" * 12)}, "ir line 1 is not a number", ValueRangeError),
+        ({"input": " H(Iso=2)   0.0   0.76  -0.47\n"}, r"atom 1 \(H\) has the mass 2", ElementError),
         ({"end": "Error termination"}, "did not end normally", DamagedError),
         ({"input": " O-Bq   5.0   0.0   0.1\n"}, "O-Bq is a ghost atom", ElementError),
         ({"input": " TV     5.0   0.0   0.0\n"}, "a periodic structure is not a molecule", ValueRangeError),
@@ -384,6 +385,21 @@ def test_rows_of_orca_that_are_no_atoms(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             read_output(other_orca(tmp_path, row=row))
+
+
+def test_masses_of_orca(tmp_path):
+    table = (
+        "CARTESIAN COORDINATES (A.U.)\n  NO LB      ZA    FRAG     MASS         X           Y           Z\n"
+    )
+    for number, (symbol, mass) in enumerate((("O", 15.999), ("H", 1.008), ("H", 2.014))):
+        table += f"   {number} {symbol}     1.0000    0    {mass}    0.000000    0.000000    0.2\n"
+    printed = OTHER_ORCA.replace("IR SPECTRUM", f"{table}\nIR SPECTRUM")
+    asked = OTHER_ORCA.replace("|  7>", "|  6>   H  0.0  0.761  -0.476 M = 2.014\n|  7>")
+    for text in (printed, asked):
+        with pytest.raises(ElementError, match=r"\(H\) has the mass 2.014, not 1.00783"):
+            read_output(other_orca(tmp_path, text=text))
+    usual = read_output(other_orca(tmp_path, text=printed.replace("2.014", "1.008")))
+    assert usual.molecule.formula == "H2O"
 
 
 def test_several_jobs_of_orca(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from molspectra.chem.elements import atomic_number
 from molspectra.errors import DamagedError, ElementError, FormatError, ValueRangeError
 from molspectra.spectra.files.calculation import check_masses
 
@@ -17,6 +18,7 @@ _DUMMY_ROW = re.compile(
     r"\s*\d+\s+-1\s+\d+(?:\s+-?\d+\.\d+){3}\s*$"
 )  # of a structure; cclib stumbles over it
 _MASS = re.compile(r"\s*Atom\s+\d+ has atomic number\s+(\d+) and mass\s+(\d+\.\d+)")
+_ISOTOPE = re.compile(r"\s*([A-Z][a-z]?)\([^)]*\biso=(\d{1,3}(?:\.\d+)?)\b", re.IGNORECASE)  # of the input
 _ENERGY = re.compile(r"\s*SCF Done:\s+E\((?:RO(?=HF|B|M0|PBE|wB|CAM)|R|U)?([^\s=]+)\)\s*=")
 _DISPERSION = re.compile(r"(?:Grimme-(D\d)(\(BJ\))?|(Petersson-Frisch)) Dispersion energy=")
 _WITH_DISPERSION = re.compile(r"D(?:\d|3BJ)?$", re.IGNORECASE)  # functionals that have it in their name
@@ -85,6 +87,8 @@ def check_atoms(job: GaussianJob) -> None:
     """
     masses = [match.groups() for line in job.lines if (match := _MASS.match(line))]
     check_masses([int(number) for number, _ in masses], [float(mass) for _, mass in masses])
+    asked = [match.groups() for line in job.lines if (match := _ISOTOPE.match(line))]
+    check_masses([atomic_number(symbol) for symbol, _ in asked], [float(mass) for _, mass in asked])
     for index, line in enumerate(job.lines):
         if re.match(r"\s*TV\s+-?\d", line, re.IGNORECASE) or "Periodic Boundary Conditions" in line:
             raise ValueRangeError("a periodic structure is not a molecule; calculate the molecule alone")
@@ -154,7 +158,7 @@ def gaussian_solvent(job: GaussianJob) -> dict[str, str]:
 
 
 def excited_method(job: GaussianJob) -> str:
-    """Return the method of the excited states that the route asks for; cclib finds it in some outputs only."""
+    """Return the method of the excited states in the route; cclib finds it in some outputs only."""
     for keyword, method in (("tda", "TDA"), ("td", "TD-DFT"), ("cis", "CIS")):
         if re.search(rf"\b{keyword}\b", job.route, re.IGNORECASE):
             return method

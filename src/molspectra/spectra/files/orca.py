@@ -28,6 +28,7 @@ _END_OF_INPUT = "****END OF INPUT****"
 _NUMBER = r"-?\d+\.\d+"
 _ATOM = re.compile(rf"\s*(\S+)( :)?\s+({_NUMBER})\s+({_NUMBER})\s+({_NUMBER})\s*$")
 _MASS = re.compile(rf"\s*\d+\s+(\S+)\s+{_NUMBER}\s+\d+\s+({_NUMBER})\s+{_NUMBER}\s")  # LB, amu
+_ASKED_MASS = re.compile(r"\s*([A-Z][a-z]?)\b.*\sM\s*=\s*(\d+\.?\d*)", re.IGNORECASE)  # in the input
 _DUMMIES = ("-", "X", "DA")
 _POINT_CHARGE = "Q"
 _IR = re.compile(rf"\s*\d+:\s+({_NUMBER})\s+(?:{_NUMBER}\s+(?={_NUMBER}\s+{_NUMBER}\s))?({_NUMBER})\s")
@@ -83,6 +84,9 @@ def orca_output(lines: list[str], name: str) -> Output:
         if not any("ORCA TERMINATED NORMALLY" in line for line in run[-30:]):
             which = f" (number {starts.index(start) + 1} of {len(starts)})" if len(starts) > 1 else ""
             raise DamagedError(f"the calculation did not end normally, or the file is cut short{which}")
+        texts = [match[1] for line in run if (match := _INPUT.match(line))]
+        asked = [match.groups() for text in texts if (match := _ASKED_MASS.match(text))]
+        check_masses([atomic_number(symbol) for symbol, _ in asked], [float(mass) for _, mass in asked])
         inputs = _inputs(run)
         headings = [(number, _NEW_JOB.match(line)) for number, line in enumerate(run)]
         later = [number for number, match in headings if match and int(match[1]) > 1]
