@@ -82,6 +82,14 @@ def test_several_files_of_one_molecule(tmp_path):
     assert (len(store.spectrum(0, "ir")), len(store.spectrum(0, "uv_vis"))) == (3, 1)
 
 
+def test_of_several_files_that_of_the_level_of_the_store_is_taken(tmp_path):
+    output(tmp_path / "raw/water_hf.out", IR, keywords="HF STO-3G", first="1800.00")
+    output(tmp_path / "raw/water_ir.out", IR)
+    output(tmp_path / "raw/bent_ir.out", IR, y="-0.800000")
+    _, store = made(tmp_path, {"merge": "_"})
+    assert [store.spectrum(row, "ir").position[0] for row in (0, 1)] == pytest.approx([1654.3, 1654.3])
+
+
 def test_outputs_that_do_not_belong_together(tmp_path):
     output(tmp_path / "raw/water_ir.out", IR)
     output(tmp_path / "raw/water_td.out", UV, y="-0.800000")

@@ -112,8 +112,11 @@ def _row(name: str, paths: list[Path], metadata: Metadata, keep: bool) -> Row:
             modes = ", ".join(f"{value:.1f}" for value in output.imaginary[:5])
             advice = "not a minimum; imaginary=keep takes it all the same"
             raise ValueRangeError(f"{path.name}: imaginary modes at {modes} cm⁻¹: {advice}")
-        for kind in output.spectra:
-            spectra.setdefault(kind, partial(_lines, output, kind, metadata.lines.get(kind, "")))
+    for kind, level in metadata.lines.items():
+        having = [output for output in outputs if kind in output.spectra]
+        if having:
+            best = next((output for output in having if output.spectra[kind].level == level), having[0])
+            spectra[kind] = partial(_lines, best, kind, level)
     same = main.level == metadata.properties[_ENERGY].level
     energy = {_ENERGY: main.scf_energy} if main.scf_energy is not None and same else {}
     return row_of(ParsedRecord(partial(replace, main.molecule, name=name), energy, spectra=spectra))

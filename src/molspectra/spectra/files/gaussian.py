@@ -14,6 +14,7 @@ _NEXT_STEP = "Proceeding to internal job step number"
 _END = ("Normal termination of Gaussian", "Error termination")
 _ROUTE = re.compile(r" #(?!#)")
 _MAX_JOBS = 1000
+_MAX_ROUTE = 2000  # characters
 _DUMMY_ROW = re.compile(
     r"\s*\d+\s+-1\s+\d+(?:\s+-?\d+\.\d+){3}\s*$"
 )  # of a structure; cclib stumbles over it
@@ -69,7 +70,8 @@ def gaussian_jobs(lines: list[str]) -> list[GaussianJob]:
     for number, part in enumerate(parts, start=1):
         route, alone = _route(part), any(_START in line for line in part)
         if not any(line.lstrip().startswith(_END[0]) for line in part[-1:]):
-            which = f" (job {number} of {len(parts)}, {route or 'without a route'})" if len(parts) > 1 else ""
+            which = f" (job {number} of {len(parts)}, {route[:80] or 'without a route'})"
+            which = which if len(parts) > 1 else ""
             raise DamagedError(f"the calculation did not end normally, or the file is cut short{which}")
         earlier = "" if alone or not jobs else f"{jobs[-1].earlier} {jobs[-1].route}"
         jobs.append(GaussianJob(part if alone else lines[:first] + part, route, earlier))
@@ -189,5 +191,5 @@ def _route(lines: list[str]) -> str:
                 if not more.strip(" -"):
                     break
                 words.append(more[1:])
-            return "".join(words).strip()
+            return "".join(words).strip()[:_MAX_ROUTE]
     return ""

@@ -78,7 +78,7 @@ def _from_gaussian(lines: list[str], name: str) -> Output:
     outputs = []
     jobs = gaussian_jobs(lines)
     for number, job in enumerate(jobs, start=1):
-        label = f"job {number} of {len(jobs)} ({job.route})" if len(jobs) > 1 else ""
+        label = f"job {number} of {len(jobs)} ({job.route[:80]})" if len(jobs) > 1 else ""
         with in_job(label):
             check_atoms(job)
             data = _parsed(job.lines)
