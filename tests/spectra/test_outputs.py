@@ -196,6 +196,16 @@ def test_a_job_of_gaussian(tmp_path):
     assert anharmonic.spectra["ir"].level == "harmonic, B3LYP/6-31G(d) (Gaussian)"
 
 
+def test_the_structure_of_a_job_with_displacements(tmp_path):
+    shown = job(y="-0.861000").replace("-76.4089533", "-76.3999999")
+    displaced = shown[shown.index("                         Standard") : shown.index(" Harmonic")]
+    text = vibrations() + displaced
+    fixed = read_output(gaussian(tmp_path, job("# B3LYP/6-31G(d) freq=anharm", results=text)))
+    moved = read_output(gaussian(tmp_path, job("# B3LYP/6-31G(d) opt=calcall freq", results=text)))
+    assert [output.molecule.positions[2, 1] for output in (fixed, moved)] == [-0.761, -0.861]
+    assert [output.scf_energy for output in (fixed, moved)] == pytest.approx([-76.4089533, -76.3999999])
+
+
 @pytest.mark.parametrize(
     ("route", "method", "level"),
     [

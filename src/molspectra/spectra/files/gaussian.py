@@ -167,6 +167,16 @@ def excited_method(job: GaussianJob) -> str:
     return "excited states"
 
 
+def index_of_reference(job: GaussianJob) -> int:
+    """Return which structure and energy of the job the results belong to: the last one, as a rule.
+
+    Frequencies belong to the first one: numerical and anharmonic ones go on with displaced structures.
+    """
+    frequencies = re.search(r"\bfreq", job.route, re.IGNORECASE)
+    optimisation = re.search(r"\bf?opt\b", job.route, re.IGNORECASE)
+    return 0 if frequencies and not optimisation else -1
+
+
 def is_anharmonic(job: GaussianJob) -> bool:
     """Return whether anharmonic frequencies were calculated beside the harmonic ones."""
     return re.search(r"\banharm", f"{job.earlier} {job.route}", re.IGNORECASE) is not None

@@ -34,14 +34,15 @@ from molspectra.spectra.files.gaussian import (
     gaussian_method,
     gaussian_solvent,
     has_general_basis,
+    index_of_reference,
     is_anharmonic,
 )
 from molspectra.spectra.files.orca import is_orca, orca_output
 from molspectra.spectra.files.text import decoded_lines
 from molspectra.spectra.spectrum import LineSpectrum
 
-_GAUSSIAN = "Entering Gaussian System"
-_CCLIB_MARKS = ("Gaussian", "Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS", "Molpro")
+_GAUSSIAN_MARKS = ("Entering Gaussian System", "Gaussian, Inc.")
+_CCLIB_MARKS = ("Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS", "Molpro")
 
 
 def read_output(path: Path | str) -> Output:
@@ -57,10 +58,11 @@ def read_output(path: Path | str) -> Output:
     try:
         if is_orca(lines):
             return orca_output(lines, path.stem)
-        if not any(mark in head for mark in _CCLIB_MARKS):
+        is_gaussian = any(mark in head for mark in _GAUSSIAN_MARKS)
+        if not is_gaussian and not any(mark in head for mark in _CCLIB_MARKS):
             raise FormatError("not an output of Gaussian, ORCA or another program that is known")
         _cclib("io.ccio")  # missing, it is named before anything in the file
-        if _GAUSSIAN in head:
+        if is_gaussian:
             return _from_gaussian(lines, path.stem)
         data = _parsed(lines)
         if not data.metadata.get("success", False):
@@ -85,9 +87,8 @@ def _from_gaussian(lines: list[str], name: str) -> Output:
             if not data.metadata.get("success", False):
                 raise FormatError("cclib stopped before the end of it")
             data.metadata.setdefault("excited_states_method", excited_method(job))
-            outputs.append(
-                _output(data, name, _gaussian_level(job, data.metadata), label, is_anharmonic(job))
-            )
+            level, index = _gaussian_level(job, data.metadata), index_of_reference(job)
+            outputs.append(_output(data, name, level, index, label, anharmonic=is_anharmonic(job)))
     return joined_jobs(outputs)
 
 
@@ -122,9 +123,11 @@ def _parsed(lines: list[str]) -> Any:
     return data
 
 
-def _output(data: Any, name: str, level: str, job: str = "", anharmonic: bool = False) -> Output:
-    """Return the results that cclib has read of one job."""
-    numbers, positions = np.asarray(data.atomnos, np.int64), np.asarray(data.atomcoords[-1], np.float64)
+def _output(
+    data: Any, name: str, level: str, index: int = -1, job: str = "", *, anharmonic: bool = False
+) -> Output:
+    """Return the results that cclib has read of one job; `index` is that of its structure and energy."""
+    numbers, positions = np.asarray(data.atomnos, np.int64), np.asarray(data.atomcoords[index], np.float64)
     molecule = Molecule(numbers, positions, None, int(getattr(data, "charge", 0)), name)
     masses = np.asarray(getattr(data, "atommasses", ()), np.float64)
     if masses.shape == molecule.numbers.shape:
@@ -143,7 +146,7 @@ def _output(data: Any, name: str, level: str, job: str = "", anharmonic: bool = 
         method = data.metadata.get("excited_states_method", "excited states")
         spectra["uv_vis"] = line_spectrum("uv_vis", energies, data.etoscs, f"{method}, {level}")
     scf: list[float] = list(getattr(data, "scfenergies", []))
-    energy = utils.convertor(float(scf[-1]), "eV", "hartree") if scf else None
+    energy = utils.convertor(float(scf[index]), "eV", "hartree") if scf else None
     return Output(molecule, spectra, level, energy, tuple(value for value in frequencies if value < 0), job)
 
 
