@@ -279,6 +279,11 @@ def test_lines_of_several_jobs(tmp_path):
         ({"results": vibrations(intensity="*" * 12)}, "ir line 1 is not a number", ValueRangeError),
         ({"input": " H(Iso=2)   0.0   0.76  -0.47\n"}, r"atom 1 \(H\) has the mass 2", ElementError),
         ({"end": "Error termination"}, "did not end normally", DamagedError),
+        (
+            {"input": " AtmWgt= 15.9949100  1.0078300  2.0141000\n"},
+            r"atom 3 \(H\) has the mass",
+            ElementError,
+        ),
         ({"input": " O-Bq   5.0   0.0   0.1\n"}, "O-Bq is a ghost atom", ElementError),
         ({"input": " TV     5.0   0.0   0.0\n"}, "a periodic structure is not a molecule", ValueRangeError),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from molspectra.chem.elements import atomic_number
@@ -98,6 +99,20 @@ def check_atoms(job: GaussianJob) -> None:
             raise ElementError(f"{line.split()[0]} is a ghost atom: calculate the molecule alone")
         if _ORIENTATION.match(line):
             _check_numbers(job.lines[index + 5 :])
+
+
+def check_weights(job: GaussianJob, numbers: Sequence[int]) -> None:
+    """Refuse masses of other isotopes among those that the job begins with.
+
+    Args:
+        job: the job.
+        numbers: atomic numbers [N]; the lines `AtmWgt=` hold N masses each time that they are printed.
+    """
+    lines = (line.lstrip() for line in job.lines)
+    words = [word for line in lines if line.startswith("AtmWgt=") for word in line[7:].split()]
+    masses = [float(word) for word in words if re.fullmatch(r"\d+\.\d+", word)]
+    if len(masses) % len(numbers) == 0:
+        check_masses([*numbers] * (len(masses) // len(numbers)), masses)
 
 
 def _check_numbers(rows: list[str]) -> None:

@@ -29,6 +29,7 @@ from molspectra.spectra.files.calculation import (
 from molspectra.spectra.files.gaussian import (
     GaussianJob,
     check_atoms,
+    check_weights,
     excited_method,
     gaussian_jobs,
     gaussian_method,
@@ -89,6 +90,7 @@ def _from_gaussian(lines: list[str], name: str) -> Output:
             data.metadata.setdefault("excited_states_method", excited_method(job))
             level, index = _gaussian_level(job, data.metadata), index_of_reference(job)
             outputs.append(_output(data, name, level, index, label, anharmonic=is_anharmonic(job)))
+            check_weights(job, outputs[-1].molecule.numbers.tolist())
     return joined_jobs(outputs)
 
 
