@@ -27,13 +27,15 @@ VIBRATIONAL FREQUENCIES
 -----------------------
      6:    {first} cm**-1
      7:    3755.10 cm**-1
+     8:    3850.20 cm**-1
 
 IR SPECTRUM
 -----------
   6:   {first}   0.012000   60.70  0.000900  ( 0.0  0.0  0.0)
   7:   3755.10   0.005000   25.30  0.000040  ( 0.0  0.0  0.0)
+  8:   3850.20   0.009000   45.10  0.000080  ( 0.0  0.0  0.0)
 
-The total number of vibrations considered is 2
+The total number of vibrations considered is 3
 """
 UV = """
 ABSORPTION SPECTRUM VIA TRANSITION ELECTRIC DIPOLE MOMENTS
@@ -65,7 +67,7 @@ def test_one_molecule_per_file(tmp_path):
         "ir": "b3lyp def2-svp (ORCA 6)",
         "uv_vis": "TD-DFT, b3lyp def2-svp (ORCA 6)",
     }
-    assert store.spectrum(1, "ir").position.tolist() == pytest.approx([1654.3, 3755.1])
+    assert store.spectrum(1, "ir").position.tolist() == pytest.approx([1654.3, 3755.1, 3850.2])
     assert store.column("scf_energy")[0] == -76.35823146
     assert store.metadata.properties["scf_energy"].unit == "Hartree"
     assert [each["name"] for each in report.named] == ["broken"]
@@ -77,7 +79,15 @@ def test_several_files_of_one_molecule(tmp_path):
     _, store = made(tmp_path, {"merge": "_"})
     assert len(store) == 1
     assert store.molecule(0).name == "water"
-    assert (len(store.spectrum(0, "ir")), len(store.spectrum(0, "uv_vis"))) == (2, 1)
+    assert (len(store.spectrum(0, "ir")), len(store.spectrum(0, "uv_vis"))) == (3, 1)
+
+
+def test_of_several_files_that_of_the_level_of_the_store_is_taken(tmp_path):
+    output(tmp_path / "raw/water_hf.out", IR, keywords="HF STO-3G", first="1800.00")
+    output(tmp_path / "raw/water_ir.out", IR)
+    output(tmp_path / "raw/bent_ir.out", IR, y="-0.800000")
+    _, store = made(tmp_path, {"merge": "_"})
+    assert [store.spectrum(row, "ir").position[0] for row in (0, 1)] == pytest.approx([1654.3, 1654.3])
 
 
 def test_outputs_that_do_not_belong_together(tmp_path):
@@ -113,6 +123,16 @@ def test_the_commonest_level_is_that_of_the_store(tmp_path):
     assert store.has("ir").tolist() == [False, True, True]
     assert store.has("scf_energy").tolist() == [False, True, True]
     assert "its level is 'hf sto-3g (ORCA 6)'" in report.named[0]["reason"]
+
+
+def test_an_output_of_a_rare_isotope_is_named_and_left_out(tmp_path):
+    masses = "\nCARTESIAN COORDINATES (A.U.)\n   0 O 8.0 0 15.999 0.0 0.0 0.2\n"
+    masses += "   1 H 1.0 0 2.014 0.0 1.4 -0.9\n   2 H 1.0 0 2.014 0.0 -1.4 -0.9\n"
+    output(tmp_path / "raw/water.out", IR)
+    output(tmp_path / "raw/heavy.out", masses, IR, y="-0.800000")
+    report, store = made(tmp_path)
+    assert [store.molecule(row).name for row in range(len(store))] == ["water"]
+    assert "atom 2 (H) has the mass 2.014" in report.named[0]["reason"]
 
 
 def test_folders_with_the_same_file_names(tmp_path):

@@ -9,8 +9,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.importer import Importer, Opened, choice
@@ -24,7 +22,7 @@ from molspectra.errors import (
     SettingError,
     ValueRangeError,
 )
-from molspectra.spectra.files.calculation import Output
+from molspectra.spectra.files.calculation import Output, check_same
 from molspectra.spectra.files.outputs import read_output
 from molspectra.spectra.files.read import OUTPUT
 from molspectra.spectra.modality import MODALITIES
@@ -37,7 +35,6 @@ OPTIONS: dict[str, str] = {
     "licence": COMMON["licence"],
 }
 
-_TOLERANCE = 0.02  # Å, between the distances of two outputs of one molecule
 _ENERGY = "scf_energy"
 
 Groups = list[tuple[str, list[Path]]]
@@ -110,13 +107,16 @@ def _row(name: str, paths: list[Path], metadata: Metadata, keep: bool) -> Row:
     main = next((output for output in outputs if {"ir", "raman"} & set(output.spectra)), outputs[0])
     spectra: dict[str, Callable[[], ParsedSpectrum]] = {}
     for path, output in zip(paths, outputs, strict=True):
-        _check_same(main, output, path)
+        check_same(main.molecule, output.molecule, path.name)
         if output.imaginary and not keep:
             modes = ", ".join(f"{value:.1f}" for value in output.imaginary[:5])
             advice = "not a minimum; imaginary=keep takes it all the same"
             raise ValueRangeError(f"{path.name}: imaginary modes at {modes} cm⁻¹: {advice}")
-        for kind in output.spectra:
-            spectra.setdefault(kind, partial(_lines, output, kind, metadata.lines.get(kind, "")))
+    for kind, level in metadata.lines.items():
+        having = [output for output in outputs if kind in output.spectra]
+        if having:
+            best = next((output for output in having if output.spectra[kind].level == level), having[0])
+            spectra[kind] = partial(_lines, best, kind, level)
     same = main.level == metadata.properties[_ENERGY].level
     energy = {_ENERGY: main.scf_energy} if main.scf_energy is not None and same else {}
     return row_of(ParsedRecord(partial(replace, main.molecule, name=name), energy, spectra=spectra))
@@ -128,17 +128,6 @@ def _lines(output: Output, kind: str, level: str) -> ParsedSpectrum:
     if lines.level != level:
         raise MismatchError(f"its level is {lines.level!r}, that of the store {level!r}")
     return ParsedSpectrum(lines)
-
-
-def _check_same(main: Output, other: Output, path: Path) -> None:
-    """Refuse to join outputs of different molecules, atom orders or structures."""
-    one, two = main.molecule, other.molecule
-    if one.charge != two.charge or not np.array_equal(one.numbers, two.numbers):
-        raise MismatchError(f"{path.name} is of {two!r}, the other outputs of {one!r}: not the same molecule")
-    distances = [np.linalg.norm(m.positions[:, None] - m.positions[None], axis=-1) for m in (one, two)]
-    worst = float(np.abs(distances[0] - distances[1]).max())
-    if worst > _TOLERANCE:
-        raise MismatchError(f"{path.name}: a distance differs by {worst:.3f} Å from the other outputs")
 
 
 OUTPUTS = Importer(
