@@ -119,6 +119,7 @@ def test_extras():
         "search",
         "explorer",
         "cluster",
+        "floors",
         "dev",
     }
 
@@ -177,6 +178,7 @@ def test_every_import_is_declared():
     declared |= {
         "yaml",
         "faiss",
+        "sklearn",
         "llvmlite",  # comes with numba, in the version that belongs to it
         "molspectra",
         "_typeshed",  # exists for type checkers only
