@@ -57,6 +57,8 @@ def test_separators_decimal_commas_headers_and_encodings(tmp_path, content):
         ("Wavenumber (cm–1),Optical density", "cm⁻¹", "absorbance", None),
         ("##DATA TYPE=INFRARED SPECTRUM\n##XUNITS=1/CM\n##YUNITS=%T", "cm⁻¹", "percent transmittance", "ir"),
         ("cm-1,Log(1/R)", "cm⁻¹", "absorbance", None),
+        ("Wellenzahl,Extinktion", "cm⁻¹", "absorbance", None),
+        ("Wavenumber,Intensity (arb. u.)", "cm⁻¹", "intensity", None),
         ("nm,ε (M-1 cm-1)", "nm", "absorptivity", None),
         ("Wavelength nm; Molar absorptivity in L mol⁻¹ cm⁻¹", "nm", "absorptivity", None),
         ("Absorption wavelength (nm),log eps", "nm", "log absorptivity", None),
@@ -65,6 +67,8 @@ def test_separators_decimal_commas_headers_and_encodings(tmp_path, content):
         ("2020 01\ncm-1,Abs", "cm⁻¹", "absorbance", None),
         ("2,4\ncm-1,Abs", "cm⁻¹", "absorbance", None),
         ("GR\nCM-1\n%T\n3551\n20\n#DATA", "cm⁻¹", "percent transmittance", None),
+        ('"a.sp"\n"cm-1","A"', "cm⁻¹", "absorbance", None),
+        ("A film, nm\n,%T", "nm", "percent transmittance", None),
         ("nm,Abs\n3", "nm", "absorbance", None),  # the number of points
     ],
 )
@@ -72,6 +76,11 @@ def test_units_and_quantities_from_the_header(tmp_path, header, unit, quantity, 
     spectrum = read(tmp_path, f"{header}\n1,1\n2,2\n3,3\n")
     assert (spectrum.unit, spectrum.quantity, spectrum.modality) == (unit, quantity, modality)
     assert spectrum.axis.tolist() == [1, 2, 3]
+
+
+def test_numbered_columns_are_no_point(tmp_path):
+    spectrum = read(tmp_path, ",0\n1,1\n2,2\n", unit="nm", quantity="abs")
+    assert spectrum.axis.tolist() == [1, 2]
 
 
 def test_text_below_the_data_is_kept_apart(tmp_path):
@@ -130,6 +139,9 @@ def test_without_a_header_they_are_asked_for(tmp_path):
             "a file holds one table of position and value",
             FormatError,
         ),
+        ("nm,abs\n,1\n2,1\n3,1\n", {}, "line 2: '' is not a number", FormatError),
+        ("nm\tabs\n1 001\t1\n2\t1\n1\t1\n", {}, "write '1 001' without separators", FormatError),
+        ("##XYDATA=(X++(Y..Y))\n1 1\n2 1\n", {}, "give its name the ending .jdx", FormatError),
         ("nm,abs\n1,1\n2,1,x\n", {}, "line 3: 3 columns", FormatError),
         ("nm,Kubelka-Munk\n1,1\n2,1\n", {}, r"which quantity\? The header names none", UnitError),
         ("Abs,Wavelength (nm)\n1,1\n2,1\n", {}, r"which unit\? The header names none", UnitError),

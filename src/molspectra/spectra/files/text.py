@@ -29,8 +29,9 @@ _COMMENTS = ("#", "%", "//", "!", "'")
 _POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[EeDd][+-]?\d{1,3})?")
 _COMMA = re.compile(r"[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[EeDd][+-]?\d{1,3})?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:[,.' ]\d{3})+(?:[.,]\d*)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:[,.' \u00a0\u2009\u202f’]\d{3})+(?:[.,]\d*)?")
 _NUMBERS = (_POINT, _COMMA, _NOT_FINITE)
+_JCAMP_TABLE = re.compile(r"##\s*XY(?:DATA|POINTS)\s*=\s*\(")
 _DOS_END = b"\x1a"
 _MAX_HEADER_PAIRS = 2  # lines of two numbers that a header may hold, such as year and month
 
@@ -89,13 +90,15 @@ def read_text(
     ]
     separator = _common_separator(path, lines)
     start, stop = _data(path, lines, separator)
+    header = [line.strip() for _, line in lines[:start]]
+    if any(_JCAMP_TABLE.match(line) for line in header):
+        raise FormatError(f"{path}: it holds a JCAMP-DX table; give its name the ending .jdx")
     points = [
         (number, _pair(path, number, line, separator))
         for number, line in lines[start:stop]
         if not line.lstrip().startswith(_COMMENTS)
     ]
     _check_commas(path, points)
-    header = [line.strip() for _, line in lines[:start]]
     words = " ".join(header)
     units, quantities = header_names([_fields(line, separator) for line in header])
     entries = {"HEADER": words, "FOOTER": " ".join(line.strip() for _, line in lines[stop:])}
@@ -132,6 +135,8 @@ def _data(path: Path, lines: list[tuple[int, str]], separator: re.Pattern[str]) 
         FormatError: lines of numbers before or behind the run are more than a header may hold.
     """
     kinds = [_kind(line, separator) for _, line in lines]
+    if kinds[0] == "damaged" and not _fields(lines[0][1], separator)[0]:
+        kinds[0] = "text"  # a table with numbered columns, of which the first has no name
     runs: list[list[int]] = [[]]  # indices of lines that begin with a number, apart where text stands between
     for index, kind in enumerate(kinds):
         if kind == "text":
@@ -174,6 +179,10 @@ def _kind(line: str, separator: re.Pattern[str]) -> str:
     if line.lstrip().startswith(_COMMENTS):
         return "comment"
     fields = _fields(line, separator)
+    if not fields:
+        return "comment"
+    if not fields[0]:
+        return "damaged" if _is_number(fields[1]) else "text"
     if not _is_number(fields[0]) and not _THOUSANDS.fullmatch(fields[0]):
         return "text"
     if len(fields) == 1:

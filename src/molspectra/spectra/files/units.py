@@ -28,6 +28,7 @@ _UNIT_WORDS = {
     "WAVENUMBER": "cm⁻¹",
     "WAVENUMBERS": "cm⁻¹",
     "WAVE NUMBER": "cm⁻¹",
+    "WELLENZAHL": "cm⁻¹",
     "RAMAN SHIFT": "cm⁻¹",
     "NANOMETERS": "nm",
     "NANOMETER": "nm",
@@ -52,6 +53,9 @@ _QUANTITY_WORDS = {
     "ABSORBANCE": "absorbance",
     "ABS": "absorbance",
     "OPTICAL DENSITY": "absorbance",
+    "EXTINCTION": "absorbance",
+    "EXTINKTION": "absorbance",
+    "ABSORBTION": "absorption",
     "ABSORPTION": "absorption",  # absorbance, but in per cent the absorbed fraction
     "TRANSMITTANCE": "transmittance",
     "TRANSMISSION": "transmittance",
@@ -73,9 +77,8 @@ _QUANTITY_WORDS = {
     "CNT": "intensity",
     "CPS": "intensity",
     "COUNTS": "intensity",
-    "ARBITRARY UNITS": "intensity",
-    "ARB. UNITS": "intensity",
-    "ARB. U.": "intensity",
+    "ARBITRARY": "intensity",
+    "ARB": "intensity",
     "A.U.": "intensity",
     "RAMAN ACTIVITY": "intensity",
     "DENSITY": "density",
@@ -207,6 +210,8 @@ def _quantities(text: str) -> set[str]:
     if _NIST_ABSORPTIVITY in _plain(text):
         return {"absorptivity"}
     plain = _LOG_RATIO.sub("ABSORBANCE", _normal(text))
+    if plain == "A":  # as a word among others it is an article
+        return {"absorbance"}
     if _OTHER.search(plain):
         return set()
     plain = _LETTER.sub(
