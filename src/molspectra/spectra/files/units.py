@@ -77,12 +77,13 @@ _QUANTITY_WORDS = {
     "CNT": "intensity",
     "CPS": "intensity",
     "COUNTS": "intensity",
-    "ARBITRARY": "intensity",
-    "ARB": "intensity",
-    "A.U.": "intensity",
+    "ARBITRARY": "arbitrary",  # intensity, but also the unit of other quantities
+    "ARB": "arbitrary",
+    "A.U.": "arbitrary",
     "RAMAN ACTIVITY": "intensity",
     "DENSITY": "density",
 }
+_ARBITRARY = {"arbitrary": "intensity"}
 _NIST_ABSORPTIVITY = "(MICROMOL/MOL)-1M-1 (BASE 10)"
 _IN_PER_CENT = {
     "transmittance": "percent transmittance",
@@ -100,7 +101,8 @@ def _any_of(words: dict[str, str]) -> str:
 _MINUS = "[-−–—‐‑\u00ad⁻]"
 # spellings of a reciprocal: cm^-1, cm**-1, cm⁻¹, cm^{-1}, cm\+(-1)
 _RECIPROCAL = re.compile(
-    rf"(?<![^\W\d_])(CM|MOL|M) ?(?:\^|\*\*|\\\+|<SUP>)? ?[({{]? ?{_MINUS} ?[1¹](?!\d)(?: ?[)}}]|</SUP>)?"
+    r"(?<![^\W\d_])(CM|MOL|M) ?(?:\^|\*\*|\\\+|<SUP>)? ?(?P<open>[({])? ?"
+    rf"{_MINUS} ?[1¹](?!\d)(?(open) ?[)}}])(?:</SUP>)?"
 )
 _PER_CM = re.compile(r"(?<![\w.])1 ?/ ?CM(?!\w)")
 # M⁻¹ cm⁻¹ and its like belong to an ordinate
@@ -110,6 +112,9 @@ _MOLAR = re.compile(
 # 785 nm, 4 cm⁻¹ and 5 % are amounts, not the unit of a column
 _AMOUNT = re.compile(r"(?<![\w.,])\d[\d.,]* ?(?:CM-1|NM|ΜM|UM|EV|%)(?!\w)")
 _UNIT = re.compile(rf"(?<!\w)(?:{_any_of(_UNIT_WORDS)})(?!\w)")
+_BRACKETS = re.compile(
+    r"(?:WAVELENGTHS?|WAVE ?NUMBERS?|ENERGY|FREQUENCY|RAMAN SHIFT) ?[(\[] ?([^\s()\[\]]{1,5}) ?[)\]]"
+)
 _LOG_RATIO = re.compile(
     rf"(?<![^\W\d_])(?:LOG ?(?:10)? ?\(? ?1 ?/ ?[TR]|{_MINUS} ?LOG ?(?:10)? ?\(? ?[TR])(?!\w) ?\)?"
 )
@@ -132,12 +137,12 @@ _MODALITIES = {
 def axis_unit(text: str) -> str | None:
     """Return the axis unit that the words `text` of a file mean; None if they name none, or several."""
     units = _units(text)
-    return units.pop() if len(units) == 1 else None
+    return units.pop() if len(units) == 1 and units <= set(AXIS_UNITS) else None
 
 
 def quantity(text: str) -> str | None:
     """Return the quantity that the words `text` of a file mean; None if it is none of `QUANTITIES`."""
-    names = _quantities(text)
+    names = {_ARBITRARY.get(name, name) for name in _quantities(text)}
     return names.pop() if len(names) == 1 and names <= set(QUANTITIES) else None
 
 
@@ -176,9 +181,9 @@ def header_names(lines: list[list[str]]) -> tuple[set[str], set[str]]:
 
     The line nearest to the data that names one decides: it heads the columns. A line of two fields whose
     first one is of these words names the unit in the first and the quantity in the second. Amounts (785 nm,
-    5 %) name nothing; a setting (Laser (nm)=532) does if no other line names a unit or quantity, and so do
-    words for intensity, since "a.u." is also the unit of others. A % counts beside the quantity, or alone
-    below it.
+    5 %) name nothing; a setting (Laser (nm)=532) does if no other line names a unit or quantity, and so does
+    "a.u.", which is also the unit of others. A % counts beside the quantity, or alone below it. A second
+    column with another heading has no known quantity, whatever stands above it.
     """
     settings: list[tuple[str, str]] = []
     columns: list[tuple[str, str]] = []
@@ -190,19 +195,27 @@ def header_names(lines: list[list[str]]) -> tuple[set[str], set[str]]:
     columns = settings + columns
     units = next((units for x, _ in reversed(columns) if (units := _units(x))), set())
     named = [_quantities(y) for _, y in columns]
-    chosen = [index for index, names in enumerate(named) if names - {"intensity"}]
+    heads = [index for index, (x, y) in enumerate(columns) if x != y and _units(x)]
+    if heads and not named[heads[-1]] and re.search(r"[^\W\d_]", _normal(columns[heads[-1]][1])):
+        named[: heads[-1]] = [set()] * heads[-1]
+    chosen = [index for index, names in enumerate(named) if names - {"arbitrary"}]
     chosen = chosen or [index for index, names in enumerate(named) if names]
     if not chosen:
         return units, set()
-    quantities = named[chosen[-1]]
+    quantities = {_ARBITRARY.get(name, name) for name in named[chosen[-1]]}
     if any(_ONLY_PER_CENT.fullmatch(y) for _, y in columns[chosen[-1] + 1 :]):
         quantities = {_IN_PER_CENT.get(name, name) for name in quantities}
     return units, quantities
 
 
 def _units(text: str) -> set[str]:
-    """Return all axis units that a text names, by the unit itself or by another word (wavenumber)."""
-    return {_UNIT_WORDS[word] for word in _UNIT.findall(_normal(text))}
+    """Return all axis units that a text names, by the unit itself or by another word (wavenumber).
+
+    A unit in brackets that is none of `AXIS_UNITS` (wavelength (Å)) is returned as it is.
+    """
+    plain = _normal(text)
+    others = {word for word in _BRACKETS.findall(plain) if not _UNIT.search(word)}
+    return others or {_UNIT_WORDS[word] for word in _UNIT.findall(plain)}
 
 
 def _quantities(text: str) -> set[str]:
@@ -224,7 +237,7 @@ def _quantities(text: str) -> set[str]:
             name = _IN_PER_CENT.get(name, name)
         name = "absorbance" if name == "absorption" else name
         names.add(f"log {name}" if match["log"] else name)
-    return names - {"intensity"} or names
+    return names - {"arbitrary"} or names
 
 
 def _normal(text: str) -> str:
