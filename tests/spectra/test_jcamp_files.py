@@ -171,6 +171,12 @@ def test_a_descending_axis_points_in_pairs_and_factors(tmp_path):
         ({"YUNITS": "Percent Transmittance"}, "percent transmittance"),
         ({"YUNITS": "%T"}, "percent transmittance"),
         ({"YUNITS": "REFLECTANCE"}, "reflectance"),
+        ({"YUNITS": "Transmittance (%)"}, "percent transmittance"),
+        ({"YUNITS": "Absorption [%]"}, "percent absorption"),
+        ({"YUNITS": "% Absorbance"}, "% absorbance"),  # the absorbed fraction, or a hundredth of absorbance
+        ({"YUNITS": "DERIVATIVE OF ABSORBANCE"}, "derivative of absorbance"),
+        ({"YUNITS": "KUBELKA-MUNK"}, "kubelka-munk"),
+        ({"YUNITS": "LOG(1/R)"}, "absorbance"),
         ({"YUNITS": "Logarithm epsilon"}, "log absorptivity"),
         ({"YUNITS": "(micromol/mol)-1m-1 (base 10)"}, "absorptivity"),
         ({"YUNITS": "ARBITRARY UNITS", "DATA TYPE": "RAMAN SPECTRUM"}, "intensity"),
@@ -182,7 +188,16 @@ def test_names_of_the_ordinate(tmp_path, changes, expected):
 
 
 @pytest.mark.parametrize(
-    ("unit", "expected"), [("MICROMETERS", "µm"), ("nanometers", "nm"), ("cm-1", "cm⁻¹"), ("eV", "eV")]
+    ("unit", "expected"),
+    [
+        ("MICROMETERS", "µm"),
+        ("nanometers", "nm"),
+        ("cm-1", "cm⁻¹"),
+        ("eV", "eV"),
+        ("Wavelength (nm)", "nm"),
+        ("Wavenumber (cm-1)", "cm⁻¹"),
+        ("Raman shift / 1/cm", "cm⁻¹"),
+    ],
 )
 def test_names_of_the_axis(tmp_path, unit, expected):
     (spectrum,) = read(tmp_path, text("599ABCCBA@abc", XUNITS=unit))
@@ -190,6 +205,69 @@ def test_names_of_the_axis(tmp_path, unit, expected):
 
 
 GOOD = "599ABCCBA@abc"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        text(GOOD, end="##END\n"),
+        text(GOOD, end="##END=\r\n\x1a"),
+        text(GOOD + "\n##NPOINTS=10"),
+        text(GOOD, FIRSTX="599,00", LASTX="608,0", YFACTOR="1,0"),
+        text("599,0 1,0 2,0 3,0 3,0 2,0 1,0 0 -1,0 -2,0 -3,0", LASTX="608,0"),
+        text(GOOD, DELTAX="1,0", FIRSTY=""),
+        text("608abc@ABCCBA", FIRSTX="608", LASTX="599", DELTAX="1").replace("608abc@", "608cba@"),
+    ],
+)
+def test_what_writers_do_otherwise(tmp_path, content):
+    (spectrum,) = read(tmp_path, content)
+    assert spectrum.values.tolist() == VALUES
+    assert spectrum.axis.tolist() == list(range(599, 609))
+    assert spectrum.remarks == ()
+
+
+def test_a_wrong_first_value_is_a_remark(tmp_path):
+    (spectrum,) = read(tmp_path, text(GOOD, FIRSTY="5"))
+    assert spectrum.remarks == ("FIRSTY=5, but the first value times YFACTOR is 1",)
+    assert read(tmp_path, text("599 100 2 3 3 2 1 0 1 2 3", YFACTOR="0.01", FIRSTY="100"))[0].remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "form"),
+    [
+        ("599 1 2 ? 3 2 1 0 -1 -2 -3", "XYDATA=(X++(Y..Y))"),
+        (
+            "599,1 600,2 601,? 602,3 603,2 604,1 605,0 606,-1 607,-2; 608,-3",
+            "XYPOINTS=(XY..XY)",
+        ),
+    ],
+)
+def test_an_undefined_ordinate_is_left_out_with_a_remark(tmp_path, table, form):
+    (spectrum,) = read(tmp_path, text(table, form=form))
+    assert spectrum.axis.tolist() == [599, 600, *range(602, 609)]
+    assert spectrum.values.tolist() == VALUES[:2] + VALUES[3:]
+    assert spectrum.remarks == ("1 of 10 points without a value ('?') left out",)
+
+
+def test_points_that_come_twice(tmp_path):
+    table = "300,1.0\n295,1.2\n295,1.2\n290,4.0"
+    changes = {"XUNITS": "Wavelength (nm)", "YUNITS": "Logarithm epsilon", "DATA TYPE": "UV/VIS SPECTRUM"}
+    changes |= {"FIRSTX": "300", "LASTX": "290", "NPOINTS": "4"}
+    (spectrum,) = read(tmp_path, text(table, form="XYPOINTS=(XY..XY)", **changes))
+    assert (spectrum.unit, spectrum.quantity, spectrum.modality) == ("nm", "log absorptivity", "uv_vis")
+    assert spectrum.axis.tolist() == [290, 295, 300]
+    assert spectrum.remarks == ("1 points equal to the one before left out",)
+
+
+@pytest.mark.parametrize("kind", ["ftir", "", "SPECTRUM"])
+def test_the_modality_is_that_of_the_user_if_the_file_names_none(tmp_path, kind):
+    table = "\n".join(f"{500 + 100 * i} {i}" for i in range(36))
+    changes = {"FIRSTX": "500", "LASTX": "4000", "NPOINTS": "36", "DATA TYPE": kind}
+    (tmp_path / "a.jdx").write_text(text(table, **changes))
+    assert read_spectrum(tmp_path / "a.jdx", "ir").modality == "ir"
+    (tmp_path / "a.jdx").write_text(text(table, **changes | {"DATA TYPE": "INFRARED SPECTRUM"}))
+    with pytest.raises(NotFoundError, match="holds no raman spectrum"):
+        read_spectrum(tmp_path / "a.jdx", "raman")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +292,11 @@ GOOD = "599ABCCBA@abc"
             DamagedError,
         ),
         (text("599ABC!BA@abc"), "line 12: '!BA@abc' belongs to no number", FormatError),
-        (text("599 1 2 ? 3 2 1 0 1 2 3"), "'. 3 2 1 0 ' belongs to no number", FormatError),
+        (text("599 1 2 ! 3 2 1 0 1 2 3"), "'! 3 2 1 0 ' belongs to no number", FormatError),
+        (text("599AJ?J@abcabc"), "line 12: a difference follows '\\?'", FormatError),
+        (text("599 1\n? 2", form="XYPOINTS=(XY..XY)", NPOINTS="2"), "are not pairs of numbers", FormatError),
+        (text(GOOD, DELTAX="1,0,0"), "##DELTAX=1,0,0 is not a number", FormatError),
+        (text(GOOD + "\n##NPOINTS=11"), "a second ##NPOINTS=", FormatError),
         (text("599 NaN 2 3 3 2 1 0 1 2 3"), "begins with a difference", FormatError),
         (text("ABC"), "line 12: 'ABC' does not begin with a number", FormatError),
         (text("599"), "line 12: no values after the abscissa", FormatError),
@@ -227,15 +309,14 @@ GOOD = "599ABCCBA@abc"
             ValueRangeError,
         ),
         (text(GOOD, NPOINTS="-10"), "NPOINTS='-10'", ValueRangeError),
-        (text(GOOD, NPOINTS=None), "NPOINTS=''", ValueRangeError),
+        (text(GOOD, NPOINTS=None), "it has no ##NPOINTS=", FormatError),
         (text(GOOD, FIRSTX="nan"), "##FIRSTX=nan is not a finite number", ValueRangeError),
         (text(GOOD, LASTX="6o8"), "##LASTX=6o8 is not a number", FormatError),
         (text(GOOD, YFACTOR="0"), "XFACTOR and YFACTOR cannot be 0", ValueRangeError),
         (text(GOOD, YFACTOR="inf"), "##YFACTOR=inf is not a finite number", ValueRangeError),
         (text(GOOD, DELTAX="-1"), "DELTAX=-1 does not fit", DamagedError),
-        (text(GOOD, FIRSTY="5"), "FIRSTY=5, but the first value times YFACTOR is 1", DamagedError),
         (text(GOOD, XUNITS="HZ"), "XUNITS='HZ' is none of cm⁻¹, nm, µm, eV", UnitError),
-        (text(GOOD, XUNITS=None), "XUNITS='' is none of", UnitError),
+        (text(GOOD, XUNITS=None), "it has no ##XUNITS=", UnitError),
         (text(GOOD, YUNITS=None), "no ##YUNITS=", UnitError),
         (text(GOOD, DATA_TYPE="NMR SPECTRUM"), "DATA TYPE is 'NMR SPECTRUM'", FormatError),
         (text(GOOD, form="XYDATA=(X++(R..R))"), r"of the form '\(X\+\+\(R..R\)\)' is not read", FormatError),

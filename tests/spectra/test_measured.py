@@ -28,7 +28,7 @@ def test_it_is_ascending_and_read_only():
 @pytest.mark.parametrize(
     ("axis", "values", "unit", "message", "error"),
     [
-        ([1, 2, 2], [1, 1, 1], "nm", "does not run one way: near 2 nm", ValueRangeError),
+        ([1, 2, 2], [1, 1, 2], "nm", "does not run one way: near 2 nm", ValueRangeError),
         ([1, np.nan], [1, 1], "nm", "the position of point 2 is not a finite number", ValueRangeError),
         ([1, 2], [np.inf, 1], "nm", "the value of point 1 is not a finite number", ValueRangeError),
         ([1, 2], [1], "nm", "two lists of equal length", ValueRangeError),
@@ -59,6 +59,34 @@ def test_a_transmittance_above_one_is_in_per_cent_and_one_below_the_floor_is_rai
     assert spectrum.values == pytest.approx([-np.log10(0.99), 1, 4])
     assert spectrum.remarks == ("values up to 99 taken as per cent", "1 points below 0.0001 set to it")
     assert spectrum.quantity == "absorbance"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected", "remark"),
+    [
+        # spikes do not make per cent of a fraction
+        ("transmittance", [1.51, *[0.1] * 20], 1, "values up to 1.51 taken as fractions, not per cent"),
+        ("transmittance", [*[1.3] * 9, 0.1], 1, "values up to 1.3 taken as fractions, not per cent"),
+        ("transmittance", [*[90.0] * 9, 10.0], 1, "values up to 90 taken as per cent"),
+        ("percent transmittance", [1.2, 1.1, 1.0], 2, "values up to 1.2 are in per cent, says the file"),
+        (
+            "percent absorption",
+            [5.0, 90.0],
+            1,
+            "per cent absorption taken as 100 less the per cent transmittance",
+        ),
+    ],
+)
+def test_whether_a_transmittance_is_in_per_cent(kind, values, expected, remark):
+    spectrum = to_absorbance(measured(np.arange(len(values)), values, kind=kind))
+    assert spectrum.values[-1] == pytest.approx(expected)
+    assert spectrum.remarks == (remark,)
+
+
+def test_points_that_come_twice_are_left_out():
+    spectrum = measured([3, 2, 2, 2, 1], [30, 20, 20, 20, 10])
+    assert spectrum.axis.tolist() == [1, 2, 3]
+    assert spectrum.remarks == ("2 points equal to the one before left out",)
 
 
 def test_a_reflectance_is_converted_only_on_demand():

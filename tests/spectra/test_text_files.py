@@ -48,11 +48,47 @@ def test_separators_decimal_commas_headers_and_encodings(tmp_path, content):
         ("FTIR cm-1,Reflectance", "cm⁻¹", "reflectance", "ir"),
         ("UV nm,Abs", "nm", "absorbance", "uv_vis"),
         ("µm,Transmission", "µm", "transmittance", None),
+        ("Sample: 5% in KBr\nWavenumber (cm-1),Transmittance", "cm⁻¹", "transmittance", None),
+        ("50 % humidity\nWavenumber (cm-1),Reflectance", "cm⁻¹", "reflectance", None),
+        ("cm-1,Absorption [%]", "cm⁻¹", "percent absorption", None),
+        ("Wavenumber,Transmittance\ncm-1,%", "cm⁻¹", "percent transmittance", None),
+        ("Wavenumber,Absorbance\ncm\\+(-1),a.u.", "cm⁻¹", "absorbance", None),
+        ("Wavenumbers/cm-1,Absorbance (a.u.)", "cm⁻¹", "absorbance", None),
+        ("Wavenumber (cm–1),Optical density", "cm⁻¹", "absorbance", None),
+        ("##DATA TYPE=INFRARED SPECTRUM\n##XUNITS=1/CM\n##YUNITS=%T", "cm⁻¹", "percent transmittance", "ir"),
+        ("cm-1,Log(1/R)", "cm⁻¹", "absorbance", None),
+        ("Transmission Raman of a tablet\ncm-1,Intensity", "cm⁻¹", "intensity", "raman"),
+        ("Wellenzahl,Extinktion", "cm⁻¹", "absorbance", None),
+        ("Wavenumber,Intensity (arb. u.)", "cm⁻¹", "intensity", None),
+        ("nm,ε (M-1 cm-1)", "nm", "absorptivity", None),
+        ("Wavelength nm; Molar absorptivity in L mol⁻¹ cm⁻¹", "nm", "absorptivity", None),
+        ("Absorption wavelength (nm),log eps", "nm", "log absorptivity", None),
+        ("# laser wavelength 785 nm\nRaman shift (cm-1),Counts", "cm⁻¹", "intensity", "raman"),
+        ("AxisUnit=1/cm\nLaser (nm)=532\nIntens", "cm⁻¹", "intensity", None),
+        ("2020 01\ncm-1,Abs", "cm⁻¹", "absorbance", None),
+        ("2,4\ncm-1,Abs", "cm⁻¹", "absorbance", None),
+        ("GR\nCM-1\n%T\n3551\n20\n#DATA", "cm⁻¹", "percent transmittance", None),
+        ('"a.sp"\n"cm-1","A"', "cm⁻¹", "absorbance", None),
+        ("A film, nm\n,%T", "nm", "percent transmittance", None),
+        ("nm,Abs\n3", "nm", "absorbance", None),  # the number of points
     ],
 )
 def test_units_and_quantities_from_the_header(tmp_path, header, unit, quantity, modality):
-    spectrum = read(tmp_path, f"{header}\n1,1\n2,2\n")
+    spectrum = read(tmp_path, f"{header}\n1,1\n2,2\n3,3\n")
     assert (spectrum.unit, spectrum.quantity, spectrum.modality) == (unit, quantity, modality)
+    assert spectrum.axis.tolist() == [1, 2, 3]
+
+
+def test_numbered_columns_are_no_point(tmp_path):
+    spectrum = read(tmp_path, ",0\n1,1\n2,2\n", unit="nm", quantity="abs")
+    assert spectrum.axis.tolist() == [1, 2]
+
+
+def test_text_below_the_data_is_kept_apart(tmp_path):
+    content = "Sample A,,\nWavelength (nm),Abs,\n2.0,1.0,\n1.0,2.0,\n\nSample A\nTime: 01/02/2020 10:00:00\n"
+    spectrum = read(tmp_path, content + "\x1a")
+    assert spectrum.values.tolist() == [2, 1]
+    assert spectrum.header["FOOTER"] == "Sample A Time: 01/02/2020 10:00:00"
 
 
 def test_without_a_header_they_are_asked_for(tmp_path):
@@ -86,6 +122,33 @@ def test_without_a_header_they_are_asked_for(tmp_path):
             FormatError,
         ),
         ("nm,abs\n1,1\n2,x\n", {}, "line 3: 'x' is not a number", FormatError),
+        ("nm,abs\n1,\n2,\n3,1\n4,1\n", {}, "line 2: 1 columns in '1,'; expected position", FormatError),
+        ("nm\tabs\n1\tOVER\n2\t1\n", {}, "line 2: 'OVER' is not a number", FormatError),
+        ("nm\tabs\n1,001\t9.5\n999\t1.5\n998\t2.5\n", {}, "line 2: the comma of '1,001'", FormatError),
+        ("nm\tabs\n998\t1\n999\t2\n1,000\t3\n", {}, "line 4: the comma of '1,000' may be", FormatError),
+        (
+            "nm\tabs\n1,001.5\t1\n2,001.5\t1\n3\t1\n",
+            {},
+            "write '1,001.5' without separators of thousands",
+            FormatError,
+        ),
+        ("nm,abs\n1,1\nlost\n2,1\n3,1\n", {}, "line 3: 'lost' stands between lines", FormatError),
+        ("nm,abs\n1,1\n2,1\n3,1\nlost\n4,1\n", {}, "line 5: 'lost' stands between lines", FormatError),
+        (
+            "nm,abs\n1,1\n2,1\n3,1\nnm,abs\n4,1\n5,1\n6,1\n7,1\n",
+            {},
+            "a file holds one table of position and value",
+            FormatError,
+        ),
+        ("nm,abs\n,1\n2,1\n3,1\n", {}, "line 2: '' is not a number", FormatError),
+        ("nm\tabs\n1 001\t1\n2\t1\n1\t1\n", {}, "write '1 001' without separators", FormatError),
+        ("##XYDATA=(X++(Y..Y))\n1 1\n2 1\n", {}, "give its name the ending .jdx", FormatError),
+        ("nm,abs\n1,1\n2,1,x\n", {}, "line 3: 3 columns", FormatError),
+        ("nm,Kubelka-Munk\n1,1\n2,1\n", {}, r"which quantity\? The header names none", UnitError),
+        ("Absorbance\nnm,Sample 1\n1,1\n2,1\n", {}, r"which quantity\? The header names none", UnitError),
+        ("thin nm films\nWavelength (Å),abs\n1,1\n2,1\n", {}, "unknown unit 'Å' of the axis", UnitError),
+        ("Wavenumber (m-1),abs\n1,1\n2,1\n", {}, "unknown unit 'M-1' of the axis", UnitError),
+        ("Abs,Wavelength (nm)\n1,1\n2,1\n", {}, r"which unit\? The header names none", UnitError),
         ("nm,abs\n1,1\n2,nan\n", {}, "line 3: 'nan' is not a finite number", ValueRangeError),
         ("nm,abs\n1,1\n2,-inf\n", {}, "line 3: '-inf' is not a finite number", ValueRangeError),
         ("nm,abs\n1,1\n2,1_000\n", {}, "line 3: '1_000' is not a number", FormatError),
@@ -98,7 +161,7 @@ def test_without_a_header_they_are_asked_for(tmp_path):
         ("nm,abs\n1,1\n2,1e999\n", {}, "value of point 2 is not a finite number", ValueRangeError),
         ("nm,abs\n1,1\n2,1e9999\n", {}, "'1e9999' is not a number", FormatError),
         ("nm,abs\n1,1\n3,1\n2,1\n", {}, "the axis does not run one way: near 2 nm", ValueRangeError),
-        ("nm,abs\n1,1\n1,1\n", {}, "the axis does not run one way", ValueRangeError),
+        ("nm,abs\n1,1\n1,2\n", {}, "the axis does not run one way", ValueRangeError),
         ("nm,abs\n1,1\n", {}, "at least 2 points", ValueRangeError),
         (
             "1,1\n2,2\n",

@@ -69,7 +69,7 @@ def embed_spectra(
             modalities, or a file (see `read_spectra`). A file with several spectra of one modality holds as
             many samples.
         model: a stage-2 model, see `load`.
-        modalities: use only these; one name is also that of text files that do not tell their modality.
+        modalities: use only these; one name is also that of files that do not tell their modality.
         together: all of a list belong to one sample.
         unit: of the axis of files, see `molspectra.spectra.files.read.read_measured`.
         quantity: of the values of files, see `read_measured`.

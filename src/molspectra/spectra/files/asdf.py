@@ -14,17 +14,18 @@ import numpy.typing as npt
 
 from molspectra.errors import DamagedError, FormatError
 
-_PLAIN = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[Ee][+-]\d{1,3}(?!\d))?"
+_PLAIN = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[Ee][+-]\d{1,3}(?!\d))?"
 _TOKEN = re.compile(
     rf"(?P<plain>{_PLAIN})"
     r"|(?P<squeezed>[@A-Ia-i]\d*\.?\d*)"
     r"|(?P<difference>[%J-Rj-r]\d*\.?\d*)"
     r"|(?P<repeat>[S-Zs]\d*)"
+    r"|(?P<undefined>\?)"
     r"|(?P<gap>[\s,;]+)"
 )
 _FIRST = re.compile(rf"\s*(?P<x>{_PLAIN})[\s,;]*")
-_POINT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[Ee][+-]?\d{1,3})?")
-_DIGITS: dict[str, str] = {"@": "0", "%": "0"}
+_POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[Ee][+-]?\d{1,3})?")
+_DIGITS: dict[str, str] = {"@": "0", "%": "0", "?": ""}
 _DIGITS |= {letter: str(digit) for digit, letter in enumerate("ABCDEFGHI", start=1)}
 _DIGITS |= {letter: f"-{digit}" for digit, letter in enumerate("abcdefghi", start=1)}
 _DIGITS |= {letter: str(digit) for digit, letter in enumerate("JKLMNOPQR", start=1)}
@@ -39,7 +40,7 @@ class Table:
     """The ordinates of a table (X++(Y..Y)), decoded line by line.
 
     Attributes:
-        values: ordinates decoded so far, before the factor YFACTOR.
+        values: ordinates decoded so far, before the factor YFACTOR; nan for "?", one that is undefined.
         starts: per line its abscissa, the index of its first value, and its line number.
     """
 
@@ -73,12 +74,14 @@ class Table:
             if kind == "repeat":
                 self._repeat(number, last, difference, step, text)
             elif kind == "difference":
-                if not self.values or not last:
-                    raise FormatError(f"line {number}: it begins with a difference")
+                if not self.values or not last or math.isnan(self.values[-1]):
+                    where = "it begins with a difference" if not last else "a difference follows '?'"
+                    raise FormatError(f"line {number}: {where}")
                 difference, step = True, float(_DIGITS[text[0]] + text[1:])
                 self._append(number, self.values[-1] + step)
             else:
-                value = float(text if kind == "plain" else _DIGITS[text[0]] + text[1:])
+                digits = text if kind == "plain" else _DIGITS[text[0]] + text[1:]
+                value = math.nan if kind == "undefined" else float(digits)
                 difference = False
                 if check:
                     self._check(number, value)
@@ -114,15 +117,17 @@ class Table:
 def pairs(lines: Lines, most: int) -> npt.NDArray[np.float64]:
     """Points [n, 2] of a table (XY..XY): pairs of numbers, separated by commas, semicolons or spaces.
 
+    A value "?", one that is undefined, is nan.
+
     Raises:
         InputError: a line is damaged, or there are more than `most` points; the message has its number.
     """
     numbers: list[float] = []
     for number, line in lines:
         words = re.split(r"[\s,;]+", line.strip().strip(",;"))
-        if not all(_POINT.fullmatch(word) for word in words):
+        if not all(_POINT.fullmatch(word) or (word == "?" and i % 2) for i, word in enumerate(words)):
             raise FormatError(f"line {number}: {line.strip()[:30]!r} are not pairs of numbers")
-        numbers.extend(float(word) for word in words)
+        numbers.extend(math.nan if word == "?" else float(word) for word in words)
         if len(numbers) % 2:
             raise FormatError(f"line {number}: {line.strip()[:30]!r} leaves a position without a value")
         if len(numbers) > 2 * most:

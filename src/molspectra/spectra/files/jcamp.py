@@ -17,7 +17,7 @@ from molspectra.errors import DamagedError, FormatError, InputError, UnitError, 
 from molspectra.spectra.files.asdf import Lines, Table, pairs
 from molspectra.spectra.files.measured import MeasuredSpectrum
 from molspectra.spectra.files.text import decoded_lines
-from molspectra.spectra.files.units import AXIS_UNITS, axis_unit, quantity
+from molspectra.spectra.files.units import AXIS_UNITS, axis_unit, named_modality, quantity
 
 MAX_POINTS = 4_000_000
 """A header that announces more points than this is refused."""
@@ -30,9 +30,10 @@ _UNSUPPORTED = {
     "DATATABLE": "an NTUPLES block (NMR or mass spectrum)",
     "RADATA": "an interferogram",
 }
-_MODALITY_WORDS = (("RAMAN", "raman"), ("INFRARED", "ir"), ("UV", "uv_vis"), ("ULTRAVIOLET", "uv_vis"))
 _UNSUPPORTED_TYPES = ("NMR", "MASS", "INTERFEROGRAM")
-_LABEL = re.compile(r"##\s*(?P<label>[^=]*)=(?P<value>.*)")
+_ONCE = (*_TABLES, "NPOINTS", "FIRSTX", "LASTX", "XFACTOR", "YFACTOR")
+_NUMBERS = ("FIRSTX", "LASTX", "XFACTOR", "YFACTOR", "DELTAX", "FIRSTY")
+_DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 
 
 @dataclass
@@ -88,17 +89,17 @@ def _blocks(path: Path) -> list[Block]:
     table: Lines | None = None
     for number, raw in enumerate(decoded_lines(path), start=1):
         line = raw.partition("$$")[0]
-        label = _LABEL.match(line.lstrip())
-        if label is None:
-            if line.lstrip().startswith("##"):
-                raise FormatError(f"{path}, line {number}: {line.strip()[:40]!r} has no '='")
+        if not line.lstrip().startswith("##"):
             if line.strip():
                 if not open_blocks:
                     raise FormatError(f"{path}, line {number}: not a JCAMP-DX file; it begins with ##TITLE=")
                 if table is not None:
                     table.append((number, line))
             continue
-        name = re.sub(r"[\s_/-]", "", label["label"]).upper()
+        label, equals, value = line.lstrip()[2:].partition("=")
+        name, value = re.sub(r"[\s_/-]", "", label).upper(), value.strip()
+        if not equals and name != "END":
+            raise FormatError(f"{path}, line {number}: {line.strip()[:40]!r} has no '='")
         if name == "TITLE":
             open_blocks.append(Block(number))
             blocks.append(open_blocks[-1])
@@ -111,9 +112,9 @@ def _blocks(path: Path) -> list[Block]:
             open_blocks.pop()
             continue
         entries = open_blocks[-1].entries
-        if name in (*_TABLES, "NPOINTS", "FIRSTX", "LASTX", "XFACTOR", "YFACTOR") and name in entries:
+        if name in _ONCE and name in entries and (name in _TABLES or entries[name] != value):
             raise FormatError(f"{path}, line {number}: a second ##{name}= in one block")
-        entries.setdefault(name, label["value"].strip())
+        entries.setdefault(name, value)
         if name in _TABLES or name in _UNSUPPORTED:
             table = open_blocks[-1].tables.setdefault(name, [])
     if not blocks:
@@ -130,35 +131,46 @@ def _spectrum(path: Path, block: Block, table: str) -> MeasuredSpectrum:
     kind = entries.get("DATATYPE", "").upper()
     if any(word in kind for word in _UNSUPPORTED_TYPES):
         raise FormatError(f"its DATA TYPE is {kind[:40]!r}, not infrared, Raman or UV-Vis")
-    unit = axis_unit(entries.get("XUNITS", ""))
+    for name in ("XUNITS", "YUNITS"):
+        if name not in entries:
+            raise UnitError(f"it has no ##{name}=")
+    unit = axis_unit(entries["XUNITS"])
     if unit is None:
-        raise UnitError(f"XUNITS={entries.get('XUNITS', '')[:40]!r} is none of {', '.join(AXIS_UNITS)}")
-    if "YUNITS" not in entries:
-        raise UnitError("it has no ##YUNITS=")
+        raise UnitError(f"XUNITS={entries['XUNITS'][:40]!r} is none of {', '.join(AXIS_UNITS)}")
+    if any(_DECIMAL_COMMA.search(entries.get(name, "")) for name in _NUMBERS):
+        lines = [(number, _DECIMAL_COMMA.sub(".", line)) for number, line in lines]
     form = re.sub(r"\s", "", entries[table]).upper()
+    remarks: list[str] = []
     if form.startswith("(X++(Y..Y))"):
-        axis, values = _evenly_spaced(entries, lines)
+        axis, values = _evenly_spaced(entries, lines, remarks)
     elif form.startswith("(XY..XY)"):
         axis, values = _pairs(entries, lines)
     else:
         raise FormatError(f"{table} of the form {form[:20]!r} is not read; known: (X++(Y..Y)) and (XY..XY)")
+    undefined = np.isnan(values)
+    if undefined.any():
+        remarks.append(f"{int(undefined.sum())} of {len(values)} points without a value ('?') left out")
     title = entries.get("TITLE", "")
     return MeasuredSpectrum(
-        axis,
-        values,
+        axis[~undefined],
+        values[~undefined],
         unit,
-        quantity(entries["YUNITS"]) or entries["YUNITS"].lower(),
-        next((name for word, name in _MODALITY_WORDS if word in kind), None),
+        quantity(entries["YUNITS"]) or entries["YUNITS"].lower()[:60],
+        named_modality(kind),
         title,
         f"{path}, block {title[:40]!r}",
+        tuple(remarks),
         header={key: value for key, value in entries.items() if key not in _TABLES},
     )
 
 
 def _evenly_spaced(
-    entries: dict[str, str], lines: Lines
+    entries: dict[str, str], lines: Lines, remarks: list[str]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return axis [n] and values [n] of a table (X++(Y..Y)), checked against everything the header says."""
+    """Return axis [n] and values [n] of a table (X++(Y..Y)), checked against what the header says.
+
+    A value that is undefined is nan; a wrong FIRSTY, which is optional, is added to `remarks`.
+    """
     count = _count(entries)
     first, last = _number(entries, "FIRSTX"), _number(entries, "LASTX")
     x_factor, y_factor = _number(entries, "XFACTOR", 1.0), _number(entries, "YFACTOR", 1.0)
@@ -178,13 +190,14 @@ def _evenly_spaced(
                 f"line {number}: begins at {start * x_factor:.6g} where FIRSTX, LASTX and NPOINTS give "
                 f"{expected:.6g}: lines are missing or damaged"
             )
-    if "DELTAX" in entries and not 0.9 < _number(entries, "DELTAX") / (step or 1.0) < 1.1:
+    given = _number(entries, "DELTAX") if entries.get("DELTAX") else step
+    if not 0.9 < (abs(given) if step < 0 else given) / (abs(step) or 1.0) < 1.1:  # often without its sign
         raise DamagedError(f"DELTAX={entries['DELTAX']} does not fit FIRSTX, LASTX and NPOINTS ({step:.6g})")
     values = np.array(table.values) * y_factor
-    if "FIRSTY" in entries:
-        first_y, slack = _number(entries, "FIRSTY"), 0.01 * float(np.abs(values).max())
+    if entries.get("FIRSTY"):
+        first_y, slack = _number(entries, "FIRSTY"), 0.01 * float(np.nanmax(np.abs(values), initial=0.0))
         if min(abs(first_y - values[0]), abs(first_y - table.values[0])) > slack:
-            raise DamagedError(f"FIRSTY={first_y:g}, but the first value times YFACTOR is {values[0]:g}")
+            remarks.append(f"FIRSTY={first_y:g}, but the first value times YFACTOR is {values[0]:g}")
     return axis, values
 
 
@@ -206,7 +219,9 @@ def _pairs(entries: dict[str, str], lines: Lines) -> tuple[npt.NDArray[np.float6
 
 def _count(entries: dict[str, str]) -> int:
     """Return NPOINTS, from 2 to `MAX_POINTS`."""
-    text = entries.get("NPOINTS", "").strip()
+    if "NPOINTS" not in entries:
+        raise FormatError("it has no ##NPOINTS=")
+    text = entries["NPOINTS"]
     if not re.fullmatch(r"\d{1,9}", text) or not 2 <= int(text) <= MAX_POINTS:
         raise ValueRangeError(f"NPOINTS={text[:20]!r} is not a number from 2 to {MAX_POINTS}")
     return int(text)
@@ -218,7 +233,7 @@ def _number(entries: dict[str, str], name: str, default: float | None = None) ->
         return default
     text = entries.get(name, "").strip()
     try:
-        value = float(text)
+        value = float(_DECIMAL_COMMA.sub(".", text))
     except ValueError as error:
         what = f"##{name}={text[:20]} is not a number" if text else f"it has no ##{name}="
         raise FormatError(what) from error

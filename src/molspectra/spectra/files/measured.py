@@ -28,7 +28,8 @@ Process = Callable[[npt.NDArray[np.float64], Modality, slice], npt.NDArray[np.fl
 """Maps samples [points] of a modality to others; the slice selects the points in the measured range."""
 
 _MIN_POINTS = 16
-_PER_CENT = 1.5  # a transmittance with a larger maximum is in per cent; as a fraction it would be below 1
+_PER_CENT = 1.5  # a fraction is below 1, but for noise and a wrong background
+_PER_CENT_SHARE = 0.1  # a transmittance with more of its points above that is in per cent; fewer are spikes
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,8 @@ class MeasuredSpectrum:
     """A spectrum as the file has it.
 
     Attributes:
-        axis: strictly ascending positions [n], float64, in `unit`; a descending axis is reversed.
+        axis: strictly ascending positions [n], float64, in `unit`; a descending axis is reversed, and points
+            equal to the one before are left out with a remark.
         values: ordinates [n], float64, finite, in the order of `axis`.
         unit: one of `AXIS_UNITS`, or that of a modality's axis.
         quantity: one of `QUANTITIES`, or the word of the file if it is none of them.
@@ -78,6 +80,11 @@ class MeasuredSpectrum:
                 )
         if axis[0] > axis[-1]:
             axis, values = axis[::-1].copy(), values[::-1].copy()
+        repeated = np.concatenate([[False], (np.diff(axis) == 0) & (np.diff(values) == 0)])
+        if repeated.any() and not repeated[1:].all():
+            axis, values = axis[~repeated], values[~repeated]
+            remark = f"{int(repeated.sum())} points equal to the one before left out"
+            object.__setattr__(self, "remarks", (*self.remarks, remark))
         unordered = np.diff(axis) <= 0
         if unordered.any():
             position = float(axis[int(np.argmax(unordered)) + 1])
@@ -116,7 +123,8 @@ def to_absorbance(
     """Convert the ordinate to absorbance, unless it is proportional to absorbance already.
 
     Transmittance T gives A = −log10 T; T below `floor` (noise in a saturated band) is set to `floor`, and
-    the remarks count these points. A transmittance whose maximum exceeds 1.5 is taken as per cent.
+    the remarks count these points. A transmittance that the file does not call per cent is taken as per cent
+    if more than a tenth of its points exceed 1.5, else as a fraction with spikes.
     Absorptivity, densities and Raman intensities are returned unchanged; log absorptivity becomes
     absorptivity.
 
@@ -142,7 +150,7 @@ def to_absorbance(
             highest = measured.values.max()
             raise ValueRangeError(f"{where}a logarithm of an absorptivity cannot be {highest:g}")
         return replace(measured, values=np.power(10.0, measured.values), quantity="absorptivity")
-    if not kind.endswith("ance") or kind == "absorbance":
+    if not kind.endswith(("transmittance", "reflectance", "percent absorption")):
         return measured
     reflected = kind.endswith("reflectance")
     if reflected and reflectance == "refuse":
@@ -150,12 +158,20 @@ def to_absorbance(
         raise UnitError(
             f"{where}a reflectance is no absorbance; choose how to convert it: reflectance={ways}"
         )
-    fraction = measured.values
-    if kind.startswith("percent"):
+    fraction, highest = measured.values, measured.values.max()
+    high = fraction > _PER_CENT
+    if kind == "percent absorption":
+        fraction = 1 - fraction / 100
+        remarks.append("per cent absorption taken as 100 less the per cent transmittance")
+    elif kind.startswith("percent"):
         fraction = fraction / 100
-    elif fraction.max() > _PER_CENT:
+        if not high.any():
+            remarks.append(f"values up to {highest:g} are in per cent, says the file")
+    elif high.mean() > _PER_CENT_SHARE:
         fraction = fraction / 100
-        remarks.append(f"values up to {measured.values.max():g} taken as per cent")
+        remarks.append(f"values up to {highest:g} taken as per cent")
+    elif high.any() or np.median(fraction) > 1.05:
+        remarks.append(f"values up to {highest:g} taken as fractions, not per cent")
     low = int((fraction < floor).sum())
     if low:
         remarks.append(f"{low} points below {floor:g} set to it")
@@ -226,7 +242,10 @@ def onto_axis(
         raise ValueRangeError(
             f"{where}it covers {reach}, {coverage:.1%} of the {name} axis ({asked}); {advice}"
         )
-    remarks, changes = list(plain.remarks), ["changed on the way to absorbance"] if plain.remarks else []
+    remarks, changes = (
+        list(plain.remarks),
+        ["changed on reading or on the way to absorbance"] if plain.remarks else [],
+    )
     if coverage < 1:
         changes.append("points that were not measured are 0")
         remarks.append(f"covers {reach}, {coverage:.1%} of the axis; the rest is 0")

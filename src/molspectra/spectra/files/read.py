@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def read_measured(
 
     Args:
         path: the file; one of `JCAMP` by its suffix, else two columns of text.
-        modality: modality of a text file whose header does not name it.
+        modality: modality of the spectra whose file does not name it.
         unit: axis unit of a text file whose header does not name it.
         quantity: quantity of the values of a text file whose header does not name it.
 
@@ -40,7 +41,7 @@ def read_measured(
     if path.suffix.lower() in JCAMP:
         from molspectra.spectra.files.jcamp import read_jcamp
 
-        return read_jcamp(path)
+        return [replace(each, modality=each.modality or modality) for each in read_jcamp(path)]
     from molspectra.spectra.files.text import read_text
 
     return [read_text(path, modality=modality, unit=unit, quantity=quantity)]
@@ -60,7 +61,7 @@ def read_spectra(
 
     Args:
         path: JCAMP-DX, two columns of text, or an output of Gaussian, ORCA, ….
-        modality: read only spectra of this modality; also that of a text file whose header does not name it.
+        modality: read only spectra of this modality; also that of a file that does not name it.
         unit: see `read_measured`.
         quantity: see `read_measured`.
         outside: see `molspectra.spectra.files.measured.onto_axis`.

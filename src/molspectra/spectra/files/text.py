@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from molspectra.spectra.files.units import (
     QUANTITIES,
     asked_quantity,
     asked_unit,
-    header_quantity,
-    header_unit,
+    axis_unit,
+    header_names,
+    named_modality,
 )
 
 MAX_BYTES = 64 << 20
@@ -24,9 +26,14 @@ MAX_BYTES = 64 << 20
 
 _MAX_HEADER = 200  # lines
 _COMMENTS = ("#", "%", "//", "!", "'")
-_POINT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][+-]?\d{1,3})?")
-_COMMA = re.compile(r"[+-]?(?:\d+,?\d*|,\d+)(?:[EeDd][+-]?\d{1,3})?")
+_POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[EeDd][+-]?\d{1,3})?")
+_COMMA = re.compile(r"[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[EeDd][+-]?\d{1,3})?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:[,.' \u00a0\u2009\u202f’]\d{3})+(?:[.,]\d*)?")
+_NUMBERS = (_POINT, _COMMA, _NOT_FINITE)
+_JCAMP_TABLE = re.compile(r"##\s*XY(?:DATA|POINTS)\s*=\s*\(")
+_DOS_END = b"\x1a"
+_MAX_HEADER_PAIRS = 2  # lines of two numbers that a header may hold, such as year and month
 
 
 def decoded_lines(path: Path) -> list[str]:
@@ -38,6 +45,9 @@ def decoded_lines(path: Path) -> list[str]:
     check_readable(path)
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
+    text, _, rest = data.partition(_DOS_END)
+    if not rest.strip(_DOS_END + b"\r\n "):
+        data = text
     if not data.strip():
         raise FormatError(f"{path} is empty")
     if len(data) > MAX_BYTES:
@@ -61,8 +71,9 @@ def read_text(
     """Read the spectrum of a file of two columns, position and value.
 
     Columns are separated by tab, semicolon, comma or spaces; the decimal sign may be a comma unless the
-    separator is. Lines before the first pair of numbers are the header, from which unit and quantity are
-    taken if they are not given.
+    separator is. The data are the longest run of lines of numbers. Lines before it are the header, from which
+    unit and quantity are taken if they are not given, and text behind it is a footer. A line that begins with
+    a number belongs to the data and is refused if it is not position and value.
 
     Args:
         path: the file.
@@ -74,40 +85,135 @@ def read_text(
         InputError: a line is not two numbers, with its number; or unit or quantity are unknown, with the
             choices.
     """
-    header: list[str] = []
-    separator: re.Pattern[str] | None = None
-    positions, values = [], []
-    for number, line in enumerate(decoded_lines(path), start=1):
-        text = line.strip()
-        if not text:
-            continue
-        if separator is None:
-            separator = None if text.startswith(_COMMENTS) else _separator(text)
-            if separator is None:
-                if len(header) == _MAX_HEADER:
-                    raise FormatError(f"{path}: no line of two numbers among the first {number}")
-                header.append(text)
-                continue
-        elif text.startswith(_COMMENTS):
-            continue
-        x, y = _pair(path, number, text, separator)
-        positions.append(x)
-        values.append(y)
-    if not positions:
-        raise FormatError(f"{path}: no line of two numbers")
-    words = " ".join(header[-20:])
+    lines = [
+        (number, line) for number, line in enumerate(decoded_lines(path), start=1) if line.strip(" \t;,")
+    ]
+    separator = _common_separator(path, lines)
+    start, stop = _data(path, lines, separator)
+    header = [line.strip() for _, line in lines[:start]]
+    if any(_JCAMP_TABLE.match(line) for line in header):
+        raise FormatError(f"{path}: it holds a JCAMP-DX table; give its name the ending .jdx")
+    points = [
+        (number, _pair(path, number, line, separator))
+        for number, line in lines[start:stop]
+        if not line.lstrip().startswith(_COMMENTS)
+    ]
+    _check_commas(path, points)
+    words = " ".join(header)
+    units, quantities = header_names([_fields(line, separator) for line in header])
+    entries = {"HEADER": words, "FOOTER": " ".join(line.strip() for _, line in lines[stop:])}
     return MeasuredSpectrum(
-        np.array(positions),
-        np.array(values),
-        _resolved(path, "unit", unit and asked_unit(unit), header_unit(words), AXIS_UNITS),
-        _resolved(
-            path, "quantity", quantity and asked_quantity(quantity), header_quantity(words), tuple(QUANTITIES)
-        ),
-        modality or _modality(words),
+        np.array([_number(path, number, x) for number, (x, _) in points]),
+        np.array([_number(path, number, y) for number, (_, y) in points]),
+        _resolved(path, "unit", unit and asked_unit(unit), units, AXIS_UNITS),
+        _resolved(path, "quantity", quantity and asked_quantity(quantity), quantities, tuple(QUANTITIES)),
+        modality or named_modality(words),
         path.stem,
         str(path),
-        header={"HEADER": words[:1000]} if words else {},
+        header={name: text[:1000] for name, text in entries.items() if text},
     )
+
+
+def _common_separator(path: Path, lines: list[tuple[int, str]]) -> re.Pattern[str]:
+    """Return the separator of most lines of numbers; `lines` have their numbers."""
+    counts: Counter[re.Pattern[str]] = Counter()
+    for index, (number, line) in enumerate(lines):
+        separator = None if line.lstrip().startswith(_COMMENTS) else _separator(line)
+        if separator is not None:
+            counts[separator] += 1
+        elif index >= _MAX_HEADER and not counts:
+            raise FormatError(f"{path}: no line of two numbers among the first {number}")
+    if not counts:
+        raise FormatError(f"{path}: no line of two numbers")
+    return counts.most_common(1)[0][0]
+
+
+def _data(path: Path, lines: list[tuple[int, str]], separator: re.Pattern[str]) -> tuple[int, int]:
+    """Return where the data begin and end in `lines`: the longest run of lines of numbers.
+
+    Raises:
+        FormatError: lines of numbers before or behind the run are more than a header may hold.
+    """
+    kinds = [_kind(line, separator) for _, line in lines]
+    if kinds[0] == "damaged" and not _fields(lines[0][1], separator)[0]:
+        kinds[0] = "text"  # a table with numbered columns, of which the first has no name
+    runs: list[list[int]] = [[]]  # indices of lines that begin with a number, apart where text stands between
+    for index, kind in enumerate(kinds):
+        if kind == "text":
+            runs.append([])
+        elif kind != "comment":
+            runs[-1].append(index)
+    run = max(runs, key=lambda run: sum(kinds[index] == "pair" for index in run))
+    # numbers alone in a line may end a header: before a comment, or the number of points
+    pairs = [index for index in run if kinds[index] == "pair"]
+    while kinds[run[0]] == "alone" and (
+        "comment" in kinds[run[0] : pairs[0]] or lines[run[0]][1].strip() == str(len(pairs))
+    ):
+        run = run[1:]
+    start, stop = run[0], run[-1] + 1
+    before = [index for index in range(start) if kinds[index] in ("pair", "damaged")]
+    behind = [index for index in range(stop, len(lines)) if kinds[index] == "pair"]
+    if before:
+        between = [index for index in range(before[0], start) if kinds[index] == "text"]
+        heads = any(any(header_names([_fields(lines[index][1], separator)])) for index in between)
+        if len(before) > _MAX_HEADER_PAIRS or not heads:
+            raise _interrupted(path, *lines[between[0]])
+    if behind:
+        raise _interrupted(path, *lines[stop + kinds[stop:].index("text")])
+    return start, stop
+
+
+def _interrupted(path: Path, number: int, line: str) -> FormatError:
+    """Return the error of a line of text between lines of numbers."""
+    return FormatError(
+        f"{path}, line {number}: {line.strip()[:40]!r} stands between lines of numbers; "
+        "a file holds one table of position and value"
+    )
+
+
+def _kind(line: str, separator: re.Pattern[str]) -> str:
+    """Return what a line is: comment, pair (two numbers or more), alone (one), damaged, or text.
+
+    Damaged is what begins like data, with a number, and goes on otherwise.
+    """
+    if line.lstrip().startswith(_COMMENTS):
+        return "comment"
+    fields = _fields(line, separator)
+    if not fields:
+        return "comment"
+    if not fields[0]:
+        return "damaged" if _is_number(fields[1]) else "text"
+    if not _is_number(fields[0]) and not _THOUSANDS.fullmatch(fields[0]):
+        return "text"
+    if len(fields) == 1:
+        return "damaged" if separator.search(line.lstrip().rstrip("\r\n ")) else "alone"
+    if all(_is_number(field) for field in fields):
+        return "pair"
+    words = len(fields) > 2 and separator.pattern == r"\s+"
+    return "text" if words or axis_unit(fields[1]) else "damaged"
+
+
+def _is_number(field: str) -> bool:
+    """Return whether a field is a number in any format, or nan."""
+    return any(number.fullmatch(field) for number in _NUMBERS)
+
+
+def _check_commas(path: Path, points: list[tuple[int, list[str]]]) -> None:
+    """Refuse numbers with a comma that may separate thousands; `points` are line numbers and fields."""
+    commas = [(number, field) for number, fields in points for field in fields if "," in field]
+    if not commas:
+        return
+    dotted = any("." in field for _, fields in points for field in fields)
+    for column in zip(*(fields for _, fields in points), strict=True):
+        with_comma = [field for field in column if "," in field]
+        grouped = all(_THOUSANDS.fullmatch(field) for field in with_comma)
+        dotted |= bool(with_comma) and grouped and len(with_comma) < len(column)
+    if dotted:
+        number, field = commas[0]
+        raise FormatError(
+            f"{path}, line {number}: the comma of {field!r} may be a decimal sign or separate thousands; "
+            "write all numbers with a decimal point and without separators"
+        )
 
 
 def _separator(line: str) -> re.Pattern[str] | None:
@@ -133,20 +239,25 @@ def _fields(line: str, separator: re.Pattern[str]) -> list[str]:
     return fields
 
 
-def _pair(path: Path, number: int, line: str, separator: re.Pattern[str]) -> tuple[float, float]:
-    """Return position and value of a line; `path` and line `number` are for messages."""
+def _pair(path: Path, number: int, line: str, separator: re.Pattern[str]) -> list[str]:
+    """Return the fields position and value of a line; `path` and line `number` are for messages."""
     fields = _fields(line, separator)
     if len(fields) != 2:
         advice = "keep position and value only" if len(fields) > 2 else "expected position and value"
         raise FormatError(f"{path}, line {number}: {len(fields)} columns in {line[:40]!r}; {advice}")
-    point = [field.replace(",", ".") for field in fields]
-    for text, field in zip(point, fields, strict=True):
-        if _NOT_FINITE.fullmatch(text):
-            raise ValueRangeError(f"{path}, line {number}: {field!r} is not a finite number")
-        if not _POINT.fullmatch(text):
+    for field in fields:
+        if _THOUSANDS.fullmatch(field) and not _is_number(field):
+            raise FormatError(f"{path}, line {number}: write {field[:40]!r} without separators of thousands")
+        if not _is_number(field):
             raise FormatError(f"{path}, line {number}: {field[:40]!r} is not a number")
-    x, y = (float(text.upper().replace("D", "E")) for text in point)
-    return x, y
+    return fields
+
+
+def _number(path: Path, number: int, field: str) -> float:
+    """Return the number in a field, with either decimal sign."""
+    if _NOT_FINITE.fullmatch(field):
+        raise ValueRangeError(f"{path}, line {number}: {field!r} is not a finite number")
+    return float(field.replace(",", ".").upper().replace("D", "E"))
 
 
 def _resolved(path: Path, what: str, given: str | None, named: set[str], known: tuple[str, ...]) -> str:
@@ -160,11 +271,3 @@ def _resolved(path: Path, what: str, given: str | None, named: set[str], known: 
         return named.pop()
     reason = f"names {names or 'none'}"
     raise UnitError(f"{path}: which {what}? The header {reason}; give {what}= one of {', '.join(known)}")
-
-
-def _modality(header: str) -> str | None:
-    """Return the modality that a header names, None if it names none or several."""
-    words = header.casefold()
-    names = {"raman": "raman", "infrared": "ir", "ftir": "ir", "ft-ir": "ir", "uv": "uv_vis"}
-    modalities = {name for word, name in names.items() if word in words}
-    return modalities.pop() if len(modalities) == 1 else None
