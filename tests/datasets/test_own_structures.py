@@ -278,7 +278,7 @@ BAD = [
     ("extxyz", "1\n\nH 0 0 nan\n", "atom 1 has a coordinate that is not a finite number"),
     ("extxyz", "1\n\nH 0 0 " + HUGE + "\n", "atom 1 has a coordinate that is not a finite number"),
     ("extxyz", "1\n\nH 0 x 0\n", "'0 x 0' are not three numbers"),
-    ("extxyz", "2\n\nH 0 0 0\nH 0 0 0\n", "closer than 0.1"),
+    ("extxyz", "2\n\nH 0 0 0\nH 0 0 0\n", "closer than 0.3"),
     ("extxyz", "1\nProperties=species:S\nH 0 0 0\n", "does not name the columns"),
     ("extxyz", '1\nLattice="1 0 0 0 1 0 0 0 1"\nH 0 0 0\n', "a periodic structure"),
     ("extxyz", "1\nE_1=1 E_1=2\nH 0 0 0\n", "the entry 'E_1' occurs twice"),

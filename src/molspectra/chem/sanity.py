@@ -1,4 +1,4 @@
-"""Plausibility checks of structures: coordinates that seem to be in bohr."""
+"""Plausibility checks of structures, and the table of covalent radii that they need."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+
+from molspectra.errors import UnitError
+
+RDKIT_ERRORS = (ValueError, RuntimeError, ArithmeticError)
+"""What RDKit raises for molecules that it cannot treat; RuntimeError where an internal condition breaks."""
+
+SEEM_IN_BOHR = "the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)"
+"""Why such a structure is refused."""
 
 _LOW, _HIGH = 1.35, 2.4  # F–F in Å has 1.24, N≡N in bohr 1.46 and F–F in bohr 2.34
 
@@ -45,3 +53,13 @@ def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.f
     if ratio2.min() <= _LOW**2:
         return False
     return bool(np.median(ratio2.min(axis=1)) < _HIGH**2)
+
+
+def check_angstrom(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> None:
+    """Refuse coordinates [N, 3] that look as if they were in bohr, see `bohr_suspected`.
+
+    Raises:
+        UnitError: if they do.
+    """
+    if bohr_suspected(numbers, positions):
+        raise UnitError(SEEM_IN_BOHR)

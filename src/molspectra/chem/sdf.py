@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.charges import stated_charge
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, text_lines
-from molspectra.errors import ElementError, FormatError, InputError, ValueRangeError
+from molspectra.chem.sanity import RDKIT_ERRORS
+from molspectra.errors import ElementError, FormatError, InputError, MismatchError, ValueRangeError
 
-_FIELD = re.compile(r">.*?<([^>]+)>")
+_FIELD = re.compile(r">[^<]*<([^>]+)>")
 _FLAT = 1e-3  # Å; a structure with every |z| below this is flat
 
 
@@ -39,8 +41,21 @@ def sdf_entries(path: Path) -> Iterator[Entry]:
 def _entry(record: int, first: int, block: list[str]) -> Entry:
     title = block[0].strip() if block else ""
     where = f"record {record} (line {first}{f', {title!r}' if title else ''})"
-    build = partial(molecule_from_block, "\n".join(block) + "\n", title or None)
+    build = partial(_molecule, block, title or None)
     return Entry(where, title or None, build, partial(data_fields, block))
+
+
+def _molecule(block: list[str], name: str | None) -> Molecule:
+    """Return the molecule of a record, whose charge must be the one that a data field may state."""
+    molecule = molecule_from_block("\n".join(block) + "\n", name)
+    numeric = {key: text for key, text in data_fields(block).items() if len(text.split()) == 1}
+    stated = stated_charge(numeric)
+    if stated is not None and stated != molecule.charge:
+        raise MismatchError(
+            f"a data field states the charge {stated:+d}, but the charges of the atoms add up to "
+            f"{molecule.charge:+d}; write them as 'M  CHG'"
+        )
+    return molecule
 
 
 def data_fields(block: list[str]) -> dict[str, str]:
@@ -90,7 +105,7 @@ def molecule_from_block(block: str, name: str | None = None, *, complete: bool =
     with rdBase.BlockLogs():
         try:
             mol = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
-        except RuntimeError:  # an element unknown to RDKit breaks an internal condition
+        except RDKIT_ERRORS:  # such as an element unknown to RDKit
             mol = None
     if mol is None:
         raise _reading_error(block)
@@ -124,7 +139,7 @@ def _smiles_and_checks(
     with rdBase.BlockLogs():
         try:
             Chem.SanitizeMol(mol)
-        except ValueError:
+        except RDKIT_ERRORS:
             return None
         flat = (np.abs(positions[:, 2]) < _FLAT).all()
         # an atom with four neighbours cannot lie in one plane with them

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from molspectra._version import __version__
-from molspectra.chem.sanity import bohr_suspected
+from molspectra.chem.sanity import SEEM_IN_BOHR, bohr_suspected
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.store.writer import Record, Row, record_of, write_records
 from molspectra.datasets.importer import Candidate, Excluded, Importer, Opened, checked_options
@@ -244,7 +244,7 @@ class _Reader:
         if self._in_bohr is not None:
             self._in_bohr.append(suspected)
         if suspected:
-            raise UnitError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
+            raise UnitError(SEEM_IN_BOHR)
 
     def _check_first(self) -> None:
         """Refuse a dataset that begins with structures in bohr."""
