@@ -249,10 +249,19 @@ def test_a_charge_in_a_field_must_be_that_of_the_atoms(tmp_path, field, kind):
     if kind is None:
         assert next(read_molecules(path)).charge == 0
         return
-    with pytest.raises(kind, match=r"field states the charge -1, .* \+0"):
+    with pytest.raises(kind, match=r"stated as -1, .* \+0"):
         list(read_molecules(path))
     path = write(tmp_path / "a.sdf", mol_block("CC(=O)[O-]") + f"> <{field}>\n-1\n\n$$$$\n")
     assert next(read_molecules(path)).charge == -1
+
+
+def test_a_charge_in_a_column_must_be_that_of_the_smiles(tmp_path):
+    path = write(tmp_path / "a.csv", "smiles,charge\n[OH-],-1\nC,\nC,unknown\nC,1\n")
+    rejected: list[Rejection] = []
+    molecules = list(read_molecules(path, on_error="skip", rejected=rejected))
+    assert [molecule.charge for molecule in molecules] == [-1, 0, 0]
+    assert [each.where for each in rejected] == ["line 5"]
+    assert "stated as +1" in rejected[0].reason
 
 
 # XYZ
@@ -338,6 +347,8 @@ def test_extended_xyz_says_where_its_columns_are(tmp_path):
             ElementError,
             "atom 1: 'D' .* deuterium.* isotopes are not supported",
         ),
+        (WATER_XYZ.replace("O 0", "18O 0"), ElementError, "atom 1: .* isotope"),
+        (WATER_XYZ.replace("O 0", "Tv 0"), ElementError, "atom 1: 'Tv' .* periodic"),
         (WATER_XYZ.replace("O 0", "Bq 0"), ElementError, "atom 1: 'Bq' .* ghost atom"),
         (
             WATER_XYZ.replace("O 0", "J 0"),
@@ -389,6 +400,7 @@ def test_bad_xyz_frames_are_named(tmp_path, text, kind, message):
         ("+1,1", 1),
         ("-1", -1),
         ("charge: -1, multiplicity: 1", -1),
+        ("-1 1 hydroxide", -1),
         ("hydroxide 1", 0),
         ('Properties=species:S:1:pos:R:3:charges:R:1 note="charge 3"', -1),
         ("Properties=species:S:1:pos:R:3:charges:R:1 charge=1", 1),
@@ -398,9 +410,8 @@ def test_bad_xyz_frames_are_named(tmp_path, text, kind, message):
 def test_charges_of_xyz_frames(tmp_path, comment, charge):
     (molecule,) = read_molecules(write(tmp_path / "a.xyz", f"2\n{comment}\nO 0 0 0 -1.2\nH 0 0 0.97 0.201\n"))
     assert molecule.charge == charge
-    assert "1" not in (molecule.name or "").removeprefix("charge: -1, multiplicity: 1").removeprefix(
-        "hydroxide 1"
-    )
+    has_words = comment in ("hydroxide 1", "-1 1 hydroxide", "charge: -1, multiplicity: 1")
+    assert molecule.name == (comment if has_words else None)
 
 
 def test_charges_of_atoms_that_are_not_of_a_whole_molecule(tmp_path):

@@ -14,7 +14,7 @@ _TOTAL = re.compile(
 _OF_ATOMS = re.compile(r"(?!nuclear|core|effective)\w*charges?", re.ASCII)
 _IN_WORDS = re.compile(r"\bcharge\s*[:=]?\s*([+-]?[\d.]+)(?![\w.])", re.ASCII | re.IGNORECASE)
 _WITH_MULTIPLICITY = re.compile(r"\s*([+-]?\d{1,4})[\s,]+(\d{1,4})\s*", re.ASCII)
-_SIGNED = re.compile(r"\s*[+-]\d{1,4}\s*", re.ASCII)
+_SIGNED = re.compile(r"\s*([+-]\d{1,4})(\s+\d{1,4}\s+\S.*|\s*)", re.ASCII)
 
 _SUM_TOLERANCE = 0.05  # rounded partial charges add up to a whole number no better than this
 
@@ -23,7 +23,7 @@ def is_total_charge(key: str, text: str) -> bool:
     """Whether a named value is a total charge: `charge`, `total_charge` and so on, or `q` if it is whole."""
     word = key.lower()
     return _TOTAL.fullmatch(word) is not None or (
-        word == "q" and re.fullmatch(r"[+-]?\d{1,4}", text) is not None
+        word in ("q", "qtot", "q_tot") and re.fullmatch(r"[+-]?\d{1,4}", text) is not None
     )
 
 
@@ -48,7 +48,7 @@ def stated_charge(values: Mapping[str, str]) -> int | None:
 
 def _whole(key: str, text: str) -> int:
     try:
-        value = float(text.rstrip("="))  # some programs write `charge=-1=`
+        value = float(text.rstrip("=,;"))  # some programs write `charge=-1=`
     except ValueError as error:
         raise FormatError(f"{key}={text[:40]} is not a number") from error
     if value != value:
@@ -59,9 +59,31 @@ def _whole(key: str, text: str) -> int:
     return charge
 
 
+def check_charge(values: Mapping[str, str], charge: int) -> None:
+    """Check that the charge of a molecule is the one that named values state, if any of them is one.
+
+    Raises:
+        InputError: if it is another, or the stated one is not a whole number.
+    """
+    stated = stated_charge({key: text for key, text in values.items() if _is_number(text)})
+    if stated is not None and stated != charge:
+        raise MismatchError(
+            f"the charge is stated as {stated:+d}, but those of the atoms add up to {charge:+d}"
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_charge_line(comment: str) -> bool:
     """Whether a comment is nothing but a charge, with a multiplicity or a sign: `-1 1`, `0,1`, `+1`."""
-    return any(pattern.fullmatch(comment) is not None for pattern in (_WITH_MULTIPLICITY, _SIGNED))
+    signed = _SIGNED.fullmatch(comment)
+    return _WITH_MULTIPLICITY.fullmatch(comment) is not None or bool(signed and not signed[2].strip())
 
 
 def charge_in_words(comment: str, nuclear: int) -> int | None:
@@ -84,8 +106,9 @@ def charge_in_words(comment: str, nuclear: int) -> int | None:
                 f"{electrons} electrons; write charge=0, or whatever it is, as the comment"
             )
         return charge
-    if _SIGNED.fullmatch(comment):
-        return int(comment)
+    signed = _SIGNED.fullmatch(comment)
+    if signed:
+        return int(signed[1])
     words = _IN_WORDS.search(comment)
     return _whole("charge", words[1]) if words else None
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.chem.charges import stated_charge
+from molspectra.chem.charges import check_charge
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, text_lines
 from molspectra.chem.sanity import RDKIT_ERRORS
-from molspectra.errors import ElementError, FormatError, InputError, MismatchError, ValueRangeError
+from molspectra.errors import ElementError, FormatError, InputError, ValueRangeError
 
 _FIELD = re.compile(r">[^<]*<([^>]+)>")
 _FLAT = 1e-3  # Å; a structure with every |z| below this is flat
@@ -48,13 +48,7 @@ def _entry(record: int, first: int, block: list[str]) -> Entry:
 def _molecule(block: list[str], name: str | None) -> Molecule:
     """Return the molecule of a record, whose charge must be the one that a data field may state."""
     molecule = molecule_from_block("\n".join(block) + "\n", name)
-    numeric = {key: text for key, text in data_fields(block).items() if len(text.split()) == 1}
-    stated = stated_charge(numeric)
-    if stated is not None and stated != molecule.charge:
-        raise MismatchError(
-            f"a data field states the charge {stated:+d}, but the charges of the atoms add up to "
-            f"{molecule.charge:+d}; write them as 'M  CHG'"
-        )
+    check_charge(data_fields(block), molecule.charge)
     return molecule
 
 

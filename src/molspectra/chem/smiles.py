@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from molspectra.chem.charges import check_charge
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, text_lines
 from molspectra.chem.sanity import RDKIT_ERRORS
@@ -145,10 +146,17 @@ def csv_entries(path: Path) -> Iterator[Entry]:
             smiles = row[smiles_column] if smiles_column < len(row) else ""
             name = row[name_column].strip() if name_column is not None and name_column < len(row) else ""
             fields = partial(_cells, header, row, (smiles_column, name_column))
-            build = partial(from_smiles, smiles, name or None)
+            build = partial(_of_row, header, row, smiles, name or None)
             yield Entry(f"line {rows.line_num}", name or None, build, fields)
     except csv.Error as error:
         raise FormatError(f"{path}, line {rows.line_num}: broken CSV ({error})") from error
+
+
+def _of_row(header: list[str], row: list[str], smiles: str, name: str | None) -> Molecule:
+    """Return the molecule of a row, whose charge must be the one that a column may state."""
+    molecule = from_smiles(smiles, name)
+    check_charge(dict(zip(header, row, strict=False)), molecule.charge)
+    return molecule
 
 
 def _cells(header: list[str], row: list[str], structure: tuple[int | None, ...]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.charges import is_total_charge
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Quantity
 from molspectra.data.store.writer import Row
@@ -101,6 +102,18 @@ def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
         options.get("forces"),
         options.get("energy"),
     )
+
+
+def check_charge_name(names: Iterable[str], where: str) -> None:
+    """Refuse a total charge under another name than `charge`, which would be taken for a property.
+
+    Raises:
+        FormatError: if there is one, and no `charge`.
+    """
+    names = list(names)
+    other = next((name for name in names if is_total_charge(name, "")), None)
+    if other is not None and "charge" not in names:
+        raise FormatError(f"{where}: rename {other!r} to 'charge', so that it is read as the total charge")
 
 
 def checked_unit(unit: str, where: str) -> str:
