@@ -12,7 +12,7 @@ _TOTAL = re.compile(
     r"(?:(?:total|tot|net|mol|molecule|molecular|system|formal)_?)?charge(?:_?(?:total|tot))?", re.ASCII
 )
 _OF_ATOMS = re.compile(r"(?!nuclear|core|effective)\w*charges?", re.ASCII)
-_IN_WORDS = re.compile(r"\bcharge\s*[:=]?\s*([+-]?[\d.]+)(?![\w.])", re.ASCII | re.IGNORECASE)
+_IN_WORDS = re.compile(r"\bcharge(?:\s*[:=])?\s*([+-]?[\d.]+)(?![\w.])", re.ASCII | re.IGNORECASE)
 _WITH_MULTIPLICITY = re.compile(r"\s*([+-]?\d{1,4})[\s,]+(\d{1,4})\s*", re.ASCII)
 _SIGNED = re.compile(r"\s*([+-]\d{1,4})(\s+\d{1,4}\s+\S.*|\s*)", re.ASCII)
 

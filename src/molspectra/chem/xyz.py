@@ -209,17 +209,15 @@ def _check_not_periodic(entries: Mapping[str, str]) -> None:
     if "pbc" in entries:
         words = entries["pbc"].strip("[]() ").replace(",", " ").split()
         if not words or any(word.lower().strip(".") not in _BOOLEANS for word in words):
-            raise FormatError(
-                f'pbc={entries["pbc"][:40]} is neither T nor F; write pbc="F F F" for a molecule'
-            )
+            raise FormatError(f"pbc={entries['pbc'][:40]} is neither T nor F; write pbc=F for a molecule")
         if any(_BOOLEANS[word.lower().strip(".")] for word in words):
             raise ValueRangeError(
                 "a periodic structure is not a molecule; cut out a molecule and set pbc to F"
             )
     elif re.search("[1-9]", entries.get("lattice", entries.get("cell", ""))):
         raise ValueRangeError(
-            "a cell without pbc is a periodic structure; if it is only a box around a molecule, add "
-            'pbc="F F F" to the comment'
+            "a cell without pbc is a periodic structure; if it is only a box around a molecule, add pbc=F "
+            "to the comment"
         )
 
 

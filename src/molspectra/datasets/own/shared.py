@@ -203,7 +203,7 @@ def select_properties(stated: Mapping[str, str | None], options: OwnOptions, whe
     quantities: dict[str, Quantity] = {}
     silent: list[str] = []
     for key in keys:
-        about = f"{where}: property {key!r}"
+        about = f"{where}: property {key[:40]!r}"
         in_file, given = stated[key], units.get(key)
         unit = in_file if given is None else given
         if unit is None:
@@ -216,7 +216,7 @@ def select_properties(stated: Mapping[str, str | None], options: OwnOptions, whe
             raise FormatError(f"{where}: two properties would be called {names[key]!r}; rename one of them")
         quantities[names[key]] = Quantity(unit, options.level)
     if silent:
-        shown = ", ".join(repr(key) for key in silent[:8]) + (" …" if len(silent) > 8 else "")
+        shown = ", ".join(repr(key[:40]) for key in silent[:8]) + (" …" if len(silent) > 8 else "")
         advice = f"give --option unit.{names[silent[0]]}=eV (1 for a pure number), or choose with properties="
         raise UnitError(f"{where}: no unit is stated for {shown}; {advice}")
     left_out = tuple(key for key in names if key not in keys)
