@@ -316,6 +316,13 @@ def test_malformed_and_hostile_files_give_one_clear_line(tmp_path, name, content
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_reason_of_a_single_bad_record_is_given_in_full(tmp_path):
+    with pytest.raises(
+        InputError, match=r"frame 1 \(line 1\): atom 1: 'D' is not .* isotopes are not supported"
+    ):
+        made("extxyz", tmp_path, "1\n\nD 0 0 0\n")
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real subsets are not here")
 def test_the_92_molecules_of_qm9(tmp_path):
     options = {"properties": "U0,R2", "unit.U0": "Hartree", "unit.R2": "a0^2"}
