@@ -122,6 +122,18 @@ def test_a_frame_without_pandas_is_one_line(model, monkeypatch: pytest.MonkeyPat
         ms.embed(["C"], model).frame()
 
 
+def test_structures_in_bohr_are_rejected_in_every_format(model, tmp_path: Path) -> None:
+    water = np.array([[0, 0, 0], [1.81, 0, 0], [-0.45, 1.76, 0]])
+    atoms = "".join(f"{s} {x} {y} {z}\n" for s, (x, y, z) in zip("OHH", water.tolist(), strict=True))
+    (tmp_path / "a.xyz").write_text(f"3\nbohr\n{atoms}1\natom\nO 0 0 0\n")
+    table = pa.table({"numbers": [[8, 1, 1], [8]], "positions": [water.ravel().tolist(), [0.0, 0.0, 0.0]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    for name in ("a.xyz", "a.parquet"):
+        found = ms.embed(tmp_path / name, model, on_error="skip")
+        assert len(found.vectors) == 1
+        assert "bohr" in found.rejected[0].reason
+
+
 def test_bad_molecules_are_named_and_counted(model) -> None:
     given = ["C", "C(", None, 3, "CBr", ms.Molecule(np.array([8]), np.zeros((1, 3))), ""]
     found = ms.embed(given, model, on_error="skip")

@@ -62,7 +62,10 @@ def test_what_is_no_element_is_refused(symbol):
         atomic_number(symbol)
 
 
-@pytest.mark.parametrize(("symbol", "advice"), [("CA", "'Ca'"), ("Du", "Dy, Db, Ds"), ("*", "none")])
+@pytest.mark.parametrize(
+    ("symbol", "advice"),
+    [("CA", "'Ca'"), ("Dd", "Dy, Db, Ds"), ("Du", "dummy"), ("*", "dummy"), ("D", "deuterium.* isotopes")],
+)
 def test_symbols_that_may_have_been_meant(symbol, advice):
     with pytest.raises(ElementError, match=advice):
         atomic_number(symbol)
@@ -89,12 +92,16 @@ def test_symbols_that_may_have_been_meant(symbol, advice):
             "atom 3 has a coordinate",
         ),
         (
-            {"positions": [[0, 0, 0], [1, 0, 0], [1, 0, 0.05]]},
+            {"positions": [[0, 0, 0], [1, 0, 0], [1, 0, 0.29]]},
             ValueRangeError,
-            "atoms 2 and 3 are closer than 0.1 Å",
+            "atoms 2 and 3 are closer than 0.3 Å",
         ),
         ({"charge": 0.5}, ValueRangeError, "whole number"),
+        ({"charge": float("nan")}, ValueRangeError, "whole number"),
         ({"charge": 11}, ValueRangeError, "fewer than zero electrons"),
+        ({"charge": -11}, ValueRangeError, "charge -11 is more than .*10"),
+        ({"charge": -(10**18)}, ValueRangeError, "charge -1e.18 is more than"),
+        ({"positions": [[0, 0, 0], [0, 0, 1], [1e5, 0, 0]]}, ValueRangeError, "atom 3 is at 100000 0 0"),
     ],
 )
 def test_bad_molecules_are_refused_in_one_line(changes, kind, message):

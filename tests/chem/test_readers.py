@@ -1,5 +1,6 @@
 import io
 import re
+import time
 
 import ase.io
 import numpy as np
@@ -11,11 +12,14 @@ from rdkit import Chem
 
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import FORMATS, Rejection, from_ase, from_smiles, read_molecules, to_ase
+from molspectra.chem.xyz import xyz_entries
 from molspectra.errors import (
     ElementError,
     FormatError,
+    MismatchError,
     NotFoundError,
     SettingError,
+    UnitError,
     ValueRangeError,
 )
 
@@ -65,6 +69,10 @@ def test_charges_and_radicals_come_from_the_smiles():
         ("*CC", ElementError, "dummy atom"),
         ("[Na+].[Cl-]", ValueRangeError, "2 fragments"),
         ("[2H]C", ElementError, "isotope label"),
+        ("[#999]", ValueRangeError, r"'\[#999\]': .*Atomic number not found$"),
+        ("[C:99999999999999999999]", FormatError, "unreadable"),
+        ("CCO,ethanol", FormatError, "'CCO,ethanol'.* not a comma"),
+        ("C1CC1 |c:0|", FormatError, "CXSMILES"),
         ("[Zz]", FormatError, r"'\[Zz\]'"),
     ],
 )
@@ -83,6 +91,13 @@ def test_a_smi_file(tmp_path):
     assert [m.smiles for m in molecules] == ["CCO", "F", "[OH-]"]
     assert [m.name for m in molecules] == ["ethanol (drink)", None, "hydroxide ion"]
     assert molecules[2].charge == -1
+
+
+def test_extensions_of_smiles_are_not_taken_for_names(tmp_path):
+    path = write(tmp_path / "a.smi", "C[C@H](O)F |o1:1| x\nCC\t|c:0|\n")
+    rejected: list[Rejection] = []
+    assert list(read_molecules(path, on_error="skip", rejected=rejected)) == []
+    assert all("CXSMILES" in each.reason for each in rejected)
 
 
 def test_a_csv_table_with_its_columns_in_any_order(tmp_path):
@@ -225,6 +240,30 @@ def test_a_planar_molecule_may_lie_in_the_plane(tmp_path):
     assert molecule.formula == "CHFO"
 
 
+@pytest.mark.parametrize(
+    ("field", "kind"),
+    [("charge", MismatchError), ("Total_Charge", MismatchError), ("charges", None), ("mu", None)],
+)
+def test_a_charge_in_a_field_must_be_that_of_the_atoms(tmp_path, field, kind):
+    path = write(tmp_path / "a.sdf", METHANOL + f"> <{field}>\n-1\n\n$$$$\n")
+    if kind is None:
+        assert next(read_molecules(path)).charge == 0
+        return
+    with pytest.raises(kind, match=r"stated as -1, .* \+0"):
+        list(read_molecules(path))
+    path = write(tmp_path / "a.sdf", mol_block("CC(=O)[O-]") + f"> <{field}>\n-1\n\n$$$$\n")
+    assert next(read_molecules(path)).charge == -1
+
+
+def test_a_charge_in_a_column_must_be_that_of_the_smiles(tmp_path):
+    path = write(tmp_path / "a.csv", "smiles,charge\n[OH-],-1\nC,\nC,unknown\nC,1\n")
+    rejected: list[Rejection] = []
+    molecules = list(read_molecules(path, on_error="skip", rejected=rejected))
+    assert [molecule.charge for molecule in molecules] == [-1, 0, 0]
+    assert [each.where for each in rejected] == ["line 5"]
+    assert "stated as +1" in rejected[0].reason
+
+
 # XYZ
 
 
@@ -264,7 +303,7 @@ def test_extended_xyz_says_where_its_columns_are(tmp_path):
         (
             "2" + WATER_XYZ[1:],
             FormatError,
-            r"frame 2 \(line 5\): expected the number of atoms, found 'H -0.24",
+            r"frame 1 \(line 1\): the frame should have 2 atoms, but line 5 is one more: 'H -0.24",
         ),
         ("0\n\n", FormatError, "a frame of 0 atoms"),
         ("-2\n\n", FormatError, "a frame of -2 atoms"),
@@ -293,6 +332,41 @@ def test_extended_xyz_says_where_its_columns_are(tmp_path):
         ),
         (WATER_XYZ.replace("water", 'Lattice="5 0 0 0 5 0 0 0 5"'), ValueRangeError, "periodic structure"),
         (WATER_XYZ.replace("water", 'pbc="F F T"'), ValueRangeError, "periodic structure"),
+        (WATER_XYZ.replace("water", 'pbc="1 1 1"'), ValueRangeError, "periodic structure"),
+        (WATER_XYZ.replace("water", 'pbc="T F F"'), ValueRangeError, "periodic structure"),
+        (WATER_XYZ.replace("water", "pbc=[false, false, true]"), ValueRangeError, "periodic structure"),
+        (WATER_XYZ.replace("water", 'pbc="yes"'), FormatError, "pbc=yes is neither T nor F"),
+        (WATER_XYZ.replace("water", 'Lattice="9 0 0 0 9 0 0 0 9"'), ValueRangeError, "add pbc=F"),
+        (WATER_XYZ.replace("water", "charge=0.5"), ValueRangeError, "charge=0.5 is not a whole number"),
+        (WATER_XYZ.replace("water", "total_charge=1 charge=0"), MismatchError, "two different charges"),
+        (WATER_XYZ.replace("water", "charge=-1e18"), ValueRangeError, "more than the nuclear charge"),
+        (WATER_XYZ.replace("water", "0 2"), ValueRangeError, "charge and multiplicity.* 10 electrons"),
+        (WATER_XYZ.replace("water", "Charge: 0.3"), ValueRangeError, "0.3 is not a whole number"),
+        (
+            WATER_XYZ.replace("O 0", "D 0"),
+            ElementError,
+            "atom 1: 'D' .* deuterium.* isotopes are not supported",
+        ),
+        (WATER_XYZ.replace("O 0", "18O 0"), ElementError, "atom 1: .* isotope"),
+        (WATER_XYZ.replace("O 0", "Tv 0"), ElementError, "atom 1: 'Tv' .* periodic"),
+        (WATER_XYZ.replace("O 0", "Bq 0"), ElementError, "atom 1: 'Bq' .* ghost atom"),
+        (
+            WATER_XYZ.replace("O 0", "J 0"),
+            ElementError,
+            "atom 1: 'J' is not the symbol of a chemical element$",
+        ),
+        (WATER_XYZ.replace("0.96", "1_0"), FormatError, "atom 2: '1_0 0 0' are not three numbers"),
+        (WATER_XYZ.replace("0.96", "96000"), ValueRangeError, "atom 2 is at 96000 0 0, beyond"),
+        (
+            WATER_XYZ.replace("0.96", "1.81").replace("-0.24 0.93", "-0.45 1.76"),
+            UnitError,
+            "seem to be in bohr",
+        ),
+        (
+            WATER_XYZ.replace("water", "gdb 3\t799.58812\t437.90386\t282.94545\t1.8511\t6.31"),
+            FormatError,
+            "molspectra prepare qm9",
+        ),
         (WATER_XYZ.replace("water", "charge=many"), FormatError, "charge=many is not a number"),
         (WATER_XYZ.replace("water", "charge=nan"), FormatError, "charge=nan is not a number"),
         (
@@ -310,6 +384,93 @@ def test_bad_xyz_frames_are_named(tmp_path, text, kind, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("comment", "charge"),
+    [
+        ("charge=-1", -1),
+        ("charge=-1=", -1),
+        ('Charge="-1.0" energy=-75', -1),
+        ("total_charge=-1 total_spin=1", -1),
+        ("net_charge = -1", -1),
+        ("CSD_code = ABC | q = -1 | S = 0", -1),
+        ("q=-0.5", 0),
+        ("-1 1", -1),
+        ("  -1   3", -1),
+        ("0 2", 0),
+        ("+1,1", 1),
+        ("-1", -1),
+        ("charge: -1, multiplicity: 1", -1),
+        ("-1 1 hydroxide", -1),
+        ("hydroxide 1", 0),
+        ('Properties=species:S:1:pos:R:3:charges:R:1 note="charge 3"', -1),
+        ("Properties=species:S:1:pos:R:3:charges:R:1 charge=1", 1),
+        ("Properties=species:S:1:pos:R:3:nuclear_charge:R:1", 0),
+    ],
+)
+def test_charges_of_xyz_frames(tmp_path, comment, charge):
+    (molecule,) = read_molecules(write(tmp_path / "a.xyz", f"2\n{comment}\nO 0 0 0 -1.2\nH 0 0 0.97 0.201\n"))
+    assert molecule.charge == charge
+    has_words = comment in ("hydroxide 1", "-1 1 hydroxide", "charge: -1, multiplicity: 1")
+    assert molecule.name == (comment if has_words else None)
+
+
+def test_charges_of_atoms_that_are_not_of_a_whole_molecule(tmp_path):
+    comment = "Properties=species:S:1:pos:R:3:q_mulliken:R:1:charges:R:1"
+    path = write(tmp_path / "a.xyz", f"2\n{comment}\nO 0 0 0 0 -0.3\nH 0 0 0.97 0 0.8\n")
+    with pytest.raises(ValueRangeError, match=r"column 'charges' adds up to 0\.5"):
+        list(read_molecules(path))
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        'Lattice="9 0 0 0 9 0 0 0 9" pbc="0 0 0"',
+        'Lattice="9 0 0 0 9 0 0 0 9" pbc="False False False"',
+        "pbc=[false, false, false]",
+        "pbc=F",
+        'Lattice="0.0 0.0 0.0 0.0 0.0 0.0 0.0 0.0 0.0"',
+    ],
+)
+def test_structures_that_are_not_periodic(tmp_path, comment):
+    (molecule,) = read_molecules(write(tmp_path / "a.xyz", WATER_XYZ.replace("water", comment)))
+    assert molecule.formula == "H2O"
+
+
+def test_exponents_of_fortran_and_mathematica(tmp_path):
+    path = write(tmp_path / "a.xyz", WATER_XYZ.replace("0.96 0 0", "9.6D-1 2.1*^-6 0.1d+1"))
+    (molecule,) = read_molecules(path)
+    assert molecule.positions[1].tolist() == [0.96, 2.1e-6, 1]
+
+
+def test_a_count_that_is_too_small_gives_no_molecule(tmp_path):
+    rejected: list[Rejection] = []
+    path = write(tmp_path / "a.xyz", WATER_XYZ + "2" + WATER_XYZ[1:])
+    assert len(list(read_molecules(path, on_error="skip", rejected=rejected))) == 1
+    assert [each.where for each in rejected] == ["frame 2 (line 6)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.xyz", WATER_XYZ.replace("water", "a" * 10**5)),
+        ("a.xyz", WATER_XYZ.replace("water", "charge" + " " * 10**5 + "x")),
+        ("a.xyz", "\x1c" * 10**5 + WATER_XYZ),
+        ("a.xyz", WATER_XYZ.replace("water", " ".join(f"k{i}=1" for i in range(30_000)))),
+        ("a.xyz", WATER_XYZ.replace("water", " ".join(f"a{i}={{" for i in range(30_000)))),
+        ("a.sdf", METHANOL + "> " + "<a" * 50_000 + "\n1\n\n$$$$\n"),
+        ("a.csv", "smiles," + ",".join(f"c{i}" for i in range(30_000)) + "\nC\n"),
+    ],
+    ids=["word", "charge", "separators", "keys", "braces", "field", "columns"],
+)
+def test_long_lines_take_no_long_time(tmp_path, name, text):
+    path = write(tmp_path / name, text)
+    began = time.process_time()
+    for entry in FORMATS[path.suffix[1:]](path):
+        entry.fields()
+        entry.molecule()
+    assert time.process_time() - began < 5
+
+
 LABELS = st.text(
     st.characters(codec="utf-8", categories=["L", "N", "P", "S"], exclude_characters="\\\"'{}="), min_size=1
 )
@@ -319,19 +480,19 @@ LABELS = st.text(
 @given(
     numbers=st.lists(st.integers(1, 118), min_size=1, max_size=8),
     seed=st.integers(0, 2**32 - 1),
-    charge=st.integers(-3, 1),
+    charge=st.integers(-1, 1),
     name=st.none() | LABELS,
     smiles=st.sampled_from([None, "F", "C/C=C\\C", "[H][H]", "N#C[O-]", "T", "C=C"]),
 )
 def test_what_ase_writes_is_read_back(tmp_path_factory, numbers, seed, charge, name, smiles):
     positions = np.arange(len(numbers))[:, None] + np.random.default_rng(seed).uniform(
-        -0.4, 0.4, (len(numbers), 3)
+        -0.3, 0.3, (len(numbers), 3)
     )
     molecule = Molecule(np.array(numbers), positions, smiles, charge, name)
     text = io.StringIO()
     ase.io.write(text, [to_ase(molecule), to_ase(molecule)], format="extxyz")
     path = write(tmp_path_factory.mktemp("xyz") / "a.extxyz", text.getvalue())
-    first, second = read_molecules(path)
+    first, second = (frame.structure() for frame in xyz_entries(path))  # maybe as far apart as in bohr
     assert first.geometry_id == second.geometry_id
     assert first.numbers.tolist() == numbers
     assert np.abs(first.positions - positions).max() < 1e-7

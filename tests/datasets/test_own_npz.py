@@ -135,6 +135,7 @@ def test_bohr_samples_charges_and_columns(tmp_path):
             "'name' holds pickled Python objects, which are not read",
         ),
         ({"name": np.array(["water"])}, {}, "'name' has 1 rows for 2 molecules"),
+        ({"net_charge": np.array([0, 1])}, {}, "rename 'net_charge' to 'charge'"),
         ({"prop_names": None}, {}, "'props' needs 'prop_names'"),
         ({"prop_names": np.array(["mu"])}, {}, r"shape \(2, 1\)"),
         ({"prop_names": np.array(["mu", "mu"])}, {}, "named twice"),

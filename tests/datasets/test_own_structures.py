@@ -278,11 +278,16 @@ BAD = [
     ("extxyz", "1\n\nH 0 0 nan\n", "atom 1 has a coordinate that is not a finite number"),
     ("extxyz", "1\n\nH 0 0 " + HUGE + "\n", "atom 1 has a coordinate that is not a finite number"),
     ("extxyz", "1\n\nH 0 x 0\n", "'0 x 0' are not three numbers"),
-    ("extxyz", "2\n\nH 0 0 0\nH 0 0 0\n", "closer than 0.1"),
+    ("extxyz", "2\n\nH 0 0 0\nH 0 0 0\n", "closer than 0.3"),
     ("extxyz", "1\nProperties=species:S\nH 0 0 0\n", "does not name the columns"),
     ("extxyz", '1\nLattice="1 0 0 0 1 0 0 0 1"\nH 0 0 0\n', "a periodic structure"),
     ("extxyz", "1\nE_1=1 E_1=2\nH 0 0 0\n", "the entry 'E_1' occurs twice"),
     ("extxyz", "1\ncharge=lots\nH 0 0 0\n", "charge=lots is not a number"),
+    ("extxyz", "1\ncharge=-1e18\nC 0 0 0\n", "charge -1e.18 is more than the nuclear charge"),
+    ("extxyz", "2\n\nC 100000 0 0\nC 0 0 0\n", "atom 1 is at 100000 0 0"),
+    ("csv", "smiles\n[#999]\n", "Atomic number not found"),
+    ("csv", f"smiles,a{' ' * 100_000}b\nC,1\n", "no unit is stated for 'a "),
+    ("csv", f"smiles,{'(' * 100_000}b\nC,1\n", "no unit is stated for '"),
     ("csv", b"", "a.csv is empty"),
     ("csv", "name,formula\nx,H2O\n", "no column 'smiles'"),
     ("csv", "smiles,smiles\nC,C\n", "the column 'smiles' occurs twice"),
@@ -309,6 +314,13 @@ def test_malformed_and_hostile_files_give_one_clear_line(tmp_path, name, content
     assert "a." + name in said or "record" in said or "frame" in said or "line" in said
     assert not (tmp_path / "a.arrow").exists()
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_reason_of_a_single_bad_record_is_given_in_full(tmp_path):
+    with pytest.raises(
+        InputError, match=r"frame 1 \(line 1\): atom 1: 'D' is not .* isotopes are not supported"
+    ):
+        made("extxyz", tmp_path, "1\n\nD 0 0 0\n")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real subsets are not here")

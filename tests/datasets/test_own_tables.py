@@ -150,6 +150,7 @@ def test_the_command(tmp_path, metadata, make_row, capsys):
         ({"numbers": ["8 1 1", "1"]}, {}, "the column 'numbers' must hold lists, not string"),
         ({"name": [1, 2]}, {}, "the column 'name' must be text, not int64"),
         ({"charge": ["+", "-"]}, {}, "the column 'charge' must hold integers"),
+        ({"total_charge": [0, 1]}, {}, "rename 'total_charge' to 'charge'"),
         ({"ir_intensity": None}, {}, "'ir_position' has no partner"),
         ({"uv_vis": [1.0, 2.0]}, {}, "the column 'uv_vis' must hold lists"),
         ({"homo": [1.0, 2.0]}, {}, "no unit is stated for 'homo'"),

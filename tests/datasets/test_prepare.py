@@ -395,6 +395,7 @@ def test_geometry_id_without_a_molecule(n, seed, dtype):
 
 def test_reasons_are_counted_by_kind_up_to_a_limit():
     assert kind_of("line 7: 'a b' is -1.5e+3, not 2") == kind_of("line 19: 'c' is 8, not 16")
+    assert kind_of("frame 12: a raw file of QM9") == "frame #: a raw file of QM9"
     counts: dict[str, int] = {}
     for i in range(MAX_REASONS + 50):
         count(counts, f"reason {i:c}")

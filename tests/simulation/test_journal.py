@@ -33,7 +33,7 @@ def failure(key="b"):
     return Record(key, "AAAAAAAAAAAAAA", None, None, 0.5, error="SCF failed: no reason")
 
 
-@given(st.lists(FINITE, max_size=5), FINITE, st.floats(0.2, 1e6))
+@given(st.lists(FINITE, max_size=5), FINITE, st.floats(0.3, 1e4))
 def test_records_read_back_exactly(lines, value, distance):
     before = record(positions=((0, 0, 0), (0, 0, distance)), lines=lines, value=value)
     after = from_json(to_json(before))

@@ -13,7 +13,7 @@ import pytest
 import molspectra
 from molspectra.data.loader import batches
 from molspectra.data.splits import split_rows
-from molspectra.data.store.store import Store, write_store
+from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
 from molspectra.data.stream import BatchStream
 from molspectra.errors import (
     ExistsError,
@@ -22,6 +22,7 @@ from molspectra.errors import (
     MismatchError,
     NotFoundError,
     SettingError,
+    ValueRangeError,
     WriteError,
 )
 from molspectra.training import record as records
@@ -85,6 +86,45 @@ def test_the_run_directory(
     assert said[0].endswith("1 of its 40 rows have no gap and are left out")
     assert len(said) == 5
     assert said[-1].startswith("finetune: 4/4 loss ")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([2.5] * 24, ["gap is 2.5 eV in all "]),
+        ([2.5] * 20 + [None] * 4, ["4 of its 24 rows have no gap", "gap is 2.5 eV in all "]),
+        ([0.0, 1.0] * 12, ["gap is 0 or 1 in all training rows; it is fitted as a number"]),
+        ([0.0, 1.0, 2.0] * 8, []),
+    ],
+    ids=["constant", "partly missing", "classes", "numbers"],
+)
+def test_what_is_odd_in_a_target_is_said_first(
+    gap: Make,
+    store: Store,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    values: list[float | None],
+    said: list[str],
+) -> None:
+    rows = [
+        Row(store.molecule(row), {}, {} if value is None else {"gap": value}, identity=f"{row:014d}")
+        for row, value in enumerate(values)
+    ]
+    path = tmp_path / "odd.arrow"
+    write_store(path, rows, Metadata("made up", "CC0", properties={"gap": Quantity("eV", "")}))
+    finetune(gap(data__store=str(path)), tmp_path / "run")
+    lines = capfd.readouterr().err.splitlines()
+    first = [line for line in lines if not line.startswith("finetune: ")]
+    assert lines[: len(first)] == first
+    assert all(line.startswith(f"{path}: ") and word in line for line, word in zip(first, said, strict=True))
+
+
+def test_a_part_without_labels_is_refused_with_their_number(gap: Make, store: Store, tmp_path: Path) -> None:
+    rows = [Row(store.molecule(row), {}, {"gap": 1.0} if row == 3 else {}) for row in range(20)]
+    path = tmp_path / "one.arrow"
+    write_store(path, rows, Metadata("made up", "CC0", properties={"gap": Quantity("eV", "")}))
+    with pytest.raises(ValueRangeError, match="empty without the 19 of its 20 rows that have no gap"):
+        finetune(gap(data__store=str(path)), tmp_path / "run", show=False)
 
 
 def test_a_directory_in_use_is_left_alone(stage1: Make, tmp_path: Path) -> None:

@@ -144,7 +144,9 @@ def _of_file(text: str) -> Candidates:
         from molspectra.datasets.own.parquet import PARQUET
 
         source = PARQUET.open(path, {"properties": "none", "unit.forces": "eV/Å"})  # neither is read here
-        return Candidates(text, ((row.name, row.make) for row in source.candidates(0)), source.total)
+        return Candidates(
+            text, ((row.name, row.row_in_angstrom) for row in source.candidates(0)), source.total
+        )
     if suffix not in FORMATS:
         raise FormatError(
             f"{path}: unknown format {suffix!r} of a file of molecules; {hint(suffix, SUFFIXES)}"

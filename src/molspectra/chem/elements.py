@@ -1,5 +1,6 @@
 """The names of the chemical elements, without importing a chemistry library."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -22,6 +23,12 @@ MAX_ATOMIC_NUMBER = len(SYMBOLS) - 1
 
 _NUMBERS = dict(zip(SYMBOLS[1:], range(1, len(SYMBOLS)), strict=True))
 
+_HYDROGEN_ISOTOPES = {"D": "deuterium", "T": "tritium"}
+_DUMMY = re.compile(r"xx?|q|du|dum|lp|\*|r#?|bq.*|gh(?:\(.*)?|.*-bq|@.*|.*:", re.ASCII | re.IGNORECASE)
+"""Matches what programs write for points without an element: dummy and ghost atoms, lone pairs."""
+
+_ISOTOPE = re.compile(r"\d{1,3}[A-Z][a-z]?|[A-Z][a-z]?(?:-\d{1,3}|\(iso=.*)", re.ASCII | re.IGNORECASE)
+
 
 def atomic_number(symbol: str) -> int:
     """Return the atomic number of an element symbol.
@@ -31,10 +38,23 @@ def atomic_number(symbol: str) -> int:
     """
     number = _NUMBERS.get(symbol)
     if number is None:
-        candidates = [known for known in _NUMBERS if known[0] == symbol[:1].upper()]
-        advice = hint(symbol.capitalize(), candidates, label="symbols with this first letter")
-        raise ElementError(f"{symbol!r} is not the symbol of a chemical element; {advice}")
+        raise ElementError(f"{symbol[:20]!r} is not the symbol of a chemical element{_advice(symbol)}")
     return number
+
+
+def _advice(symbol: str) -> str:
+    """Return the end of a message about what is not a symbol: what it is, or what may have been meant."""
+    if symbol in _HYDROGEN_ISOTOPES:
+        return f" but of {_HYDROGEN_ISOTOPES[symbol]}, and isotopes are not supported; write H"
+    if _ISOTOPE.fullmatch(symbol):
+        return " but of an isotope, which is not supported; write the element alone"
+    if symbol == "Tv":
+        return " but of a translation vector: a periodic structure is not a molecule"
+    if _DUMMY.fullmatch(symbol):
+        return " but of a dummy or ghost atom; remove it"
+    candidates = [known for known in _NUMBERS if known[0] == symbol[:1].upper()]
+    label = "symbols with this first letter"
+    return f"; {hint(symbol.capitalize(), candidates, label=label)}" if candidates else ""
 
 
 def hill_formula(numbers: Iterable[int]) -> str:

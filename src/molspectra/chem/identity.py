@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.elements import atomic_number, hill_formula
-from molspectra.chem.sanity import covalent_radii
+from molspectra.chem.sanity import RDKIT_ERRORS, covalent_radii
 from molspectra.errors import FormatError, MismatchError, ValueRangeError
 
 GEOMETRY_PREFIX = "geom-"
@@ -129,9 +129,12 @@ def _parsed(smiles: str) -> Any:
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(smiles)
+        try:
+            mol = Chem.MolFromSmiles(smiles)
+        except RDKIT_ERRORS:
+            mol = None
     if mol is None or mol.GetNumAtoms() == 0:
-        raise FormatError(f"unreadable SMILES {smiles!r}")
+        raise FormatError(f"unreadable SMILES {smiles[:200]!r}")
     return mol
 
 
@@ -143,7 +146,10 @@ def _key_of(mol: Any) -> str | None:
     if mol is None:
         return None
     with rdBase.BlockLogs():
-        key = str(rdkit_inchi.MolToInchiKey(mol) or "")
+        try:
+            key = str(rdkit_inchi.MolToInchiKey(mol) or "")
+        except RDKIT_ERRORS:
+            return None
     return key[:14] or None
 
 
@@ -196,7 +202,7 @@ def _lewis_structure(molecule: Structure, factor: float, charged_fragments: bool
                 maxIterations=_MAX_ITERATIONS,
             )
             Chem.SanitizeMol(mol)
-        except (ValueError, RuntimeError):
+        except RDKIT_ERRORS:
             return None
     return mol
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,8 +15,11 @@ from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS, hill_formula
 from molspectra.chem.identity import identity_of
 from molspectra.errors import ElementError, ValueRangeError
 
-MIN_DISTANCE = 0.1
+MIN_DISTANCE = 0.3
 """Two atoms closer than this (Å) are an error; the shortest bond, H2, is 0.74 Å."""
+
+MAX_COORDINATE = 1e4
+"""Å; a coordinate beyond it is an error of units, or of columns that were taken for others."""
 
 _ROWS = 256  # rows of the distance matrix held at once
 
@@ -33,7 +37,8 @@ class Molecule:
 
     Raises:
         ElementError: unknown element.
-        ValueRangeError: wrong shapes, no atoms, non-finite coordinates, coincident atoms, or a charge larger
+        ValueRangeError: wrong shapes, no atoms, coordinates that are not finite or beyond `MAX_COORDINATE`,
+            atoms closer than `MIN_DISTANCE`, or a charge that is no whole number or, of either sign, larger
             than the nuclear charge.
     """
 
@@ -46,11 +51,16 @@ class Molecule:
     def __post_init__(self) -> None:
         numbers = _checked_numbers(self.numbers)
         positions = _checked_positions(self.positions, len(numbers))
-        if self.charge != int(self.charge):
+        charge = whole(self.charge)
+        if charge is None or charge != self.charge:
             raise ValueRangeError(f"the charge of a molecule must be a whole number, not {self.charge!r}")
-        charge = int(self.charge)
-        if charge > int(numbers.sum()):
-            raise ValueRangeError(f"charge {charge:+d} leaves fewer than zero electrons")
+        nuclear = int(numbers.sum())
+        if charge > nuclear:
+            raise ValueRangeError(f"charge {charge:+.6g} leaves fewer than zero electrons")
+        if -charge > nuclear:
+            raise ValueRangeError(
+                f"charge {charge:+.6g} is more than the nuclear charge {nuclear:+d} can bind"
+            )
         object.__setattr__(self, "numbers", numbers)
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "charge", charge)
@@ -103,6 +113,13 @@ def geometry_id_of(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.f
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 
+def whole(charge: float, tolerance: float = 1e-3) -> int | None:
+    """Return the whole number that a charge is but for a rounding error, or None."""
+    if not math.isfinite(charge) or abs(charge - round(charge)) > tolerance:
+        return None
+    return round(charge)
+
+
 def _checked_numbers(numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Return atomic numbers as a read-only int64 array [N] after checking them."""
     given = np.asarray(numbers)
@@ -136,6 +153,11 @@ def _checked_positions(positions: npt.ArrayLike, n_atoms: int) -> npt.NDArray[np
         raise ValueRangeError(
             f"atom {int(np.argmin(finite.all(axis=1))) + 1} has a coordinate that is not a finite number"
         )
+    far = np.abs(result).max(axis=1) > MAX_COORDINATE
+    if far.any():
+        atom = int(np.argmax(far))
+        place = " ".join(f"{value:g}" for value in result[atom])
+        raise ValueRangeError(f"atom {atom + 1} is at {place}, beyond {MAX_COORDINATE:,.0f} Å")
     pair = _coincident_pair(result)
     if pair:
         raise ValueRangeError(f"atoms {pair[0] + 1} and {pair[1] + 1} are closer than {MIN_DISTANCE} Å")

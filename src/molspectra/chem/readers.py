@@ -8,9 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from molspectra.chem.molecule import Molecule
+from molspectra.chem.molecule import Molecule, whole
 from molspectra.chem.records import Entry, check_readable
 from molspectra.chem.sdf import sdf_entries
 from molspectra.chem.smiles import csv_entries, from_smiles, smi_entries
@@ -110,10 +108,11 @@ def from_ase(atoms: Any) -> Molecule:
     if atoms.pbc.any():
         raise ValueRangeError("a periodic structure is not a molecule; set pbc to False")
     total = float(atoms.info.get("charge", atoms.get_initial_charges().sum()))
-    if not np.isfinite(total) or abs(total - round(total)) > 1e-3:
+    charge = whole(total)
+    if charge is None:
         raise ValueRangeError(f"the charges of the atoms add up to {total:g}, which is not a whole number")
     label = {key: str(atoms.info[key]) for key in ("smiles", "name") if atoms.info.get(key) is not None}
-    return Molecule(atoms.numbers, atoms.positions, charge=round(total), **label)
+    return Molecule(atoms.numbers, atoms.positions, charge=charge, **label)
 
 
 def to_ase(molecule: Molecule) -> Any:

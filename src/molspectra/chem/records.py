@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.sanity import check_angstrom
 from molspectra.errors import FormatError, NotFoundError
 
 
@@ -19,16 +20,27 @@ class Entry(NamedTuple):
     Attributes:
         where: its position for messages, such as "line 4" or "frame 2 (line 13)".
         name: its name in the file, None without one.
-        molecule: parses the structure; raises an InputError if it is invalid.
+        structure: parses the structure, with coordinates as they are written; raises an InputError if it is
+            invalid.
         fields: parses the other values, texts by key; raises an InputError if they are ambiguous.
         vectors: parses the array [N, 3] of a key; raises an InputError if there is none.
     """
 
     where: str
     name: str | None
-    molecule: Callable[[], Molecule]
+    structure: Callable[[], Molecule]
     fields: Callable[[], dict[str, str]] = dict
     vectors: Callable[[str], npt.NDArray[np.float64]] | None = None
+
+    def molecule(self) -> Molecule:
+        """Return the structure of an entry whose coordinates are in Å.
+
+        Raises:
+            InputError: if it is invalid, or seems to be in bohr.
+        """
+        molecule = self.structure()
+        check_angstrom(molecule.numbers, molecule.positions)
+        return molecule
 
 
 def check_readable(path: Path) -> None:

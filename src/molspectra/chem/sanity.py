@@ -1,4 +1,4 @@
-"""Plausibility checks of structures: coordinates that seem to be in bohr."""
+"""Plausibility checks of structures, and the table of covalent radii that they need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.errors import UnitError
+
+RDKIT_ERRORS = (ValueError, RuntimeError, ArithmeticError)
+"""What RDKit raises for molecules that it cannot treat; RuntimeError where an internal condition breaks."""
+
+SEEM_IN_BOHR = "the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)"
+"""Why such a structure is refused."""
+
 _LOW, _HIGH = 1.35, 2.4  # F–F in Å has 1.24, N≡N in bohr 1.46 and F–F in bohr 2.34
+_H2 = 0.74  # Å, the bond of H2
 
 _BONDING = np.ones(119, np.bool_)
 _BONDING[[0, 2, 10, 18, 36, 54, 86, 118]] = False  # noble gases have no bonds to measure
@@ -25,7 +34,7 @@ def covalent_radii() -> npt.NDArray[np.float64]:
 def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> bool:
     """Return whether coordinates that should be in Å look as if they were in bohr.
 
-    The distance of an atom to its nearest neighbour, in units of the sum of the two covalent radii, is near 1
+    The distance of an atom to its nearest neighbour, in units of the bond between their elements, is near 1
     in a molecule in Å and near 1.89 in bohr. A structure is suspected if no atom has a neighbour nearer than
     1.35 and the median is below 2.4, so that it is stretched but not scattered. Noble gas atoms are ignored;
     a single atom is never suspected.
@@ -35,13 +44,27 @@ def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.f
         positions: coordinates [N, 3].
     """
     bonding = _BONDING[numbers]
-    radii = covalent_radii()[numbers[bonding]]
-    if len(radii) < 2:
+    bonding_numbers = numbers[bonding]
+    if len(bonding_numbers) < 2:
         return False
+    radii = covalent_radii()[bonding_numbers]
+    lengths = radii[:, None] + radii
+    hydrogen = bonding_numbers == 1
+    lengths[np.ix_(hydrogen, hydrogen)] = _H2  # the radius of hydrogen is that of its bonds to other elements
     bonded = np.asarray(positions, np.float64)[bonding]
     difference = bonded[:, None, :] - bonded[None, :, :]
-    ratio2 = np.einsum("ijk,ijk->ij", difference, difference) / np.square(radii[:, None] + radii)
+    ratio2 = np.einsum("ijk,ijk->ij", difference, difference) / np.square(lengths)
     ratio2.flat[:: len(ratio2) + 1] = np.inf
     if ratio2.min() <= _LOW**2:
         return False
     return bool(np.median(ratio2.min(axis=1)) < _HIGH**2)
+
+
+def check_angstrom(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> None:
+    """Refuse coordinates [N, 3] that look as if they were in bohr, see `bohr_suspected`.
+
+    Raises:
+        UnitError: if they do.
+    """
+    if bohr_suspected(numbers, positions):
+        raise UnitError(SEEM_IN_BOHR)

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.charges import check_charge
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, text_lines
+from molspectra.chem.sanity import RDKIT_ERRORS
 from molspectra.errors import ElementError, FormatError, InputError, ValueRangeError
 
-_FIELD = re.compile(r">.*?<([^>]+)>")
+_FIELD = re.compile(r">[^<]*<([^>]+)>")
 _FLAT = 1e-3  # Å; a structure with every |z| below this is flat
 
 
@@ -39,8 +41,15 @@ def sdf_entries(path: Path) -> Iterator[Entry]:
 def _entry(record: int, first: int, block: list[str]) -> Entry:
     title = block[0].strip() if block else ""
     where = f"record {record} (line {first}{f', {title!r}' if title else ''})"
-    build = partial(molecule_from_block, "\n".join(block) + "\n", title or None)
+    build = partial(_molecule, block, title or None)
     return Entry(where, title or None, build, partial(data_fields, block))
+
+
+def _molecule(block: list[str], name: str | None) -> Molecule:
+    """Return the molecule of a record, whose charge must be the one that a data field may state."""
+    molecule = molecule_from_block("\n".join(block) + "\n", name)
+    check_charge(data_fields(block), molecule.charge)
+    return molecule
 
 
 def data_fields(block: list[str]) -> dict[str, str]:
@@ -90,7 +99,7 @@ def molecule_from_block(block: str, name: str | None = None, *, complete: bool =
     with rdBase.BlockLogs():
         try:
             mol = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
-        except RuntimeError:  # an element unknown to RDKit breaks an internal condition
+        except RDKIT_ERRORS:  # such as an element unknown to RDKit
             mol = None
     if mol is None:
         raise _reading_error(block)
@@ -124,7 +133,7 @@ def _smiles_and_checks(
     with rdBase.BlockLogs():
         try:
             Chem.SanitizeMol(mol)
-        except ValueError:
+        except RDKIT_ERRORS:
             return None
         flat = (np.abs(positions[:, 2]) < _FLAT).all()
         # an atom with four neighbours cannot lie in one plane with them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from molspectra.chem.charges import check_charge
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, text_lines
+from molspectra.chem.sanity import RDKIT_ERRORS
 from molspectra.errors import ElementError, FormatError, InputError, NotFoundError, ValueRangeError
 
 _NAME_COLUMNS = ("name", "id", "title")
@@ -51,12 +54,14 @@ def from_smiles(smiles: str, name: str | None = None, seed: int = 0) -> Molecule
         raise ValueRangeError(
             f"SMILES {_short(smiles)} has {fragments} fragments; give one connected molecule"
         )
-    with rdBase.BlockLogs():
-        mol = Chem.AddHs(mol)
     try:
+        with rdBase.BlockLogs():
+            mol = Chem.AddHs(mol)
         positions = conformer(mol, seed)
     except InputError as error:
         raise error.with_context(f"SMILES {_short(smiles)}") from error
+    except RDKIT_ERRORS as error:
+        raise _impossible(smiles, error) from error
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
     return Molecule(numbers, positions, smiles, Chem.GetFormalCharge(mol), name)
 
@@ -72,18 +77,29 @@ def _parsed(smiles: str) -> Any:
 
     if not smiles:
         raise FormatError("empty SMILES")
+    if "|" in smiles:
+        raise FormatError(f"SMILES {_short(smiles)} has an extension between bars (CXSMILES); remove it")
     if len(smiles.split()) > 1:
         raise FormatError(f"unreadable SMILES {_short(smiles)}: it contains a space")
     with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(smiles, sanitize=False)
+        try:
+            mol = Chem.MolFromSmiles(smiles, sanitize=False)
+        except RDKIT_ERRORS:
+            mol = None
         if mol is None or mol.GetNumAtoms() == 0:
-            raise FormatError(f"unreadable SMILES {_short(smiles)}")
+            advice = "; a name stands after white space, not a comma" if "," in smiles else ""
+            raise FormatError(f"unreadable SMILES {_short(smiles)}{advice}")
         try:
             Chem.SanitizeMol(mol)
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise ValueRangeError(f"impossible molecule in SMILES {_short(smiles)}: {reason}") from error
+        except RDKIT_ERRORS as error:
+            raise _impossible(smiles, error) from error
     return mol
+
+
+def _impossible(smiles: str, error: Exception) -> ValueRangeError:
+    """Return the error of a SMILES that RDKit can parse but not treat, with RDKit's reason."""
+    reason = " ".join(str(error).split("Violation occurred")[0].split())
+    return ValueRangeError(f"impossible molecule in SMILES {_short(smiles)}: {reason}")
 
 
 def smi_entries(path: Path) -> Iterator[Entry]:
@@ -95,8 +111,10 @@ def smi_entries(path: Path) -> Iterator[Entry]:
         smiles, _, name = line.strip().partition(" " if "\t" not in line else "\t")
         if not smiles or smiles.startswith("#") or (number == 1 and smiles.lower() == "smiles"):
             continue
-        build = partial(from_smiles, smiles, name.strip() or None)
-        yield Entry(f"line {number}", name.strip() or None, build)
+        name = name.strip()
+        if name.startswith("|"):  # a part of the SMILES, not a name
+            smiles, name = f"{smiles} {name}", ""
+        yield Entry(f"line {number}", name or None, partial(from_smiles, smiles, name or None))
 
 
 def csv_entries(path: Path) -> Iterator[Entry]:
@@ -117,7 +135,7 @@ def csv_entries(path: Path) -> Iterator[Entry]:
         if "smiles" not in lower:
             columns = ", ".join(header)[:200]
             raise NotFoundError(f"{path}, line 1: the header has no column 'smiles' but {columns!r}")
-        repeated = next((cell for cell in header if cell and header.count(cell) > 1), None)
+        repeated = next((cell for cell, count in Counter(header).items() if cell and count > 1), None)
         if repeated is not None:
             raise FormatError(f"{path}, line 1: the column {repeated[:40]!r} occurs twice")
         smiles_column = lower.index("smiles")
@@ -128,10 +146,17 @@ def csv_entries(path: Path) -> Iterator[Entry]:
             smiles = row[smiles_column] if smiles_column < len(row) else ""
             name = row[name_column].strip() if name_column is not None and name_column < len(row) else ""
             fields = partial(_cells, header, row, (smiles_column, name_column))
-            build = partial(from_smiles, smiles, name or None)
+            build = partial(_of_row, header, row, smiles, name or None)
             yield Entry(f"line {rows.line_num}", name or None, build, fields)
     except csv.Error as error:
         raise FormatError(f"{path}, line {rows.line_num}: broken CSV ({error})") from error
+
+
+def _of_row(header: list[str], row: list[str], smiles: str, name: str | None) -> Molecule:
+    """Return the molecule of a row, whose charge must be the one that a column may state."""
+    molecule = from_smiles(smiles, name)
+    check_charge(dict(zip(header, row, strict=False)), molecule.charge)
+    return molecule
 
 
 def _cells(header: list[str], row: list[str], structure: tuple[int | None, ...]) -> dict[str, str]:

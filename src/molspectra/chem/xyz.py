@@ -7,6 +7,7 @@ E/Z SMILES, and names neither frame nor line in its messages.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -15,47 +16,110 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.charges import (
+    charge_in_words,
+    is_charge_line,
+    is_charge_of_atoms,
+    is_total_charge,
+    stated_charge,
+    sum_of_charges,
+)
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, text_lines
-from molspectra.errors import ElementError, FormatError, InputError, NotFoundError, ValueRangeError
+from molspectra.errors import (
+    ElementError,
+    FormatError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    ValueRangeError,
+)
 
 _MAX_COUNT = 1_000_000  # atoms of a frame
 _PLAIN_COLUMNS = "species:S:1:pos:R:3"
-_STRUCTURE = ("properties", "pbc", "lattice", "charge", "smiles", "name")
-_PAIR = re.compile(r"""([^\s="']+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\S+)""")
+_STRUCTURE = ("properties", "pbc", "lattice", "smiles", "name")
+_QM9 = re.compile(r"\s*gdb\s+\d+(\s+[-+.\d*^eE]+){4,}")
+_COUNT = re.compile(r"[+-]?[0-9]{1,18}")
+_EXPONENT = re.compile(r"([+-]?[\d.]+)(?:[dD]|\*\^)([+-]?\d{1,3})", re.ASCII)
+_BOOLEANS = {"t": True, "true": True, "1": True, "f": False, "false": False, "0": False}
+_PAIR = re.compile(
+    r"""(?<![^\s"'])([^\s="']+)\s*=\s*"""
+    r"""("(?:[^"\\]|\\.)*"|'[^']*'|\{[^{}]*\}|\[[^\[\]]*\](?!\S)|\S+)"""
+)
 
 
 def xyz_entries(path: Path) -> Iterator[Entry]:
     """Yield the frames of a file of XYZ frames: number of atoms, comment, `symbol x y z` (Å) for each atom.
 
     Further columns are ignored unless a `Properties` entry in the comment names the columns. Entries
-    `charge`, `smiles` and `name` of the comment are read; a comment without any entry is the name. Reading
-    ends at a frame whose number of atoms cannot be read, since the start of the next one is unknown.
+    `smiles` and `name` of the comment are read; a comment without any entry is the name. The charge is an
+    entry (`charge`, `total_charge`), charge and multiplicity alone in the comment (`-1 1`), or the sum of a
+    named column of charges. Reading ends at a frame whose number of atoms cannot be read or is too small,
+    since the start of the next one is unknown.
     """
     lines = enumerate(text_lines(path), start=1)
     frame = 0
-    for number, line in lines:
-        if not line.strip():
-            continue
+    head = _next_filled(lines)
+    while head is not None:
+        number, line = head
         frame += 1
         where = f"frame {frame} (line {number})"
-        if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", line):
-            yield _invalid(where, f"expected the number of atoms, found {line.strip()[:40]!r}; reading ends")
+        if not _COUNT.fullmatch(line):
+            yield _invalid(where, f"expected the number of atoms, found {line[:40]!r}; reading ends")
             return
         count = int(line)
         if not 1 <= count <= _MAX_COUNT:
             yield _invalid(where, f"a frame of {count} atoms; reading ends")
             return
         comment = next(lines, (0, ""))[1]
+        if _QM9.match(comment):
+            yield _invalid(where, "a raw file of QM9, which `molspectra prepare qm9` reads; reading ends")
+            return
         atoms = [text for _, text in islice(lines, count)]
         if len(atoms) < count:
             yield _invalid(where, f"the frame has {count} atoms, but the file ends after {len(atoms)}")
+            return
+        head = _next_filled(lines)
+        if head is not None and _is_atom(head[1]):
+            found = f"line {head[0]} is one more: {head[1][:40]!r}"
+            yield _invalid(where, f"the frame should have {count} atoms, but {found}; reading ends")
             return
         fields = partial(_fields, comment)
         yield Entry(
             where, _name(comment), partial(_frame, comment, atoms), fields, partial(_vectors, comment, atoms)
         )
+
+
+def _next_filled(lines: Iterator[tuple[int, str]]) -> tuple[int, str] | None:
+    """Return the next line that is not blank, stripped, with its number; None at the end."""
+    return next(((number, line.strip()) for number, line in lines if line.strip()), None)
+
+
+def _is_atom(line: str) -> bool:
+    """Whether a line looks like one of an atom: a word and three numbers, in any order."""
+    words = line[:400].split()
+    return len(words) >= 4 and sum(map(_is_number, words)) >= 3
+
+
+def _is_number(word: str) -> bool:
+    try:
+        _number(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(word: str) -> float:
+    """Return a number, whose exponent may be written as in Fortran (1.2D-6) or Mathematica (1.2*^-6).
+
+    Raises:
+        ValueError: if it is none.
+    """
+    match = _EXPONENT.fullmatch(word)
+    if match is None and "_" in word:  # Python takes 1_000 for a number
+        raise ValueError(word)
+    return float(word if match is None else f"{match[1]}e{match[2]}")
 
 
 def _invalid(where: str, reason: str) -> Entry:
@@ -70,8 +134,13 @@ def _invalid(where: str, reason: str) -> Entry:
 def _fields(comment: str) -> dict[str, str]:
     """Return the entries of a comment that are not part of the structure; raise if one occurs twice."""
     pairs = [(key, _unquoted(value)) for key, value in _PAIR.findall(comment)]
-    fields = {key: value for key, value in pairs if key.lower() not in _STRUCTURE}
-    repeated = next((key for key in fields if sum(key == other for other, _ in pairs) > 1), None)
+    fields = {
+        key: value
+        for key, value in pairs
+        if key.lower() not in _STRUCTURE and not is_total_charge(key, value)
+    }
+    counts = Counter(key for key, _ in pairs)
+    repeated = next((key for key in fields if counts[key] > 1), None)
     if repeated is not None:
         raise FormatError(f"the entry {repeated[:40]!r} occurs twice in the comment")
     return fields
@@ -80,6 +149,8 @@ def _fields(comment: str) -> dict[str, str]:
 def _name(comment: str) -> str | None:
     """Return the name of a frame: the entry `name`, or a comment without entries."""
     entries = _entries(comment)
+    if not entries and is_charge_line(comment):
+        return None
     return (entries.get("name") if entries else comment.strip()) or None
 
 
@@ -92,7 +163,7 @@ def _vectors(comment: str, atoms: list[str], key: str) -> npt.NDArray[np.float64
     if width != 3:
         raise FormatError(f"{key!r} has {width} columns, not 3")
     try:
-        rows = [[float(word) for word in line.split()[start : start + 3]] for line in atoms]
+        rows = [[_number(word) for word in line.split()[start : start + 3]] for line in atoms]
         return np.array(rows, np.float64).reshape(len(atoms), 3)
     except ValueError as error:
         raise FormatError(f"the columns {key!r} are not three numbers for each atom") from error
@@ -101,9 +172,7 @@ def _vectors(comment: str, atoms: list[str], key: str) -> npt.NDArray[np.float64
 def _frame(comment: str, atoms: list[str]) -> Molecule:
     """Return the molecule of a frame from its comment and its atom lines."""
     entries = _entries(comment)
-    periodic = entries.get("pbc", "T T T" if "lattice" in entries else "F F F")
-    if "T" in periodic.upper():
-        raise ValueRangeError("a periodic structure is not a molecule; cut out the molecule and set pbc to F")
+    _check_not_periodic(entries)
     properties = entries.get("properties", _PLAIN_COLUMNS)
     starts = _starts(properties)
     symbol = starts.get("species", starts.get("z"))
@@ -120,19 +189,54 @@ def _frame(comment: str, atoms: list[str]) -> Molecule:
             numbers.append(int(label) if label.isdecimal() else atomic_number(label.capitalize()))
             if not 1 <= numbers[-1] <= MAX_ATOMIC_NUMBER:
                 raise ElementError(f"{label} is not an atomic number")
-            positions.append([float(word) for word in xyz])
+            positions.append([_number(word) for word in xyz])
         except InputError as error:
             raise error.with_context(f"atom {index}") from error
         except ValueError as error:
             raise FormatError(f"atom {index}: {' '.join(xyz)!r} are not three numbers") from error
-    charge = entries.get("charge", "0")
-    try:
-        total_charge = round(float(charge))
-    except (ValueError, OverflowError) as error:
-        raise FormatError(f"charge={charge} is not a number") from error
+    charge = stated_charge(entries)
+    if charge is None and "properties" in entries:
+        charge = _charge_of_atoms(starts, atoms)
+    if charge is None:
+        charge = charge_in_words(_PAIR.sub("", comment), sum(numbers))
     return Molecule(
-        np.array(numbers), np.array(positions), entries.get("smiles"), total_charge, _name(comment)
+        np.array(numbers), np.array(positions), entries.get("smiles"), charge or 0, _name(comment)
     )
+
+
+def _check_not_periodic(entries: Mapping[str, str]) -> None:
+    """Refuse a periodic structure: `pbc` in a direction, or a cell (not of zeros) without `pbc`."""
+    if "pbc" in entries:
+        words = entries["pbc"].strip("[]() ").replace(",", " ").split()
+        if not words or any(word.lower().strip(".") not in _BOOLEANS for word in words):
+            raise FormatError(f"pbc={entries['pbc'][:40]} is neither T nor F; write pbc=F for a molecule")
+        if any(_BOOLEANS[word.lower().strip(".")] for word in words):
+            raise ValueRangeError(
+                "a periodic structure is not a molecule; cut out a molecule and set pbc to F"
+            )
+    elif re.search("[1-9]", entries.get("lattice", entries.get("cell", ""))):
+        raise ValueRangeError(
+            "a cell without pbc is a periodic structure; if it is only a box around a molecule, add pbc=F "
+            "to the comment"
+        )
+
+
+def _charge_of_atoms(starts: Mapping[str, tuple[int, int]], atoms: list[str]) -> int | None:
+    """Return the sum of the columns of charges of the atoms; None if `Properties` names none."""
+    totals = {}
+    for name, (start, width) in starts.items():
+        if width != 1 or not is_charge_of_atoms(name):
+            continue
+        try:
+            totals[name] = sum_of_charges(name, [_number(line.split()[start]) for line in atoms])
+        except (ValueError, IndexError) as error:
+            raise FormatError(f"the column {name!r} is not one number for each atom") from error
+    if len(set(totals.values())) > 1:
+        found = ", ".join(f"{name} to {total}" for name, total in totals.items())
+        raise MismatchError(
+            f"the columns of charges add up to different totals: {found}; state charge=0 or so"
+        )
+    return next(iter(totals.values()), None)
 
 
 def _starts(properties: str) -> dict[str, tuple[int, int]]:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from molspectra._version import __version__
-from molspectra.chem.sanity import bohr_suspected
+from molspectra.chem.sanity import SEEM_IN_BOHR, bohr_suspected
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.store.writer import Record, Row, record_of, write_records
 from molspectra.datasets.importer import Candidate, Excluded, Importer, Opened, checked_options
@@ -107,9 +107,10 @@ def prepare(
             if not parts.tallies:  # there is nothing to continue from
                 parts.remove()
         if not parts.sum().rows:
+            first = next(parts.rejected(), None)
             if parts.tallies:
                 parts.remove()
-            raise _nothing_left(raw, importer, parts.sum())
+            raise _nothing_left(raw, importer, parts.sum(), first)
         report = _join(importer, opened, parts, out, chosen, limit, resumed)
         report.write(parts.rejected())
         parts.remove()
@@ -244,7 +245,7 @@ class _Reader:
         if self._in_bohr is not None:
             self._in_bohr.append(suspected)
         if suspected:
-            raise UnitError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
+            raise UnitError(SEEM_IN_BOHR)
 
     def _check_first(self) -> None:
         """Refuse a dataset that begins with structures in bohr."""
@@ -293,8 +294,12 @@ def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None) ->
         raise WriteError(f"{out}: the directory {out.parent} does not exist")
 
 
-def _nothing_left(raw: Path, importer: Importer, tally: Tally) -> FormatError:
+def _nothing_left(raw: Path, importer: Importer, tally: Tally, first: str | None) -> FormatError:
+    """Return the error of a dataset without a good record; `first` is the line of the first rejection."""
     reasons = "; ".join(f"{number} × {kind}" for kind, number in list(tally.rejected.items())[:3])
+    if tally.records == 1 and first is not None:
+        named = json.loads(first)
+        reasons = f"{named['name']}: {named['reason']}"
     why = f"none of {tally.records} records is good: {reasons}" if tally.records else "there are no records"
     return FormatError(f"{raw}: nothing to write, {why}; --raw must be {importer.files}")
 

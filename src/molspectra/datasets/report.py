@@ -64,9 +64,9 @@ def count(counts: dict[str, int], kind: str, number: int = 1) -> None:
 
 
 def kind_of(reason: str) -> str:
-    """Return a reason without the numbers and quotations that differ between records."""
+    """Return a reason without the numbers and quotations that differ between records; QM9 stays QM9."""
     without = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", reason)
-    return re.sub(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?", "#", without)
+    return re.sub(r"(?<![A-Za-z0-9])[-+]?\d+(\.\d+)?([eE][-+]?\d+)?", "#", without)
 
 
 @dataclass(frozen=True)

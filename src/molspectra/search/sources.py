@@ -122,7 +122,7 @@ def _parquet_rows(
     """Rows of a Parquet file with structures (or SMILES); bad ones are raised, or put into `rejected`."""
     for candidate in candidates:
         try:
-            yield candidate.make()
+            yield candidate.row_in_angstrom()
         except InputError as error:
             if rejected is None:
                 raise error.with_context(f"{path}, {candidate.name}") from error

@@ -96,10 +96,32 @@ class Selection:
             parts["train"] = np.sort(every[chosen.numpy()])
         for name in ("train", "val"):
             if not len(parts[name]):
+                without = (
+                    f" without the {lacking} of its {len(store)} rows that have no {' and '.join(targets)}"
+                )
                 raise ValueRangeError(
-                    f"{config.store}: the {name} part of the split is empty; use more molecules"
+                    f"{config.store}: the {name} part of the split is empty{without if lacking else ''}; use "
+                    f"more molecules{' with labels' if lacking else ''}"
                 )
         return cls(store, **parts, lacking=lacking)
+
+    def remarks(self, target: str) -> list[str]:
+        """Return what a user should know of a target before it is trained on, one line each."""
+        found = []
+        if self.lacking:
+            found.append(f"{self.lacking} of its {len(self.store)} rows have no {target} and are left out")
+        values = np.unique(self.store.column(target)[self.train])
+        if len(values) == 1:
+            unit = self.store.metadata.properties[target].unit
+            value = f"{values[0]:g} {unit}".strip()
+            found.append(
+                f"{target} is {value} in all {len(self.train)} training rows; nothing else can be learnt"
+            )
+        elif values.tolist() == [0, 1]:
+            found.append(
+                f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes"
+            )
+        return found
 
 
 def elements_of(store: Store, rows: Rows) -> list[str]:

@@ -199,14 +199,13 @@ def new_trainer(
 
 
 def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, selection: Selection) -> None:
-    """Print to standard error where a resumed run goes on, or which rows a new one leaves out."""
+    """Print to standard error where a resumed run goes on, or what is odd in the target of a new one."""
     if provenance.resumed:
         kernels = provenance.changed_kernels(trainer.fabric)
         print(f"{trainer.directory}: continues from step {trainer.step}{kernels}", file=sys.stderr)
-    elif selection.lacking:
-        rows, target = len(selection.store), trainer.stage.targets[0]
-        left_out = f"{selection.lacking} of its {rows} rows have no {target} and are left out"
-        print(f"{config.data.store}: {left_out}", file=sys.stderr)
+    elif isinstance(config, FinetuneConfig):
+        for remark in selection.remarks(config.target):
+            print(f"{config.data.store}: {remark}", file=sys.stderr)
 
 
 def _train(trainer: Trainer, log: MetricLog | None) -> dict[str, float]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.chem.molecule import Molecule, geometry_id_of
 from molspectra.chem.readers import Rejection
+from molspectra.chem.sanity import check_angstrom
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.store.schema import HASH_KEY, Metadata, schema_of
 from molspectra.errors import (
@@ -71,6 +72,12 @@ class Candidate:
 
     name: str
     make: Callable[[], Row]
+
+    def row_in_angstrom(self) -> Row:
+        """Build the row, and refuse a structure that seems to be in bohr."""
+        row = self.make()
+        check_angstrom(row.molecule.numbers, row.molecule.positions)
+        return row
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ def _layout(archive: zipfile.ZipFile, path: Path, own: shared.OwnOptions) -> Lay
     if missing:
         hint = "; this looks like a trajectory, see the dataset md17" if {"R", "E"} <= set(in_archive) else ""
         raise NotFoundError(f"{path} has no array {', '.join(missing)}; it has: {listing}{hint}")
+    shared.check_charge_name(keys, str(path))
     headers = {key: Column(archive, path, name) for key, name in keys.items()}
     rows = headers["n_atoms"].rows
     samples = tuple(name for name in MODALITIES if f"{name}_samples" in keys)

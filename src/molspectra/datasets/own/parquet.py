@@ -124,6 +124,8 @@ def _columns(raw: Path, schema: pa.Schema, own: shared.OwnOptions, level: str) -
         raise FormatError(f"{raw} has neither a column smiles nor numbers and positions; it has: {has}")
     if ("numbers" in fixed) != ("positions" in fixed):
         raise FormatError(f"{raw}: the columns numbers and positions need each other")
+    if "numbers" in fixed:
+        shared.check_charge_name(names, str(raw))
     for name in fixed & set(_TEXTS):
         kind = schema.field(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.charges import is_total_charge
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.schema import Quantity
 from molspectra.data.store.writer import Row
@@ -47,7 +48,7 @@ eV/Å meV/Å Hartree/bohr Hartree/a0 kcal/mol/Å kJ/mol/Å g/mol u Å nm g/cm^3 
 """
 _KNOWN = {unit.casefold(): unit for unit in _UNITS.split()} | {"debye": "D", "ha": "Hartree"}
 _PURE = ("1", "-", "none", "dimensionless")
-_HEADED = re.compile(r"^(.*?)\s*(?:\[([^\]]*)\]|\(([^)]*)\)|\s/\s*(\S+))\s*$")
+_HEADED = re.compile(r"^(.*?)\s*(?:\[([^\[\]]*)\]|\(([^()]*)\)|\s/\s*(\S+))\s*$")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-"))
 
 
@@ -103,6 +104,18 @@ def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
     )
 
 
+def check_charge_name(names: Iterable[str], where: str) -> None:
+    """Refuse a total charge under another name than `charge`, which would be taken for a property.
+
+    Raises:
+        FormatError: if there is one, and no `charge`.
+    """
+    names = list(names)
+    other = next((name for name in names if is_total_charge(name, "")), None)
+    if other is not None and "charge" not in names:
+        raise FormatError(f"{where}: rename {other!r} to 'charge', so that it is read as the total charge")
+
+
 def checked_unit(unit: str, where: str) -> str:
     """Return the unit as it is stored: without spaces around it, "" for a pure number.
 
@@ -122,9 +135,10 @@ def checked_unit(unit: str, where: str) -> str:
 
 def split_header(text: str) -> tuple[str, str | None]:
     """Split a column header such as `gap [eV]`, `gap (eV)` or `gap / eV` into name and unit (or None)."""
-    match = _HEADED.match(text.strip())
+    text = " ".join(text.split())
+    match = _HEADED.match(text)
     if match is None or not match[1]:
-        return text.strip(), None
+        return text, None
     return match[1], next(part for part in match.groups()[1:] if part is not None)
 
 
@@ -189,7 +203,7 @@ def select_properties(stated: Mapping[str, str | None], options: OwnOptions, whe
     quantities: dict[str, Quantity] = {}
     silent: list[str] = []
     for key in keys:
-        about = f"{where}: property {key!r}"
+        about = f"{where}: property {key[:40]!r}"
         in_file, given = stated[key], units.get(key)
         unit = in_file if given is None else given
         if unit is None:
@@ -202,7 +216,7 @@ def select_properties(stated: Mapping[str, str | None], options: OwnOptions, whe
             raise FormatError(f"{where}: two properties would be called {names[key]!r}; rename one of them")
         quantities[names[key]] = Quantity(unit, options.level)
     if silent:
-        shown = ", ".join(repr(key) for key in silent[:8]) + (" …" if len(silent) > 8 else "")
+        shown = ", ".join(repr(key[:40]) for key in silent[:8]) + (" …" if len(silent) > 8 else "")
         advice = f"give --option unit.{names[silent[0]]}=eV (1 for a pure number), or choose with properties="
         raise UnitError(f"{where}: no unit is stated for {shown}; {advice}")
     left_out = tuple(key for key in names if key not in keys)

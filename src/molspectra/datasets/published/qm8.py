@@ -176,7 +176,7 @@ def _molecule(joined: Joined[str | Entry]) -> Molecule:
     name = f"gdb_{joined.index}"
     if isinstance(joined.structure, str):
         return molecule_from_block(joined.structure, name, complete=True)
-    molecule = joined.structure.molecule()
+    molecule = joined.structure.structure()
     stated = re.search(r"gdb\D*(\d+)", molecule.name or "")
     if stated and int(stated[1]) != joined.index:
         raise MismatchError(f"the structure is molecule {stated[1]}, the labels are of {joined.index}")
