@@ -49,7 +49,7 @@ def test_comparable_by_hand():
     spectra[0, 200] = -1.0
     found = comparable(spectra, IR)
     assert found.shape == (2, IR.points // 4)
-    first, second = 2.0**0.15, 1.0
+    first, second = 2.0**0.3, 1.0
     length = float(np.hypot(first, second))
     assert found[0, 1].item() == pytest.approx(first / length)
     assert found[0, 25].item() == pytest.approx(second / length)
