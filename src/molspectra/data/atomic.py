@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,9 +26,28 @@ def naming(path: Path) -> Iterator[None]:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+def flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk.
+
+    Raises:
+        OSError: the disk is full or broken; folders that a system cannot flush are let be.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; at the end it is flushed to the disk and renamed to `path`.
+
+    The folder is flushed too: after a power cut the file is there under its name.
 
     If the block raises, the temporary file is removed and `path` is as before.
 
@@ -48,6 +68,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 file.close()
         with naming(path):
             temporary.replace(path)
+            flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Where the numbers of a run come from: its record, the sessions it had, and the molecules seen before it."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from molspectra.training.record import commit, kernels_used, machine, read_json,
 from molspectra.training.seen import SEEN, own_seen, seen_by
 from molspectra.training.settings import from_dict, to_dict
 
-MAY_DIFFER = ("data.store", "data.workers", "data.allow_leak", "loop.tensorboard")
+MAY_DIFFER = ("data.store", "data.workers", "data.allow_leak", "loop.tensorboard", "loop.keep")
 """Settings that a resumed run may change; of the store the content is compared."""
 
 SESSION = ("versions", "commit", "machine", "device", "processes", "kernels")
@@ -29,6 +30,7 @@ class Provenance:
     """The record of a run, compared with the earlier sessions of the run and with the runs it starts from.
 
     Attributes:
+        run_id: identity of the run, in its record and in the manifests of its checkpoints.
         about: what every checkpoint says of itself: stage, target, units, levels of theory, elements.
         resumed: the run goes on from a checkpoint.
         finished: an earlier session reached the last step.
@@ -44,6 +46,7 @@ class Provenance:
         self._earlier = _earlier_record(config, directory, resume)
         self._record: dict[str, Any] = {}
         self._seen: dict[str, Any] = {}
+        self.run_id: str = self._earlier.get("id") or secrets.token_hex(8)
         self.finished = bool(self._earlier.get("finished"))
         self.resumed = newest(directory / "checkpoints") is not None
         self.about: dict[str, Any] = dict(self._earlier["about"]) if self.resumed else _stage_facts(config)
@@ -97,7 +100,9 @@ class Provenance:
         record = self._facts(selection, fabric)
         if self.resumed:
             session = {"step": step, **{name: record[name] for name in SESSION}}
-            record = self._earlier | {"resumed": [*self._earlier.get("resumed", ()), session]}
+            identity = {"id": self.run_id, "manifests_after": self._earlier.get("manifests_after", step)}
+            resumed = {"resumed": [*self._earlier.get("resumed", ()), session]}
+            record = self._earlier | identity | resumed
         self._record = record
         if fabric.global_rank > 0:
             return
@@ -142,6 +147,8 @@ class Provenance:
         """Everything that a published number needs to carry."""
         device, parts = fabric.device, ("train", "val", "test")
         return {
+            "id": self.run_id,
+            "manifests_after": 0,
             "config": to_dict(self._config),
             "about": self.about,
             "seed": self._config.loop.seed,

@@ -107,7 +107,8 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     provenance.describe(selection, stage.targets)
 
     # Resume.
-    trainer = new_trainer(config, fabric, stage, selection, out, provenance.about, show)
+    about, run_id = provenance.about, provenance.run_id
+    trainer = new_trainer(config, fabric, stage, selection, out, about, show, run_id)
     if provenance.resumed:
         trainer.resume()
     if show and is_first:
@@ -178,6 +179,7 @@ def new_trainer(
     out: Path,
     about: dict[str, Any],
     show: bool,
+    run_id: str | None = None,
 ) -> Trainer:
     """Put together the loop of a run: batches of its training rows, its stage, its settings."""
     loop = config.loop
@@ -195,7 +197,8 @@ def new_trainer(
         keep_clean=stage.predicts_spectra,
     )
     workers = config.data.workers
-    return Trainer(fabric, stage, maker, selection.val, loop, config.optimizer, out, about, workers, show)
+    rows, optimizer = selection.val, config.optimizer
+    return Trainer(fabric, stage, maker, rows, loop, optimizer, out, about, workers, show, run_id)
 
 
 def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, selection: Selection) -> None:
