@@ -403,7 +403,7 @@ class Trainer:
         state = read_resume(directory)
         try:
             step, best = state["step"], float(state["best"])
-            if type(step) is not int or step != step_of(directory) or not 0 < step <= self.loop.steps:
+            if type(step) is not int or step != step_of(directory) or not 0 <= step <= self.loop.steps:
                 raise DamagedError(
                     f"{directory}: its step {step!r} is not that of its name, or beyond the run's "
                     f"{self.loop.steps}"

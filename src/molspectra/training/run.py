@@ -25,6 +25,7 @@ from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import initialise
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.data import BatchMaker, Selection
+from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
 from molspectra.training.record import MetricLog
@@ -119,7 +120,11 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     if not is_first:
         return RunResult(out, _train(trainer, None), time.perf_counter() - began, fabric.global_rank)
     with closing(MetricLog(out, trainer.step, config.loop.tensorboard)) as log:
-        metrics = _train(trainer, log)
+        try:
+            metrics = _train(trainer, log)
+        except Interrupted:
+            provenance.stop(trainer.step)
+            raise
     seconds = time.perf_counter() - began
     provenance.finish(trainer.step, log.before + seconds, metrics)
     return RunResult(out, metrics, seconds)
