@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from molspectra.data.atomic import naming
-from molspectra.errors import DamagedError, ExistsError, MismatchError, NotFoundError, WriteError
+from molspectra.data.atomic import LOCK, naming
+from molspectra.errors import DamagedError, ExistsError, MismatchError, NotFoundError
 from molspectra.training.checkpoint import find_checkpoint, newest, saved
 from molspectra.training.config import DataConfig, FinetuneConfig, RunConfig
 from molspectra.training.data import Selection, elements_of
@@ -212,9 +212,7 @@ def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> dict[st
     """Return the record of the run that is to be continued; empty where there is none."""
     if not directory.exists():
         return {}
-    if not directory.is_dir():
-        raise WriteError(f"{directory}: is a file; choose a directory")
-    names = {path.name for path in directory.iterdir() if not path.match(".*.part")}
+    names = {path.name for path in directory.iterdir() if not path.match(".*.part")} - {LOCK}
     if not names:
         return {}
     if not resume:

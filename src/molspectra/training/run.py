@@ -8,7 +8,7 @@ import atexit
 import importlib.util
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from molspectra.compiled import use_setting
+from molspectra.data.atomic import folder_lock
 from molspectra.data.store.internal import with_internal
 from molspectra.data.stream import BatchStream
 from molspectra.errors import MissingExtraError, SettingError
@@ -61,6 +63,7 @@ def pretrain(
         show: progress on standard error.
 
     Raises:
+        ExistsError: another process trains in this directory, or a run is there and `resume` is False.
         InputError: settings, data or directory that do not fit.
         NonFiniteError: a loss or gradient is not finite; the last checkpoint is untouched.
         Interrupted: the run was asked to stop; its state is saved.
@@ -79,7 +82,9 @@ def _run(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:
     """Train with the kernels that the settings choose."""
     if config.loop.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("loop.tensorboard: needs tensorboard (pip install tensorboard)")
-    with use_setting(config.loop.kernels):
+    is_first = getattr(rank_zero_only, "rank", 0) == 0  # known before the processes are connected
+    lock = folder_lock(out, "training this run") if is_first else nullcontext()
+    with lock, use_setting(config.loop.kernels):
         return _run_stage(config, out, resume, show)
 
 
