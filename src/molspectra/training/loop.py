@@ -138,7 +138,7 @@ class Trainer:
 
         Raises:
             NonFiniteError: a loss or gradient is not finite; the last checkpoint is untouched.
-            Interrupted: Ctrl-C or SIGTERM came; the state was saved.
+            Interrupted: Ctrl-C, SIGTERM or SIGUSR1 came; the state was saved.
             InputError: a batch cannot be read, or a checkpoint cannot be written.
         """
         steps, metrics = self.loop.steps, {}
