@@ -1,5 +1,6 @@
 """A tiny made-up store and tiny models, shared by the tests of this folder."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -104,6 +105,20 @@ def gap(stage1: Make) -> Make:
         optimizer=start.optimizer,
     )
     return lambda **changes: _changed(config, changes)
+
+
+@pytest.fixture
+def made_before() -> Callable[[Path], None]:
+    """Turn a run into one from before runs had identities and checkpoints manifests."""
+
+    def change(run: Path) -> None:
+        for manifest in run.glob("checkpoints/*/manifest.json"):
+            manifest.unlink()
+        record = json.loads((run / "record.json").read_text())
+        del record["id"], record["manifests_after"]
+        (run / "record.json").write_text(json.dumps(record))
+
+    return change
 
 
 @pytest.fixture

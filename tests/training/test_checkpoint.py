@@ -50,7 +50,7 @@ def test_the_newest_of_each_kind_is_kept(model: MolSpectra, tmp_path: Path) -> N
     save_checkpoint(tmp_path, "step", 10, model, {}, {"step": 10})
     assert names(tmp_path) == ["best-000000005", "step-000000010"]
     assert newest(tmp_path, "best") == tmp_path / "best-000000005"
-    assert names(tmp_path / "best-000000005") == ["config.json", "model.safetensors"]
+    assert names(tmp_path / "best-000000005") == ["config.json", "manifest.json", "model.safetensors"]
     assert read_resume(tmp_path / "step-000000010") == {"step": 10}
 
 
@@ -135,8 +135,8 @@ def _without_cleaning(directory: Path, files: Any) -> None:
     directory.mkdir()
     for name, content in files.items():
         (directory / name).write_bytes(content)
-        checkpoint._flush(directory / name)
-    checkpoint._flush(directory)
+        checkpoint.flush(directory / name)
+    checkpoint.flush(directory)
 
 
 def test_a_failing_save_raises_and_leaves_nothing(
@@ -229,8 +229,11 @@ class Payload:
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_nothing_is_unpickled(copy: Path, stage2: Make, tmp_path: Path, plain: bool) -> None:
+def test_nothing_is_unpickled(
+    copy: Path, stage2: Make, tmp_path: Path, made_before: Callable[[Path], None], plain: bool
+) -> None:
     unfinished(copy)
+    made_before(copy)
     made = tmp_path / "made by a pickle"
     content = io.BytesIO()
     if plain:
@@ -249,8 +252,11 @@ def test_nothing_is_unpickled(copy: Path, stage2: Make, tmp_path: Path, plain: b
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"step": 2}, {"step": 2, "best": 0.0, "stage": {}}])
-def test_a_state_of_another_kind_is_refused(copy: Path, stage2: Make, content: Any) -> None:
+def test_a_state_of_another_kind_is_refused(
+    copy: Path, stage2: Make, made_before: Callable[[Path], None], content: Any
+) -> None:
     unfinished(copy)
+    made_before(copy)
     torch.save(content, copy / "checkpoints" / "step-000000002" / "resume.pt")
     with pytest.raises(InputError) as caught:
         pretrain(stage2(loop__steps=2), copy, resume=True, show=False)
@@ -342,7 +348,10 @@ def test_a_start_with_other_settings_is_refused(
         ),
     ],
 )
-def test_an_unfitting_key_is_named(copy: Path, stage1: Make, spoil: Any, said: str) -> None:
+def test_an_unfitting_key_is_named(
+    copy: Path, stage1: Make, made_before: Callable[[Path], None], spoil: Any, said: str
+) -> None:
+    made_before(copy)
     path = copy / "checkpoints" / "step-000000002" / "model.safetensors"
     state = load_file(path)
     spoil(state)

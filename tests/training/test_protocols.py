@@ -1,6 +1,7 @@
 """The published MD17 protocol on a made-up trajectory: energies and forces, plateau, noise, exact resume."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert all(torch.equal(ours["stage"][key], value) for key, value in theirs["stage"].items())
 
 
-def test_a_state_without_a_plateau_is_refused(config: FinetuneConfig, tmp_path: Path) -> None:
+def test_a_state_without_a_plateau_is_refused(
+    config: FinetuneConfig, tmp_path: Path, made_before: Callable[[Path], None]
+) -> None:
     finetune(replace(config, loop=replace(config.loop, steps=2)), tmp_path / "run", show=False)
     state = tmp_path / "run" / "checkpoints" / "step-000000002" / "resume.pt"
     content = torch.load(state, weights_only=True)
     del content["plateau"]
     torch.save(content, state)
+    made_before(tmp_path / "run")
     record = tmp_path / "run" / "record.json"
     record.write_text(record.read_text().replace('"finished": true', '"finished": false'))
     with pytest.raises(MismatchError, match="step-"):

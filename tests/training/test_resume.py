@@ -116,8 +116,11 @@ def test_a_killed_run_goes_on_bit_for_bit(config: Any, whole: Path, tmp_path: Pa
     assert [session["step"] for session in record["resumed"]] == [7]
 
 
-def test_ctrl_c_saves_with_workers_and_goes_on_bit_for_bit(config: Any, whole: Path, tmp_path: Path) -> None:
-    """Ctrl-C reaches all processes of a terminal; the workers must not take the run with them."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_with_workers_and_the_run_goes_on_bit_for_bit(
+    config: Any, whole: Path, tmp_path: Path, number: int
+) -> None:
+    """It reaches all processes of a terminal or a batch job; the workers must not take the run with them."""
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     run = tmp_path / "run"
     command = [sys.executable, "-m", "molspectra", "pretrain", "--config", str(tmp_path / "config.json")]
@@ -125,7 +128,7 @@ def test_ctrl_c_saves_with_workers_and_goes_on_bit_for_bit(config: Any, whole: P
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and len(read_metrics(run / "metrics.csv")) < 20:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, said = process.communicate()
     assert process.returncode == 130, said
     stopped = newest(run / "checkpoints")
@@ -136,6 +139,8 @@ def test_ctrl_c_saves_with_workers_and_goes_on_bit_for_bit(config: Any, whole: P
         f"molspectra: stopped at step {step} of 20, the state is saved; continue with --resume"
     )
     assert "Traceback" not in said
+    assert "resource_tracker" not in said
+    assert not (run / ".lock").exists()
 
     pretrain(config, run, resume=True, show=False)
     assert_same_end(run, whole)
@@ -143,30 +148,31 @@ def test_ctrl_c_saves_with_workers_and_goes_on_bit_for_bit(config: Any, whole: P
 
 DEAF = """
 import multiprocessing, signal, sys
-from molspectra.data.loader import ignore_sigint_in_workers
+from molspectra.data.loader import ignore_signals_in_workers
 
-def is_blocked():
-    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+def blocked():
+    found = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return len(found & {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
 
 def child():
-    sys.exit(7 if is_blocked() else 0)
+    sys.exit(blocked())
 
 if __name__ == "__main__":
     processes = [multiprocessing.get_context("spawn").Process(target=child) for _ in range(2)]
-    with ignore_sigint_in_workers():
+    with ignore_signals_in_workers():
         for process in processes:
             process.start()
     for process in processes:
         process.join()
-    print([process.exitcode for process in processes], is_blocked())
+    print([process.exitcode for process in processes], blocked())
 """
 
 
-def test_workers_are_deaf_to_ctrl_c_from_the_start(tmp_path: Path) -> None:
+def test_workers_are_deaf_to_requests_to_stop_from_the_start(tmp_path: Path) -> None:
     (tmp_path / "deaf.py").write_text(DEAF)
     command = [sys.executable, str(tmp_path / "deaf.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[7, 7] False"
+    assert done.stdout.strip() == "[3, 3] 0"
 
 
 def stopping_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGTERM) -> None:
@@ -181,13 +187,16 @@ def stopping_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal
     monkeypatch.setattr(Trainer, "_update", patched)
 
 
-def test_sigterm_stops_after_the_step(stage1: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    stopping_at(2, monkeypatch)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_stops_after_the_step(
+    stage1: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    before = signal.getsignal(number)
+    stopping_at(2, monkeypatch, number)
     with pytest.raises(Interrupted, match="stopped at step 3 of 4"):
         pretrain(stage1(), tmp_path / "run", show=False)
     assert newest(tmp_path / "run" / "checkpoints") == tmp_path / "run" / "checkpoints" / "step-000000003"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert not record["finished"]
 

@@ -53,7 +53,7 @@ def test_the_run_directory(
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints", "config.json", "metrics.csv", "record.json",
     ]  # fmt: skip
-    assert sorted(path.name[:5] for path in (run / "checkpoints").iterdir()) == ["best-", "step-"]
+    assert sorted(path.name[:5] for path in (run / "checkpoints").iterdir()) == ["best-", "step-", "step-"]
     assert from_dict(type(config), read_json(run / "config.json"), "") == config
 
     record = read_json(run / "record.json")

@@ -88,7 +88,7 @@ def run_md(
     Raises:
         InputError: a value out of range, the file exists, or the calculator refuses the atoms.
         MolspectraError: the molecule comes apart; the frames until then are in the file.
-        Interrupted: Ctrl-C or SIGTERM; the frames until then are in the file.
+        Interrupted: Ctrl-C, SIGTERM or SIGUSR1; the frames until then are in the file.
     """
     out = Path(out)
     total = _intervals(time_ps, settings)

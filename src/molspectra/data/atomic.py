@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import platform
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from molspectra.errors import ExistsError, WriteError
+
+LOCK = ".lock"
+"""Name of the lock file in a folder."""
 
 
 @contextmanager
@@ -25,9 +31,28 @@ def naming(path: Path) -> Iterator[None]:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+def flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk.
+
+    Raises:
+        OSError: the disk is full or broken; folders that a system cannot flush are let be.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; at the end it is flushed to the disk and renamed to `path`.
+
+    The folder is flushed too: after a power cut the file is there under its name.
 
     If the block raises, the temporary file is removed and `path` is as before.
 
@@ -48,6 +73,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 file.close()
         with naming(path):
             temporary.replace(path)
+            flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -67,20 +93,83 @@ def exclusive_lock(path: Path, work: str = "") -> Iterator[None]:
         ExistsError: another process holds the lock, and `work` is given.
         WriteError: the path cannot be opened.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     with naming(path):
         handle = os.open(path, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if work else 0))
-        except BlockingIOError as error:
-            raise ExistsError(f"{path}: another process is {work}") from error
-        except OSError:  # a file system without locks
-            pass
+        if not _lock(handle, wait=not work):
+            raise ExistsError(f"{path}: another process is {work}")
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def folder_lock(folder: Path, work: str) -> Iterator[None]:
+    """Lock a folder, made if it is missing, during the block; the lock ends with the process at the latest.
+
+    The lock is that of the system on the file `.lock` in the folder, which says who holds it and is removed
+    at the end; one that a killed process left there locks nothing. Where the file system has no such locks,
+    the block runs without one. A folder that was made here and is empty at the end is removed.
+
+    Args:
+        folder: path.
+        work: what the process that holds the lock is doing, such as "training this run".
+
+    Raises:
+        ExistsError: another process holds the lock; the message says which, where and since when.
+        WriteError: the folder or the file in it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise WriteError(f"{folder}: is a file; choose a directory")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        path = folder / LOCK
+        with naming(path):
+            handle = _open_and_lock(path, work)
+        try:
+            with naming(path):
+                os.ftruncate(handle, 0)
+                since = time.strftime("%Y-%m-%d %H:%M:%S")
+                os.write(handle, f"process {os.getpid()} on {platform.node()} since {since}".encode())
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+    finally:
+        for empty in made:
+            with suppress(OSError):  # it is not empty: something was done
+                empty.rmdir()
+
+
+def _open_and_lock(path: Path, work: str) -> int:
+    """Open and lock the file that has this name: the process that held it before may just remove it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _lock(handle, wait=False):
+                holder = os.read(handle, 200).decode(errors="replace") or "it does not say which"
+                raise ExistsError(f"{path.parent}: another process is {work} ({holder})")
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Lock an open file or folder; return False where another process holds the lock."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # a system, or a file system, without locks
+        pass
+    return True

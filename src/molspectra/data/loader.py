@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from molspectra.compiled import kernels, use
+from molspectra.data.signals import STOPPING
 from molspectra.errors import MolspectraError
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ def batches(make: Callable[[int], T], start: int, stop: int, *, workers: int = 0
         multiprocessing_context="spawn",
         generator=torch.Generator(),  # else each pass would draw from the global generator
     )
-    with ignore_sigint_in_workers():
+    with ignore_signals_in_workers():
         source = iter(loader)
     for batch in source:
         if isinstance(batch, _WorkerError):
@@ -74,14 +75,17 @@ def batches(make: Callable[[int], T], start: int, stop: int, *, workers: int = 0
 
 
 @contextmanager
-def ignore_sigint_in_workers() -> Iterator[None]:
-    """Let processes started inside the block ignore Ctrl-C: a worker must not die before its run has saved.
+def ignore_signals_in_workers() -> Iterator[None]:
+    """Let processes started inside the block ignore `STOPPING`: a worker must not die before its run saves.
 
-    A terminal sends Ctrl-C to all processes of a command; a new process inherits what its parent blocks.
+    A terminal or a batch system sends these to all processes of a command; a new process inherits what its
+    parent blocks.
     """
-    resource_tracker.ensure_running()  # else the first spawned process would start it, which unblocks signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
+        # Else the first spawned process would start it, which unblocks the others; it must hear none either.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -25,7 +25,7 @@ from molspectra.evaluation.retrieval import Gallery, Retrieval, retrieve, subset
 from molspectra.evaluation.subject import Subject, rows_of
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction
-from molspectra.training.checkpoint import newest, read_resume
+from molspectra.training.checkpoint import find_checkpoint, read_resume
 from molspectra.training.config import PretrainConfig
 from molspectra.training.data import in_order
 from molspectra.training.stages import PretrainStage, has_spectrum
@@ -81,7 +81,7 @@ def _restore_normaliser(subject: Subject, stage: PretrainStage) -> None:
     normaliser = stage.denoising.normaliser
     if normaliser is None:
         return
-    state = read_resume(newest(subject.directory / "checkpoints") or subject.directory)["stage"]
+    state = read_resume(find_checkpoint(subject.directory, "last"))["stage"]
     normaliser.load_state_dict(
         {name: state[f"denoising.normaliser.{name}"] for name in normaliser.state_dict()}
     )

@@ -32,6 +32,7 @@ IRRELEVANT = (
     "loop.devices",
     "loop.log_every",
     "loop.save_every",
+    "loop.keep",
     "loop.tensorboard",
 )
 """Settings in which runs of one table may differ."""

@@ -1,20 +1,24 @@
 """Checkpoints: weights as safetensors and settings as JSON for use, a resume state for training.
 
 A checkpoint is a directory, written under a hidden name, flushed to disk and renamed: one that has its final
-name is complete. Nothing is unpickled; `resume.pt` is read with `weights_only=True`. A few models come with
-the package and are found by name.
+name is complete. Its `manifest.json`, written last, says which run, kind and step it is and the SHA-256 of
+every file; a checkpoint that is not what its manifest says is refused, and an older one is taken. Those from
+before there were manifests are read without. Nothing is unpickled; `resume.pt` is read with
+`weights_only=True`. A few models come with the package and are found by name.
 """
 
 import dataclasses
+import hashlib
 import io
 import json
-import os
+import logging
+import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -22,22 +26,34 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from molspectra.data.atomic import naming
-from molspectra.errors import DamagedError, FormatError, MismatchError, NotFoundError
+from molspectra.data.atomic import flush, naming
+from molspectra.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.spectra.modality import Modality
 from molspectra.training.record import read_json
 from molspectra.training.settings import from_dict, to_dict
 
-WEIGHTS, CONFIG, RESUME = "model.safetensors", "config.json", "resume.pt"
+WEIGHTS, CONFIG, RESUME, MANIFEST = "model.safetensors", "config.json", "resume.pt", "manifest.json"
 FORMAT = 1
 
 SHIPPED = {"small": "scripts/build_small.py", "base": "scripts/build_base.py"}
 """Models that come with the package by name, and the script that makes each."""
 
 _NUMBER = "[0-9]" * 9
+_NAME = re.compile("(step|best)-([0-9]{9})")
+_MANIFEST_TYPES: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "run": (str, type(None)),
+    "kind": str,
+    "step": int,
+    "files": dict,
+}
 _PARTS = ("encoder", "noise_head", "force_head", "spectrum_encoder", "spectrum_head")
+
+Used = TypeVar("Used")
+
+log = logging.getLogger(__name__)
 
 
 def save_checkpoint(
@@ -47,8 +63,13 @@ def save_checkpoint(
     model: MolSpectra,
     about: Mapping[str, Any],
     resume: Mapping[str, Any] | None,
+    *,
+    run: str | None = None,
+    keep: int = 1,
 ) -> Path:
     """Write `<root>/<kind>-<step>` atomically, then remove older checkpoints of that kind.
+
+    Resume states of later steps, which were refused when the run went on, are renamed to `refused-...`.
 
     Args:
         root: the run's checkpoint directory; made where it is missing. One process at a time may save there.
@@ -57,6 +78,8 @@ def save_checkpoint(
         model: has the weights to use (the averaged ones where there is an average).
         about: JSON values for `config.json` beside the model's settings (target, unit, run ...).
         resume: state of a resumed run (tensors and plain values); None for a checkpoint only for use.
+        run: identity of the run, that of its `record.json`.
+        keep: how many checkpoints of the kind to keep, with this one.
 
     Raises:
         WriteError: no space, no permission; the earlier checkpoints are intact.
@@ -71,6 +94,9 @@ def save_checkpoint(
         buffer = io.BytesIO()
         torch.save(dict(resume), buffer)
         files[RESUME] = buffer.getvalue()
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = {"format": FORMAT, "run": run, "kind": kind, "step": step, "files": hashes}
+    files[MANIFEST] = json.dumps(manifest, indent=1).encode()  # written last
     final = root / f"{kind}-{step:09d}"
     with naming(final):
         root.mkdir(parents=True, exist_ok=True)
@@ -80,9 +106,18 @@ def save_checkpoint(
         _write_directory(hidden, files)
         _remove(final)  # the same step, reached again from an earlier one
         hidden.rename(final)
-        _flush(root)
-        for other in root.glob(f"{kind}-{_NUMBER}"):
-            if other != final:
+        flush(root)
+        flush(root.parent)
+        others = [other for other in saved(root, kind) if other != final]
+        later = [other for other in others if other > final]
+        for other in others[len(later) + keep - 1 :]:
+            _remove(other)
+        for other in later:
+            if kind == "step":
+                refused = root / f"refused-{other.name}"
+                _remove(refused)
+                other.rename(refused)
+            else:  # from before the run went on from an older state
                 _remove(other)
     return final
 
@@ -93,8 +128,8 @@ def _write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
     try:
         for name, content in files.items():
             (directory / name).write_bytes(content)
-            _flush(directory / name)
-        _flush(directory)
+            flush(directory / name)
+        flush(directory)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -108,17 +143,115 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(hidden)
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def saved(root: Path, kind: str = "step") -> list[Path]:
+    """The complete checkpoints of a kind under a run's checkpoint directory, the newest first."""
+    return sorted(root.glob(f"{kind}-{_NUMBER}"), reverse=True)
 
 
 def newest(root: Path, kind: str = "step") -> Path | None:
     """The newest complete checkpoint of a kind under a run's checkpoint directory."""
-    return max(root.glob(f"{kind}-{_NUMBER}"), default=None)
+    return next(iter(saved(root, kind)), None)
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """The step in the name of a checkpoint; None where it has another name."""
+    name = _NAME.fullmatch(checkpoint.name)
+    return int(name[2]) if name else None
+
+
+def check(checkpoint: Path, names: Iterable[str] = (CONFIG, WEIGHTS)) -> None:
+    """Compare a checkpoint with its manifest: run, kind, step and the content of files.
+
+    Args:
+        checkpoint: directory; one from before there were manifests is let pass.
+        names: files to compare.
+
+    Raises:
+        DamagedError: a file or the manifest is missing, or not what was written.
+        MismatchError: it was renamed, or it is of another run than that in whose directory it is.
+    """
+    step, facts = step_of(checkpoint.absolute()), _run_facts(checkpoint)
+    if not (checkpoint / MANIFEST).is_file():
+        if step is not None and facts and "id" in facts and step > facts.get("manifests_after", 0):
+            raise DamagedError(f"{checkpoint}: incomplete, its {MANIFEST} is missing")
+        return
+    manifest = _read_manifest(checkpoint / MANIFEST)
+    name = f"{manifest['kind']}-{manifest['step']:09d}"
+    if step is not None and checkpoint.absolute().name != name:
+        raise MismatchError(f"{checkpoint}: was saved as {name} and renamed")
+    if facts is not None and manifest["run"] != facts.get("id"):
+        raise MismatchError(
+            f"{checkpoint}: of another run (its {MANIFEST} says {manifest['run']}, the run's record.json "
+            f"{facts.get('id')})"
+        )
+    for file in names:
+        _check_content(checkpoint / file, manifest["files"].get(file))
+
+
+def _run_facts(checkpoint: Path) -> dict[str, Any] | None:
+    """The record of the run in whose directory a checkpoint is; None where it is in none."""
+    root = checkpoint.absolute().parent
+    path = root.parent / "record.json"
+    if root.name != "checkpoints" or not path.is_file():
+        return None
+    facts = read_json(path)
+    if not isinstance(facts, dict):
+        raise DamagedError(f"{path}: not the record of a run")
+    return facts
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.keys() != _MANIFEST_TYPES.keys():
+        raise DamagedError(f"{path}: not the manifest of a checkpoint")
+    for name, kind in _MANIFEST_TYPES.items():
+        if not isinstance(manifest[name], kind) or isinstance(manifest[name], bool):
+            raise DamagedError(f"{path}: impossible value of {name}: {str(manifest[name])[:80]!r}")
+    if manifest["format"] != FORMAT:
+        raise FormatError(f"{path}: not a manifest of format {FORMAT}; a newer version may read it")
+    return manifest
+
+
+def _check_content(path: Path, expected: object) -> None:
+    """Compare the SHA-256 of a file with that in the manifest beside it."""
+    if expected is None:
+        raise DamagedError(f"{path}: is not in the checkpoint's {MANIFEST}")
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read ({error.strerror})") from error
+    if found != expected:
+        raise DamagedError(
+            f"{path}: not what was saved (SHA-256 {found[:12]}, in {MANIFEST} {str(expected)[:12]})"
+        )
+
+
+def first_good(checkpoints: Iterable[Path], use: Callable[[Path], Used], *, say: bool = True) -> Used:
+    """Use the first of several checkpoints that is in order.
+
+    Args:
+        checkpoints: at least one, the preferred first.
+        use: raises an InputError for one that is not in order.
+        say: log in one line which ones were refused and why.
+
+    Returns:
+        What `use` returns.
+
+    Raises:
+        InputError: none is in order; what is wrong with the first.
+    """
+    faults: list[InputError] = []
+    for checkpoint in checkpoints:
+        try:
+            result = use(checkpoint)
+        except InputError as error:
+            faults.append(error)
+            continue
+        if faults and say:
+            log.warning("%s; %s is taken instead", "; ".join(map(str, faults)), checkpoint.name)
+        return result
+    raise faults[0]
 
 
 def shipped_path(name: str) -> Path:
@@ -146,23 +279,31 @@ def named(path: str | Path) -> Path:
 def find_checkpoint(path: str | Path, prefer: Literal["best", "last"] = "best") -> Path:
     """The checkpoint directory of a run, of a checkpoint (itself), or of a shipped model.
 
+    Of a run, checkpoints that are not what their manifests say are passed over, which the log says.
+
     Args:
         path: a run, a checkpoint, or the name of a shipped model.
         prefer: of a run the one with the lowest validation loss ("best", else the newest), or the newest.
 
     Raises:
         NotFoundError: there is none.
+        InputError: it, or every one of the run, is not what its manifest says.
     """
     path = named(path)
     if (path / WEIGHTS).is_file():
+        check(path)
         return path
-    checkpoints = path / "checkpoints"
-    best = newest(checkpoints, "best") if prefer == "best" else None
-    checkpoint = best or newest(checkpoints)
-    if checkpoint is None:
+    root = path / "checkpoints"
+    checkpoints = [*(saved(root, "best") if prefer == "best" else ()), *saved(root)]
+    if not checkpoints:
         raise NotFoundError(
             f"{path}: neither a run nor a checkpoint (no {WEIGHTS} and no checkpoints/ in it)"
         )
+    return first_good(checkpoints, _checked)
+
+
+def _checked(checkpoint: Path) -> Path:
+    check(checkpoint)
     return checkpoint
 
 
@@ -318,9 +459,10 @@ def read_resume(directory: Path) -> dict[str, Any]:
     """The resume state of a checkpoint: tensors and plain values only.
 
     Raises:
-        DamagedError: it is missing, damaged, or holds anything else.
+        InputError: it is missing, damaged, not that of the checkpoint's manifest, or holds anything else.
     """
     path = directory / RESUME
+    check(directory, [RESUME])
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns about damaged files
             state = torch.load(path, map_location="cpu", weights_only=True)

@@ -117,6 +117,8 @@ class LoopConfig:
     """Steps between validations (and at the end); 0 only at the end."""
     save_every: int = 250
     """Steps between checkpoints (and at the end); 0 only at the end."""
+    keep: int = 2
+    """Newest checkpoints that are kept beside the best one; with 2, one that is damaged costs few steps."""
     log_every: int = 10
     """Steps between rows of metrics.csv."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
@@ -133,7 +135,7 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts that make no run."""
-        for name in ("steps", "batch_size", "accumulation", "log_every", "devices"):
+        for name in ("steps", "batch_size", "accumulation", "log_every", "devices", "keep"):
             if getattr(self, name) < 1:
                 raise SettingError(f"loop: {name} must be at least 1, not {getattr(self, name)}")
         if self.validate_every < 0 or self.save_every < 0:

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from molspectra.data.signals import STOPPING
 from molspectra.errors import MolspectraError
 
 
 class Interrupted(MolspectraError):
-    """A run was asked to stop and has saved its state; the command line exits with code 130."""
+    """A run was asked to stop, by a signal of `STOPPING`, and has saved; the command exits with code 130."""
 
     interrupted = True
 
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C raises KeyboardInterrupt at once.
+    """Yield an event that the first signal of `STOPPING` sets; a second Ctrl-C raises KeyboardInterrupt.
 
     Outside the main thread, where Python handles no signals, the event is never set.
     """
@@ -31,7 +32,7 @@ def stop_requests() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request) for number in STOPPING}
     try:
         yield stop
     finally:

@@ -14,11 +14,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from molspectra.data.loader import batches
-from molspectra.errors import ElementError, MismatchError
+from molspectra.errors import DamagedError, ElementError, MismatchError
 from molspectra.models.shared import gathering
 from molspectra.objectives.loss import Loss
 from molspectra.training.average import WeightAverage
-from molspectra.training.checkpoint import newest, read_resume, save_checkpoint
+from molspectra.training.checkpoint import check, first_good, read_resume, save_checkpoint, saved, step_of
 from molspectra.training.config import LoopConfig, OptimizerConfig
 from molspectra.training.data import BatchMaker, Micro, Rows, in_order
 from molspectra.training.interrupt import Interrupted, stop_requests
@@ -103,6 +103,8 @@ class Trainer:
     """Processes that prepare batches."""
     show: bool = True
     """Show progress."""
+    run_id: str | None = None
+    """Identity of the run, for the manifests of its checkpoints."""
 
     def __post_init__(self) -> None:
         """Set up ranks, device, optimizer and the weight average."""
@@ -136,7 +138,7 @@ class Trainer:
 
         Raises:
             NonFiniteError: a loss or gradient is not finite; the last checkpoint is untouched.
-            Interrupted: Ctrl-C or SIGTERM came; the state was saved.
+            Interrupted: Ctrl-C, SIGTERM or SIGUSR1 came; the state was saved.
             InputError: a batch cannot be read, or a checkpoint cannot be written.
         """
         steps, metrics = self.loop.steps, {}
@@ -368,36 +370,61 @@ class Trainer:
         if self.ranks.rank == 0:
             about = {**self.about, "step": self.step, **more}
             with self._averaged():
-                save_checkpoint(self.checkpoints, kind, self.step, self.stage.model, about, resume)
+                save_checkpoint(
+                    self.checkpoints,
+                    kind,
+                    self.step,
+                    self.stage.model,
+                    about,
+                    resume,
+                    run=self.run_id,
+                    keep=self.loop.keep if kind == "step" else 1,
+                )
         self.ranks.wait()  # a rank that ends early would take the writing one with it
 
     def resume(self) -> bool:
-        """Load the newest complete checkpoint; return False where there is none.
+        """Load the newest checkpoint that is in order; return False where there is none at all.
 
         Raises:
-            MismatchError: it is damaged, or not of this run.
+            InputError: every one is damaged, or not of this run.
         """
-        directory = newest(self.checkpoints)
-        if directory is None:
-            return False
+        checkpoints = saved(self.checkpoints)
+        if checkpoints:
+            first_good(checkpoints, self._load, say=self.ranks.rank == 0)
+        return bool(checkpoints)
+
+    def _load(self, directory: Path) -> None:
+        """Take over the state in a checkpoint.
+
+        Raises:
+            InputError: it is damaged, or not of this run.
+        """
+        check(directory)
         state = read_resume(directory)
         try:
+            step, best = state["step"], float(state["best"])
+            if type(step) is not int or step != step_of(directory) or not 0 <= step <= self.loop.steps:
+                raise DamagedError(
+                    f"{directory}: its step {step!r} is not that of its name, or beyond the run's "
+                    f"{self.loop.steps}"
+                )
+            if math.isnan(best):
+                raise ValueError("best is nan")
             self.stage.load_state_dict(state["stage"])
             for group in state["optimizer"]["param_groups"]:
                 group["fused"] = True  # runs from before had another AdamW
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-            self.step, self.best = int(state["step"]), float(state["best"])
             if self.adam.schedule.kind == "plateau":  # others had no such state before
-                best, bad, reductions = state["plateau"]
-                self.plateau = Plateau(float(best), int(bad), int(reductions))
+                plateau, bad, reductions = state["plateau"]
+                self.plateau = Plateau(float(plateau), int(bad), int(reductions))
+            self.step, self.best = step, best
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             what = f"{type(error).__name__} {error}".splitlines()[0]
             raise MismatchError(
                 f"{directory}: not a state that this run can continue from ({what})"
             ) from error
-        return True
 
 
 def _due(step: int, every: int, last: int) -> bool:

@@ -1,5 +1,7 @@
 """Where the numbers of a run come from: its record, the sessions it had, and the molecules seen before it."""
 
+import logging
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,17 +10,27 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from molspectra.data.atomic import naming
-from molspectra.errors import DamagedError, ExistsError, MismatchError, NotFoundError, WriteError
-from molspectra.training.checkpoint import newest
+from molspectra.data.atomic import LOCK, naming
+from molspectra.errors import DamagedError, ExistsError, MismatchError, NotFoundError
+from molspectra.training.checkpoint import find_checkpoint, newest, saved
 from molspectra.training.config import DataConfig, FinetuneConfig, RunConfig
 from molspectra.training.data import Selection, elements_of
 from molspectra.training.leaks import Exposure, exposure, twins
-from molspectra.training.record import commit, kernels_used, machine, read_json, versions, write_json
+from molspectra.training.record import (
+    commit,
+    kernels_used,
+    machine,
+    read_json,
+    read_metrics,
+    versions,
+    write_json,
+)
 from molspectra.training.seen import SEEN, own_seen, seen_by
 from molspectra.training.settings import from_dict, to_dict
 
-MAY_DIFFER = ("data.store", "data.workers", "data.allow_leak", "loop.tensorboard")
+log = logging.getLogger(__name__)
+
+MAY_DIFFER = ("data.store", "data.workers", "data.allow_leak", "loop.tensorboard", "loop.keep")
 """Settings that a resumed run may change; of the store the content is compared."""
 
 SESSION = ("versions", "commit", "machine", "device", "processes", "kernels")
@@ -29,6 +41,7 @@ class Provenance:
     """The record of a run, compared with the earlier sessions of the run and with the runs it starts from.
 
     Attributes:
+        run_id: identity of the run, in its record and in the manifests of its checkpoints.
         about: what every checkpoint says of itself: stage, target, units, levels of theory, elements.
         resumed: the run goes on from a checkpoint.
         finished: an earlier session reached the last step.
@@ -38,14 +51,20 @@ class Provenance:
         """Read what an earlier session left in the run directory.
 
         Raises:
-            InputError: the directory is in use and `resume` was not asked for, or its settings are others.
+            InputError: the directory is in use and `resume` was not asked for, its settings are others, or
+                checkpoints are gone that the run had saved.
         """
         self._config, self._directory = config, directory
         self._earlier = _earlier_record(config, directory, resume)
         self._record: dict[str, Any] = {}
         self._seen: dict[str, Any] = {}
+        self.run_id: str = self._earlier.get("id") or secrets.token_hex(8)
         self.finished = bool(self._earlier.get("finished"))
         self.resumed = newest(directory / "checkpoints") is not None
+        if self.finished:
+            _require_weights(directory)
+        elif self._earlier and not self.resumed:
+            _start_again(directory, self._earlier, config)
         self.about: dict[str, Any] = dict(self._earlier["about"]) if self.resumed else _stage_facts(config)
 
     @property
@@ -97,12 +116,17 @@ class Provenance:
         record = self._facts(selection, fabric)
         if self.resumed:
             session = {"step": step, **{name: record[name] for name in SESSION}}
-            record = self._earlier | {"resumed": [*self._earlier.get("resumed", ()), session]}
+            identity = {"id": self.run_id, "manifests_after": self._earlier.get("manifests_after", step)}
+            resumed = {"resumed": [*self._earlier.get("resumed", ()), session]}
+            record = self._earlier | identity | resumed
+            record.pop("stopped", None)
         self._record = record
         if fabric.global_rank > 0:
             return
         with naming(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
+        for left_over in self._directory.glob(".*.part"):  # of a process that was killed while writing
+            left_over.unlink(missing_ok=True)
         write_json(self._directory / "record.json", record)
         write_json(self._directory / "config.json", to_dict(self._config))
         self._keep_seen(selection)
@@ -115,6 +139,15 @@ class Provenance:
         if before == now:
             return ""
         return f" with {now} kernels instead of {before}: equal to an unbroken run only up to rounding"
+
+    def stop(self, step: int) -> None:
+        """Note in `record.json` that the run was asked to stop and saved its state after a step.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
+        if newest(self._directory / "checkpoints") is not None:
+            write_json(self._directory / "record.json", self._record | {"stopped": step})
 
     def finish(self, step: int, seconds: float, validation: Mapping[str, float]) -> None:
         """Add the outcome to `record.json`.
@@ -142,6 +175,8 @@ class Provenance:
         """Everything that a published number needs to carry."""
         device, parts = fabric.device, ("train", "val", "test")
         return {
+            "id": self.run_id,
+            "manifests_after": 0,
             "config": to_dict(self._config),
             "about": self.about,
             "seed": self._config.loop.seed,
@@ -177,15 +212,16 @@ def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> dict[st
     """Return the record of the run that is to be continued; empty where there is none."""
     if not directory.exists():
         return {}
-    if not directory.is_dir():
-        raise WriteError(f"{directory}: is a file; choose a directory")
-    if not any(directory.iterdir()):
+    names = {path.name for path in directory.iterdir() if not path.match(".*.part")} - {LOCK}
+    if not names:
         return {}
     if not resume:
         raise ExistsError(
             f"{directory}: exists already; continue it with --resume or choose another directory"
         )
     path = directory / "config.json"
+    if names == {"record.json"}:  # killed before it had written its settings: nothing was done yet
+        return {}
     if not path.is_file():
         raise NotFoundError(f"{directory}: holds no run that could be resumed (no config.json)")
     before = from_dict(type(config), read_json(path), str(path))
@@ -196,6 +232,30 @@ def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> dict[st
     if not isinstance(record, dict) or not {"about", "data"} <= record.keys():
         raise DamagedError(f"{directory / 'record.json'}: not the record of a run")
     return record
+
+
+def _require_weights(directory: Path) -> None:
+    """Refuse a finished run whose weights are gone or damaged."""
+    root = directory / "checkpoints"
+    if not saved(root) and not saved(root, "best"):
+        raise NotFoundError(
+            f"{directory}: finished, as its record.json says, but its weights are gone (no checkpoint in "
+            "checkpoints/); bring them back, or train in another directory"
+        )
+    find_checkpoint(directory)
+
+
+def _start_again(directory: Path, record: Mapping[str, Any], config: RunConfig) -> None:
+    """Say that a run starts over that was killed before it saved; refuse one whose checkpoints are gone."""
+    loop = config.loop
+    logged = max((step for step, *_ in read_metrics(directory / "metrics.csv")), default=0)
+    was_saved = "stopped" in record or any(session["step"] for session in record.get("resumed", ()))
+    if was_saved or logged > min(loop.save_every or loop.steps, loop.steps):
+        raise NotFoundError(
+            f"{directory}: its metrics.csv goes to step {logged}, but its checkpoints are gone (none in "
+            "checkpoints/); bring them back, or start over in another directory"
+        )
+    log.warning("%s: was cut off before its first checkpoint (step %d) and starts over", directory, logged)
 
 
 def first_difference(before: Any, now: Any, where: str = "") -> str:

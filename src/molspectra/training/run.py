@@ -8,7 +8,7 @@ import atexit
 import importlib.util
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from molspectra.compiled import use_setting
+from molspectra.data.atomic import folder_lock
 from molspectra.data.store.internal import with_internal
 from molspectra.data.stream import BatchStream
 from molspectra.errors import MissingExtraError, SettingError
@@ -25,6 +27,7 @@ from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import initialise
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.data import BatchMaker, Selection
+from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
 from molspectra.training.record import MetricLog
@@ -60,6 +63,7 @@ def pretrain(
         show: progress on standard error.
 
     Raises:
+        ExistsError: another process trains in this directory, or a run is there and `resume` is False.
         InputError: settings, data or directory that do not fit.
         NonFiniteError: a loss or gradient is not finite; the last checkpoint is untouched.
         Interrupted: the run was asked to stop; its state is saved.
@@ -78,7 +82,9 @@ def _run(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:
     """Train with the kernels that the settings choose."""
     if config.loop.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("loop.tensorboard: needs tensorboard (pip install tensorboard)")
-    with use_setting(config.loop.kernels):
+    is_first = getattr(rank_zero_only, "rank", 0) == 0  # known before the processes are connected
+    lock = folder_lock(out, "training this run") if is_first else nullcontext()
+    with lock, use_setting(config.loop.kernels):
         return _run_stage(config, out, resume, show)
 
 
@@ -107,7 +113,8 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     provenance.describe(selection, stage.targets)
 
     # Resume.
-    trainer = new_trainer(config, fabric, stage, selection, out, provenance.about, show)
+    about, run_id = provenance.about, provenance.run_id
+    trainer = new_trainer(config, fabric, stage, selection, out, about, show, run_id)
     if provenance.resumed:
         trainer.resume()
     if show and is_first:
@@ -118,7 +125,11 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     if not is_first:
         return RunResult(out, _train(trainer, None), time.perf_counter() - began, fabric.global_rank)
     with closing(MetricLog(out, trainer.step, config.loop.tensorboard)) as log:
-        metrics = _train(trainer, log)
+        try:
+            metrics = _train(trainer, log)
+        except Interrupted:
+            provenance.stop(trainer.step)
+            raise
     seconds = time.perf_counter() - began
     provenance.finish(trainer.step, log.before + seconds, metrics)
     return RunResult(out, metrics, seconds)
@@ -178,6 +189,7 @@ def new_trainer(
     out: Path,
     about: dict[str, Any],
     show: bool,
+    run_id: str | None = None,
 ) -> Trainer:
     """Put together the loop of a run: batches of its training rows, its stage, its settings."""
     loop = config.loop
@@ -195,7 +207,8 @@ def new_trainer(
         keep_clean=stage.predicts_spectra,
     )
     workers = config.data.workers
-    return Trainer(fabric, stage, maker, selection.val, loop, config.optimizer, out, about, workers, show)
+    rows, optimizer = selection.val, config.optimizer
+    return Trainer(fabric, stage, maker, rows, loop, optimizer, out, about, workers, show, run_id)
 
 
 def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, selection: Selection) -> None:

@@ -45,7 +45,9 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
         name,
         usage=usage,
         description=_PURPOSES[name],
-        epilog=f"Recipes: {', '.join(sorted(recipes()))}. Lists are written a,b,c and nothing is null.",
+        epilog=f"Recipes: {', '.join(sorted(recipes()))}. Lists are written a,b,c and nothing is null. "
+        "Ctrl-C, SIGTERM and SIGUSR1 (of SLURM: a requeue, --signal=USR1@120) save and exit with code 130; "
+        "the same command with --resume continues.",
     )
     unset = argparse.SUPPRESS
     parser.add_argument(
