@@ -21,16 +21,20 @@ from molspectra.compiled import use_setting
 from molspectra.data.store.internal import with_internal
 from molspectra.data.stream import BatchStream
 from molspectra.errors import MissingExtraError, SettingError
+from molspectra.models.limit import AllocationLimit, largest_size
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import initialise
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
-from molspectra.training.record import MetricLog
+from molspectra.training.record import MetricLog, memory
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
 from molspectra.training.standardise import standardise
 from molspectra.training.targets import resolved
+
+MAX_TENSORS = 100_000
+"""Largest number of tensors of a model that is trained; hundreds are usual."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,16 @@ def _select(config: RunConfig) -> Selection:
 
 
 def _new_model(config: RunConfig) -> MolSpectra:
-    """Build the model with weights that depend on the run's seed alone."""
-    with torch.random.fork_rng(devices=[]):
+    """Build the model with weights that depend on the run's seed alone.
+
+    Raises:
+        SettingError: sizes that do not fit into the memory with gradients and the optimizer's averages.
+    """
+    refusal = SettingError(
+        f"{largest_size(config.model)}: such a model cannot be trained in the memory of this machine"
+    )
+    limit = AllocationLimit(MAX_TENSORS, memory() / 16, refusal)  # four float32 per weight
+    with torch.random.fork_rng(devices=[]), limit:
         torch.manual_seed(config.loop.seed)
         return MolSpectra(config.model)
 

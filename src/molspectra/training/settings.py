@@ -245,7 +245,7 @@ def _updated(base: T, values: object, name: str, root: type[Any]) -> T:
     """Return a copy of `base`, the group called `name` of a `root` dataclass, with the given values."""
     if not isinstance(values, Mapping):
         prefix = f"{name}: " if name else ""
-        raise SettingError(f"{prefix}expected a mapping of settings, not {_shown(values)}")
+        raise SettingError(f"{prefix}expected a mapping of settings, not {shown(values)}")
     hints = get_type_hints(type(base))
     changes = {}
     for key, value in values.items():
@@ -288,7 +288,7 @@ def _checked(hint: Any, value: Any, name: str, base: Any, root: type[Any] | None
         if kind is int and value == int(value):
             return int(value)
     hint_at = did_you_mean(value, parts) if origin is Literal and isinstance(value, str) else ""
-    raise SettingError(f"{name}: expected {_described(hint)}, not {_shown(value)}{hint_at}")
+    raise SettingError(f"{name}: expected {_described(hint)}, not {shown(value)}{hint_at}")
 
 
 def _start(groups: tuple[type[Any], ...], value: object, name: str, base: Any) -> Any:
@@ -334,6 +334,7 @@ def _described(hint: Any) -> str:
     return f"{text} or null" if optional else text
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
