@@ -10,7 +10,7 @@ from molspectra.errors import FormatError, SettingError
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult, finetune, pretrain
-from molspectra.training.settings import Setting, from_dict, read_recipe, recipes, settings_of
+from molspectra.training.settings import Setting, from_dict, read_recipe, recipes, settings_of, shown
 
 _PURPOSES = {
     "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
@@ -92,7 +92,7 @@ def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
             values[group] = {}
         values = values[group]
         if not isinstance(values, dict):
-            raise SettingError(f"{source}: {group}: expected a mapping of settings, not {values!r}")
+            raise SettingError(f"{source}: {group}: expected a mapping of settings, not {shown(values)}")
     values[last] = value
 
 
