@@ -6,7 +6,6 @@ A run directory holds `record.json`, `config.json`, `metrics.csv` and `checkpoin
 
 import atexit
 import importlib.util
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from molspectra.data.stream import BatchStream
 from molspectra.errors import MissingExtraError, SettingError
 from molspectra.models.limit import AllocationLimit, largest_size
 from molspectra.models.model import MolSpectra
+from molspectra.printable import say
 from molspectra.training.checkpoint import initialise
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.data import BatchMaker, Selection
@@ -214,11 +214,11 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
     """Print to standard error where a resumed run goes on, or which rows a new one leaves out."""
     if provenance.resumed:
         kernels = provenance.changed_kernels(trainer.fabric)
-        print(f"{trainer.directory}: continues from step {trainer.step}{kernels}", file=sys.stderr)
+        say(f"{trainer.directory}: continues from step {trainer.step}{kernels}", error=True)
     elif selection.lacking:
         rows, target = len(selection.store), trainer.stage.targets[0]
         left_out = f"{selection.lacking} of its {rows} rows have no {target} and are left out"
-        print(f"{config.data.store}: {left_out}", file=sys.stderr)
+        say(f"{config.data.store}: {left_out}", error=True)
 
 
 def _train(trainer: Trainer, log: MetricLog | None) -> dict[str, float]:

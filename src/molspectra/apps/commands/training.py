@@ -7,6 +7,7 @@ from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import FormatError, SettingError
+from molspectra.printable import say
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult, finetune, pretrain
@@ -34,8 +35,8 @@ def run_command(name: str, arguments: list[str]) -> int:
     result = run(config, options["out"], resume=options["resume"], show=not options["quiet"])
     if result.rank == 0:
         for key, value in result.metrics.items():
-            print(f"val/{key}: {value:.6g}")
-        print(f"{result.directory} ({result.seconds:.1f} s)")
+            say(f"val/{key}: {value:.6g}")
+        say(f"{result.directory} ({result.seconds:.1f} s)")
     return 0
 
 
