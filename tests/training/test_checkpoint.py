@@ -394,7 +394,7 @@ def test_a_models_settings_survive(stage2: Make) -> None:
     ("part", "name", "size"),
     [
         ("encoder", "channels", 10**9),
-        ("encoder", "channels", 10**30),
+        ("encoder", "channels", 10**18),
         ("encoder", "layers", 10**7),
         ("encoder", "radial", 10**9),
         ("encoder", "max_number", 10**12),
