@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import molspectra
 from molspectra.apps.loading import LoadedModel, load
+from molspectra.apps.remote_models import unpack
 from molspectra.data.store.bundled import bundled
 from molspectra.errors import DamagedError, InputError, MissingExtraError, NotFoundError, SettingError
 from molspectra.evaluation.predicted_retrieval import predicted_spectra, retrieve_by_prediction
@@ -122,6 +124,27 @@ def test_archives_that_are_refused(use_runs: dict[str, Path], site: tuple[Path, 
     with pytest.raises(DamagedError, match=r"\.zip"):
         load(f"{url}/text.zip#sha256={digest}", cache=tmp_path)
     assert not [path for path in tmp_path.rglob("model") if path.is_dir()]
+
+
+def test_an_archive_that_expands_beyond_all_proportion_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, target = tmp_path / "model.zip", tmp_path / "out" / "model"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model.safetensors", bytes(1 << 22))
+        file.writestr("config.json", "{}")
+    with pytest.raises(InputError, match=r"model\.zip: its files take 4,194,306 bytes, more than 100 times"):
+        unpack(archive, target)
+    assert not target.parent.exists()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("model.safetensors", bytes(1000))
+        file.writestr("config.json", "{}")
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1001))
+        with pytest.raises(InputError, match="1,002 bytes, and 1,001 are free"):
+            unpack(archive, target)
+    unpack(archive, target)
+    assert (target / "model.safetensors").stat().st_size == 1000
 
 
 def test_a_repository(use_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ pytest.importorskip("numba")
 
 from numba.core.caching import IndexDataCacheFile
 
-from molspectra.compiled.cache import _Files
+from molspectra.compiled.cache import _Files, is_private
 from molspectra.compiled.simd import jit
 from molspectra.compiled.threads import run
 
@@ -78,7 +78,71 @@ def test_without_a_place_to_write_every_process_compiles(script):
     nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}
     *results, said = script(2, 3, **nowhere)
     assert [line.split("] ")[0] for line in results] == ["[3.0, 3.0", "[4.0, 4.0"]
-    assert said.startswith("every process compiles its kernels anew; set NUMBA_CACHE_DIR")
+    assert said.startswith("every process compiles its kernels anew")
+    assert "NUMBA_CACHE_DIR" not in said
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users and modes")
+@pytest.mark.parametrize("shared", ["folder", "parent"])
+def test_a_folder_that_others_can_write_to_is_neither_read_nor_written(script, tmp_path, shared):
+    """In-tree and user-wide folders are given up first, so that only the one of the variable is left."""
+    cache = tmp_path / "parent" / "cache"
+    alone = {"NUMBA_CACHE_DIR": str(cache), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
+    cache.mkdir(parents=True, mode=0o700)
+    assert script(2, **alone) == ["[3.0, 3.0] 0 1"]
+    assert script(2, **alone) == ["[3.0, 3.0] 1 0"]
+    (cache if shared == "folder" else cache.parent).chmod(0o777)
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    result, said = script(2, **alone)
+    assert result.startswith("[3.0, 3.0] 0 ")
+    assert said.startswith("every process compiles its kernels anew")
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users and modes")
+def test_another_folder_is_used_in_place_of_a_shared_one(script, tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    assert script(2, NUMBA_CACHE_DIR=str(shared)) == ["[3.0, 3.0] 0 1"]
+    assert script(2, NUMBA_CACHE_DIR=str(shared)) == ["[3.0, 3.0] 1 0"]
+    assert not [path for path in shared.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users and modes")
+def test_what_is_private(tmp_path, monkeypatch):
+    file = tmp_path / "above" / "folder" / "file"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    (tmp_path / "link").symlink_to(file)
+    for path in (file, file.parent, file.parent.parent):
+        path.chmod(0o755)
+    assert is_private(file)
+    assert not is_private(tmp_path / "link")
+    assert not is_private(tmp_path / "missing")
+    for path, mode in [(file, 0o664), (file.parent, 0o775), (file.parent.parent, 0o757)]:
+        path.chmod(mode)
+        assert not is_private(file)
+        path.chmod(0o755)
+    file.parent.chmod(0o1777)  # others cannot replace what is not theirs
+    assert is_private(file)
+    assert not is_private(file.parent)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert not is_private(file)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users and modes")
+def test_files_are_written_for_the_user_alone_and_else_not_read(tmp_path):
+    mask = os.umask(0o002)
+    try:
+        _Files(str(tmp_path), "kernel", "stamp").save("single", 4)
+    finally:
+        os.umask(mask)
+    for path in tmp_path.iterdir():
+        assert _Files(str(tmp_path), "kernel", "stamp").load("single") == 4
+        path.chmod(0o666)
+        assert _Files(str(tmp_path), "kernel", "stamp").load("single") is None
+        path.chmod(0o600)
 
 
 def test_a_full_disk_does_not_stop(monkeypatch):

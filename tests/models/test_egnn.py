@@ -87,8 +87,8 @@ def test_the_defaults_are_the_published_sizes():
     ("changes", "said"),
     [
         ({"channels": 1}, "channels must be at least 2"),
-        ({"layers": 0}, "sizes and the cutoff positive"),
-        ({"radial": -1}, "sizes and the cutoff positive"),
+        ({"layers": 0}, "sizes positive"),
+        ({"radial": -1}, "sizes positive"),
         ({"switch": 0.0}, "switch must lie in"),
         ({"switch": 7.0}, "switch must lie in"),
     ],

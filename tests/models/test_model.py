@@ -117,7 +117,7 @@ def test_a_model_without_a_property_head_says_so():
     [
         ({"heads": 3}, "3 heads.* 8 channels"),
         ({"heads": 0}, "positive"),
-        ({"cutoff": -1.0}, "cutoff positive"),
+        ({"cutoff": -1.0}, "cutoff must lie in"),
     ],
 )
 def test_sizes_that_make_no_encoder_are_refused(changes, message):

@@ -155,6 +155,28 @@ def test_ablations_change_what_they_say(folder):
     assert config("table4", "stage2-patch20").model.spectrum_encoder.patch == (20, 20, 20)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "all: 5",
+        "stage1: [1]",
+        "experiments: [table2]",
+        "experiments: {table2: 5}",
+        "experiments: {table2: {all: [1]}}",
+        "seeds: 5",
+        "seeds: [x]",
+        "stores: [a]",
+        "stores: {structures: 5}",
+        "seconds_per_step: {stage1: fast}",
+    ],
+)
+def test_parts_of_a_wrong_kind_are_refused(text, tmp_path):
+    path = tmp_path / "scale.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingError, match=r"scale\.yaml: " + text.partition(":")[0]):
+        read_scale(str(path), "table2")
+
+
 def test_scales_merge_and_change(folder):
     tiny = str(folder / "tiny.yaml")
     scale = read_scale(tiny, "table3", ["stage1.loop.steps=7", "all.loop.steps=5", "md17.data.sizes=[3, 2]"])

@@ -396,3 +396,58 @@ def test_patches_of_a_shared_modality_must_agree(run: Path, stage2: Make) -> Non
 def test_a_models_settings_survive(stage2: Make) -> None:
     config = stage2().model
     assert from_dict(ModelConfig, json.loads(json.dumps(to_dict(config))), "test") == config
+
+
+@pytest.mark.parametrize("spectra", [False, True])
+@pytest.mark.parametrize(
+    ("part", "name", "size"),
+    [
+        ("encoder", "channels", 10**9),
+        ("encoder", "channels", 10**18),
+        ("encoder", "layers", 10**7),
+        ("encoder", "radial", 10**9),
+        ("encoder", "max_number", 10**12),
+        ("spectrum_encoder", "width", 10**9),
+        ("spectrum_encoder", "layers", 10**7),
+        ("spectrum_encoder", "feed_forward", 10**10),
+    ],
+)
+def test_sizes_are_compared_with_the_weights_before_anything_is_allocated(
+    stage1: Make, stage2: Make, tmp_path: Path, part: str, name: str, size: int, spectra: bool
+) -> None:
+    model = MolSpectra((stage2 if spectra or part != "encoder" else stage1)().model)
+    directory = save_checkpoint(tmp_path, "best", 1, model, {}, None)
+    load_model(directory)
+    about = json.loads((directory / "config.json").read_text())
+    about["model"][part][name] = size
+    (directory / "config.json").write_text(json.dumps(about))
+    with pytest.raises(MismatchError, match=rf"config\.json: .*model\.{part}\.{name} is {size}"):
+        load_model(directory)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoder": {"kind": "egnn", "channels": 8, "layers": 1, "radial": 4}},
+        {"spectrum_encoder": {"modalities": ["ir"]}, "spectrum_head": True, "spectrum_input": True},
+        {"property": "scalar", "readout": "pooled"},
+        {"property": "scalar", "atom_references": "fit", "force_head": True},
+        {"property": "dipole"},
+    ],
+)
+def test_a_model_of_every_part_is_no_larger_than_its_weights(changes: Any, tmp_path: Path) -> None:
+    small = {"encoder": {"channels": 8, "heads": 1, "layers": 1, "radial": 4}}
+    model = MolSpectra(from_dict(ModelConfig, small | changes, "test"))
+    load_model(save_checkpoint(tmp_path, "best", 1, model, {}, None))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("elements", 7), ("elements", [["H"]]), ("elements", ["Qq"]), ("unit", [1]), ("alignment", "cosine")],
+)
+def test_values_of_a_wrong_kind_beside_the_weights_are_refused(
+    model: MolSpectra, tmp_path: Path, name: str, value: Any
+) -> None:
+    directory = save_checkpoint(tmp_path, "best", 1, model, {name: value}, None)
+    with pytest.raises(InputError, match=rf"config\.json: {name}"):
+        load_model(directory)

@@ -150,6 +150,9 @@ def test_a_directory_in_use_is_left_alone(stage1: Make, tmp_path: Path) -> None:
         ({"init": "nothing"}, "nothing: neither a run nor a checkpoint"),
         ({"loop__accelerator": "cuda"}, "loop: 1 devices of kind 'cuda' with 32-true cannot be used"),
         ({"reconstruction__mask_ratio": 1.5}, "mask_ratio"),
+        ({"model__encoder__channels": 10**9}, "model.encoder.channels is 1000000000"),
+        ({"model__encoder__radial": 10**11}, "model.encoder.radial is 100000000000"),
+        ({"model__encoder__layers": 10**7}, "model.encoder.layers is 10000000"),
     ],
 )
 def test_what_cannot_start_leaves_nothing(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 from molspectra.errors import InputError, SettingError
 from molspectra.training.config import FinetuneConfig, PretrainConfig
-from molspectra.training.settings import did_you_mean, from_dict, load_yaml, settings_of, to_dict
+from molspectra.training.settings import did_you_mean, from_dict, load_yaml, read_yaml, settings_of, to_dict
 
 
 def refusal(values: object, cls: type[Any] = PretrainConfig) -> str:
@@ -180,7 +181,7 @@ def test_yaml_reads_what_it_should() -> None:
         ("? [a]\n: 2", "cannot be a name"),
         ("a: !!python/object/apply:os.mkdir [x]", "could not determine a constructor"),
         ("a: !!python/name:os.system ''", "could not determine a constructor"),
-        ("a: &a [*a]", "recursive"),
+        ("a: &a [*a]", "alias"),
         ("a: [1", "expected"),
         ("a: 2001-13-45", "month"),
         ("[" * 1000, "recursion"),
@@ -250,3 +251,73 @@ def test_suggestions() -> None:
     assert did_you_mean("clip", known) == "; did you mean optimizer.clip?"
     assert did_you_mean("intit", known) == "; did you mean init?"
     assert did_you_mean("quux", known) == ""
+
+
+def test_aliases_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
+    """Nine of nine of nine ...: a few hundred bytes whose representation would fill any memory."""
+    levels = [f"&a{level} [{','.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 30)]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("init: [&a0 [x,x,x]," + ",".join(levels) + "]")
+    with pytest.raises(InputError, match=r"recipe\.yaml: .*alias \*a0 in line 1"):
+        read_yaml(recipe)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"key{number}: 1\n" for number in range(300_000)),
+        f"init: {'1' * 10**6}",
+        f"init: {'[' * 50_000}",
+        f"loop: {{steps: {'1' * 100_000}}}",
+        f"loop: {{steps: 0x{'f' * 100_000}}}",
+        f"{'k' * 100_000}: 1",
+        f"loop: {{{'k' * 100_000}: 1}}",
+    ],
+    ids=["keys", "file", "depth", "digits", "hexadecimal", "key", "nested key"],
+)
+def test_a_hostile_file_is_refused_in_one_short_line(text: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    with pytest.raises(InputError) as caught:
+        from_dict(PretrainConfig, read_yaml(recipe), str(recipe))
+    said = str(caught.value)
+    assert said.startswith(str(recipe))
+    assert "\n" not in said
+    assert len(said) < len(str(recipe)) + 1000
+
+
+def test_digits_are_matched_in_linear_time() -> None:
+    """Quadratic backtracking over a line of digits would take minutes."""
+    assert load_yaml("9" * 100_000 + "x") == "9" * 100_000 + "x"
+    assert load_yaml("1.5e3") == 1500.0
+    assert load_yaml("4e-4") == 4e-4
+
+
+EXTREMES = (10**400, -(10**30), 0, -1, 1e308, 5e-324, float("nan"), [], [[]], {}, [10**400], "\0", True)
+
+
+@pytest.mark.parametrize("value", EXTREMES, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize("cls", [PretrainConfig, FinetuneConfig])
+def test_every_setting_takes_or_refuses_every_value(cls: type[Any], value: object) -> None:
+    for setting in settings_of(cls):
+        values: dict[str, Any] = {"model": {"spectrum_encoder": {}}}
+        *groups, last = setting.name.split(".")
+        node = values
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = value
+        with suppress(InputError):
+            from_dict(cls, values, "test")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model": {"encoder": {"cutoff": 1e-17}}},
+        {"model": {"encoder": {"kind": "egnn", "cutoff": 1e30}}},
+        {"model": {"temperature": 0}},
+        {"data": {"workers": 10**6}},
+    ],
+)
+def test_absurd_numbers_are_refused(values: object) -> None:
+    refusal(values)

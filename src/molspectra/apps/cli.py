@@ -7,6 +7,7 @@ from importlib import import_module
 from molspectra._version import __version__
 from molspectra.apps.process import prepare_process, show_messages
 from molspectra.errors import MolspectraError, NotFoundError, hint
+from molspectra.printable import say
 
 COMMANDS = {
     "download": "fetch the files of a published dataset",
@@ -54,27 +55,27 @@ def main(argv: list[str] | None = None) -> int:
         return _dispatch(arguments)
     except MolspectraError as error:
         interrupted = getattr(error, "interrupted", False)
-        print(f"molspectra: {'' if interrupted else 'error: '}{error}", file=sys.stderr)
+        say(f"molspectra: {'' if interrupted else 'error: '}{' '.join(str(error).splitlines())}", error=True)
         return 130 if interrupted else 2
     except KeyboardInterrupt:
-        print("molspectra: interrupted", file=sys.stderr)
+        say("molspectra: interrupted", error=True)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"molspectra: error: {where}{error.strerror or error}", file=sys.stderr)
+        say(f"molspectra: error: {where}{error.strerror or error}", error=True)
         return 2
 
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
+        say(usage())
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
     if name == "--version":
-        print(f"molspectra {__version__}")
+        say(f"molspectra {__version__}")
         return 0
     if name not in COMMANDS:
         raise NotFoundError(f"unknown command {name!r}; {hint(name, COMMANDS)}")

@@ -10,7 +10,8 @@ import ctypes
 import logging
 import os
 import platform
-import sys
+
+from molspectra.printable import say
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt(3)."""
@@ -45,7 +46,7 @@ def show_messages() -> None:
 class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message the way the command line prints errors."""
-        print(f"molspectra: {record.getMessage()}", file=sys.stderr)
+        say(f"molspectra: {record.getMessage()}", error=True)
 
 
 def keep_freed_memory() -> bool:

@@ -11,7 +11,14 @@ from pathlib import Path, PurePosixPath
 
 from molspectra.data.atomic import naming
 from molspectra.datasets.fetch.download import RemoteFile, fetch
-from molspectra.errors import DamagedError, FormatError, MissingExtraError, NotFoundError, SettingError
+from molspectra.errors import (
+    DamagedError,
+    FormatError,
+    MissingExtraError,
+    NotFoundError,
+    SettingError,
+    WriteError,
+)
 from molspectra.training.checkpoint import CONFIG, WEIGHTS
 from molspectra.training.seen import SEEN
 
@@ -20,6 +27,9 @@ HUB = "hf:"
 
 LARGEST = {WEIGHTS: 8 << 30, CONFIG: 4 << 20, SEEN: 1 << 30}
 """Files of a model, and the largest size of each in bytes; the last one may be missing."""
+
+EXPANSION = 100
+"""Largest total size of the files of an archive in sizes of the archive; weights hardly shrink."""
 
 _ARCHIVE = "model.zip"
 
@@ -72,9 +82,22 @@ def unpack(archive: Path, target: Path) -> None:
             missing = [name for name in (WEIGHTS, CONFIG) if name not in members]
             if missing:
                 raise NotFoundError(f"{archive}: no model in it ({missing[0]} is missing)")
+            _check_total(archive, sum(info.file_size for info in members.values()))
             _extract(source, members, target)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise DamagedError(f"{archive}: not a readable ZIP archive ({error})") from error
+
+
+def _check_total(archive: Path, total: int) -> None:
+    """Refuse files of `total` bytes that are out of proportion to their archive or to the free space."""
+    packed, free = archive.stat().st_size, shutil.disk_usage(archive.parent).free
+    if total > EXPANSION * packed:
+        raise FormatError(
+            f"{archive}: its files take {total:,} bytes, more than {EXPANSION} times the archive; "
+            "a model does not"
+        )
+    if total > free:
+        raise WriteError(f"{archive}: its files take {total:,} bytes, and {free:,} are free")
 
 
 def _extract(source: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], target: Path) -> None:

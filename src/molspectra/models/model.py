@@ -53,8 +53,11 @@ class ModelConfig:
         """Check that the parts fit together.
 
         Raises:
-            SettingError: spectra as input, or to be predicted, without a spectrum encoder.
+            SettingError: spectra as input, or to be predicted, without a spectrum encoder; a temperature that
+                is not positive.
         """
+        if not self.temperature > 0:
+            raise SettingError(f"model.temperature must be positive, not {self.temperature:g}")
         if self.spectrum_input and self.spectrum_encoder is None:
             raise SettingError(
                 "model.spectrum_input: spectra need an encoder; set model.spectrum_encoder.modalities, "

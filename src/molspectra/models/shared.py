@@ -43,6 +43,10 @@ class Encoder(nn.Module, ABC):
         """Encode a batch whose `edges` were built with `batch.with_edges(encoder.cutoff)`."""
 
 
+CUTOFFS = (0.1, 1000.0)
+"""Range of cutoffs in Å; below it radial functions lose their digits, above it there are no molecules."""
+
+
 @dataclass(frozen=True)
 class EquivariantTransformerConfig:
     """Sizes and variants of the equivariant transformer."""
@@ -75,10 +79,9 @@ class EquivariantTransformerConfig:
             SettingError: a size that is not positive, or heads that do not divide the channels.
         """
         sizes = (self.layers, self.heads, self.radial, self.max_number)
-        if min(sizes) < 1 or self.channels < 2 or not self.cutoff > 0:
-            raise SettingError(
-                "encoder: channels must be at least 2, all other sizes and the cutoff positive"
-            )
+        if min(sizes) < 1 or self.channels < 2:
+            raise SettingError("encoder: channels must be at least 2, all other sizes positive")
+        _check_cutoff(self.cutoff)
         if self.channels % self.heads:
             raise SettingError(f"encoder: {self.heads} heads do not divide {self.channels} channels")
 
@@ -112,12 +115,17 @@ class EGNNConfig:
             SettingError: a size that is not positive, or a switch wider than the cutoff.
         """
         sizes = (self.layers, self.max_number, self.radial + 1)
-        if min(sizes) < 1 or self.channels < 2 or not self.cutoff > 0:
-            raise SettingError(
-                "encoder: channels must be at least 2, all other sizes and the cutoff positive"
-            )
+        if min(sizes) < 1 or self.channels < 2:
+            raise SettingError("encoder: channels must be at least 2, all other sizes positive")
+        _check_cutoff(self.cutoff)
         if not 0 < self.switch <= self.cutoff:
             raise SettingError(f"encoder: switch must lie in (0, cutoff], not {self.switch}")
+
+
+def _check_cutoff(cutoff: float) -> None:
+    low, high = CUTOFFS
+    if not low <= cutoff <= high:
+        raise SettingError(f"encoder: the cutoff must lie in [{low:g}, {high:g}] Å, not {cutoff:g}")
 
 
 # Ranks

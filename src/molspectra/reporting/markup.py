@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from html import escape
+
+from molspectra.printable import printable
 
 
 class Markup(str):
@@ -23,13 +24,8 @@ def markup(child: Child) -> Markup:
     if isinstance(child, Markup):
         return child
     if isinstance(child, str):
-        return Markup(escape(_printable(child)))
+        return Markup(escape(printable(child)))
     return Markup("".join(markup(item) for item in child))
-
-
-def _printable(text: str) -> str:
-    """Replace control characters, which HTML forbids, and lone surrogates, which cannot be encoded."""
-    return re.sub("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", "\ufffd", text)
 
 
 def element(name: str, /, *children: Child, **attributes: str | None) -> Markup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from molspectra.errors import MolspectraError
 from molspectra.evaluation.evaluate import evaluate
 from molspectra.evaluation.floors import FLOORS, assess_floor
+from molspectra.printable import say
 from molspectra.reproduce.plan import Plan, Run
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.interrupt import Interrupted
@@ -105,7 +105,7 @@ def execute(plan: Plan, after: Callable[[Mapping[str, str]], object], show: bool
             continue
         if show:
             left = minutes(seconds_left(plan))
-            print(f"{position}, {run.config.loop.steps} steps; {left} left for all", file=sys.stderr)
+            say(f"{position}, {run.config.loop.steps} steps; {left} left for all", error=True)
         try:
             _execute_run(run, show)
         except Interrupted as error:
@@ -117,7 +117,7 @@ def execute(plan: Plan, after: Callable[[Mapping[str, str]], object], show: bool
             reason = str(error) if isinstance(error, MolspectraError) else f"{type(error).__name__}: {error}"
             failures[run.name] = reason
             broken.add(run.directory.resolve())
-            print(f"molspectra: failed: {position}: {reason}", file=sys.stderr)
+            say(f"molspectra: failed: {position}: {reason}", error=True)
         after(failures)
     return failures
 

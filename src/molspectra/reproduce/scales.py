@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from molspectra.errors import NotFoundError, SettingError
-from molspectra.training.settings import did_you_mean, load_yaml, read_yaml
+from molspectra.training.settings import did_you_mean, load_yaml, read_yaml, shown
 
 SECTIONS = ("all", "pretrain", "stage1", "stage2", "qm9", "md17", "pilot")
 """Settings of every run, of every pre-training run, and of the kinds of runs; later ones take precedence.
@@ -17,6 +17,8 @@ The pilot, which has another encoder, has only its own."""
 
 STORES = ("structures", "spectra", "labels", "trajectory")
 """Data of stage 1, of stage 2 and its control, of fine-tuning on a property, and on forces."""
+
+_MAPPINGS = (*SECTIONS, "stores", "seconds_per_step", "experiments")
 
 _KEYS = (*SECTIONS, "about", "seeds", "sizes", "stores", "seconds_per_step", "experiments")
 
@@ -81,7 +83,8 @@ def read_scale(name: str, experiment: str, changes: Sequence[str] = ()) -> Scale
     values = read_yaml(path)
     for key in values:
         if key not in _KEYS:
-            raise SettingError(f"{path}: unknown part {key!r}{did_you_mean(key, _KEYS)}")
+            raise SettingError(f"{path}: unknown part {shown(key)}{did_you_mean(key, _KEYS)}")
+    _check_kinds(values, path)
     own = (values.get("experiments") or {}).get(experiment) or {}
     sections = {key: merged(values.get(key) or {}, own.get(key) or {}) for key in SECTIONS}
     for change in changes:
@@ -97,6 +100,31 @@ def read_scale(name: str, experiment: str, changes: Sequence[str] = ()) -> Scale
         pretrain_directory=str(own.get("pretrain_directory", "pretrain")),
         changes=tuple(changes),
     )
+
+
+def _check_kinds(values: Mapping[str, Any], path: Path) -> None:
+    """Check the kinds of what no settings dataclass checks later.
+
+    Raises:
+        SettingError: naming the first part that is of another kind.
+    """
+    experiments = values.get("experiments")
+    parts = {key: values.get(key) for key in _MAPPINGS}
+    if isinstance(experiments, Mapping):
+        parts |= {f"experiments.{name}": own for name, own in experiments.items()}
+        for name, own in experiments.items():
+            if isinstance(own, Mapping):
+                parts |= {f"experiments.{name}.{key}": own.get(key) for key in SECTIONS}
+    for name, part in parts.items():
+        if part is not None and not isinstance(part, Mapping):
+            raise SettingError(f"{path}: {name[:60]}: expected a mapping, not {shown(part)}")
+    seeds, stores, seconds = (values.get(key) or {} for key in ("seeds", "stores", "seconds_per_step"))
+    if seeds and not (isinstance(seeds, list) and all(type(seed) is int for seed in seeds)):
+        raise SettingError(f"{path}: seeds: expected a list of integers, not {shown(seeds)}")
+    for name, inner, kind in (("stores", stores, str), ("seconds_per_step", seconds, int | float)):
+        for key, value in inner.items():
+            if not isinstance(value, kind):
+                raise SettingError(f"{path}: {name}.{key[:60]}: cannot be {shown(value)}")
 
 
 def _sizes(values: Any, path: Path) -> dict[int, int]:
@@ -134,8 +162,9 @@ def parsed_change(text: str) -> dict[str, Any]:
 
 def nested(name: str, value: Any) -> dict[str, Any]:
     """Return nested mappings that hold a value under a dotted name."""
-    first, _, rest = name.partition(".")
-    return {first: nested(rest, value) if rest else value}
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import MolspectraError, ValueRangeError
+from molspectra.printable import printable
 from molspectra.simulation.api import DEFAULT_MODALITIES, Geometry, Simulation, levels_of_theory, simulate
 from molspectra.simulation.records import Journal, Record, key_of, records_at
 
@@ -275,9 +276,8 @@ def _progress(total: int, shown: bool) -> Iterator[Callable[[Record], None]]:
             failed = state.fields["failed"]
             if record.error is not None:
                 failed += 1
-                progress.console.print(
-                    f"failed: {record.label}: {record.error}", markup=False, highlight=False
-                )
+                reason = printable(f"failed: {record.label}: {record.error}")
+                progress.console.print(reason, markup=False, highlight=False)
             rate = f"{60 * (state.completed + 1) / state.elapsed:.1f}/min" if state.elapsed else ""
             progress.update(task, advance=1, failed=failed, rate=rate)
 

@@ -15,30 +15,49 @@ import logging
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from molspectra.chem.elements import atomic_number
 from molspectra.data.atomic import flush, naming
-from molspectra.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
+from molspectra.errors import (
+    DamagedError,
+    ElementError,
+    FormatError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+)
+from molspectra.models.limit import AllocationLimit, largest_size
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.spectra.modality import Modality
 from molspectra.training.record import read_json
-from molspectra.training.settings import from_dict, to_dict
+from molspectra.training.settings import from_dict, shown, to_dict
 
 WEIGHTS, CONFIG, RESUME, MANIFEST = "model.safetensors", "config.json", "resume.pt", "manifest.json"
 FORMAT = 1
 
 SHIPPED = {"small": "scripts/build_small.py", "base": "scripts/build_base.py"}
 """Models that come with the package by name, and the script that makes each."""
+
+_KINDS = dict.fromkeys(("stage", "target", "unit", "level", "name"), str) | {
+    "elements": list,
+    "alignment": dict,
+    "forces": dict,
+}
+"""Kinds of the values in `config.json`, where they are there, that others than the model are read by."""
+_WORDS = {str: "text", list: "list", dict: "mapping"}
 
 _NUMBER = "[0-9]" * 9
 _NAME = re.compile("(step|best)-([0-9]{9})")
@@ -317,6 +336,16 @@ def read_about(directory: Path) -> dict[str, Any]:
     about = read_json(path)
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise FormatError(f"{path}: not a checkpoint of format {FORMAT}; a newer version may read it")
+    for name, kind in _KINDS.items():
+        if not isinstance(about.get(name), kind | None):
+            raise FormatError(f"{path}: {name} is {shown(about[name])}, which is no {_WORDS[kind]}")
+    elements = about.get("elements") or []
+    if not all(isinstance(symbol, str) for symbol in elements):
+        raise FormatError(f"{path}: elements is {shown(elements)}, which is no list of symbols")
+    try:
+        list(map(atomic_number, elements))
+    except ElementError as error:
+        raise error.with_context(f"{path}: elements") from error
     return about
 
 
@@ -335,10 +364,18 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     Raises:
         DamagedError: the file is missing or damaged.
     """
+    path = directory / WEIGHTS
+    with _naming_damage(path):
+        return load_file(path)
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Turn errors of reading weights into one line with the path of their file."""
     try:
-        return load_file(directory / WEIGHTS)
+        yield
     except (OSError, SafetensorError) as error:
-        raise DamagedError(f"{directory / WEIGHTS}: cannot be read ({_first_line(error)})") from error
+        raise DamagedError(f"{path}: cannot be read ({_first_line(error)})") from error
 
 
 def load_model(
@@ -354,9 +391,26 @@ def load_model(
         InputError: no checkpoint there, a damaged one, or weights that do not fit its configuration.
     """
     directory = find_checkpoint(path, prefer)
-    model = MolSpectra(read_model_config(directory))
+    config = read_model_config(directory)
+    with _no_larger_than_weights(config, directory):
+        model = MolSpectra(config)
     load_exactly(model, read_weights(directory), partial(_label, directory / WEIGHTS))
     return model.eval(), read_about(directory)
+
+
+def _no_larger_than_weights(config: ModelConfig, directory: Path) -> AllocationLimit:
+    """Context in which a model is not built larger than the shapes in the head of the weights' file tell.
+
+    Twice their number is allowed, for buffers that are not saved.
+    """
+    path = directory / WEIGHTS
+    with _naming_damage(path), safe_open(path, "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - no mapping
+    refusal = MismatchError(
+        f"{directory / CONFIG}: asks for more weights than {WEIGHTS} beside it holds "
+        f"({largest_size(config)}); take both from one checkpoint"
+    )
+    return AllocationLimit(2 * len(shapes), 2 * sum(map(prod, shapes)), refusal)
 
 
 def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], label: Callable[[str], str]) -> None:

@@ -20,6 +20,9 @@ RESERVED = ("forces", "denoising", "slide", "loss")
 """Names that the losses of a fine-tuning run have besides its target."""
 
 
+MAX_WORKERS = 256
+"""Largest number of processes that prepare batches."""
+
 AS_IS = (1.0, 1.0)
 """A range of factors without effect."""
 
@@ -54,6 +57,8 @@ class DataConfig:
         """Check what can be checked without opening the store."""
         if self.train_rows < 0 or self.workers < 0:
             raise SettingError("data: train_rows and workers must not be negative")
+        if self.workers > MAX_WORKERS:
+            raise SettingError(f"data: at most {MAX_WORKERS} workers, not {self.workers}")
         if self.split == "identity" and self.sizes:
             raise SettingError(
                 "data.sizes: an identity split goes by data.fractions; set data.split: reference"
@@ -63,7 +68,8 @@ class DataConfig:
         ):
             raise SettingError(
                 "data.sizes: a reference split needs rows for training and validation (and test, else all "
-                f"others), such as 950,50, and a split_seed from 0; not {list(self.sizes)}, {self.split_seed}"
+                f"others), such as 950,50, and a split_seed from 0; not "
+                f"{list(self.sizes[:4])}, {self.split_seed}"
             )
 
 

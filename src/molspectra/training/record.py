@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import platform
 import subprocess
@@ -58,12 +59,16 @@ def kernels_used(device: torch.device | str, precision: str) -> str:
     return "compiled" if fast(torch.empty(0, dtype=kind, device=device)) else "plain"
 
 
+def memory() -> float:
+    """Return the memory of this machine in bytes; infinity where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return math.inf
+
+
 def machine() -> dict[str, Any]:
     """Return the kind of machine: processor, cores, memory in GiB."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (ValueError, OSError):
-        memory = float("nan")
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -74,7 +79,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": model,
         "cores": os.cpu_count(),
-        "memory_gib": round(memory, 1),
+        "memory_gib": round(memory() / 2**30, 1),
     }
 
 

@@ -6,7 +6,6 @@ A run directory holds `record.json`, `config.json`, `metrics.csv` and `checkpoin
 
 import atexit
 import importlib.util
-import sys
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -23,17 +22,22 @@ from molspectra.data.atomic import folder_lock
 from molspectra.data.store.internal import with_internal
 from molspectra.data.stream import BatchStream
 from molspectra.errors import MissingExtraError, SettingError
+from molspectra.models.limit import AllocationLimit, largest_size
 from molspectra.models.model import MolSpectra
+from molspectra.printable import say
 from molspectra.training.checkpoint import initialise
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
-from molspectra.training.record import MetricLog
+from molspectra.training.record import MetricLog, memory
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
 from molspectra.training.standardise import standardise
 from molspectra.training.targets import resolved
+
+MAX_TENSORS = 100_000
+"""Largest number of tensors of a model that is trained; hundreds are usual."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,16 @@ def _select(config: RunConfig) -> Selection:
 
 
 def _new_model(config: RunConfig) -> MolSpectra:
-    """Build the model with weights that depend on the run's seed alone."""
-    with torch.random.fork_rng(devices=[]):
+    """Build the model with weights that depend on the run's seed alone.
+
+    Raises:
+        SettingError: sizes that do not fit into the memory with gradients and the optimizer's averages.
+    """
+    refusal = SettingError(
+        f"{largest_size(config.model)}: such a model cannot be trained in the memory of this machine"
+    )
+    limit = AllocationLimit(MAX_TENSORS, memory() / 16, refusal)  # four float32 per weight
+    with torch.random.fork_rng(devices=[]), limit:
         torch.manual_seed(config.loop.seed)
         return MolSpectra(config.model)
 
@@ -215,10 +227,10 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
     """Print to standard error where a resumed run goes on, or what is odd in the target of a new one."""
     if provenance.resumed:
         kernels = provenance.changed_kernels(trainer.fabric)
-        print(f"{trainer.directory}: continues from step {trainer.step}{kernels}", file=sys.stderr)
+        say(f"{trainer.directory}: continues from step {trainer.step}{kernels}", error=True)
     elif isinstance(config, FinetuneConfig):
         for remark in selection.remarks(config.target):
-            print(f"{config.data.store}: {remark}", file=sys.stderr)
+            say(f"{config.data.store}: {remark}", error=True)
 
 
 def _train(trainer: Trainer, log: MetricLog | None) -> dict[str, float]:

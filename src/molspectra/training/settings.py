@@ -11,6 +11,7 @@ import functools
 import inspect
 import math
 import re
+import sys
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,11 +34,27 @@ else:
     T = TypeVar("T")
 
 _PLAIN = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+_TOO_LARGE = 1 << 63
 _MANY = {int: "integers", float: "numbers", bool: "truth values", str: "texts"}
 
 
+MAX_YAML = 1 << 17
+"""Longest text that is read as YAML, characters; settings take a few thousand."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and reads 4e-4 as a number."""
+    """Safe YAML that refuses duplicate keys and aliases, and reads 4e-4 as a number.
+
+    Aliases of aliases make values of any size from a few characters.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose the next value unless it is an alias."""
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.get_event()  # type: ignore[no-untyped-call]
+            line = event.start_mark.line + 1
+            raise yaml.YAMLError(f"alias *{event.anchor} in line {line}: write its value out instead")
+        return super().compose_node(parent, index)
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -55,7 +72,7 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
 
@@ -64,8 +81,11 @@ def load_yaml(text: str) -> Any:
     """Return the plain values in YAML text.
 
     Raises:
-        yaml.YAMLError: not YAML, a tag that would make an object, or a key given twice.
+        yaml.YAMLError: not YAML, a tag that would make an object, an alias, a key given twice, or a text
+            longer than any settings are.
     """
+    if len(text) > MAX_YAML:
+        raise yaml.YAMLError(f"more than {MAX_YAML} characters, which no settings take")
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except (ValueError, RecursionError) as error:  # such as a date that no calendar has
@@ -79,7 +99,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         FormatError: the file cannot be read, is not YAML, or holds something else.
     """
     try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            values = load_yaml(file.read(MAX_YAML + 1))
     except Exception as error:
         raise FormatError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
@@ -245,13 +266,13 @@ def _updated(base: T, values: object, name: str, root: type[Any]) -> T:
     """Return a copy of `base`, the group called `name` of a `root` dataclass, with the given values."""
     if not isinstance(values, Mapping):
         prefix = f"{name}: " if name else ""
-        raise SettingError(f"{prefix}expected a mapping of settings, not {_shown(values)}")
+        raise SettingError(f"{prefix}expected a mapping of settings, not {shown(values)}")
     hints = get_type_hints(type(base))
     changes = {}
     for key, value in values.items():
         full = f"{name}.{key}" if name else str(key)
         if key not in hints:
-            raise SettingError(f"unknown setting {full!r}{did_you_mean(full, _names(root))}")
+            raise SettingError(f"unknown setting {shown(full)}{did_you_mean(full, _names(root))}")
         changes[key] = _checked(hints[key], value, full, getattr(base, key), root)
     return dataclasses.replace(base, **changes)
 
@@ -282,13 +303,13 @@ def _checked(hint: Any, value: Any, name: str, base: Any, root: type[Any] | None
         return value
     if kind is str and isinstance(value, str):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        if kind is float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
+        if kind is float and abs(value) <= sys.float_info.max:
             return float(value)
-        if kind is int and value == int(value):
+        if kind is int and value == int(value) and abs(value) < _TOO_LARGE:
             return int(value)
     hint_at = did_you_mean(value, parts) if origin is Literal and isinstance(value, str) else ""
-    raise SettingError(f"{name}: expected {_described(hint)}, not {_shown(value)}{hint_at}")
+    raise SettingError(f"{name}: expected {_described(hint)}, not {shown(value)}{hint_at}")
 
 
 def _start(groups: tuple[type[Any], ...], value: object, name: str, base: Any) -> Any:
@@ -334,6 +355,10 @@ def _described(hint: Any) -> str:
     return f"{text} or null" if optional else text
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
+def shown(value: object) -> str:
+    """Return a value for a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integers of more than 4300 digits
+        text = "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import SettingError
+from molspectra.printable import say
 
 if TYPE_CHECKING:
     from molspectra.training.config import DataConfig
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
     )
     if options.out is not None:
         result.write(Path(options.out))
-    print(result.table())
+    say(result.table())
     return int(options.strict and result.has_overlap)
 
 

@@ -1,6 +1,7 @@
 """`molspectra demo`: the whole path on the bundled data."""
 
 from molspectra.apps.commands.parser import CommandParser
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -22,5 +23,5 @@ def main(arguments: list[str]) -> int:
     from molspectra.apps.demo import run_demo, table
 
     summary = run_demo(options.out, options.scale, overwrite=options.overwrite, show=not options.quiet)
-    print(table(summary))
+    say(table(summary))
     return 0

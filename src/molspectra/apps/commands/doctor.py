@@ -1,6 +1,7 @@
 """`molspectra doctor`: check this installation and machine."""
 
 from molspectra.apps.commands.parser import CommandParser
+from molspectra.printable import say
 
 MARKS = {"ok": "ok     ", "missing": "missing", "failed": "FAILED "}
 
@@ -14,6 +15,6 @@ def main(arguments: list[str]) -> int:
 
     failed = False
     for check in checks():
-        print(f"{MARKS[check.state]}  {check.name}: {check.detail}", flush=True)
+        say(f"{MARKS[check.state]}  {check.name}: {check.detail}")
         failed = failed or check.state == "failed"
     return int(failed)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import SettingError
+from molspectra.printable import say
 
 if TYPE_CHECKING:
     from molspectra.datasets.fetch.download import Advance, Fetched
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.list:
         names = [options.name] if options.name else list(SOURCES)
-        print("\n\n".join(listing(source(name)) for name in names))
+        say("\n\n".join(listing(source(name)) for name in names))
         return 0
     if options.name is None or options.out is None:
         raise SettingError("download: name a dataset and --out DIR; --list tells what there is")
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
                 overwrite=options.overwrite,
                 advance=advance,
             )
-        print(fetched_line(done))
+        say(fetched_line(done))
     return 0
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.errors import SettingError
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
     embeddings.save(options.out, overwrite=options.overwrite)
     print_rejected(embeddings.rejected, "left out")
     width, kind, norm = embeddings.vectors.shape[1], embeddings.about["kind"], embeddings.about["length"]
-    print(
+    say(
         f"{len(embeddings)} {kind} embeddings of length {width} ({norm}) in "
         f"{options.out}; {len(embeddings.rejected)} left out"
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
         ]
     if "disturbances" in result:
         lines += ["", *disturbance_table(result["disturbances"]["table"])]
-    print("\n".join(lines))
+    say("\n".join(lines))
     return 0
 
 

@@ -1,6 +1,7 @@
 """`molspectra export`: a store as a Parquet file."""
 
 from molspectra.apps.commands.parser import CommandParser
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -15,5 +16,5 @@ def main(arguments: list[str]) -> int:
     from molspectra.data.store.store import Store
 
     rows = export_parquet(Store(options.store), options.out, overwrite=options.overwrite)
-    print(f"{rows} rows in {options.out}")
+    say(f"{rows} rows in {options.out}")
     return 0

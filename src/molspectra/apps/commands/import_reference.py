@@ -1,6 +1,7 @@
 """`molspectra import-reference`: weights of the reference implementation as a run of this package."""
 
 from molspectra.apps.commands.parser import CommandParser
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -18,7 +19,7 @@ def main(arguments: list[str]) -> int:
     from molspectra.apps.import_reference import import_reference
 
     done = import_reference(options.checkpoint, options.out, target=options.target)
-    print(f"{done.out}: {done.stage}, all {done.tensors} tensors of the file accounted for")
+    say(f"{done.out}: {done.stage}, all {done.tensors} tensors of the file accounted for")
     if done.left_behind:
-        print(f"left behind: {', '.join(done.left_behind)}; training can start from it, not resume")
+        say(f"left behind: {', '.join(done.left_behind)}; training can start from it, not resume")
     return 0

@@ -1,10 +1,10 @@
 """`molspectra index`: a library of molecules that can be searched by spectra."""
 
 import argparse
-import sys
 
 from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.errors import SettingError
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -37,11 +37,11 @@ def main(arguments: list[str]) -> int:
             )
         print_rejected(added.rejected, "skipped")
         for remark in added.remarks:
-            print(f"molspectra: {remark}", file=sys.stderr)
+            say(f"molspectra: {remark}", error=True)
         rejected = len(added.rejected)
-        print(f"{added.rows} molecules {'added to' if options.append else 'in'} {options.out}")
+        say(f"{added.rows} molecules {'added to' if options.append else 'in'} {options.out}")
     if options.approximate:
-        print(f"approximate index of {build.add_approximate(options.out)} molecules in {options.out}")
+        say(f"approximate index of {build.add_approximate(options.out)} molecules in {options.out}")
     return int(rejected > 0)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import FormatError
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -46,9 +47,9 @@ def main(arguments: list[str]) -> int:
         show=not options.quiet,
     )
     length = f"{options.time_ps:g} ps at {result.temperature:.0f} K on average"
-    print(f"{result.frames} frames in {options.out}, {length}")
+    say(f"{result.frames} frames in {options.out}, {length}")
     if options.ensemble == "nve":
-        print(
+        say(
             f"total energy: drift {result.drift:+.3g} meV/ps, fluctuation {result.fluctuation:.3g} meV "
             f"({len(atoms)} atoms)"
         )

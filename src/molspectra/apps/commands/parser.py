@@ -2,11 +2,11 @@
 
 import argparse
 import re
-import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from molspectra.errors import SettingError
+from molspectra.printable import say
 from molspectra.training.settings import did_you_mean
 
 _SHARED: dict[str, dict[str, Any]] = {
@@ -65,4 +65,4 @@ class CommandParser(argparse.ArgumentParser):
 def print_rejected(rejected: Iterable[object], verb: str) -> None:
     """Print rejected inputs on standard error; `verb` is what happened to them, such as "skipped"."""
     for rejection in rejected:
-        print(f"molspectra: {verb}: {rejection}", file=sys.stderr)
+        say(f"molspectra: {verb}: {rejection}", error=True)

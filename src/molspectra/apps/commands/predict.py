@@ -2,6 +2,7 @@
 
 from molspectra.apps.commands.embed import add_model_options
 from molspectra.apps.commands.parser import CommandParser, print_rejected
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     print_rejected(predictions.rejected, "left out")
     unit = predictions.quantity.unit or "no unit"
     level = predictions.quantity.level or "level of theory not known"
-    print(
+    say(
         f"{predictions.target} ({unit}; {level}) of {len(predictions)} molecules in {out}; "
         f"{len(predictions.rejected)} left out"
     )

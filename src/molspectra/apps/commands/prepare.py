@@ -1,9 +1,8 @@
 """`molspectra prepare`: make a store from the files of a dataset."""
 
-import sys
-
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import SettingError
+from molspectra.printable import say
 from molspectra.training.interrupt import Interrupted
 
 
@@ -12,7 +11,7 @@ def main(arguments: list[str]) -> int:
     from molspectra.datasets.registry import NAMES, importer
 
     if arguments and not arguments[0].startswith("-") and {"-h", "--help"} & set(arguments):
-        print(about(arguments[0]))
+        say(about(arguments[0]))
         return 0
     parser = CommandParser(
         "prepare",
@@ -53,11 +52,11 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command continues after the last finished part") from None
     for difference in report.differences:
-        print(f"molspectra: warning: {report.title}: {difference}", file=sys.stderr)
+        say(f"molspectra: warning: {report.title}: {difference}", error=True)
     tally = report.tally
     rejected, excluded = sum(tally.rejected.values()), sum(tally.excluded.values())
     spectra = sum(tally.left_out.values())
-    print(
+    say(
         f"{tally.rows} rows in {report.out}; {rejected} records rejected, {tally.repeated} repeated, "
         f"{excluded} excluded, {spectra} spectra left out; details in {report.out}.report.txt"
     )

@@ -2,6 +2,7 @@
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import InputError, ValueRangeError
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
         open_internal(store)
     except InputError:
         done = prepare_internal(store, processes=options.processes, show=not options.quiet)
-        print(f"{len(store)} molecules, {done.unperceived()} of them without bonds: {done.path}")
+        say(f"{len(store)} molecules, {done.unperceived()} of them without bonds: {done.path}")
     else:
-        print(f"{internal_path(store)} is there already and belongs to this store")
+        say(f"{internal_path(store)} is there already and belongs to this store")
     return 0

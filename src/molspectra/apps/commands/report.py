@@ -1,6 +1,7 @@
 """`molspectra report`: one HTML page about runs."""
 
 from molspectra.apps.commands.parser import CommandParser
+from molspectra.printable import say
 
 
 def main(arguments: list[str]) -> int:
@@ -16,5 +17,5 @@ def main(arguments: list[str]) -> int:
 
     from molspectra.apps.api import report
 
-    print(report(options.runs, options.out, title=options.title, overwrite=options.overwrite))
+    say(report(options.runs, options.out, title=options.title, overwrite=options.overwrite))
     return 0

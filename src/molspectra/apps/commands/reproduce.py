@@ -8,6 +8,7 @@ from pathlib import Path
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import MolspectraError, SettingError
+from molspectra.printable import say
 
 UPDATE_INTERVAL = 30.0
 """Seconds between two updates of an unfinished page, whose figures take a second."""
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
         check(plan)
     if options.plan:
         for plan in plans:
-            print(listed(plan))
+            say(listed(plan))
         return 0
     command = f"molspectra reproduce {shlex.join(arguments)}"
     plans[0].out.mkdir(parents=True, exist_ok=True)
@@ -61,10 +62,10 @@ def main(arguments: list[str]) -> int:
             raise
         path = write(plan, failures)
         if chosen.kind != "attention" and not is_sized:
-            print(page.text(collect(plan, failures)))
+            say(page.text(collect(plan, failures)))
     if is_sized:
-        print(sizes.text(plans))
-    print(path)
+        say(sizes.text(plans))
+    say(path)
     if failures:
         (name, reason), *others = failures.items()
         more = f" (and {len(others)} more)" if others else ""

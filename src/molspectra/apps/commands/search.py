@@ -1,11 +1,11 @@
 """`molspectra search`: the molecules of an index that fit the spectra of a sample."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import SettingError, hint
+from molspectra.printable import say
 from molspectra.spectra.modality import DOS, MODALITIES
 
 MEASURED = {name: kind for name, kind in MODALITIES.items() if name not in DOS}
@@ -52,11 +52,11 @@ def main(arguments: list[str]) -> int:
         approximate=options.approximate,
     )
     for remark in hits.remarks:
-        print(f"molspectra: {remark}", file=sys.stderr)
+        say(f"molspectra: {remark}", error=True)
     if options.out is not None:
         hits.write(options.out, overwrite=options.overwrite)
-    print(hits.text())
-    print(f"{len(hits)} of {hits.candidates} candidates, from {hits.library} molecules in {options.index}")
+    say(hits.text())
+    say(f"{len(hits)} of {hits.candidates} candidates, from {hits.library} molecules in {options.index}")
     return 0
 
 

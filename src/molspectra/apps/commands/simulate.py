@@ -1,12 +1,12 @@
 """`molspectra simulate`: from SMILES or a structure file to a store of line spectra."""
 
-import sys
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser, print_rejected
 from molspectra.data.output import free_path
 from molspectra.errors import SimulationError
+from molspectra.printable import say
 from molspectra.spectra.modality import DOS, modality, modality_names
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     )
     if options.quiet:  # otherwise the progress display has printed them
         for failure in result.failures:
-            print(f"molspectra: failed: {failure.label}: {failure.error}", file=sys.stderr)
+            say(f"molspectra: failed: {failure.label}: {failure.error}", error=True)
     simulations = result.simulations()
     first = next(simulations, None)
     if first is None:
@@ -60,11 +60,11 @@ def main(arguments: list[str]) -> int:
     )
     for number, simulation in enumerate(result.simulations()):
         if number == SHOWN:
-            print(f"... and {written.rows - SHOWN} more")
+            say(f"... and {written.rows - SHOWN} more")
             break
-        print(describe(simulation))
+        say(describe(simulation))
     journal.unlink()
-    print(f"{written.rows} molecules in {out}")
+    say(f"{written.rows} molecules in {out}")
     return 1 if result.failures or rejected else 0
 
 

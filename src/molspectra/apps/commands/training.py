@@ -7,10 +7,11 @@ from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import FormatError, SettingError
+from molspectra.printable import say
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult, finetune, pretrain
-from molspectra.training.settings import Setting, from_dict, read_recipe, recipes, settings_of
+from molspectra.training.settings import Setting, from_dict, read_recipe, recipes, settings_of, shown
 
 _PURPOSES = {
     "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
@@ -34,8 +35,8 @@ def run_command(name: str, arguments: list[str]) -> int:
     result = run(config, options["out"], resume=options["resume"], show=not options["quiet"])
     if result.rank == 0:
         for key, value in result.metrics.items():
-            print(f"val/{key}: {value:.6g}")
-        print(f"{result.directory} ({result.seconds:.1f} s)")
+            say(f"val/{key}: {value:.6g}")
+        say(f"{result.directory} ({result.seconds:.1f} s)")
     return 0
 
 
@@ -94,7 +95,7 @@ def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
             values[group] = {}
         values = values[group]
         if not isinstance(values, dict):
-            raise SettingError(f"{source}: {group}: expected a mapping of settings, not {values!r}")
+            raise SettingError(f"{source}: {group}: expected a mapping of settings, not {shown(values)}")
     values[last] = value
 
 

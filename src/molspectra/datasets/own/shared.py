@@ -49,6 +49,7 @@ eV/Å meV/Å Hartree/bohr Hartree/a0 kcal/mol/Å kJ/mol/Å g/mol u Å nm g/cm^3 
 _KNOWN = {unit.casefold(): unit for unit in _UNITS.split()} | {"debye": "D", "ha": "Hartree"}
 _PURE = ("1", "-", "none", "dimensionless")
 _HEADED = re.compile(r"^(.*?)\s*(?:\[([^\[\]]*)\]|\(([^()]*)\)|\s/\s*(\S+))\s*$")
+_LONGEST_HEADER = 200
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-"))
 
 
@@ -136,7 +137,7 @@ def checked_unit(unit: str, where: str) -> str:
 def split_header(text: str) -> tuple[str, str | None]:
     """Split a column header such as `gap [eV]`, `gap (eV)` or `gap / eV` into name and unit (or None)."""
     text = " ".join(text.split())
-    match = _HEADED.match(text)
+    match = _HEADED.match(text) if len(text) <= _LONGEST_HEADER else None  # takes the square of the length
     if match is None or not match[1]:
         return text, None
     return match[1], next(part for part in match.groups()[1:] if part is not None)
