@@ -26,6 +26,12 @@ HEAVY = (
 )
 
 
+@pytest.fixture(autouse=True)
+def loggers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The linter's configuration of logging would silence the package's loggers in all later tests."""
+    monkeypatch.setattr("importlinter.cli.logging_config.dictConfig", lambda _: None)
+
+
 def test_each_layer_imports_only_from_those_below_it():
     assert lint_imports(config_filename=str(CONFIG), no_cache=True) == EXIT_STATUS_SUCCESS
 

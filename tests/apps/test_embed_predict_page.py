@@ -37,7 +37,7 @@ def test_the_files_and_commands_of_the_page(tmp_path, monkeypatch, capsys):
     assert done == ["embed", "embed", "finetune", "predict", "predict"]
     assert names["found"].quantity.unit == "eV"
     assert names["found"].values.shape == (3,)
-    assert np.load("alcohols.npy").shape == (3, 64)
+    assert np.load("alcohols.npy").shape == (3, 128)
     assert len(list(ms.read_molecules("slopes.extxyz"))) == 3
 
 

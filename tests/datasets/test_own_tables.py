@@ -248,5 +248,5 @@ def test_columns_that_are_no_properties_are_named(tmp_path):
 def test_a_long_header_is_split_in_linear_time():
     """The expression takes the square of the length: minutes for this one."""
     header = "a" + " /" * 50_000 + " b" + " " * 100_000 + "c"
-    assert split_header(header) == (header, None)
+    assert split_header(header) == (" ".join(header.split()), None)
     assert split_header("gap / eV") == ("gap", "eV")
