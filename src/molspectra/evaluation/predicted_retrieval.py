@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from molspectra.data.store.store import Store
 from molspectra.evaluation.predict import on_device
-from molspectra.evaluation.ranking import answer_scores, rank_figures, ranks
+from molspectra.evaluation.ranking import answer_scores, isomer_figures, rank_figures, ranks
 from molspectra.evaluation.retrieval import Gallery, subsets
 from molspectra.models.model import MolSpectra
 from molspectra.spectra.modality import Modality, modality
@@ -114,8 +114,7 @@ def retrieve_by_prediction(
     figures = {}
     for label, parts in found.items():
         rank, isomer_rank, isomers = (torch.cat(part) for part in zip(*parts, strict=True))
-        some = isomers > 1
-        among = asdict(rank_figures(isomer_rank[some], isomers[some])) if bool(some.any()) else None
+        among = isomer_figures(isomer_rank, isomers)
         every = rank_figures(rank, torch.full_like(rank, len(gallery)))
-        figures[label] = {**asdict(every), "isomers": among}
+        figures[label] = {**asdict(every), "isomers": None if among is None else asdict(among)}
     return figures

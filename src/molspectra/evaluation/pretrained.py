@@ -106,10 +106,11 @@ def _losses(subject: Subject, stage: PretrainStage) -> tuple[dict[str, float], d
             total = sums.setdefault(name, [0.0, 0.0])
             total[0] += float(loss.sum)
             total[1] += loss.count
-        noised = stage.denoising.perturb(batch, key)
-        zero = torch.zeros_like(noised.target)
-        for name, loss in stage.denoising(dict.fromkeys(stage.denoising.losses, zero), noised).items():
-            no_skill[name] += float(loss.sum)
+        if stage.denoises:
+            noised = stage.denoising.perturb(batch, key)
+            zero = torch.zeros_like(noised.target)
+            for name, loss in stage.denoising(dict.fromkeys(stage.denoising.losses, zero), noised).items():
+                no_skill[name] += float(loss.sum)
         pairs = int(has_spectrum(batch).sum()) if batch.present else 0
         no_skill["alignment"] += pairs * math.log(max(pairs, 1))
     means = {name: total / count for name, (total, count) in sums.items() if count}

@@ -110,3 +110,16 @@ def rank_figures(rank: Tensor, candidates: Tensor) -> RankFigures:
         chance_recall={k: float((k / size).clamp(max=1.0).mean()) for k in RECALL_AT},
         chance_mrr=float((harmonic[candidates] / size).mean()),
     )
+
+
+def isomer_figures(rank: Tensor, isomers: Tensor) -> RankFigures | None:
+    """Summarise the ranks among molecules of the same formula; None where no query has an isomer.
+
+    Queries without an isomer in the gallery are left out: their rank is always 1.
+
+    Args:
+        rank: [Q] int64 ranks among these, from 1.
+        isomers: [Q] int64 number of these, the true one included.
+    """
+    some = isomers > 1
+    return rank_figures(rank[some], isomers[some]) if bool(some.any()) else None

@@ -17,7 +17,14 @@ from molspectra.data.store.store import Store
 from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
 from molspectra.evaluation.embedding import embed_batch, embed_intensities
 from molspectra.evaluation.predict import on_device
-from molspectra.evaluation.ranking import RankFigures, answer_scores, best, rank_figures, ranks
+from molspectra.evaluation.ranking import (
+    RankFigures,
+    answer_scores,
+    best,
+    isomer_figures,
+    rank_figures,
+    ranks,
+)
 from molspectra.models.model import MolSpectra
 from molspectra.training.data import in_order
 
@@ -162,12 +169,8 @@ class Retrieval:
         return rank_figures(self.rank, torch.full_like(self.rank, self.gallery_size))
 
     def isomer_figures(self) -> RankFigures | None:
-        """Summarise the ranks among molecules of the same formula; None where no query has an isomer.
-
-        Queries without an isomer in the gallery are left out: their rank is always 1.
-        """
-        some = self.isomers > 1
-        return rank_figures(self.isomer_rank[some], self.isomers[some]) if bool(some.any()) else None
+        """Summarise the ranks among molecules of the same formula, see `ranking.isomer_figures`."""
+        return isomer_figures(self.isomer_rank, self.isomers)
 
 
 def retrieve(
