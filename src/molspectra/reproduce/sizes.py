@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from molspectra.data.atomic import atomic_file
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.figures import errors_by_size
 from molspectra.reporting.markup import element, listing, page, paragraph, table
 from molspectra.reporting.wording import number, signed
 from molspectra.reproduce.experiments import label
-from molspectra.reproduce.page import columns, interval, markdown_table
+from molspectra.reproduce.page import columns, interval, markdown_table, write_pages
 from molspectra.reproduce.plan import Plan
 from molspectra.reproduce.results import Results, collect
-from molspectra.training.record import write_json
 
 Rows = list[list[str]]
 
@@ -39,13 +38,9 @@ def write(plans: Sequence[Plan], command: str) -> Path:
         InputError: a damaged file, or one that cannot be written.
     """
     results = [collect(plan) for plan in plans]
-    stem, out = f"{plans[0].experiment.key}-{plans[0].subject}", plans[0].out
-    write_json(out / f"{stem}.json", _values(plans, results, command))
-    pages = (("md", _markdown(plans, results, command)), ("html", _html(plans, results, command)))
-    for suffix, content in pages:
-        with atomic_file(out / f"{stem}.{suffix}") as file:
-            file.write(content.encode())
-    return out / f"{stem}.md"
+    whole = replace(plans[0], labels=None)
+    markdown, html = _markdown(plans, results, command), _html(plans, results, command)
+    return write_pages(whole, _values(plans, results, command), markdown, html)
 
 
 def text(plans: Sequence[Plan]) -> str:
