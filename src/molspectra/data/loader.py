@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -67,11 +67,17 @@ def batches(make: Callable[[int], T], start: int, stop: int, *, workers: int = 0
         generator=torch.Generator(),  # else each pass would draw from the global generator
     )
     with ignore_signals_in_workers():
-        source = iter(loader)
-    for batch in source:
-        if isinstance(batch, _WorkerError):
-            raise batch.error
-        yield batch
+        source: Any = iter(loader)  # torch has no public way to end its workers
+    try:
+        for batch in source:
+            if isinstance(batch, _WorkerError):
+                raise batch.error
+            yield batch
+    finally:
+        # Else they live as long as an error's traceback, and then hold up the exit: they hear no SIGTERM.
+        source._shutdown_workers()
+        for worker in source._workers:
+            worker.kill()
 
 
 @contextmanager
