@@ -3,9 +3,10 @@
     python scripts/build_base.py --stores DIR --runs DIR [--only PHASE ...] [--set NAME=VALUE ...]
 
 `--stores` holds levels.arrow, made by scripts/compute_levels.py and then scripts/prepare_subsets.py
---levels. Each of three phases starts from the one before. `stage1` denoises all structures. `levels` aligns
-all of them with their densities of states, and predicts these. `spectra` is stage 2 on the molecules with IR,
-Raman or UV-Vis spectra, with modality dropout; it predicts the spectra too. The split is by identity, so the
+--levels. Each of four phases starts from the one before. `stage1` denoises all structures. `levels` aligns
+all of them with their densities of states, and predicts these; `levels2` goes on with batches twice as large,
+among which a molecule is harder to tell. `spectra` is stage 2 on the molecules with IR, Raman or UV-Vis
+spectra, with modality dropout; it predicts the spectra too. The split is by identity, so the
 test part of every phase holds the same molecules. Stopped at any moment, the same command continues bit for
 bit. Then the weights are packed, what was packed is tested, and the model card is written from that.
 """
@@ -49,6 +50,7 @@ OPTIMIZER = {
     "ema": 0.999,
     "schedule": {"kind": "cosine", "warmup": 500},
 }
+PREDICTION = {"denoising": 0.0, "reconstruction": 0.0, "spectrum": 1.0}
 LOOP = {"batch_size": 64, "validate_every": 3000, "save_every": 500, "log_every": 50}
 
 PHASES: dict[str, dict[str, Any]] = {
@@ -60,8 +62,15 @@ PHASES: dict[str, dict[str, Any]] = {
     "levels": {
         "store": "levels",
         "spectrum_encoder": LEVELS,
-        "weights": {"denoising": 0.0, "reconstruction": 0.0, "spectrum": 1.0},
+        "weights": PREDICTION,
         "loop": {"steps": 8_000},
+    },
+    "levels2": {
+        "store": "levels",
+        "spectrum_encoder": LEVELS,
+        "weights": PREDICTION,
+        "optimizer": OPTIMIZER | {"learning_rate": 7.0e-4},
+        "loop": {"steps": 8_000, "batch_size": 128},
     },
     "spectra": {
         "store": "spectra",
@@ -80,7 +89,7 @@ PHASES: dict[str, dict[str, Any]] = {
         },
         "alignment": {"masked": True},  # one pass of SpecFormer for alignment and masked patches
         "optimizer": OPTIMIZER | {"encoder_factor": 0.5},
-        "loop": {"steps": 2_000},
+        "loop": {"steps": 6_000},
     },
 }
 """Settings of each phase; `store` is the name of its file."""
@@ -150,16 +159,16 @@ def ship(runs: Path, out: Path) -> None:
     """Pack the last phase, test what was packed, and write the model card."""
     pack(runs / "spectra", out, "base", VERSION, MAX_BYTES)
     result = test(runs / "spectra", out, runs / "shipped")
-    steps = {
-        name: f"{phase['loop']['steps']:,} steps of {LOOP['batch_size']}" for name, phase in PHASES.items()
-    }
+    loops = {name: LOOP | phase["loop"] for name, phase in PHASES.items()}
+    steps = {name: f"{loop['steps']:,} steps of {loop['batch_size']}" for name, loop in loops.items()}
     facts = {
         "encoder": "equivariant transformer, 6 layers × 128 channels, cutoff 5 Å",
         "spectrum encoder": "SpecFormer, 3 layers × width 96, patches that do not overlap",
         "data": "QM9 geometries (CC0) with GFN2-xTB levels and lines, QM8 excitations, the bundled molecules",
         "phase 1": f"{steps['stage1']}: denoising",
         "phase 2": f"{steps['levels']}: alignment with densities of states, which are predicted too",
-        "phase 3": f"{steps['spectra']}: alignment with IR, Raman and UV-Vis, masked patches, prediction",
+        "phase 3": f"{steps['levels2']}: the same",
+        "phase 4": f"{steps['spectra']}: alignment with IR, Raman and UV-Vis, masked patches, prediction",
         "made by": "`python scripts/build_base.py --stores DIR --runs DIR`, whose settings are complete",
     }
     write_card(out, INTRO, facts, result, LIMITS)
