@@ -16,7 +16,9 @@ from molspectra.evaluation.finetuned import read_predictions
 from molspectra.reproduce import experiments
 from molspectra.reproduce.experiments import experiment
 from molspectra.reproduce.plan import make_plans
+from molspectra.reproduce.results import collect
 from molspectra.reproduce.scales import read_scale
+from molspectra.reproduce.sizes import arm_rows
 from molspectra.training.config import DataConfig, FinetuneConfig
 
 SCALE = """
@@ -63,6 +65,17 @@ def test_every_number_of_labels_has_its_rows_and_steps(folder):
         {run.directory for run in plan.runs if run.is_pretraining} for plan in plans(folder, "efficiency")
     )
     assert first == second
+
+
+def test_forces_are_learnt_from_numbers_of_frames(folder):
+    stores = dict.fromkeys(("structures", "spectra"), str(folder / "all.arrow"))
+    stores["trajectory"] = "bundled-ethanol"
+    scale = read_scale(str(folder / "tiny.yaml"), "forces")
+    made = make_plans(experiment("forces"), "ethanol", scale, folder / "out", stores)
+    runs = [run for run in made[1].runs if not run.is_pretraining]
+    assert {run.config.data.train_rows for run in runs} == {40}
+    assert all(run.config.forces for run in runs)
+    assert arm_rows(made, [collect(plan) for plan in made])[0] == ["start", "20 frames", "40 frames"]
 
 
 def test_a_scale_without_sizes_is_refused(folder):

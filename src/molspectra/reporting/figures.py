@@ -134,7 +134,10 @@ def errors_by_start(arms: Sequence[Errors], quantity: str, unit: str) -> Figure:
 
 
 def errors_by_size(
-    arms: Mapping[tuple[str, str], Mapping[int, Sequence[float]]], quantity: str, unit: str
+    arms: Mapping[tuple[str, str], Mapping[int, Sequence[float]]],
+    quantity: str,
+    unit: str,
+    counted: str = "labels",
 ) -> Figure:
     """Draw the errors of every run against the number of labels, both logarithmic; lines join the means.
 
@@ -142,6 +145,7 @@ def errors_by_size(
         arms: errors of the runs by number of labels, by key and label of the start.
         quantity: what was learnt.
         unit: of the errors.
+        counted: what there is a number of.
     """
     keys = [key for key, _ in arms]
     with styled():
@@ -155,7 +159,7 @@ def errors_by_size(
             for size in sizes:
                 points = by_size[size]
                 axes.plot([size] * len(points), points, marker, color=colour, markersize=4)
-        axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"error of the {quantity} ({unit})")
+        axes.set(xscale="log", yscale="log", xlabel=counted, ylabel=f"error of the {quantity} ({unit})")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())

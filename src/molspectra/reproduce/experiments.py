@@ -113,7 +113,7 @@ class Experiment:
         pairs: arms that are compared (first, second, what the difference shows).
         published: name of the published row of an arm.
         about: remark for the reader.
-        is_sized: whether it is repeated for every number of labels of the scale.
+        is_sized: whether it is repeated for every number of labels (frames with forces) of the scale.
     """
 
     key: str
@@ -124,6 +124,11 @@ class Experiment:
     published: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
     is_sized: bool = False
+
+    @property
+    def counted(self) -> str:
+        """What a model learns from, as a word: "labels" or "frames"."""
+        return "frames" if self.kind == "md17" else "labels"
 
 
 FLOORS_ABOUT = (
@@ -249,6 +254,14 @@ EXPERIMENTS: Mapping[str, Experiment] = {
                 ("stage2-dos", "descriptors", "what the best pre-training gains over fixed descriptors"),
             ),
             about=FLOORS_ABOUT,
+            is_sized=True,
+        ),
+        Experiment(
+            "forces",
+            "Forces by number of frames",
+            "md17",
+            (*_USUAL, "stage2-dos"),
+            (("stage2-dos", "control", "what all spectra with densities of states gave"), *PAIRS),
             is_sized=True,
         ),
         Experiment(

@@ -19,8 +19,8 @@ from molspectra.reproduce.results import Results, collect
 Rows = list[list[str]]
 
 CAPTION = (
-    "Mean absolute errors of the {quantity} in {unit} on the same {test} test molecules; mean ± sample "
-    "standard deviation over the seeds ({seeds}). Lower is better."
+    "Mean absolute errors of the {quantity} in {unit} on the same {test} of the test part; mean ± "
+    "sample standard deviation over the seeds ({seeds}). Lower is better."
 )
 PAIRED = (
     "Paired differences in {unit}: mean over the seeds (95 % interval, t). Negative: the first is better."
@@ -51,7 +51,7 @@ def text(plans: Sequence[Plan]) -> str:
 
 def arm_rows(plans: Sequence[Plan], results: Sequence[Results]) -> tuple[list[str], Rows]:
     """Return head and rows of the table of errors: one row per arm, one column per number of labels."""
-    head = ["start", *(f"{plan.labels:,} labels" for plan in plans)]
+    head = ["start", *map(_size, plans)]
     rows = []
     for place, arm in enumerate(plans[0].experiment.arms):
         found = [result.arms[place] for result in results]
@@ -62,7 +62,7 @@ def arm_rows(plans: Sequence[Plan], results: Sequence[Results]) -> tuple[list[st
 
 def pair_rows(plans: Sequence[Plan], results: Sequence[Results]) -> tuple[list[str], Rows]:
     """Return head and rows of the table of paired differences, for those with a result."""
-    head = ["first − second", *(f"{plan.labels:,} labels" for plan in plans)]
+    head = ["first − second", *map(_size, plans)]
     rows = []
     for first, second, _ in plans[0].experiment.pairs:
         names = label(first), label(second)
@@ -73,6 +73,10 @@ def pair_rows(plans: Sequence[Plan], results: Sequence[Results]) -> tuple[list[s
         if any(cell != "–" for cell in cells):
             rows.append([" − ".join(names), *cells])
     return head, rows
+
+
+def _size(plan: Plan) -> str:
+    return f"{plan.labels:,} {plan.experiment.counted}"
 
 
 def _title(plans: Sequence[Plan]) -> str:
@@ -125,7 +129,7 @@ def _markdown(plans: Sequence[Plan], results: Sequence[Results], command: str) -
     parts = [f"# {_title(plans)}", "", *_unfinished(results), plans[0].experiment.about, ""]
     parts += [_caption(results), "", *markdown_table(*arm_rows(plans, results)), ""]
     parts += [PAIRED.format(unit=results[0].unit), "", *markdown_table(*pair_rows(plans, results)), ""]
-    parts += [*(f"- {plan.labels:,} labels: [{plan.stem}.md]({plan.stem}.md)" for plan in plans), ""]
+    parts += [*(f"- {_size(plan)}: [{plan.stem}.md]({plan.stem}.md)" for plan in plans), ""]
     return "\n".join([*parts, "```", command, "```", ""])
 
 
@@ -142,7 +146,7 @@ def _html(plans: Sequence[Plan], results: Sequence[Results], command: str) -> st
     known = {arm: by_size for arm, by_size in points.items() if by_size}
     figure = None
     if known:
-        drawn = errors_by_size(known, results[0].quantity, results[0].unit)
+        drawn = errors_by_size(known, results[0].quantity, results[0].unit, plans[0].experiment.counted)
         alt = "; ".join(" ".join(row) for row in rows)
         figure = Pictures().figure(drawn, alt, "Every point is one run; lines join the means.", medium=True)
     numbers = range(1, len(head))
@@ -154,6 +158,6 @@ def _html(plans: Sequence[Plan], results: Sequence[Results], command: str) -> st
         table(_caption(results), head, rows, numbers=numbers),
         figure,
         table(PAIRED.format(unit=results[0].unit), *pair_rows(plans, results), numbers=numbers),
-        listing(f"{plan.labels:,} labels: {plan.stem}.html" for plan in plans),
+        listing(f"{_size(plan)}: {plan.stem}.html" for plan in plans),
         element("pre", command),
     )

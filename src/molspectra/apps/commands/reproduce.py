@@ -82,9 +82,9 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "experiment",
-        help="table2 (QM9), table3 (MD17), table4 to table7 (ablations), tableA1 "
-        "(Frad), tableA2 (SliDe), pilot, attention; efficiency (errors by number of labels), ablation (parts "
-        "of stage 2 left out), base (the shipped model, by number of labels)",
+        help="table2 (QM9), table3 (MD17), table4 to table7 (ablations), tableA1 (Frad), tableA2 (SliDe), "
+        "pilot, attention; efficiency (errors by number of labels), forces (by number of frames), ablation "
+        "(parts of stage 2 left out), base (the shipped model, by number of labels)",
     )
     parser.add_argument("--out", required=True, help="directory of the runs and results")
     parser.add_argument("--target", default=None, help="property; gap if not given")
