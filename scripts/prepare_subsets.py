@@ -1,11 +1,11 @@
-"""Make the stores of the benchmark page from subsets of QM9, QM8 and MD17 in numpy files.
+"""Make the stores of the benchmark page from subsets of QM9 and QM8 in numpy files.
 
     python scripts/prepare_subsets.py --data DIR --out DIR [--levels DIR] [--only NAME ...]
 
-`--data` holds qm9/qm9_geometries.npz, qm9/qm9_labelled_18568.npz, qm9/qm9_vibrations_gfn2.npz (and _b),
-qm8/qm8_uv_lines.npz and md17/md17_<molecule>.npz. Every structure is the QM9 geometry of its index, also
-where a spectrum was computed on another geometry. `--levels` holds what scripts/compute_levels.py wrote, for
-the store `levels`. Existing stores are kept.
+`--data` holds qm9/qm9_geometries.npz, qm9/qm9_labelled_18568.npz, qm9/qm9_vibrations_gfn2.npz (and _b) and
+qm8/qm8_uv_lines.npz. Every structure is the QM9 geometry of its index, also where a spectrum was computed on
+another geometry. `--levels` holds what scripts/compute_levels.py wrote, for the store `levels`. Existing
+stores are kept. Frames of MD17 need no script: `molspectra prepare md17`.
 """
 
 import argparse
@@ -48,7 +48,6 @@ PROPERTIES = {
 }
 """By column: name in the file, unit in the store, factor from the unit of the file."""
 
-MOLECULES = ("aspirin", "ethanol")
 Structures = dict[int, tuple[np.ndarray, np.ndarray]]
 
 
@@ -195,34 +194,10 @@ def _with_lines(
     return metadata, rows
 
 
-def trajectory(molecule: str, data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[Candidate]]:
-    """Return the frames of one MD17 molecule with the original labels."""
-    with np.load(data / f"md17/md17_{molecule}.npz") as file:
-        numbers, positions = file["z"], file["R"].astype(np.float64)
-        energies, forces, frames = file["E"].reshape(-1), file["F"], file["frame"]
-    identity = Molecule(numbers, positions[0]).identity
-
-    def frame(index: int) -> Row:
-        structure = Molecule(numbers, positions[index], name=f"{molecule} frame {frames[index]}")
-        return Row(structure, {}, {"energy": float(energies[index])}, forces[index], identity)
-
-    level = "PBE+vdW-TS"
-    metadata = Metadata(
-        f"MD17 {molecule}, 2,000 frames",
-        "free for research",
-        f"{level} molecular dynamics at 500 K",
-        properties={"energy": Quantity("kcal/mol", level)},
-        forces=Quantity("kcal/mol/Å", level),
-    )
-    rows = (Candidate(f"frame {number}", partial(frame, index)) for index, number in enumerate(frames))
-    return metadata, rows
-
-
 STORES: dict[str, Callable[[Path, dict[int, str]], tuple[Metadata, Iterator[Candidate]]]] = {
     "geometries": geometries,
     "labelled": labelled,
     "spectra": spectra,
-    **{molecule: partial(trajectory, molecule) for molecule in MOLECULES},
 }
 
 
@@ -243,7 +218,7 @@ def main() -> None:
     if "levels" in wanted and "levels" not in stores:
         parser.error("levels: give --levels with the folder of scripts/compute_levels.py")
     identities: dict[int, str] = {}
-    if {"geometries", "labelled", "spectra", "levels"} & set(wanted):
+    if wanted:
         geometry = structures(options.data / "qm9/qm9_geometries.npz")
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
             identities = dict(pool.imap(perceived, geometry.items(), chunksize=200))
