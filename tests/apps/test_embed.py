@@ -198,7 +198,7 @@ def test_more_that_is_refused(model, use_runs, tmp_path: Path) -> None:
 
 def test_a_vector_that_is_not_finite_is_bad(model) -> None:
     from molspectra.apps.embed import finite_vectors
-    from molspectra.apps.molecules import ErrorPolicy
+    from molspectra.chem.readers import ErrorPolicy
 
     policy = ErrorPolicy("skip")
     embeddings = torch.tensor([[3.0, 4.0], [torch.nan, 0.0], [0.0, 2.0]])

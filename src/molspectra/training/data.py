@@ -105,19 +105,33 @@ class Selection:
                 )
         return cls(store, **parts, lacking=lacking)
 
-    def remarks(self, target: str) -> list[str]:
-        """Return what a user should know of a target before it is trained on, one line each."""
-        found = []
-        if self.lacking:
-            found.append(f"{self.lacking} of its {len(self.store)} rows have no {target} and are left out")
+    def check_varies(self, target: str) -> None:
+        """Refuse a target that is the same in all training rows.
+
+        Raises:
+            ValueRangeError: with its value.
+        """
         values = np.unique(self.store.column(target)[self.train])
         if len(values) == 1:
             unit = self.store.metadata.properties[target].unit
             value = f"{values[0]:g} {unit}".strip()
-            found.append(
-                f"{target} is {value} in all {len(self.train)} training rows; nothing else can be learnt"
+            raise ValueRangeError(
+                f"{self.store.path}: {target} is {value} in all {len(self.train)} training rows, so there is "
+                "nothing to learn; choose another target or more molecules"
             )
-        elif values.tolist() == [0, 1]:
+
+    def remarks(self, target: str, forces: bool = False) -> list[str]:
+        """Return what a user should know of a target (and forces) before it is trained on, one line each."""
+        found = []
+        if self.lacking:
+            found.append(f"{self.lacking} of its {len(self.store)} rows have no {target} and are left out")
+        if forces:
+            without = int((~self.store.has("forces")[self.train]).sum())
+            if without:
+                found.append(
+                    f"{without} of its {len(self.train)} training rows have no forces and teach only {target}"
+                )
+        if np.unique(self.store.column(target)[self.train]).tolist() == [0, 1]:
             found.append(
                 f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes"
             )

@@ -167,7 +167,10 @@ def _select(config: RunConfig) -> Selection:
     if isinstance(config, FinetuneConfig):
         targets = (config.target, "forces") if config.forces else (config.target,)
         spectra = spectra if config.model.spectrum_input else None
-    return Selection.of(config.data, targets, spectra.modalities if spectra else ())
+    selection = Selection.of(config.data, targets, spectra.modalities if spectra else ())
+    if isinstance(config, FinetuneConfig):
+        selection.check_varies(config.target)
+    return selection
 
 
 def _new_model(config: RunConfig) -> MolSpectra:
@@ -229,7 +232,7 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
         kernels = provenance.changed_kernels(trainer.fabric)
         say(f"{trainer.directory}: continues from step {trainer.step}{kernels}", error=True)
     elif isinstance(config, FinetuneConfig):
-        for remark in selection.remarks(config.target):
+        for remark in selection.remarks(config.target, config.forces):
             say(f"{config.data.store}: {remark}", error=True)
 
 
