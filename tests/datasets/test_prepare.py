@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -335,6 +336,29 @@ def test_a_single_structure_in_bohr_is_rejected(run):
     assert report.tally.rejected == {
         "the coordinates seem to be in bohr; they must be in Å (# bohr = # Å)": 1,
     }
+
+
+IMPOSSIBLE = {
+    "zero": LineSpectrum("ir", [1000.0], [0.0]),
+    "no line lies in": LineSpectrum("ir", [9000.0], [1.0]),
+    "cannot be right": LineSpectrum("ir", [1000.0], [1e30]),
+}
+
+
+@pytest.mark.parametrize("said", IMPOSSIBLE)
+def test_spectra_that_cannot_be_right_are_left_out_of_every_format(run, tmp_path, said):
+    row = replace(water(2), spectra={"ir": IMPOSSIBLE[said]})
+    report = run(Waters(3, {2: lambda: row}))
+    assert (report.tally.rows, sum(report.tally.left_out.values())) == (3, 1)
+    assert Store(tmp_path / "a.arrow").spectrum(2, "ir") is None
+    facts = json.loads((tmp_path / "a.arrow.report.json").read_text())
+    (kind,) = facts["tally"]["left_out"]
+    assert kind.startswith("ir: ")
+    assert said in kind
+    assert "spectra left out                   1" in (tmp_path / "a.arrow.report.txt").read_text()
+    (tmp_path / "a.arrow").unlink()
+    with pytest.raises(InputError, match=rf"record 2 \(w2\): ir spectrum: .*{said}"):
+        run(Waters(3, {2: lambda: row}), on_error="raise")
 
 
 SHAPES = {
