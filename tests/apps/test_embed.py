@@ -10,12 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ase import Atoms
 
 import molspectra as ms
 from molspectra.apps.cli import main
 from molspectra.apps.loading import LoadedModel
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.readers import ErrorPolicy, from_ase
 from molspectra.data.store.export import export_parquet
+from molspectra.data.store.store import Metadata, Row, write_store
 from molspectra.errors import (
     ElementError,
     ExistsError,
@@ -24,6 +27,8 @@ from molspectra.errors import (
     MismatchError,
     MissingExtraError,
     NotFoundError,
+    UnitError,
+    ValueRangeError,
     WriteError,
 )
 from molspectra.evaluation import retrieval
@@ -134,6 +139,20 @@ def test_structures_in_bohr_are_rejected_in_every_format(model, tmp_path: Path) 
         assert "bohr" in found.rejected[0].reason
 
 
+def test_structures_in_memory_are_checked_like_those_of_files(model, use_runs) -> None:
+    water = np.array([[0, 0, 0], [1.81, 0, 0], [-0.45, 1.76, 0]])
+    numbers = np.array([8, 1, 1])
+    given = [ms.Molecule(numbers, water * 0.529), ms.Molecule(numbers, water), from_ase(Atoms("OH2", water))]
+    found = ms.embed(given, model, on_error="skip")
+    assert [each.where for each in found.rejected] == ["item 2", "item 3"]
+    assert all("bohr" in each.reason for each in found.rejected)
+    with pytest.raises(UnitError, match=r"molecules, item 2: .*bohr"):
+        ms.predict(given, use_runs["gap"])
+    for positions, said in ((water * 1e4, "beyond"), (water * 0.1, "closer than")):
+        with pytest.raises(ValueRangeError, match=said):
+            from_ase(Atoms("OH2", positions))
+
+
 def test_bad_molecules_are_named_and_counted(model) -> None:
     given = ["C", "C(", None, 3, "CBr", ms.Molecule(np.array([8]), np.zeros((1, 3))), ""]
     found = ms.embed(given, model, on_error="skip")
@@ -198,7 +217,6 @@ def test_more_that_is_refused(model, use_runs, tmp_path: Path) -> None:
 
 def test_a_vector_that_is_not_finite_is_bad(model) -> None:
     from molspectra.apps.embed import finite_vectors
-    from molspectra.apps.molecules import ErrorPolicy
 
     policy = ErrorPolicy("skip")
     embeddings = torch.tensor([[3.0, 4.0], [torch.nan, 0.0], [0.0, 2.0]])
@@ -244,6 +262,16 @@ def test_spectra_in_every_form(model, use_store, tmp_path: Path) -> None:
 
 def test_bad_spectra(model, use_store, tmp_path: Path) -> None:
     ir = sampled(use_store, 8, "ir")
+    flat, absurd = (ms.SampledSpectrum("ir", np.full(3501, each)) for each in (0.0, 1e30))
+    found = ms.embed_spectra([flat, ir, absurd], model, on_error="skip")
+    assert [(each.where, "ir: " in each.reason) for each in found.rejected] == [
+        ("item 1", True),
+        ("item 3", True),
+    ]
+    rows = [Row(ms.Store(use_store).molecule(row), {"ir": each}) for row, each in enumerate((flat, ir))]
+    write_store(tmp_path / "a.arrow", rows, Metadata("", "", samples={"ir": ""}))
+    found = ms.embed_spectra(tmp_path / "a.arrow", model, on_error="skip")
+    assert [str(each).rpartition("a.arrow, ")[2][:9] for each in found.rejected] == ["row 0: ir"]
     (tmp_path / "empty.jdx").write_text("")
     given = [ir, tmp_path / "gone.jdx", tmp_path / "empty.jdx", {"raman": ir}, [ir, ir], [], 4]
     found = ms.embed_spectra(given, model, on_error="skip")

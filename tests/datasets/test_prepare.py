@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -337,6 +338,29 @@ def test_a_single_structure_in_bohr_is_rejected(run):
     }
 
 
+IMPOSSIBLE = {
+    "zero": LineSpectrum("ir", [1000.0], [0.0]),
+    "no line lies in": LineSpectrum("ir", [9000.0], [1.0]),
+    "cannot be right": LineSpectrum("ir", [1000.0], [1e30]),
+}
+
+
+@pytest.mark.parametrize("said", IMPOSSIBLE)
+def test_spectra_that_cannot_be_right_are_left_out_of_every_format(run, tmp_path, said):
+    row = replace(water(2), spectra={"ir": IMPOSSIBLE[said]})
+    report = run(Waters(3, {2: lambda: row}))
+    assert (report.tally.rows, sum(report.tally.left_out.values())) == (3, 1)
+    assert Store(tmp_path / "a.arrow").spectrum(2, "ir") is None
+    facts = json.loads((tmp_path / "a.arrow.report.json").read_text())
+    (kind,) = facts["tally"]["left_out"]
+    assert kind.startswith("ir: ")
+    assert said in kind
+    assert "spectra left out                   1" in (tmp_path / "a.arrow.report.txt").read_text()
+    (tmp_path / "a.arrow").unlink()
+    with pytest.raises(InputError, match=rf"record 2 \(w2\): ir spectrum: .*{said}"):
+        run(Waters(3, {2: lambda: row}), on_error="raise")
+
+
 SHAPES = {
     "water": ([8, 1, 1], WATER),
     "hydrogen": ([1, 1], [[0, 0, 0], [0, 0, 0.741]]),
@@ -352,7 +376,7 @@ SHAPES = {
 def test_bohr_is_told_from_ångström(name):
     numbers, positions = np.array(SHAPES[name][0]), np.array(SHAPES[name][1], float)
     assert not bohr_suspected(numbers, positions)
-    if name != "two waters":
+    if len(numbers) == 3:  # two atoms alone have one bond, which may be stretched on purpose
         assert bohr_suspected(numbers, positions / BOHR)
 
 
@@ -363,6 +387,8 @@ def test_bohr_is_told_from_ångström(name):
         ([18, 18], [[0, 0, 0], [0, 0, 3.76]]),
         ([18, 1], [[0, 0, 0], [0, 0, 3.0]]),
         ([1, 1], [[0, 0, 0], [0, 0, 8.0]]),
+        *(([1, 1], [[0, 0, 0], [0, 0, stretched]]) for stretched in (1.05, 1.4, 1.75)),
+        ([2, 1, 1], [[0, 0, 9.0], [0, 0, 0], [0, 0, 1.4]]),
     ],
 )
 def test_structures_that_say_nothing_about_bohr(numbers, positions):

@@ -41,6 +41,15 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def others(tmp_path_factory):
+    """60 molecules that are not among those of `small`."""
+    everything = bundled()
+    path = tmp_path_factory.mktemp("search") / "others.arrow"
+    write_store(path, [everything.row(row + 1) for row in ROWS], everything.metadata)
+    return Store(path)
+
+
+@pytest.fixture(scope="session")
 def made(run, small, tmp_path_factory):
     """An index that no test changes."""
     out = tmp_path_factory.mktemp("search") / "index"

@@ -60,7 +60,10 @@ QUERIES = {
     "empty.jdx": ("", "is empty"),
     "binary.jdx": (bytes(range(256)) * 40, "not a text file"),
     "packed.jdx": (gzip.compress(b"0" * 10_000_000), "not a text file"),
-    "zeros.jdx": (GOOD.replace("YFACTOR=1", "YFACTOR=-1"), "zero everywhere"),
+    "zeros.jdx": (JCAMP.format(table=TABLE.replace(" 1", " 0")), "all intensities are zero"),
+    "down.jdx": (GOOD.replace("YFACTOR=1", "YFACTOR=-1"), "negative intensities"),
+    "absurd.jdx": (GOOD.replace("YFACTOR=1", "YFACTOR=1E30"), "an intensity of 1e+30 cannot be right"),
+    "zeros.csv": ("cm-1,absorbance ir\n" + axis(400, 4000, "0"), "all intensities are zero"),
     "directory.jdx": (None, "is a directory"),
     "empty.csv": ("", "is empty"),
     "blank.csv": ("\n \n\n", "is empty"),
@@ -104,9 +107,9 @@ def test_the_good_file_is_good(made, tmp_path, capsys):
     assert "25 of 60 candidates" in capsys.readouterr().out
 
 
-def test_numbers_near_the_end_of_their_range_are_only_a_scale(made, small, columns_of, capsys):
+def test_the_scale_of_a_measured_spectrum_is_arbitrary(made, small, columns_of, capsys):
     answers = []
-    for scale in (1e-3, 1e300, 1e-250):
+    for scale in (1e-3, 1e8, 1e-250):
         path = columns_of(f"{scale:g}.csv", small.spectrum(4, "ir").broadened(), scale=scale)
         assert main(["search", str(made), "--ir", str(path), "--by", "cosine", "embedding"]) == 0
         answers.append(capsys.readouterr().out)

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 import molspectra
+from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import from_smiles
 from molspectra.data.batch import batch_of
 from molspectra.data.store.export import export_parquet
+from molspectra.data.store.store import Metadata, Row, write_store
 from molspectra.errors import (
     DamagedError,
+    ElementError,
     ExistsError,
     FormatError,
     InputError,
@@ -24,9 +27,10 @@ from molspectra.errors import (
     ValueRangeError,
 )
 from molspectra.models.model import MolSpectra
-from molspectra.search.build import add_approximate, append, build
+from molspectra.search.build import add_approximate, append, build, open_segments
 from molspectra.search.library import Library, weights_of
 from molspectra.search.manifest import Manifest
+from molspectra.spectra.spectrum import SampledSpectrum
 from molspectra.training.checkpoint import load_model, save_checkpoint
 
 
@@ -123,8 +127,6 @@ def test_mirror_images_and_conformers_are_one_answer(run, tmp_path, small):
 
 
 def test_appending_equals_making_at_once(made, small, run, tmp_path):
-    from molspectra.data.store.store import write_store
-
     halves = []
     for number, rows in enumerate((range(37), range(37, 60))):
         path = tmp_path / f"half{number}.arrow"
@@ -139,6 +141,82 @@ def test_appending_equals_making_at_once(made, small, run, tmp_path):
         mine, theirs = (each.search(spectra, by=by, top=60) for each in (library, whole))
         assert columns(mine, "row") == columns(theirs, "row")
         np.testing.assert_allclose(*columns(mine, "score"), *columns(theirs, "score"), atol=1e-6)
+
+
+def test_what_is_there_already_is_not_added_again(index, small, others):
+    before, library = (index / "library.json").read_bytes(), Library(index)
+    added = library.append(small)
+    assert added.rows == 0
+    assert added.remarks == ("60 molecules of small.arrow are in the index already and not added again",)
+    assert (index / "library.json").read_bytes() == before
+    assert sorted(path.name for path in index.glob("segment-*")) == ["segment-000000"]
+
+    molecules = [small.molecule(row) for row in range(5)] + [others.molecule(0)]
+    added = library.append(molecules)
+    assert (added.rows, len(library)) == (1, 61)
+    assert added.remarks[0].startswith("5 molecules of molecules are in the index already")
+    assert library.append(others).rows == 60  # the one without spectra gets them
+
+    stretched = molecules[1].with_positions(molecules[1].positions * 1.01)
+    added = library.append([molecules[0], stretched])
+    assert added.rows == 1
+    assert "1 more with another structure or spectrum" in added.remarks[0]
+
+
+WATER = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+
+
+def test_molecules_that_the_model_cannot_know_are_refused(run, made, small, tmp_path):
+    water = Molecule(np.array([8, 1, 1]), WATER)
+    bohr = water.with_positions(WATER / 0.529177)
+    bromide = from_smiles("CBr")
+    for bad, said in ((bohr, "bohr"), (bromide, "is Br, which the model was not trained on, only H")):
+        with pytest.raises(InputError, match=rf"molecules, item 2: .*{said}"):
+            build(tmp_path / "index", [water, bad], run, calibration=None)
+        assert not (tmp_path / "index").exists()
+    library = Library.build(tmp_path / "index", [water], run, calibration=None)
+    added = library.append([bohr, from_smiles("CCO"), bromide], on_error="skip")
+    assert added.rows == 1
+    assert [each.where for each in added.rejected] == ["item 1", "item 3"]
+    with pytest.raises(ElementError, match="Br was asked for, which the model was not trained on, only H"):
+        Library(made).search(spectra_of(small, 0, "ir"), formula="CH3Br")
+    Library(made).search(spectra_of(small, 0, "ir"), by="cosine", contains=["Br"])
+
+
+def test_entries_with_elements_that_the_model_does_not_know_are_left_out(made, small, monkeypatch):
+    library = Library(made)
+    chlorine = [row for row in range(60) if 17 in small.molecule(row).numbers]
+    known = replace(library.model, elements=library.model.elements - {17})
+    library.__dict__["model"] = known
+    hits = library.search(spectra_of(small, 0, "ir"), top=60)
+    assert chlorine
+    assert not set(chlorine) & set(*columns(hits, "row"))
+    assert len(hits) == 60 - len(chlorine)
+    assert any(remark.startswith(f"{len(chlorine)} entries have elements") for remark in hits.remarks)
+
+
+def test_spectra_of_a_library_that_cannot_be_right(run, small, tmp_path):
+    flat = SampledSpectrum("ir", np.zeros(3501))
+    absurd = SampledSpectrum("ir", np.full(3501, 1e30))
+    good = SampledSpectrum("ir", np.linspace(0, 1, 3501))
+    path = tmp_path / "odd.arrow"
+    rows = [Row(small.molecule(row), {"ir": each}) for row, each in enumerate((good, flat, absurd))]
+    write_store(path, rows, Metadata("by hand", "CC0", samples={"ir": ""}, sample_dtype="float32"))
+    with pytest.raises(
+        ValueRangeError, match=r"odd\.arrow, row 1: its ir spectrum .* all intensities are zero"
+    ):
+        build(tmp_path / "index", path, run, calibration=None)
+    added = build(tmp_path / "index", path, run, calibration=None, on_error="skip")
+    assert added.rows == 3
+    assert [(each.where, "cannot be used" in each.reason) for each in added.rejected] == [
+        ("row 1", True),
+        ("row 2", True),
+    ]
+    samples = open_segments(tmp_path / "index", Library(tmp_path / "index").manifest)[0].arrays["samples-ir"]
+    assert samples.any(1).tolist() == [True, False, False]
+    for bad in (flat, absurd):
+        with pytest.raises(ValueRangeError, match=r"ir: .*(zero|1e\+30)"):
+            Library(tmp_path / "index").search({"ir": bad})
 
 
 def test_half_precision_vectors(small, run, tmp_path, made):
@@ -187,7 +265,7 @@ def test_entries_without_the_spectrum_are_left_out_and_counted(made, index, smal
 
 
 @pytest.mark.parametrize("where", ["write_segment", "Manifest.write"])
-def test_an_append_that_fails_changes_nothing(index, small, monkeypatch, where):
+def test_an_append_that_fails_changes_nothing(index, others, monkeypatch, where):
     before = (index / "library.json").read_bytes()
     with monkeypatch.context() as patch:
 
@@ -199,10 +277,10 @@ def test_an_append_that_fails_changes_nothing(index, small, monkeypatch, where):
         else:
             patch.setattr("molspectra.search.segment.arrays_of", fail)
         with pytest.raises(KeyboardInterrupt):
-            append(index, small)
+            append(index, others)
     assert (index / "library.json").read_bytes() == before
     assert len(Library(index)) == 60
-    append(index, small)
+    append(index, others)
     assert len(Library(index)) == 120
     assert sorted(path.name for path in index.iterdir()) == [
         "library.json",
@@ -212,19 +290,19 @@ def test_an_append_that_fails_changes_nothing(index, small, monkeypatch, where):
     ]
 
 
-def test_a_killed_append_leaves_the_old_state(index, small):
+def test_a_killed_append_leaves_the_old_state(index, others):
     code = (
         "import os, sys\n"
         "from molspectra.search import build, manifest\n"
         "manifest.Manifest.write = lambda *_: os._exit(9)\n"
         "build.append(sys.argv[1], sys.argv[2])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(index), str(small.path)], check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(index), str(others.path)], check=False)
     assert done.returncode == 9
     assert (index / "segment-000001").is_dir()  # written, but not part of the index
     library = Library(index)
     assert len(library) == 60
-    library.append(small)
+    library.append(others)
     assert len(library) == 120
     library.verify()
 
@@ -370,15 +448,15 @@ def test_weights_have_sum_one():
 
 
 def test_no_answer_is_an_empty_table(made, small):
-    hits = Library(made).search(spectra_of(small, 0, "ir"), formula="Xe2")
+    hits = Library(made).search(spectra_of(small, 0, "ir"), formula="C99H2")
     assert len(hits) == hits.candidates == 0
     assert hits.text().startswith("rank  score")
 
 
-def test_approximate_search_gives_the_exact_scores(index, small):
+def test_approximate_search_gives_the_exact_scores(index, small, others):
     pytest.importorskip("faiss")
     assert add_approximate(index) == 60
-    append(index, small)  # found although the approximate index does not hold them
+    append(index, others)  # found although the approximate index does not hold them
     library, spectra = Library(index), spectra_of(small, 11, "ir")
     mine, theirs = (library.search(spectra, top=40, approximate=each) for each in (True, False))
     assert columns(mine, "row", "score") == columns(theirs, "row", "score")

@@ -10,6 +10,7 @@ from molspectra.errors import (
     NotFoundError,
     SettingError,
     SimulationError,
+    UnitError,
     ValueRangeError,
 )
 from molspectra.simulation import api, xtb
@@ -77,6 +78,7 @@ def test_ions_of_closed_shells():
         (diatomic(8, 1, 0.96), "9 electrons", ValueRangeError),
         (diatomic(1, 1, 0.74, charge=1), "1 electrons", ValueRangeError),
         (Molecule(np.array([1]), np.zeros((1, 3)), charge=1), "no electrons", ValueRangeError),
+        (Molecule(np.array([8, 1, 1]), [[0, 0, 0], [1.81, 0, 0], [-0.45, 1.76, 0]]), "in bohr", UnitError),
         (diatomic(92, 8, 1.8), "element U", ElementError),
         (Molecule(np.array([88]), np.zeros((1, 3))), "element Ra", ElementError),
     ],

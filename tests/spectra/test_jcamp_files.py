@@ -11,7 +11,7 @@ from molspectra.errors import DamagedError, FormatError, NotFoundError, UnitErro
 from molspectra.spectra.files.asdf import Table
 from molspectra.spectra.files.jcamp import read_jcamp
 from molspectra.spectra.files.measured import onto_axis
-from molspectra.spectra.files.read import read_spectrum
+from molspectra.spectra.files.read import read_measured, read_spectrum
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data/spectra/jcamp"
 needs_samples = pytest.mark.skipif(not SHARED.is_dir(), reason="the real JCAMP-DX files are not here")
@@ -370,3 +370,37 @@ def test_reading_needs_no_extra_package(tmp_path):
         "read_jcamp(Path(sys.argv[1])); assert not {'jcamp', 'cclib', 'torch', 'rdkit'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.jdx")], check=True)
+
+
+@pytest.mark.parametrize(
+    ("yunits", "given", "found"),
+    [
+        ("ABSORBANCE", {"quantity": "abs", "unit": "cm-1"}, "absorbance"),
+        ("TRANSMITTANCE", {"quantity": "percent transmittance"}, "percent transmittance"),
+        ("% TRANSMITTANCE", {"quantity": "transmittance"}, "percent transmittance"),
+        ("ARBITRARY UNITS", {"quantity": "absorbance"}, "absorbance"),
+        ("ARBITRARY UNITS", {}, "intensity"),
+        ("SMOOTHED VARIANCE", {"quantity": "absorbance"}, "smoothed variance"),
+        ("ABSORBANCE", {"quantity": "transmittance", "modality": "raman"}, "absorbance"),  # of another kind
+    ],
+)
+def test_what_a_user_says_agrees_with_the_file(tmp_path, yunits, given, found):
+    path = tmp_path / "a.jdx"
+    path.write_text(text("599 1 2 3 3 2 1 0 -1 -2 -3", YUNITS=yunits))
+    (spectrum,) = read_measured(path, **given)
+    assert spectrum.quantity == found
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"unit": "nm"}, "the file says cm⁻¹, not nm"),
+        ({"quantity": "transmittance"}, "the file says absorbance, not transmittance"),
+        ({"quantity": "%T", "modality": "ir"}, "the file says absorbance, not percent transmittance"),
+    ],
+)
+def test_a_contradiction_to_the_file_is_refused(tmp_path, given, said):
+    path = tmp_path / "a.jdx"
+    path.write_text(text("599 1 2 3 3 2 1 0 -1 -2 -3"))
+    with pytest.raises(UnitError, match=rf"a\.jdx.*{said}"):
+        read_measured(path, **given)

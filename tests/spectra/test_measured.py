@@ -4,7 +4,10 @@ import pytest
 from molspectra.errors import NotFoundError, SettingError, UnitError, ValueRangeError
 from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis, to_absorbance
 from molspectra.spectra.files.units import asked_quantity, axis_unit, quantity
+from molspectra.spectra.measured import Preparation, prepare_measured
 from molspectra.spectra.modality import UV_VIS
+from molspectra.spectra.plausible import check_spectrum
+from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 from molspectra.spectra.units import EV_NM
 
 
@@ -137,6 +140,47 @@ def test_a_density_keeps_its_area(unit, factor):
     given = measured(wavelength * factor, density / factor, unit, "density")
     spectrum = onto_axis(given, "uv_vis").spectrum
     assert spectrum.values.sum() * UV_VIS.step == pytest.approx(area, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.zeros(len(WAVENUMBERS)), "all intensities are zero"),
+        (np.where(WAVENUMBERS < 3000, 0.0, 1e30), r"1e\+30 cannot be right"),
+        (-np.ones(len(WAVENUMBERS)), "negative intensities have 100%"),
+        (np.gradient(np.exp(-(((WAVENUMBERS - 1700) / 20) ** 2))), "derivative"),
+    ],
+)
+def test_what_cannot_be_a_spectrum_is_refused(values, said):
+    with pytest.raises(ValueRangeError, match=rf"ir: .*{said}"):
+        onto_axis(measured(WAVENUMBERS, values), "ir")
+
+
+def test_noise_and_a_low_baseline_are_no_reason_to_refuse():
+    bands = sum(np.exp(-(((WAVENUMBERS - at) / 10) ** 2)) for at in range(600, 3600, 300))
+    noise = np.random.default_rng(0).normal(0, 0.03, len(WAVENUMBERS))
+    for values in (bands + noise, bands - 0.03, np.where(np.abs(WAVENUMBERS - 2350) < 5, -0.8, bands)):
+        converted = onto_axis(measured(WAVENUMBERS, values), "ir")
+        assert "below zero" in converted.changes[-1]
+    # before a baseline is subtracted, its sign says nothing
+    level = Preparation(baseline="als", normalisation="none")
+    assert prepare_measured(measured(WAVENUMBERS, bands - 2.0), level, "ir").spectrum.values.max() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "said"),
+    [
+        (LineSpectrum("ir", [], []), "zero"),
+        (LineSpectrum("ir", [1000.0], [0.0]), "zero"),
+        (LineSpectrum("ir", [9000.0], [5.0]), "no line lies in 500 to 4000"),
+        (LineSpectrum("ir", [1000.0], [1e30]), "cannot be right"),
+        (SampledSpectrum("ir", np.zeros(3501)), "zero"),
+    ],
+)
+def test_spectra_from_memory_are_checked_alike(spectrum, said):
+    with pytest.raises(ValueRangeError, match=said):
+        check_spectrum(spectrum)
+    check_spectrum(LineSpectrum("ir", [1000.0, 9000.0], [1e-9, 0.0]))
 
 
 def test_negative_samples_are_clipped_and_counted():

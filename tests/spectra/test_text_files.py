@@ -79,6 +79,19 @@ def test_units_and_quantities_from_the_header(tmp_path, header, unit, quantity, 
     assert spectrum.axis.tolist() == [1, 2, 3]
 
 
+def test_a_quantity_must_not_contradict_the_header(tmp_path):
+    with pytest.raises(UnitError, match=r"a\.csv: the header says absorbance, not transmittance"):
+        read(tmp_path, "cm-1,absorbance\n1,1\n2,2\n", quantity="transmittance")
+    for header, given, found in (
+        ("cm-1,transmittance", "percent transmittance", "percent transmittance"),
+        ("cm-1,transmittance %", "transmittance", "percent transmittance"),
+        ("cm-1,a.u.", "absorbance", "absorbance"),
+        ("cm-1,a.u.", None, "intensity"),
+        ("cm-1,absorbance %", "percent absorption", "percent absorption"),
+    ):
+        assert read(tmp_path, f"{header}\n1,1\n2,2\n", quantity=given).quantity == found
+
+
 def test_numbered_columns_are_no_point(tmp_path):
     spectrum = read(tmp_path, ",0\n1,1\n2,2\n", unit="nm", quantity="abs")
     assert spectrum.axis.tolist() == [1, 2]

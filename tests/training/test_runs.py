@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import molspectra
+from molspectra.chem.molecule import Molecule
 from molspectra.data.loader import batches
 from molspectra.data.splits import split_rows
 from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
+from molspectra.data.store.writer import record_of, write_records
 from molspectra.data.stream import BatchStream
 from molspectra.errors import (
     ExistsError,
@@ -22,11 +24,13 @@ from molspectra.errors import (
     MismatchError,
     NotFoundError,
     SettingError,
+    UnitError,
     ValueRangeError,
     WriteError,
 )
+from molspectra.spectra.spectrum import LineSpectrum
 from molspectra.training import record as records
-from molspectra.training.config import PretrainConfig
+from molspectra.training.config import DataConfig, PretrainConfig
 from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.record import (
     MetricLog,
@@ -91,12 +95,11 @@ def test_the_run_directory(
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([2.5] * 24, ["gap is 2.5 eV in all "]),
-        ([2.5] * 20 + [None] * 4, ["4 of its 24 rows have no gap", "gap is 2.5 eV in all "]),
+        ([2.5, 2.0] * 10 + [None] * 4, ["4 of its 24 rows have no gap"]),
         ([0.0, 1.0] * 12, ["gap is 0 or 1 in all training rows; it is fitted as a number"]),
         ([0.0, 1.0, 2.0] * 8, []),
     ],
-    ids=["constant", "partly missing", "classes", "numbers"],
+    ids=["partly missing", "classes", "numbers"],
 )
 def test_what_is_odd_in_a_target_is_said_first(
     gap: Make,
@@ -117,6 +120,88 @@ def test_what_is_odd_in_a_target_is_said_first(
     first = [line for line in lines if not line.startswith("finetune: ")]
     assert lines[: len(first)] == first
     assert all(line.startswith(f"{path}: ") and word in line for line, word in zip(first, said, strict=True))
+
+
+def test_a_constant_target_is_refused(gap: Make, store: Store, tmp_path: Path) -> None:
+    rows = [
+        Row(store.molecule(row), {}, {"gap": 2.5} if row % 6 else {}, identity=f"{row:014d}")
+        for row in range(24)
+    ]
+    path = tmp_path / "constant.arrow"
+    write_store(path, rows, Metadata("made up", "CC0", properties={"gap": Quantity("eV", "")}))
+    with pytest.raises(ValueRangeError, match=r"constant\.arrow: gap is 2\.5 eV in all "):
+        finetune(gap(data__store=str(path)), tmp_path / "run", show=False)
+    assert not (tmp_path / "run" / "record.json").exists()
+
+
+NEAR = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.2]])
+FAR = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2e4]])
+
+
+@pytest.mark.parametrize(("positions", "said"), [(NEAR, "closer than 0.3"), (FAR, "beyond 10,000")])
+def test_a_store_by_hand_with_impossible_structures_is_refused(
+    stage1: Make, store: Store, tmp_path: Path, positions: Any, said: str
+) -> None:
+    rows = [replace(store.row(row), spectra={}, properties={}, forces=None) for row in range(12)]
+    metadata = Metadata("by hand", "CC0")
+    records = [record_of(row, metadata) for row in rows]
+    for record in records:  # as no `Molecule` can be
+        record["numbers"], record["positions"] = np.array([7, 7], np.uint8), positions.astype(np.float32)
+    write_records(tmp_path / "odd.arrow", records, metadata)
+    config = stage1(data__store=str(tmp_path / "odd.arrow"), data__fractions=(0.5, 0.5, 0.0))
+    with pytest.raises(ValueRangeError, match=rf"odd\.arrow, row \d+: .*{said}.*prepare the store again"):
+        pretrain(config, tmp_path / "run", show=False)
+    assert not (tmp_path / "run" / "record.json").exists()
+
+
+def test_a_store_by_hand_in_bohr_is_refused(store: Store, tmp_path: Path) -> None:
+    water = np.array([[0.0, 0.0, 0.0], [1.81, 0.0, 0.0], [-0.45, 1.76, 0.0]])
+    rows = [
+        Row(Molecule(np.array([8, 1, 1]), water + 0.01 * row), identity=f"{row:014d}") for row in range(8)
+    ]
+    write_store(tmp_path / "bohr.arrow", rows, Metadata("by hand", "CC0"))
+    selection = Selection.of(DataConfig(str(tmp_path / "bohr.arrow"), fractions=(0.5, 0.5, 0.0)))
+    with pytest.raises(UnitError, match=r"bohr\.arrow: .* in bohr"):
+        selection.check_plausible(())
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "said"),
+    [
+        (LineSpectrum("ir", [1000.0], [0.0]), "zero"),
+        (LineSpectrum("ir", [9000.0], [1.0]), "no line"),
+        (LineSpectrum("ir", [1000.0], [1e30]), "cannot be right"),
+    ],
+)
+def test_a_store_by_hand_with_impossible_spectra_is_refused(
+    store: Store, tmp_path: Path, spectrum: LineSpectrum, said: str
+) -> None:
+    rows = [replace(store.row(row), spectra={}, properties={}, forces=None) for row in range(8)]
+    rows[3] = replace(rows[3], spectra={"ir": spectrum})
+    write_store(tmp_path / "odd.arrow", rows, Metadata("by hand", "CC0", lines={"ir": ""}))
+    selection = replace(
+        Selection.of(DataConfig(str(tmp_path / "odd.arrow"), fractions=(0.5, 0.5, 0.0))), train=np.arange(8)
+    )
+    selection.check_plausible(())
+    with pytest.raises(ValueRangeError, match=rf"odd\.arrow, row 3: its ir spectrum .*{said}"):
+        selection.check_plausible(("ir",))
+
+
+def test_rows_without_forces_are_said_first(store: Store, tmp_path: Path) -> None:
+    rows = []
+    for row in range(24):
+        molecule = store.molecule(row)
+        forces = np.zeros((len(molecule), 3)) if row % 2 else None
+        rows.append(Row(molecule, {}, {"energy": float(row)}, forces, identity=f"{row:014d}"))
+    path = tmp_path / "forces.arrow"
+    energy = Quantity("eV", "")
+    write_store(
+        path, rows, Metadata("made up", "CC0", properties={"energy": energy}, forces=Quantity("eV/Å", ""))
+    )
+    selection = Selection.of(DataConfig(str(path)), ("energy", "forces"))
+    without = sum(not row % 2 for row in selection.train)
+    (said,) = selection.remarks("energy", forces=True)
+    assert f"{without} of its {len(selection.train)} training rows have no forces" in said
 
 
 def test_a_part_without_labels_is_refused_with_their_number(gap: Make, store: Store, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 
 from molspectra.apps.learned import Learned, Precision, Run, open_learned
-from molspectra.apps.loading import check_elements
 from molspectra.chem.readers import from_ase
+from molspectra.chem.sanity import check_elements
 from molspectra.data.batch import Batch, batch_of
 from molspectra.data.verlet import VerletList
 from molspectra.errors import MolspectraError, NotFoundError, SettingError
@@ -129,7 +129,7 @@ class Calculator(AseCalculator):
             raise NotFoundError("there are no atoms to compute")
         molecules = [from_ase(atoms) for atoms in replicas]
         for molecule in molecules:
-            check_elements(molecule, learned.elements)
+            check_elements(molecule.numbers, learned.elements)
         batch = batch_of(molecules, torch.float64)
         positions = [molecule.positions - molecule.positions.mean(0) for molecule in molecules]
         centred = replace(batch, positions=torch.from_numpy(np.concatenate(positions)))

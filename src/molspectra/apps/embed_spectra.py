@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from molspectra.apps.embed import Embeddings, Length, finite_vectors, joined, scaling_of
 from molspectra.apps.loading import LoadedModel, loaded
-from molspectra.apps.molecules import ErrorPolicy, OnError
+from molspectra.chem.readers import ErrorPolicy, OnError
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Store
-from molspectra.errors import FormatError, MismatchError, MolspectraError, NotFoundError, SettingError
+from molspectra.errors import (
+    FormatError,
+    InputError,
+    MismatchError,
+    MolspectraError,
+    NotFoundError,
+    SettingError,
+    ValueRangeError,
+)
 from molspectra.evaluation.embedding import Sample, Spectrum, embed_intensities, stack_spectra
 from molspectra.evaluation.predict import moved
 from molspectra.evaluation.retrieval import embed_spectra as embed_rows
@@ -26,8 +35,9 @@ from molspectra.evaluation.retrieval import known_modalities
 from molspectra.models.model import MolSpectra
 from molspectra.spectra.files.measured import FLOOR
 from molspectra.spectra.files.read import read_spectra
+from molspectra.spectra.plausible import check_spectrum
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
-from molspectra.training.data import open_store
+from molspectra.training.data import CHUNK, open_store
 from molspectra.training.progress import progress
 
 Read = Callable[..., list[Spectrum]]
@@ -204,12 +214,17 @@ def _read(item: Any, read: Read) -> list[Sample]:
 
 def _spectra_of(item: Any, read: Read) -> Iterable[Spectrum]:
     if isinstance(item, SampledSpectrum | LineSpectrum):
+        try:
+            check_spectrum(item)
+        except InputError as error:
+            raise error.with_context(item.modality) from error
         yield item
     elif _is_file(item):
         path = Path(item)
         if not path.is_file():
             raise NotFoundError(f"{path}: no such file")
-        yield from read(path)
+        for spectrum in read(path):
+            yield from _spectra_of(spectrum, read)
     elif isinstance(item, Mapping):
         for name, value in item.items():
             for spectrum in _spectra_of(value, partial(read, modality=name) if _is_file(value) else read):
@@ -241,7 +256,8 @@ def _of_store(
     for row in np.flatnonzero(~has_any):
         error = NotFoundError(f"it has no spectrum ({', '.join(modalities)})")
         policy.reject(str(store.path), f"row {row}", error)
-    rows, identities = np.flatnonzero(has_any), store.identities
+    rows = _usable_rows(store, np.flatnonzero(has_any), modalities, policy)
+    identities = store.identities
     with progress("embed", len(rows), show=show) as advance:
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
@@ -253,3 +269,18 @@ def _of_store(
             embeddings = embed_rows(model, store, batch, modalities, batch_size)
             yield embeddings, [(str(store.path), where) for where in labels["source"]], labels
             advance(start + len(batch))
+
+
+def _usable_rows(
+    store: Store, rows: npt.NDArray[np.int64], modalities: tuple[str, ...], policy: ErrorPolicy
+) -> npt.NDArray[np.int64]:
+    """The rows [n] none of whose spectra is one that cannot be right."""
+    usable = np.ones(len(rows), bool)
+    for start in range(0, len(rows), CHUNK):
+        for name in modalities:
+            for index, reason in store.unusable_spectra(rows[start : start + CHUNK], name).items():
+                if usable[start + index]:
+                    error = ValueRangeError(f"{name}: {reason}")
+                    policy.reject(str(store.path), f"row {rows[start + index]}", error)
+                usable[start + index] = False
+    return rows[usable]

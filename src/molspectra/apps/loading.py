@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molspectra.apps.remote_models import HUB, from_hub, from_url
-from molspectra.chem.elements import SYMBOLS, atomic_number
-from molspectra.chem.molecule import Molecule
-from molspectra.errors import ElementError, NotFoundError, hint
-from molspectra.evaluation.embedding import alignment_similarity
+from molspectra.errors import NotFoundError, hint
+from molspectra.evaluation.embedding import alignment_similarity, trained_elements
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import SHIPPED, find_checkpoint, load_model
 
@@ -54,8 +52,7 @@ class LoadedModel:
     @property
     def elements(self) -> frozenset[int] | None:
         """Atomic numbers of its training set; None where its files do not tell."""
-        symbols = self.about.get("elements")
-        return None if symbols is None else frozenset(map(atomic_number, symbols))
+        return trained_elements(self.about)
 
 
 def load(
@@ -92,20 +89,6 @@ def load(
 def loaded(model: str | os.PathLike[str] | LoadedModel) -> LoadedModel:
     """Return a loaded model as it is, and `load` one that is named."""
     return model if isinstance(model, LoadedModel) else load(model)
-
-
-def check_elements(molecule: Molecule, elements: frozenset[int]) -> None:
-    """Refuse a molecule with an element other than these, on which a model was trained.
-
-    Raises:
-        ElementError: naming the first such atom.
-    """
-    for atom, element in enumerate(molecule.numbers.tolist(), start=1):
-        if element not in elements:
-            known = ", ".join(SYMBOLS[number] for number in sorted(elements))
-            raise ElementError(
-                f"atom {atom} is {SYMBOLS[element]}, which the model was not trained on, only {known}"
-            )
 
 
 def _directory(text: str, cache: Path) -> Path | str:

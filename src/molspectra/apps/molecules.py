@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from molspectra.apps.loading import LoadedModel, check_elements
+from molspectra.apps.loading import LoadedModel
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.readers import FORMATS, Rejection, from_smiles
+from molspectra.chem.readers import FORMATS, ErrorPolicy, from_smiles, open_entries
 from molspectra.chem.records import check_readable
+from molspectra.chem.sanity import check_for_model
 from molspectra.data.batch import Batch
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Row, Store
-from molspectra.errors import FormatError, InputError, MolspectraError, NotFoundError, SettingError, hint
+from molspectra.errors import FormatError, MolspectraError, NotFoundError, SettingError, hint
 from molspectra.evaluation.embedding import batch_on_device
 from molspectra.training.data import open_store
 from molspectra.training.progress import progress
@@ -28,7 +29,6 @@ NAMES = ("name", "id", "title")
 SUFFIXES = (*FORMATS, "parquet", "arrow")
 """Suffixes of files with molecules."""
 
-OnError = Literal["raise", "skip"]
 Molecules = (
     str | os.PathLike[str] | Store | Molecule | Sequence[str | Molecule] | Any
 )  # the last: a table with the Arrow interface, such as a pandas or polars frame
@@ -56,40 +56,6 @@ class CheckedMolecule:
     where: str
     molecule: Molecule
     identity: str
-
-
-@dataclass(frozen=True)
-class ErrorPolicy:
-    """Whether bad input stops everything ("raise") or is listed in `rejected` ("skip").
-
-    Raises:
-        SettingError: `on_error` is another word.
-    """
-
-    on_error: OnError = "raise"
-    rejected: list[Rejection] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.on_error not in ("raise", "skip"):
-            raise SettingError(f"on_error must be 'raise' or 'skip', not {self.on_error!r}")
-
-    def reject(self, path: str, where: str, error: MolspectraError) -> None:
-        """Raise, or record the molecule or sample as rejected, according to the policy.
-
-        Raises:
-            InputError: with "raise"; of the class of `error` where that is an InputError.
-        """
-        if self.on_error == "skip":
-            self.rejected.append(Rejection(path, where, str(error)))
-        elif isinstance(error, InputError):
-            raise error.with_context(f"{path}, {where}") from error
-        else:
-            raise InputError(f"{path}, {where}: {error}") from error
-
-    def nothing_left(self, work: str) -> InputError:
-        """The error of a result without any row, with the first rejection."""
-        first = self.rejected[0] if self.rejected else "nothing was given"
-        return InputError(f"nothing could be {work}: {first}")
 
 
 def candidates_of(molecules: Molecules, smiles: str = "smiles") -> Candidates:
@@ -144,14 +110,12 @@ def _of_file(text: str) -> Candidates:
         from molspectra.datasets.own.parquet import PARQUET
 
         source = PARQUET.open(path, {"properties": "none", "unit.forces": "eV/Å"})  # neither is read here
-        return Candidates(
-            text, ((row.name, row.row_in_angstrom) for row in source.candidates(0)), source.total
-        )
+        return Candidates(text, ((row.name, row.make) for row in source.candidates(0)), source.total)
     if suffix not in FORMATS:
         raise FormatError(
             f"{path}: unknown format {suffix!r} of a file of molecules; {hint(suffix, SUFFIXES)}"
         )
-    reads = ((entry.where, entry.molecule) for entry in FORMATS[suffix](path))
+    reads = ((entry.where, entry.molecule) for entry in open_entries(path))
     return Candidates(text, reads, None)
 
 
@@ -222,8 +186,7 @@ def checked_batches(
                 try:
                     source = read()
                     molecule = source if isinstance(source, Molecule) else source.molecule
-                    if elements is not None:
-                        check_elements(molecule, elements)
+                    check_for_model(molecule.numbers, molecule.positions, elements)
                     identity = source.identity or molecule.identity
                     usable.append(CheckedMolecule(path, where, molecule, identity))
                 except MolspectraError as error:

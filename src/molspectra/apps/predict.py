@@ -15,15 +15,13 @@ from molspectra._version import __version__
 from molspectra.apps.loading import LoadedModel, loaded
 from molspectra.apps.molecules import (
     CheckedMolecule,
-    ErrorPolicy,
     Molecules,
-    OnError,
     checked_batches,
     identity_columns,
 )
 from molspectra.apps.tables import Tabular, table_of, vectors_of
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.readers import Rejection
+from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.chem.xyz import xyz_frame
 from molspectra.data.atomic import atomic_file
 from molspectra.data.output import free_path, write_table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from molspectra.chem.records import Entry, check_readable
 from molspectra.chem.sdf import sdf_entries
 from molspectra.chem.smiles import csv_entries, from_smiles, smi_entries
 from molspectra.chem.xyz import xyz_entries
-from molspectra.errors import FormatError, InputError, SettingError, ValueRangeError, hint
+from molspectra.errors import FormatError, InputError, MolspectraError, SettingError, ValueRangeError, hint
 
 __all__ = ["FORMATS", "Rejection", "from_ase", "from_smiles", "read_molecules", "to_ase"]
 
@@ -26,6 +26,9 @@ FORMATS: dict[str, Callable[[Path], Iterator[Entry]]] = {
     "extxyz": xyz_entries,
 }
 """Readers by format, which is also the suffix of the file."""
+
+OnError = Literal["raise", "skip"]
+"""Whether bad input stops everything, or is left out and listed."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,40 @@ class Rejection:
 
     def __str__(self) -> str:
         return f"{self.path}, {self.where}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class ErrorPolicy:
+    """Whether bad input stops everything ("raise") or is listed in `rejected` ("skip").
+
+    Raises:
+        SettingError: `on_error` is another word.
+    """
+
+    on_error: OnError = "raise"
+    rejected: list[Rejection] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "skip"):
+            raise SettingError(f"on_error must be 'raise' or 'skip', not {self.on_error!r}")
+
+    def reject(self, path: str, where: str, error: MolspectraError) -> None:
+        """Raise, or record the molecule or sample as rejected, according to the policy.
+
+        Raises:
+            InputError: with "raise"; of the class of `error` where that is an InputError.
+        """
+        if self.on_error == "skip":
+            self.rejected.append(Rejection(path, where, str(error)))
+        elif isinstance(error, InputError):
+            raise error.with_context(f"{path}, {where}") from error
+        else:
+            raise InputError(f"{path}, {where}: {error}") from error
+
+    def nothing_left(self, work: str) -> InputError:
+        """The error of a result without any row, with the first rejection."""
+        first = self.rejected[0] if self.rejected else "nothing was given"
+        return InputError(f"nothing could be {work}: {first}")
 
 
 def read_molecules(
@@ -67,23 +104,27 @@ def read_molecules(
             an invalid record, with file and record, or if the file contains no molecule. Files that are not
             text and wrong headers raise under "skip" too.
     """
+    entries = open_entries(path, format)
+    if on_error not in ("raise", "skip"):
+        raise SettingError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    if on_error == "skip" and rejected is None:
+        raise SettingError("on_error='skip' needs a list 'rejected' that receives the bad records")
+    return _molecules(Path(path), entries, None if on_error == "raise" else rejected)
+
+
+def open_entries(path: str | PathLike[str], format: str | None = None) -> Iterator[Entry]:
+    """Open a file of molecules, to be parsed on demand; arguments and errors as `read_molecules`."""
     source = Path(path)
     kind = (format or source.suffix.removeprefix(".")).lower()
     check_readable(source)
     if kind not in FORMATS:
         raise FormatError(f"{source}: unknown format {kind!r} of a file of molecules; {hint(kind, FORMATS)}")
-    if on_error not in ("raise", "skip"):
-        raise SettingError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
-    if on_error == "skip" and rejected is None:
-        raise SettingError("on_error='skip' needs a list 'rejected' that receives the bad records")
-    return _molecules(source, FORMATS[kind], None if on_error == "raise" else rejected)
+    return FORMATS[kind](source)
 
 
-def _molecules(
-    path: Path, entries: Callable[[Path], Iterator[Entry]], rejected: list[Rejection] | None
-) -> Iterator[Molecule]:
+def _molecules(path: Path, entries: Iterator[Entry], rejected: list[Rejection] | None) -> Iterator[Molecule]:
     entry = None
-    for entry in entries(path):
+    for entry in entries:
         try:
             molecule = entry.molecule()
         except InputError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.errors import UnitError
+from molspectra.chem.elements import SYMBOLS
+from molspectra.errors import ElementError, UnitError
 
 RDKIT_ERRORS = (ValueError, RuntimeError, ArithmeticError)
 """What RDKit raises for molecules that it cannot treat; RuntimeError where an internal condition breaks."""
@@ -17,6 +19,7 @@ SEEM_IN_BOHR = "the coordinates seem to be in bohr; they must be in Å (1 bohr =
 
 _LOW, _HIGH = 1.35, 2.4  # F–F in Å has 1.24, N≡N in bohr 1.46 and F–F in bohr 2.34
 _H2 = 0.74  # Å, the bond of H2
+_FEWEST = 3  # atoms; the bond of two alone is no evidence
 
 _BONDING = np.ones(119, np.bool_)
 _BONDING[[0, 2, 10, 18, 36, 54, 86, 118]] = False  # noble gases have no bonds to measure
@@ -31,13 +34,13 @@ def covalent_radii() -> npt.NDArray[np.float64]:
     return np.array([0.0, *(table.GetRcovalent(number) for number in range(1, 119))])
 
 
-def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> bool:
-    """Return whether coordinates that should be in Å look as if they were in bohr.
+def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> bool | None:
+    """Return whether coordinates that should be in Å look as if they were in bohr; None if unclear.
 
     The distance of an atom to its nearest neighbour, in units of the bond between their elements, is near 1
     in a molecule in Å and near 1.89 in bohr. A structure is suspected if no atom has a neighbour nearer than
-    1.35 and the median is below 2.4, so that it is stretched but not scattered. Noble gas atoms are ignored;
-    a single atom is never suspected.
+    1.35 and the median is below 2.4, so that it is stretched but not scattered. Noble gas atoms are ignored.
+    Fewer than three other atoms cannot tell: their only bond may be stretched on purpose.
 
     Args:
         numbers: atomic numbers [N].
@@ -45,8 +48,8 @@ def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.f
     """
     bonding = _BONDING[numbers]
     bonding_numbers = numbers[bonding]
-    if len(bonding_numbers) < 2:
-        return False
+    if len(bonding_numbers) < _FEWEST:
+        return None
     radii = covalent_radii()[bonding_numbers]
     lengths = radii[:, None] + radii
     hydrogen = bonding_numbers == 1
@@ -58,6 +61,41 @@ def bohr_suspected(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.f
     if ratio2.min() <= _LOW**2:
         return False
     return bool(np.median(ratio2.min(axis=1)) < _HIGH**2)
+
+
+def check_elements(numbers: Iterable[int], elements: Collection[int]) -> None:
+    """Refuse atomic numbers [N] other than these, on which a model was trained.
+
+    Raises:
+        ElementError: naming the first such atom.
+    """
+    for atom, element in enumerate(map(int, numbers), start=1):
+        if element not in elements:
+            known = ", ".join(SYMBOLS[number] for number in sorted(elements))
+            raise ElementError(
+                f"atom {atom} is {SYMBOLS[element]}, which the model was not trained on, only {known}"
+            )
+
+
+def check_for_model(
+    numbers: npt.NDArray[np.integer],
+    positions: npt.NDArray[np.floating],
+    elements: Collection[int] | None,
+) -> None:
+    """Check what a `Molecule` (elements, range, distances) does not, before a model sees it.
+
+    Args:
+        numbers: atomic numbers [N].
+        positions: coordinates [N, 3].
+        elements: those that the model was trained on; None where its files do not tell.
+
+    Raises:
+        UnitError: coordinates that look as if they were in bohr.
+        ElementError: an element that the model was not trained on.
+    """
+    check_angstrom(numbers, positions)
+    if elements is not None:
+        check_elements(numbers, elements)
 
 
 def check_angstrom(numbers: npt.NDArray[np.integer], positions: npt.NDArray[np.floating]) -> None:

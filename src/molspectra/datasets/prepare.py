@@ -32,6 +32,7 @@ from molspectra.errors import (
     NotFoundError,
     SettingError,
     UnitError,
+    ValueRangeError,
     WriteError,
 )
 
@@ -65,7 +66,8 @@ def prepare(
         raw: the file or folder that holds the published files.
         out: the store to write; `OUT.report.json` and `OUT.report.txt` are written beside it.
         options: options of the importer.
-        on_error: "skip" names bad records in the report; "raise" stops at the first.
+        on_error: "skip" names bad records and spectra in the report and leaves them out; "raise" stops at
+            the first.
         overwrite: replace an existing store.
         limit: largest number of records to read, None for all.
         show: whether to show progress on standard error.
@@ -210,9 +212,12 @@ class _Reader:
             self._done += 1
             self._advance(self._done)
             try:
-                row = candidate.make()
+                row = candidate.make().with_usable_spectra()
                 record = record_of(row, self._opened.metadata)
                 self._check_row(row)
+                if row.left_out and self._on_error == "raise":
+                    modality, why = next(iter(row.left_out.items()))
+                    raise ValueRangeError(f"{modality} spectrum: {why}")
                 if self._repeated(record, ids):
                     tally.repeated += 1
                     reason = "the same elements and coordinates as an earlier record"
@@ -242,7 +247,7 @@ class _Reader:
     def _check_row(self, row: Row) -> None:
         """Refuse a structure that seems to be in bohr."""
         suspected = bohr_suspected(row.molecule.numbers, row.molecule.positions)
-        if self._in_bohr is not None:
+        if self._in_bohr is not None and suspected is not None:
             self._in_bohr.append(suspected)
         if suspected:
             raise UnitError(SEEM_IN_BOHR)

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 
 def simulated_row(simulation: Simulation) -> Row:
-    """Return the row of one simulation: its optimised structure, its lines and its properties."""
+    """Return the row of one simulation: its optimised structure, its lines and its properties.
+
+    Spectra without any intensity, such as the IR spectrum of N2, are left out, with their reason.
+    """
     values = {name: quantity.value for name, quantity in simulation.properties.items()}
-    return Row(simulation.molecule, simulation.lines, values)
+    return Row(simulation.molecule, simulation.lines, values).with_usable_spectra()
 
 
 def simulated_metadata(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch, batch_of
 from molspectra.evaluation.predict import on_device
@@ -92,6 +93,12 @@ def comparable(embeddings: Tensor, *, unit: bool) -> tuple[npt.NDArray[np.float3
     """
     vectors = functional.normalize(embeddings, dim=1) if unit else embeddings
     return vectors.float().numpy(), vectors.isfinite().all(1).numpy()
+
+
+def trained_elements(about: Mapping[str, Any]) -> frozenset[int] | None:
+    """Atomic numbers of a model's training set, from its `config.json`; None where that does not tell."""
+    symbols = about.get("elements")
+    return None if symbols is None else frozenset(map(atomic_number, symbols))
 
 
 def alignment_similarity(checkpoint: Path, about: Mapping[str, Any]) -> str:

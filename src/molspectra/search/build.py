@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from molspectra.chem.readers import Rejection
+from molspectra.chem.molecule import geometry_id_of
+from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.data.atomic import exclusive_lock, naming
 from molspectra.data.store.store import Store
 from molspectra.errors import ExistsError, MismatchError, NotFoundError, SettingError, WriteError, hint
@@ -29,7 +32,7 @@ from molspectra.search.manifest import (
 )
 from molspectra.search.ranking import Answers
 from molspectra.search.segment import Segment, open_segment, widths, write_segment
-from molspectra.search.sources import OnError, Source, blocks, source_name
+from molspectra.search.sources import Block, Source, blocks, source_name
 from molspectra.search.vectors import SearchModel, coarse, copy_model, open_model
 from molspectra.spectra.modality import MODALITIES, modality
 
@@ -99,6 +102,7 @@ def build(
             added, entry, kept, typical = _add_segment(
                 hidden, 0, source, search_model, vectors, modalities, on_error
             )
+            assert entry is not None
             model_entry = ModelEntry(
                 search_model.hash, search_model.similarity, search_model.width, search_model.modalities
             )
@@ -122,6 +126,9 @@ def append(
 ) -> Added:
     """Add molecules to an index as a new segment.
 
+    What is there already, with the same identity, structure and spectra, is not added again; the remarks
+    count it.
+
     Args:
         path: the index.
         source: see `build`; spectra of modalities that the index does not keep are left out, with a remark.
@@ -139,10 +146,12 @@ def append(
         search_model = model_of(path, manifest, model, device)
         _remove_left_over(path, manifest)
         number = int(manifest.segments[-1].name.rpartition("-")[2]) + 1
+        present = Present(open_segments(path, manifest), manifest.modalities)
         added, entry, _, _ = _add_segment(
-            path, number, source, search_model, manifest.vectors, manifest.modalities, on_error
+            path, number, source, search_model, manifest.vectors, manifest.modalities, on_error, present
         )
-        replace(manifest, segments=(*manifest.segments, entry)).write(path)
+        if entry is not None:
+            replace(manifest, segments=(*manifest.segments, entry)).write(path)
     return added
 
 
@@ -190,6 +199,67 @@ def open_segments(path: Path, manifest: Manifest) -> list[Segment]:
     ]
 
 
+class Present:
+    """The entries of an index that is appended to, and how many of the new molecules it holds.
+
+    Attributes:
+        repeated: molecules so far that are there already, with the same structure and spectra.
+        known: further ones of whose molecule there is an entry with another structure or fewer spectra.
+    """
+
+    def __init__(self, segments: list[Segment], modalities: tuple[str, ...]) -> None:
+        self._segments, self._modalities = segments, modalities
+        self.repeated = self.known = 0
+
+    def unrepeated(self, stream: Iterable[Block]) -> Iterator[Block]:
+        """Yield the blocks without the molecules that are there; count these."""
+        for block in stream:
+            same = self._entries_of(set(block.identities))
+            kept = []
+            for index, identity in enumerate(block.identities):
+                if any(self._is_there(block, index, *place) for place in same.get(identity, ())):
+                    self.repeated += 1
+                else:
+                    kept.append(index)
+                    self.known += identity in same
+            if kept:
+                yield block if len(kept) == len(block) else block.take(kept)
+
+    def _entries_of(self, identities: set[str]) -> dict[str, list[tuple[Segment, int]]]:
+        """The entries, each a segment and a row in it, of every identity that has any."""
+        places: dict[str, list[tuple[Segment, int]]] = {}
+        wanted = pa.array(sorted(identities))
+        for segment in self._segments:
+            column = segment.table["identity"]
+            for row in np.flatnonzero(pc.is_in(column, value_set=wanted).to_numpy()).tolist():
+                places.setdefault(column[row].as_py(), []).append((segment, row))
+        return places
+
+    def _is_there(self, block: Block, index: int, segment: Segment, row: int) -> bool:
+        """Whether a molecule of a block is an entry: its structure, and every spectrum that it brings."""
+        molecule = block.molecules[index]
+        numbers = np.array(segment.table["numbers"][row].as_py(), np.int64)
+        positions = np.array(segment.table["positions"][row].as_py(), np.float32).reshape(-1, 3)
+        # both rounded to float32, as entries are stored
+        mine = geometry_id_of(molecule.numbers, molecule.positions.astype(np.float32))
+        if molecule.charge != segment.table["charge"][row].as_py() or mine != geometry_id_of(
+            numbers, positions
+        ):
+            return False
+        return all(
+            segment.arrays[f"samples-{name}"][row].any()
+            for name in self._modalities
+            if name in block.spectra and block.spectra[name][index].any()
+        )
+
+    def remarks(self, source: str) -> list[str]:
+        """One line on what was there already; none if nothing was."""
+        if not self.repeated:
+            return []
+        others = f"; {self.known} more with another structure or spectrum are added" if self.known else ""
+        return [f"{self.repeated} molecules of {source} are in the index already and not added again{others}"]
+
+
 def _add_segment(
     folder: Path,
     number: int,
@@ -198,14 +268,23 @@ def _add_segment(
     vectors: str,
     modalities: tuple[str, ...] | None,
     on_error: OnError,
-) -> tuple[Added, SegmentEntry, tuple[str, ...], dict[str, list[float]]]:
-    """Write a segment under a hidden name and rename it; also returns its modalities and typical spectra."""
-    rejected: list[Rejection] = []
-    stream = blocks(source, on_error=on_error, rejected=rejected)
+    present: Present | None = None,
+) -> tuple[Added, SegmentEntry | None, tuple[str, ...], dict[str, list[float]]]:
+    """Write a segment under a hidden name and rename it; also returns its modalities and typical spectra.
+
+    There is none if all molecules are `present` already.
+    """
+    policy = ErrorPolicy(on_error)
+    rejected = policy.rejected
+    stream = blocks(source, policy, model.elements)
+    if present is not None:
+        stream = present.unrepeated(stream)
     first = next(stream, None)
+    if first is None and present is not None and present.repeated:
+        return Added(0, tuple(rejected), tuple(present.remarks(source_name(source)))), None, (), {}
     if first is None:
-        reason = f": {rejected[0]}" if rejected else ""
-        raise NotFoundError(f"{source_name(source)}: no molecule of it can be indexed{reason}")
+        reason = f"no molecule of it can be indexed: {rejected[0]}" if rejected else "it holds no molecules"
+        raise NotFoundError(f"{source_name(source)}: {reason}")
     available = set(first.spectra)
     kept = tuple(name for name in MODALITIES if name in (available if modalities is None else modalities))
     remarks = []
@@ -224,6 +303,8 @@ def _add_segment(
         shutil.rmtree(hidden, ignore_errors=True)
     typical = {kind: _rounded(total[:-1] / total[-1]) for kind, total in sums.items() if total[-1] > 0}
     entry = SegmentEntry(name, rows, source_name(source), files)
+    if present is not None:
+        remarks += present.remarks(source_name(source))
     return Added(rows, tuple(rejected), tuple(remarks)), entry, kept, typical
 
 
@@ -235,7 +316,7 @@ def _calibrated(
     if molecules is None:
         return manifest, (f"{uncalibrated}: there are no molecules that the model was not trained on",)
     names = tuple(name for name in molecules.store.metadata.modalities if name in model.modalities)
-    block = molecules.block(names) if names else None
+    block = molecules.block(names, model.elements) if names else None
     if block is None:
         return manifest, (f"{uncalibrated}: fewer than {MIN_QUERIES} held-out molecules with all spectra",)
     (segment,) = open_segments(folder, manifest)

@@ -51,8 +51,11 @@ class HeldOut:
     rows: npt.NDArray[np.int64]
     source: str
 
-    def block(self, modalities: tuple[str, ...]) -> Block | None:
-        """Up to `QUERIES` different molecules that have all these spectra; None where there are too few."""
+    def block(self, modalities: tuple[str, ...], elements: frozenset[int] | None) -> Block | None:
+        """Up to `QUERIES` different molecules that have all these spectra; None where there are too few.
+
+        Those with other elements than the model's (None: not known) are left out, as a library leaves them.
+        """
         has_all = np.logical_and.reduce([self.store.has(name)[self.rows] for name in modalities])
         identities = self.store.identities
         first_rows: dict[str, int] = {}
@@ -62,6 +65,11 @@ class HeldOut:
         if len(rows) < MIN_QUERIES:
             return None
         chosen = np.array(rows)[np.linspace(0, len(rows) - 1, min(QUERIES, len(rows))).astype(int)]
+        if elements is not None:
+            known = [elements.issuperset(self.store.molecule(int(row)).numbers.tolist()) for row in chosen]
+            chosen = chosen[known]
+            if len(chosen) < MIN_QUERIES:
+                return None
         return rows_of_store(self.store, chosen, identities, modalities)
 
 

@@ -73,6 +73,11 @@ class Filters:
         selected: npt.NDArray[np.bool_] = np.logical_and.reduce(masks)
         return selected
 
+    def required(self) -> list[int]:
+        """Atomic numbers that every answer must have."""
+        symbols = [symbol for symbol, _ in _PART.findall(self.formula or "")]
+        return [atomic_number(symbol) for symbol in (*symbols, *(self.contains or ()))]
+
     def __str__(self) -> str:
         mass = None if self.mass is None else f"{self.mass:g} Da ± {self.within}"
         only = None if self.elements is None else f"only {' '.join(self.elements)}"

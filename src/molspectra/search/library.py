@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,17 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.special import softmax
 
+from molspectra.chem.elements import SYMBOLS
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import DamagedError, InputError, NotFoundError, SettingError, ValueRangeError, hint
+from molspectra.errors import (
+    DamagedError,
+    ElementError,
+    InputError,
+    NotFoundError,
+    SettingError,
+    ValueRangeError,
+    hint,
+)
 from molspectra.search import approximate as approximate_index
 from molspectra.search import build, score
 from molspectra.search.build import Added, model_of, open_segments
@@ -181,16 +191,29 @@ class Library:
         ways, filters = weights_of(by), Filters(formula, mass, within, elements, contains)
         if top < 1:
             raise ValueRangeError(f"at least one answer must be asked for, not {top}")
-        mask = filters.select(self.table)
+        mask, needs_model = filters.select(self.table), bool({"embedding", "learned"} & ways.keys())
+        if needs_model and self.model.elements is not None:
+            unknown = sorted(set(filters.required()) - self.model.elements)
+            if unknown:
+                known = ", ".join(SYMBOLS[number] for number in sorted(self.model.elements))
+                raise ElementError(
+                    f"{SYMBOLS[unknown[0]]} was asked for, which the model was not trained on, only {known}"
+                )
         if approximate and (mask is not None or list(ways) != ["embedding"]):
             raise SettingError("approximate search is only by embedding and without filters")
         query = self._query(spectra, ways)
+        trained = self._trained() if needs_model else None
+        if trained is not None:  # the index was made before such molecules were refused
+            remark = "entries have elements that the model was not trained on and are left out"
+            query = replace(query, remarks=(*query.remarks, f"{int((~trained).sum())} {remark}"))
+            mask = trained if mask is None else mask & trained
         rows = None if mask is None else np.flatnonzero(mask)
         if approximate:
             assert query.vector is not None
             candidates = approximate_index.candidates(self._approximate, query.vector[0], top)
             appended = np.arange(self._approximate.ntotal, len(self))  # not in the approximate index
             rows = np.concatenate([candidates, appended])
+            rows = rows if mask is None else rows[mask[rows]]
         return self._ranked(query, ways, rows, top, approximate)
 
     def _query(self, spectra: Mapping[str, Spectrum | Prepared], ways: Mapping[str, float]) -> Query:
@@ -210,6 +233,14 @@ class Library:
                     f"{self.path}: no {' or '.join(names)} spectra to compare by {way}; it has: {has}"
                 )
         return query
+
+    def _trained(self) -> npt.NDArray[np.bool_] | None:
+        """Mask [n] of the entries of elements that the model was trained on; None if all are."""
+        if self.model.elements is None:
+            return None
+        symbols = [SYMBOLS[number] for number in sorted(self.model.elements)]
+        trained = Filters(elements=symbols).select(self.table)
+        return None if trained is None or trained.all() else trained
 
     def _ranked(
         self,

@@ -14,13 +14,11 @@ from molspectra.search.vectors import Floats, SearchModel, coarse, coarse_mask, 
 from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis
 from molspectra.spectra.files.read import OUTPUT, read_measured, read_spectra
 from molspectra.spectra.modality import modality
+from molspectra.spectra.plausible import check_spectrum
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 Spectrum = LineSpectrum | SampledSpectrum | MeasuredSpectrum | Path | str
 """Forms of a query's spectrum; a path is read."""
-
-LARGEST = 1e12
-"""Largest possible intensity, in the modality's unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +122,14 @@ def prepare(spectrum: Spectrum | Prepared, name: str, *, reflectance: str = "ref
             nonzero = np.flatnonzero(values)
             known = np.zeros(kind.points, bool)
             known[nonzero.min(initial=kind.points) : nonzero.max(initial=-1) + 1] = True
+    if not isinstance(spectrum, MeasuredSpectrum):  # that is checked by its conversion
+        try:
+            check_spectrum(spectrum)
+        except ValueRangeError as error:
+            raise error.with_context(kind.name) from error
     largest = float(values.max())
-    if not largest > 0:
-        raise ValueRangeError(f"{where}the {kind.name} spectrum is zero everywhere")
     if not coarse(values / largest, kind)[coarse_mask(known, kind)].any():
         raise ValueRangeError(f"{where}too little of the {kind.name} axis is covered to compare anything")
-    if absolute and largest > LARGEST:
-        raise ValueRangeError(f"{where}the {kind.name} spectrum reaches {largest:.3g} {kind.intensity_unit}")
     scale = 1.0 if absolute else largest
     return Prepared(values / scale, known, absolute, tuple(f"{kind.name}: {remark}" for remark in remarks))
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.readers import Rejection, read_molecules
+from molspectra.chem.readers import ErrorPolicy, open_entries
+from molspectra.chem.records import Entry
+from molspectra.chem.sanity import check_for_model
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Row, Store
-from molspectra.data.store.writer import Candidate
-from molspectra.errors import InputError
+from molspectra.errors import MolspectraError, ValueRangeError
 from molspectra.evaluation.embedding import stack_spectra
 from molspectra.search.vectors import Floats
 from molspectra.training.data import open_store
@@ -26,8 +28,6 @@ BLOCK = 256
 
 Source = Path | str | Store | Iterable[Molecule]
 """Where molecules come from: a file, a store or its path, the name of a bundled store, or molecules."""
-
-OnError = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,41 +48,47 @@ class Block:
         """Return the number of molecules B."""
         return len(self.molecules)
 
+    def take(self, indices: list[int]) -> Block:
+        """Return the block of some of its molecules."""
+        return Block(
+            [self.molecules[index] for index in indices],
+            [self.identities[index] for index in indices],
+            {name: spectra[indices] for name, spectra in self.spectra.items()},
+        )
 
-def blocks(
-    source: Source, *, on_error: OnError = "raise", rejected: list[Rejection] | None = None
-) -> Iterator[Block]:
+
+def blocks(source: Source, policy: ErrorPolicy, elements: frozenset[int] | None = None) -> Iterator[Block]:
     """Yield the molecules of a source, with their spectra where it has any, in blocks.
 
     Args:
         source: `.smi`, `.csv`, `.sdf`, `.mol`, `.xyz`, `.extxyz`; `.arrow` and `.parquet` (a store and its
             export, with spectra); or any other `Source`.
-        on_error: "skip" leaves bad records out and appends them to `rejected`.
-        rejected: list that receives them.
+        policy: for bad records, and for bad spectra of records that are kept.
+        elements: those that the model was trained on; None where that is not known.
 
     Raises:
-        InputError: unreadable file, or a bad record.
+        InputError: unreadable file; or a bad record or spectrum, where the policy says so.
     """
     path = Path(source) if isinstance(source, str | Path) else None
     if path is not None and (str(source) in BUNDLED or path.suffix.lower() == ".arrow"):
         source = open_store(str(source))
     if isinstance(source, Store):
-        identities = source.identities  # slow to read
-        for start in range(0, len(source), BLOCK):
-            yield rows_of_store(source, np.arange(start, min(start + BLOCK, len(source))), identities)
+        yield from _blocks_of_store(source, policy, elements)
         return
     modalities: Iterable[str] = ()
-    rows: Iterator[Row]
+    reads: Iterable[tuple[str, Callable[[], Row]]]
     if path is None:
-        rows = map(Row, cast(Iterable[Molecule], source))
+        molecules = enumerate(cast(Iterable[Molecule], source), start=1)
+        reads = ((f"item {number}", partial(Row, molecule)) for number, molecule in molecules)
     elif path.suffix.lower() == ".parquet":
         from molspectra.datasets.registry import importer
 
         table = importer("parquet").open(path, {})
         modalities = table.metadata.modalities
-        rows = _parquet_rows(path, table.candidates(0), None if on_error == "raise" else rejected)
+        reads = ((candidate.name, candidate.make) for candidate in table.candidates(0))
     else:
-        rows = map(Row, read_molecules(path, on_error=on_error, rejected=rejected))
+        reads = ((entry.where, partial(_row_of, entry)) for entry in open_entries(path))
+    rows = _checked(str(path or "molecules"), reads, policy, elements)
     while group := list(islice(rows, BLOCK)):
         intensities, _ = stack_spectra([row.spectra for row in group], modalities)
         yield Block(
@@ -90,6 +96,55 @@ def blocks(
             [row.identity or row.molecule.identity for row in group],
             {name: values.numpy() for name, values in intensities.items()},
         )
+
+
+def _row_of(entry: Entry) -> Row:
+    return Row(entry.molecule())
+
+
+def _checked(
+    path: str,
+    reads: Iterable[tuple[str, Callable[[], Row]]],
+    policy: ErrorPolicy,
+    elements: frozenset[int] | None,
+) -> Iterator[Row]:
+    """Yield the rows that can be used, without the spectra that cannot; `reads` gives the place of each."""
+    for where, read in reads:
+        try:
+            row = read().with_usable_spectra()
+            check_for_model(row.molecule.numbers, row.molecule.positions, elements)
+        except MolspectraError as error:
+            policy.reject(path, where, error)
+            continue
+        for name, reason in row.left_out.items():
+            policy.reject(path, where, _unusable(name, reason))
+        yield row
+
+
+def _unusable(name: str, reason: str) -> ValueRangeError:
+    return ValueRangeError(f"its {name} spectrum cannot be used: {reason}")
+
+
+def _blocks_of_store(store: Store, policy: ErrorPolicy, elements: frozenset[int] | None) -> Iterator[Block]:
+    """Yield the blocks of a store, whose lines are broadened together."""
+    identities, path = store.identities, str(store.path)  # the identities are slow to read
+    for start in range(0, len(store), BLOCK):
+        kept: list[int] = []
+        for row in range(start, min(start + BLOCK, len(store))):
+            try:
+                molecule = store.molecule(row)
+                check_for_model(molecule.numbers, molecule.positions, elements)
+                kept.append(row)
+            except MolspectraError as error:
+                policy.reject(path, f"row {row}", error)
+        if not kept:
+            continue
+        block = rows_of_store(store, np.array(kept), identities)
+        for name, spectra in block.spectra.items():
+            for index, reason in store.unusable_spectra(np.array(kept), name).items():
+                policy.reject(path, f"row {kept[index]}", _unusable(name, reason))
+                spectra[index] = 0
+        yield block
 
 
 def source_name(source: Source) -> str:
@@ -114,16 +169,3 @@ def rows_of_store(
     molecules = [store.molecule(int(row)) for row in rows]
     spectra = {name: values.numpy() for name, values in batch.spectra.items()}
     return Block(molecules, [identities[row] for row in rows], spectra)
-
-
-def _parquet_rows(
-    path: Path, candidates: Iterable[Candidate], rejected: list[Rejection] | None
-) -> Iterator[Row]:
-    """Rows of a Parquet file with structures (or SMILES); bad ones are raised, or put into `rejected`."""
-    for candidate in candidates:
-        try:
-            yield candidate.row_in_angstrom()
-        except InputError as error:
-            if rejected is None:
-                raise error.with_context(f"{path}, {candidate.name}") from error
-            rejected.append(Rejection(str(path), candidate.name, str(error)))

@@ -25,6 +25,7 @@ from molspectra.evaluation.embedding import (
     comparable,
     embed_batch,
     embed_intensities,
+    trained_elements,
 )
 from molspectra.evaluation.predict import moved
 from molspectra.models.model import MolSpectra
@@ -49,12 +50,14 @@ class SearchModel:
         directory: its checkpoint.
         hash: SHA-256 of weights and settings, by which an index knows its model.
         similarity: "cosine" (embeddings of length 1) or "inner", as in the alignment of its training.
+        elements: atomic numbers of its training set; None where its files do not tell.
     """
 
     model: MolSpectra
     directory: Path
     hash: str
     similarity: str
+    elements: frozenset[int] | None = None
 
     @property
     def width(self) -> int:
@@ -122,7 +125,8 @@ def open_model(path: Path | str, *, similarity: str | None = None, device: str =
     if model.spectrum_encoder is None:
         raise MismatchError(f"{path}: this model reads no spectra; searching needs one of stage 2")
     similarity = similarity or alignment_similarity(directory, about)
-    return SearchModel(moved(model, device), directory, model_hash(directory), similarity)
+    elements = trained_elements(about)
+    return SearchModel(moved(model, device), directory, model_hash(directory), similarity, elements)
 
 
 def model_hash(directory: Path) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.sanity import check_angstrom
 from molspectra.errors import ElementError, MissingExtraError, SettingError, SimulationError, ValueRangeError
 from molspectra.simulation.geometry import GRADIENT_TOLERANCE, minimise, model_hessian, positive
 from molspectra.simulation.threads import one_thread
@@ -119,7 +120,9 @@ def check_supported(molecule: Molecule) -> None:
         ElementError: an element beyond radon.
         ValueRangeError: no electrons, or an odd number of them (tblite would compute a radical without
             warning).
+        UnitError: coordinates that seem to be in bohr.
     """
+    check_angstrom(molecule.numbers, molecule.positions)
     if int(molecule.numbers.max()) > MAX_ELEMENT:
         symbol = molecule.symbols[int(np.argmax(molecule.numbers))]
         raise ElementError(

@@ -8,12 +8,15 @@ import numpy.typing as npt
 import torch
 
 from molspectra.chem.elements import SYMBOLS
+from molspectra.chem.molecule import MAX_COORDINATE, MIN_DISTANCE
+from molspectra.chem.sanity import SEEM_IN_BOHR, bohr_suspected
 from molspectra.data.batch import Batch, CleanSpectra
+from molspectra.data.neighbours import neighbour_edges
 from molspectra.data.splits import reference_split, split_rows
 from molspectra.data.store.bundled import BUNDLED, bundled
 from molspectra.data.store.store import Store
 from molspectra.data.stream import BatchStream, permutation
-from molspectra.errors import NotFoundError, SettingError, ValueRangeError
+from molspectra.errors import NotFoundError, SettingError, UnitError, ValueRangeError
 from molspectra.objectives.loss import NoiseKey
 from molspectra.spectra.modality import modality
 from molspectra.training.augment import augmented
@@ -24,6 +27,9 @@ Rows = npt.NDArray[np.int64]
 
 CHUNK = 4096
 """Rows whose atoms are read in one go."""
+
+BOHR_ROWS = 100
+"""First rows whose structures tell whether the store is in bohr."""
 
 
 def open_store(name: str) -> Store:
@@ -105,23 +111,78 @@ class Selection:
                 )
         return cls(store, **parts, lacking=lacking)
 
-    def remarks(self, target: str) -> list[str]:
-        """Return what a user should know of a target before it is trained on, one line each."""
-        found = []
-        if self.lacking:
-            found.append(f"{self.lacking} of its {len(self.store)} rows have no {target} and are left out")
+    def check_plausible(self, modalities: tuple[str, ...]) -> None:
+        """Refuse training and validation rows that cannot be right, as `prepare` does.
+
+        A store that older code or a user's own has written may have them: atoms that coincide or lie
+        beyond all molecules, coordinates in bohr, spectra that are zero or absurd.
+
+        Raises:
+            ValueRangeError: naming the first such row.
+            UnitError: most of the first structures seem to be in bohr.
+        """
+        advice = "prepare the store again, which leaves such rows out"
+        for rows in (self.train, self.val):
+            for start in range(0, len(rows), CHUNK):
+                chunk = rows[start : start + CHUNK]
+                fault = _structure_fault(self.store.batch(chunk))
+                if fault is not None:
+                    index, reason = fault
+                    raise ValueRangeError(f"{self.store.path}, row {chunk[index]}: {reason}; {advice}")
+                for name in modalities:
+                    for index, reason in self.store.unusable_spectra(chunk, name).items():
+                        raise ValueRangeError(
+                            f"{self.store.path}, row {chunk[index]}: its {name} spectrum cannot be used: "
+                            f"{reason}; {advice}"
+                        )
+        found = [self.store.molecule(int(row)) for row in self.train[:BOHR_ROWS]]
+        votes = [bohr_suspected(molecule.numbers, molecule.positions) for molecule in found]
+        if 2 * votes.count(True) > len(votes) - votes.count(None):
+            raise UnitError(f"{self.store.path}: of most of the first structures, {SEEM_IN_BOHR}")
+
+    def check_varies(self, target: str) -> None:
+        """Refuse a target that is the same in all training rows.
+
+        Raises:
+            ValueRangeError: with its value.
+        """
         values = np.unique(self.store.column(target)[self.train])
         if len(values) == 1:
             unit = self.store.metadata.properties[target].unit
             value = f"{values[0]:g} {unit}".strip()
-            found.append(
-                f"{target} is {value} in all {len(self.train)} training rows; nothing else can be learnt"
+            raise ValueRangeError(
+                f"{self.store.path}: {target} is {value} in all {len(self.train)} training rows, so there is "
+                "nothing to learn; choose another target or more molecules"
             )
-        elif values.tolist() == [0, 1]:
+
+    def remarks(self, target: str, forces: bool = False) -> list[str]:
+        """Return what a user should know of a target (and forces) before it is trained on, one line each."""
+        found = []
+        if self.lacking:
+            found.append(f"{self.lacking} of its {len(self.store)} rows have no {target} and are left out")
+        if forces:
+            without = int((~self.store.has("forces")[self.train]).sum())
+            if without:
+                found.append(
+                    f"{without} of its {len(self.train)} training rows have no forces and teach only {target}"
+                )
+        if np.unique(self.store.column(target)[self.train]).tolist() == [0, 1]:
             found.append(
                 f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes"
             )
         return found
+
+
+def _structure_fault(batch: Batch) -> tuple[int, str] | None:
+    """The index of the first molecule whose coordinates cannot be right, and why; None if all can."""
+    far = batch.positions.abs().amax(1) > MAX_COORDINATE
+    if bool(far.any()):
+        atom = int(torch.nonzero(far)[0])
+        return int(batch.molecule[atom]), f"an atom lies beyond {MAX_COORDINATE:,.0f} Å"
+    near = neighbour_edges(batch.positions, batch.ptr, 0.999 * MIN_DISTANCE)  # they were rounded to float32
+    if len(near.pair_first):
+        return int(batch.molecule[near.pair_first[0]]), f"two atoms are closer than {MIN_DISTANCE} Å"
+    return None
 
 
 def elements_of(store: Store, rows: Rows) -> list[str]:

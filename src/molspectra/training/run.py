@@ -104,6 +104,8 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     # Select the rows, and compare them with those of the runs before.
     selection = _select(config)
     provenance.compare_data(selection)
+    if not provenance.resumed:
+        selection.check_plausible(_modalities(config))
 
     # Build the model, start it from another run where asked to, and add the objectives of its stage.
     model = _new_model(config)
@@ -163,11 +165,20 @@ def _disconnect() -> None:
 def _select(config: RunConfig) -> Selection:
     """Split the store into parts whose rows have what the stage trains on."""
     targets: tuple[str, ...] = ()
-    spectra = config.model.spectrum_encoder
     if isinstance(config, FinetuneConfig):
         targets = (config.target, "forces") if config.forces else (config.target,)
-        spectra = spectra if config.model.spectrum_input else None
-    return Selection.of(config.data, targets, spectra.modalities if spectra else ())
+    selection = Selection.of(config.data, targets, _modalities(config))
+    if isinstance(config, FinetuneConfig):
+        selection.check_varies(config.target)
+    return selection
+
+
+def _modalities(config: RunConfig) -> tuple[str, ...]:
+    """Return the spectra that the stage trains on."""
+    spectra = config.model.spectrum_encoder
+    if spectra is None or (isinstance(config, FinetuneConfig) and not config.model.spectrum_input):
+        return ()
+    return spectra.modalities
 
 
 def _new_model(config: RunConfig) -> MolSpectra:
@@ -229,7 +240,7 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
         kernels = provenance.changed_kernels(trainer.fabric)
         say(f"{trainer.directory}: continues from step {trainer.step}{kernels}", error=True)
     elif isinstance(config, FinetuneConfig):
-        for remark in selection.remarks(config.target):
+        for remark in selection.remarks(config.target, config.forces):
             say(f"{config.data.store}: {remark}", error=True)
 
 

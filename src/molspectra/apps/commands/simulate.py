@@ -10,6 +10,9 @@ from molspectra.printable import say
 from molspectra.spectra.modality import DOS, modality, modality_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from molspectra.data.store.writer import Row
     from molspectra.simulation.api import Simulation
 
 SHOWN = 10
@@ -55,9 +58,16 @@ def main(arguments: list[str]) -> int:
             f"none of the {len(molecules)} molecules could be simulated; nothing was written"
         )
     metadata = simulated_metadata(first, source="computed by molspectra simulate", licence="")
-    written = write_store(
-        out, map(simulated_row, chain([first], simulations)), metadata, overwrite=options.overwrite
-    )
+
+    def rows() -> "Iterator[Row]":
+        for simulation in chain([first], simulations):
+            row = simulated_row(simulation)
+            for name, reason in row.left_out.items():
+                title = row.molecule.name or row.molecule.smiles or row.molecule.identity
+                say(f"molspectra: {title}: {name} spectrum left out: {reason}", error=True)
+            yield row
+
+    written = write_store(out, rows(), metadata, overwrite=options.overwrite)
     for number, simulation in enumerate(result.simulations()):
         if number == SHOWN:
             say(f"... and {written.rows - SHOWN} more")

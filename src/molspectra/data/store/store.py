@@ -27,6 +27,7 @@ from molspectra.data.store.writer import Candidate, ContentHash, Row, Written, w
 from molspectra.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import modality as known_modality
+from molspectra.spectra.plausible import LARGEST, check_spectrum, reaches_axis
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 if TYPE_CHECKING:
@@ -188,6 +189,36 @@ class Store:
                 return SampledSpectrum(modality, values, self.metadata.samples[modality])
             intensity = self._ragged(f"{modality}_intensity").take(location, runs).double().numpy()
             return LineSpectrum(modality, values, intensity, self.metadata.lines[modality])
+
+    def unusable_spectra(self, rows: npt.NDArray[np.int64], modality: str) -> dict[int, str]:
+        """Return why spectra cannot be right, by the index in `rows` [B]; rows without one are left out.
+
+        Stores are written without such spectra; one that was made otherwise may have them.
+
+        Raises:
+            InputError: if the store has no such modality, or the file is damaged in these rows.
+        """
+        column = self._spectrum_column(modality)
+        location = self._file.locate(self._checked_rows(rows))
+        counts = runs_of(column.counts(location))
+        values = column.take(location, counts)
+        if modality in self.metadata.lines:
+            on_axis = torch.from_numpy(reaches_axis(values.numpy(), known_modality(modality)))
+            values = self._ragged(f"{modality}_intensity").take(location, counts) * on_axis
+        values = values.float()
+        # totals of each row; what they do not clear is looked at again by its own rules
+        highest = torch.zeros(len(rows)).scatter_reduce(0, counts.owner, values, "amax")
+        lowest = torch.zeros(len(rows)).scatter_reduce(0, counts.owner, values, "amin")
+        usable = (highest > 0) & (highest <= LARGEST) & (lowest >= 0)
+        found: dict[int, str] = {}
+        for index in torch.nonzero(column.valid.take(location) & ~usable).flatten().tolist():
+            try:
+                spectrum = self.spectrum(int(rows[index]), modality)
+                assert spectrum is not None
+                check_spectrum(spectrum)
+            except InputError as error:
+                found[index] = str(error)
+        return found
 
     def row(self, row: int) -> Row:
         """Return one structure with its spectra and labels, as `write_store` accepts it.

@@ -27,6 +27,7 @@ from molspectra.errors import (
     SettingError,
     ValueRangeError,
 )
+from molspectra.spectra.plausible import check_spectrum
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 CHUNK_ROWS = 65_536
@@ -59,6 +60,19 @@ class Row:
     identity: str | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     changes: Collection[str] = ()
+
+    def with_usable_spectra(self) -> Row:
+        """Return the row without the spectra that cannot be right, their reasons in `left_out`."""
+        reasons: dict[str, str] = {}
+        for name, spectrum in self.spectra.items():
+            try:
+                check_spectrum(spectrum)
+            except InputError as error:
+                reasons[name] = str(error)
+        if not reasons:
+            return self
+        usable = {name: spectrum for name, spectrum in self.spectra.items() if name not in reasons}
+        return replace(self, spectra=usable, left_out={**self.left_out, **reasons})
 
 
 @dataclass(frozen=True)
@@ -242,7 +256,10 @@ def _spectrum_columns(
     if level and declared[name] and level != declared[name]:
         raise MismatchError(f"{name} spectrum of level {level!r} in a store of level {declared[name]!r}")
     if isinstance(spectrum, SampledSpectrum):
-        return {name: _cast(spectrum.values, np.dtype(metadata.sample_dtype), f"a {name} sample")}
+        samples = _cast(spectrum.values, np.dtype(metadata.sample_dtype), f"a {name} sample")
+        if spectrum.values.any() and not samples.any():
+            raise ValueRangeError(f"the {name} samples are too small for {samples.dtype}; scale them")
+        return {name: samples}
     single = np.dtype(np.float32)
     return {
         f"{name}_position": _cast(spectrum.position, single, f"a {name} line position"),

@@ -17,6 +17,7 @@ from molspectra.data.store.schema import Quantity
 from molspectra.data.store.writer import Row
 from molspectra.datasets.importer import choice
 from molspectra.errors import FormatError, InputError, NotFoundError, UnitError, ValueRangeError, hint
+from molspectra.spectra.plausible import check_spectrum
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 BOHR = 0.529177210903
@@ -323,9 +324,7 @@ def row_of(record: ParsedRecord) -> Row:
     for name, build in record.spectra.items():
         try:
             spectrum, conversions = build()
-            intensities = spectrum.intensity if isinstance(spectrum, LineSpectrum) else spectrum.values
-            if intensities.size and not intensities.any():
-                raise ValueRangeError("all intensities are zero")
+            check_spectrum(spectrum)
         except InputError as error:
             left_out[name] = str(error)
             continue

@@ -157,8 +157,14 @@ def _settings(options: Mapping[str, str]) -> Settings:
     quantity = asked_quantity(options["spectra_quantity"]) if "spectra_quantity" in options else None
     outside = choice(options, "outside", dict.fromkeys(OUTSIDE), OUTSIDE[0])
     reflectance = choice(options, "reflectance", dict.fromkeys(REFLECTANCES), REFLECTANCES[0])
+
+    def read(path: Path, modality: str | None = None) -> list[MeasuredSpectrum]:
+        """Read a file of the folder; the options are for text files, since the others tell."""
+        given = {} if path.suffix.lower() in JCAMP else {"unit": unit, "quantity": quantity}
+        return read_measured(path, modality=modality, **given)
+
     return Settings(
-        partial(read_measured, unit=unit, quantity=quantity),
+        read,
         partial(onto_axis, outside=outside, floor=smallest, reflectance=reflectance),
     )
 

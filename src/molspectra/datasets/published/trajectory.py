@@ -42,7 +42,7 @@ def check_labels(
     Raises:
         UnitError: with the unit that they seem to be in.
     """
-    if sum(bohr_suspected(numbers, frame) for frame in positions) > len(positions) / 2:
+    if sum(bool(bohr_suspected(numbers, frame)) for frame in positions) > len(positions) / 2:
         raise UnitError("the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)")
     energies = energies[np.isfinite(energies)]
     ratio = float(np.median(energies)) / total_energy(numbers) if energies.size else float("nan")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from molspectra.errors import InputError, SettingError, UnitError, ValueRangeError
 from molspectra.spectra.files.units import AXIS_UNITS, QUANTITIES
 from molspectra.spectra.modality import MODALITIES, Modality, modality
+from molspectra.spectra.plausible import check_values
 from molspectra.spectra.spectrum import SampledSpectrum
 from molspectra.spectra.units import convert_position
 
@@ -198,7 +199,8 @@ def onto_axis(
     The ordinate becomes absorbance (`to_absorbance`), the axis is converted to the modality's unit, and the
     values are interpolated linearly. Absorbance is not a density, so it does not change when the axis goes
     from nm to eV; only a "density" is multiplied by |dx/dx'|. Points that the file does not cover are
-    refused, or set to 0. Negative values (noise, baseline) are set to 0, and the remarks count them. The
+    refused, or set to 0. Negative values (noise, baseline) are set to 0, and the remarks count them; more
+    than these, and values that cannot be right, are refused (`molspectra.spectra.plausible`). The
     samples keep the scale of the file: absorbance has no absolute intensity unit, so only shapes can be
     compared.
 
@@ -214,7 +216,8 @@ def onto_axis(
 
     Raises:
         InputError: the modality is unknown, the spectrum does not cover the axis and `outside` is "refuse",
-            fewer than 16 of its points lie on the axis, or the ordinate cannot be converted.
+            fewer than 16 of its points lie on the axis, the ordinate cannot be converted, or the values
+            cannot be right.
     """
     if outside not in OUTSIDE:
         raise SettingError(f"unknown way {outside!r} with missing points; known: {', '.join(OUTSIDE)}")
@@ -251,6 +254,11 @@ def onto_axis(
         remarks.append(f"covers {reach}, {coverage:.1%} of the axis; the rest is 0")
 
     samples = np.where(inside, np.interp(points, axis, values), 0.0)
+    try:
+        # whether values are negative for more reasons than a baseline is known once that is subtracted
+        check_values(samples if process is None else np.abs(samples))
+    except ValueRangeError as error:
+        raise error.with_context(f"{where}{name}") from error
     if process is not None:
         indices = np.flatnonzero(inside)
         samples = process(samples, kind, slice(int(indices[0]), int(indices[-1]) + 1))

@@ -6,8 +6,9 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from molspectra.errors import FormatError, NotFoundError, SettingError
+from molspectra.errors import FormatError, NotFoundError, SettingError, UnitError
 from molspectra.spectra.files.measured import FLOOR, MeasuredSpectrum, onto_axis
+from molspectra.spectra.files.units import asked_quantity, asked_unit, named_quantities, settled
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 JCAMP = (".jdx", ".dx", ".jcm", ".jcamp")
@@ -29,11 +30,13 @@ def read_measured(
     Args:
         path: the file; one of `JCAMP` by its suffix, else two columns of text.
         modality: modality of the spectra whose file does not name it.
-        unit: axis unit of a text file whose header does not name it.
-        quantity: quantity of the values of a text file whose header does not name it.
+        unit: axis unit of a text file whose header does not name it; it must not contradict the file, of
+            JCAMP-DX files those of its spectra that have the modality.
+        quantity: quantity of the values, likewise.
 
     Raises:
-        InputError: the file is damaged, or unit, quantity or modality are neither given nor in the file.
+        InputError: the file is damaged, says another unit or quantity than was given, or unit, quantity or
+            modality are neither given nor in the file.
     """
     path = Path(path)
     if path.suffix.lower() in OUTPUT:
@@ -41,10 +44,32 @@ def read_measured(
     if path.suffix.lower() in JCAMP:
         from molspectra.spectra.files.jcamp import read_jcamp
 
-        return [replace(each, modality=each.modality or modality) for each in read_jcamp(path)]
+        spectra = [replace(each, modality=each.modality or modality) for each in read_jcamp(path)]
+        return [
+            each if modality not in (None, each.modality) else _agreeing(each, unit, quantity)
+            for each in spectra
+        ]
     from molspectra.spectra.files.text import read_text
 
     return [read_text(path, modality=modality, unit=unit, quantity=quantity)]
+
+
+def _agreeing(spectrum: MeasuredSpectrum, unit: str | None, quantity: str | None) -> MeasuredSpectrum:
+    """Return a spectrum of a JCAMP-DX file with what its words leave open; refuse a contradiction to them.
+
+    An ordinate whose words mean no known quantity stays, and is refused on conversion.
+    """
+    asked = None if unit is None else asked_unit(unit)
+    if asked is not None and asked != spectrum.unit:
+        raise UnitError(f"{spectrum.source}: the file says {spectrum.unit}, not {asked}")
+    named = named_quantities(spectrum.header["YUNITS"])
+    if quantity is None or not named:
+        return spectrum
+    agreed = settled(asked_quantity(quantity), named)
+    if agreed is None:
+        says = " and ".join(sorted(named))
+        raise UnitError(f"{spectrum.source}: the file says {says}, not {asked_quantity(quantity)}")
+    return replace(spectrum, quantity=agreed)
 
 
 def read_spectra(

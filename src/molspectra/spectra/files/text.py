@@ -18,7 +18,9 @@ from molspectra.spectra.files.units import (
     asked_unit,
     axis_unit,
     header_names,
+    known_quantity,
     named_modality,
+    settled,
 )
 
 MAX_BYTES = 64 << 20
@@ -79,7 +81,7 @@ def read_text(
         path: the file.
         modality: modality, if the header does not name it.
         unit: of the axis, one of `AXIS_UNITS`; it must not contradict the header.
-        quantity: of the values, one of `QUANTITIES`.
+        quantity: of the values, one of `QUANTITIES`; it must not contradict the header.
 
     Raises:
         InputError: a line is not two numbers, with its number; or unit or quantity are unknown, with the
@@ -264,10 +266,11 @@ def _resolved(path: Path, what: str, given: str | None, named: set[str], known: 
     """Return the unit or quantity (`what`) given by the user, else the only one that the header names."""
     names = " and ".join(sorted(named))
     if given:
-        if named and given not in named and what == "unit":
+        agreed = settled(given, named)
+        if agreed is None:
             raise UnitError(f"{path}: the header says {names}, not {given}")
-        return given
+        return agreed
     if len(named) == 1:
-        return named.pop()
+        return known_quantity(named.pop())
     reason = f"names {names or 'none'}"
     raise UnitError(f"{path}: which {what}? The header {reason}; give {what}= one of {', '.join(known)}")

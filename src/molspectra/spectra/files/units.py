@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from molspectra.errors import UnitError
 
@@ -142,7 +143,7 @@ def axis_unit(text: str) -> str | None:
 
 def quantity(text: str) -> str | None:
     """Return the quantity that the words `text` of a file mean; None if it is none of `QUANTITIES`."""
-    names = {_ARBITRARY.get(name, name) for name in _quantities(text)}
+    names = set(map(known_quantity, named_quantities(text)))
     return names.pop() if len(names) == 1 and names <= set(QUANTITIES) else None
 
 
@@ -150,6 +151,11 @@ def named_modality(text: str) -> str | None:
     """Return the modality that the words `text` of a file name; None if they name none, or several."""
     names = [name for name, pattern in _MODALITIES.items() if pattern.search(text.upper())]
     return names[0] if len(names) == 1 else None
+
+
+def known_quantity(name: str) -> str:
+    """Return the quantity that a name of `header_names` stands for: arbitrary is an intensity."""
+    return _ARBITRARY.get(name, name)
 
 
 def asked_unit(unit: str) -> str:
@@ -176,25 +182,42 @@ def asked_quantity(name: str) -> str:
     return known
 
 
+def settled(given: str, named: Collection[str]) -> str | None:
+    """Return the unit or quantity on which a user and a file agree; None if they contradict each other.
+
+    Args:
+        given: one of `AXIS_UNITS` or `QUANTITIES`, as the user says.
+        named: all units or quantities that the file names; none says nothing.
+
+    What only one of them calls per cent is in per cent. Arbitrary units may be of any quantity, and a per
+    cent absorbance could be the absorbed fraction, so there the user decides.
+    """
+    if not named or given in named or {"arbitrary", "percent absorbance"} & set(named):
+        return given
+    if f"percent {given}" in named:
+        return f"percent {given}"
+    return given if given.removeprefix("percent ") in named else None
+
+
 def header_names(lines: list[list[str]]) -> tuple[set[str], set[str]]:
     """Return the axis units and the quantities that a header names, given the fields of its lines.
 
     The line nearest to the data that names one decides: it heads the columns. A line of two fields whose
     first one is of these words names the unit in the first and the quantity in the second. Amounts (785 nm,
     5 %) name nothing; a setting (Laser (nm)=532) does if no other line names a unit or quantity, and so does
-    "a.u.", which is also the unit of others. A % counts beside the quantity, or alone below it. A second
-    column with another heading has no known quantity, whatever stands above it.
+    "a.u." (arbitrary), which is also the unit of others. A % counts beside the quantity, or alone below it.
+    A second column with another heading has no known quantity, whatever stands above it.
     """
     settings: list[tuple[str, str]] = []
     columns: list[tuple[str, str]] = []
     for fields in lines:
         text = " ".join(fields)
-        two = len(fields) == 2 and bool(_units(fields[0]) or _quantities(fields[0]))
+        two = len(fields) == 2 and bool(_units(fields[0]) or named_quantities(fields[0]))
         setting = _SETTING.search(_normal(text)) is not None
         (settings if setting else columns).append((fields[0], fields[1]) if two else (text, text))
     columns = settings + columns
     units = next((units for x, _ in reversed(columns) if (units := _units(x))), set())
-    named = [_quantities(y) for _, y in columns]
+    named = [named_quantities(y) for _, y in columns]
     heads = [index for index, (x, y) in enumerate(columns) if x != y and _units(x)]
     if heads and not named[heads[-1]] and re.search(r"[^\W\d_]", _normal(columns[heads[-1]][1])):
         named[: heads[-1]] = [set()] * heads[-1]
@@ -202,7 +225,7 @@ def header_names(lines: list[list[str]]) -> tuple[set[str], set[str]]:
     chosen = chosen or [index for index, names in enumerate(named) if names]
     if not chosen:
         return units, set()
-    quantities = {_ARBITRARY.get(name, name) for name in named[chosen[-1]]}
+    quantities = named[chosen[-1]]
     if any(_ONLY_PER_CENT.fullmatch(y) for _, y in columns[chosen[-1] + 1 :]):
         quantities = {_IN_PER_CENT.get(name, name) for name in quantities}
     return units, quantities
@@ -218,8 +241,8 @@ def _units(text: str) -> set[str]:
     return others or {_UNIT_WORDS[word] for word in _UNIT.findall(plain)}
 
 
-def _quantities(text: str) -> set[str]:
-    """Return all quantities that a text names; some may be none of `QUANTITIES` (log absorbance)."""
+def named_quantities(text: str) -> set[str]:
+    """Return all quantities that a text names; some are none of `QUANTITIES` (arbitrary, log absorbance)."""
     if _NIST_ABSORPTIVITY in _plain(text):
         return {"absorptivity"}
     plain = _LOG_RATIO.sub("ABSORBANCE", _normal(text))
