@@ -165,7 +165,7 @@ def _select(config: RunConfig) -> Selection:
     targets: tuple[str, ...] = ()
     spectra = config.model.spectrum_encoder
     if isinstance(config, FinetuneConfig):
-        targets = (config.target, "forces") if config.forces else (config.target,)
+        targets = config.labels
         spectra = spectra if config.model.spectrum_input else None
     return Selection.of(config.data, targets, spectra.modalities if spectra else ())
 
@@ -189,7 +189,7 @@ def _new_stage(config: RunConfig, model: MolSpectra, selection: Selection) -> St
     """Put the objectives of the stage around the model."""
     if isinstance(config, PretrainConfig):
         return PretrainStage(model, config)
-    standardise(model, selection, config.target)
+    standardise(model, selection, config.targets)
     return FinetuneStage(model, config)
 
 
@@ -229,7 +229,7 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
         kernels = provenance.changed_kernels(trainer.fabric)
         say(f"{trainer.directory}: continues from step {trainer.step}{kernels}", error=True)
     elif isinstance(config, FinetuneConfig):
-        for remark in selection.remarks(config.target):
+        for remark in selection.remarks(config.targets):
             say(f"{config.data.store}: {remark}", error=True)
 
 
