@@ -163,3 +163,15 @@ def ms_config(values: dict[str, object]) -> FinetuneConfig:
     encoder = {"channels": 8, "layers": 1, "heads": 2, "radial": 4}
     model = {"encoder": encoder, **values.pop("model", {})}  # type: ignore[dict-item]
     return from_dict(FinetuneConfig, values | {"model": model}, "test")
+
+
+def test_errors_are_told_in_units(run: Path, store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The validation's errors are those of an evaluation of its part, and lead what `evaluate` prints."""
+    result = ms.evaluate(run, part="val", checkpoint="last")
+    validation = json.loads((run / "record.json").read_text())["validation"]
+    for name in TARGETS:
+        assert validation[f"{name}_mae"] == pytest.approx(result["targets"][name]["mae"], rel=1e-4)
+    assert main(["evaluate", str(run), "--part", "val"]) == 0
+    head, *rows = capfd.readouterr().out.splitlines()
+    assert head.split()[:3] == ["target", "MAE", "RMSE"]
+    assert [row.split()[0] for row in rows[:3]] == list(TARGETS)

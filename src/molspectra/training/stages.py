@@ -5,7 +5,8 @@ exactly the loss of one large batch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Stage(Shared, ABC):
         targets: columns that batches must carry.
         internal: whether batches must carry internal coordinates.
         predicts_spectra: whether batches must also carry their spectra before augmentation.
+        units: of the labels, whose mean absolute errors a validation tells, too.
     """
 
     model: MolSpectra
@@ -41,6 +43,7 @@ class Stage(Shared, ABC):
     targets: tuple[str, ...] = ()
     internal: bool = False
     predicts_spectra: bool = False
+    units: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def weights(self) -> dict[str, float]:
@@ -209,8 +212,11 @@ class PretrainStage(Stage):
 class FinetuneStage(Stage):
     """Properties, optionally forces, and denoising of slightly moved structures (noisy nodes)."""
 
-    def __init__(self, model: MolSpectra, config: FinetuneConfig) -> None:
+    def __init__(
+        self, model: MolSpectra, config: FinetuneConfig, units: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         super().__init__()
+        self.units = units
         self.model = model
         self.config = config
         self.targets = config.labels
@@ -265,11 +271,22 @@ class FinetuneStage(Stage):
             name: regression_loss(value, batch.targets[name].to(value), unit, config.supervised.error)
             for name, value, unit in zip(self.targets, values, [*units, units[0]], strict=False)
         }
+        if not self.training:
+            losses |= {
+                error_of(name): regression_loss(value, batch.targets[name].to(value), error="mae")
+                for name, value in zip(self.targets, values, strict=True)
+                if name in self.units
+            }
         if noised is not None and config.denoising_weight > 0:
             if mode == "separate":
                 encoded = self.model.encode(noised.batch)
             losses |= self.denoising({"denoising": self.model.noise_head(encoded)}, noised)
         return losses
+
+
+def error_of(label: str) -> str:
+    """Return the name of the mean absolute error of a label in a validation."""
+    return f"{label}_mae"
 
 
 def has_spectrum(batch: Batch) -> Tensor:
