@@ -135,7 +135,7 @@ class Workload:
         torch.manual_seed(0)
         self.model = MolSpectra(self.config.model)
         if isinstance(self.config, FinetuneConfig):
-            standardise(self.model, Selection(store, rows, rows, rows), self.config.target)
+            standardise(self.model, Selection(store, rows, rows, rows), self.config.targets)
         stage = self._stage()
         loop, adam = self.config.loop, self.config.optimizer
         stream = BatchStream(len(rows), loop.batch_size, loop.seed)

@@ -137,7 +137,7 @@ class Reference:
         model.train(mode == "train")
         layers = self._record_layers(values)
         if self.forces:
-            energy, values["forces"], encoded = energy_and_forces(model, batch, create_graph=True)
+            energy, values["forces"], encoded, _ = energy_and_forces(model, batch, create_graph=True)
         else:
             encoded = model.encode(batch)
             energy = model.property_head(encoded, batch)

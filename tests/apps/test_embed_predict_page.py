@@ -35,7 +35,7 @@ def test_the_files_and_commands_of_the_page(tmp_path, monkeypatch, capsys):
         else:
             Path(caption).write_text(body + "\n", encoding="utf-8")
     assert done == ["embed", "embed", "finetune", "predict", "predict"]
-    assert names["found"].quantity.unit == "eV"
+    assert names["found"].quantities[0].unit == "eV"
     assert names["found"].values.shape == (3,)
     assert np.load("alcohols.npy").shape == (3, 128)
     assert len(list(ms.read_molecules("slopes.extxyz"))) == 3

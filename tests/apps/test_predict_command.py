@@ -11,6 +11,7 @@ import pytest
 import molspectra as ms
 from molspectra.apps.cli import main
 from molspectra.chem.xyz import xyz_entries, xyz_frame
+from molspectra.data.store.schema import Quantity
 from molspectra.errors import ElementError, FormatError, InputError, MismatchError, NotFoundError
 from molspectra.evaluation.predict import predict_rows
 
@@ -20,11 +21,11 @@ SOME = ["CCO", "C1CC1", "CC(C)=O"]
 def test_the_same_as_in_evaluation(use_runs, use_store) -> None:
     store, model = ms.Store(use_store), ms.load(use_runs["forces"])
     found = ms.predict(store, model)
-    wanted = predict_rows(model.model, store, np.arange(len(store)), "gap", forces=True)
-    np.testing.assert_allclose(found.values, wanted.prediction, atol=1e-5)
+    wanted = predict_rows(model.model, store, np.arange(len(store)), ["gap"], forces=True)
+    np.testing.assert_allclose(found.values, wanted.prediction[:, 0], atol=1e-5)
     assert found.forces is not None
     np.testing.assert_allclose(np.concatenate(found.forces), wanted.force_prediction, atol=1e-5)
-    assert (found.target, found.quantity.unit, found.quantity.level) == ("gap", "eV", "made-up level")
+    assert (found.targets, found.quantities) == (("gap",), (Quantity("eV", "made-up level"),))
     assert (found.force_quantity.unit, found.force_quantity.level) == ("eV/Å", "made-up level")
 
 

@@ -28,8 +28,8 @@ def test_a_fine_tuned_run_gets_its_errors_and_predictions(runs, tiny):
     assert result["seed"] == 1
     with (directory / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    computed = np.array([float(row["computed"]) for row in rows])
-    predicted = np.array([float(row["predicted"]) for row in rows])
+    computed = np.array([float(row["computed gap [eV]"]) for row in rows])
+    predicted = np.array([float(row["predicted gap [eV]"]) for row in rows])
     assert len(rows) == result["molecules"] == result["count"]
     assert result["mae"] == pytest.approx(np.abs(computed - predicted).mean())
     numbers = [int(row["row"]) for row in rows]

@@ -98,7 +98,7 @@ def test_references_that_were_published_are_those_of_four_targets(gap: Make, ene
 def test_standardisation_after_references(energies: Path, kind: Any) -> None:
     selection = Selection.of(DataConfig(str(energies), fractions=(0.7, 0.2, 0.1)), ("u0",))
     model = MolSpectra(ModelConfig(property="scalar", atom_references=kind))
-    standardise(model, selection, "u0")
+    standardise(model, selection, ["u0"])
     head, values = model.property_head, selection.store.column("u0")[selection.train]
     assert head is not None
     if kind == "none":
@@ -135,11 +135,11 @@ def test_fitted_frames_of_one_molecule_keep_their_differences(tmp_path: Path) ->
     selection = Selection.of(data, ("energy",))
     torch.manual_seed(0)
     model = MolSpectra(ModelConfig(property="scalar", atom_references="fit"))
-    standardise(model, selection, "energy")
+    standardise(model, selection, ["energy"])
     assert model.property_head is not None
     train = energies[selection.train]
     assert float(model.property_head.std) == pytest.approx(train.std(), rel=1e-4)
-    found = predict_rows(model, selection.store, np.arange(30), "energy")
+    found = predict_rows(model, selection.store, np.arange(30), ["energy"])
     assert found.prediction.dtype == np.float64
     residual = found.prediction - train.mean()
     assert len(np.unique(residual)) == 30
@@ -158,7 +158,7 @@ def test_elements_without_a_published_energy_are_refused(energies: Path, tmp_pat
     selection = Selection(Store(path), *[np.arange(2)] * 3)
     model = MolSpectra(ModelConfig(property="scalar", atom_references="published"))
     with pytest.raises(ElementError, match=r"Cl; .*model\.atom_references: fit"):
-        standardise(model, selection, "u0")
+        standardise(model, selection, ["u0"])
 
 
 @pytest.mark.parametrize("target", ["u0", "mu", "r2"])

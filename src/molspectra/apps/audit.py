@@ -143,7 +143,7 @@ def _tested(path: Path, name: str, split: DataConfig | None) -> tuple[Store, Row
     """Return store, test rows [n], and how they were chosen."""
     if (path / "config.json").is_file():
         config, _ = read_run(path)
-        targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
+        targets = config.targets if isinstance(config, FinetuneConfig) else ()
         selection = Selection.of(config.data, targets)
         return selection.store, selection.test, {"run": name, "split": _split_name(config.data)}
     selection, how = _selected(name, split)

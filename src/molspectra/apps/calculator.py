@@ -45,7 +45,8 @@ class Calculator(AseCalculator):
     Args:
         run: run directory or checkpoint of an energy in Hartree, eV, meV, kcal/mol or kJ/mol, or the
             pair that `molspectra.load_model` returns.
-        dipole: the same of a dipole moment, trained by the dipole head in D, e·Å or e·bohr.
+        dipole: the same of a dipole moment, trained by the dipole head in D, e·Å or e·bohr; a run of several
+            targets may be both.
         skin: Å beyond the cutoff in which neighbours are kept until an atom has moved half of it; the
             result does not depend on it.
         dtype: arithmetic, "float64" or "float32".
@@ -118,9 +119,8 @@ class Calculator(AseCalculator):
                 "the calculator has no dipole; give it a second run, Calculator(run, dipole=...)"
             )
         model, batch = self._dipole.model, self._batch(replicas, self._dipole)
-        assert model.property_head is not None
         with torch.no_grad():
-            vectors = model.property_head.dipole(model.encode(batch), batch)
+            vectors = model.property_heads[self._dipole.head].dipole(model.encode(batch), batch)
         return _numbers(vectors, "dipole") * self._dipole.factor
 
     def _batch(self, replicas: Sequence[Any], learned: Learned) -> Batch:

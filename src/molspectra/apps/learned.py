@@ -13,7 +13,7 @@ import torch
 from molspectra.chem.elements import atomic_number
 from molspectra.errors import MismatchError, SettingError
 from molspectra.evaluation.predict import moved
-from molspectra.models.model import MolSpectra
+from molspectra.models.model import MolSpectra, property_heads
 from molspectra.simulation.units import BOHR, DEBYE, HARTREE
 from molspectra.training.checkpoint import load_model
 from molspectra.training.targets import UNITS
@@ -36,11 +36,13 @@ class Learned:
 
     Attributes:
         model: without gradients of its weights, in evaluation mode, in its precision, on its device.
+        head: place of the head among those of the model.
         factor: eV or e·Å per unit of its target.
         elements: atomic numbers of its training set; where they are unknown, all that have an embedding.
     """
 
     model: MolSpectra
+    head: int
     factor: float
     elements: frozenset[int]
 
@@ -67,7 +69,10 @@ def open_learned(
         raise MismatchError(f"{where}: has no property head; fine-tune it on an energy first")
     if model.input_spectra:
         raise MismatchError(f"{where}: takes spectra as input, which no moving molecule has")
-    head, target, unit = model.config.property, about.get("target"), str(about.get("unit"))
+    kinds = [head.property for head in property_heads(model.config)]
+    # forces are the gradient of the first property; a dipole may be any other
+    place = kinds.index("dipole") if quantity == "dipole" and "dipole" in kinds else 0
+    head, (target, unit) = kinds[place], _targets(about)[place]
     if quantity == "energy" and (head != "scalar" or target in NO_SURFACE or unit not in UNITS):
         raise MismatchError(
             f"{where}: predicts {target!r} in {unit!r}, which is no potential energy; "
@@ -79,10 +84,17 @@ def open_learned(
             f"dipole; fine-tune on one in {', '.join(DIPOLE_UNITS)} with model.property dipole"
         )
     copy = deepcopy(model).eval().requires_grad_(False).to(getattr(torch, dtype))
-    if copy.property_head is not None:  # energies need float64
-        copy.property_head.references = deepcopy(model.property_head.references)
+    for mine, theirs in zip(copy.property_heads, model.property_heads, strict=True):
+        mine.references = deepcopy(theirs.references)  # energies need float64
     symbols = about.get("elements")
     embedded = range(1, model.config.encoder.max_number + 1)
     elements = embedded if symbols is None else map(atomic_number, symbols)
     factor = HARTREE / UNITS[unit] if quantity == "energy" else DIPOLE_UNITS[unit]
-    return Learned(moved(copy, device), factor, frozenset(elements))
+    return Learned(moved(copy, device), place, factor, frozenset(elements))
+
+
+def _targets(about: Mapping[str, Any]) -> list[tuple[str | None, str]]:
+    """Name and unit of each target of a model."""
+    if "targets" in about:
+        return [(name, str(quantity.get("unit"))) for name, quantity in about["targets"].items()]
+    return [(about.get("target"), str(about.get("unit")))]

@@ -41,7 +41,8 @@ class LoadedModel:
         if self.model.spectrum_encoder is not None:
             parts.append("+".join(self.model.spectrum_encoder.kinds))
         if self.model.property_head is not None:
-            parts.append(f"predicts {self.about.get('target', 'a property')}")
+            targets = self.about.get("targets", [self.about.get("target", "a property")])
+            parts.append(f"predicts {', '.join(targets)}")
         return f"LoadedModel({', '.join(parts)})"
 
     @property

@@ -27,6 +27,7 @@ from molspectra.data.atomic import atomic_file
 from molspectra.data.output import free_path, write_table
 from molspectra.data.store.schema import Quantity
 from molspectra.errors import FormatError, MismatchError, ValueRangeError
+from molspectra.evaluation.finetuned import in_brackets
 from molspectra.evaluation.predict import moved, predict_batch
 
 SUFFIXES = (".csv", ".parquet", ".extxyz", ".xyz")
@@ -35,12 +36,13 @@ SUFFIXES = (".csv", ".parquet", ".extxyz", ".xyz")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predicted(Tabular):
-    """Predictions for n molecules.
+    """Predictions of T properties for n molecules.
 
     Attributes:
-        target: name of the property.
-        values: [n] float64.
-        quantity: unit and level of theory of the training values ("" where the model does not tell).
+        targets: names of the T properties.
+        values: [n] float64 of one property, [n, T] of several.
+        quantities: unit and level of theory of the training values of each ("" where the model does not
+            tell).
         forces: [N, 3] float64 of every molecule, -∂(property)/∂r in the order of its atoms; None without.
         force_quantity: unit and level of the forces; None without.
         molecules: the structures that were predicted.
@@ -49,9 +51,9 @@ class Predicted(Tabular):
         rejected: molecules that were left out, with the reason.
     """
 
-    target: str
+    targets: tuple[str, ...]
     values: npt.NDArray[np.float64]
-    quantity: Quantity
+    quantities: tuple[Quantity, ...]
     forces: tuple[npt.NDArray[np.float64], ...] | None
     force_quantity: Quantity | None
     molecules: tuple[Molecule, ...]
@@ -64,18 +66,26 @@ class Predicted(Tabular):
 
     def __repr__(self) -> str:
         """Return a short description for people."""
-        facts = [f"{self.target} of {len(self)}", self.quantity.unit, self.quantity.level]
+        facts = [f"{', '.join(self.targets)} of {len(self)}"]
+        if len(self.targets) == 1:
+            facts += [self.quantities[0].unit, self.quantities[0].level]
         facts += ["with forces"] if self.forces is not None else []
         facts += [f"{len(self.rejected)} left out"] if self.rejected else []
         return f"Predicted({', '.join(filter(None, facts))})"
+
+    @property
+    def _by_target(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Values [n] by name of the property."""
+        values = self.values.reshape(len(self), len(self.targets))
+        return {name: values[:, index] for index, name in enumerate(self.targets)}
 
     def table(self) -> pa.Table:
         """An Arrow table; units and levels are in the metadata of its columns.
 
         With forces it also has the structures (`numbers`, `positions` in Å, `charge`) that they belong to.
         """
-        columns: dict[str, Any] = {**self.columns, self.target: self.values}
-        quantities = {self.target: self.quantity}
+        columns: dict[str, Any] = {**self.columns, **self._by_target}
+        quantities = dict(zip(self.targets, self.quantities, strict=True))
         if self.forces is not None and self.force_quantity is not None:
             columns["numbers"] = pa.array([molecule.numbers for molecule in self.molecules])
             columns["charge"] = pa.array([molecule.charge for molecule in self.molecules], pa.int32())
@@ -100,9 +110,13 @@ class Predicted(Tabular):
         if path.suffix.lower() == ".parquet":
             write_table(self.table(), path)
         elif path.suffix.lower() == ".csv":
-            unit = f" [{self.quantity.unit}]" if self.quantity.unit else ""
-            levels = [self.quantity.level] * len(self)
-            columns = {**self.columns, f"{self.target}{unit}": self.values, "level": levels}
+            columns: dict[str, Any] = dict(self.columns)
+            for quantity, (name, values) in zip(self.quantities, self._by_target.items(), strict=True):
+                columns[f"{name}{in_brackets(quantity.unit)}"] = values
+            levels = list(dict.fromkeys(quantity.level for quantity in self.quantities))
+            names = ["level"] if len(levels) == 1 else [f"level of {name}" for name in self.targets]
+            for name, quantity in zip(names, self.quantities, strict=False):
+                columns[name] = [quantity.level] * len(self)
             write_table(table_of(columns, self.about), path)
         else:
             with atomic_file(path) as file:
@@ -111,13 +125,17 @@ class Predicted(Tabular):
 
     def _frames(self) -> Iterator[str]:
         """Extended XYZ frames, whose comments have the values, units and levels."""
-        facts = {f"{self.target}_unit": self.quantity.unit, f"{self.target}_level": self.quantity.level}
+        facts: dict[str, str] = {}
+        for name, quantity in zip(self.targets, self.quantities, strict=True):
+            facts |= {f"{name}_unit": quantity.unit, f"{name}_level": quantity.level}
         if self.force_quantity is not None:
             facts["forces_unit"] = self.force_quantity.unit
         facts = {name: text for name, text in facts.items() if text}
         forces = self.forces or [None] * len(self)
-        for molecule, value, force in zip(self.molecules, self.values, forces, strict=True):
-            yield xyz_frame(molecule, {self.target: repr(float(value)), **facts}, force)
+        rows = zip(*self._by_target.values(), strict=True)
+        for molecule, values, force in zip(self.molecules, rows, forces, strict=True):
+            texts = [repr(float(value)) for value in values]
+            yield xyz_frame(molecule, {**dict(zip(self.targets, texts, strict=True)), **facts}, force)
 
 
 def refuse_forces(suffix: str, has_forces: bool) -> None:
@@ -137,13 +155,13 @@ def predict(
     smiles: str = "smiles",
     show: bool = False,
 ) -> Predicted:
-    """Predict the property that a model was fine-tuned on.
+    """Predict the property, or the properties, that a model was fine-tuned on.
 
     Args:
         molecules: as for `molspectra.embed`. The structure matters: SMILES get the conformer of
             `from_smiles`, which is not that of the training data.
         model: a fine-tuned run or checkpoint, see `load`.
-        forces: also -∂(property)/∂r; None where the run learnt forces.
+        forces: also -∂(first property)/∂r; None where the run learnt forces.
         batch_size: molecules per pass; results depend on it by rounding only.
         device: where to compute; a loaded model moves there.
         on_error: "raise" stops at the first bad molecule, "skip" lists it in `rejected`.
@@ -156,10 +174,10 @@ def predict(
             molecule that could be predicted.
     """
     model, policy = loaded(model), ErrorPolicy(on_error)
-    target, with_forces = predicts(model, forces)
+    targets, with_forces = predicts(model, forces)
     net = moved(model.model, device).eval()
     predicted: list[CheckedMolecule] = []
-    values: list[float] = []
+    rows: list[list[float]] = []
     forces_of_molecules: list[npt.NDArray[np.float64]] = []
     for molecules_of_batch, batch in checked_batches(
         molecules, model, policy, batch_size, smiles=smiles, title="predict", show=show
@@ -169,30 +187,31 @@ def predict(
         if batch_forces is not None:
             pieces = np.split(batch_forces.numpy(), batch.ptr[1:-1].tolist())
         for molecule, value, force in zip(molecules_of_batch, batch_values.tolist(), pieces, strict=True):
-            if np.isfinite(value) and np.isfinite(force).all():
+            if np.isfinite(value).all() and np.isfinite(force).all():
                 predicted.append(molecule)
-                values.append(value)
+                rows.append(value)
                 forces_of_molecules.append(force)
             else:
-                error = ValueRangeError(f"its predicted {target} is not finite")
+                error = ValueRangeError(f"its predicted {', '.join(targets)} is not finite")
                 policy.reject(molecule.path, molecule.where, error)
     if not predicted:
         raise policy.nothing_left("predicted")
+    values = np.array(rows)
     return Predicted(
-        target,
-        np.array(values),
-        _quantity(model.about),
+        tuple(targets),
+        values[:, 0] if len(targets) == 1 else values,
+        tuple(targets.values()),
         tuple(forces_of_molecules) if with_forces else None,
         _force_quantity(model.about) if with_forces else None,
         tuple(row.molecule for row in predicted),
         identity_columns(predicted),
-        {"model": model.name, "target": target, "molspectra": __version__},
+        {"model": model.name, "target": ",".join(targets), "molspectra": __version__},
         tuple(policy.rejected),
     )
 
 
-def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[str, bool]:
-    """The property that a model predicts, and whether forces are asked for (None: where it learnt them).
+def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[dict[str, Quantity], bool]:
+    """What a model predicts, with units, and whether forces are asked for (None: where it learnt them).
 
     Raises:
         MismatchError: a model that was not fine-tuned, or one that takes spectra as input.
@@ -206,7 +225,14 @@ def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[str, bool]
             "does not offer; evaluate tests it on a store"
         )
     learnt = "forces" in model.about
-    return str(model.about.get("target", "property")), learnt if forces is None else forces
+    return _quantities(model.about), learnt if forces is None else forces
+
+
+def _quantities(about: Mapping[str, Any]) -> dict[str, Quantity]:
+    """Unit and level of each property, by name."""
+    if "targets" in about:
+        return {name: _quantity(quantity) for name, quantity in about["targets"].items()}
+    return {str(about.get("target", "property")): _quantity(about)}
 
 
 def _quantity(about: Mapping[str, Any]) -> Quantity:

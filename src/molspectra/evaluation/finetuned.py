@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.data.store.schema import Metadata
 from molspectra.data.store.store import Store
+from molspectra.errors import NotFoundError
 from molspectra.evaluation.csv_tables import read_table, write_table
 from molspectra.evaluation.metrics import errors
 from molspectra.evaluation.predict import Predictions, predict_rows
@@ -19,7 +22,9 @@ from molspectra.training.config import FinetuneConfig
 CHUNK = 4096
 """Rows whose forces are read in one go."""
 
-COLUMNS = ("row", "identity", "computed", "predicted")
+COLUMNS = ("row", "identity")
+"""First columns of `predictions.csv`; then come the computed and predicted values of each target."""
+
 INPUT_SPECTRA = "input_spectra"
 
 OTHER_TASK = (
@@ -28,24 +33,30 @@ OTHER_TASK = (
 )
 FORCE_ERROR = "force_error"
 
+Floats = npt.NDArray[np.float64]
+
 
 def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
-    """Predict the part, write `predictions.csv`, and return the errors with their unit."""
+    """Predict the part, write `predictions.csv`, and return the errors with their units.
+
+    Of several targets, those of the first stand at the top, and those of each under "targets".
+    """
     store, rows = subject.selection.store, subject.rows
     predictions = predict_rows(
-        subject.model, store, rows, config.target, batch_size=subject.batch_size, forces=config.forces
+        subject.model, store, rows, config.targets, batch_size=subject.batch_size, forces=config.forces
     )
-    quantity = store.metadata.properties[config.target]
-    training = store.column(config.target)[subject.selection.train]
+    by_target = {
+        name: _target_errors(subject, name, predictions.prediction[:, index], predictions.target[:, index])
+        for index, name in enumerate(config.targets)
+    }
+    first = config.targets[0]
     result: dict[str, Any] = {
-        "target": config.target,
-        "unit": quantity.unit,
-        "level": quantity.level,
-        **asdict(errors(predictions.prediction, predictions.target)),
-        # baseline without a model: the constant with the smallest absolute error on the training part
-        "median_predictor_mae": errors(np.full(len(rows), np.median(training)), predictions.target).mae,
+        "target": first,
+        **by_target[first],
         "training_molecules": subject.record["data"]["rows"]["train"],
     }
+    if len(by_target) > 1:
+        result["targets"] = by_target
     if predictions.spectra is not None:
         result["spectrum_input"] = _by_spectra(predictions, subject.model.input_spectra)
     force_errors = None
@@ -63,8 +74,28 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
             "constant": constant,
             "median_predictor_mae": float(np.abs(force_targets - constant).mean()),
         }
-    write_predictions(subject.file("predictions", ".csv"), predictions, force_errors)
+    write_predictions(subject.file("predictions", ".csv"), predictions, store.metadata, force_errors)
     return result
+
+
+def _target_errors(subject: Subject, name: str, predicted: Floats, computed: Floats) -> dict[str, Any]:
+    """Return unit, level and errors [n] of one target, over the molecules whose value is known.
+
+    Raises:
+        NotFoundError: it is known of none.
+    """
+    store, selection = subject.selection.store, subject.selection
+    known = ~np.isnan(computed)
+    if not known.any():
+        raise NotFoundError(f"{store.path}: no {name} in the {subject.part} part, nothing to compare with")
+    training = store.column(name)[selection.train]
+    # baseline without a model: the constant with the smallest absolute error on the training part
+    constant = np.full(known.sum(), np.nanmedian(training))
+    return {
+        **asdict(store.metadata.properties[name]),
+        **asdict(errors(predicted[known], computed[known])),
+        "median_predictor_mae": errors(constant, computed[known]).mae,
+    }
 
 
 def _by_spectra(predictions: Predictions, modalities: tuple[str, ...]) -> dict[str, Any]:
@@ -74,7 +105,8 @@ def _by_spectra(predictions: Predictions, modalities: tuple[str, ...]) -> dict[s
     result: dict[str, Any] = {"modalities": list(modalities), "task": OTHER_TASK}
     for name, chosen in (("with_spectra", given), ("without_spectra", ~given)):
         if chosen.any():
-            result[name] = asdict(errors(predictions.prediction[chosen], predictions.target[chosen]))
+            first = predictions.prediction[chosen, 0], predictions.target[chosen, 0]
+            result[name] = asdict(errors(*first))
     return result
 
 
@@ -88,29 +120,37 @@ def force_constant(store: Store, rows: npt.NDArray[np.int64]) -> float:
 
 
 def write_predictions(
-    path: Path, predictions: Predictions, force_errors: npt.NDArray[np.float64] | None = None
+    path: Path, predictions: Predictions, metadata: Metadata, force_errors: Floats | None = None
 ) -> None:
-    """Write a table with one row per molecule, atomically; numbers round-trip.
+    """Write a table with one row per molecule, atomically; numbers round-trip, missing ones are nan.
 
-    Where spectra are an input of the model, the last column names those of the molecule.
+    Columns are named as in "computed gap [eV]". Where spectra are an input of the model, the last column
+    names those of the molecule.
     """
-    columns = [predictions.target, predictions.prediction]
+    header, columns = list(COLUMNS), []
+    for index, name in enumerate(predictions.targets):
+        unit = in_brackets(metadata.properties[name].unit)
+        header += [f"computed {name}{unit}", f"predicted {name}{unit}"]
+        columns += [predictions.target[:, index], predictions.prediction[:, index]]
     if force_errors is not None:
+        header.append(f"{FORCE_ERROR}{in_brackets(metadata.forces.unit if metadata.forces else '')}")
         columns.append(force_errors)
-    header = (*COLUMNS, FORCE_ERROR)[: len(columns) + 2]
     cells = [
         [int(row), identity, *(repr(float(value)) for value in values)]
         for row, identity, *values in zip(predictions.rows, predictions.identities, *columns, strict=True)
     ]
     if predictions.spectra is not None:
-        header = (*header, INPUT_SPECTRA)
+        header.append(INPUT_SPECTRA)
         cells = [[*row, "+".join(names)] for row, names in zip(cells, predictions.spectra, strict=True)]
     write_table(path, header, cells)
 
 
-def _force_errors(
-    differences: npt.NDArray[np.float64], atoms: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def in_brackets(unit: str) -> str:
+    """Return what stands after a name in the head of a table, such as " [eV]"."""
+    return f" [{unit}]" if unit else ""
+
+
+def _force_errors(differences: Floats, atoms: npt.NDArray[np.int64]) -> Floats:
     """Compute the mean absolute error of the force components of every molecule, [n]; NaN without targets.
 
     Args:
@@ -129,16 +169,20 @@ def read_force_errors(path: Path) -> list[float] | None:
         FormatError: the file is missing or damaged.
     """
     with read_table(path, "predictions") as rows:
-        if not rows or FORCE_ERROR not in rows[0]:
-            return None
-        return [float(row[FORCE_ERROR]) for row in rows]
+        name = next((name for name in rows[0] if name.startswith(FORCE_ERROR)), None) if rows else None
+        return None if name is None else [float(row[name]) for row in rows]
 
 
 def read_predictions(path: Path) -> tuple[list[float], list[float]]:
-    """Read computed and predicted values from a `predictions.csv`.
+    """Read computed and predicted values of the first target from a `predictions.csv`, where both are known.
 
     Raises:
         FormatError: the file is missing or damaged.
     """
     with read_table(path, "predictions") as rows:
-        return [float(row["computed"]) for row in rows], [float(row["predicted"]) for row in rows]
+        if not rows:
+            return [], []
+        computed, predicted = list(rows[0])[2:4]  # after COLUMNS
+        pairs = [(float(row[computed]), float(row[predicted])) for row in rows]
+    known = [pair for pair in pairs if not math.isnan(pair[0])]
+    return [pair[0] for pair in known], [pair[1] for pair in known]

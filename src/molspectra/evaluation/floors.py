@@ -134,8 +134,9 @@ def assess_floor(name: str, config: FinetuneConfig, directory: Path) -> dict[str
     directory.mkdir(parents=True, exist_ok=True)
     identities = store.identities
     tested = tuple(identities[row] for row in selection.test)
-    predictions = Predictions(selection.test, tested, target, predicted)
-    write_predictions(directory / "predictions.csv", predictions)
+    columns = target[:, None], predicted[:, None]
+    predictions = Predictions(selection.test, tested, (config.target,), *columns)
+    write_predictions(directory / "predictions.csv", predictions, store.metadata)
     write_json(directory / "config.json", to_dict(config))
     write_json(directory / "evaluation.json", result)
     write_json(directory / "record.json", record)  # last: a run with a finished record is not made again

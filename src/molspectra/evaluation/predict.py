@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +18,14 @@ from molspectra.training.data import in_order
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predicted and computed values of n molecules of N atoms in all, in the order of the rows.
+    """Predicted and computed values of T properties of n molecules of N atoms in all, in the rows' order.
 
     Attributes:
         rows: [n] int64 rows of the store.
         identities: split key of every row.
-        target: [n] float64, as in the store; NaN where a molecule has no value.
-        prediction: [n] float64.
+        targets: names of the T properties.
+        target: [n, T] float64, as in the store; NaN where a molecule has no value.
+        prediction: [n, T] float64.
         force_target: [N, 3] float64, as in the store, NaN for a molecule without forces; None unless
             requested.
         force_prediction: [N, 3] float64, the negative gradient of the predicted property.
@@ -32,6 +34,7 @@ class Predictions:
 
     rows: npt.NDArray[np.int64]
     identities: tuple[str, ...]
+    targets: tuple[str, ...]
     target: npt.NDArray[np.float64]
     prediction: npt.NDArray[np.float64]
     force_target: npt.NDArray[np.float64] | None = None
@@ -43,20 +46,20 @@ def predict_rows(
     model: MolSpectra,
     store: Store,
     rows: npt.NDArray[np.int64],
-    target: str,
+    targets: Sequence[str],
     *,
     batch_size: int = 64,
     forces: bool = False,
 ) -> Predictions:
-    """Predict a property, and optionally forces, for clean structures.
+    """Predict properties, and optionally forces, for clean structures.
 
     Args:
-        model: fine-tuned on `target`; it is put into evaluation mode.
+        model: fine-tuned on `targets`; it is put into evaluation mode.
         store: holds the structures, the computed values, and the spectra where they are an input.
         rows: n rows.
-        target: property of the store.
+        targets: properties of the store.
         batch_size: molecules per pass; the result does not depend on it beyond rounding.
-        forces: also predict forces, which the store must have.
+        forces: also predict forces (of the first property), which the store must have.
 
     Raises:
         InputError: no rows, no such property, forces or input spectra in the store, or a model without a
@@ -67,12 +70,12 @@ def predict_rows(
         raise MismatchError("the model has no property head; only a fine-tuned model predicts a property")
     if not len(rows):
         raise ValueRangeError("there are no molecules to predict")
-    names = (target, "forces") if forces else (target,)
+    names = (*targets, "forces") if forces else tuple(targets)
     model.eval()
-    targets, predicted, force_targets, predicted_forces = [], [], [], []
+    computed, predicted, force_targets, predicted_forces = [], [], [], []
     for micro in in_order(store, rows, batch_size, model.input_spectra, names):
         values, force = predict_batch(model, on_device(micro.batch, model), forces)
-        targets.append(micro.batch.targets[target].double())
+        computed.append(torch.stack([micro.batch.targets[name].double() for name in targets], dim=1))
         predicted.append(values)
         if force is not None:
             force_targets.append(micro.batch.targets["forces"].double())
@@ -81,15 +84,16 @@ def predict_rows(
     prediction = torch.cat(predicted).numpy()
     all_identities = store.identities
     identities = tuple(all_identities[row] for row in rows)
-    bad = np.flatnonzero(~np.isfinite(prediction))
+    bad, columns = np.nonzero(~np.isfinite(prediction))
     if len(bad):
-        which = f"{identities[bad[0]]} (row {rows[bad[0]]})"
-        raise MolspectraError(f"the predicted {target} of {which} is not finite; the model is not usable")
+        which, name = f"{identities[bad[0]]} (row {rows[bad[0]]})", targets[columns[0]]
+        raise MolspectraError(f"the predicted {name} of {which} is not finite; the model is not usable")
 
     return Predictions(
         rows=np.asarray(rows),
         identities=identities,
-        target=torch.cat(targets).numpy(),
+        targets=tuple(targets),
+        target=torch.cat(computed).numpy(),
         prediction=prediction,
         force_target=torch.cat(force_targets).numpy() if forces else None,
         force_prediction=torch.cat(predicted_forces).numpy() if forces else None,
@@ -108,12 +112,14 @@ def _known_spectra(
 
 
 def predict_batch(model: MolSpectra, batch: Batch, forces: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Predict values [B] and, on request, forces [N, 3] of a batch, float64 on the CPU."""
+    """Predict properties [B, T] and, on request, forces [N, 3] of a batch, float64 on the CPU."""
     if forces:
-        energy, force, _ = energy_and_forces(model, batch)
-        return energy.detach().double().cpu(), force.detach().double().cpu()
-    with torch.no_grad():
-        return model(batch).double().cpu(), None
+        result = energy_and_forces(model, batch)
+        values, force = [result.energy, *result.further], result.forces.detach().double().cpu()
+    else:
+        with torch.no_grad():
+            values, force = model.predict(model.encode(batch), batch), None
+    return torch.stack([value.detach().double().cpu() for value in values], dim=1), force
 
 
 def moved(model: MolSpectra, device: str) -> MolSpectra:

@@ -81,7 +81,7 @@ def open_subject(
         raise SettingError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
     config, record = read_run(run)
     data = config.data if store is None else dataclasses.replace(config.data, store=store)
-    targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
+    targets = config.targets if isinstance(config, FinetuneConfig) else ()
     selection = Selection.of(data, targets)
     trained_on, current = record["data"]["hash"], selection.store.hash
     if trained_on != current and not allow_other_data:

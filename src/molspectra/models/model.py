@@ -22,6 +22,18 @@ AtomReferences = Literal["none", "fit", "published", "auto"]
 
 
 @dataclass(frozen=True)
+class HeadConfig:
+    """How one of several properties is read from the atoms; see the settings of the same names in `model`."""
+
+    property: PropertyKind = "scalar"
+    """Kind of the property head."""
+    readout: Readout = "sum"
+    """How a scalar is read from the atoms."""
+    atom_references: Literal["none", "fit", "published"] = "none"
+    """Energy per element that the head adds."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Settings of a model and its parts."""
 
@@ -38,6 +50,9 @@ class ModelConfig:
     atom_references: AtomReferences = "none"
     """Energy per element that the scalar head adds and so need not learn: "fit" by least squares on the
     training rows, "published" of QM9's free atoms, "auto" published ones for U0, U, H and G, else none."""
+    heads: tuple[HeadConfig, ...] = ()
+    """The heads of a model of several properties, in their order, which fine-tuning fills in; () for one
+    property."""
     temperature: float = 0.07
     """Initial temperature of the alignment, learned or fixed by the objective."""
     force_head: bool = False
@@ -70,6 +85,15 @@ class ModelConfig:
             )
 
 
+def property_heads(config: ModelConfig) -> tuple[HeadConfig, ...]:
+    """Return the head of every property of a model; none before fine-tuning."""
+    if config.heads or config.property is None:
+        return config.heads
+    readout: Readout = "pooled" if config.readout == "pooled" else "sum"
+    references = "published" if config.atom_references == "auto" else config.atom_references
+    return (HeadConfig(config.property, readout, references),)
+
+
 class MolSpectra(Shared):
     """3D encoder with heads, and the spectrum encoder where the configuration has one."""
 
@@ -83,11 +107,12 @@ class MolSpectra(Shared):
         )
         channels = self.encoder.channels
         self.noise_head = NoiseHead(channels)
-        self.property_head: PropertyHead | None = None
-        if config.property is not None:
-            has_references = config.atom_references != "none"
-            readout: Readout = "pooled" if config.readout == "pooled" else "sum"
-            self.property_head = PropertyHead(channels, config.property, has_references, readout)
+        heads = [
+            PropertyHead(channels, head.property, head.atom_references != "none", head.readout)
+            for head in property_heads(config)
+        ]
+        self.property_head: PropertyHead | None = heads[0] if heads else None
+        self.further_heads = nn.ModuleList(heads[1:])
         self.spectrum_encoder: SpecFormer | None = None
         if config.spectrum_encoder is not None:
             self.spectrum_encoder = SpecFormer(config.spectrum_encoder, channels)
@@ -117,14 +142,20 @@ class MolSpectra(Shared):
         return self.molecule_features(self.encode(batch), batch)
 
     @property
+    def property_heads(self) -> list[PropertyHead]:
+        """The heads of all properties, in the order of the targets."""
+        heads = [self.property_head, *self.further_heads]
+        return [head for head in heads if isinstance(head, PropertyHead)]
+
+    @property
     def input_spectra(self) -> tuple[str, ...]:
         """Modalities that a batch must carry for a prediction; none unless spectra are an input."""
         if self.spectrum_input is None or self.spectrum_encoder is None:
             return ()
         return tuple(self.spectrum_encoder.kinds)
 
-    def predict(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """Property [B] from the atom features of a batch, and from its spectra where they are an input.
+    def predict(self, encoded: Encoded, batch: Batch) -> list[Tensor]:
+        """Properties, each [B], from the atom features of a batch, and its spectra where they are an input.
 
         Raises:
             MismatchError: the model has no property head, or the batch lacks spectra that are an input.
@@ -133,8 +164,7 @@ class MolSpectra(Shared):
             raise MismatchError("the model has no property head: fine-tune it first")
         if self.spectrum_input is not None:
             encoded = self.spectrum_input(encoded, batch, *self._read_spectra(batch))
-        prediction: Tensor = self.property_head(encoded, batch)
-        return prediction
+        return [head(encoded, batch) for head in self.property_heads]
 
     def predict_spectra(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """Spectra [B, points] per modality from the atom features of a batch, in its unit on its axis.
@@ -167,12 +197,12 @@ class MolSpectra(Shared):
         return representation.masked_fill(~on_device.unsqueeze(1), 0.0), on_device
 
     def forward(self, batch: Batch) -> Tensor:
-        """Predicted property [B], in the unit of the targets; float64 with atom references.
+        """Predicted (first) property [B], in the unit of the targets; float64 with atom references.
 
         Raises:
             MismatchError: as in `predict`.
         """
-        return self.predict(self.encode(batch), batch)
+        return self.predict(self.encode(batch), batch)[0]
 
 
 class EnergyForces(NamedTuple):
@@ -184,6 +214,8 @@ class EnergyForces(NamedTuple):
     """[N, 3] -∂E/∂r, that unit per Å."""
     encoded: Encoded
     """Atom features of the same pass."""
+    further: tuple[Tensor, ...] = ()
+    """Further properties of the model, each [B]."""
 
 
 def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = False) -> EnergyForces:
@@ -203,8 +235,9 @@ def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = Fals
         moved = batch.with_positions(positions)
         moved = moved.with_edges(model.encoder.cutoff) if edges is None else moved.with_edge_list(edges)
         encoded = model.encode(moved)
-        energy = model.predict(encoded, moved)
+        energy, *further = model.predict(encoded, moved)
         (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
     if not create_graph:
         energy, encoded = energy.detach(), Encoded(*(features.detach() for features in encoded))
-    return EnergyForces(energy, -gradient, encoded)
+        further = [values.detach() for values in further]
+    return EnergyForces(energy, -gradient, encoded, tuple(further))

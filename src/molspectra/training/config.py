@@ -291,12 +291,13 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """A fine-tuning run on one property."""
+    """A fine-tuning run on one property, or on several at once."""
 
     target: str = "gap"
-    """Column of the store to learn."""
+    """Column of the store to learn; several, separated by commas, get a head each and are learnt at once.
+    A row may lack some of their labels."""
     forces: bool = False
-    """Also learn the store's forces as the negative gradient of the target."""
+    """Also learn the store's forces as the negative gradient of the (first) target."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model; its encoder must fit `init`."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -310,7 +311,7 @@ class FinetuneConfig:
     denoising: DenoisingConfig = field(default_factory=lambda: DenoisingConfig(sigma=0.005))
     """Noise of the noisy nodes."""
     energy_weight: float = 1.0
-    """Weight of the property's loss."""
+    """Weight of the property's loss, of each where there are several."""
     force_weight: float = 1.0
     """Weight of the forces' loss."""
     denoising_weight: float = 0.1
@@ -321,20 +322,34 @@ class FinetuneConfig:
     clean one. "reference": as joint, and atoms are moved even if `denoising_weight` is 0 (published for MD17,
     whose forces then belong to other coordinates). "auto": separate with forces, joint without."""
     energy_smoothing: float = 1.0
-    """α of the exponential smoothing of the property's loss (published for MD17: 0.05); 1 for none."""
+    """α of the exponential smoothing of the loss of the (first) property (published for MD17: 0.05); 1 for
+    none."""
     init: str | None = None
     """Run or checkpoint to start from; null starts from scratch."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
-        if self.target in RESERVED:
-            raise SettingError(f"target: {self.target!r} is not a property; settings of its own deal with it")
+        for target in self.targets:
+            if target in RESERVED or not target:
+                raise SettingError(f"target: {target!r} is not a property; settings of its own deal with it")
+        if len(set(self.targets)) < len(self.targets):
+            raise SettingError(f"target: a column is given twice in {self.target!r}")
         _refuse_negative("weights", self.energy_weight, self.force_weight, self.denoising_weight)
         if not 0 < self.energy_smoothing <= 1:
             raise SettingError(f"energy_smoothing must lie in (0, 1], not {self.energy_smoothing}")
         if self.denoising.kind != "coord":
             raise SettingError("denoising: noisy nodes of a fine-tuning run take the kind coord")
         _refuse_no_validation(self.optimizer, self.loop)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Columns of the store to learn; forces belong to the first."""
+        return tuple(name.strip() for name in self.target.split(","))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that batches carry to learn from: the targets, and "forces" where these are learnt."""
+        return (*self.targets, "forces") if self.forces else self.targets
 
     @property
     def noise_mode(self) -> str:

@@ -1,6 +1,6 @@
 """The data of a run: rows of a store by its split, and the micro-batches of every step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -72,7 +72,7 @@ class Selection:
     def of(
         cls, config: DataConfig, targets: tuple[str, ...] = (), modalities: tuple[str, ...] = ()
     ) -> "Selection":
-        """Split a store; rows without the scalar targets are left out.
+        """Split a store; rows without any of the scalar targets are left out.
 
         Args:
             config: the store and how to split it.
@@ -89,10 +89,10 @@ class Selection:
                 known = ", ".join(store.metadata.modalities) or "none"
                 raise NotFoundError(f"{config.store}: no {name} spectra in it; it has: {known}")
         complete = sum(map(len, parts.values()))
-        for name in targets:
-            has = store.has(name)
-            if name != "forces":
-                parts = {part: rows[has[rows]] for part, rows in parts.items()}
+        labelled = [store.has(name) for name in targets]
+        if scalars := [has for has, name in zip(labelled, targets, strict=True) if name != "forces"]:
+            has_any = np.any(scalars, axis=0)
+            parts = {part: rows[has_any[rows]] for part, rows in parts.items()}
         lacking = complete - sum(map(len, parts.values()))
         if config.train_rows:
             every = parts["train"]
@@ -103,12 +103,15 @@ class Selection:
         for name in ("train", "val"):
             if not len(parts[name]):
                 without = (
-                    f" without the {lacking} of its {len(store)} rows that have no {' and '.join(targets)}"
+                    f" without the {lacking} of its {len(store)} rows that have no {' or '.join(targets)}"
                 )
                 raise ValueRangeError(
                     f"{config.store}: the {name} part of the split is empty{without if lacking else ''}; use "
                     f"more molecules{' with labels' if lacking else ''}"
                 )
+        for name, has in zip(targets, labelled, strict=True):
+            if not has[parts["train"]].any():
+                raise ValueRangeError(f"{config.store}: no training row has {name}; leave it out")
         return cls(store, **parts, lacking=lacking)
 
     def check_plausible(self, modalities: tuple[str, ...]) -> None:
@@ -140,36 +143,54 @@ class Selection:
         if 2 * votes.count(True) > len(votes) - votes.count(None):
             raise UnitError(f"{self.store.path}: of most of the first structures, {SEEM_IN_BOHR}")
 
-    def check_varies(self, target: str) -> None:
-        """Refuse a target that is the same in all training rows.
+    def check_varies(self, targets: Sequence[str]) -> None:
+        """Refuse a target that is the same in all training rows that have it.
 
         Raises:
             ValueRangeError: with its value.
         """
-        values = np.unique(self.store.column(target)[self.train])
-        if len(values) == 1:
-            unit = self.store.metadata.properties[target].unit
-            value = f"{values[0]:g} {unit}".strip()
-            raise ValueRangeError(
-                f"{self.store.path}: {target} is {value} in all {len(self.train)} training rows, so there is "
-                "nothing to learn; choose another target or more molecules"
-            )
+        for target in targets:
+            rows = self._labelled_rows(target)
+            values = np.unique(self.store.column(target)[rows])
+            if len(values) == 1:
+                unit = self.store.metadata.properties[target].unit
+                value = f"{values[0]:g} {unit}".strip()
+                raise ValueRangeError(
+                    f"{self.store.path}: {target} is {value} in all {len(rows)} training rows, so there is "
+                    "nothing to learn; choose another target or more molecules"
+                )
 
-    def remarks(self, target: str, forces: bool = False) -> list[str]:
-        """Return what a user should know of a target (and forces) before it is trained on, one line each."""
+    def labelled(self, target: str) -> dict[str, int]:
+        """Count the rows of each part that have a label."""
+        has = self.store.has(target)
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: int(has[rows].sum()) for name, rows in parts.items()}
+
+    def _labelled_rows(self, target: str) -> Rows:
+        return self.train[self.store.has(target)[self.train]]
+
+    def remarks(self, targets: Sequence[str], forces: bool = False) -> list[str]:
+        """Return what a user should know of targets (and forces) before they are trained on, a line each."""
         found = []
+        names = " or ".join(targets)
         if self.lacking:
-            found.append(f"{self.lacking} of its {len(self.store)} rows have no {target} and are left out")
+            found.append(f"{self.lacking} of its {len(self.store)} rows have no {names} and are left out")
+        if len(targets) > 1:
+            for target in targets:
+                counts = self.labelled(target)
+                parts = ", ".join(f"{counts[part]} of {len(getattr(self, part))} {part}" for part in counts)
+                found.append(f"{target} is known in {parts} rows")
         if forces:
             without = int((~self.store.has("forces")[self.train]).sum())
             if without:
                 found.append(
-                    f"{without} of its {len(self.train)} training rows have no forces and teach only {target}"
+                    f"{without} of its {len(self.train)} training rows have no forces and teach only {names}"
                 )
-        if np.unique(self.store.column(target)[self.train]).tolist() == [0, 1]:
-            found.append(
-                f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes"
-            )
+        for target in targets:
+            if np.unique(self.store.column(target)[self._labelled_rows(target)]).tolist() == [0, 1]:
+                found.append(
+                    f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes"
+                )
         return found
 
 

@@ -28,7 +28,7 @@ from molspectra.training.ranks import Gather, Negatives, Ranks, StepNegatives
 from molspectra.training.rates import rate_groups
 from molspectra.training.record import MetricLog
 from molspectra.training.schedule import Plateau, learning_rate
-from molspectra.training.stages import Stage
+from molspectra.training.stages import Stage, error_of
 
 
 class PendingValues:
@@ -161,7 +161,7 @@ class Trainer:
                 if stopping or _due(self.step, self.loop.save_every, steps):
                     self._finish_steps()
                     self.save()
-                advance(self.step, f"loss {values.get('loss', math.nan):.4g}")
+                advance(self.step, f"loss {values.get('loss', math.nan):.4g}{self._errors(metrics)}")
                 if stopping and self.step < steps:
                     reached = f"stopped at step {self.step} of {steps}"
                     raise Interrupted(f"{reached}, the state is saved; continue with --resume")
@@ -296,29 +296,35 @@ class Trainer:
         epoch = micro.key.epoch.to(self.fabric.device)
         return Micro(batch.to(self.fabric.device, self.precision), micro.key._replace(epoch=epoch))
 
+    def _errors(self, metrics: Mapping[str, float]) -> str:
+        """The errors of the last validation, for people."""
+        named = [(name, metrics.get(error_of(name)), unit) for name, unit in self.stage.units.items()]
+        return "".join(f", {name} ± {error:.3g} {unit}" for name, error, unit in named if error is not None)
+
     def validate(self) -> dict[str, float]:
         """Mean losses over the validation rows with fixed noise and the weights that would be saved.
+
+        With them come the mean absolute errors of the labels in their units (`error_of`).
 
         Raises:
             NonFiniteError: a loss is not finite.
         """
         weights = self.stage.weights()
-        totals = torch.zeros(2, len(weights), dtype=torch.float64)  # sums and counts of the losses
+        names = [*weights, *map(error_of, self.stage.units)]
+        totals = torch.zeros(2, len(names), dtype=torch.float64)  # sums and counts
         self.stage.eval()
         with self._averaged(), torch.no_grad():
             for micro in map(self._on_device, self._validation_micros()):
                 losses = self._losses(micro)
-                for column, name in enumerate(weights):
+                for column, name in enumerate(names):
                     if name in losses:
                         totals[:, column] += torch.tensor([float(losses[name].sum), losses[name].count])
             sums, counts = self.ranks.total(totals).tolist()
             if not all(map(math.isfinite, sums)):
                 what = f"the validation loss is not finite after step {self.step}"
                 raise self._non_finite(what, self._validation_micros())
-        means = {
-            name: total / count for name, total, count in zip(weights, sums, counts, strict=True) if count
-        }
-        return {"loss": sum(weights[name] * mean for name, mean in means.items()), **means}
+        means = {name: total / count for name, total, count in zip(names, sums, counts, strict=True) if count}
+        return {"loss": sum(weights[name] * means[name] for name in weights if name in means), **means}
 
     def _validation_micros(self) -> Iterator[Micro]:
         """This rank's share of the validation batches, which are the same for any number of ranks."""

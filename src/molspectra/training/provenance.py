@@ -99,6 +99,10 @@ class Provenance:
         self.about["elements"] = elements_of(selection.store, selection.train)
         if targets:
             self.about |= asdict(metadata.properties[targets[0]])
+        if "targets" in self.about:
+            self.about["targets"] = {
+                name: asdict(metadata.properties[name]) for name in self.about["targets"]
+            }
         if "forces" in targets and metadata.forces is not None:
             self.about["forces"] = asdict(metadata.forces)
 
@@ -171,6 +175,13 @@ class Provenance:
         seen = own_seen(config, selection, self._directory, self.about["stage"])
         (seen if config.init is None else seen.merged(seen_by(config.init))).save(path)
 
+    def _labels(self, selection: Selection) -> dict[str, Any]:
+        """Count the labels of each of several targets, by part."""
+        config = self._config
+        if not isinstance(config, FinetuneConfig) or len(config.targets) == 1:
+            return {}
+        return {"labels": {name: selection.labelled(name) for name in config.targets}}
+
     def _facts(self, selection: Selection, fabric: Fabric) -> dict[str, Any]:
         """Everything that a published number needs to carry."""
         device, parts = fabric.device, ("train", "val", "test")
@@ -185,6 +196,7 @@ class Provenance:
                 "hash": selection.store.hash,
                 "rows": {part: len(getattr(selection, part)) for part in parts},
                 "rows_without_target": selection.lacking,
+                **self._labels(selection),
             },
             "versions": versions(),
             "commit": commit(),
@@ -202,7 +214,9 @@ def _stage_facts(config: RunConfig) -> dict[str, Any]:
     encoder = config.model.spectrum_encoder
     if not isinstance(config, FinetuneConfig):
         return {"stage": "stage2" if encoder else "stage1"}
-    facts: dict[str, Any] = {"stage": "finetune", "target": config.target}
+    facts: dict[str, Any] = {"stage": "finetune", "target": config.targets[0]}
+    if len(config.targets) > 1:
+        facts["targets"] = {name: {} for name in config.targets}
     if encoder is not None and config.model.spectrum_input:
         facts["spectrum_input"] = list(encoder.modalities)  # another task: spectra must be known to predict
     return facts

@@ -7,11 +7,13 @@ A run directory holds `record.json`, `config.json`, `metrics.csv` and `checkpoin
 import atexit
 import importlib.util
 import time
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -32,7 +34,7 @@ from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
 from molspectra.training.record import MetricLog, memory
-from molspectra.training.stages import FinetuneStage, PretrainStage, Stage
+from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, error_of
 from molspectra.training.standardise import standardise
 from molspectra.training.targets import resolved
 
@@ -138,6 +140,8 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
             raise
     seconds = time.perf_counter() - began
     provenance.finish(trainer.step, log.before + seconds, metrics)
+    if show:
+        _print_errors(stage, selection, metrics)
     return RunResult(out, metrics, seconds)
 
 
@@ -166,10 +170,10 @@ def _select(config: RunConfig) -> Selection:
     """Split the store into parts whose rows have what the stage trains on."""
     targets: tuple[str, ...] = ()
     if isinstance(config, FinetuneConfig):
-        targets = (config.target, "forces") if config.forces else (config.target,)
+        targets = config.labels
     selection = Selection.of(config.data, targets, _modalities(config))
     if isinstance(config, FinetuneConfig):
-        selection.check_varies(config.target)
+        selection.check_varies(config.targets)
     return selection
 
 
@@ -200,8 +204,12 @@ def _new_stage(config: RunConfig, model: MolSpectra, selection: Selection) -> St
     """Put the objectives of the stage around the model."""
     if isinstance(config, PretrainConfig):
         return PretrainStage(model, config)
-    standardise(model, selection, config.target)
-    return FinetuneStage(model, config)
+    standardise(model, selection, config.targets)
+    metadata = selection.store.metadata
+    quantities = {name: metadata.properties[name] for name in config.targets}
+    if config.forces and metadata.forces is not None:
+        quantities["forces"] = metadata.forces
+    return FinetuneStage(model, config, {name: quantity.unit for name, quantity in quantities.items()})
 
 
 def new_trainer(
@@ -240,8 +248,20 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
         kernels = provenance.changed_kernels(trainer.fabric)
         say(f"{trainer.directory}: continues from step {trainer.step}{kernels}", error=True)
     elif isinstance(config, FinetuneConfig):
-        for remark in selection.remarks(config.target, config.forces):
+        for remark in selection.remarks(config.targets, config.forces):
             say(f"{config.data.store}: {remark}", error=True)
+
+
+def _print_errors(stage: Stage, selection: Selection, metrics: Mapping[str, float]) -> None:
+    """Print the errors of the last validation to standard error, beside those of the best constant."""
+    for name, unit in stage.units.items():
+        if name == "forces" or error_of(name) not in metrics:
+            continue
+        values = selection.store.column(name)
+        constant = np.nanmedian(values[selection.train])
+        error = float(np.nanmean(np.abs(values[selection.val] - constant)))
+        found = f"{name}: MAE {metrics[error_of(name)]:.4g} {unit}".strip()
+        say(f"{found} on the validation part (a constant: {error:.4g})", error=True)
 
 
 def _train(trainer: Trainer, log: MetricLog | None) -> dict[str, float]:

@@ -213,7 +213,7 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
 
 def _same_selection(config: RunConfig, record: Mapping[str, Any]) -> Selection:
     """Return the rows that a run was given."""
-    targets = (config.target,) if isinstance(config, FinetuneConfig) else ()
+    targets = config.targets if isinstance(config, FinetuneConfig) else ()
     selection = Selection.of(config.data, targets)
     if selection.store.hash != record["data"]["hash"]:
         raise MismatchError(f"{config.data.store} has changed since")

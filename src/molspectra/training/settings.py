@@ -349,7 +349,7 @@ def _described(hint: Any) -> str:
     if get_origin(kind) is Literal:
         text = f"one of {', '.join(parts)}"
     elif get_origin(kind) is tuple:
-        text = f"{'a list of' if parts[-1] is Ellipsis else len(parts)} {_MANY[parts[0]]}"
+        text = f"{'a list of' if parts[-1] is Ellipsis else len(parts)} {_MANY.get(parts[0], 'mappings')}"
     else:
         text = _PLAIN.get(kind, "a mapping of settings")
     return f"{text} or null" if optional else text

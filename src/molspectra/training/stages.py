@@ -5,7 +5,8 @@ exactly the loss of one large batch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Stage(Shared, ABC):
         targets: columns that batches must carry.
         internal: whether batches must carry internal coordinates.
         predicts_spectra: whether batches must also carry their spectra before augmentation.
+        units: of the labels, whose mean absolute errors a validation tells, too.
     """
 
     model: MolSpectra
@@ -41,6 +43,7 @@ class Stage(Shared, ABC):
     targets: tuple[str, ...] = ()
     internal: bool = False
     predicts_spectra: bool = False
+    units: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def weights(self) -> dict[str, float]:
@@ -207,13 +210,16 @@ class PretrainStage(Stage):
 
 
 class FinetuneStage(Stage):
-    """A property, optionally forces, and denoising of slightly moved structures (noisy nodes)."""
+    """Properties, optionally forces, and denoising of slightly moved structures (noisy nodes)."""
 
-    def __init__(self, model: MolSpectra, config: FinetuneConfig) -> None:
+    def __init__(
+        self, model: MolSpectra, config: FinetuneConfig, units: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         super().__init__()
+        self.units = units
         self.model = model
         self.config = config
-        self.targets = (config.target, "forces") if config.forces else (config.target,)
+        self.targets = config.labels
         self.modalities = model.input_spectra
         self.denoising = denoising_objective(config.denoising)
         self.smoothing = Smoothed(config.energy_smoothing)
@@ -221,7 +227,7 @@ class FinetuneStage(Stage):
     def weights(self) -> dict[str, float]:
         """See `Stage.weights`."""
         config = self.config
-        chosen = {config.target: config.energy_weight}
+        chosen = dict.fromkeys(config.targets, config.energy_weight)
         if config.forces:
             chosen["forces"] = config.force_weight
         if config.denoising_weight > 0:
@@ -237,40 +243,50 @@ class FinetuneStage(Stage):
 
     def gradient_weights(self) -> dict[str, float]:
         """See `Stage.gradient_weights`; of α·loss + (1 - α)·previous only the first term has a gradient."""
-        weights = self.weights()
-        return weights | {self.config.target: self.smoothing.alpha * weights[self.config.target]}
+        weights, target = self.weights(), self.targets[0]
+        return weights | {target: self.smoothing.alpha * weights[target]}
 
     def smoothed(self, means: dict[str, float]) -> dict[str, float]:
-        """See `Stage.smoothed`; the property's loss is smoothed where asked for."""
-        target = self.config.target
+        """See `Stage.smoothed`; the loss of the first property is smoothed where asked for."""
+        target = self.targets[0]
         return means | {target: float(self.smoothing(torch.tensor(means[target])))}
 
     def forward(self, batch: Batch, key: NoiseKey, negatives: Negatives | None = None) -> dict[str, Loss]:
         """See `Stage.forward`; structures are moved in training only."""
-        config, head, mode = self.config, self.model.property_head, self.config.noise_mode
-        assert head is not None
+        config, mode = self.config, self.config.noise_mode
         noised = None
         if self.training and (config.denoising_weight > 0 or mode == "reference"):
             noised = self.denoising.perturb(batch, key)
         structures = batch if noised is None or mode == "separate" else noised.batch
-        predicted = {}
         if config.forces:
-            energy, forces, encoded = energy_and_forces(self.model, structures, create_graph=self.training)
-            predicted["forces"] = forces
+            result = energy_and_forces(self.model, structures, create_graph=self.training)
+            encoded, values = result.encoded, [result.energy, *result.further, result.forces]
         else:
             encoded = self.model.encode(structures)
-            energy = self.model.predict(encoded, structures)
-        predicted[config.target] = energy
-        unit = head.std if config.supervised.standardised else 1.0
+            values = self.model.predict(encoded, structures)
+        units: list[Tensor | float] = [head.std for head in self.model.property_heads]
+        if not config.supervised.standardised:
+            units = [1.0] * len(units)
         losses = {
             name: regression_loss(value, batch.targets[name].to(value), unit, config.supervised.error)
-            for name, value in predicted.items()
+            for name, value, unit in zip(self.targets, values, [*units, units[0]], strict=False)
         }
+        if not self.training:
+            losses |= {
+                error_of(name): regression_loss(value, batch.targets[name].to(value), error="mae")
+                for name, value in zip(self.targets, values, strict=True)
+                if name in self.units
+            }
         if noised is not None and config.denoising_weight > 0:
             if mode == "separate":
                 encoded = self.model.encode(noised.batch)
             losses |= self.denoising({"denoising": self.model.noise_head(encoded)}, noised)
         return losses
+
+
+def error_of(label: str) -> str:
+    """Return the name of the mean absolute error of a label in a validation."""
+    return f"{label}_mae"
 
 
 def has_spectrum(batch: Batch) -> Tensor:

@@ -1,5 +1,7 @@
 """Statistics of the training rows for the property head: atom references, mean and standard deviation."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -7,28 +9,36 @@ import torch
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from molspectra.data.store.store import Store
 from molspectra.errors import ElementError
-from molspectra.models.model import AtomReferences, MolSpectra
+from molspectra.models.model import AtomReferences, MolSpectra, property_heads
 from molspectra.training.data import CHUNK, Rows, Selection
 from molspectra.training.targets import published_references
 
 Floats = npt.NDArray[np.float64]
 
 
-def standardise(model: MolSpectra, selection: Selection, target: str) -> None:
-    """Set references, mean and standard deviation of a model's property head from the training rows.
+def standardise(model: MolSpectra, selection: Selection, targets: Sequence[str]) -> None:
+    """Set references, mean and standard deviation of a model's heads from the training rows with a label.
+
+    Args:
+        model: has one head per target.
+        selection: store and rows.
+        targets: columns of the store, in the order of the heads.
 
     Raises:
         ElementError: published references that do not cover the elements of the rows.
     """
-    head, store, rows = model.property_head, selection.store, selection.train
-    assert head is not None
-    values = store.column(target)[rows]
-    if head.references is not None:
-        counts = compositions(store, rows)
-        references = atom_references(model.config.atom_references, store, target, counts, values)
-        head.references.copy_(torch.from_numpy(references))
-        values = values - counts @ references
-    head.standardise(float(values.mean()), float(values.std()))
+    store = selection.store
+    for head, settings, target in zip(
+        model.property_heads, property_heads(model.config), targets, strict=True
+    ):
+        rows = selection.train[store.has(target)[selection.train]]
+        values = store.column(target)[rows]
+        if head.references is not None:
+            counts = compositions(store, rows)
+            references = atom_references(settings.atom_references, store, target, counts, values)
+            head.references.copy_(torch.from_numpy(references))
+            values = values - counts @ references
+        head.standardise(float(values.mean()), float(values.std()))
 
 
 def compositions(store: Store, rows: Rows) -> Floats:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES
 from molspectra.errors import SettingError, UnitError
 from molspectra.models.heads import PropertyKind
+from molspectra.models.model import HeadConfig
 from molspectra.simulation.units import HARTREE, KCAL
 from molspectra.training.config import FinetuneConfig
 
@@ -43,22 +44,34 @@ def resolved(config: FinetuneConfig) -> FinetuneConfig:
     Raises:
         SettingError: a head was asked for that is not that of the target.
     """
-    model, right = config.model, HEADS.get(config.target)
-    head = model.property or right or "scalar"
-    if right not in (None, head):
+    count = len(config.targets)
+    if len(config.model.heads) not in (0, count):
+        raise SettingError(f"model.heads: {len(config.model.heads)} for {count} targets; leave them out")
+    heads = config.model.heads or tuple(_head(config, target) for target in config.targets)
+    if count > 1:
+        return replace(config, model=replace(config.model, heads=heads))
+    (head,) = heads
+    return replace(config, model=replace(config.model, **vars(head)))
+
+
+def _head(config: FinetuneConfig, target: str) -> HeadConfig:
+    """Return how a target is read from the atoms."""
+    model, right = config.model, HEADS.get(target)
+    kind = model.property or right or "scalar"
+    if right not in (None, kind):
         raise SettingError(
-            f"model.property: {config.target!r} is learnt by the {right} head, not the {head} one; "
+            f"model.property: {target!r} is learnt by the {right} head, not the {kind} one; "
             "leave model.property out (null)"
         )
     references = model.atom_references
     if references == "auto":
-        references = "published" if config.target in ATOMIC_ENERGIES else "none"
+        references = "published" if target in ATOMIC_ENERGIES else "none"
     readout = model.readout
     if readout == "auto":
-        is_pooled = config.target in INTENSIVE and head == "scalar" and references == "none"
-        readout = "pooled" if is_pooled and not config.forces else "sum"
-    model = replace(model, property=head, readout=readout, atom_references=references)
-    return replace(config, model=model)
+        is_energy = config.forces and target == config.targets[0]
+        is_pooled = target in INTENSIVE and kind == "scalar" and references == "none" and not is_energy
+        readout = "pooled" if is_pooled else "sum"
+    return HeadConfig(kind, readout, references)
 
 
 def published_references(target: str, unit: str) -> dict[int, float]:

@@ -55,7 +55,7 @@ def results(config, batch, forces):
     torch.manual_seed(0)
     model = stirred(MolSpectra(ModelConfig(encoder=config, property="scalar"))).to(batch.positions.dtype)
     if forces:
-        energy, force, _ = energy_and_forces(model, batch, create_graph=True)
+        energy, force, *_ = energy_and_forces(model, batch, create_graph=True)
         outputs = [energy, force]
     else:
         outputs = list(model.encode(batch))

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         checkpoint=options.checkpoint,
         disturbances=options.disturbances,
     )
-    lines = summary(result)
+    lines = [*error_table(result), *summary(result)]
     if "retrieval" in result:
         lines += ["", *retrieval_table(result["retrieval"]["subsets"])]
     if "predicted_retrieval" in result:
@@ -50,6 +50,24 @@ def main(arguments: list[str]) -> int:
         lines += ["", *disturbance_table(result["disturbances"]["table"])]
     say("\n".join(lines))
     return 0
+
+
+def error_table(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: the errors of every target and of forces; none for a pre-trained run."""
+    if "mae" not in result:
+        return []
+    errors = dict(result.get("targets", {result["target"]: result}))
+    if "forces" in result:
+        errors["forces"] = result["forces"]
+    names = [f"{name} [{one['unit']}]" if one["unit"] else name for name, one in errors.items()]
+    width = max(map(len, ("target", *names)))
+    heads = ("MAE", "RMSE", "R²", "values", "MAE of a constant")
+    lines = [f"{'target':<{width}}  {heads[0]:>9}  {heads[1]:>9}  {heads[2]:>6}  {heads[3]:>7}  {heads[4]}"]
+    for name, one in zip(names, errors.values(), strict=True):
+        r2 = "–" if one["r2"] is None else f"{one['r2']:.3f}"
+        figures = f"{one['mae']:9.4g}  {one['rmse']:9.4g}  {r2:>6}  {one['count']:>7}"
+        lines.append(f"{name:<{width}}  {figures}  {one['median_predictor_mae']:.4g}")
+    return [*lines, ""]
 
 
 def disturbance_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

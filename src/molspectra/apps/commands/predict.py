@@ -36,10 +36,9 @@ def main(arguments: list[str]) -> int:
     )
     predictions.save(out, overwrite=options.overwrite)
     print_rejected(predictions.rejected, "left out")
-    unit = predictions.quantity.unit or "no unit"
-    level = predictions.quantity.level or "level of theory not known"
-    say(
-        f"{predictions.target} ({unit}; {level}) of {len(predictions)} molecules in {out}; "
-        f"{len(predictions.rejected)} left out"
+    names = ", ".join(
+        f"{target} ({quantity.unit or 'no unit'}; {quantity.level or 'level of theory not known'})"
+        for target, quantity in zip(predictions.targets, predictions.quantities, strict=True)
     )
+    say(f"{names} of {len(predictions)} molecules in {out}; {len(predictions.rejected)} left out")
     return 1 if predictions.rejected else 0

@@ -16,7 +16,7 @@ from molspectra.training.settings import Setting, from_dict, read_recipe, recipe
 _PURPOSES = {
     "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
     "alignment.",
-    "finetune": "Fine-tune a 3D encoder on a property of the store.",
+    "finetune": "Fine-tune a 3D encoder on a property of the store, or on several at once.",
 }
 
 
@@ -27,6 +27,8 @@ def run_command(name: str, arguments: list[str]) -> int:
     is_help = bool({"-h", "--help"} & set(arguments))
     settings = settings_of(cls, documented=is_help)
     options = vars(_parser(name, settings).parse_args(arguments))
+    if "target" in options:  # --target gap homo alpha
+        options["target"] = ",".join(options["target"])
     source, values = _base(name, options)
     for setting in settings:
         if setting.name in options:
@@ -70,6 +72,7 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
             type=setting.parse,
             default=unset,
             help=about,
+            nargs="+" if setting.name == "target" else None,
         )
     return parser
 
