@@ -186,12 +186,11 @@ class Selection:
                 found.append(
                     f"{without} of its {len(self.train)} training rows have no forces and teach only {names}"
                 )
-        for target in targets:
-            if np.unique(self.store.column(target)[self._labelled_rows(target)]).tolist() == [0, 1]:
-                found.append(
-                    f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes"
-                )
-        return found
+        return found + [
+            f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes"
+            for target in targets
+            if np.unique(self.store.column(target)[self._labelled_rows(target)]).tolist() == [0, 1]
+        ]
 
 
 def _structure_fault(batch: Batch) -> tuple[int, str] | None:
