@@ -165,6 +165,8 @@ def test_noise_and_a_low_baseline_are_no_reason_to_refuse():
     # before a baseline is subtracted, its sign says nothing
     level = Preparation(baseline="als", normalisation="none")
     assert prepare_measured(measured(WAVENUMBERS, bands - 2.0), level, "ir").spectrum.values.max() > 0.8
+    with pytest.raises(ValueRangeError, match="all intensities are zero"):
+        prepare_measured(measured(WAVENUMBERS, bands - 2.0), Preparation(), "ir")
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ class Report:
             *(f"rows altered            {number:>12,}   ({kind})" for kind, number in tally.changes.items()),
             "",
             "checked: structures (elements, coordinates, atoms too near), Å and not bohr, finite numbers,",
-            "    columns and lengths, same geometry, same identity, counts",
+            "    columns and lengths, spectra (zero, negative, absurd), same geometry, same identity, counts",
             "units: " + ", ".join(f"{name} {unit or '1'}" for name, unit in self.units.items()),
             *(f"{key}: {value}" for key, value in self.remarks.items()),
             f"{tally.seconds:.1f} s, {tally.cpu_seconds:.1f} s of processor time, "

@@ -199,9 +199,13 @@ def _structure_fault(batch: Batch) -> tuple[int, str] | None:
     if bool(far.any()):
         atom = int(torch.nonzero(far)[0])
         return int(batch.molecule[atom]), f"an atom lies beyond {MAX_COORDINATE:,.0f} Å"
-    near = neighbour_edges(batch.positions, batch.ptr, 0.999 * MIN_DISTANCE)  # they were rounded to float32
-    if len(near.pair_first):
-        return int(batch.molecule[near.pair_first[0]]), f"two atoms are closer than {MIN_DISTANCE} Å"
+    edges = neighbour_edges(batch.positions, batch.ptr, 0.999 * MIN_DISTANCE)  # they were rounded to float32
+    # a distance that is not finite has an edge too, and is the affair of the step that meets it
+    near = edges.pair_first[
+        (batch.positions[edges.pair_first] - batch.positions[edges.pair_second]).isfinite().all(1)
+    ]
+    if len(near):
+        return int(batch.molecule[near[0]]), f"two atoms are closer than {MIN_DISTANCE} Å"
     return None
 
 

@@ -257,11 +257,12 @@ def onto_axis(
     try:
         # whether values are negative for more reasons than a baseline is known once that is subtracted
         check_values(samples if process is None else np.abs(samples))
+        if process is not None:
+            indices = np.flatnonzero(inside)
+            samples = process(samples, kind, slice(int(indices[0]), int(indices[-1]) + 1))
+            check_values(samples)
     except ValueRangeError as error:
         raise error.with_context(f"{where}{name}") from error
-    if process is not None:
-        indices = np.flatnonzero(inside)
-        samples = process(samples, kind, slice(int(indices[0]), int(indices[-1]) + 1))
     negative = int((samples < 0).sum())
     if negative:
         changes.append("samples below zero set to 0")
