@@ -202,7 +202,7 @@ def test_rows_without_forces_are_said_first(store: Store, tmp_path: Path) -> Non
     )
     selection = Selection.of(DataConfig(str(path)), ("energy", "forces"))
     without = sum(not row % 2 for row in selection.train)
-    (said,) = selection.remarks("energy", forces=True)
+    (said,) = selection.remarks(["energy"], forces=True)
     assert f"{without} of its {len(selection.train)} training rows have no forces" in said
 
 

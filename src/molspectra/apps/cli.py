@@ -32,6 +32,9 @@ COMMANDS = {
 }
 """Commands and their purposes; `x-y` is the function `main` of `molspectra.apps.commands.x_y`."""
 
+LONGEST = 1_200
+"""Characters of a longer message that are shown."""
+
 
 def usage() -> str:
     """Return the text of `molspectra --help`."""
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         return _dispatch(arguments)
     except MolspectraError as error:
         interrupted = getattr(error, "interrupted", False)
-        say(f"molspectra: {'' if interrupted else 'error: '}{' '.join(str(error).splitlines())}", error=True)
+        say(f"molspectra: {'' if interrupted else 'error: '}{_line(error)}", error=True)
         return 130 if interrupted else 2
     except KeyboardInterrupt:
         say("molspectra: interrupted", error=True)
@@ -63,10 +66,28 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        say("molspectra: error: not enough memory; use smaller batches or a smaller file", error=True)
+        return 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         say(f"molspectra: error: {where}{error.strerror or error}", error=True)
         return 2
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether an error is the lack of memory, which torch reports as a RuntimeError."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "out of memory")
+    )
+
+
+def _line(error: MolspectraError) -> str:
+    """Return the message of an error in one line, without the middle where names of its file make it long."""
+    text = " ".join(str(error).splitlines())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 3 :]}"
 
 
 def _dispatch(arguments: list[str]) -> int:

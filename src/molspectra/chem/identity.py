@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.elements import atomic_number, hill_formula
-from molspectra.chem.sanity import RDKIT_ERRORS, covalent_radii
-from molspectra.errors import FormatError, MismatchError, ValueRangeError
+from molspectra.chem.sanity import RDKIT_ERRORS, check_rings, covalent_radii
+from molspectra.errors import FormatError, InputError, MismatchError, ValueRangeError
 
 GEOMETRY_PREFIX = "geom-"
 
@@ -63,7 +63,7 @@ def identity_of(molecule: Structure) -> str:
     from a hash of the element-labelled contact graph, see `geometry_hash`.
 
     Raises:
-        FormatError: if `molecule.smiles` cannot be read.
+        InputError: if `molecule.smiles` cannot be read.
     """
     mol = perceived_bonds(molecule) if molecule.smiles is None else _parsed(molecule.smiles)
     return _key_of(mol) or geometry_hash(molecule.numbers, molecule.positions)
@@ -74,7 +74,7 @@ def identity_from_smiles(smiles: str) -> str:
 
     Raises:
         FormatError: if the SMILES cannot be read.
-        ValueRangeError: if it has no InChI, for example because of dummy atoms.
+        ValueRangeError: if it has no InChI, for example because of dummy atoms, or too many rings.
     """
     key = _key_of(_parsed(smiles))
     if key is None:
@@ -130,7 +130,12 @@ def _parsed(smiles: str) -> Any:
 
     with rdBase.BlockLogs():
         try:
-            mol = Chem.MolFromSmiles(smiles)
+            mol = Chem.MolFromSmiles(smiles, sanitize=False)
+            if mol is not None:
+                check_rings(mol)
+                mol = Chem.MolFromSmiles(smiles)
+        except InputError as error:
+            raise error.with_context(f"SMILES {smiles[:200]!r}") from error
         except RDKIT_ERRORS:
             mol = None
     if mol is None or mol.GetNumAtoms() == 0:

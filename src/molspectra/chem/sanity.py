@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.elements import SYMBOLS
-from molspectra.errors import ElementError, UnitError
+from molspectra.errors import ElementError, UnitError, ValueRangeError
 
 RDKIT_ERRORS = (ValueError, RuntimeError, ArithmeticError)
 """What RDKit raises for molecules that it cannot treat; RuntimeError where an internal condition breaks."""
+
+MAX_ATOMS = 2_000
+"""Larger structures of a file are refused: the checks of a structure grow with the square of its size."""
+
+_MAX_RINGS = 300  # a fullerene C240 closes 121; RDKit crashes where 60 atoms close 1000
 
 SEEM_IN_BOHR = "the coordinates seem to be in bohr; they must be in Å (1 bohr = 0.529177 Å)"
 """Why such a structure is refused."""
@@ -23,6 +29,27 @@ _FEWEST = 3  # atoms; the bond of two alone is no evidence
 
 _BONDING = np.ones(119, np.bool_)
 _BONDING[[0, 2, 10, 18, 36, 54, 86, 118]] = False  # noble gases have no bonds to measure
+
+
+def check_size(atoms: int) -> None:
+    """Refuse a structure of more than `MAX_ATOMS` atoms.
+
+    Raises:
+        ValueRangeError: if it has more.
+    """
+    if atoms > MAX_ATOMS:
+        raise ValueRangeError(f"a structure of {atoms} atoms; at most {MAX_ATOMS} are read")
+
+
+def check_rings(mol: Any) -> None:
+    """Refuse an RDKit molecule whose bonds close more rings than the search for them survives.
+
+    Raises:
+        ValueRangeError: if they do.
+    """
+    rings = mol.GetNumBonds() - mol.GetNumAtoms() + 1
+    if rings > _MAX_RINGS:
+        raise ValueRangeError(f"the bonds close {rings} rings; at most {_MAX_RINGS} are read")
 
 
 @cache

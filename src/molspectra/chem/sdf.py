@@ -16,7 +16,7 @@ from molspectra.chem.charges import check_charge
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, text_lines
-from molspectra.chem.sanity import RDKIT_ERRORS
+from molspectra.chem.sanity import RDKIT_ERRORS, check_rings, check_size
 from molspectra.errors import ElementError, FormatError, InputError, ValueRangeError
 
 _FIELD = re.compile(r">[^<]*<([^>]+)>")
@@ -103,6 +103,8 @@ def molecule_from_block(block: str, name: str | None = None, *, complete: bool =
             mol = None
     if mol is None:
         raise _reading_error(block)
+    check_size(mol.GetNumAtoms())
+    check_rings(mol)
     atoms = [mol.GetAtomWithIdx(index) for index in range(mol.GetNumAtoms())]  # faster than GetAtoms()
     for atom in atoms:
         if atom.GetAtomicNum() and not atom.GetIsotope():

@@ -15,7 +15,7 @@ import numpy as np
 from molspectra.chem.charges import check_charge
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, text_lines
-from molspectra.chem.sanity import RDKIT_ERRORS
+from molspectra.chem.sanity import RDKIT_ERRORS, check_rings
 from molspectra.errors import ElementError, FormatError, InputError, NotFoundError, ValueRangeError
 
 _NAME_COLUMNS = ("name", "id", "title")
@@ -90,7 +90,10 @@ def _parsed(smiles: str) -> Any:
             advice = "; a name stands after white space, not a comma" if "," in smiles else ""
             raise FormatError(f"unreadable SMILES {_short(smiles)}{advice}")
         try:
+            check_rings(mol)
             Chem.SanitizeMol(mol)
+        except InputError as error:
+            raise error.with_context(f"SMILES {_short(smiles)}") from error
         except RDKIT_ERRORS as error:
             raise _impossible(smiles, error) from error
     return mol

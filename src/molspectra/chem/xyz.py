@@ -27,6 +27,7 @@ from molspectra.chem.charges import (
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.records import Entry, text_lines
+from molspectra.chem.sanity import check_size
 from molspectra.errors import (
     ElementError,
     FormatError,
@@ -171,6 +172,7 @@ def _vectors(comment: str, atoms: list[str], key: str) -> npt.NDArray[np.float64
 
 def _frame(comment: str, atoms: list[str]) -> Molecule:
     """Return the molecule of a frame from its comment and its atom lines."""
+    check_size(len(atoms))
     entries = _entries(comment)
     _check_not_periodic(entries)
     properties = entries.get("properties", _PLAIN_COLUMNS)

@@ -13,6 +13,7 @@ import numpy as np
 from molspectra._version import __version__
 from molspectra.data.atomic import atomic_file
 from molspectra.errors import DamagedError, FormatError, NotFoundError
+from molspectra.search.vectors import stored_points
 from molspectra.spectra.modality import MODALITIES
 from molspectra.training.record import read_json
 
@@ -145,6 +146,9 @@ def _checked(values: dict[str, Any]) -> Manifest:
     _require({*manifest.modalities, *model.modalities} <= MODALITIES.keys(), "modalities")
     _require(type(model.width) is int and model.width > 0, "width")
     _require(len(segments) > 0, "segments")
+    for name, points in manifest.typical.items():
+        _require(name in MODALITIES and bool(np.isfinite(points).all()), "typical")
+        _require(len(points) == stored_points(MODALITIES[name]), "typical")
     for segment in segments:  # names become paths
         _require(_SEGMENT.fullmatch(segment.name) is not None, "a segment's name")
         _require(type(segment.rows) is int and segment.rows > 0, "a segment's rows")

@@ -107,7 +107,7 @@ def from_json(line: str | bytes) -> Record:
             for name, line in fields["lines"].items()
         }
         properties = {name: Property(*values) for name, values in fields["properties"].items()}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise FormatError(f"not a simulation record ({type(error).__name__}: {error})") from None
     return replace(record, simulation=Simulation(molecule, lines, properties, levels))
 

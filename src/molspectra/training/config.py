@@ -106,6 +106,13 @@ class OptimizerConfig:
             )
 
 
+MOST_STEPS = 1_000_000_000
+"""More steps than any run has time for are a mistake."""
+
+LARGEST_BATCH = 100_000
+"""More molecules than that for a step are a mistake."""
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """The training loop."""
@@ -144,6 +151,9 @@ class LoopConfig:
         for name in ("steps", "batch_size", "accumulation", "log_every", "devices", "keep"):
             if getattr(self, name) < 1:
                 raise SettingError(f"loop: {name} must be at least 1, not {getattr(self, name)}")
+        for name, most in (("steps", MOST_STEPS), ("batch_size", LARGEST_BATCH)):
+            if getattr(self, name) > most:
+                raise SettingError(f"loop: {name} must be at most {most:,}, not {getattr(self, name)}")
         if self.validate_every < 0 or self.save_every < 0:
             raise SettingError("loop: validate_every and save_every must not be negative")
         parts = self.accumulation * self.devices

@@ -179,11 +179,18 @@ def read_metrics(path: Path) -> list[tuple[int, str, float, float]]:
 
 
 def _lines(path: Path) -> list[list[str]]:
-    """The complete lines of a `metrics.csv` as they stand there, without the header."""
+    """The complete lines of a `metrics.csv` as they stand there, without the header.
+
+    Raises:
+        FormatError: the file is no table in UTF-8.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [line for line in csv.reader(file) if _is_complete(line)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [line for line in csv.reader(file) if _is_complete(line)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read as a table ({error})") from error
 
 
 def _is_complete(line: list[str]) -> bool:

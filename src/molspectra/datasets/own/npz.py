@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.sanity import MAX_ATOMS, check_size
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.formats.npy_stream import Column, chunks, names, opened
@@ -32,7 +33,7 @@ _ALIASES = {"numbers": "z", "positions": "pos"}
 _TEXTS = ("name", "identity", "smiles")
 _SCALARS = ("n_atoms", "z", "charge", "gdb_idx")
 _INTEGERS = ("n_atoms", "z", "charge", *LINES)
-_MAX_LINES = 1000 * shared.MAX_ATOMS
+_MAX_LINES = 1000 * MAX_ATOMS
 _MAX_WORDS = 1 << 24  # bytes of names or units
 _FIXED = (*_SCALARS, "pos", *_TEXTS, "props", "prop_names", "prop_units")
 
@@ -270,7 +271,7 @@ class _Reader:
             arrays[key] = column.take(1)[0]
             count = int(arrays[key])
             for part, values in self._ragged[key].items():
-                if count > (shared.MAX_ATOMS if key == "n_atoms" else _MAX_LINES):
+                if count > (MAX_ATOMS if key == "n_atoms" else _MAX_LINES):
                     values.skip(count)
                 else:
                     arrays[part] = values.take(count)
@@ -297,7 +298,7 @@ def _row(
     arrays: Arrays, name: str, layout: Layout, selected: shared.Selection, own: shared.OwnOptions, level: str
 ) -> Row:
     """Return the row of one molecule."""
-    shared.check_size(int(arrays["n_atoms"]))
+    check_size(int(arrays["n_atoms"]))
     values = {stored: float(arrays[key]) for key, stored in selected.columns.items() if key in layout.columns}
     if "props" in arrays:
         cells = zip(layout.table, arrays["props"].tolist(), strict=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.sanity import check_size
 from molspectra.chem.smiles import from_smiles
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
@@ -225,7 +226,7 @@ def _molecule(cells: Mapping[str, pa.Scalar], texts: Mapping[str, str | None], s
     if "numbers" not in cells:
         return from_smiles(texts.get("smiles") or "", name)
     atoms = cells["numbers"].values if cells["numbers"].is_valid else pa.array([], pa.int64())
-    shared.check_size(len(atoms))
+    check_size(len(atoms))
     numbers = np.array(atoms.to_pylist())
     positions = _floats(cells, "positions")
     if positions.size != 3 * len(numbers):

@@ -23,9 +23,6 @@ from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 BOHR = 0.529177210903
 """Å in one bohr (CODATA 2018)."""
 
-MAX_ATOMS = 2_000
-"""Larger structures are rejected: the checks of a structure grow with the square of its size."""
-
 OPTIONS: dict[str, str] = {
     "unit.NAME": "unit of the property NAME, such as unit.gap=eV; 1 for a pure number",
     "properties": "names of the properties to take, separated by commas, or none; all if not given",
@@ -331,12 +328,6 @@ def row_of(record: ParsedRecord) -> Row:
         spectra[name] = spectrum
         changes.extend(f"{name}: {change}" for change in conversions)
     return Row(molecule, spectra, values, record.forces, record.identity, left_out, tuple(changes))
-
-
-def check_size(atoms: int) -> None:
-    """Refuse a structure of more than `MAX_ATOMS` atoms."""
-    if atoms > MAX_ATOMS:
-        raise ValueRangeError(f"a structure of {atoms} atoms; at most {MAX_ATOMS} are read")
 
 
 def lines_from_arrays(

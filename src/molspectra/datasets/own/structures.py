@@ -145,7 +145,6 @@ def _row(entry: Entry, selected: shared.Selection, own: shared.OwnOptions, measu
 
 def _molecule(entry: Entry, scale: float) -> Molecule:
     molecule = entry.structure()  # `prepare` checks its unit, with those of the first records
-    shared.check_size(len(molecule))
     return molecule if scale == 1.0 else molecule.with_positions(np.asarray(molecule.positions) * scale)
 
 

@@ -26,6 +26,10 @@ from molspectra.spectra.files.units import (
 MAX_BYTES = 64 << 20
 """Larger files are refused, and not read to the end."""
 
+MAX_LINES = 300_000
+"""Files of two columns with more lines are refused."""
+
+_MAX_LINE = 20_000  # characters
 _MAX_HEADER = 200  # lines
 _COMMENTS = ("#", "%", "//", "!", "'")
 _POINT = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[EeDd][+-]?\d{1,3})?")
@@ -90,6 +94,13 @@ def read_text(
     lines = [
         (number, line) for number, line in enumerate(decoded_lines(path), start=1) if line.strip(" \t;,")
     ]
+    if len(lines) > MAX_LINES:
+        raise FormatError(f"{path} has {len(lines)} lines; of a spectrum at most {MAX_LINES} are read")
+    long = next((number for number, line in lines if len(line) > _MAX_LINE), None)
+    if long is not None:
+        raise FormatError(
+            f"{path}, line {long}: more than {_MAX_LINE} characters; that is no table of numbers"
+        )
     separator = _common_separator(path, lines)
     start, stop = _data(path, lines, separator)
     header = [line.strip() for _, line in lines[:start]]
