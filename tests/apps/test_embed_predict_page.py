@@ -34,7 +34,7 @@ def test_the_files_and_commands_of_the_page(tmp_path, monkeypatch, capsys):
             assert said == body + "\n"
         else:
             Path(caption).write_text(body + "\n", encoding="utf-8")
-    assert done == ["embed", "embed", "finetune", "predict", "predict"]
+    assert done == ["embed", "embed", "finetune", "predict", "finetune", "evaluate", "predict", "predict"]
     assert names["found"].quantities[0].unit == "eV"
     assert names["found"].values.shape == (3,)
     assert np.load("alcohols.npy").shape == (3, 128)
