@@ -13,4 +13,5 @@ from tiny_runs import store_path as store_path
 from tiny_runs import tiny as tiny
 
 settings.register_profile("molspectra", derandomize=True, deadline=None, database=None)
-settings.load_profile("molspectra")
+settings.register_profile("long", deadline=None, database=None, max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "molspectra"))

@@ -1,4 +1,4 @@
-"""Every hostile file at its command, within limits: one line that says why, or a harmless result."""
+"""Hostile files at their commands, within limits: one line that says why, or a harmless result."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hostile_files
 import pytest
+from hypothesis import settings
 
 HARMLESS = {
     "embed-xyz-count_separators", "index-xyz-quotes", "skip-xyz-backslashes", "embed-xyz-equals",
@@ -16,6 +17,16 @@ HARMLESS = {
 }  # fmt: skip
 """Files that waste time at most: what is odd in them is not asked for, and the rest is read."""
 
+FOUND = {
+    "embed-smi-clique", "skip-xyz-atoms", "index-sdf-title", "search-txt-header", "read-txt-falling",
+    "read-txt-fields", "settings-batch_size", "settings-steps", "report-metrics.csv-nested",
+    "search-library-typical", "simulate-journal-nested", "pretrain-yaml-value_long",
+}  # fmt: skip
+"""Files that did harm once."""
+
+SUITE = [*FOUND, *(name for number, name in enumerate(hostile_files.CASES) if number % 3 == 0)]
+"""What there is time for on each run; the long profile (see CONTRIBUTING.md) takes every case."""
+
 LONGEST = 2_000
 """Characters of a message."""
 
@@ -24,11 +35,13 @@ LONGEST = 2_000
 def results(use_runs, tmp_path_factory):
     """What became of each case, by name."""
     script, folder = hostile_files.__file__, tmp_path_factory.mktemp("hostile")
-    done = subprocess.run(
-        [sys.executable, script, str(folder), str(use_runs["gap"].parent)], capture_output=True, text=True
-    )
+    names = list(hostile_files.CASES if settings().max_examples > 100 else dict.fromkeys(SUITE))
+    command = [sys.executable, script, str(folder), str(use_runs["gap"].parent), *names]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {result["name"]: result for result in map(json.loads, done.stdout.splitlines())}
+    found = {result["name"]: result for result in map(json.loads, done.stdout.splitlines())}
+    assert found.keys() == set(names)
+    return found
 
 
 def fault(result):
@@ -49,8 +62,7 @@ def fault(result):
 
 
 def test_every_file_ends_in_one_line_within_the_limits(results):
-    assert results.keys() == hostile_files.CASES.keys()
-    assert len(results) >= 400
+    assert len(results) >= 150
     faults = {name: fault(result) for name, result in results.items()}
     assert not {name: found for name, found in faults.items() if found is not None}
 

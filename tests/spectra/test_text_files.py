@@ -166,10 +166,22 @@ def test_without_a_header_they_are_asked_for(tmp_path):
         ("nm,abs\n1,1\n2,-inf\n", {}, "line 3: '-inf' is not a finite number", ValueRangeError),
         ("nm,abs\n1,1\n2,1_000\n", {}, "line 3: '1_000' is not a number", FormatError),
         (
-            "nm,abs\n1,1\n2," + "9" * 1_000_000 + "\n",
+            "nm,abs\n1,1\n2," + "9" * 10_000 + "\n",
             {},
             "value of point 2 is not a finite number",
             ValueRangeError,
+        ),
+        (
+            "nm,abs\n1,1\n2," + "9" * 1_000_000 + "\n",
+            {},
+            "line 3: more than 20000 characters",
+            FormatError,
+        ),
+        (
+            "nm,abs\n" + "1,1\n" * 300_000,
+            {},
+            "300001 lines",
+            FormatError,
         ),
         ("nm,abs\n1,1\n2,1e999\n", {}, "value of point 2 is not a finite number", ValueRangeError),
         ("nm,abs\n1,1\n2,1e9999\n", {}, "'1e9999' is not a number", FormatError),
