@@ -23,7 +23,7 @@ from molspectra.apps.molecules import (
 )
 from molspectra.apps.tables import Tabular, table_of, vectors_of
 from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
-from molspectra.data.atomic import atomic_file, naming
+from molspectra.data.atomic import atomic_files, naming
 from molspectra.data.output import free_path, write_table
 from molspectra.errors import SettingError, ValueRangeError
 from molspectra.evaluation.embedding import comparable, embed_batch, pooled_batch
@@ -80,9 +80,12 @@ class Embeddings(Tabular):
             components = {f"e{number}": column for number, column in enumerate(self.vectors.T)}
             write_table(table_of({**self.columns, **components}, self.about), path)
         else:
-            write_table(table_of(self.columns, self.about), beside)
-            with atomic_file(path) as file, naming(path):
-                np.save(file, self.vectors, allow_pickle=False)
+            from pyarrow.csv import write_csv
+
+            with atomic_files(beside, path) as (table_file, file):
+                write_csv(table_of(self.columns, self.about), table_file)
+                with naming(path):
+                    np.save(file, self.vectors, allow_pickle=False)
 
 
 def free_paths(out: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Path, Path]:

@@ -8,7 +8,7 @@ import platform
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,8 @@ from molspectra.errors import ExistsError, WriteError
 
 LOCK = ".lock"
 """Name of the lock file in a folder."""
+
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -59,23 +61,56 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         WriteError: if the file cannot be created, written or renamed.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with atomic_files(path) as (file,):
+        yield file
+
+
+@contextmanager
+def atomic_files(*paths: Path) -> Iterator[list[BinaryIO]]:
+    """Open several files that belong together as in `atomic_file`; none is renamed before all are on the disk.
+
+    Where a file cannot be renamed, those renamed before it are removed again unless they replaced others.
+
+    Raises:
+        WriteError: if a file cannot be created, written or renamed.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") for path in paths}
+    new: list[Path] = []
     try:
-        with naming(path):
-            file = temporary.open("xb")
-        try:
-            yield file
+        with ExitStack() as stack:
+            yield [stack.enter_context(_flushed(temporary[path], path)) for path in paths]
+        for path in paths:
             with naming(path):
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            with naming(path):  # closing flushes the buffer, which may not fit on the disk
-                file.close()
-        with naming(path):
-            temporary.replace(path)
-            flush(path.parent)
+                existed = path.exists()
+                temporary[path].replace(path)
+                new += [] if existed else [path]
+        new.clear()
+        for path in paths:
+            with naming(path):
+                flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        for path in (*temporary.values(), *new):
+            with suppress(OSError):  # what stopped the writing may stop this too, and is what matters
+                path.unlink()
+
+
+@contextmanager
+def _flushed(temporary: Path, path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that will be renamed to `path`, and flush it to the disk at the end."""
+    with naming(path):
+        file = temporary.open("xb")
+    try:
+        yield file
+        with naming(path):
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.filename is None and error.errno in _OF_WRITING:  # of the block's `file.write`
+            raise WriteError(f"{path} cannot be written: {error.strerror}") from error
+        raise
+    finally:
+        with naming(path):  # closing flushes the buffer, which may not fit on the disk
+            file.close()
 
 
 @contextmanager
@@ -133,11 +168,10 @@ def folder_lock(folder: Path, work: str) -> Iterator[None]:
                 os.ftruncate(handle, 0)
                 since = time.strftime("%Y-%m-%d %H:%M:%S")
                 os.write(handle, f"process {os.getpid()} on {platform.node()} since {since}".encode())
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+            yield
         finally:
+            with suppress(OSError):  # left there, it locks nothing
+                path.unlink()
             os.close(handle)
     finally:
         for empty in made:

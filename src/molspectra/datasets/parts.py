@@ -72,6 +72,11 @@ class Parts:
         _write_json(self._tally(len(self.tallies)), asdict(tally))
         self.tallies.append(tally)
 
+    @property
+    def joined(self) -> Path:
+        """Path of the joined store until it gets its name."""
+        return self.folder / "joined.arrow"
+
     def sum(self) -> Tally:
         """Return the summed counts of all finished parts."""
         total = Tally()
@@ -84,8 +89,8 @@ class Parts:
         ids = [batch.column("geometry_id").to_numpy() for batch in self._batches()]
         return np.sort(np.concatenate(ids)) if ids else np.empty(0, np.int64)
 
-    def join(self, out: Path, metadata: Metadata) -> tuple[Written, int]:
-        """Write the final store from the record batches of the parts, one after the other.
+    def join(self, metadata: Metadata) -> tuple[Written, int]:
+        """Write `joined`, the final store, from the record batches of the parts, one after the other.
 
         Returns:
             Summary of the store, and the number of rows that have the identity of an earlier row.
@@ -100,7 +105,7 @@ class Parts:
                 hashes.append(np.array([hash(key) for key in batch.column("identity").to_pylist()], np.int64))
                 yield batch
 
-        written = write_batches(out, hashed_batches(), schema_of(metadata))
+        written = write_batches(self.joined, hashed_batches(), schema_of(metadata))
         distinct = len(np.unique(np.concatenate(hashes)))
         return written, written.rows - distinct
 
@@ -113,7 +118,8 @@ class Parts:
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder)
+        with naming(self.folder):
+            shutil.rmtree(self.folder)
 
     def _tally(self, part: int) -> Path:
         return self.folder / f"{part:05}.json"

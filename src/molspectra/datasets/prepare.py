@@ -18,7 +18,7 @@ import numpy as np
 
 from molspectra._version import __version__
 from molspectra.chem.sanity import SEEM_IN_BOHR, bohr_suspected
-from molspectra.data.atomic import atomic_file, naming
+from molspectra.data.atomic import atomic_file, flush, naming
 from molspectra.data.store.writer import Record, Row, record_of, write_records
 from molspectra.datasets.importer import Candidate, Excluded, Importer, Opened, checked_options
 from molspectra.datasets.parts import Parts, locked_folder, parts_folder
@@ -115,6 +115,9 @@ def prepare(
             raise _nothing_left(raw, importer, parts.sum(), first)
         report = _join(importer, opened, parts, out, chosen, limit, resumed)
         report.write(parts.rejected())
+        with naming(out):  # last, so that what fails before can be repeated without overwriting
+            parts.joined.replace(out)
+            flush(out.parent)
         parts.remove()
     return report
 
@@ -128,9 +131,9 @@ def _join(
     limit: int | None,
     resumed: int,
 ) -> Report:
-    """Join the parts to the store and return the report."""
+    """Join the parts and return the report of the store that they make."""
     began, cpu = time.monotonic(), time.process_time()
-    written, same = parts.join(out, opened.metadata)
+    written, same = parts.join(opened.metadata)
     tally = parts.sum()
     tally.seconds += time.monotonic() - began
     tally.cpu_seconds += time.process_time() - cpu
@@ -312,12 +315,12 @@ def _nothing_left(raw: Path, importer: Importer, tally: Tally, first: str | None
 def _fingerprint(raw: Path, out: Path) -> str:
     """Return a text that changes with the names, sizes and times of the raw files; the content is not read.
 
-    Files of the output are excluded, in case they lie in the same folder.
+    Files of the output are excluded, in case they lie in the same folder, and what a killed process left.
     """
     entries = [raw] if raw.is_file() else sorted(raw.iterdir())
     if raw.is_dir() and raw.samefile(out.parent):
         outputs = {out.name, parts_folder(out).name, *(out.name + suffix for suffix in BESIDE)}
-        entries = [entry for entry in entries if entry.name not in outputs]
+        entries = [entry for entry in entries if entry.name not in outputs and not entry.match(".*.part")]
     digest, size = hashlib.sha256(), 0
     for entry in entries:
         stat = entry.stat() if entry.exists() else entry.lstat()  # a link that leads nowhere

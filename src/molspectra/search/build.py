@@ -356,7 +356,13 @@ def _exchange(new: Path, out: Path) -> None:
     if out.exists():
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
-    new.rename(out)
+    try:
+        new.rename(out)
+    except OSError:
+        if old.exists():
+            with naming(Path(f"{out} (the index before is {old} now)")):
+                old.rename(out)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

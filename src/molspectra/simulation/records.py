@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Self
@@ -175,16 +176,15 @@ class Journal:
         self.path = Path(path)
         self.offsets: dict[str, int] = {}
         self.failed: set[str] = set()
-        try:
+        with _writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab+")  # noqa: SIM115 - closed by close()
-        except OSError as error:
-            raise WriteError(f"cannot write the journal {path}: {error.strerror}") from None
         try:
             _lock(self._file, self.path)
             for offset, record in _read_lines(self.path):
                 self._index(offset, record)
-            self._cut_incomplete_line()
+            with _writing(self.path):
+                self._cut_incomplete_line()
         except InputError:
             self._file.close()
             raise
@@ -205,22 +205,37 @@ class Journal:
             self._file.truncate(end)
 
     def append(self, record: Record) -> None:
-        """Write one record and force it to the disk."""
-        offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(to_json(record).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Write one record and force it to the disk.
+
+        Raises:
+            WriteError: it cannot be written; what is there of it is cut off when the journal is opened again.
+        """
+        with _writing(self.path):
+            offset = self._file.seek(0, os.SEEK_END)
+            self._file.write(to_json(record).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._index(offset, record)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with _writing(self.path):  # closing writes what could not be written before
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name the journal in an error of the operating system."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"cannot write the journal {path}: {error.strerror}") from None
 
 
 def _lock(file: IO[bytes], path: Path) -> None:

@@ -127,6 +127,17 @@ def read_run(run: Path) -> tuple[RunConfig, dict[str, Any]]:
     return from_dict(PretrainConfig, read_json(path), str(path)), record
 
 
+def is_finished(run: Path) -> bool:
+    """Whether a run reached its last step, as its record says; False where there is none.
+
+    Raises:
+        FormatError: the record is not JSON.
+    """
+    path = run / "record.json"
+    record = read_json(path) if path.is_file() else None
+    return isinstance(record, dict) and bool(record.get("finished"))
+
+
 class MetricLog:
     """`metrics.csv` in long form (step, name, value), and TensorBoard events where asked for.
 
@@ -147,7 +158,7 @@ class MetricLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self.events = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
-        path = directory / "metrics.csv"
+        self.path = path = directory / "metrics.csv"
         kept = [line for line in _lines(path) if int(line[0]) <= start] if start else []
         self.before = float(kept[-1][3]) if kept else 0.0
         self.began = time.perf_counter()
@@ -158,17 +169,23 @@ class MetricLog:
         self.writer = csv.writer(self.file, lineterminator="\n")
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Add values after `step` optimizer steps."""
+        """Add values after `step` optimizer steps.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
         seconds = f"{self.before + time.perf_counter() - self.began:.2f}"
-        for name, value in values.items():
-            self.writer.writerow((step, name, f"{value:.8g}", seconds))
-            if self.events is not None:
-                self.events.add_scalar(name, value, step)
-        self.file.flush()
+        with naming(self.path):
+            for name, value in values.items():
+                self.writer.writerow((step, name, f"{value:.8g}", seconds))
+                if self.events is not None:
+                    self.events.add_scalar(name, value, step)
+            self.file.flush()
 
     def close(self) -> None:
         """Close the files."""
-        self.file.close()
+        with naming(self.path):  # closing writes what could not be written before
+            self.file.close()
         if self.events is not None:
             self.events.close()
 

@@ -33,7 +33,7 @@ from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
-from molspectra.training.record import MetricLog, memory
+from molspectra.training.record import MetricLog, is_finished, memory
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, error_of
 from molspectra.training.standardise import standardise
 from molspectra.training.targets import resolved
@@ -89,7 +89,8 @@ def _run(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:
     if config.loop.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("loop.tensorboard: needs tensorboard (pip install tensorboard)")
     is_first = getattr(rank_zero_only, "rank", 0) == 0  # known before the processes are connected
-    lock = folder_lock(out, "training this run") if is_first else nullcontext()
+    writes = is_first and not (resume and is_finished(out))  # a finished run may lie in a read-only folder
+    lock = folder_lock(out, "training this run") if writes else nullcontext()
     with lock, use_setting(config.loop.kernels):
         return _run_stage(config, out, resume, show)
 
