@@ -1,4 +1,4 @@
-"""A full disk, missing permission, a read-only file system and short writes, at every kind of call that writes.
+"""A full disk, no permission, a read-only file system and short writes, at every kind of call that writes.
 
 The calls of a clean run of a command are listed; then one of them fails, in a run of its own. Afterwards
 every file must be as before or complete, and the same command must end as if nothing had happened.
