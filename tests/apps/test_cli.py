@@ -95,6 +95,13 @@ class Stopped(MolspectraError):
         (KeyboardInterrupt(), 130, "molspectra: interrupted\n"),
         (PermissionError(13, "Permission denied", "x/y"), 2, "molspectra: error: x/y: Permission denied\n"),
         (OSError("strange"), 2, "molspectra: error: strange\n"),
+        (MemoryError(), 2, "molspectra: error: not enough memory; use smaller batches or a smaller file\n"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            2,
+            "molspectra: error: not enough memory; use smaller batches or a smaller file\n",
+        ),
+        (InputError("x" * 5_000), 2, f"molspectra: error: {'x' * 800} … {'x' * 400}\n"),
     ],
 )
 def test_exit_codes(
