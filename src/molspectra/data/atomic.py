@@ -67,7 +67,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_files(*paths: Path) -> Iterator[list[BinaryIO]]:
-    """Open several files that belong together, as in `atomic_file`; all are on the disk before any is renamed.
+    """Open files that belong together, as in `atomic_file`; all are on the disk before any is renamed.
 
     Where a file cannot be renamed, those renamed before it are removed again unless they replaced others.
 
