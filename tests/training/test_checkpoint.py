@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from molspectra.apps.cli import main
 from molspectra.errors import DamagedError, InputError, MismatchError, NotFoundError
 from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.training import checkpoint
@@ -24,6 +25,7 @@ from molspectra.training.checkpoint import (
     initialise,
     load_model,
     newest,
+    read_model_config,
     read_resume,
     save_checkpoint,
 )
@@ -331,6 +333,33 @@ def test_a_start_with_other_settings_is_refused(
         pretrain(replace(config, model=ModelConfig(encoder)), tmp_path / "run", show=False)
     assert said in one_line(caught)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_start_decides_the_encoder_unless_another_is_asked_for(
+    run: Path, gap: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In Python where the settings leave it at its default; on the command line also with a recipe."""
+    expected = read_model_config(find_checkpoint(run)).encoder
+    config = replace(gap(init=str(run)), model=ModelConfig())
+    made = finetune(config, tmp_path / "python", show=False).directory
+    assert read_model_config(find_checkpoint(made)).encoder == expected
+    data = [
+        "--data.store",
+        config.data.store,
+        "--data.fractions",
+        "0.5,0.25,0.25",
+        "--loop.steps",
+        "1",
+        "--quiet",
+    ]
+    command = ["finetune", "--config", "small-gap", "--init", str(run), *data]
+    assert main([*command, "--out", str(tmp_path / "command")]) == 0
+    assert read_model_config(find_checkpoint(tmp_path / "command")).encoder == expected
+    assert main([*command, "--out", str(tmp_path / "agrees"), "--model.encoder.heads", "2"]) == 0
+    capfd.readouterr()
+    assert main([*command, "--out", str(tmp_path / "other"), "--model.encoder.channels", "8"]) == 2
+    assert "encoder.channels is 16 there and 8" in capfd.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -482,6 +482,17 @@ def initialise(model: MolSpectra, path: str | Path) -> list[str]:
     return taken
 
 
+def with_encoder_of(model: ModelConfig, init: str | Path | None) -> ModelConfig:
+    """Return a model's settings with the encoder of what it starts from, where they leave it at the default.
+
+    Raises:
+        InputError: no checkpoint there.
+    """
+    if init is None or model.encoder != ModelConfig().encoder:
+        return model
+    return dataclasses.replace(model, encoder=read_model_config(find_checkpoint(init)).encoder)
+
+
 def _modalities(config: ModelConfig) -> dict[str, Modality]:
     """The modalities of a model's spectrum encoder with their patches; {} without one."""
     return {} if config.spectrum_encoder is None else config.spectrum_encoder.kinds()
@@ -494,7 +505,8 @@ def _check_settings(pretrained: Any, own: Any, where: str) -> None:
         is_new_modality = " of " in name and name not in before
         if before.get(name) != now[name] and not is_new_modality:
             raise MismatchError(
-                f"{where}.{name} is {before.get(name)} there and {now[name]} in the run that starts from it"
+                f"{where}.{name} is {before.get(name)} there and {now[name]} in the run that starts from it; "
+                f"leave model.{where.rpartition(' ')[2]}.{name} out, or start from another run"
             )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from molspectra.errors import MissingExtraError, SettingError
 from molspectra.models.limit import AllocationLimit, largest_size
 from molspectra.models.model import MolSpectra
 from molspectra.printable import say
-from molspectra.training.checkpoint import initialise
+from molspectra.training.checkpoint import initialise, with_encoder_of
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.interrupt import Interrupted
@@ -37,6 +37,8 @@ from molspectra.training.record import MetricLog, is_finished, memory
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, error_of
 from molspectra.training.standardise import standardise
 from molspectra.training.targets import resolved
+
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
 MAX_TENSORS = 100_000
 """Largest number of tensors of a model that is trained; hundreds are usual."""
@@ -62,7 +64,8 @@ def pretrain(
     """Pre-train: stage 1, or stage 2 where the model has a spectrum encoder.
 
     Args:
-        config: the run's settings.
+        config: the run's settings; an encoder that is left at its default is that of `init`, where there is
+            one.
         out: run directory to make.
         resume: continue the run that is there, with the same settings and data; start it where there is none,
             and do nothing where it is finished.
@@ -74,14 +77,19 @@ def pretrain(
         NonFiniteError: a loss or gradient is not finite; the last checkpoint is untouched.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    return _run(config, Path(out), resume, show)
+    return _run(_started(config), Path(out), resume, show)
 
 
 def finetune(
     config: FinetuneConfig, out: str | Path, *, resume: bool = False, show: bool = True
 ) -> RunResult:
     """Fine-tune on a property, optionally with forces; arguments and errors as in `pretrain`."""
-    return _run(resolved(config), Path(out), resume, show)
+    return _run(resolved(_started(config)), Path(out), resume, show)
+
+
+def _started(config: Config) -> Config:
+    """Return the settings with the encoder of `init`, unless they have one of their own."""
+    return replace(config, model=with_encoder_of(config.model, config.init))
 
 
 def _run(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:

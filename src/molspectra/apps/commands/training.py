@@ -8,10 +8,19 @@ from typing import Any
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import FormatError, SettingError
 from molspectra.printable import say
+from molspectra.training.checkpoint import find_checkpoint, read_model_config
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult, finetune, pretrain
-from molspectra.training.settings import Setting, from_dict, read_recipe, recipes, settings_of, shown
+from molspectra.training.settings import (
+    Setting,
+    from_dict,
+    read_recipe,
+    recipes,
+    settings_of,
+    shown,
+    to_dict,
+)
 
 _PURPOSES = {
     "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
@@ -30,6 +39,7 @@ def run_command(name: str, arguments: list[str]) -> int:
     if "target" in options:  # --target gap homo alpha
         options["target"] = ",".join(options["target"])
     source, values = _base(name, options)
+    _take_encoder(values, options)
     for setting in settings:
         if setting.name in options:
             _put(values, setting.name, options[setting.name], source)
@@ -88,6 +98,13 @@ def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             raise FormatError(f"{earlier}: not the settings of a run")
         return str(earlier), values
     return name, {}
+
+
+def _take_encoder(values: dict[str, Any], options: dict[str, Any]) -> None:
+    """Begin the settings with the encoder of what the run starts from, which wins over a shipped recipe's."""
+    init, model = options.get("init"), values.setdefault("model", {})
+    if init and isinstance(model, dict) and ("encoder" not in model or options.get("config") in recipes()):
+        model["encoder"] = to_dict(read_model_config(find_checkpoint(init)).encoder)
 
 
 def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
