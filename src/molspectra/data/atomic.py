@@ -67,7 +67,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_files(*paths: Path) -> Iterator[list[BinaryIO]]:
-    """Open several files that belong together as in `atomic_file`; none is renamed before all are on the disk.
+    """Open files that belong together as in `atomic_file`; none is renamed before all are on the disk.
 
     Where a file cannot be renamed, those renamed before it are removed again unless they replaced others.
 
