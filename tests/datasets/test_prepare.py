@@ -223,6 +223,35 @@ def test_killed_before_the_report(run, tmp_path, monkeypatch):
     assert not (tmp_path / "a.arrow.parts").exists()
 
 
+def test_killed_while_removing_the_parts(run, tmp_path, monkeypatch):
+    """What is left of the parts is not continued from: its rejections may be gone."""
+    rows = {1: raising(InputError("atom 7 has 'Xx' at -1.5e-3"))}
+
+    def interrupted(folder: Path) -> None:
+        for listing in folder.glob("*.rejected.jsonl"):
+            listing.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("molspectra.datasets.parts.shutil.rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(Waters(25, rows))
+    assert (tmp_path / "a.arrow").is_file()
+    assert (tmp_path / "a.arrow.parts").is_dir()
+    again = run(Waters(25, rows), overwrite=True)
+    assert again.resumed == 0
+    assert len(again.named) == 1
+
+
+def test_what_a_killed_process_left_is_no_raw_file(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("molspectra.datasets.report.Report.write", lambda *_: raising(KeyboardInterrupt())())
+        with pytest.raises(KeyboardInterrupt):
+            run(Waters(25), raw=tmp_path)
+    (tmp_path / ".a.arrow.report.json.0a1b2c3d.part").write_text("{")
+    assert run(Waters(25), raw=tmp_path).resumed == 3
+
+
 def test_report_counts_and_names(run, tmp_path):
     special = {
         1: partial(water, 0),

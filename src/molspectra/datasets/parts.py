@@ -117,8 +117,10 @@ class Parts:
                     yield from lines
 
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, the marks of finished parts first: what is left of it never passes for whole."""
         with naming(self.folder):
+            for part in reversed(range(len(self.tallies))):
+                self._tally(part).unlink()
             shutil.rmtree(self.folder)
 
     def _tally(self, part: int) -> Path:
