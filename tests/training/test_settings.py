@@ -251,6 +251,9 @@ def test_suggestions() -> None:
     assert did_you_mean("clip", known) == "; did you mean optimizer.clip?"
     assert did_you_mean("intit", known) == "; did you mean init?"
     assert did_you_mean("quux", known) == ""
+    many = known | {"optimizer.learning_rate", "loop.accelerator"}
+    assert did_you_mean("optimizer.lr", many) == "; did you mean optimizer.learning_rate?"
+    assert did_you_mean("device", many) == "; did you mean loop.accelerator?"
 
 
 def test_aliases_are_refused_before_they_are_expanded(tmp_path: Path) -> None:

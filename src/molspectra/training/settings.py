@@ -38,6 +38,19 @@ _TOO_LARGE = 1 << 63
 _MANY = {int: "integers", float: "numbers", bool: "truth values", str: "texts"}
 
 
+OFTEN_CALLED = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "epochs": "steps",
+    "max_steps": "steps",
+    "device": "accelerator",
+    "num_workers": "workers",
+    "gpus": "devices",
+}
+"""What other programs call settings, by the last part of their name."""
+
 MAX_YAML = 1 << 17
 """Longest text that is read as YAML, characters; settings take a few thousand."""
 
@@ -211,11 +224,17 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     """Return what to add to an error about an unknown setting: the most similar by its whole or last part."""
     if name in known:  # as one key, not as keys in one another
         return f"; write it as {': {'.join(name.split('.'))}: ...{'}' * name.count('.')}"
+    last_part = name.rpartition(".")[2]
+    meant = [
+        setting for setting in sorted(known) if setting.rpartition(".")[2] == OFTEN_CALLED.get(last_part)
+    ]
+    if meant:
+        return f"; did you mean {closest(name, meant, cutoff=0.0)}?"
     by_last_part = {setting.rpartition(".")[2]: setting for setting in sorted(known)}
     match = closest(name, sorted(known), cutoff=0.75)
     if match is None:
-        last_part = closest(name.rpartition(".")[2], by_last_part, cutoff=0.7)
-        match = None if last_part is None else by_last_part[last_part]
+        similar = closest(last_part, by_last_part, cutoff=0.7)
+        match = None if similar is None else by_last_part[similar]
     return f"; did you mean {match}?" if match else ""
 
 

@@ -186,6 +186,8 @@ def test_files_of_other_kinds(tmp_path):
     refused(tmp_path, "no such file", NotFoundError)
     (tmp_path / "text.arrow").write_text("SMILES,gap\nC,1\n" * 10)
     refused(tmp_path / "text.arrow", "not an Arrow file", FormatError)
+    (tmp_path / "raw.npz").write_bytes(b"PK")
+    refused(tmp_path / "raw.npz", "molspectra prepare", FormatError)
     table = pa.table({"gap": [1.0]})
     rewrite(tmp_path / "other.arrow", table.schema, [(table.to_batches()[0], None)])
     refused(tmp_path / "other.arrow", "not a molspectra store", FormatError)

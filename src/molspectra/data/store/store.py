@@ -45,6 +45,10 @@ __all__ = [
 ]
 
 
+RAW = (".npz", ".csv", ".sdf", ".xyz", ".extxyz", ".parquet", ".log", ".out")
+"""Suffixes of files that stores are made of."""
+
+
 @dataclass(frozen=True)
 class Broadening:
     """How the lines of one modality become a spectrum.
@@ -401,6 +405,8 @@ class Store:
         except InputError as error:
             kind = FormatError if isinstance(error, FormatError) else DamagedError
             advice = "make the store again or fetch a new copy"
+            if self.path.suffix.lower() in RAW:
+                advice = "a store is made of such a file by `molspectra prepare`"
             raise kind(f"{self.path}{row}: not a readable store: {error}; {advice}") from error
 
 
