@@ -89,7 +89,7 @@ def test_simulations_become_rows(tmp_path):
 
     def simulation(gap, level="DFT"):
         molecule = Molecule([1, 1], [[0, 0, 0], [0, 0, 0.74]], smiles="[H][H]", name="hydrogen")
-        lines = {"ir": LineSpectrum("ir", [4400.0], [0.0], "tight-binding")}
+        lines = {"ir": LineSpectrum("ir", [3900.0], [1.5], "tight-binding")}
         return Simulation(
             molecule, lines, {"gap": Property(gap, "eV", level)}, {"geometry": "GFN2", "ir": "tight-binding"}
         )
@@ -103,7 +103,7 @@ def test_simulations_become_rows(tmp_path):
     assert store.metadata.level == "GFN2"
     assert store.metadata.properties["gap"].level == "DFT"
     assert store.spectrum(1, "ir").level == "tight-binding"
-    assert store.spectrum(1, "ir").position.tolist() == [4400.0]
+    assert store.spectrum(1, "ir").position.tolist() == [3900.0]
     assert store.identities == ["UFHFLCQGNIYNRP"] * 2
 
 

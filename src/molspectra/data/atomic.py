@@ -170,9 +170,11 @@ def folder_lock(folder: Path, work: str) -> Iterator[None]:
                 os.write(handle, f"process {os.getpid()} on {platform.node()} since {since}".encode())
             yield
         finally:
-            with suppress(OSError):  # left there, it locks nothing
-                path.unlink()
-            os.close(handle)
+            try:
+                with suppress(OSError):  # left there, it locks nothing
+                    path.unlink()
+            finally:
+                os.close(handle)
     finally:
         for empty in made:
             with suppress(OSError):  # it is not empty: something was done
