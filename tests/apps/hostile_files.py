@@ -528,7 +528,19 @@ def add_folder(door: str, what: str, **files: Content | str | bytes) -> None:
     CASES[f"{door}-folder-{what}"] = make
 
 
+def endless() -> bytes:
+    """Return an archive with a table of one line, which is said to be larger than the memory."""
+    sink = io.BytesIO()
+    info = tarfile.TarInfo("gdb9.sdf.csv")
+    info.size = 1_500_000_000
+    with gzip.GzipFile(fileobj=sink, mode="wb", compresslevel=1) as packed:
+        packed.write(info.tobuf())
+        packed.write(b"1" * 40_000_000)
+    return sink.getvalue()
+
+
 ENDLESS = repeated("1", 20_000_000)
+add("qm9", "gdb9.tar.gz", endless_line=endless)
 add_folder("qm9", "list_endless", uncharacterized__txt=ENDLESS, gdb9__sdf=ONE, gdb9__sdf__csv="mol_id\n")
 add_folder("qm9", "table_endless", uncharacterized__txt="1 a\n" * 3054, gdb9__sdf=ONE, gdb9__sdf__csv=ENDLESS)
 add_folder(

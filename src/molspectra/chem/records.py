@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.sanity import check_angstrom
 from molspectra.errors import FormatError, NotFoundError
+
+MAX_LINE = 1 << 24
+"""Longest line of a text file, bytes; a longer one is refused before it is in memory."""
 
 
 class Entry(NamedTuple):
@@ -62,16 +66,51 @@ def check_readable(path: Path) -> None:
         raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+class _ShortLines(io.BufferedIOBase):
+    """The bytes of another stream, as long as none of its lines is longer than `MAX_LINE`."""
+
+    def __init__(self, stream: IO[bytes], name: object) -> None:
+        self._stream, self.name, self._line = stream, str(name), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read1(self, size: int = -1, /) -> bytes:
+        data: bytes = self._stream.read1(size)  # type: ignore[attr-defined]
+        self._line = len(data) - data.rfind(b"\n") - 1 + (self._line if b"\n" not in data else 0)
+        if self._line > MAX_LINE:
+            raise FormatError(f"{self.name}: a line of more than {MAX_LINE >> 20} MiB; that is no text file")
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def short_lines(
+    stream: IO[bytes], name: object, encoding: str = "utf-8", errors: str = "strict"
+) -> io.TextIOWrapper:
+    """Return a stream of bytes as text, which raises before a line of more than `MAX_LINE` is in memory.
+
+    Args:
+        stream: buffered, of a file or a member of an archive; closed with the text.
+        name: of the file, for the message.
+        encoding: of the text.
+        errors: what to do with other bytes.
+    """
+    return io.TextIOWrapper(_ShortLines(stream, name), encoding=encoding, errors=errors)
+
+
 def text_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 text file without their line ends.
 
     Raises:
-        FormatError: if the file is not text, or not UTF-8.
+        FormatError: if the file is not text, not UTF-8, or has a line of more than `MAX_LINE`.
     """
     number = 0
     advice = "unpack or convert it first"
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with short_lines(path.open("rb"), path, "utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if "\0" in line:
                     raise FormatError(f"{path}, line {number}: not a text file; {advice}")

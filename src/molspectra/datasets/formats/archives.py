@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, Self, cast
 
+from molspectra.chem.records import short_lines
 from molspectra.errors import DamagedError, FormatError, NotFoundError, ValueRangeError
 
 MAX_SMALL = 1 << 20
@@ -86,12 +87,12 @@ def open_text(raw: Path, name: str) -> Iterator[io.TextIOWrapper]:
     Raises:
         NotFoundError: if there is no such file.
         DamagedError: if the archive is damaged.
-        FormatError: if `raw` is neither a folder nor an archive.
+        FormatError: if `raw` is neither a folder nor an archive; in reading, at a line without end.
     """
     with (
         reading(raw),
         _opened(raw, name) as file,
-        io.TextIOWrapper(file, encoding="utf-8", errors="replace") as text,
+        short_lines(file, f"{raw}: {name}", errors="replace") as text,
     ):
         yield text
 

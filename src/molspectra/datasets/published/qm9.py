@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from molspectra.chem.records import short_lines
 from molspectra.data.store.schema import Metadata
 from molspectra.datasets.formats.archives import first_name, is_tar
 from molspectra.datasets.importer import Candidate, Importer, Opened, choice
@@ -86,7 +87,7 @@ def uncharacterised(path: Path) -> frozenset[int]:
             f"{path} is missing, the list of {UNCHARACTERISED:,} molecules to leave out; fetch it from "
             "the source of QM9, or give --option keep-uncharacterised=true"
         )
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with short_lines(path.open("rb"), path, errors="replace") as lines:
         firsts = (line.split()[:1] for line in lines)
         indices = frozenset(
             int(word) for words in firsts for word in words if word.isdecimal() and len(word) < 10
