@@ -37,6 +37,10 @@ class FormatError(InputError):
     """Content that cannot be read as what it claims to be: syntax, missing parts, an unknown kind of file."""
 
 
+class NewerFormatError(FormatError):
+    """A file that a newer version of this package wrote."""
+
+
 class DamagedError(InputError):
     """A file that was written whole and is not any more: a wrong checksum, a cut end, offsets beyond it."""
 
@@ -63,6 +67,27 @@ class MismatchError(InputError):
 
 class MissingExtraError(InputError):
     """An optional package that is needed and not installed; the message says what to install."""
+
+
+def check_format(where: object, found: object, known: int) -> None:
+    """Refuse a file whose format number is not the one that this version reads.
+
+    Args:
+        where: the file, and what it should be.
+        found: its number.
+        known: the number that this version reads.
+
+    Raises:
+        NewerFormatError: it is a higher one.
+        FormatError: it is any other.
+    """
+    if type(found) is int and found > known:
+        raise NewerFormatError(
+            f"{where}: its format {found} is newer than this version of molspectra, which reads {known}; "
+            "install a newer version (pip install --upgrade molspectra)"
+        )
+    if type(found) is not int or found != known:
+        raise FormatError(f"{where}: its format is {str(found)[:40]!r}, and {known} is read")
 
 
 class SimulationError(MolspectraError):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from molspectra.data.store.store import Store, write_store
-from molspectra.errors import ExistsError, InputError, MismatchError
+from molspectra.errors import DamagedError, ExistsError, InputError, MismatchError
 from molspectra.training.checkpoint import newest, read_resume
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
@@ -315,3 +315,18 @@ def test_metrics_beyond_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     assert kept[:3] == ["step,name,value,seconds", "1,train/loss,1,2.5", "2,train/loss,0.10,5"]
     assert kept[3].startswith("3,train/loss,0.25,5.")
     assert len(kept) == 4
+
+
+def test_a_run_refuses_a_store_that_is_not_what_was_written(
+    stage1: Make, store_path: Path, tmp_path: Path
+) -> None:
+    """A changed coordinate shows only in the hash of the content."""
+    content, positions = store_path.read_bytes(), Store(store_path).molecule(3).positions
+    value = positions.astype("float32").tobytes()
+    assert content.count(value) == 1
+    other = tmp_path / "other.arrow"
+    other.write_bytes(content.replace(value, value[:-4] + bytes(4)))
+    Store(other)  # opens
+    with pytest.raises(DamagedError, match=r"other\.arrow.*rows 0 to 39"):
+        pretrain(stage1(data__store=str(other)), tmp_path / "run", show=False)
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -12,7 +12,7 @@ import numpy as np
 
 from molspectra._version import __version__
 from molspectra.data.atomic import atomic_file
-from molspectra.errors import DamagedError, FormatError, NotFoundError
+from molspectra.errors import DamagedError, FormatError, NotFoundError, check_format
 from molspectra.search.vectors import stored_points
 from molspectra.spectra.modality import MODALITIES
 from molspectra.training.record import read_json
@@ -119,8 +119,9 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise NotFoundError(f"{folder}: not an index (no {NAME} in it); molspectra index makes one")
     values = read_json(path)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise FormatError(f"{path}: not an index of format {FORMAT}; another version of molspectra made it")
+    if not isinstance(values, dict):
+        raise FormatError(f"{path}: not the description of an index")
+    check_format(f"{path}: no readable index", values.get("format"), FORMAT)
     try:
         return _checked(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -13,9 +13,12 @@ from typing import IO, Any, Self
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import ExistsError, FormatError, InputError, WriteError
+from molspectra.errors import ExistsError, FormatError, InputError, WriteError, check_format
 from molspectra.simulation.api import Property, Simulation
 from molspectra.spectra.spectrum import LineSpectrum
+
+FORMAT = 1
+"""Of the lines of a journal; a line without the key "format" has format 1, one of another format names it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def from_json(line: str | bytes) -> Record:
     """
     try:
         fields = json.loads(line if isinstance(line, str) else line.decode())  # strictly UTF-8
+        check_format("not a readable simulation record", fields.get("format", FORMAT), FORMAT)
         record = Record(*(fields[name] for name in ("key", "identity", "smiles", "name", "seconds")))
         if "error" in fields:
             return replace(record, error=str(fields["error"]))

@@ -37,6 +37,7 @@ from molspectra.errors import (
     InputError,
     MismatchError,
     NotFoundError,
+    check_format,
 )
 from molspectra.models.limit import AllocationLimit, largest_size
 from molspectra.models.model import ModelConfig, MolSpectra
@@ -226,8 +227,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     for name, kind in _MANIFEST_TYPES.items():
         if not isinstance(manifest[name], kind) or isinstance(manifest[name], bool):
             raise DamagedError(f"{path}: impossible value of {name}: {str(manifest[name])[:80]!r}")
-    if manifest["format"] != FORMAT:
-        raise FormatError(f"{path}: not a manifest of format {FORMAT}; a newer version may read it")
+    check_format(f"{path}: no readable manifest", manifest["format"], FORMAT)
     return manifest
 
 
@@ -334,8 +334,9 @@ def read_about(directory: Path) -> dict[str, Any]:
     """
     path = directory / CONFIG
     about = read_json(path)
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise FormatError(f"{path}: not a checkpoint of format {FORMAT}; a newer version may read it")
+    if not isinstance(about, dict):
+        raise FormatError(f"{path}: not the settings of a checkpoint")
+    check_format(f"{path}: no readable checkpoint", about.get("format"), FORMAT)
     for name, kind in _KINDS.items():
         if not isinstance(about.get(name), kind | None):
             raise FormatError(f"{path}: {name} is {shown(about[name])}, which is no {_WORDS[kind]}")

@@ -114,6 +114,7 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
 
     # Select the rows, and compare them with those of the runs before.
     selection = _select(config)
+    selection.store.verify()
     provenance.compare_data(selection)
     if not provenance.resumed:
         selection.check_plausible(_modalities(config))

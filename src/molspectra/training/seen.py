@@ -19,11 +19,13 @@ from safetensors.numpy import save
 
 from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.data.atomic import atomic_file
-from molspectra.errors import DamagedError, InputError, MismatchError
+from molspectra.errors import DamagedError, InputError, MismatchError, check_format
 from molspectra.training.checkpoint import named
 from molspectra.training.config import FinetuneConfig, RunConfig
 from molspectra.training.data import Selection
 from molspectra.training.record import read_run
+
+FORMAT = 1
 
 SEEN = "seen.safetensors"
 """Name of the file in a run directory."""
@@ -141,7 +143,7 @@ class Seen:
             WriteError: it cannot be written.
         """
         about = {"runs": [dict(run) for run in self.runs], "unknown": list(self.unknown)}
-        metadata = {"format": "1", "by_geometry": str(self.by_geometry), "about": json.dumps(about)}
+        metadata = {"format": str(FORMAT), "by_geometry": str(self.by_geometry), "about": json.dumps(about)}
         arrays: dict[str, npt.NDArray[Any]] = {}
         arrays |= {"molecules": self.molecules, "flags": self.flags, "structures": self.structures}
         with atomic_file(path) as file:
@@ -158,6 +160,7 @@ class Seen:
             with safe_open(path, "numpy") as file:
                 arrays = {name: file.get_tensor(name) for name in ("molecules", "flags", "structures")}
                 metadata = file.metadata() or {}
+            check_format(f"{path}: no readable list of molecules seen", int(metadata["format"]), FORMAT)
             about = json.loads(metadata["about"])
             seen = cls(
                 **arrays,
@@ -166,7 +169,7 @@ class Seen:
                 unknown=tuple(map(str, about["unknown"])),
             )
             types = (arrays["molecules"].dtype, arrays["flags"].dtype, arrays["structures"].dtype)
-            if types != (np.uint64, np.uint8, np.int64) or metadata["format"] != "1":
+            if types != (np.uint64, np.uint8, np.int64):
                 raise ValueError("its arrays are of other types")
             is_ascending = (seen.molecules[1:] > seen.molecules[:-1]).all()
             if seen.molecules.shape != seen.flags.shape or not is_ascending:

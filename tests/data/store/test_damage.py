@@ -8,7 +8,7 @@ import pytest
 
 from molspectra.data.store.schema import schema_of
 from molspectra.data.store.store import HASH_KEY, Metadata, Store, write_store
-from molspectra.errors import DamagedError, FormatError, InputError, NotFoundError
+from molspectra.errors import DamagedError, FormatError, InputError, NewerFormatError, NotFoundError
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,8 @@ def test_files_of_other_kinds(tmp_path):
 @pytest.mark.parametrize(
     ("text", "match", "kind"),
     [
-        (b'{"format": 2}', "format version 2", FormatError),
+        (b'{"format": 2}', "format 2 is newer", NewerFormatError),
+        (b'{"format": "1"}', "format", FormatError),
         (b"[]", "damaged", DamagedError),
         (b"[" * 100_000, "damaged", DamagedError),
         (b"\xff", "damaged", DamagedError),

@@ -33,7 +33,14 @@ from molspectra.data.store.mapped import MappedFile, runs_of
 from molspectra.data.store.schema import ragged, vector
 from molspectra.data.store.store import Store
 from molspectra.data.store.writer import record_batch
-from molspectra.errors import DamagedError, InputError, MismatchError, NotFoundError
+from molspectra.errors import (
+    DamagedError,
+    InputError,
+    MismatchError,
+    NewerFormatError,
+    NotFoundError,
+    check_format,
+)
 
 FORMAT = 1
 """Version of the file and of the rules that choose coordinates; a file of another version is made anew."""
@@ -77,12 +84,13 @@ class InternalFile:
         self._arguments = (path, store_hash, rows)
         try:
             self._file = MappedFile(path)
+            _refuse_newer(self._file.schema, path)
             is_ours = self._file.schema.equals(_schema(store_hash), check_metadata=True)
             if not is_ours or len(self._file) != rows:
                 raise MismatchError("it was made for another store or by another version")
             self._columns = {name: self._file.ragged(name) for name in _VALUES}
             self._perceived = self._file.scalars("perceived")
-        except NotFoundError:
+        except (NotFoundError, NewerFormatError):
             raise
         except InputError as error:
             raise type(error)(f"{path}: {error}; run `molspectra prepare-internal` on its store") from error
@@ -249,6 +257,8 @@ def with_internal(store: Store, *, show: bool = True) -> Store:
     """
     try:
         internal = open_internal(store)
+    except NewerFormatError:  # the newer version that made it would lose it
+        raise
     except InputError:
         try:
             internal = prepare_internal(store, show=show)
@@ -348,6 +358,16 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
                 yield file.get_batch(index)
     except (pa.ArrowException, OSError) as error:
         raise DamagedError(f"{path} is damaged; remove {path.parent} and start again") from error
+
+
+def _refuse_newer(schema: pa.Schema, path: Path) -> None:
+    """Refuse a side file of a newer format; whether it is ours otherwise, its whole schema tells."""
+    try:
+        found = json.loads((schema.metadata or {}).get(_KEY, b"{}"))["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    if type(found) is int and found > FORMAT:
+        check_format(f"{path}: no readable internal coordinates", found, FORMAT)
 
 
 def _schema(store_hash: str) -> pa.Schema:

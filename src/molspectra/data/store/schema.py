@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from molspectra.errors import DamagedError, FormatError, InputError, SettingError
+from molspectra.errors import DamagedError, FormatError, InputError, SettingError, check_format
 from molspectra.spectra.modality import MODALITIES, modality
 
 FORMAT = 1
@@ -139,8 +139,7 @@ def metadata_of(schema: pa.Schema) -> Metadata:
 def _parsed(schema: pa.Schema, text: bytes) -> Metadata:
     """Parse the description; the caller checks it by building the schema again from it."""
     facts = json.loads(text)
-    if facts["format"] != FORMAT:
-        raise FormatError(f"it has format version {facts['format']!r}; this program reads version {FORMAT}")
+    check_format("no readable store", facts["format"], FORMAT)
     quantities: dict[str, dict[str, Quantity]] = {"lines": {}, "samples": {}, "property": {}, "forces": {}}
     for column in schema:
         about = column.metadata or {}

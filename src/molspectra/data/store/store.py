@@ -24,7 +24,14 @@ from molspectra.data.coordinates import InternalBatch
 from molspectra.data.store.mapped import Location, MappedFile, Ragged, Scalars, open_columns, runs_of
 from molspectra.data.store.schema import HASH_KEY, Metadata, Quantity, metadata_of
 from molspectra.data.store.writer import Candidate, ContentHash, Row, Written, write_store
-from molspectra.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
+from molspectra.errors import (
+    DamagedError,
+    FormatError,
+    InputError,
+    MismatchError,
+    NewerFormatError,
+    NotFoundError,
+)
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import modality as known_modality
 from molspectra.spectra.plausible import LARGEST, check_spectrum, reaches_axis
@@ -402,6 +409,8 @@ class Store:
             yield
         except NotFoundError:
             raise
+        except NewerFormatError as error:
+            raise error.with_context(self.path) from error
         except InputError as error:
             kind = FormatError if isinstance(error, FormatError) else DamagedError
             advice = "make the store again or fetch a new copy"
