@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from molspectra.chem.elements import atomic_number
 from molspectra.errors import MismatchError, SettingError
+from molspectra.evaluation.embedding import trained_elements
 from molspectra.evaluation.predict import moved
 from molspectra.models.model import MolSpectra, property_heads
 from molspectra.simulation.units import BOHR, DEBYE, HARTREE
 from molspectra.training.checkpoint import load_model
-from molspectra.training.targets import UNITS
+from molspectra.training.targets import UNITS, quantities_of
 
 Run = str | Path | tuple[MolSpectra, Mapping[str, Any]]
 """A run directory, a checkpoint, or the pair that `load_model` returns."""
@@ -72,7 +72,8 @@ def open_learned(
     kinds = [head.property for head in property_heads(model.config)]
     # forces are the gradient of the first property; a dipole may be any other
     place = kinds.index("dipole") if quantity == "dipole" and "dipole" in kinds else 0
-    head, (target, unit) = kinds[place], _targets(about)[place]
+    head, (target, quantity_of_target) = kinds[place], list(quantities_of(about).items())[place]
+    unit = quantity_of_target.unit
     if quantity == "energy" and (head != "scalar" or target in NO_SURFACE or unit not in UNITS):
         raise MismatchError(
             f"{where}: predicts {target!r} in {unit!r}, which is no potential energy; "
@@ -86,15 +87,8 @@ def open_learned(
     copy = deepcopy(model).eval().requires_grad_(False).to(getattr(torch, dtype))
     for mine, theirs in zip(copy.property_heads, model.property_heads, strict=True):
         mine.references = deepcopy(theirs.references)  # energies need float64
-    symbols = about.get("elements")
-    embedded = range(1, model.config.encoder.max_number + 1)
-    elements = embedded if symbols is None else map(atomic_number, symbols)
+    elements = trained_elements(about)
+    if elements is None:
+        elements = frozenset(range(1, model.config.encoder.max_number + 1))
     factor = HARTREE / UNITS[unit] if quantity == "energy" else DIPOLE_UNITS[unit]
-    return Learned(moved(copy, device), place, factor, frozenset(elements))
-
-
-def _targets(about: Mapping[str, Any]) -> list[tuple[str | None, str]]:
-    """Name and unit of each target of a model."""
-    if "targets" in about:
-        return [(name, str(quantity.get("unit"))) for name, quantity in about["targets"].items()]
-    return [(about.get("target"), str(about.get("unit")))]
+    return Learned(moved(copy, device), place, factor, elements)

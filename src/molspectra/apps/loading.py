@@ -14,6 +14,7 @@ from molspectra.errors import NotFoundError, hint
 from molspectra.evaluation.embedding import alignment_similarity, trained_elements
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import SHIPPED, find_checkpoint, load_model
+from molspectra.training.targets import quantities_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,8 +42,7 @@ class LoadedModel:
         if self.model.spectrum_encoder is not None:
             parts.append("+".join(self.model.spectrum_encoder.kinds))
         if self.model.property_head is not None:
-            targets = self.about.get("targets", [self.about.get("target", "a property")])
-            parts.append(f"predicts {', '.join(targets)}")
+            parts.append(f"predicts {', '.join(quantities_of(self.about))}")
         return f"LoadedModel({', '.join(parts)})"
 
     @property

@@ -29,6 +29,7 @@ from molspectra.data.store.schema import Quantity
 from molspectra.errors import FormatError, MismatchError, ValueRangeError
 from molspectra.evaluation.finetuned import in_brackets
 from molspectra.evaluation.predict import moved, predict_batch
+from molspectra.training.targets import quantities_of
 
 SUFFIXES = (".csv", ".parquet", ".extxyz", ".xyz")
 """Files that predictions can be written to."""
@@ -225,14 +226,7 @@ def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[dict[str, 
             "does not offer; evaluate tests it on a store"
         )
     learnt = "forces" in model.about
-    return _quantities(model.about), learnt if forces is None else forces
-
-
-def _quantities(about: Mapping[str, Any]) -> dict[str, Quantity]:
-    """Unit and level of each property, by name."""
-    if "targets" in about:
-        return {name: _quantity(quantity) for name, quantity in about["targets"].items()}
-    return {str(about.get("target", "property")): _quantity(about)}
+    return quantities_of(model.about), learnt if forces is None else forces
 
 
 def _quantity(about: Mapping[str, Any]) -> Quantity:

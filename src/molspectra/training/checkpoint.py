@@ -41,6 +41,7 @@ from molspectra.errors import (
 )
 from molspectra.models.limit import AllocationLimit, largest_size
 from molspectra.models.model import ModelConfig, MolSpectra
+from molspectra.models.shared import EGNNConfig, EquivariantTransformerConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.spectra.modality import Modality
 from molspectra.training.record import read_json
@@ -483,6 +484,15 @@ def initialise(model: MolSpectra, path: str | Path) -> list[str]:
     return taken
 
 
+def encoder_of(path: str | Path) -> EquivariantTransformerConfig | EGNNConfig:
+    """Return the settings of the encoder of a run, checkpoint or shipped model.
+
+    Raises:
+        InputError: no checkpoint there.
+    """
+    return read_model_config(find_checkpoint(path)).encoder
+
+
 def with_encoder_of(model: ModelConfig, init: str | Path | None) -> ModelConfig:
     """Return a model's settings with the encoder of what it starts from, where they leave it at the default.
 
@@ -491,7 +501,7 @@ def with_encoder_of(model: ModelConfig, init: str | Path | None) -> ModelConfig:
     """
     if init is None or model.encoder != ModelConfig().encoder:
         return model
-    return dataclasses.replace(model, encoder=read_model_config(find_checkpoint(init)).encoder)
+    return dataclasses.replace(model, encoder=encoder_of(init))
 
 
 def _modalities(config: ModelConfig) -> dict[str, Modality]:

@@ -150,7 +150,7 @@ class Selection:
             ValueRangeError: with its value.
         """
         for target in targets:
-            rows = self._labelled_rows(target)
+            rows = self.labelled_rows(target)
             values = np.unique(self.store.column(target)[rows])
             if len(values) == 1:
                 unit = self.store.metadata.properties[target].unit
@@ -166,7 +166,8 @@ class Selection:
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: int(has[rows].sum()) for name, rows in parts.items()}
 
-    def _labelled_rows(self, target: str) -> Rows:
+    def labelled_rows(self, target: str) -> Rows:
+        """Return the training rows that have a label."""
         return self.train[self.store.has(target)[self.train]]
 
     def remarks(self, targets: Sequence[str], forces: bool = False) -> list[str]:
@@ -189,7 +190,7 @@ class Selection:
         return found + [
             f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes"
             for target in targets
-            if np.unique(self.store.column(target)[self._labelled_rows(target)]).tolist() == [0, 1]
+            if np.unique(self.store.column(target)[self.labelled_rows(target)]).tolist() == [0, 1]
         ]
 
 

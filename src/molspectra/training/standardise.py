@@ -31,7 +31,7 @@ def standardise(model: MolSpectra, selection: Selection, targets: Sequence[str])
     for head, settings, target in zip(
         model.property_heads, property_heads(model.config), targets, strict=True
     ):
-        rows = selection.train[store.has(target)[selection.train]]
+        rows = selection.labelled_rows(target)
         values = store.column(target)[rows]
         if head.references is not None:
             counts = compositions(store, rows)

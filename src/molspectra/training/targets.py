@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
+from molspectra.data.store.schema import Quantity
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES
 from molspectra.errors import SettingError, UnitError
 from molspectra.models.heads import PropertyKind
@@ -72,6 +74,14 @@ def _head(config: FinetuneConfig, target: str) -> HeadConfig:
         is_pooled = target in INTENSIVE and kind == "scalar" and references == "none" and not is_energy
         readout = "pooled" if is_pooled else "sum"
     return HeadConfig(kind, readout, references)
+
+
+def quantities_of(about: Mapping[str, Any]) -> dict[str, Quantity]:
+    """Return unit and level of each property that a fine-tuned model predicts, by name, from its facts."""
+    facts = about.get("targets", {str(about.get("target", "property")): about})
+    return {
+        name: Quantity(str(one.get("unit", "")), str(one.get("level", ""))) for name, one in facts.items()
+    }
 
 
 def published_references(target: str, unit: str) -> dict[int, float]:

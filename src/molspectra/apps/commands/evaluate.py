@@ -54,12 +54,14 @@ def main(arguments: list[str]) -> int:
 
 def error_table(result: Mapping[str, Any]) -> list[str]:
     """Return the lines of a table: the errors of every target and of forces; none for a pre-trained run."""
+    from molspectra.evaluation.finetuned import in_brackets
+
     if "mae" not in result:
         return []
     errors = dict(result.get("targets", {result["target"]: result}))
     if "forces" in result:
         errors["forces"] = result["forces"]
-    names = [f"{name} [{one['unit']}]" if one["unit"] else name for name, one in errors.items()]
+    names = [f"{name}{in_brackets(one['unit'])}" for name, one in errors.items()]
     width = max(map(len, ("target", *names)))
     heads = ("MAE", "RMSE", "R²", "values", "MAE of a constant")
     lines = [f"{'target':<{width}}  {heads[0]:>9}  {heads[1]:>9}  {heads[2]:>6}  {heads[3]:>7}  {heads[4]}"]

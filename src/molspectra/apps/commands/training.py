@@ -8,7 +8,7 @@ from typing import Any
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import FormatError, SettingError
 from molspectra.printable import say
-from molspectra.training.checkpoint import find_checkpoint, read_model_config
+from molspectra.training.checkpoint import encoder_of
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult, finetune, pretrain
@@ -104,7 +104,7 @@ def _take_encoder(values: dict[str, Any], options: dict[str, Any]) -> None:
     """Begin the settings with the encoder of what the run starts from, which wins over a shipped recipe's."""
     init, model = options.get("init"), values.setdefault("model", {})
     if init and isinstance(model, dict) and ("encoder" not in model or options.get("config") in recipes()):
-        model["encoder"] = to_dict(read_model_config(find_checkpoint(init)).encoder)
+        model["encoder"] = to_dict(encoder_of(init))
 
 
 def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
