@@ -299,7 +299,7 @@ class Trainer:
     def _errors(self, metrics: Mapping[str, float]) -> str:
         """The errors of the last validation, for people."""
         named = [(name, metrics.get(error_of(name)), unit) for name, unit in self.stage.units.items()]
-        return "".join(f", {name} ± {error:.3g} {unit}" for name, error, unit in named if error is not None)
+        return "".join(f", {name} MAE {error:.3g} {unit}" for name, error, unit in named if error is not None)
 
     def validate(self) -> dict[str, float]:
         """Mean losses over the validation rows with fixed noise and the weights that would be saved.
