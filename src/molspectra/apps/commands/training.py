@@ -44,11 +44,27 @@ def run_command(name: str, arguments: list[str]) -> int:
         if setting.name in options:
             _put(values, setting.name, options[setting.name], source)
     config = from_dict(cls, values, source)
+    if options.get("members", 1) != 1:
+        return _run_ensemble(config, options)
     result = run(config, options["out"], resume=options["resume"], show=not options["quiet"])
     if result.rank == 0:
         for key, value in result.metrics.items():
             say(f"val/{key}: {value:.6g}")
         say(f"{result.directory} ({result.seconds:.1f} s)")
+    return 0
+
+
+def _run_ensemble(config: FinetuneConfig, options: dict[str, Any]) -> int:
+    """Train the members of an ensemble and calibrate it; returns the exit code."""
+    from molspectra.evaluation.ensemble import finetune_ensemble
+
+    ensemble = finetune_ensemble(
+        config, options["out"], options["members"], resume=options["resume"], show=not options["quiet"]
+    )
+    for target, calibration in ensemble.calibrations.items():
+        count = len(calibration.ratios)
+        say(f"{target}: uncertainty = {calibration.scale:.3g} × spread ({count} validation molecules)")
+    say(f"{ensemble.directory}: {len(ensemble.members)} members; predict and evaluate take this directory")
     return 0
 
 
@@ -72,6 +88,14 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --out (with its settings), or start it"
     )
+    if name == "finetune":
+        parser.add_argument(
+            "--members",
+            type=int,
+            default=1,
+            metavar="N",
+            help="train an ensemble of N runs, with the seeds from loop.seed on, and calibrate its spread",
+        )
     parser.add_shared("--quiet")
     for setting in settings:
         about = f"{setting.help} [{setting.expected}; default: {_shown(setting.default)}]".replace("%", "%%")
@@ -89,7 +113,8 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
 
 def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the source of the settings, for messages, and the settings that the options override."""
-    earlier = Path(options["out"]) / "config.json"
+    folder = Path(options["out"])
+    earlier = (folder / "member-0" if options.get("members", 1) != 1 else folder) / "config.json"
     if "config" in options:
         return options["config"], read_recipe(options["config"])
     if options["resume"] and earlier.is_file():
