@@ -78,8 +78,8 @@ def prepare(
 
     Raises:
         InputError: if the raw files or the options are wrong, the store exists, an unfinished preparation
-            with other settings is in the way, no row is left or all spectra were left out, or `on_error` is "raise"
-            and a record is bad.
+            with other settings is in the way, no row is left, all spectra were left out, or `on_error`
+            is "raise" and a record is bad.
     """
     importer = importer_of(name) if isinstance(name, str) else name
     raw, out = Path(raw), Path(out)
