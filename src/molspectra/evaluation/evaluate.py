@@ -99,6 +99,7 @@ def _header(subject: Subject, device: str) -> dict[str, Any]:
             "split_seed": subject.data.split_seed,
             "fractions": list(subject.data.fractions),
             "sizes": list(subject.data.sizes),
+            **({"split_column": subject.data.split_column} if subject.data.split == "column" else {}),
             "source": metadata.source,
             "licence": metadata.licence,
             "levels": {"geometry": metadata.level, **metadata.lines, **metadata.samples},

@@ -89,9 +89,10 @@ def open_subject(
             f"{data.store}: its content ({current[:12]}) is not what {run} was trained on "
             f"({str(trained_on)[:12]}); give that store, or allow other data"
         )
-    if trained_on != current and data.split == "reference":
+    if trained_on != current and data.split in ("reference", "column"):
+        by = "row number" if data.split == "reference" else "a column of the store"
         raise MismatchError(
-            f"{data.store}: {run} has a reference split, which goes by row number, so on other data than its "
+            f"{data.store}: {run} has a {data.split} split, which goes by {by}, so on other data than its "
             "own the test part may hold what it was trained on; give its own store"
         )
     if not len(rows_of(selection, part)):

@@ -33,15 +33,19 @@ class DataConfig:
 
     store: str = "bundled"
     """Path of a store, or "bundled" or "bundled-ethanol" for the datasets that come with the package."""
-    split: Literal["identity", "reference"] = "identity"
+    split: Literal["identity", "scaffold", "column", "reference"] = "identity"
     """How rows are shared out: "identity" keeps all rows of a molecule in one part, the same in every dataset
-    (see `fractions`); "reference" is the published permutation of row numbers (see `sizes`), also for the
-    frames of a trajectory, which are all one molecule."""
+    (see `fractions`); "scaffold" likewise all molecules of one Bemis-Murcko scaffold; "column" takes the
+    parts from a column of the store (see `split_column`); "reference" is the published permutation of row
+    numbers (see `sizes`), also for the frames of a trajectory, which are all one molecule."""
     split_seed: int = 0
     """Seed of the split (published: 1); keep it in all stages, so that an identity split keeps test molecules
     out of pre-training."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of training, validation and test molecules in an identity split."""
+    """Shares of training, validation and test molecules in an identity or scaffold split."""
+    split_column: str = ""
+    """Column of the store that tells the parts of a column split; `prepare` makes it of a column of words
+    train, val and test with --option split=NAME."""
     sizes: tuple[int, ...] = ()
     """Rows for training and validation in a reference split, and for test where it is not all others
     (published: 110000,10000 for QM9 and 950,50 for MD17)."""
@@ -59,10 +63,11 @@ class DataConfig:
             raise SettingError("data: train_rows and workers must not be negative")
         if self.workers > MAX_WORKERS:
             raise SettingError(f"data: at most {MAX_WORKERS} workers, not {self.workers}")
-        if self.split == "identity" and self.sizes:
-            raise SettingError(
-                "data.sizes: an identity split goes by data.fractions; set data.split: reference"
-            )
+        if self.split in ("identity", "scaffold") and self.sizes:
+            kind = "an identity" if self.split == "identity" else "a scaffold"
+            raise SettingError(f"data.sizes: {kind} split goes by data.fractions; set data.split: reference")
+        if (self.split == "column") != bool(self.split_column):
+            raise SettingError("data.split_column: names the column of a split where data.split is column")
         if self.split == "reference" and not (
             len(self.sizes) in (2, 3) and min(self.sizes) >= 0 and self.split_seed >= 0
         ):

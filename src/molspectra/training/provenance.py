@@ -196,6 +196,7 @@ class Provenance:
                 "hash": selection.store.hash,
                 "rows": {part: len(getattr(selection, part)) for part in parts},
                 "rows_without_target": selection.lacking,
+                **({"rows_in_no_part": selection.unassigned} if selection.unassigned else {}),
                 **self._labels(selection),
             },
             "versions": versions(),

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.sanity import check_size
 from molspectra.chem.smiles import from_smiles
-from molspectra.data.store.schema import Metadata, Quantity
+from molspectra.data.store.schema import SPLIT, Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.importer import Importer, Opened
 from molspectra.datasets.own import shared
@@ -70,7 +70,9 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
     quantities = {
         name: replace(selected.quantities[name], level=own.level or _about(schema.field(key), "level") or "")
         for key, name in selected.columns.items()
+        if _about(schema.field(key), "level") != SPLIT.level
     }
+    quantities |= {name: SPLIT for name in selected.quantities if name not in quantities}
     used = {*scalars, *columns.fixed, *columns.lists()}
     notes = selected.notes(name for name in schema.names if name not in used)
     if "positions" in columns.fixed:
