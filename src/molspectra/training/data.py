@@ -156,6 +156,17 @@ class Selection:
                 raise ValueRangeError(f"{config.store}: no training row has {name}; leave it out")
         return cls(store, **parts, lacking=lacking, unassigned=unassigned)
 
+    @classmethod
+    def all_of(cls, store: Store, targets: tuple[str, ...]) -> "Selection":
+        """Return every row that has any of the scalar targets as a row to be tested.
+
+        Raises:
+            InputError: a target that the store does not have.
+        """
+        has_any = np.any([store.has(name) for name in targets], axis=0)
+        rows, none = np.flatnonzero(has_any), np.empty(0, np.int64)
+        return cls(store, none, none, rows, lacking=len(store) - len(rows))
+
     def check_plausible(self, modalities: tuple[str, ...]) -> None:
         """Refuse training and validation rows that cannot be right, as `prepare` does.
 
