@@ -17,11 +17,17 @@ FRACTIONS = (0.8, 0.1, 0.1)
 
 
 def split_rows(
-    identities: Iterable[str], seed: int = 0, fractions: Sequence[float] = FRACTIONS
+    identities: Iterable[str],
+    seed: int = 0,
+    fractions: Sequence[float] = FRACTIONS,
+    folds: int = 0,
+    fold: int = 0,
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Return the ascending rows of each part for the identities of a store, from hashes of (seed, identity).
 
-    Rows of one scaffold stay together if `scaffolds` are given in place of identities.
+    Rows of one scaffold stay together if `scaffolds` are given in place of identities. With `folds`, the test
+    part is that fold, of which fold 0 has the largest hashes. Those with the next lower ones validate (after
+    the last fold, the largest); of the fractions only their share counts.
 
     The part of a molecule is therefore the same in every dataset that contains it, in any order and after
     additions. A larger training share with the same seed keeps the molecules that were in training.
@@ -31,6 +37,11 @@ def split_rows(
     """
     limits = _limits(fractions)
     hashes = np.fromiter((_hash(identity, seed) for identity in identities), dtype=np.int64)
+    if folds:
+        begin, end = ((folds - fold - more) * 2**62 // folds for more in (1, 0))
+        hashes = (hashes + (2**62 - end)) % 2**62  # turned, so that the fold comes last
+        test = 2**62 - (end - begin)
+        limits = np.array([test - round(float(fractions[1]) * 2**62), test], dtype=np.int64)
     part = np.searchsorted(limits, hashes, side="right")
     return {name: np.flatnonzero(part == index) for index, name in enumerate(SPLITS)}
 

@@ -111,6 +111,7 @@ def _header(subject: Subject, device: str) -> dict[str, Any]:
             "split_seed": subject.data.split_seed,
             "fractions": list(subject.data.fractions),
             "sizes": list(subject.data.sizes),
+            **({"folds": subject.data.folds, "fold": subject.data.fold} if subject.data.folds else {}),
             **({"split_column": subject.data.split_column} if subject.data.split == "column" else {}),
             "source": metadata.source,
             "licence": metadata.licence,

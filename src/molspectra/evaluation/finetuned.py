@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,12 @@ def write_predictions(
         header.append(INPUT_SPECTRA)
         cells = [[*row, "+".join(names)] for row, names in zip(cells, predictions.spectra, strict=True)]
     write_table(path, header, cells)
+
+
+def errors_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the errors of every target, and of the forces, by name, from the result of `assess_property`."""
+    found = dict(result.get("targets", {result["target"]: result}))
+    return found | ({"forces": result["forces"]} if "forces" in result else {})
 
 
 def in_brackets(unit: str) -> str:

@@ -319,4 +319,4 @@ def _split(run: Run) -> tuple[Any, ...]:
     """Return the settings that determine the split."""
     data = run.config.data
     shares = data.sizes if data.split == "reference" else data.fractions
-    return data.split, data.split_seed, data.split_column, tuple(shares)
+    return data.split, data.split_seed, data.split_column, data.folds, data.fold, tuple(shares)

@@ -57,7 +57,9 @@ def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
             keys = scaffolds(identities, store.smiles)
         except InputError as error:
             raise error.with_context(config.store) from error
-    parts = split_rows(keys, config.split_seed, config.fractions)
+    if config.folds and config.fold is None:
+        raise SettingError(f"data.fold: choose one of the {config.folds} folds, 0 to {config.folds - 1}")
+    parts = split_rows(keys, config.split_seed, config.fractions, config.folds, config.fold or 0)
     if len(identities) > 1 and len(set(identities)) == 1:
         raise SettingError(
             f"{config.store}: all {len(identities)} rows are one molecule ({identities[0]}), which an "

@@ -77,13 +77,11 @@ def main(arguments: list[str]) -> int:
 
 def error_table(result: Mapping[str, Any]) -> list[str]:
     """Return the lines of a table: the errors of every target and of forces; none for a pre-trained run."""
-    from molspectra.evaluation.finetuned import in_brackets
+    from molspectra.evaluation.finetuned import errors_of, in_brackets
 
     if "mae" not in result:
         return []
-    errors = dict(result.get("targets", {result["target"]: result}))
-    if "forces" in result:
-        errors["forces"] = result["forces"]
+    errors = errors_of(result)
     names = [f"{name}{in_brackets(one['unit'])}" for name, one in errors.items()]
     width = max(map(len, ("target", *names)))
     heads = ("MAE", "RMSE", "R²", "values", "MAE of a constant")

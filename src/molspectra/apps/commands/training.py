@@ -44,6 +44,13 @@ def run_command(name: str, arguments: list[str]) -> int:
         if setting.name in options:
             _put(values, setting.name, options[setting.name], source)
     config = from_dict(cls, values, source)
+    if isinstance(config, FinetuneConfig) and config.data.folds and config.data.fold is None:
+        from molspectra.evaluation.folds import FOLDS, finetune_folds, fold_table
+
+        out, show = options["out"], not options["quiet"]
+        say("\n".join(fold_table(finetune_folds(config, out, resume=options["resume"], show=show))))
+        say(f"{Path(out) / FOLDS}")
+        return 0
     result = run(config, options["out"], resume=options["resume"], show=not options["quiet"])
     if result.rank == 0:
         for key, value in result.metrics.items():
