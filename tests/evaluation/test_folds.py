@@ -79,6 +79,17 @@ def test_folds_that_cannot_be_tested_are_refused_before_training(config, tmp_pat
         Selection.of(config.data)
 
 
+def test_a_fold_that_pre_training_has_seen_is_refused_before_training(runs, config, tmp_path):
+    out, started = tmp_path / "out", replace(config, init=str(runs["stage1"]))
+    with pytest.raises(
+        MismatchError, match=r"fold \d: .* test molecules were seen .*data\.allow_leak: structures"
+    ):
+        finetune_folds(started, out, show=False)
+    assert not out.exists()
+    accepted = replace(started, data=replace(config.data, folds=2, allow_leak="structures"))
+    assert finetune_folds(accepted, out, show=False)["folds"] == 2
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -4,12 +4,15 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from molspectra.apps.audit import audit
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.scaffold import scaffold_of
 from molspectra.data.splits import SPLITS, scaffolds
+from molspectra.data.store.export import export_parquet
 from molspectra.data.store.schema import SPLIT, Metadata, Quantity
 from molspectra.data.store.store import Row, Store, write_store
 from molspectra.datasets.prepare import prepare
@@ -141,6 +144,33 @@ def test_another_word_or_column_is_refused(tmp_path: Path, table: str, name: str
         prepare(
             importer("csv"), tmp_path / "a.csv", tmp_path / "a.arrow", options={"split": name}, show=False
         )
+
+
+def test_a_column_of_a_parquet_file_gives_the_parts(tmp_path: Path) -> None:
+    words = ["train", "Train", None, "val", "test"]
+    columns = {"smiles": ["CCO", "CCC", "CO", "CN", "CCN"], "gap [eV]": [1.0, 2.0, 3.0, 4.0, 5.0]}
+
+    def prepared(words: list[str | None]) -> Path:
+        pq.write_table(pa.table({**columns, "my set": pa.array(words)}), tmp_path / "a.parquet")
+        raw, out = tmp_path / "a.parquet", tmp_path / "a.arrow"
+        prepare(importer("parquet"), raw, out, options={"split": "my set"}, show=False)
+        return out
+
+    with pytest.raises(ValueRangeError, match=r"a\.parquet, row 3: my set: 'vla'"):
+        prepared([*words[:3], "vla", "test"])
+    config = DataConfig(str(prepared(words)), split="column", split_column="my_set")
+    selection = Selection.of(config, ("gap",))
+    parts = [rows.tolist() for rows in (selection.train, selection.val, selection.test)]
+    assert (parts, selection.unassigned) == ([[0, 1], [3], [4]], 1)
+    export_parquet(Store(config.store), tmp_path / "again.parquet")
+    prepare(
+        importer("parquet"),
+        tmp_path / "again.parquet",
+        tmp_path / "b.arrow",
+        options={"level": "mine"},
+        show=False,
+    )
+    assert Store(tmp_path / "b.arrow").metadata.properties["my_set"] == SPLIT
 
 
 def test_another_number_and_an_empty_training_part_are_refused(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from molspectra.data.atomic import folder_lock
-from molspectra.errors import ExistsError, MismatchError, SettingError, ValueRangeError
+from molspectra.errors import ExistsError, InputError, MismatchError, SettingError, ValueRangeError
 from molspectra.evaluation.evaluate import evaluate, plain_json
 from molspectra.evaluation.finetuned import errors_of, in_brackets
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.data import Selection
+from molspectra.training.provenance import compare_seen
 from molspectra.training.record import read_json, write_json
 from molspectra.training.run import finetune
 from molspectra.training.settings import to_dict
@@ -43,7 +44,8 @@ def finetune_folds(
 
     Raises:
         ExistsError: the directory is there and `resume` is False.
-        InputError: as in `finetune` and `evaluate`; a fold without test molecules, found before any training.
+        InputError: as in `finetune` and `evaluate`; a fold without test molecules, or with some that
+            were seen in pre-training; found before any training.
     """
     out, data = Path(out), config.data
     if not data.folds or data.fold is not None:
@@ -55,11 +57,16 @@ def finetune_folds(
     if out.is_dir() and any(out.iterdir()) and not resume:
         raise ExistsError(f"{out}: exists already; continue it with --resume or choose another directory")
     configs = [replace(config, data=replace(data, fold=fold)) for fold in range(data.folds)]
-    for one in configs:
-        if not len(Selection.of(one.data, config.labels).test):
+    for one in configs:  # before hours of training
+        selection = Selection.of(one.data, config.labels)
+        if not len(selection.test):
             raise ValueRangeError(
-                f"{data.store}: fold {one.data.fold} of {data.folds} has no molecules; use fewer"
+                f"{data.store}: fold {one.data.fold} of {data.folds} is empty; use fewer folds"
             )
+        try:
+            compare_seen(one, selection)
+        except InputError as error:
+            raise error.with_context(f"fold {one.data.fold}") from error
     with folder_lock(out, "training its folds"):
         if not (out / "config.json").exists():
             write_json(out / "config.json", to_dict(config))
