@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,16 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
         )
         known = ~np.isnan(predictions.force_target).any(1)
         force_targets = predictions.force_target[known]
-        constant = force_constant(store, subject.selection.train)
+        training = subject.training
+        constant = None if training is None else force_constant(training.store, training.train)
         assert store.metadata.forces is not None
         result["forces"] = {
             **asdict(store.metadata.forces),
             **asdict(errors(predictions.force_prediction[known], force_targets)),
             "constant": constant,
-            "median_predictor_mae": float(np.abs(force_targets - constant).mean()),
+            "median_predictor_mae": None
+            if constant is None
+            else float(np.abs(force_targets - constant).mean()),
         }
     write_predictions(subject.file("predictions", ".csv"), predictions, store.metadata, force_errors)
     return result
@@ -84,17 +88,19 @@ def _target_errors(subject: Subject, name: str, predicted: Floats, computed: Flo
     Raises:
         NotFoundError: it is known of none.
     """
-    store, selection = subject.selection.store, subject.selection
+    store, training = subject.selection.store, subject.training
     known = ~np.isnan(computed)
     if not known.any():
         raise NotFoundError(f"{store.path}: no {name} in the {subject.part} part, nothing to compare with")
-    training = store.column(name)[selection.train]
-    # baseline without a model: the constant with the smallest absolute error on the training part
-    constant = np.full(known.sum(), np.nanmedian(training))
+    constant_mae = None
+    if training is not None:
+        # baseline without a model: the constant with the smallest absolute error on the training part
+        median = np.nanmedian(training.store.column(name)[training.train])
+        constant_mae = errors(np.full(known.sum(), median), computed[known]).mae
     return {
         **asdict(store.metadata.properties[name]),
         **asdict(errors(predicted[known], computed[known])),
-        "median_predictor_mae": errors(constant, computed[known]).mae,
+        "median_predictor_mae": constant_mae,
     }
 
 
@@ -143,6 +149,12 @@ def write_predictions(
         header.append(INPUT_SPECTRA)
         cells = [[*row, "+".join(names)] for row, names in zip(cells, predictions.spectra, strict=True)]
     write_table(path, header, cells)
+
+
+def errors_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the errors of every target, and of the forces, by name, from the result of `assess_property`."""
+    found = dict(result.get("targets", {result["target"]: result}))
+    return found | ({"forces": result["forces"]} if "forces" in result else {})
 
 
 def in_brackets(unit: str) -> str:

@@ -52,7 +52,11 @@ class Exposure:
     @property
     def sentence(self) -> str:
         """The counts in one sentence."""
-        said = f"{self.structures} of {self.tested} test {self.compared} were seen in pre-training"
+        return self.said_of("pre-training")
+
+    def said_of(self, training: str) -> str:
+        """Return the counts in one sentence that calls what came before "pre-training" or "training"."""
+        said = f"{self.structures} of {self.tested} test {self.compared} were seen in {training}"
         if self.spectra:
             said += f", {self.spectra} of them with spectra"
         if self.labels:
@@ -65,12 +69,22 @@ class Exposure:
         if self.incomparable:
             said += f"; {self.incomparable} have identities that cannot be compared between datasets"
         if self.nameless:
-            molecules = f"{self.nameless:,} molecules of pre-training"
+            molecules = f"{self.nameless:,} molecules of {training}"
             sentence = f"{molecules} have identities that cannot be compared"
             said += f"; so have {molecules}" if self.incomparable else f"; {sentence}"
         if self.unknown:
             said += f"; what was seen is not known of {', '.join(self.unknown)}"
         return said
+
+    def is_accepted(self, allow_leak: str) -> bool:
+        """Whether the value of `data.allow_leak` accepts what was seen."""
+        allowed = {"none": 0, "structures": self.structures - self.beyond, "all": self.structures}
+        return self.structures <= allowed[allow_leak]
+
+    @property
+    def acceptable_with(self) -> str:
+        """The least value of `data.allow_leak` that accepts any leak of this kind."""
+        return "all" if self.beyond else "structures"
 
     def plain(self) -> dict[str, Any]:
         """JSON values, with the sentence."""

@@ -206,7 +206,7 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
     except (InputError, AttributeError) as error:
         return Seen(unknown=(f"{path} ({_line(error)})",))
     try:
-        seen = own_seen(config, _same_selection(config, record), run, record["about"]["stage"])
+        seen = own_seen(config, selection_of(config, record), run, record["about"]["stage"])
     except (InputError, KeyError, TypeError) as error:
         seen = Seen(unknown=(f"{path} ({_line(error)})",))
     if config.init is None:
@@ -214,8 +214,12 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
     return seen.merged(_seen_by(Path(config.init), (*before, run.resolve())))
 
 
-def _same_selection(config: RunConfig, record: Mapping[str, Any]) -> Selection:
-    """Return the rows that a run was given."""
+def selection_of(config: RunConfig, record: Mapping[str, Any]) -> Selection:
+    """Return the rows that a run was given, by its settings and record.
+
+    Raises:
+        InputError: its store is missing or has changed.
+    """
     targets = config.targets if isinstance(config, FinetuneConfig) else ()
     selection = Selection.of(config.data, targets)
     if selection.store.hash != record["data"]["hash"]:

@@ -44,13 +44,29 @@ def run_command(name: str, arguments: list[str]) -> int:
         if setting.name in options:
             _put(values, setting.name, options[setting.name], source)
     config = from_dict(cls, values, source)
-    if options.get("members", 1) != 1:
-        return _run_ensemble(config, options)
+    if name == "finetune":
+        in_all_folds = config.data.folds and config.data.fold is None
+        if options.get("members", 1) != 1:
+            if in_all_folds:
+                raise SettingError("members: an ensemble is trained on one fold; choose it with --data.fold")
+            return _run_ensemble(config, options)
+        if in_all_folds:
+            return _run_folds(config, options)
     result = run(config, options["out"], resume=options["resume"], show=not options["quiet"])
     if result.rank == 0:
         for key, value in result.metrics.items():
             say(f"val/{key}: {value:.6g}")
         say(f"{result.directory} ({result.seconds:.1f} s)")
+    return 0
+
+
+def _run_folds(config: FinetuneConfig, options: dict[str, Any]) -> int:
+    """Train and test with every fold, and print a table; returns the exit code."""
+    from molspectra.evaluation.folds import FOLDS, finetune_folds, fold_table
+
+    out, show = Path(options["out"]), not options["quiet"]
+    say("\n".join(fold_table(finetune_folds(config, out, resume=options["resume"], show=show))))
+    say(out / FOLDS)
     return 0
 
 
