@@ -26,6 +26,7 @@ _PURPOSES = {
     "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
     "alignment.",
     "finetune": "Fine-tune a 3D encoder on a property of the store, or on several at once.",
+    "tune": "Search for the settings of a fine-tuning with the lowest validation loss (extra tune).",
 }
 
 
@@ -44,6 +45,8 @@ def run_command(name: str, arguments: list[str]) -> int:
         if setting.name in options:
             _put(values, setting.name, options[setting.name], source)
     config = from_dict(cls, values, source)
+    if name == "tune":
+        return _run_search(config, options)
     if name == "finetune":
         in_all_folds = config.data.folds and config.data.fold is None
         if options.get("members", 1) != 1:
@@ -84,6 +87,28 @@ def _run_ensemble(config: FinetuneConfig, options: dict[str, Any]) -> int:
     return 0
 
 
+def _run_search(config: FinetuneConfig, options: dict[str, Any]) -> int:
+    """Try settings and print the best; returns the exit code."""
+    from molspectra.training.tune import BEST, TABLE, tune
+
+    trials = tune(
+        config,
+        options["out"],
+        options["search"],
+        trials=options["trials"],
+        metric=options["metric"],
+        seed=options["search_seed"],
+        resume=options["resume"],
+        show=not options["quiet"],
+    )
+    best, folder = trials[0], Path(options["out"])
+    for setting, value in best.settings.items():
+        say(f"{setting}: {_shown(value)}")
+    say(f"{options['metric']} {best.value:.6g}, the best of {len(trials)} trials in {folder / TABLE}")
+    say(f"molspectra finetune --config {folder / BEST} --out ... trains with it")
+    return 0
+
+
 def _parser(name: str, settings: list[Setting]) -> CommandParser:
     usage = f"molspectra {name} --out DIRECTORY [--config RECIPE] [--resume] [--quiet] [--SETTING VALUE ...]"
     parser = CommandParser(
@@ -112,6 +137,19 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
             metavar="N",
             help="train an ensemble of N runs, with the seeds from loop.seed on, and calibrate its spread",
         )
+    if name == "tune":
+        from molspectra.training.tune import SPACE, TRIALS
+
+        parser.add_argument(
+            "--search",
+            nargs="+",
+            default=list(SPACE),
+            metavar="NAME=RANGE",
+            help="what to try: NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A|B|C",
+        )
+        parser.add_argument("--trials", type=int, default=TRIALS, help="how many, with those that are there")
+        parser.add_argument("--metric", default="loss", help="of the validation, such as gap_mae")
+        parser.add_argument("--search-seed", type=int, default=0, help="seed of the search")
     parser.add_shared("--quiet")
     for setting in settings:
         about = f"{setting.help} [{setting.expected}; default: {_shown(setting.default)}]".replace("%", "%%")
