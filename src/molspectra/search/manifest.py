@@ -85,7 +85,7 @@ class Manifest:
         calibration: None where there were no held-out molecules.
         approximate: None where there is no approximate index.
         rejected: by segment the number of records, and of spectra of kept records, that were left out, by
-            kind of reason; none of a segment without any, or made before version 0.2.
+            kind of reason; no entry of a segment without any, or made before they were counted.
         version: of the package that wrote it.
         format: of the index.
     """
