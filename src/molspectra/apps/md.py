@@ -118,13 +118,10 @@ def run_md(
     heating, first_steps = divmod(round(settings.equilibration_fs / settings.timestep_fs), steps)
     energies: list[float] = []
     temperatures: list[float] = []
-<<<<<<< HEAD
     spreads: list[float] = []  # of an ensemble's forces
-=======
     stopped: MolspectraError | None = None
     with naming(part):
         opened = part.open("w", encoding="utf-8")
->>>>>>> edges
     with (
         opened as file,
         stop_requests() as stop,
@@ -141,22 +138,10 @@ def run_md(
             if done >= heating:
                 energies.append(float(atoms.get_total_energy()))
                 temperatures.append(temperature)
-<<<<<<< HEAD
                 if "force_spread" in atoms.calc.results:
                     spreads.append(float(atoms.calc.results["force_spread"].max()))
                     atoms.info["force_spread"] = spreads[-1]
                     atoms.info["energy_uncertainty"] = atoms.calc.results["energy_uncertainty"]
-                file.write(_frame(atoms, (done - heating) * settings.interval_fs))
-                file.flush()
-            advance(done, f"{temperature:.0f} K")
-            if stop.is_set() and done < heating + total:
-                raise Interrupted(f"interrupted; {len(energies)} frames are in {out}")
-    result = _result(np.array(energies), np.array(temperatures), settings.interval_fs)
-    if not spreads:
-        return result
-    uncertain = sum(spread > atoms.calc.max_force_spread for spread in spreads)
-    return replace(result, uncertain=uncertain)
-=======
                 frame = _frame(atoms, (done - heating) * settings.interval_fs)
                 with naming(part):
                     file.write(frame)
@@ -174,8 +159,11 @@ def run_md(
     if stopped is not None:
         where = f"{len(energies)} frames are in {out}" if energies else "before the first frame"
         raise type(stopped)(f"{stopped}; {where}")
-    return _result(np.array(energies), np.array(temperatures), settings.interval_fs)
->>>>>>> edges
+    result = _result(np.array(energies), np.array(temperatures), settings.interval_fs)
+    if not spreads:
+        return result
+    uncertain = sum(spread > atoms.calc.max_force_spread for spread in spreads)
+    return replace(result, uncertain=uncertain)
 
 
 def _intervals(time_ps: float, settings: DynamicsSettings) -> int:
