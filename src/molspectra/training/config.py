@@ -122,6 +122,9 @@ class OptimizerConfig:
     """Further factor per encoder layer below the last one (layer-wise decay)."""
     head_steps: int = 0
     """First steps in which the 3D encoder is not changed, so that a new head adapts to it."""
+    freeze: int | Literal["encoder"] = 0
+    """What of the 3D encoder is never changed: its embedding and its first layers, so many, or all of it
+    ("encoder"). What is frozen takes no gradients and no memory for them."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
@@ -132,6 +135,12 @@ class OptimizerConfig:
         if not (0 <= self.encoder_factor < math.inf and 0 < self.layer_decay <= 1 and self.head_steps >= 0):
             raise SettingError(
                 "optimizer: encoder_factor >= 0, 0 < layer_decay <= 1 and head_steps >= 0 are needed"
+            )
+        if isinstance(self.freeze, int) and self.freeze < 0:
+            raise SettingError(f"optimizer.freeze: 0 layers or more, or encoder, not {self.freeze}")
+        if self.freeze == "encoder" and (self.encoder_factor, self.layer_decay, self.head_steps) != (1, 1, 0):
+            raise SettingError(
+                "optimizer.freeze: encoder leaves nothing to do for encoder_factor, layer_decay, head_steps"
             )
 
 
@@ -161,6 +170,8 @@ class LoopConfig:
     """Steps between checkpoints (and at the end); 0 only at the end."""
     keep: int = 2
     """Newest checkpoints that are kept beside the best one; with 2, one that is damaged costs few steps."""
+    patience: int = 0
+    """Validations in a row without a lower loss after which the run ends early; 0 never does."""
     log_every: int = 10
     """Steps between rows of metrics.csv."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
@@ -183,8 +194,10 @@ class LoopConfig:
         for name, most in (("steps", MOST_STEPS), ("batch_size", LARGEST_BATCH)):
             if getattr(self, name) > most:
                 raise SettingError(f"loop: {name} must be at most {most:,}, not {getattr(self, name)}")
-        if self.validate_every < 0 or self.save_every < 0:
-            raise SettingError("loop: validate_every and save_every must not be negative")
+        if min(self.validate_every, self.save_every, self.patience) < 0:
+            raise SettingError("loop: validate_every, save_every and patience must not be negative")
+        if self.patience and not self.validate_every:
+            raise SettingError("loop.patience: counts validations; set loop.validate_every")
         parts = self.accumulation * self.devices
         if self.batch_size < parts:
             raise SettingError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")

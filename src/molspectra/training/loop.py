@@ -25,7 +25,7 @@ from molspectra.training.interrupt import Interrupted, stop_requests
 from molspectra.training.nonfinite import NonFiniteError, non_finite_error
 from molspectra.training.progress import progress
 from molspectra.training.ranks import Gather, Negatives, Ranks, StepNegatives
-from molspectra.training.rates import rate_groups
+from molspectra.training.rates import freeze, rate_groups
 from molspectra.training.record import MetricLog
 from molspectra.training.schedule import Plateau, learning_rate
 from molspectra.training.stages import Stage, error_of
@@ -114,6 +114,7 @@ class Trainer:
         if self.precision == torch.float64:
             self.stage.double()
         model = self.stage.model
+        freeze(model.named_parameters(), model.config.encoder.layers, self.adam)
         groups = rate_groups(model.named_parameters(), model.config.encoder.layers, self.adam)
         self.rates = list(groups)
         self.optimizer = torch.optim.AdamW(
@@ -129,6 +130,18 @@ class Trainer:
         self.average = WeightAverage(self.stage.model, self.adam.ema) if self.adam.ema else None
         self.checkpoints = self.directory / "checkpoints"
         self.step, self.best, self.plateau = 0, math.inf, Plateau()
+        self.waited = 0  # validations since the best one
+
+    def has_waited(self) -> bool:
+        """Whether the validation loss has not fallen for as long as the patience lasts."""
+        return 0 < self.loop.patience <= self.waited
+
+    def weights(self) -> dict[str, int]:
+        """Count the weights of the model that are trained and those that are frozen."""
+        counts = {"trained": 0, "frozen": 0}
+        for weight in self.stage.model.parameters():
+            counts["trained" if weight.requires_grad else "frozen"] += weight.numel()
+        return counts
 
     def run(self, log: MetricLog | None = None) -> dict[str, float]:
         """Train from `self.step` to the end; return the last validation's losses, none if there was no step.
@@ -141,7 +154,9 @@ class Trainer:
             Interrupted: Ctrl-C, SIGTERM or SIGUSR1 came; the state was saved.
             InputError: a batch cannot be read, or a checkpoint cannot be written.
         """
-        steps, metrics = self.loop.steps, {}
+        steps, metrics = self.loop.steps, dict[str, float]()
+        if self.has_waited():  # killed after its last save
+            return metrics
         title = str(self.about.get("stage", "training"))
         source = closing(batches(self.maker, self.step, steps, workers=self.workers))
         bar = progress(title, steps, self.step, self.show and self.ranks.rank == 0)
@@ -158,10 +173,13 @@ class Trainer:
                         log.write(self.step, {f"val/{name}": value for name, value in metrics.items()})
                     self._keep_best(metrics["loss"])
                     self.plateau = self.plateau.after(metrics["loss"], self.adam.schedule)
-                if stopping or _due(self.step, self.loop.save_every, steps):
+                is_over = self.has_waited()
+                if stopping or is_over or _due(self.step, self.loop.save_every, steps):
                     self._finish_steps()
                     self.save()
                 advance(self.step, f"loss {values.get('loss', math.nan):.4g}{self._errors(metrics)}")
+                if is_over:
+                    break
                 if stopping and self.step < steps:
                     reached = f"stopped at step {self.step} of {steps}"
                     raise Interrupted(f"{reached}, the state is saved; continue with --resume")
@@ -350,10 +368,12 @@ class Trainer:
         return bool(total.isfinite() & self._gradient_norm().isfinite())
 
     def _keep_best(self, loss: float) -> None:
-        """Save the weights if no validation before was better."""
+        """Save the weights if no validation before was better, else count the validation."""
         if loss < self.best:
-            self.best = loss
+            self.best, self.waited = loss, 0
             self._save("best", {"validation_loss": loss}, None)
+        else:
+            self.waited += 1
 
     def save(self) -> None:
         """Write a checkpoint from which the run continues bit for bit.
@@ -364,6 +384,7 @@ class Trainer:
         resume = {
             "step": self.step,
             "best": self.best,
+            "waited": self.waited,
             "plateau": tuple(self.plateau),
             # copied, because the averaged weights are about to be put in their place
             "stage": {name: value.clone() for name, value in self.stage.state_dict().items()},
@@ -426,6 +447,7 @@ class Trainer:
                 plateau, bad, reductions = state["plateau"]
                 self.plateau = Plateau(float(plateau), int(bad), int(reductions))
             self.step, self.best = step, best
+            self.waited = int(state.get("waited", 0))  # runs from before had no patience
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             what = f"{type(error).__name__} {error}".splitlines()[0]
             raise MismatchError(

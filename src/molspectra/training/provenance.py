@@ -3,7 +3,7 @@
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 from molspectra.data.atomic import LOCK, naming
 from molspectra.errors import DamagedError, ExistsError, MismatchError, NotFoundError
-from molspectra.training.checkpoint import find_checkpoint, newest, saved
+from molspectra.training.checkpoint import find_checkpoint, newest, saved, step_of
 from molspectra.training.config import DataConfig, FinetuneConfig, RunConfig
 from molspectra.training.data import Selection, elements_of
 from molspectra.training.leaks import Exposure, exposure, twins
@@ -45,6 +45,7 @@ class Provenance:
         about: what every checkpoint says of itself: stage, target, units, levels of theory, elements.
         resumed: the run goes on from a checkpoint.
         finished: an earlier session reached the last step.
+        extended_from: steps that the run was to have before, where it is to have more now; else None.
     """
 
     def __init__(self, config: RunConfig, directory: Path, *, resume: bool) -> None:
@@ -55,17 +56,22 @@ class Provenance:
                 checkpoints are gone that the run had saved.
         """
         self._config, self._directory = config, directory
-        self._earlier = _earlier_record(config, directory, resume)
+        self._earlier, self.extended_from = _earlier_record(config, directory, resume)
         self._record: dict[str, Any] = {}
         self._seen: dict[str, Any] = {}
         self.run_id: str = self._earlier.get("id") or secrets.token_hex(8)
-        self.finished = bool(self._earlier.get("finished"))
+        self.finished = bool(self._earlier.get("finished")) and self.extended_from is None
         self.resumed = newest(directory / "checkpoints") is not None
         if self.finished:
             _require_weights(directory)
         elif self._earlier and not self.resumed:
             _start_again(directory, self._earlier, config)
         self.about: dict[str, Any] = dict(self._earlier["about"]) if self.resumed else _stage_facts(config)
+
+    @property
+    def end(self) -> str:
+        """How a finished run ended, in words."""
+        return ended(self._earlier)
 
     @property
     def validation(self) -> dict[str, float]:
@@ -106,24 +112,38 @@ class Provenance:
         if "forces" in targets and metadata.forces is not None:
             self.about["forces"] = asdict(metadata.forces)
 
-    def begin(self, selection: Selection, fabric: Fabric, step: int) -> None:
+    def begin(
+        self, selection: Selection, fabric: Fabric, step: int, weights: Mapping[str, int] | None = None
+    ) -> None:
         """Write `record.json`, `config.json` and, for pre-training, the molecules that the run will see.
 
         Args:
             selection: store and rows.
             fabric: device and processes; only the first process writes.
             step: the step that this session starts from.
+            weights: how many weights are trained and frozen.
 
         Raises:
             WriteError: a file cannot be written.
         """
-        record = self._facts(selection, fabric)
+        record = self._facts(selection, fabric) | ({"weights": dict(weights)} if weights else {})
         if self.resumed:
             session = {"step": step, **{name: record[name] for name in SESSION}}
             identity = {"id": self.run_id, "manifests_after": self._earlier.get("manifests_after", step)}
             resumed = {"resumed": [*self._earlier.get("resumed", ()), session]}
             record = self._earlier | identity | resumed
             record.pop("stopped", None)
+            if self.extended_from is not None:
+                steps = self._config.loop.steps
+                longer = {"from": self.extended_from, "to": steps, "at": step}
+                record |= {
+                    "finished": False,
+                    "seconds": None,
+                    "config": to_dict(self._config),
+                    "extended": [*record.get("extended", ()), longer],
+                }
+                record.pop("validation", None)
+                record.pop("steps", None)
         self._record = record
         if fabric.global_rank > 0:
             return
@@ -153,19 +173,31 @@ class Provenance:
         if newest(self._directory / "checkpoints") is not None:
             write_json(self._directory / "record.json", self._record | {"stopped": step})
 
-    def finish(self, step: int, seconds: float, validation: Mapping[str, float]) -> None:
+    def finish(self, step: int, seconds: float, validation: Mapping[str, float]) -> str:
         """Add the outcome to `record.json`.
 
         Args:
-            step: optimizer steps in all.
+            step: optimizer steps in all; fewer than asked for of a run that its patience ended.
             seconds: wall time of all sessions.
             validation: losses of the last validation.
+
+        Returns:
+            How the run ended, in words.
 
         Raises:
             WriteError: the file cannot be written.
         """
-        outcome = {"steps": step, "seconds": round(seconds, 2), "validation": validation, "finished": True}
-        write_json(self._directory / "record.json", self._record | outcome)
+        best = newest(self._directory / "checkpoints", "best")
+        outcome = {
+            "steps": step,
+            "best_step": None if best is None else step_of(best),
+            "seconds": round(seconds, 2),
+            "validation": validation,
+            "finished": True,
+        }
+        record = self._record | outcome
+        write_json(self._directory / "record.json", record)
+        return ended(record)
 
     def _keep_seen(self, selection: Selection) -> None:
         """Write which molecules a pre-training run sees, with those of the runs that it started from."""
@@ -210,6 +242,19 @@ class Provenance:
         } | self._seen
 
 
+def ended(record: Mapping[str, Any]) -> str:
+    """Return in words how the run of a record ended, and which of its weights are used."""
+    loop, steps, best = record["config"]["loop"], record.get("steps"), record.get("best_step")
+    words = f"finished after {steps} of {loop['steps']} steps"
+    if steps != loop["steps"]:
+        words += f", as {loop.get('patience')} validations in a row brought no lower loss (loop.patience)"
+    if best is not None:
+        words += (
+            f"; the weights of step {best} had the lowest and are used, unless the last ones are asked for"
+        )
+    return words
+
+
 def _stage_facts(config: RunConfig) -> dict[str, Any]:
     """Stage and target of a run, as its checkpoints name them."""
     encoder = config.model.spectrum_encoder
@@ -223,30 +268,38 @@ def _stage_facts(config: RunConfig) -> dict[str, Any]:
     return facts
 
 
-def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> dict[str, Any]:
-    """Return the record of the run that is to be continued; empty where there is none."""
+def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> tuple[dict[str, Any], int | None]:
+    """Return the record of the run to be continued, empty where there is none, and `extended_from`."""
     if not directory.exists():
-        return {}
+        return {}, None
     names = {path.name for path in directory.iterdir() if not path.match(".*.part")} - {LOCK}
     if not names:
-        return {}
+        return {}, None
     if not resume:
         raise ExistsError(
             f"{directory}: exists already; continue it with --resume or choose another directory"
         )
     path = directory / "config.json"
     if names == {"record.json"}:  # killed before it had written its settings: nothing was done yet
-        return {}
+        return {}, None
     if not path.is_file():
         raise NotFoundError(f"{directory}: holds no run that could be resumed (no config.json)")
     before = from_dict(type(config), read_json(path), str(path))
+    steps, more = before.loop.steps, config.loop.steps
+    if more < steps:
+        raise MismatchError(f"{directory}: loop.steps: a run of {steps} steps cannot become one of {more}")
+    before = replace(before, loop=replace(before.loop, steps=more))
     difference = first_difference(to_dict(before), to_dict(config))
     if difference:
         raise MismatchError(f"{directory}: cannot resume with other settings: {difference}")
     record = read_json(directory / "record.json")
     if not isinstance(record, dict) or not {"about", "data"} <= record.keys():
         raise DamagedError(f"{directory / 'record.json'}: not the record of a run")
-    return record
+    if steps < more and record.get("finished") and record.get("steps") != steps:
+        raise MismatchError(
+            f"{directory}: {ended(record)}; more steps do not change that: train anew with more patience"
+        )
+    return record, steps if steps < more else None
 
 
 def _require_weights(directory: Path) -> None:

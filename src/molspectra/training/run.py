@@ -68,7 +68,7 @@ def pretrain(
             one.
         out: run directory to make.
         resume: continue the run that is there, with the same settings and data; start it where there is none,
-            and do nothing where it is finished.
+            and do nothing where it is finished. More steps than it had extend it.
         show: progress on standard error.
 
     Raises:
@@ -108,6 +108,8 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     began = time.perf_counter()
     provenance = Provenance(config, out, resume=resume)
     if provenance.finished:
+        if show and getattr(rank_zero_only, "rank", 0) == 0:
+            say(f"{out}: {provenance.end}", error=True)
         return RunResult(out, provenance.validation, 0.0)
     fabric = _launch(config.loop)
     is_first = fabric.global_rank == 0
@@ -139,7 +141,7 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
         _print_start(config, trainer, provenance, selection)
 
     # Train and record.
-    provenance.begin(selection, fabric, trainer.step)
+    provenance.begin(selection, fabric, trainer.step, trainer.weights())
     if not is_first:
         return RunResult(out, _train(trainer, None), time.perf_counter() - began, fabric.global_rank)
     with closing(MetricLog(out, trainer.step, config.loop.tensorboard)) as log:
@@ -149,9 +151,10 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
             provenance.stop(trainer.step)
             raise
     seconds = time.perf_counter() - began
-    provenance.finish(trainer.step, log.before + seconds, metrics)
+    words = provenance.finish(trainer.step, log.before + seconds, metrics)
     if show:
         _print_errors(stage, selection, metrics)
+        say(f"{out}: {words}", error=True)
     return RunResult(out, metrics, seconds)
 
 
@@ -257,10 +260,28 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
     if provenance.resumed:
         kernels = provenance.changed_kernels(trainer.fabric)
         say(f"{trainer.directory}: continues from step {trainer.step}{kernels}", error=True)
+        if provenance.extended_from is not None:
+            say(_on_extension(config, provenance.extended_from), error=True)
     else:
         labels = (config.targets, config.forces) if isinstance(config, FinetuneConfig) else ((), False)
         for remark in selection.remarks(*labels):
             say(f"{config.data.store}: {remark}", error=True)
+    weights = trainer.weights()
+    if weights["frozen"]:
+        say(f"{weights['trained']:,} weights are trained and {weights['frozen']:,} are frozen", error=True)
+
+
+def _on_extension(config: RunConfig, before: int) -> str:
+    """Return what more steps mean for the learning rate, in words."""
+    schedule, loop = config.optimizer.schedule, config.loop
+    words = f"{loop.steps} steps instead of {before}"
+    if schedule.kind == "cosine" and not schedule.length:
+        return (
+            f"{words}: the learning rate goes on as in a cosine of that length, and began as in a shorter one"
+        )
+    if schedule.kind == "plateau" and before % loop.validate_every:
+        return f"{words}: the validation after step {before} counts for the plateau, too"
+    return f"{words}: the same as if the run had been one of {loop.steps} from the start"
 
 
 def _print_errors(stage: Stage, selection: Selection, metrics: Mapping[str, float]) -> None:

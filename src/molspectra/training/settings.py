@@ -14,6 +14,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
@@ -48,6 +49,8 @@ OFTEN_CALLED = {
     "device": "accelerator",
     "num_workers": "workers",
     "gpus": "devices",
+    "frozen": "freeze",
+    "early_stopping": "patience",
 }
 """What other programs call settings, by the last part of their name."""
 
@@ -312,6 +315,10 @@ def _checked(hint: Any, value: Any, name: str, base: Any, root: type[Any] | None
         start = _start(groups, value, name, base)
         return _updated(start, value, name, root or type(start))
     origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):  # a number or a word
+        for part in parts:
+            with suppress(SettingError):
+                return _checked(part, value, name, base, root)
     if origin is Literal and isinstance(value, str) and value in parts:
         return value
     if origin is tuple and isinstance(value, list | tuple):
@@ -365,8 +372,10 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
 def _described(hint: Any) -> str:
     kind, optional = _without_none(hint)
     parts = get_args(kind)
-    if get_origin(kind) is Literal:
-        text = f"one of {', '.join(parts)}"
+    if get_origin(kind) in (Union, UnionType):
+        text = " or ".join(map(_described, parts))
+    elif get_origin(kind) is Literal:
+        text = parts[0] if len(parts) == 1 else f"one of {', '.join(parts)}"
     elif get_origin(kind) is tuple:
         text = f"{'a list of' if parts[-1] is Ellipsis else len(parts)} {_MANY.get(parts[0], 'mappings')}"
     else:
