@@ -126,6 +126,7 @@ def test_extras():
         "explorer",
         "cluster",
         "floors",
+        "sklearn",
         "dev",
     }
 
