@@ -138,7 +138,7 @@ def test_in_pipelines_and_column_transformers():
 
 def test_regressor_learns_in_the_unit_of_y_and_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model = Regressor(steps=40, learning_rate=3e-3)
+    model = Regressor(steps=25, learning_rate=3e-3)
     before = model.get_params()
     assert model.fit(SMILES, Y) is model
     assert model.get_params() == before

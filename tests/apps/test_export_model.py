@@ -55,8 +55,8 @@ def _wanted(model, smiles, dtype=torch.float32):
 @pytest.mark.parametrize(
     "encoder",
     [
-        EquivariantTransformerConfig(channels=16, layers=2, heads=2, radial=8),
-        EGNNConfig(channels=16, layers=2, cutoff=5.0, radial=4),
+        EquivariantTransformerConfig(channels=16, layers=1, heads=2, radial=8),
+        EGNNConfig(channels=16, layers=1, cutoff=5.0, radial=4),
     ],
     ids=["et", "egnn"],
 )
