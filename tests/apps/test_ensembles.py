@@ -90,6 +90,30 @@ def test_from_the_command_line(store_path: Path, tmp_path: Path, capsys: pytest.
     assert float(row["gap uncertainty [eV]"]) > 0
 
 
+def test_the_evaluation_is_that_of_the_mean(ensemble: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors, uncertainties and coverage by hand from the members' own evaluations."""
+    assert main(["evaluate", str(ensemble)]) == 0
+    assert "stated coverage" in capsys.readouterr().out
+    result = json.loads((ensemble / "evaluation.json").read_text())
+    tables = []
+    for run in read_ensemble(ensemble).members:
+        alone = ms.evaluate(run)
+        with (run / "predictions.csv").open() as file:
+            tables.append(list(csv.DictReader(file)))
+        assert alone["mae"] in result["mae_of_members"]
+    computed = np.array([float(row["computed gap [eV]"]) for row in tables[0]])
+    values = np.array([[float(row["predicted gap [eV]"]) for row in table] for table in tables])
+    errors, spreads = values.mean(0) - computed, values.std(0, ddof=1)
+    assert result["mae"] == pytest.approx(np.abs(errors).mean())
+    calibration = read_ensemble(ensemble).calibrations["gap"]
+    with (ensemble / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = [float(row["uncertainty of gap [eV]"]) for row in rows]
+    assert found == pytest.approx(calibration.scale * spreads)
+    inside = np.abs(errors) <= calibration.half_width(spreads, 0.5)
+    assert result["uncertainty"]["coverage"]["0.5"]["observed"] == pytest.approx(inside.mean())
+
+
 def test_only_predictions_take_an_ensemble(ensemble: Path) -> None:
     loaded = ms.load(ensemble)
     assert isinstance(loaded, LoadedEnsemble)

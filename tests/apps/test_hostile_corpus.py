@@ -12,7 +12,7 @@ from hypothesis import settings
 HARMLESS = {
     "embed-xyz-count_separators", "index-xyz-quotes", "skip-xyz-backslashes", "embed-xyz-equals",
     "extxyz-xyz-braces", "predict-xyz-columns", "extxyz-xyz-fields", "index-csv-cells", "skip-csv-number",
-    "embed-csv-underscore", "embed-arrow-message", "model-config-similarity", "report-metrics.csv-keys",
+    "embed-csv-underscore", "embed-arrow-message", "report-metrics.csv-keys",
     "report-metrics.csv-nul", "report-metrics.csv-number", "search-library-files",
 }  # fmt: skip
 """Files that waste time at most: what is odd in them is not asked for, and the rest is read."""

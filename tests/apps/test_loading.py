@@ -48,6 +48,27 @@ def test_a_run_and_its_checkpoint_are_the_same_model(use_runs: dict[str, Path]) 
     assert "width 16" in repr(from_run)
 
 
+def test_an_unknown_similarity_is_refused(use_runs: dict[str, Path], tmp_path: Path) -> None:
+    """In a checkpoint of its own, and in the settings of the run that it is part of."""
+    shipped = shutil.copytree(find_checkpoint(use_runs["inner"]), tmp_path / "shipped")
+    (shipped / "manifest.json").unlink()
+    about = json.loads((shipped / "config.json").read_text())
+    for alignment in ({"similarity": "euclid"}, {"similarity": None}, {"similarities": "cosine"}):
+        (shipped / "config.json").write_text(json.dumps(about | {"alignment": alignment}))
+        for reader in (load, open_model):
+            with pytest.raises(SettingError, match=r"shipped.config\.json, alignment"):
+                reader(shipped)
+    (shipped / "config.json").write_text(json.dumps(about | {"alignment": {"form": "reference"}}))
+    assert load(shipped).similarity == "cosine"  # the default of a setting that is not there
+
+    run = shutil.copytree(use_runs["inner"], tmp_path / "run")
+    settings = json.loads((run / "config.json").read_text())
+    settings["alignment"]["similarity"] = "inner product"
+    (run / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(SettingError, match=r"run.config\.json, alignment.*similarity.*'inner product'"):
+        load(find_checkpoint(run))
+
+
 def test_names_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="did you mean 'small'"):
         load("smal")

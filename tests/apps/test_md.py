@@ -13,7 +13,7 @@ from molspectra.apps import md as module
 from molspectra.apps.cli import main
 from molspectra.apps.md import relax, run_md
 from molspectra.chem.readers import to_ase
-from molspectra.errors import MolspectraError, SettingError
+from molspectra.errors import ExistsError, MolspectraError, SettingError
 from molspectra.simulation.dynamics import DynamicsSettings
 from molspectra.training.interrupt import Interrupted
 
@@ -118,6 +118,44 @@ def test_ctrl_c_on_the_command_line(tmp_path, start, ethanol_run, monkeypatch, c
     )
     assert "interrupted; 3 frames" in capsys.readouterr().err
     assert len(read(out, ":")) == 3
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_kill_leaves_no_trajectory_that_looks_whole(tmp_path, atoms, monkeypatch):
+    """The frames are kept under another name, what stood there before stays, and neither is overwritten."""
+    frame = module._frame
+
+    def killing(atoms, time_fs):
+        if time_fs == 6.0:
+            raise Killed
+        return frame(atoms, time_fs)
+
+    out, part = tmp_path / "x.extxyz", tmp_path / "x.part.extxyz"
+    out.write_text("of before")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_frame", killing)
+        with pytest.raises(Killed):
+            run_md(atoms, out, SHORT, 0.02, overwrite=True, show=False)
+    assert out.read_text() == "of before"
+    assert len(read(part, ":")) == 3
+    out.unlink()
+    with pytest.raises(ExistsError, match=r"x\.part\.extxyz"):
+        run_md(atoms, out, SHORT, 0.02, show=False)
+    assert run_md(atoms, out, SHORT, 0.02, overwrite=True, show=False).frames == 11
+    assert len(read(out, ":")) == 11
+    assert not part.exists()
+
+
+def test_an_interruption_before_the_first_frame_replaces_nothing(tmp_path, atoms, monkeypatch):
+    monkeypatch.setattr(module, "MAX_HEAT", 1e-3)
+    out = tmp_path / "x.extxyz"
+    out.write_text("of before")
+    with pytest.raises(MolspectraError, match="before the first frame"):
+        run_md(atoms, out, SHORT, 0.01, overwrite=True, show=False)
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("x.extxyz", "of before")]
 
 
 def test_a_molecule_that_comes_apart_is_told(tmp_path, atoms, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from molspectra.data import atomic
-from molspectra.data.atomic import LOCK, atomic_file, flush, folder_lock
+from molspectra.data.atomic import LOCK, atomic_file, atomic_files, flush, folder_lock
 from molspectra.errors import ExistsError, WriteError
 
 HOLD = """
@@ -65,6 +65,54 @@ def test_a_folder_in_which_nothing_was_done_is_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "used"]
     with pytest.raises(WriteError, match="is a file"), folder_lock(tmp_path / "used" / "file", "working"):
         pytest.fail("a file has no lock")
+
+
+@pytest.mark.parametrize("before", [{}, {"table": "old", "vectors": "old"}, {"vectors": "old"}])
+def test_files_that_belong_together_are_never_mixed(
+    before: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Look at them after each renaming, as if killed there; and let each renaming fail."""
+    paths = (tmp_path / "table", tmp_path / "vectors")
+    replace, seen = Path.replace, []
+
+    def there() -> dict[str, str]:
+        return {path.name: path.read_text() for path in paths if path.exists()}
+
+    def put_back() -> None:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        for name, text in before.items():
+            (tmp_path / name).write_text(text)
+
+    def write(failing: int | None) -> None:
+        calls = 0
+
+        def renamed(source: Path, target: Path) -> Path:
+            nonlocal calls
+            calls += 1
+            if calls - 1 == failing:
+                raise OSError(28, "No space left on device")
+            result = replace(source, target)
+            seen.append(there())
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", renamed)
+            with atomic_files(*paths) as files:
+                for file in files:
+                    file.write(b"new")
+
+    put_back()
+    write(None)
+    renamings = len(seen)
+    assert there() == {"table": "new", "vectors": "new"}
+    for failing in range(renamings):
+        put_back()
+        with pytest.raises(WriteError, match="No space"):
+            write(failing)
+        assert there() == before
+        assert {path.name for path in tmp_path.iterdir()} == before.keys()
+    assert all(len(set(state.values())) < 2 for state in seen)
 
 
 def test_a_lock_that_is_just_being_removed_is_not_taken_for_the_new_one(

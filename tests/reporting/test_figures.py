@@ -144,3 +144,8 @@ def test_molecules_are_drawn_with_their_name_escaped():
 @pytest.mark.parametrize("smiles", [None, "", "not a molecule", "C1CC", "<script>"])
 def test_what_cannot_be_drawn_is_left_out(smiles):
     assert draw(smiles, "x", "p1") is None
+
+
+def test_more_rings_than_their_search_survives_are_not_drawn():
+    assert draw("C1CC1" * 3, "x", "p1") is not None
+    assert draw("C1CC1" * 301, "x", "p1") is None

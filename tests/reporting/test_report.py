@@ -236,9 +236,13 @@ def test_what_a_reader_must_know_is_noted(evaluated, tmp_path):
     (moved / "evaluation.json").unlink()
     edit(moved / "record.json", lambda values: values.update(finished=False, commit="abc"))
     edit(moved / "config.json", lambda values: values["data"].update(split_seed=5))
+    with (moved / "metrics.csv").open("a") as file:
+        file.write("9,train/loss\n\n")
     collected = collect_report([moved, evaluated["stage1"]])
     notes = " ".join(collected.notes)
     assert "moved is not finished" in notes
+    assert "moved, metrics.csv: 1 line cannot be read" in notes
+    assert notes.count("metrics.csv") == 1
     assert f"molspectra evaluate {moved}" in notes
     assert "may have been seen in pre-training" in notes
     assert "different versions of the code" in notes

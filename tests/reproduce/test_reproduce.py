@@ -251,6 +251,20 @@ def test_files(finished):
     assert "With 2 seeds" in page.text(collect(plan))
 
 
+def test_metrics_that_cannot_be_read_are_counted_on_the_page(finished):
+    plan, _ = finished
+    first = plan.runs[0]
+    path = first.directory / "metrics.csv"
+    content = path.read_bytes()
+    assert "cannot be read" not in page.html(plan, collect(plan), "the command")
+    try:
+        path.write_bytes(content + b"garbage\n2,train/loss\n")
+        text = page.html(plan, collect(plan), "the command")
+    finally:
+        path.write_bytes(content)
+    assert f"{first.name}, metrics.csv: 2 lines cannot be read" in text
+
+
 def test_a_finished_experiment_is_not_made_again(finished, monkeypatch):
     plan, _ = finished
     before = stamps(plan)

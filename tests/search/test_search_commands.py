@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from molspectra.apps.cli import main
+from molspectra.errors import DamagedError
+from molspectra.search.manifest import read_manifest
 
 JCAMP = """##TITLE=a
 ##JCAMP-DX=4.24
@@ -161,6 +163,27 @@ def test_bad_records_may_be_skipped(run, tmp_path, capsys):
     assert said.out.startswith("2 molecules in ")
     assert "skipped" in said.err
     assert "line 2" in said.err
+    (tmp_path / "more.smi").write_text("CCC\nCBr\nC(\nN(\n")
+    append = ["index", str(tmp_path / "more.smi"), "--out", str(tmp_path / "index"), "--append"]
+    assert main([*append, "--on-error", "skip"]) == 1
+    path = tmp_path / "index" / "library.json"
+    values = json.loads(path.read_text())
+    first, second = (values["rejected"][segment["name"]] for segment in values["segments"])
+    assert list(first.values()) == [1]
+    assert "unreadable SMILES" in next(iter(first))
+    assert sorted(second.values()) == [1, 2]
+    assert any("Br" in kind for kind in second)
+    assert read_manifest(path.parent).rejected == values["rejected"]
+    del values["rejected"]  # as in the indices of before
+    path.write_text(json.dumps(values))
+    assert read_manifest(path.parent).rejected == {}
+    for faulty in (3, {"segment-000000": {"reason": "many"}}):
+        path.write_text(json.dumps(values | {"rejected": faulty}))
+        with pytest.raises(DamagedError, match="damaged"):
+            read_manifest(path.parent)
+    path.write_text(json.dumps(values | {"model": values["model"] | {"similarity": "euclid"}}))
+    with pytest.raises(DamagedError, match="similarity"):
+        read_manifest(path.parent)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from molspectra.errors import DamagedError, ExistsError, InputError, MismatchErr
 from molspectra.training.checkpoint import newest, read_resume
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
-from molspectra.training.record import MetricLog, read_metrics
+from molspectra.training.record import MetricLog, read_metrics, unreadable_metrics
 from molspectra.training.run import finetune, pretrain
 from molspectra.training.settings import to_dict
 
@@ -315,6 +315,28 @@ def test_metrics_beyond_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     assert kept[:3] == ["step,name,value,seconds", "1,train/loss,1,2.5", "2,train/loss,0.10,5"]
     assert kept[3].startswith("3,train/loss,0.25,5.")
     assert len(kept) == 4
+
+
+def test_metrics_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Except a last line without an end, which every kill may leave."""
+    path = tmp_path / "metrics.csv"
+    whole = "step,name,value,seconds\n1,train/loss,1,2.5\n\n2,train/loss,0.10,5\n"
+    for torn, count in (
+        ("", 0),
+        ("3,tr", 0),
+        ("2,train", 0),
+        ("garbage\n3,tr", 1),
+        ("x\n2,a,b,1\n1,a,2\n", 3),
+    ):
+        path.write_text(whole + torn)
+        assert len(read_metrics(path)) == 2
+        assert unreadable_metrics(path).startswith(f"{count} line" if count else "")
+        caplog.clear()
+        MetricLog(tmp_path, 2, tensorboard=False).close()
+        assert [f"{path}: {count} line" in message for message in caplog.messages] == [True] * (count > 0)
+        assert unreadable_metrics(path) == ""
+    path.write_text("1,train/loss,1,2.5\nstep,name,value,seconds\n")
+    assert unreadable_metrics(path).startswith("1 line ")
 
 
 def test_a_run_refuses_a_store_that_is_not_what_was_written(

@@ -14,6 +14,7 @@ from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
+from molspectra.data.atomic import flush, naming
 from molspectra.data.output import free_path
 from molspectra.errors import MolspectraError, SettingError, ValueRangeError
 from molspectra.simulation.dynamics import MAX_HEAT, DynamicsSettings
@@ -76,8 +77,9 @@ def run_md(
     """Move atoms and write a frame every `settings.interval_fs`, with all results of the calculator.
 
     Velocities are drawn from a Maxwell-Boltzmann distribution; the time before the first frame is Langevin
-    dynamics in either ensemble. Each frame is flushed as a whole, so that the file can be read at any
-    moment; `info["time_fs"]` is its time.
+    dynamics in either ensemble. Frames go to `NAME.part.SUFFIX` beside `out`, each flushed as a whole, so
+    that it can be read at any moment; it is renamed to `out` at the end. A killed process leaves it under
+    the first name, where it is not overwritten unasked. `info["time_fs"]` is the time of a frame.
 
     Args:
         atoms: `ase.Atoms` with a calculator, changed in place.
@@ -85,19 +87,20 @@ def run_md(
         settings: temperature, time step and so on.
         time_ps: from the first frame to the last, ps; a whole number of intervals.
         ensemble: "nve", velocity Verlet, or "langevin", a heat bath.
-        overwrite: replace an existing file.
+        overwrite: replace an existing file, also the unfinished one of a killed process.
         show: progress on standard error.
 
     Raises:
         InputError: a value out of range, the file exists, or the calculator refuses the atoms.
-        MolspectraError: the molecule comes apart; the frames until then are in the file.
-        Interrupted: Ctrl-C, SIGTERM or SIGUSR1; the frames until then are in the file.
+        MolspectraError: the molecule comes apart; the frames until then, if any, are in the file.
+        Interrupted: Ctrl-C, SIGTERM or SIGUSR1; the frames until then, if any, are in the file.
     """
     out = Path(out)
     total = _intervals(time_ps, settings)
     if ensemble not in get_args(Ensemble):
         raise SettingError(f"ensemble must be one of {', '.join(get_args(Ensemble))}, not {ensemble!r}")
     free_path(out, overwrite=overwrite)
+    part = free_path(out.with_name(f"{out.stem}.part{out.suffix}"), overwrite=overwrite)
     atoms.get_forces()  # raises for atoms that it cannot compute, before the file is made
     generator = np.random.default_rng(settings.seed)
     deviation = np.sqrt(atoms.get_masses() * units.kB * settings.temperature)
@@ -116,8 +119,11 @@ def run_md(
     energies: list[float] = []
     temperatures: list[float] = []
     spreads: list[float] = []  # of an ensemble's forces
+    stopped: MolspectraError | None = None
+    with naming(part):
+        opened = part.open("w", encoding="utf-8")
     with (
-        out.open("w", encoding="utf-8") as file,
+        opened as file,
         stop_requests() as stop,
         progress("molecular dynamics", heating + total, show=show) as advance,
     ):
@@ -127,9 +133,8 @@ def run_md(
                 (bath if done <= heating else mover).run(steps)
             temperature = float(atoms.get_temperature())
             if not temperature < MAX_HEAT * settings.temperature:  # also NaN
-                raise MolspectraError(
-                    f"came apart at {temperature:.0f} K; {len(energies)} frames are in {out}"
-                )
+                stopped = MolspectraError(f"came apart at {temperature:.0f} K")
+                break
             if done >= heating:
                 energies.append(float(atoms.get_total_energy()))
                 temperatures.append(temperature)
@@ -137,11 +142,23 @@ def run_md(
                     spreads.append(float(atoms.calc.results["force_spread"].max()))
                     atoms.info["force_spread"] = spreads[-1]
                     atoms.info["energy_uncertainty"] = atoms.calc.results["energy_uncertainty"]
-                file.write(_frame(atoms, (done - heating) * settings.interval_fs))
-                file.flush()
+                frame = _frame(atoms, (done - heating) * settings.interval_fs)
+                with naming(part):
+                    file.write(frame)
+                    file.flush()
             advance(done, f"{temperature:.0f} K")
             if stop.is_set() and done < heating + total:
-                raise Interrupted(f"interrupted; {len(energies)} frames are in {out}")
+                stopped = Interrupted("interrupted")
+                break
+    with naming(out):
+        if energies:
+            flush(part)
+            part.replace(out)
+        else:
+            part.unlink()
+    if stopped is not None:
+        where = f"{len(energies)} frames are in {out}" if energies else "before the first frame"
+        raise type(stopped)(f"{stopped}; {where}")
     result = _result(np.array(energies), np.array(temperatures), settings.interval_fs)
     if not spreads:
         return result

@@ -128,8 +128,8 @@ def parsed_smiles(smiles: str) -> Any:
     """Return the RDKit molecule of a SMILES.
 
     Raises:
-        FormatError: if it cannot be read.
-        ValueRangeError: if it has too many rings.
+        FormatError: it cannot be read, or has no atoms.
+        ValueRangeError: it has too many rings.
     """
     from rdkit import Chem, rdBase
 

@@ -69,29 +69,41 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def atomic_files(*paths: Path) -> Iterator[list[BinaryIO]]:
     """Open files that belong together, as in `atomic_file`; all are on the disk before any is renamed.
 
-    Where a file cannot be renamed, those renamed before it are removed again unless they replaced others.
+    Older files with these names are set aside before the first is renamed, the last of `paths` first, and
+    put back if one cannot be renamed. A kill may thus leave some of the files missing, above all the last,
+    but never new ones beside old ones.
 
     Raises:
         WriteError: if a file cannot be created, written or renamed.
     """
     temporary = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") for path in paths}
-    new: list[Path] = []
+    unwanted: list[Path] = []  # removed at the end
+    old: dict[Path, Path] = {}  # by file, where it was set aside
     try:
         with ExitStack() as stack:
             yield [stack.enter_context(_flushed(temporary[path], path)) for path in paths]
+        for path in reversed(paths if len(paths) > 1 else ()):  # one alone is replaced in a single step
+            with naming(path):
+                aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+                if path.exists():
+                    old[path] = aside
+                    path.replace(aside)
         for path in paths:
             with naming(path):
-                existed = path.exists()
                 temporary[path].replace(path)
-                new += [] if existed else [path]
-        new.clear()
+                unwanted.append(path)
+        unwanted = list(old.values())
+        old.clear()
         for path in paths:
             with naming(path):
                 flush(path.parent)
     finally:
-        for path in (*temporary.values(), *new):
+        for path in (*temporary.values(), *unwanted):
             with suppress(OSError):  # what stopped the writing may stop this too, and is what matters
                 path.unlink()
+        for path in reversed(old):
+            with suppress(OSError):
+                old[path].replace(path)
 
 
 @contextmanager

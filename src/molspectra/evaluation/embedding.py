@@ -15,13 +15,16 @@ from torch.nn import functional
 from molspectra.chem.elements import atomic_number
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch, batch_of
+from molspectra.errors import FormatError
 from molspectra.evaluation.predict import on_device
 from molspectra.models.heads import pooled_features
 from molspectra.models.model import MolSpectra
 from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.spectra.modality import modality
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
+from molspectra.training.checkpoint import CONFIG
 from molspectra.training.record import read_json
+from molspectra.training.settings import from_dict
 
 Spectrum = SampledSpectrum | LineSpectrum
 Sample = Mapping[str, Spectrum]
@@ -112,12 +115,13 @@ def alignment_similarity(checkpoint: Path, about: Mapping[str, Any]) -> str:
         about: content of its `config.json`.
 
     Raises:
-        InputError: the settings of the run are damaged.
+        InputError: the settings of the alignment are damaged, or name another similarity.
     """
+    path, settings = checkpoint / CONFIG, about
     run_settings = checkpoint.parent.parent / "config.json"
-    alignment = about.get("alignment")
-    if alignment is None and checkpoint.parent.name == "checkpoints" and run_settings.is_file():
-        settings = read_json(run_settings)
-        alignment = settings.get("alignment") if isinstance(settings, dict) else None
-    similarity = alignment.get("similarity") if isinstance(alignment, dict) else None
-    return similarity if similarity in ("cosine", "inner") else AlignmentConfig().similarity
+    if about.get("alignment") is None and checkpoint.parent.name == "checkpoints" and run_settings.is_file():
+        path, settings = run_settings, read_json(run_settings)
+        if not isinstance(settings, dict):
+            raise FormatError(f"{path}: not the settings of a run")
+    alignment = settings.get("alignment")
+    return from_dict(AlignmentConfig, {} if alignment is None else alignment, f"{path}, alignment").similarity

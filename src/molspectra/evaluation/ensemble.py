@@ -5,10 +5,10 @@ The directory holds one run per member, `member-0` and so on, and `ensemble.json
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,17 @@ class Ensemble:
     directory: Path
     members: tuple[Path, ...]
     calibrations: Mapping[str, Calibration]
+
+
+class MemberPredictions(NamedTuple):
+    """Predictions of an ensemble for n molecules."""
+
+    mean: Predictions
+    """Means over the members, of values and of forces."""
+    spreads: Floats
+    """[n, T] sample standard deviations over the members."""
+    values: Floats
+    """[M, n, T] values of every member."""
 
 
 def is_ensemble(path: str | Path) -> bool:
@@ -138,7 +149,7 @@ def _calibrated(config: FinetuneConfig, runs: Sequence[Path]) -> dict[str, Calib
     selection = Selection.of(config.data, config.labels)
     models = load_members(runs)
     with use_setting(config.loop.kernels):
-        predictions, spreads = predict_members(
+        predictions, spreads, _ = predict_members(
             models, selection.store, selection.val, config.targets, batch_size=config.loop.batch_size
         )
     found = {}
@@ -164,20 +175,18 @@ def predict_members(
     rows: npt.NDArray[np.int64],
     targets: Sequence[str],
     **options: Any,
-) -> tuple[Predictions, Floats]:
-    """Predict by every member; arguments and errors as in `predict_rows`.
-
-    Returns:
-        The predictions, whose values (and forces) are means over the members, and the spreads [n, T].
-    """
+) -> MemberPredictions:
+    """Predict by every member; arguments and errors as in `predict_rows`."""
     found = [predict_rows(model, store, rows, targets, **options) for model in models]
-    means, spreads = mean_and_spread([one.prediction for one in found])
+    values = np.stack([one.prediction for one in found])
+    means, spreads = mean_and_spread(values)
     forces = [one.force_prediction for one in found if one.force_prediction is not None]
     mean_forces = mean_and_spread(forces)[0] if forces else None
-    return replace(found[0], prediction=means, force_prediction=mean_forces), spreads
+    mean = replace(found[0], prediction=means, force_prediction=mean_forces)
+    return MemberPredictions(mean, spreads, values)
 
 
-def mean_and_spread(values: Sequence[Floats]) -> tuple[Floats, Floats]:
+def mean_and_spread(values: Iterable[Floats]) -> tuple[Floats, Floats]:
     """Mean and sample standard deviation over the members, each of the shape of one member's values."""
-    stacked = np.stack(values)
+    stacked = np.stack(list(values))
     return stacked.mean(0), stacked.std(0, ddof=1)

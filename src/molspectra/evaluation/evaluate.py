@@ -40,7 +40,7 @@ def evaluate(
     what `evaluation.json` holds.
 
     Args:
-        run: run directory.
+        run: run directory, or that of an ensemble, whose means are tested, with their uncertainties.
         out: another directory for the results; made where it is missing.
         part: "test", "val" or "train" of the run's own split; "all" for every row of another store that has
             labels of what a fine-tuned run predicts, its molecules compared with those that the run and the

@@ -15,9 +15,11 @@ from molspectra.data.store.schema import Metadata
 from molspectra.data.store.store import Store
 from molspectra.errors import NotFoundError
 from molspectra.evaluation.csv_tables import read_table, write_table
+from molspectra.evaluation.ensemble import MemberPredictions, predict_members
 from molspectra.evaluation.metrics import errors
 from molspectra.evaluation.predict import Predictions, predict_rows
 from molspectra.evaluation.subject import Subject
+from molspectra.evaluation.uncertainty import Calibration, calibration_report
 from molspectra.training.config import FinetuneConfig
 
 CHUNK = 4096
@@ -42,14 +44,25 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
 
     Of several targets, those of the first stand at the top, and those of each under "targets".
     """
-    store, rows = subject.selection.store, subject.rows
-    predictions = predict_rows(
-        subject.model, store, rows, config.targets, batch_size=subject.batch_size, forces=config.forces
-    )
+    store, rows, members = subject.selection.store, subject.rows, None
+    options: dict[str, Any] = {"batch_size": subject.batch_size, "forces": config.forces}
+    if subject.others:
+        models = (subject.model, *subject.others)
+        members = predict_members(models, store, rows, config.targets, **options)
+        predictions = members.mean
+    else:
+        predictions = predict_rows(subject.model, store, rows, config.targets, **options)
     by_target = {
         name: _target_errors(subject, name, predictions.prediction[:, index], predictions.target[:, index])
         for index, name in enumerate(config.targets)
     }
+    uncertainties = None
+    if members is not None:
+        uncertainties = np.zeros_like(members.spreads)
+        for index, name in enumerate(config.targets):
+            calibration, spread = subject.calibrations[name], members.spreads[:, index]
+            uncertainties[:, index] = calibration.uncertainty(spread)
+            by_target[name] |= _of_ensemble(calibration, members, index)
     first = config.targets[0]
     result: dict[str, Any] = {
         "target": first,
@@ -78,8 +91,22 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
             if constant is None
             else float(np.abs(force_targets - constant).mean()),
         }
-    write_predictions(subject.file("predictions", ".csv"), predictions, store.metadata, force_errors)
+    path = subject.file("predictions", ".csv")
+    write_predictions(path, predictions, store.metadata, force_errors, uncertainties)
     return result
+
+
+def _of_ensemble(calibration: Calibration, members: MemberPredictions, index: int) -> dict[str, Any]:
+    """Return the mean absolute error of every member, and how the calibration fits, of one target."""
+    computed = members.mean.target[:, index]
+    known = ~np.isnan(computed)
+    differences = members.mean.prediction[known, index] - computed[known]
+    return {
+        "mae_of_members": [
+            float(np.abs(one[known, index] - computed[known]).mean()) for one in members.values
+        ],
+        "uncertainty": calibration_report(calibration, differences, members.spreads[known, index]),
+    }
 
 
 def _target_errors(subject: Subject, name: str, predicted: Floats, computed: Floats) -> dict[str, Any]:
@@ -126,12 +153,16 @@ def force_constant(store: Store, rows: npt.NDArray[np.int64]) -> float:
 
 
 def write_predictions(
-    path: Path, predictions: Predictions, metadata: Metadata, force_errors: Floats | None = None
+    path: Path,
+    predictions: Predictions,
+    metadata: Metadata,
+    force_errors: Floats | None = None,
+    uncertainties: Floats | None = None,
 ) -> None:
     """Write a table with one row per molecule, atomically; numbers round-trip, missing ones are nan.
 
-    Columns are named as in "computed gap [eV]". Where spectra are an input of the model, the last column
-    names those of the molecule.
+    Columns are named as in "computed gap [eV]"; those of uncertainties [n, T] come after the others. Where
+    spectra are an input of the model, the last column names those of the molecule.
     """
     header, columns = list(COLUMNS), []
     for index, name in enumerate(predictions.targets):
@@ -141,6 +172,10 @@ def write_predictions(
     if force_errors is not None:
         header.append(f"{FORCE_ERROR}{in_brackets(metadata.forces.unit if metadata.forces else '')}")
         columns.append(force_errors)
+    if uncertainties is not None:
+        for name, values in zip(predictions.targets, uncertainties.T, strict=True):
+            header.append(f"uncertainty of {name}{in_brackets(metadata.properties[name].unit)}")
+            columns.append(values)
     cells = [
         [int(row), identity, *(repr(float(value)) for value in values)]
         for row, identity, *values in zip(predictions.rows, predictions.identities, *columns, strict=True)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.chem.identity import perceived_bonds
+from molspectra.chem.identity import parsed_smiles, perceived_bonds
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.store import Store
-from molspectra.errors import MissingExtraError
+from molspectra.errors import FormatError, MissingExtraError
 from molspectra.evaluation.finetuned import write_predictions
 from molspectra.evaluation.metrics import errors
 from molspectra.evaluation.predict import Predictions
@@ -51,13 +51,20 @@ def morgan_fingerprints(molecules: list[Molecule]) -> Floats:
 
 
 def _graph(molecule: Molecule) -> Any:
-    """The RDKit molecule without hydrogens, from SMILES or geometry; empty if neither gives one."""
+    """The RDKit molecule without hydrogens, from SMILES or geometry; empty if neither gives one.
+
+    Raises:
+        ValueRangeError: it has too many rings.
+    """
     from rdkit import Chem
 
     smiles = molecule.smiles
     if smiles is None and (mol := perceived_bonds(molecule)) is not None:
         smiles = Chem.MolToSmiles(mol)
-    return Chem.MolFromSmiles(smiles or "") or Chem.Mol()
+    try:
+        return parsed_smiles(smiles or "")
+    except FormatError:
+        return Chem.Mol()
 
 
 def _boosting(seed: int) -> Any:

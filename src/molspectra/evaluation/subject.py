@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,9 @@ import numpy.typing as npt
 from molspectra.data.store.schema import Quantity
 from molspectra.data.store.store import Store
 from molspectra.errors import InputError, MismatchError, NotFoundError, SettingError, UnitError
+from molspectra.evaluation.ensemble import is_ensemble, load_members, read_ensemble
 from molspectra.evaluation.predict import moved
+from molspectra.evaluation.uncertainty import Calibration
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import load_model
 from molspectra.training.config import DataConfig, FinetuneConfig, PretrainConfig
@@ -39,6 +41,9 @@ class Subject:
         training: the split with the rows that the run was trained on, None where they are not at hand.
         part: one of `PARTS`.
         checkpoint: "best" or "last".
+        others: of an ensemble the models of the other members; `directory`, `record` and `model` are those of
+            the first, whose settings differ from theirs in the seed alone.
+        calibrations: of the spread of an ensemble, by target.
     """
 
     directory: Path
@@ -51,6 +56,8 @@ class Subject:
     training: Selection | None
     part: str
     checkpoint: Literal["best", "last"] = "best"
+    others: tuple[MolSpectra, ...] = ()
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
@@ -86,6 +93,9 @@ def open_subject(
     """Load a run's model and its data; arguments and errors as in `evaluate`."""
     if part not in PARTS:
         raise SettingError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+    ensemble = read_ensemble(run) if is_ensemble(run) else None
+    if ensemble is not None:
+        run = ensemble.members[0]
     config, record = read_run(run)
     data = config.data if store is None else dataclasses.replace(config.data, store=store)
     targets = config.targets if isinstance(config, FinetuneConfig) else ()
@@ -103,8 +113,13 @@ def open_subject(
         selection = training = _of_split(run, config, data, targets, record, part, allow_other_data)
     check_units(run, record["about"], selection.store)
     model, _ = load_model(run, checkpoint)
-    moved_model = moved(model, device)
-    return Subject(run, out, config, data, record, moved_model, selection, training, part, checkpoint)
+    subject = Subject(
+        run, out, config, data, record, moved(model, device), selection, training, part, checkpoint
+    )
+    if ensemble is None:
+        return subject
+    others = tuple(moved(one, device) for one in load_members(ensemble.members[1:], checkpoint))
+    return dataclasses.replace(subject, others=others, calibrations=ensemble.calibrations)
 
 
 def check_units(run: Path, about: Mapping[str, Any], store: Store) -> None:

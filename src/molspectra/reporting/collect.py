@@ -41,7 +41,7 @@ from molspectra.reporting.tables import (
 from molspectra.spectra.modality import MODALITIES
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.leaks import is_clean
-from molspectra.training.record import read_metrics
+from molspectra.training.record import read_metrics, unreadable_metrics
 from molspectra.training.settings import to_dict
 
 POINTS = 300
@@ -280,6 +280,8 @@ def _notes(runs: Sequence[Run], known: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         if not run.record.get("finished"):
             yield f"{run.name} is not finished; its numbers are of the checkpoint that it had."
+        if remark := unreadable_metrics(run.directory / "metrics.csv"):
+            yield f"{run.name}, metrics.csv: {remark}."
         if run.evaluation is None:
             yield f"{run.name} was not evaluated: molspectra evaluate {run.directory}"
         elif run.evaluation["data"]["hash"] != run.evaluation["data"]["trained_on"]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from molspectra.chem.identity import parsed_smiles
+from molspectra.errors import InputError
 from molspectra.reporting.canvas import inline_svg, svg
 from molspectra.reporting.content import Depicted
 from molspectra.reporting.markup import Markup, element
@@ -26,15 +28,15 @@ _ELEMENTS = {
 
 @lru_cache(maxsize=512)
 def _document(smiles: str) -> str | None:
-    """Draw a molecule as an SVG document; None where the SMILES cannot be read or drawn."""
-    from rdkit import Chem
+    """Draw a molecule as an SVG document; None where the SMILES cannot be read, or has too many rings."""
     from rdkit.Chem.Draw import rdMolDraw2D
     from rdkit.rdBase import BlockLogs
 
+    try:
+        molecule = parsed_smiles(smiles)
+    except InputError:
+        return None
     with BlockLogs():
-        molecule = Chem.MolFromSmiles(smiles)
-        if molecule is None or not molecule.GetNumAtoms():
-            return None
         drawer = rdMolDraw2D.MolDraw2DSVG(150, 110)
         options: Any = drawer.drawOptions()
         options.clearBackground = False

@@ -32,7 +32,7 @@ from molspectra.reporting.wording import duration, few_seeds, number, signed
 from molspectra.reproduce.experiments import chain, label
 from molspectra.reproduce.plan import Plan
 from molspectra.reproduce.results import ArmResult, Comparison, Results
-from molspectra.training.record import write_json
+from molspectra.training.record import unreadable_metrics, write_json
 
 Rows = list[list[str]]
 
@@ -239,12 +239,15 @@ def html(plan: Plan, results: Results, command: str) -> str:
     curves = list(_curves(plan))
     tuned = [curve for curve in curves if curve.group == "finetuning"]
     pretrained = [curve for curve in curves if curve.group == "pretraining"]
+    losses: list[Child] = [*learning(pictures, tuned), *learning(pictures, pretrained)]
+    if remarks := list(_unreadable(plan)):
+        losses.append(listing(remarks))
     runs: list[Child] = [element("pre", command), _table("All runs.", *run_rows(results))]
     runs += _provenance(results)
     parts: list[tuple[str, str, list[Child]]] = [
         ("errors", "Errors", errors),
         ("paired", "Paired comparisons", paired),
-        ("curves", "Validation losses", [*learning(pictures, tuned), *learning(pictures, pretrained)]),
+        ("curves", "Validation losses", losses),
         ("runs", "Runs", runs),
     ]
     about = paragraph(results.experiment.about) if results.experiment.about else None
@@ -286,6 +289,13 @@ def _curves(plan: Plan) -> Iterator[Curve]:
             if name.startswith("val/") and name != "val/loss":
                 panel, points = panel_title(name.removeprefix("val/")), (tuple(steps), tuple(values))
                 yield Curve(group, panel, run.arm, label(run.arm), "val", run.seed, *points)
+
+
+def _unreadable(plan: Plan) -> Iterator[str]:
+    """Yield a sentence on each run some of whose metrics cannot be read."""
+    for run in plan.runs:
+        if remark := unreadable_metrics(run.directory / "metrics.csv"):
+            yield f"{run.name}, metrics.csv: {remark}."
 
 
 def text(results: Results) -> str:

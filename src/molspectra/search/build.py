@@ -18,6 +18,7 @@ from molspectra.chem.molecule import geometry_id_of
 from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.data.atomic import exclusive_lock, naming
 from molspectra.data.store.store import Store
+from molspectra.datasets.report import count, kind_of
 from molspectra.errors import ExistsError, MismatchError, NotFoundError, SettingError, WriteError, hint
 from molspectra.search import approximate
 from molspectra.search.calibrate import DISTRACTORS, MIN_QUERIES, HeldOut, calibrate, held_out
@@ -106,7 +107,8 @@ def build(
             model_entry = ModelEntry(
                 search_model.hash, search_model.similarity, search_model.width, search_model.modalities
             )
-            manifest = Manifest(model_entry, vectors, kept, (entry,), typical)
+            counts = _counts(entry, added)
+            manifest = Manifest(model_entry, vectors, kept, (entry,), typical, rejected=counts)
             manifest, remarks = _calibrated(hidden, manifest, search_model, calibration_molecules)
             manifest.write(hidden)
             with naming(out):
@@ -151,7 +153,8 @@ def append(
             path, number, source, search_model, manifest.vectors, manifest.modalities, on_error, present
         )
         if entry is not None:
-            replace(manifest, segments=(*manifest.segments, entry)).write(path)
+            counts = manifest.rejected | _counts(entry, added)
+            replace(manifest, segments=(*manifest.segments, entry), rejected=counts).write(path)
     return added
 
 
@@ -306,6 +309,14 @@ def _add_segment(
     if present is not None:
         remarks += present.remarks(source_name(source))
     return Added(rows, tuple(rejected), tuple(remarks)), entry, kept, typical
+
+
+def _counts(entry: SegmentEntry, added: Added) -> dict[str, dict[str, int]]:
+    """What was left out of a segment, by kind of reason, as in the manifest; empty if nothing was."""
+    counts: dict[str, int] = {}
+    for rejection in added.rejected:
+        count(counts, kind_of(rejection.reason))
+    return {entry.name: counts} if counts else {}
 
 
 def _calibrated(

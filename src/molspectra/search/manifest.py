@@ -84,6 +84,8 @@ class Manifest:
         typical: by modality the mean spectrum [P] of the library, in the modality's unit.
         calibration: None where there were no held-out molecules.
         approximate: None where there is no approximate index.
+        rejected: by segment the number of records, and of spectra of kept records, that were left out, by
+            kind of reason; no entry of a segment without any, or made before they were counted.
         version: of the package that wrote it.
         format: of the index.
     """
@@ -95,6 +97,7 @@ class Manifest:
     typical: dict[str, list[float]] = field(default_factory=dict)
     calibration: Calibration | None = None
     approximate: ApproximateEntry | None = None
+    rejected: dict[str, dict[str, int]] = field(default_factory=dict)
     version: str = __version__
     format: int = FORMAT
 
@@ -141,10 +144,12 @@ def _checked(values: dict[str, Any]) -> Manifest:
         {name: [float(point) for point in points] for name, points in values["typical"].items()},
         None if calibration is None else Calibration(**calibration),
         None if approximate is None else ApproximateEntry(**approximate),
+        {name: dict(counts) for name, counts in values.get("rejected", {}).items()},
         str(values["version"]),
     )
     _require(manifest.vectors in VECTOR_TYPES, "vectors")
     _require({*manifest.modalities, *model.modalities} <= MODALITIES.keys(), "modalities")
+    _require(model.similarity in ("cosine", "inner"), "similarity")
     _require(type(model.width) is int and model.width > 0, "width")
     _require(len(segments) > 0, "segments")
     for name, points in manifest.typical.items():
@@ -154,6 +159,8 @@ def _checked(values: dict[str, Any]) -> Manifest:
         _require(_SEGMENT.fullmatch(segment.name) is not None, "a segment's name")
         _require(type(segment.rows) is int and segment.rows > 0, "a segment's rows")
         _require(isinstance(segment.files, dict), "a segment's files")
+    for counts in manifest.rejected.values():
+        _require(all(type(number) is int and number > 0 for number in counts.values()), "rejected")
     if manifest.approximate is not None:
         _require(_APPROXIMATE.fullmatch(manifest.approximate.file) is not None, "the approximate index")
         _require(0 < manifest.approximate.rows <= manifest.rows, "the approximate index")

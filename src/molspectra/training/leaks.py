@@ -9,7 +9,7 @@ import numpy as np
 from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.data.store.store import Store
 from molspectra.training.data import Rows, Selection
-from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of
+from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of, structure_hashes
 from molspectra.training.settings import to_dict
 
 EXAMPLES = 3
@@ -133,7 +133,7 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
 def _frames(store: Store, rows: Rows, seen: Seen, identity: str) -> Exposure:
     """Compare frames of one molecule by geometry."""
     structures, first = np.unique(store.geometry_ids[rows], return_index=True)
-    known = np.isin(structures, seen.structures, assume_unique=True)
+    known = np.isin(structure_hashes(structures), seen.structures)
     flag = int(seen.flags_of(hashes_of([identity]))[0])
     with_spectra, without, labelled = (bool(flag & bit) for bit in (SPECTRUM, STRUCTURE, LABEL))
     return Exposure(

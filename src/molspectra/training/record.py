@@ -1,7 +1,9 @@
 """Files of a run directory that people read: JSON and metrics; facts of machine and versions for them."""
 
 import csv
+import io
 import json
+import logging
 import math
 import os
 import platform
@@ -19,6 +21,8 @@ from molspectra.data.atomic import atomic_file, naming
 from molspectra.errors import FormatError, NotFoundError
 from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from molspectra.training.settings import from_dict
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "numba", "numpy", "lightning-fabric", "rdkit", "pyarrow", "safetensors")
 
@@ -150,6 +154,8 @@ class MetricLog:
     def __init__(self, directory: Path, start: int, tensorboard: bool) -> None:
         """Open for appending; rows from beyond step `start` (of a session that was cut off) are dropped.
 
+        Lines that cannot be read are dropped too, and one line of the log counts them.
+
         Raises:
             WriteError: the file cannot be written.
         """
@@ -159,7 +165,9 @@ class MetricLog:
 
             self.events = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
         self.path = path = directory / "metrics.csv"
-        kept = [line for line in _lines(path) if int(line[0]) <= start] if start else []
+        kept = [line for line in _lines(path)[0] if int(line[0]) <= start] if start else []
+        if start and (remark := unreadable_metrics(path)):
+            log.warning("%s: %s", path, remark)
         self.before = float(kept[-1][3]) if kept else 0.0
         self.began = time.perf_counter()
         with atomic_file(path) as file:
@@ -192,22 +200,37 @@ class MetricLog:
 
 def read_metrics(path: Path) -> list[tuple[int, str, float, float]]:
     """Rows (step, name, value, seconds) of a `metrics.csv`; none if it is missing, torn lines left out."""
-    return [(int(step), name, float(value), float(seconds)) for step, name, value, seconds in _lines(path)]
+    lines, _ = _lines(path)
+    return [(int(step), name, float(value), float(seconds)) for step, name, value, seconds in lines]
 
 
-def _lines(path: Path) -> list[list[str]]:
-    """The complete lines of a `metrics.csv` as they stand there, without the header.
+def unreadable_metrics(path: Path) -> str:
+    """A remark that counts the lines of a `metrics.csv` that cannot be read and are left out; "" if none.
+
+    A last line without an end does not count: it is being written, or its process was killed.
+    """
+    _, count = _lines(path)
+    what = "1 line cannot be read and is" if count == 1 else f"{count} lines cannot be read and are"
+    return f"{what} left out" if count else ""
+
+
+def _lines(path: Path) -> tuple[list[list[str]], int]:
+    """The complete lines of a `metrics.csv` as they stand there, without the header, and how many are not.
 
     Raises:
         FormatError: the file is no table in UTF-8.
     """
     if not path.is_file():
-        return []
+        return [], 0
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [line for line in csv.reader(file) if _is_complete(line)]
+        text = path.read_bytes().decode()
+        lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
     except (csv.Error, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: cannot be read as a table ({error})") from error
+    lines = lines[1:] if lines[:1] == [list(MetricLog.COLUMNS)] else lines
+    complete = [line for line in lines if _is_complete(line)]
+    is_torn = bool(lines) and not text.endswith("\n") and not _is_complete(lines[-1])
+    return complete, len(lines) - len(complete) - is_torn
 
 
 def _is_complete(line: list[str]) -> bool:

@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> int:
     parser = CommandParser(
         "evaluate", description="Test a run's model: property errors; for stage 2 retrieval by spectra."
     )
-    parser.add_argument("run", help="run directory of pretrain or finetune")
+    parser.add_argument("run", help="run directory of pretrain or finetune, or that of an ensemble")
     parser.add_argument(
         "--part",
         choices=("test", "val", "train", "all"),
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         say(f"{store}: {seen['sentence']}{names}", error=True)
         if without:
             say(f"{store}: {without} rows have none of the run's targets and are left out", error=True)
-    lines = [*error_table(result), *summary(result)]
+    lines = [*error_table(result), *uncertainty_table(result), *summary(result)]
     if "retrieval" in result:
         lines += ["", *retrieval_table(result["retrieval"]["subsets"])]
     if "predicted_retrieval" in result:
@@ -92,6 +92,28 @@ def error_table(result: Mapping[str, Any]) -> list[str]:
         constant = one["median_predictor_mae"]
         lines.append(f"{name:<{width}}  {figures}  {'–' if constant is None else f'{constant:.4g}'}")
     return [*lines, ""]
+
+
+def uncertainty_table(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: stated and observed coverage of the intervals of an ensemble."""
+    from molspectra.evaluation.finetuned import errors_of, in_brackets
+
+    lines = []
+    for name, one in errors_of(result).items() if "mae" in result else ():
+        if "uncertainty" not in one:
+            continue
+        alone, report = one["mae_of_members"], one["uncertainty"]
+        area = report["error_confidence_area"]
+        lines += [
+            f"{name}: {len(alone)} members alone have MAE {min(alone):.4g} to {max(alone):.4g}; order of the "
+            f"errors by spread {area:.2f} (0 perfect, 1 by chance)",
+            f"  stated coverage  observed  half width{in_brackets(one['unit'])}",
+        ]
+        for stated, found in report["coverage"].items():
+            width = "–" if found["half_width"] is None else f"{found['half_width']:.4g}"
+            lines.append(f"  {float(stated):15.2f}  {found['observed']:8.3f}  {width}")
+        lines.append("")
+    return lines
 
 
 def disturbance_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
