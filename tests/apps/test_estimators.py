@@ -1,8 +1,10 @@
 """scikit-learn estimators: its own checks as far as molecules allow, and the same properties on molecules."""
 
 import pickle
+import sys
 import tempfile
 from functools import partial
+from importlib.util import find_spec, module_from_spec
 
 import numpy as np
 import pytest
@@ -20,7 +22,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import molspectra as ms
-from molspectra.errors import ElementError, FormatError, InputError, MismatchError, ValueRangeError
+from molspectra.errors import (
+    ElementError,
+    FormatError,
+    InputError,
+    MismatchError,
+    MissingExtraError,
+    ValueRangeError,
+)
 
 SMILES = ["CC=O", "CCCO", "CO", "CCCC", "CCO", "CC", "COC", "CCC", "C=O", "C=C", "CC(C)=O", "CC=C"]
 Y = np.array([100.0 + 10.0 * len(smiles) for smiles in SMILES])
@@ -217,3 +226,10 @@ def test_bad_input_of_predictions():
         model.score(SMILES, Y[:, None])
     with pytest.raises(ValueRangeError, match="no label"):
         model.score(SMILES, np.full(12, np.nan))
+
+
+def test_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.base", None)
+    spec = find_spec("molspectra.apps.estimators")
+    with pytest.raises(MissingExtraError, match=r"molspectra\[sklearn\]"):
+        spec.loader.exec_module(module_from_spec(spec))
