@@ -135,6 +135,7 @@ def test_extras():
         "explorer",
         "cluster",
         "floors",
+        "sklearn",
         "dev",
     }
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from molspectra.apps.calculator import Calculator as Calculator
     from molspectra.apps.embed import embed as embed
     from molspectra.apps.embed_spectra import embed_spectra as embed_spectra
+    from molspectra.apps.estimators import MolSpectraEmbedder as MolSpectraEmbedder
+    from molspectra.apps.estimators import MolSpectraRegressor as MolSpectraRegressor
+    from molspectra.apps.export_model import export_model as export_model
     from molspectra.apps.import_reference import import_reference as import_reference
     from molspectra.apps.loading import load as load
     from molspectra.apps.predict import predict as predict
@@ -40,6 +43,8 @@ _PUBLIC = {
     "FinetuneConfig": "molspectra.training.config",
     "Library": "molspectra.search.library",
     "LineSpectrum": "molspectra.spectra.spectrum",
+    "MolSpectraEmbedder": "molspectra.apps.estimators",
+    "MolSpectraRegressor": "molspectra.apps.estimators",
     "Molecule": "molspectra.chem.molecule",
     "PretrainConfig": "molspectra.training.config",
     "SampledSpectrum": "molspectra.spectra.spectrum",
@@ -49,6 +54,7 @@ _PUBLIC = {
     "embed": "molspectra.apps.embed",
     "embed_spectra": "molspectra.apps.embed_spectra",
     "evaluate": "molspectra.evaluation.evaluate",
+    "export_model": "molspectra.apps.export_model",
     "finetune": "molspectra.training.run",
     "from_smiles": "molspectra.chem.readers",
     "import_reference": "molspectra.apps.import_reference",

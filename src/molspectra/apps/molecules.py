@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from molspectra.apps.loading import LoadedModel
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import FORMATS, ErrorPolicy, from_smiles, open_entries
@@ -63,7 +65,8 @@ def candidates_of(molecules: Molecules, smiles: str = "smiles") -> Candidates:
 
     Args:
         molecules: path of a file (`SUFFIXES`), name of a bundled store, a store, a molecule, a list of SMILES
-            and molecules, or a table with the Arrow interface.
+            and molecules (also an array, one of a single column, or a series), or a table with the Arrow
+            interface.
         smiles: column of a table that holds SMILES.
 
     Raises:
@@ -75,7 +78,10 @@ def candidates_of(molecules: Molecules, smiles: str = "smiles") -> Candidates:
         molecules = [molecules]
     if isinstance(molecules, str | os.PathLike):
         return _of_file(os.fspath(molecules))
-    if hasattr(molecules, "__arrow_c_stream__"):
+    if isinstance(molecules, np.ndarray) and molecules.ndim == 2 and molecules.shape[1] == 1:
+        molecules = molecules[:, 0]
+    is_column = len(getattr(molecules, "shape", ())) == 1  # such as a pandas series, which is a list here
+    if hasattr(molecules, "__arrow_c_stream__") and not is_column:
         return _of_table(molecules, smiles)
     try:
         items = list(molecules)

@@ -83,8 +83,11 @@ def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges
         atoms: N.
     """
     pairs, device = pair_first.shape[0], pair_first.device
-    above = torch.bincount(pair_first, minlength=atoms)  # neighbours with a larger index, per atom
-    below = torch.bincount(pair_second, minlength=atoms)
+    # neighbours with a larger and with a smaller index, per atom; torch.export cannot tell bincount's length
+    above, below = (
+        torch.zeros(atoms, dtype=torch.int64, device=device).index_add_(0, atom, torch.ones_like(atom))
+        for atom in (pair_first, pair_second)
+    )
     edge_ptr = offsets_of(below + above + 1)
     loop = edge_ptr[:-1] + below  # the self-edge of each atom comes after all smaller sources
 

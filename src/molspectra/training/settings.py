@@ -163,6 +163,22 @@ def from_dict(cls: type[T], values: object, where: str) -> T:
         raise error.with_context(where) from error
 
 
+def put(values: dict[str, Any], name: str, value: Any, where: str) -> None:
+    """Set the setting with a dotted name in nested plain values.
+
+    Raises:
+        SettingError: a group on the way to it is none; `where` begins the message.
+    """
+    *groups, last = name.split(".")
+    for group in groups:
+        if values.get(group) is None:
+            values[group] = {}
+        values = values[group]
+        if not isinstance(values, dict):
+            raise SettingError(f"{where}: {group}: expected a mapping of settings, not {shown(values)}")
+    values[last] = value
+
+
 def to_dict(settings: Any) -> dict[str, Any]:
     """Return the plain values of a settings dataclass, for JSON and YAML."""
     return _plain(dataclasses.asdict(settings))

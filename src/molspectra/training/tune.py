@@ -26,7 +26,7 @@ from molspectra.training.config import FinetuneConfig
 from molspectra.training.nonfinite import NonFiniteError
 from molspectra.training.record import read_json, read_metrics, write_json
 from molspectra.training.run import finetune
-from molspectra.training.settings import Setting, did_you_mean, from_dict, settings_of, to_dict
+from molspectra.training.settings import Setting, did_you_mean, from_dict, put, settings_of, to_dict
 
 TRIALS = 20
 """Default number of trials."""
@@ -306,11 +306,7 @@ def _changed(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneCon
     """Settings with some of them changed, by dotted name."""
     values = to_dict(config)
     for name, value in settings.items():
-        *groups, last = name.split(".")
-        place = values
-        for group in groups:
-            place = place[group]
-        place[last] = list(value) if isinstance(value, tuple) else value
+        put(values, name, value, "search")
     return from_dict(FinetuneConfig, values, "search")
 
 

@@ -15,10 +15,10 @@ from molspectra.training.run import RunResult, finetune, pretrain
 from molspectra.training.settings import (
     Setting,
     from_dict,
+    put,
     read_recipe,
     recipes,
     settings_of,
-    shown,
     to_dict,
 )
 
@@ -43,7 +43,7 @@ def run_command(name: str, arguments: list[str]) -> int:
     _take_encoder(values, options)
     for setting in settings:
         if setting.name in options:
-            _put(values, setting.name, options[setting.name], source)
+            put(values, setting.name, options[setting.name], source)
     config = from_dict(cls, values, source)
     if name == "tune":
         return _run_search(config, options)
@@ -184,18 +184,6 @@ def _take_encoder(values: dict[str, Any], options: dict[str, Any]) -> None:
     init, model = options.get("init"), values.setdefault("model", {})
     if init and isinstance(model, dict) and ("encoder" not in model or options.get("config") in recipes()):
         model["encoder"] = to_dict(encoder_of(init))
-
-
-def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
-    """Set the setting with this dotted name in nested settings."""
-    *groups, last = name.split(".")
-    for group in groups:
-        if values.get(group) is None:
-            values[group] = {}
-        values = values[group]
-        if not isinstance(values, dict):
-            raise SettingError(f"{source}: {group}: expected a mapping of settings, not {shown(values)}")
-    values[last] = value
 
 
 def _shown(default: Any) -> str:

@@ -1,0 +1,306 @@
+"""scikit-learn estimators: molecules to embeddings, and properties by a fine-tuned encoder.
+
+The rows of X are molecules in any form that `molspectra.embed` takes, mostly a list, array or series of
+SMILES or `Molecule`s; no arrays of numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.apps.embed import Length, embed
+from molspectra.apps.loading import LoadedModel, load, loaded
+from molspectra.apps.molecules import Molecules, candidates_of
+from molspectra.apps.predict import predict
+from molspectra.chem.molecule import Molecule
+from molspectra.chem.readers import ErrorPolicy
+from molspectra.data.store.schema import Metadata, Quantity
+from molspectra.data.store.writer import Row, write_store
+from molspectra.errors import FormatError, InputError, MismatchError, MissingExtraError, ValueRangeError
+from molspectra.training.config import FinetuneConfig
+from molspectra.training.run import finetune
+from molspectra.training.settings import from_dict, put, read_recipe
+
+try:
+    from sklearn.base import (
+        BaseEstimator,
+        ClassNamePrefixFeaturesOutMixin,
+        RegressorMixin,
+        TransformerMixin,
+    )
+    from sklearn.metrics import r2_score
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as error:
+    raise MissingExtraError(
+        "the estimators need scikit-learn, which is not installed; pip install 'molspectra[sklearn]'"
+    ) from error
+
+RECIPE = "base-gap"
+"""Recipe whose settings a regressor takes where it is told nothing else."""
+
+
+class _OfMolecules(BaseEstimator):
+    """Tells scikit-learn that the rows of X are no rows of numbers."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.one_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+
+class MolSpectraEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _OfMolecules):
+    """Embeds structures by a trained model, which `fit` loads and does not change; see `molspectra.embed`.
+
+    Args:
+        model: name, path or loaded model, see `load`.
+        pooled: mean and standard deviation over the atoms, four times as long, instead of their sum.
+        length: "auto", "unit" or "raw".
+        batch_size: molecules per pass.
+        device: where to compute.
+
+    Attributes:
+        model_: the model, after `fit`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | LoadedModel = "base",
+        *,
+        pooled: bool = False,
+        length: Length = "auto",
+        batch_size: int = 64,
+        device: str = "cpu",
+    ) -> None:
+        self.model = model
+        self.pooled = pooled
+        self.length = length
+        self.batch_size = batch_size
+        self.device = device
+
+    def fit(self, X: Molecules, y: object = None) -> Self:
+        """Load the model; the molecules are not looked at.
+
+        Raises:
+            InputError: no such model.
+        """
+        self.model_ = loaded(self.model)
+        self._n_features_out = (4 if self.pooled else 1) * self.model_.width
+        return self
+
+    def transform(self, X: Molecules) -> npt.NDArray[np.float32]:
+        """Embeddings [n, D].
+
+        Raises:
+            InputError: as in `molspectra.embed`, for the first bad molecule.
+        """
+        check_is_fitted(self)
+        return embed(
+            X,
+            self.model_,
+            pooled=self.pooled,
+            length=self.length,
+            batch_size=self.batch_size,
+            device=self.device,
+        ).vectors
+
+
+class MolSpectraRegressor(RegressorMixin, _OfMolecules):
+    """Fine-tunes an encoder on one property of molecules or several, and predicts them in the units of y.
+
+    The run is that of the command `finetune` with the recipe `base-gap`, on a temporary store; no file is
+    left behind.
+
+    Args:
+        init: model to start from, a name or path as for `load`; None for an encoder from scratch.
+        steps: optimizer steps.
+        batch_size: molecules per step, and per pass of a prediction.
+        learning_rate: its peak.
+        validation: share of the molecules, at least one, on which the best checkpoint is chosen.
+        target: names of the properties, separated by commas; they choose the heads as on the command line
+            ("gap" is pooled over the atoms, "mu" a dipole). None calls them "y", or "y0", "y1" and so on,
+            which are sums over the atoms unless `settings` has `model.readout`.
+        random_state: seed of weights, order and split; None or a generator draws one at every fit.
+        device: "cpu", "cuda", "mps" or "auto".
+        settings: further settings of `FinetuneConfig` by dotted name, which win over all above.
+
+    Attributes:
+        model_: the fine-tuned model, after `fit`; `molspectra.predict` takes it too.
+        validation_: losses and errors of the last validation, after `fit`.
+    """
+
+    def __init__(
+        self,
+        init: str | os.PathLike[str] | None = "base",
+        *,
+        steps: int = 800,
+        batch_size: int = 32,
+        learning_rate: float = 5e-4,
+        validation: float = 0.1,
+        target: str | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        device: str = "cpu",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.init = init
+        self.steps = steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation = validation
+        self.target = target
+        self.random_state = random_state
+        self.device = device
+        self.settings = settings
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Molecules, y: npt.ArrayLike) -> Self:
+        """Fine-tune on labels [n] or [n, T]; NaN where a molecule has none.
+
+        Raises:
+            InputError: a bad molecule, labels that do not fit, or settings that `finetune` refuses.
+        """
+        molecules, labels = list(_molecules(X)), _labels(y)
+        if len(molecules) != len(labels):
+            raise MismatchError(f"there are {len(molecules)} molecules and {len(labels)} rows of labels")
+        columns = labels.reshape(len(labels), -1)
+        names = self._names(columns.shape[1])
+        rows = [
+            Row(
+                molecule,
+                properties={name: value for name, value in zip(names, row, strict=True) if value == value},
+            )
+            for molecule, row in zip(molecules, columns.tolist(), strict=True)
+            if not np.isnan(row).all()
+        ]
+        with tempfile.TemporaryDirectory(prefix="molspectra-") as folder:
+            store, run = Path(folder) / "molecules.arrow", Path(folder) / "run"
+            config = self._config(store, names, len(rows))
+            quantities = {name: Quantity("") for name in names}
+            try:
+                write_store(store, rows, Metadata("molecules in memory", "", properties=quantities))
+                result = finetune(config, run, show=False)
+            except InputError as error:  # the store is no file that a user knows
+                raise type(error)(str(error).replace(str(store), "molecules")) from error
+            self.model_ = load(run)
+        self.validation_ = result.metrics
+        self._shape = labels.shape[1:]
+        return self
+
+    def predict(self, X: Molecules) -> npt.NDArray[np.float64]:
+        """Properties of the shape of y, in its units.
+
+        Raises:
+            InputError: as in `molspectra.predict`, for the first bad molecule.
+        """
+        check_is_fitted(self)
+        device = next(self.model_.model.parameters()).device if self.device == "auto" else self.device
+        found = predict(X, self.model_, batch_size=self.batch_size, device=str(device))
+        return found.values.reshape(len(found), *self._shape)
+
+    def score(
+        self,
+        X: Molecules,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """R² of the known labels, the mean over the properties.
+
+        Raises:
+            InputError: as in `predict`, or labels that do not fit.
+        """
+        labels, predicted = _labels(y), self.predict(X)
+        if labels.shape != predicted.shape:
+            raise MismatchError(f"labels {labels.shape} do not fit predictions {predicted.shape}")
+        scores = []
+        for true, value in zip(
+            labels.reshape(len(labels), -1).T, predicted.reshape(len(labels), -1).T, strict=True
+        ):
+            known = ~np.isnan(true)
+            weight = None if sample_weight is None else np.asarray(sample_weight)[known]
+            if known.any():
+                scores.append(r2_score(true[known], value[known], sample_weight=weight))
+        if not scores:
+            raise ValueRangeError("no label is known, so there is nothing to score")
+        return float(np.mean(scores))
+
+    def _names(self, count: int) -> list[str]:
+        """Names of the columns of y."""
+        if self.target is None:
+            return ["y"] if count == 1 else [f"y{number}" for number in range(count)]
+        names = [name.strip() for name in self.target.split(",")]
+        if len(names) != count:
+            raise MismatchError(f"target: {len(names)} names ({self.target}) for {count} columns of y")
+        return names
+
+    def _config(self, store: Path, names: list[str], rows: int) -> FinetuneConfig:
+        """Settings of the run on that many labelled rows."""
+        if not 0 < self.validation < 1:
+            raise ValueRangeError(f"validation must lie between 0 and 1, not {self.validation}")
+        held_out = max(1, round(self.validation * rows))
+        if held_out >= rows:
+            raise ValueRangeError(f"{rows} molecules with labels are too few; at least 2 are needed")
+        seed = self.random_state
+        if not isinstance(seed, int | np.integer):
+            seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+        values = read_recipe(RECIPE)
+        del values["model"]  # its encoder is that of `init`
+        chosen = {
+            "init": None if self.init is None else os.fspath(self.init),
+            "target": ",".join(names),
+            "data.store": str(store),
+            "data.split": "reference",
+            "data.sizes": (rows - held_out, held_out, 0),
+            "data.split_seed": int(seed),
+            "loop.seed": int(seed),
+            "loop.steps": self.steps,
+            "loop.batch_size": self.batch_size,
+            "loop.accelerator": self.device,
+            "loop.save_every": 0,
+            "optimizer.learning_rate": self.learning_rate,
+        }
+        for name, value in {**chosen, **(self.settings or {})}.items():
+            put(values, name, value, "settings")
+        return from_dict(FinetuneConfig, values, "settings")
+
+
+def _molecules(molecules: Molecules) -> Iterator[Molecule]:
+    """Read molecules one by one; the first bad one ends it, by its place."""
+    path, items, _ = candidates_of(molecules)
+    for where, read in items:
+        try:
+            found = read()
+        except InputError as error:
+            ErrorPolicy("raise").reject(path, where, error)
+        else:
+            yield found if isinstance(found, Molecule) else found.molecule
+
+
+def _labels(y: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Labels as numbers, [n] or [n, T].
+
+    Raises:
+        FormatError: they are no numbers, or have another number of axes.
+        ValueRangeError: one is infinite.
+    """
+    try:
+        labels = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"y: labels must be numbers (NaN where there is none): {error}") from error
+    if labels.ndim not in (1, 2) or 0 in labels.shape:
+        raise FormatError(f"y: labels are [n] or [n, properties], not of shape {labels.shape}")
+    if np.isinf(labels).any():
+        raise ValueRangeError("y: a label is infinite; give NaN where there is none")
+    return labels
