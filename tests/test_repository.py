@@ -136,6 +136,7 @@ def test_extras():
         "cluster",
         "floors",
         "sklearn",
+        "tune",
         "dev",
     }
 
@@ -195,6 +196,7 @@ def test_every_import_is_declared():
         "yaml",
         "faiss",
         "sklearn",
+        "tune",
         "llvmlite",  # comes with numba, in the version that belongs to it
         "molspectra",
         "_typeshed",  # exists for type checkers only
