@@ -363,6 +363,12 @@ def check_left(
         for checkpoint in saved(folder / "made/checkpoints"):
             check(checkpoint, (CONFIG, WEIGHTS, RESUME))
         return
+    if command == "embed" and not left.keys() >= old.keys():  # set aside, and could not be put back
+        kept = {name: folder / f".{name}.old" for name in old.keys() - left.keys()}
+        assert all(path.read_bytes() == old[name] for name, path in kept.items()), label
+        assert all(path.name in label for path in kept.values()), label
+        assert all(content == old[name] for name, content in left.items()), label
+        return
     for name, content in left.items():
         assert content in (old.get(name), new.get(name)), (label, name)
     if not left.keys() >= old.keys():  # an index whose new folder could not be renamed, nor the old one back

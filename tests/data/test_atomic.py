@@ -112,6 +112,12 @@ def test_files_that_belong_together_are_never_mixed(
             write(failing)
         assert there() == before
         assert {path.name for path in tmp_path.iterdir()} == before.keys()
+    (tmp_path / ".vectors.old").write_text("of a process that was killed at the end")
+    with pytest.raises(WriteError, match="No space"):
+        write(0)
+    assert there() == before
+    write(None)
+    assert {path.name for path in tmp_path.iterdir()} == {"table", "vectors"}
     assert all(len(set(state.values())) < 2 for state in seen)
 
 

@@ -69,31 +69,32 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def atomic_files(*paths: Path) -> Iterator[list[BinaryIO]]:
     """Open files that belong together, as in `atomic_file`; all are on the disk before any is renamed.
 
-    Older files with these names are set aside before the first is renamed, the last of `paths` first, and
-    put back if one cannot be renamed. A kill may thus leave some of the files missing, above all the last,
-    but never new ones beside old ones.
+    Older files with these names are set aside as `.NAME.old` before the first is renamed, the last of
+    `paths` first, and put back if one cannot be renamed. A kill may thus leave some of the files missing,
+    above all the last, but never new ones beside old ones.
 
     Raises:
         WriteError: if a file cannot be created, written or renamed.
     """
     temporary = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") for path in paths}
     unwanted: list[Path] = []  # removed at the end
-    old: dict[Path, Path] = {}  # by file, where it was set aside
+    aside: list[Path] = []  # those of this call, not what a killed one left
+    # one file alone is replaced in a single step
+    old = {path: path.with_name(f".{path.name}.old") for path in paths} if len(paths) > 1 else {}
     try:
         with ExitStack() as stack:
             yield [stack.enter_context(_flushed(temporary[path], path)) for path in paths]
-        for path in reversed(paths if len(paths) > 1 else ()):  # one alone is replaced in a single step
+        for path in reversed(old):
             with naming(path):
-                aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
                 if path.exists():
-                    old[path] = aside
-                    path.replace(aside)
+                    path.replace(old[path])
+                    aside.append(path)
         for path in paths:
             with naming(path):
                 temporary[path].replace(path)
                 unwanted.append(path)
         unwanted = list(old.values())
-        old.clear()
+        aside.clear()
         for path in paths:
             with naming(path):
                 flush(path.parent)
@@ -101,9 +102,14 @@ def atomic_files(*paths: Path) -> Iterator[list[BinaryIO]]:
         for path in (*temporary.values(), *unwanted):
             with suppress(OSError):  # what stopped the writing may stop this too, and is what matters
                 path.unlink()
-        for path in reversed(old):
-            with suppress(OSError):
+        try:
+            for path in reversed(aside):
                 old[path].replace(path)
+        except OSError as error:
+            kept = ", ".join(str(old[path]) for path in aside if old[path].exists())
+            raise WriteError(
+                f"{path} cannot be written: {error.strerror}; what was there is in {kept}"
+            ) from error
 
 
 @contextmanager
