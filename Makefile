@@ -7,26 +7,29 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+UV := build/uv
 READY := $(VENV)/.ready
 UNFINISHED := $(VENV)/.unfinished
 FAIL = { echo "molspectra: error: $(1)" >&2; exit 2; }
 
-.PHONY: help venv demo test lint format docs bench clean
+.PHONY: help venv demo test lint format docs bench lock release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 # An installation that was cut short leaves .unfinished behind and is started over.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  $(call FAIL,$(PYTHON) is not Python 3.11 or later; install one and run make PYTHON=python3.12 (or its path))
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  $(call FAIL,$(PYTHON) cannot make virtual environments; install its venv module (Debian and Ubuntu: apt install python3-venv))
 	@if [ -e $(UNFINISHED) ]; then $(PYTHON) -m venv --clear $(VENV); else $(PYTHON) -m venv $(VENV); fi
 	@touch $(UNFINISHED)
+	@echo "installing what requirements.lock names into $(VENV)"
+	@$(PIP) --no-deps --require-hashes -r requirements.lock
 	@echo "installing torch into $(VENV)"
 	@$(PIP) torch==2.13.0
-	@echo "installing molspectra and its tools into $(VENV)"
+	@echo "installing molspectra into $(VENV)"
 	@$(PIP) -e '.[simulate,files,fast,search,dev]'
 	@rm $(UNFINISHED)
 	@touch $(READY)
@@ -54,6 +57,19 @@ docs: $(READY) ## build the documentation into docs/_build/html
 
 bench: $(READY) ## measure speed: runs/bench/speed.md (ARGS=--quick: minutes; ARGS="--out docs/speed": keep it)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# torch is left out: its CPU and CUDA builds have other hashes, and pip may be offered either. For macOS, where
+# torch needs no CUDA packages; the hashes are those of all files of a version, for every system.
+lock: ## write requirements.lock, the hashes of constraints.txt
+	$(PYTHON) -m venv $(UV)
+	$(UV)/bin/python -m pip --disable-pip-version-check install -q uv
+	MACOSX_DEPLOYMENT_TARGET=14.0 UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV)/bin/uv pip compile -q \
+	  --generate-hashes --no-annotate --python-version 3.11 \
+	  --python-platform macos --no-emit-package torch -c constraints.txt -o requirements.lock \
+	  --extra simulate --extra files --extra fast --extra search --extra dev pyproject.toml
+
+release: ## build wheel and source archive into dist/, and try the wheel in a clean environment
+	$(PYTHON) scripts/release.py $(ARGS)
 
 clean: ## remove what the targets made, except runs/
 	rm -rf $(VENV) docs/_build docs/api .mypy_cache .pytest_cache .ruff_cache build dist

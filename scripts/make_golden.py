@@ -10,11 +10,10 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
 from molspectra import Library, embed, embed_spectra, predict
 from molspectra.data.store.bundled import bundled
@@ -81,9 +80,9 @@ def make() -> None:
         text = json.dumps(record | {"machine": {}, "commit": None})
         Path(run, "record.json").write_text(text.replace(f"{Path.cwd()}/", ""))
     for path in Path().glob("*/seen.safetensors"):  # without the folder in which it was made
-        with safe_open(path, "numpy") as file:
-            metadata = {key: text.replace(f"{Path.cwd()}/", "") for key, text in file.metadata().items()}
-        save_file(load_file(path), path, metadata)
+        seen = Seen.read(path)
+        runs = json.loads(json.dumps([dict(run) for run in seen.runs]).replace(f"{Path.cwd()}/", ""))
+        replace(seen, runs=tuple(runs)).save(path)
 
 
 def _store() -> object:

@@ -1,6 +1,6 @@
 """Build wheel and source archive, check what is in them, and try the wheel in a clean environment.
 
-    python scripts/release.py                     # dist/*.whl and dist/*.tar.gz, a few minutes
+    make release                                  # dist/*.whl and dist/*.tar.gz, a few minutes
     python scripts/release.py --python python3.12 # built and tried with another interpreter
 
 The environment that the wheel is tried in is made from nothing, with the versions of constraints.txt; there

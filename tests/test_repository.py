@@ -62,6 +62,7 @@ def test_no_large_files():
         weights: 3000 * KB,
         "tests/": 700 * KB,
         "docs/": 700 * KB,
+        "requirements.lock": 300 * KB,  # the hashes of every file of 110 packages
     }
     for path in tracked():
         name = path.relative_to(ROOT).as_posix()
@@ -98,9 +99,9 @@ def test_one_version():
     assert PROJECT["dynamic"] == ["version"]
 
 
-def pins():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+def pins(file="constraints.txt"):
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    pairs = [re.split(r"==|[\s;]+", line)[:2] for line in lines if line and line[0] not in "# "]
     return {name.lower().replace("_", "-"): Version(version) for name, version in pairs}
 
 
@@ -114,6 +115,14 @@ def test_exact_versions_satisfy_the_metadata(extra):
 
 def test_torch_is_pinned_without_a_build():
     assert pins()["torch"] == Version("2.13.0")
+
+
+def test_the_lock_holds_hashes_of_the_exact_versions():
+    assert pins("requirements.lock").items() == pins().items() - {("torch", pins()["torch"])}
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    for entry in re.split(r"^(?=\w)", text, flags=re.MULTILINE)[1:]:
+        assert re.search(r"^    --hash=sha256:[0-9a-f]{64}", entry, re.MULTILINE), entry
+    assert not re.search(r"https?:|file:|index-url|find-links", text)
 
 
 def test_extras():

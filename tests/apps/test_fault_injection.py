@@ -178,10 +178,6 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def comparable(path: Path) -> bytes:
     """Content of a file without times and the like."""
-    if path.name == "seen.safetensors":  # the order in its description is by chance
-        content = path.read_bytes()
-        size = 8 + int.from_bytes(content[:8], "little")
-        return json.dumps(json.loads(content[8:size]), sort_keys=True).encode() + content[size:]
     if path.name == RESUME:  # equal values, but a resumed run may write them in another way
         return repr(_plain(torch.load(path, weights_only=True))).encode()
     if path.suffix == ".json":

@@ -74,6 +74,25 @@ def test_wrong_fractions(fractions):
         split_rows(["CSCPPACGZOOCGX"], fractions=fractions)
 
 
+@pytest.mark.parametrize("folds", [2, 3, 5, 10])
+def test_every_fold_is_the_test_part_once(folds):
+    keys = [f"molecule {k}" for k in range(5000)]
+    tested = []
+    for fold in range(folds):
+        parts = split_rows(keys, 3, (0.8, 0.1, 0.1), folds, fold)
+        assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(5000))
+        assert abs(len(parts["val"]) / 5000 - 0.1) < 0.02
+        assert abs(len(parts["test"]) / 5000 - 1 / folds) < 0.03
+        tested += parts["test"].tolist()
+    assert sorted(tested) == list(range(5000))
+
+
+def test_fold_0_of_10_is_the_default_split():
+    keys = [f"molecule {k}" for k in range(5000)]
+    plain, fold = split_rows(keys), split_rows(keys, folds=10, fold=0)
+    assert all(np.array_equal(plain[name], fold[name]) for name in SPLITS)
+
+
 def test_reference_split_is_the_published_one():
     if not GOLDEN.is_file():
         pytest.skip("no golden splits")

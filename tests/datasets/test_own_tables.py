@@ -250,3 +250,20 @@ def test_a_long_header_is_split_in_linear_time():
     header = "a" + " /" * 50_000 + " b" + " " * 100_000 + "c"
     assert split_header(header) == (" ".join(header.split()), None)
     assert split_header("gap / eV") == ("gap", "eV")
+
+
+def test_spectra_that_are_all_left_out_are_an_error(tmp_path, capsys):
+    (tmp_path / "spectra").mkdir()
+    points = "".join(f"{wavenumber},{wavenumber % 7}\n" for wavenumber in range(500, 4001, 10))
+    for name in ("a", "b"):
+        (tmp_path / "spectra" / f"{name}.ir.csv").write_text(points)
+    (tmp_path / "m.csv").write_text("name,smiles,gap\na,C,1\nb,CC,2\n")
+    command = ["prepare", "csv", "--raw", str(tmp_path / "m.csv"), "--out", str(tmp_path / "a.arrow")]
+    command += ["--quiet", "--option", "unit.gap=eV", f"spectra={tmp_path / 'spectra'}"]
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert "all 2 spectra were left out" in message
+    assert "spectra_unit=" in message
+    assert not list(tmp_path.glob("a.arrow*"))
+    assert main([*command, "spectra_unit=cm-1", "spectra_quantity=absorbance"]) == 0
+    assert json.loads((tmp_path / "a.arrow.report.json").read_text())["tally"]["spectra"] == 2

@@ -128,7 +128,7 @@ def test_what_is_no_run_is_refused(runs, tmp_path):
         evaluate(tmp_path)
     with pytest.raises(SettingError, match="'cuda:99'"):
         evaluate(runs["stage1"], tmp_path / "out", device="cuda:99")
-    with pytest.raises(SettingError, match="train, val, test, not 'tset'"):
+    with pytest.raises(SettingError, match="train, val, test, all, not 'tset'"):
         evaluate(runs["stage1"], part="tset")
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "record.json").write_text("[]")

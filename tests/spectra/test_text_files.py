@@ -106,7 +106,7 @@ def test_text_below_the_data_is_kept_apart(tmp_path):
 
 def test_without_a_header_they_are_asked_for(tmp_path):
     with pytest.raises(
-        UnitError, match=r"a.csv: which unit\? The header names none; give unit= one of cm⁻¹, nm"
+        UnitError, match=r"a.csv: which unit\? The header names none; .*spectra_unit=.* one of cm⁻¹, nm"
     ):
         read(tmp_path, "1,1\n2,2\n")
     with pytest.raises(

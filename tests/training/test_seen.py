@@ -1,5 +1,6 @@
 """What a run has seen, and that a fine-tuning run refuses to be tested on it."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from molspectra.data.splits import split_rows
 from molspectra.data.store.store import Store, write_store
@@ -27,6 +29,7 @@ from molspectra.training.seen import (
     Seen,
     hashes_of,
     seen_by,
+    structure_hashes,
 )
 from molspectra.training.settings import from_dict, read_recipe, recipes
 
@@ -62,7 +65,8 @@ def test_a_line_of_runs_remembers_what_it_saw(
     assert 0 < len(with_spectra) < len(spectral.train)  # rows without a spectrum are seen as structures only
     assert flagged(seen, store, SPECTRUM) == names(store, with_spectra)
     assert flagged(seen, store, SPECTRUM_VALIDATED) == names(store, [r for r in spectral.val if not bare[r]])
-    assert set(seen.structures) == set(store.geometry_ids[np.union1d(plain.train, spectral.train)])
+    trained = np.union1d(plain.train, spectral.train)
+    assert set(seen.structures) == set(structure_hashes(store.geometry_ids[trained]))
     assert [run["stage"] for run in seen.runs] == ["stage2", "stage1"]
     assert seen.unknown == ()
     before = read_json(two / "record.json")["seen"]["before"]
@@ -92,6 +96,61 @@ def test_the_file_survives_and_refuses_damage(store: Store, tmp_path: Path) -> N
     for name in ("disorder", "nonsense", "absent"):
         with pytest.raises(DamagedError, match=name):
             Seen.read(tmp_path / name)
+
+
+def test_a_changed_byte_is_refused_and_equal_contents_are_equal_bytes(store: Store, tmp_path: Path) -> None:
+    rows = np.arange(40)
+    seen = Seen.of(Selection(store, rows, rows[:2], rows[:0]), ["ir"], {"run": "x"})
+    seen.save(tmp_path / "one")
+    Seen.read(tmp_path / "one").save(tmp_path / "two")
+    content = (tmp_path / "one").read_bytes()
+    assert (tmp_path / "two").read_bytes() == content
+    start = 8 + int.from_bytes(content[:8], "little")
+    for at in range(start, len(content), 7):
+        (tmp_path / "one").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        try:
+            read = Seen.read(tmp_path / "one")
+        except DamagedError:
+            continue
+        np.testing.assert_array_equal(read.molecules, seen.molecules)  # a letter of a name was changed
+        np.testing.assert_array_equal(read.structures, seen.structures)
+
+
+def test_nothing_is_allocated_for_what_a_file_claims(tmp_path: Path) -> None:
+    empty = np.empty((0, 2**30), np.uint8)  # no byte, a thousand million columns
+    about = {"by_geometry": 0, "runs": [], "unknown": [], "crc32": 0}
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    arrays = {"molecules": empty, "flags": np.empty(0, np.uint8), "structures": empty, "about": text}
+    save_file(arrays, tmp_path / SEEN, {"format": "2"})
+    with pytest.raises(DamagedError, match="types"):
+        Seen.read(tmp_path / SEEN)
+
+
+@pytest.mark.parametrize("count", [0, 1, 30])
+def test_files_of_format_1_say_the_same(store: Store, tmp_path: Path, count: int) -> None:
+    rows = np.arange(count)
+    seen = Seen.of(Selection(store, rows, rows[:0], rows[:0]), ["ir"], {"run": "x"})
+    words = sorted(set(store.identities[:count]))
+    digests = [hashlib.blake2b(word.encode(), digest_size=8).digest() for word in words]
+    hashes = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+    order = np.argsort(hashes)
+    arrays = {
+        "molecules": hashes[order],
+        "flags": seen.flags_of(hashes_of(words))[order],
+        "structures": np.unique(store.geometry_ids[rows]),
+    }
+    about = json.dumps({"runs": [dict(run) for run in seen.runs], "unknown": []})
+    save_file(arrays, tmp_path / "one", {"format": "1", "by_geometry": "0", "about": about})
+    seen.save(tmp_path / "two")
+    one, two = Seen.read(tmp_path / "one"), Seen.read(tmp_path / "two")
+    assert one.summary() == two.summary() == seen.summary()
+    assert exposure(store, np.arange(len(store)), one) == exposure(store, np.arange(len(store)), two)
+    for name in ("molecules", "flags", "structures"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    save_file(arrays | {"molecules": hashes[order][::-1].copy()}, tmp_path / "one", {"format": "1"})
+    if count > 1:
+        with pytest.raises(DamagedError, match="order"):
+            Seen.read(tmp_path / "one")
 
 
 def test_what_is_not_known_is_said(stage1: Make, store: Store, tmp_path: Path) -> None:

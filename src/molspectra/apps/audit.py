@@ -171,8 +171,11 @@ def _selected(name: str, split: DataConfig | None) -> tuple[Selection, str]:
 
 
 def _split_name(config: DataConfig) -> str:
+    if config.split == "column":
+        return f"column split, {config.split_column}"
     shares = config.sizes if config.split == "reference" else config.fractions
-    return f"{config.split} split, seed {config.split_seed}, {' / '.join(map(str, shares))}"
+    fold = f", fold {config.fold} of {config.folds}" if config.folds else ""
+    return f"{config.split} split, seed {config.split_seed}, {' / '.join(map(str, shares))}{fold}"
 
 
 def _lines(store: Store, rows: Rows, name: str, seen: Seen) -> list[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,10 +20,16 @@ from molspectra.chem.sanity import check_elements
 from molspectra.data.batch import Batch, batch_of
 from molspectra.data.verlet import VerletList
 from molspectra.errors import MolspectraError, NotFoundError, SettingError
+from molspectra.evaluation.ensemble import is_ensemble, mean_and_spread, read_ensemble
 from molspectra.evaluation.predict import on_device
+from molspectra.evaluation.uncertainty import Calibration
 from molspectra.models.model import energy_and_forces
 
 Array = npt.NDArray[np.float64]
+
+
+MAX_FORCE_SPREAD = 0.5
+"""Default spread of the members' forces, eV/Å, beyond which a structure is far from the training data."""
 
 
 class EnergiesForces(NamedTuple):
@@ -33,6 +41,15 @@ class EnergiesForces(NamedTuple):
     """[N, 3] eV/Å of each molecule."""
 
 
+class Disagreement(NamedTuple):
+    """How much the members of an ensemble differ, for several molecules."""
+
+    energy_uncertainties: Array
+    """[B] eV, calibrated standard deviations."""
+    force_spreads: list[Array]
+    """[N] eV/Å of each molecule: how far the members' forces on an atom are from their mean."""
+
+
 class Calculator(AseCalculator):
     """Energy (eV), forces (eV/Å) and dipole (e·Å) of molecules by fine-tuned models.
 
@@ -42,9 +59,14 @@ class Calculator(AseCalculator):
     A dipole run is trained on the lengths of dipole moments. The sign of its vectors, and their direction in
     molecules without symmetry, are not trained (`PropertyHead.dipole`).
 
+    With an ensemble, energies and forces are means over the members; `results` then also has
+    "energy_uncertainty" (eV, calibrated) and "force_spread" ([N] eV/Å: the root mean square distance of the
+    members' forces on an atom from their mean, times √(M/(M - 1)) of M members), and a `UserWarning` is given
+    the first time that it passes `max_force_spread`.
+
     Args:
-        run: run directory or checkpoint of an energy in Hartree, eV, meV, kcal/mol or kJ/mol, or the
-            pair that `molspectra.load_model` returns.
+        run: run directory or checkpoint of an energy in Hartree, eV, meV, kcal/mol or kJ/mol, the directory
+            of an ensemble, or the pair that `molspectra.load_model` returns.
         dipole: the same of a dipole moment, trained by the dipole head in D, e·Å or e·bohr; a run of several
             targets may be both.
         skin: Å beyond the cutoff in which neighbours are kept until an atom has moved half of it; the
@@ -52,6 +74,8 @@ class Calculator(AseCalculator):
         dtype: arithmetic, "float64" or "float32".
         device: where to compute.
         checkpoint: weights with the lowest validation loss ("best") or the newest ("last").
+        max_force_spread: of an ensemble: spread of the forces, eV/Å, beyond which a structure is far from
+            the training data.
 
     Raises:
         InputError: no such run, one that predicts another property, or a value out of range.
@@ -66,10 +90,20 @@ class Calculator(AseCalculator):
         dtype: Precision = "float64",
         device: str = "cpu",
         checkpoint: Literal["best", "last"] = "best",
+        max_force_spread: float = MAX_FORCE_SPREAD,
     ) -> None:
         super().__init__()
         self.implemented_properties = ["energy", "free_energy", "forces"]
-        self._energy = open_learned(run, "energy", dtype, device, checkpoint)
+        if not max_force_spread > 0:
+            raise SettingError(f"max_force_spread: must be above 0 eV/Å, not {max_force_spread:g}")
+        self.max_force_spread, self._has_warned = max_force_spread, False
+        runs: tuple[Run, ...] = (run,)
+        self._calibration: Calibration | None = None
+        if isinstance(run, str | Path) and is_ensemble(run):
+            ensemble = read_ensemble(run)
+            runs, self._calibration = ensemble.members, next(iter(ensemble.calibrations.values()))
+        self._members = [open_learned(one, "energy", dtype, device, checkpoint) for one in runs]
+        self._energy = self._members[0]
         self._dipole: Learned | None = None
         if dipole is not None:
             self.implemented_properties.append("dipole")
@@ -89,9 +123,12 @@ class Calculator(AseCalculator):
         if "dipole" in properties:
             self.results["dipole"] = self.dipoles([self.atoms])[0]
         if {"energy", "free_energy", "forces"} & set(properties):
-            energies, forces = self.energies_and_forces([self.atoms])
+            (energies, forces), disagreement = self._compute([self.atoms])
             energy = float(energies[0])
             self.results |= {"energy": energy, "free_energy": energy, "forces": forces[0]}
+            if disagreement is not None:
+                self.results["energy_uncertainty"] = float(disagreement.energy_uncertainties[0])
+                self.results["force_spread"] = disagreement.force_spreads[0]
 
     def energies_and_forces(self, replicas: Sequence[Any]) -> EnergiesForces:
         """Energies and forces of several `ase.Atoms` (replicas of a molecule, or different ones) in one pass.
@@ -100,12 +137,38 @@ class Calculator(AseCalculator):
             InputError: as in `calculate`, or no atoms at all.
             MolspectraError: a prediction is not finite.
         """
+        return self._compute(replicas)[0]
+
+    def _compute(self, replicas: Sequence[Any]) -> tuple[EnergiesForces, Disagreement | None]:
+        """Energies and forces, and of an ensemble how much its members differ."""
         batch = self._batch(replicas, self._energy)
         batch = batch.with_edge_list(self._neighbours.edges(batch.positions, batch.ptr))
-        result = energy_and_forces(self._energy.model, batch)
-        energies = _numbers(result.energy, "energy") * self._energy.factor
-        forces = _numbers(result.forces, "forces") * self._energy.factor
-        return EnergiesForces(energies, np.split(forces, batch.ptr[1:-1].tolist()))
+        energies, forces = [], []
+        for member in self._members:
+            result = energy_and_forces(member.model, batch)
+            energies.append(_numbers(result.energy, "energy") * member.factor)
+            forces.append(_numbers(result.forces, "forces") * member.factor)
+        ends = batch.ptr[1:-1].tolist()
+        if self._calibration is None:
+            return EnergiesForces(energies[0], np.split(forces[0], ends)), None
+        energy, energy_spread = mean_and_spread(energies)
+        force, force_spread = mean_and_spread(forces)
+        distance = np.linalg.norm(force_spread, axis=1)
+        self._warn(float(distance.max()))
+        factor = self._energy.factor  # a calibration knows the unit of the target
+        uncertainties = factor * self._calibration.uncertainty(energy_spread / factor)
+        disagreement = Disagreement(uncertainties, np.split(distance, ends))
+        return EnergiesForces(energy, np.split(force, ends)), disagreement
+
+    def _warn(self, spread: float) -> None:
+        """Warn the first time that the spread of the forces is too large."""
+        if spread > self.max_force_spread and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"the members' forces differ by {spread:.2g} eV/Å (max_force_spread "
+                f"{self.max_force_spread:g}): the structure is far from the training data",
+                stacklevel=2,
+            )
 
     def dipoles(self, replicas: Sequence[Any]) -> Array:
         """Dipole moments [B, 3] of several `ase.Atoms` in e·Å.

@@ -18,6 +18,7 @@ COMMANDS = {
     "simulate": "compute IR, Raman and UV-Vis spectra of molecules",
     "pretrain": "pre-train an encoder (stage 1: structures; stage 2: structures and spectra)",
     "finetune": "fine-tune an encoder on a property",
+    "tune": "search for the settings of a fine-tuning",
     "evaluate": "test a finished run: property errors, retrieval by spectra",
     "md": "molecular dynamics with a fine-tuned energy",
     "index": "make a library of molecules searchable by spectra",

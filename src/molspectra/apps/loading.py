@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molspectra.apps.remote_models import HUB, from_hub, from_url
-from molspectra.errors import NotFoundError, hint
+from molspectra.errors import MismatchError, NotFoundError, hint
 from molspectra.evaluation.embedding import alignment_similarity, trained_elements
+from molspectra.evaluation.ensemble import is_ensemble, load_members, read_ensemble
+from molspectra.evaluation.uncertainty import Calibration
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import SHIPPED, find_checkpoint, load_model
 from molspectra.training.targets import quantities_of
@@ -46,6 +48,11 @@ class LoadedModel:
         return f"LoadedModel({', '.join(parts)})"
 
     @property
+    def members(self) -> tuple[MolSpectra, ...]:
+        """The models whose mean predicts a property: this one."""
+        return (self.model,)
+
+    @property
     def width(self) -> int:
         """Length D of an embedding."""
         return self.model.encoder.channels
@@ -54,6 +61,28 @@ class LoadedModel:
     def elements(self) -> frozenset[int] | None:
         """Atomic numbers of its training set; None where its files do not tell."""
         return trained_elements(self.about)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedEnsemble(LoadedModel):
+    """An ensemble ready for predictions; `model` is its first member.
+
+    Attributes:
+        others: the other members.
+        calibrations: of the spread of the members, by target.
+    """
+
+    others: tuple[MolSpectra, ...]
+    calibrations: Mapping[str, Calibration]
+
+    @property
+    def members(self) -> tuple[MolSpectra, ...]:
+        """The models whose mean predicts a property."""
+        return (self.model, *self.others)
+
+    def __repr__(self) -> str:
+        """Return a short description for people."""
+        return f"{super().__repr__()[:-1]}, mean of {len(self.members)} members)"
 
 
 def load(
@@ -68,6 +97,7 @@ def load(
         name: one of
             "base", the model that comes with the package; "small", a smaller one for tests;
             a run directory, or a directory with `model.safetensors` and `config.json`;
+            the directory of an ensemble, which gives a `LoadedEnsemble`;
             the address of a ZIP archive with these two files, its content pinned by
             `#sha256=` and 64 hexadecimal digits;
             `hf:owner/name` or `hf:owner/name@revision`, a Hugging Face repository (extra `hub`).
@@ -78,6 +108,8 @@ def load(
         InputError: no such model, a damaged one, an address that is not pinned or cannot be reached.
     """
     text = os.fspath(name)
+    if is_ensemble(text):
+        return _load_ensemble(text, prefer)
     default_cache = os.environ.get("MOLSPECTRA_CACHE") or Path.home() / ".cache" / "molspectra"
     directory = find_checkpoint(_directory(text, Path(cache or default_cache)), prefer)
     model, about = load_model(directory)
@@ -88,8 +120,28 @@ def load(
 
 
 def loaded(model: str | os.PathLike[str] | LoadedModel) -> LoadedModel:
-    """Return a loaded model as it is, and `load` one that is named."""
-    return model if isinstance(model, LoadedModel) else load(model)
+    """Return a loaded model as it is, and `load` one that is named; for all that takes one model.
+
+    Raises:
+        InputError: as in `load`, or an ensemble.
+    """
+    found = model if isinstance(model, LoadedModel) else load(model)
+    if isinstance(found, LoadedEnsemble):
+        raise MismatchError(
+            f"{found.name}: an ensemble predicts properties, and its members differ in everything else; "
+            f"give one of them, such as {found.path}"
+        )
+    return found
+
+
+def _load_ensemble(text: str, prefer: Literal["best", "last"]) -> LoadedEnsemble:
+    """Load the members of an ensemble."""
+    ensemble = read_ensemble(text)
+    first, others = ensemble.members[0], ensemble.members[1:]
+    model, about = load_model(first, prefer)
+    return LoadedEnsemble(
+        text, first, model, about, None, load_members(others, prefer), ensemble.calibrations
+    )
 
 
 def _directory(text: str, cache: Path) -> Path | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,12 +35,15 @@ class MdResult:
         temperature: mean kinetic temperature of all 3N velocities, K.
         drift: slope of the total energy over time, meV/ps; meaningless in a heat bath.
         fluctuation: root mean square deviation of the total energy from that line, meV.
+        uncertain: frames with a larger spread of an ensemble's forces than `Calculator.max_force_spread`;
+            None for a calculator without an ensemble.
     """
 
     frames: int
     temperature: float
     drift: float
     fluctuation: float
+    uncertain: int | None = None
 
 
 def relax(atoms: Any, fmax: float = 0.02) -> None:
@@ -112,6 +115,7 @@ def run_md(
     heating, first_steps = divmod(round(settings.equilibration_fs / settings.timestep_fs), steps)
     energies: list[float] = []
     temperatures: list[float] = []
+    spreads: list[float] = []  # of an ensemble's forces
     with (
         out.open("w", encoding="utf-8") as file,
         stop_requests() as stop,
@@ -129,12 +133,20 @@ def run_md(
             if done >= heating:
                 energies.append(float(atoms.get_total_energy()))
                 temperatures.append(temperature)
+                if "force_spread" in atoms.calc.results:
+                    spreads.append(float(atoms.calc.results["force_spread"].max()))
+                    atoms.info["force_spread"] = spreads[-1]
+                    atoms.info["energy_uncertainty"] = atoms.calc.results["energy_uncertainty"]
                 file.write(_frame(atoms, (done - heating) * settings.interval_fs))
                 file.flush()
             advance(done, f"{temperature:.0f} K")
             if stop.is_set() and done < heating + total:
                 raise Interrupted(f"interrupted; {len(energies)} frames are in {out}")
-    return _result(np.array(energies), np.array(temperatures), settings.interval_fs)
+    result = _result(np.array(energies), np.array(temperatures), settings.interval_fs)
+    if not spreads:
+        return result
+    uncertain = sum(spread > atoms.calc.max_force_spread for spread in spreads)
+    return replace(result, uncertain=uncertain)
 
 
 def _intervals(time_ps: float, settings: DynamicsSettings) -> int:

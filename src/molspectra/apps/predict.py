@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from molspectra._version import __version__
-from molspectra.apps.loading import LoadedModel, loaded
+from molspectra.apps.loading import LoadedEnsemble, LoadedModel, load
 from molspectra.apps.molecules import (
     CheckedMolecule,
     Molecules,
@@ -24,15 +24,32 @@ from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.chem.xyz import xyz_frame
 from molspectra.data.atomic import atomic_file
+from molspectra.data.batch import Batch
 from molspectra.data.output import free_path, write_table
 from molspectra.data.store.schema import Quantity
 from molspectra.errors import FormatError, MismatchError, ValueRangeError
+from molspectra.evaluation.ensemble import mean_and_spread
 from molspectra.evaluation.finetuned import in_brackets
 from molspectra.evaluation.predict import moved, predict_batch
+from molspectra.evaluation.uncertainty import check_coverage
+from molspectra.models.model import MolSpectra
 from molspectra.training.targets import quantities_of
 
 SUFFIXES = (".csv", ".parquet", ".extxyz", ".xyz")
 """Files that predictions can be written to."""
+
+
+COVERAGE = 0.9
+"""Default probability with which the intervals of an ensemble hold the value."""
+
+
+class _Column(NamedTuple):
+    """A column of predictions: key in tables, name for people without the unit, values [n], quantity."""
+
+    key: str
+    name: str
+    values: npt.NDArray[np.float64]
+    quantity: Quantity
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +67,11 @@ class Predicted(Tabular):
         columns: source, identity, name, SMILES and formula of each, by name [n].
         about: model, target, version.
         rejected: molecules that were left out, with the reason.
+        uncertainties: standard deviations of an ensemble, calibrated, of the shape of `values`; None of one
+            model.
+        half_widths: of the intervals around `values` that hold the computed value with the probability
+            `coverage`, for molecules like those of the calibration; None of one model.
+        coverage: see `half_widths`.
     """
 
     targets: tuple[str, ...]
@@ -61,6 +83,9 @@ class Predicted(Tabular):
     columns: Mapping[str, list[str | None]]
     about: Mapping[str, str]
     rejected: tuple[Rejection, ...] = ()
+    uncertainties: npt.NDArray[np.float64] | None = None
+    half_widths: npt.NDArray[np.float64] | None = None
+    coverage: float = COVERAGE
 
     def __len__(self) -> int:
         return len(self.values)
@@ -74,19 +99,38 @@ class Predicted(Tabular):
         facts += [f"{len(self.rejected)} left out"] if self.rejected else []
         return f"Predicted({', '.join(filter(None, facts))})"
 
-    @property
-    def _by_target(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Values [n] by name of the property."""
-        values = self.values.reshape(len(self), len(self.targets))
-        return {name: values[:, index] for index, name in enumerate(self.targets)}
+    def _columns(self) -> list[_Column]:
+        """Values, and of an ensemble uncertainties and the ends of intervals, of every property in turn."""
+        columns = []
+        for index, (target, quantity) in enumerate(zip(self.targets, self.quantities, strict=True)):
+            value = self._of(self.values, index)
+            columns.append(_Column(target, target, value, quantity))
+            if self.uncertainties is not None and self.half_widths is not None:
+                width, share = self._of(self.half_widths, index), f"{100 * self.coverage:g} %"
+                columns += [
+                    _Column(
+                        f"{target}_uncertainty",
+                        f"{target} uncertainty",
+                        self._of(self.uncertainties, index),
+                        quantity,
+                    ),
+                    _Column(f"{target}_low", f"{target} {share} from", value - width, quantity),
+                    _Column(f"{target}_high", f"{target} {share} to", value + width, quantity),
+                ]
+        return columns
+
+    def _of(self, values: npt.NDArray[np.float64], index: int) -> npt.NDArray[np.float64]:
+        """Those [n] of one property among values of the shape of `values`."""
+        return values.reshape(len(self), len(self.targets))[:, index]
 
     def table(self) -> pa.Table:
         """An Arrow table; units and levels are in the metadata of its columns.
 
         With forces it also has the structures (`numbers`, `positions` in Å, `charge`) that they belong to.
         """
-        columns: dict[str, Any] = {**self.columns, **self._by_target}
-        quantities = dict(zip(self.targets, self.quantities, strict=True))
+        predicted = self._columns()
+        columns: dict[str, Any] = {**self.columns, **{one.key: one.values for one in predicted}}
+        quantities = {one.key: one.quantity for one in predicted}
         if self.forces is not None and self.force_quantity is not None:
             columns["numbers"] = pa.array([molecule.numbers for molecule in self.molecules])
             columns["charge"] = pa.array([molecule.charge for molecule in self.molecules], pa.int32())
@@ -112,8 +156,8 @@ class Predicted(Tabular):
             write_table(self.table(), path)
         elif path.suffix.lower() == ".csv":
             columns: dict[str, Any] = dict(self.columns)
-            for quantity, (name, values) in zip(self.quantities, self._by_target.items(), strict=True):
-                columns[f"{name}{in_brackets(quantity.unit)}"] = values
+            for one in self._columns():
+                columns[f"{one.name}{in_brackets(one.quantity.unit)}"] = one.values
             levels = list(dict.fromkeys(quantity.level for quantity in self.quantities))
             names = ["level"] if len(levels) == 1 else [f"level of {name}" for name in self.targets]
             for name, quantity in zip(names, self.quantities, strict=False):
@@ -133,10 +177,11 @@ class Predicted(Tabular):
             facts["forces_unit"] = self.force_quantity.unit
         facts = {name: text for name, text in facts.items() if text}
         forces = self.forces or [None] * len(self)
-        rows = zip(*self._by_target.values(), strict=True)
+        columns = self._columns()
+        rows = zip(*(one.values for one in columns), strict=True)
         for molecule, values, force in zip(self.molecules, rows, forces, strict=True):
-            texts = [repr(float(value)) for value in values]
-            yield xyz_frame(molecule, {**dict(zip(self.targets, texts, strict=True)), **facts}, force)
+            texts = {one.key: repr(float(value)) for one, value in zip(columns, values, strict=True)}
+            yield xyz_frame(molecule, {**texts, **facts}, force)
 
 
 def refuse_forces(suffix: str, has_forces: bool) -> None:
@@ -154,19 +199,22 @@ def predict(
     device: str = "cpu",
     on_error: OnError = "raise",
     smiles: str = "smiles",
+    coverage: float = COVERAGE,
     show: bool = False,
 ) -> Predicted:
-    """Predict the property, or the properties, that a model was fine-tuned on.
+    """Predict the property, or the properties, that a model or an ensemble was fine-tuned on.
 
     Args:
         molecules: as for `molspectra.embed`. The structure matters: SMILES get the conformer of
             `from_smiles`, which is not that of the training data.
-        model: a fine-tuned run or checkpoint, see `load`.
+        model: a fine-tuned run or checkpoint, see `load`; of an ensemble the mean is predicted, with
+            uncertainties and intervals.
         forces: also -∂(first property)/∂r; None where the run learnt forces.
         batch_size: molecules per pass; results depend on it by rounding only.
         device: where to compute; a loaded model moves there.
         on_error: "raise" stops at the first bad molecule, "skip" lists it in `rejected`.
         smiles: column of a frame with SMILES.
+        coverage: probability with which the intervals of an ensemble hold the value.
         show: progress on standard error.
 
     Raises:
@@ -174,33 +222,39 @@ def predict(
             molecule, an element that the model was not trained on, a prediction that is not finite, or no
             molecule that could be predicted.
     """
-    model, policy = loaded(model), ErrorPolicy(on_error)
+    model = model if isinstance(model, LoadedModel) else load(model)
+    policy = ErrorPolicy(on_error)
     targets, with_forces = predicts(model, forces)
-    net = moved(model.model, device).eval()
+    check_coverage(coverage)
+    nets = [moved(net, device).eval() for net in model.members]
     predicted: list[CheckedMolecule] = []
     rows: list[list[float]] = []
+    spreads: list[list[float]] = []
     forces_of_molecules: list[npt.NDArray[np.float64]] = []
     for molecules_of_batch, batch in checked_batches(
         molecules, model, policy, batch_size, smiles=smiles, title="predict", show=show
     ):
-        batch_values, batch_forces = predict_batch(net, batch, with_forces)
+        values, spread, batch_forces = _predict_members(nets, batch, with_forces)
         pieces = [np.zeros((0, 3))] * len(molecules_of_batch)  # without forces
         if batch_forces is not None:
-            pieces = np.split(batch_forces.numpy(), batch.ptr[1:-1].tolist())
-        for molecule, value, force in zip(molecules_of_batch, batch_values.tolist(), pieces, strict=True):
+            pieces = np.split(batch_forces, batch.ptr[1:-1].tolist())
+        found = zip(molecules_of_batch, values.tolist(), spread.tolist(), pieces, strict=True)
+        for molecule, value, spread_of_value, force in found:
             if np.isfinite(value).all() and np.isfinite(force).all():
                 predicted.append(molecule)
                 rows.append(value)
+                spreads.append(spread_of_value)
                 forces_of_molecules.append(force)
             else:
                 error = ValueRangeError(f"its predicted {', '.join(targets)} is not finite")
                 policy.reject(molecule.path, molecule.where, error)
     if not predicted:
         raise policy.nothing_left("predicted")
-    values = np.array(rows)
+    shape = (len(rows),) if len(targets) == 1 else (len(rows), len(targets))
+    uncertainties, half_widths = _calibrated(model, list(targets), np.array(spreads), coverage)
     return Predicted(
         tuple(targets),
-        values[:, 0] if len(targets) == 1 else values,
+        np.array(rows).reshape(shape),
         tuple(targets.values()),
         tuple(forces_of_molecules) if with_forces else None,
         _force_quantity(model.about) if with_forces else None,
@@ -208,6 +262,36 @@ def predict(
         identity_columns(predicted),
         {"model": model.name, "target": ",".join(targets), "molspectra": __version__},
         tuple(policy.rejected),
+        None if uncertainties is None else uncertainties.reshape(shape),
+        None if half_widths is None else half_widths.reshape(shape),
+        coverage,
+    )
+
+
+def _predict_members(
+    nets: Sequence[MolSpectra], batch: Batch, forces: bool
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+    """Means and spreads [B, T] of the properties over the members, and mean forces [N, 3] on request."""
+    found = [predict_batch(net, batch, forces) for net in nets]
+    values = [one.numpy() for one, _ in found]
+    force = [one.numpy() for _, one in found if one is not None]
+    mean_force = np.mean(force, axis=0) if force else None
+    if len(nets) == 1:
+        return values[0], np.zeros_like(values[0]), mean_force
+    return *mean_and_spread(values), mean_force
+
+
+def _calibrated(
+    model: LoadedModel, targets: Sequence[str], spreads: npt.NDArray[np.float64], coverage: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | tuple[None, None]:
+    """Uncertainties and half widths of intervals [n, T] of spreads [n, T]; None of one model."""
+    if not isinstance(model, LoadedEnsemble):
+        return None, None
+    calibrations = [model.calibrations[name] for name in targets]
+    columns = list(zip(calibrations, spreads.T, strict=True))
+    return (
+        np.stack([one.uncertainty(spread) for one, spread in columns], axis=1),
+        np.stack([one.half_width(spread, coverage) for one, spread in columns], axis=1),
     )
 
 

@@ -65,7 +65,7 @@ def identity_of(molecule: Structure) -> str:
     Raises:
         InputError: if `molecule.smiles` cannot be read.
     """
-    mol = perceived_bonds(molecule) if molecule.smiles is None else _parsed(molecule.smiles)
+    mol = perceived_bonds(molecule) if molecule.smiles is None else parsed_smiles(molecule.smiles)
     return _key_of(mol) or geometry_hash(molecule.numbers, molecule.positions)
 
 
@@ -76,7 +76,7 @@ def identity_from_smiles(smiles: str) -> str:
         FormatError: if the SMILES cannot be read.
         ValueRangeError: if it has no InChI, for example because of dummy atoms, or too many rings.
     """
-    key = _key_of(_parsed(smiles))
+    key = _key_of(parsed_smiles(smiles))
     if key is None:
         raise ValueRangeError(f"no InChI exists for SMILES {smiles!r}")
     return key
@@ -124,8 +124,13 @@ def _atoms_of_inchi(inchi: str) -> dict[int, int]:
     return {element: number for element, number in counts.items() if number}
 
 
-def _parsed(smiles: str) -> Any:
-    """Return the RDKit molecule of a SMILES."""
+def parsed_smiles(smiles: str) -> Any:
+    """Return the RDKit molecule of a SMILES.
+
+    Raises:
+        FormatError: if it cannot be read.
+        ValueRangeError: if it has too many rings.
+    """
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs():

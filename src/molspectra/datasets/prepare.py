@@ -42,6 +42,9 @@ PART_RECORDS = 50_000
 FIRST = 100
 """Number of first structures; if most of them seem to be in bohr, the whole dataset is refused."""
 
+LEFT_OUT = "spectrum left out"
+"""In the reasons of rows that lost a spectrum."""
+
 
 def prepare(
     name: str | Importer,
@@ -75,7 +78,8 @@ def prepare(
 
     Raises:
         InputError: if the raw files or the options are wrong, the store exists, an unfinished preparation
-            with other settings is in the way, no row is left, or `on_error` is "raise" and a record is bad.
+            with other settings is in the way, no row is left, all spectra were left out, or `on_error`
+            is "raise" and a record is bad.
     """
     importer = importer_of(name) if isinstance(name, str) else name
     raw, out = Path(raw), Path(out)
@@ -113,6 +117,11 @@ def prepare(
             if parts.tallies:
                 parts.remove()
             raise _nothing_left(raw, importer, parts.sum(), first)
+        left_out = parts.sum().left_out
+        if left_out and not parts.sum().spectra:
+            reason = _first_left_out(parts.rejected())
+            parts.remove()
+            raise ValueRangeError(f"{raw}: all {sum(left_out.values())} spectra were left out; {reason}")
         report = _join(importer, opened, parts, out, chosen, limit, resumed)
         report.write(parts.rejected())
         with naming(out):  # last, so that what fails before can be repeated without overwriting
@@ -244,7 +253,8 @@ class _Reader:
                 count(tally.changes, change)
             for modality, why in row.left_out.items():
                 count(tally.left_out, kind_of(f"{modality}: {why}"))
-                _name(listing, number, candidate.name, f"{modality} spectrum left out: {why}")
+                _name(listing, number, candidate.name, f"{modality} {LEFT_OUT}: {why}")
+            tally.spectra += len(row.spectra)
             yield record
 
     def _check_row(self, row: Row) -> None:
@@ -278,6 +288,12 @@ class _Reader:
 def _name(listing: BinaryIO, record: int, name: str, reason: str) -> None:
     line = json.dumps({"record": record, "name": name, "reason": reason}, ensure_ascii=False)
     listing.write(line.encode(errors="replace") + b"\n")
+
+
+def _first_left_out(lines: Iterator[str]) -> str:
+    """Return name and reason of the first spectrum that was left out, from the lines of the rejections."""
+    named = (json.loads(line) for line in lines)
+    return next(f"{one['name']}: {one['reason']}" for one in named if LEFT_OUT in one["reason"])
 
 
 def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None) -> None:

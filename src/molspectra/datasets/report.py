@@ -32,7 +32,8 @@ class Tally:
         rejected: bad records, by kind of reason.
         repeated: records left out because an earlier one has the same elements and coordinates.
         excluded: records that the dataset's documentation excludes, by kind.
-        left_out: spectra left out of rows that were written, by "modality: kind of reason".
+        spectra: spectra in the rows that were written.
+        left_out: spectra left out of them, by "modality: kind of reason".
         changes: rows with converted or altered values, by kind of change.
         seconds: wall time.
         cpu_seconds: processor time.
@@ -43,6 +44,7 @@ class Tally:
     rejected: dict[str, int] = field(default_factory=dict)
     repeated: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
+    spectra: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -50,7 +52,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Add the counts of another part."""
-        for name in ("records", "rows", "repeated", "seconds", "cpu_seconds"):
+        for name in ("records", "rows", "repeated", "spectra", "seconds", "cpu_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("rejected", "excluded", "left_out", "changes"):
             for kind, number in getattr(other, name).items():
@@ -64,7 +66,8 @@ def count(counts: dict[str, int], kind: str, number: int = 1) -> None:
 
 
 def kind_of(reason: str) -> str:
-    """Return a reason without the numbers and quotations that differ between records; QM9 stays QM9."""
+    """Return a reason without what differs between records: files, numbers, quotations; QM9 stays QM9."""
+    reason = re.sub(r"[^\s:]+\.\w+(?=: )", "…", reason)
     without = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", reason)
     return re.sub(r"(?<![A-Za-z0-9])[-+]?\d+(\.\d+)?([eE][-+]?\d+)?", "#", without)
 

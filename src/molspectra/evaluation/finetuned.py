@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from molspectra.data.store.schema import Metadata
 from molspectra.data.store.store import Store
 from molspectra.errors import NotFoundError
 from molspectra.evaluation.csv_tables import read_table, write_table
+from molspectra.evaluation.ensemble import MemberPredictions, predict_members
 from molspectra.evaluation.metrics import errors
 from molspectra.evaluation.predict import Predictions, predict_rows
 from molspectra.evaluation.subject import Subject
+from molspectra.evaluation.uncertainty import Calibration, calibration_report
 from molspectra.training.config import FinetuneConfig
 
 CHUNK = 4096
@@ -41,14 +44,25 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
 
     Of several targets, those of the first stand at the top, and those of each under "targets".
     """
-    store, rows = subject.selection.store, subject.rows
-    predictions = predict_rows(
-        subject.model, store, rows, config.targets, batch_size=subject.batch_size, forces=config.forces
-    )
+    store, rows, members = subject.selection.store, subject.rows, None
+    options: dict[str, Any] = {"batch_size": subject.batch_size, "forces": config.forces}
+    if subject.others:
+        models = (subject.model, *subject.others)
+        members = predict_members(models, store, rows, config.targets, **options)
+        predictions = members.mean
+    else:
+        predictions = predict_rows(subject.model, store, rows, config.targets, **options)
     by_target = {
         name: _target_errors(subject, name, predictions.prediction[:, index], predictions.target[:, index])
         for index, name in enumerate(config.targets)
     }
+    uncertainties = None
+    if members is not None:
+        uncertainties = np.zeros_like(members.spreads)
+        for index, name in enumerate(config.targets):
+            calibration, spread = subject.calibrations[name], members.spreads[:, index]
+            uncertainties[:, index] = calibration.uncertainty(spread)
+            by_target[name] |= _of_ensemble(calibration, members, index)
     first = config.targets[0]
     result: dict[str, Any] = {
         "target": first,
@@ -66,16 +80,33 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
         )
         known = ~np.isnan(predictions.force_target).any(1)
         force_targets = predictions.force_target[known]
-        constant = force_constant(store, subject.selection.train)
+        training = subject.training
+        constant = None if training is None else force_constant(training.store, training.train)
         assert store.metadata.forces is not None
         result["forces"] = {
             **asdict(store.metadata.forces),
             **asdict(errors(predictions.force_prediction[known], force_targets)),
             "constant": constant,
-            "median_predictor_mae": float(np.abs(force_targets - constant).mean()),
+            "median_predictor_mae": None
+            if constant is None
+            else float(np.abs(force_targets - constant).mean()),
         }
-    write_predictions(subject.file("predictions", ".csv"), predictions, store.metadata, force_errors)
+    path = subject.file("predictions", ".csv")
+    write_predictions(path, predictions, store.metadata, force_errors, uncertainties)
     return result
+
+
+def _of_ensemble(calibration: Calibration, members: MemberPredictions, index: int) -> dict[str, Any]:
+    """Return the mean absolute error of every member, and how the calibration fits, of one target."""
+    computed = members.mean.target[:, index]
+    known = ~np.isnan(computed)
+    differences = members.mean.prediction[known, index] - computed[known]
+    return {
+        "mae_of_members": [
+            float(np.abs(one[known, index] - computed[known]).mean()) for one in members.values
+        ],
+        "uncertainty": calibration_report(calibration, differences, members.spreads[known, index]),
+    }
 
 
 def _target_errors(subject: Subject, name: str, predicted: Floats, computed: Floats) -> dict[str, Any]:
@@ -84,17 +115,19 @@ def _target_errors(subject: Subject, name: str, predicted: Floats, computed: Flo
     Raises:
         NotFoundError: it is known of none.
     """
-    store, selection = subject.selection.store, subject.selection
+    store, training = subject.selection.store, subject.training
     known = ~np.isnan(computed)
     if not known.any():
         raise NotFoundError(f"{store.path}: no {name} in the {subject.part} part, nothing to compare with")
-    training = store.column(name)[selection.train]
-    # baseline without a model: the constant with the smallest absolute error on the training part
-    constant = np.full(known.sum(), np.nanmedian(training))
+    constant_mae = None
+    if training is not None:
+        # baseline without a model: the constant with the smallest absolute error on the training part
+        median = np.nanmedian(training.store.column(name)[training.train])
+        constant_mae = errors(np.full(known.sum(), median), computed[known]).mae
     return {
         **asdict(store.metadata.properties[name]),
         **asdict(errors(predicted[known], computed[known])),
-        "median_predictor_mae": errors(constant, computed[known]).mae,
+        "median_predictor_mae": constant_mae,
     }
 
 
@@ -120,12 +153,16 @@ def force_constant(store: Store, rows: npt.NDArray[np.int64]) -> float:
 
 
 def write_predictions(
-    path: Path, predictions: Predictions, metadata: Metadata, force_errors: Floats | None = None
+    path: Path,
+    predictions: Predictions,
+    metadata: Metadata,
+    force_errors: Floats | None = None,
+    uncertainties: Floats | None = None,
 ) -> None:
     """Write a table with one row per molecule, atomically; numbers round-trip, missing ones are nan.
 
-    Columns are named as in "computed gap [eV]". Where spectra are an input of the model, the last column
-    names those of the molecule.
+    Columns are named as in "computed gap [eV]"; those of uncertainties [n, T] come after the others. Where
+    spectra are an input of the model, the last column names those of the molecule.
     """
     header, columns = list(COLUMNS), []
     for index, name in enumerate(predictions.targets):
@@ -135,6 +172,10 @@ def write_predictions(
     if force_errors is not None:
         header.append(f"{FORCE_ERROR}{in_brackets(metadata.forces.unit if metadata.forces else '')}")
         columns.append(force_errors)
+    if uncertainties is not None:
+        for name, values in zip(predictions.targets, uncertainties.T, strict=True):
+            header.append(f"uncertainty of {name}{in_brackets(metadata.properties[name].unit)}")
+            columns.append(values)
     cells = [
         [int(row), identity, *(repr(float(value)) for value in values)]
         for row, identity, *values in zip(predictions.rows, predictions.identities, *columns, strict=True)
@@ -143,6 +184,12 @@ def write_predictions(
         header.append(INPUT_SPECTRA)
         cells = [[*row, "+".join(names)] for row, names in zip(cells, predictions.spectra, strict=True)]
     write_table(path, header, cells)
+
+
+def errors_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the errors of every target, and of the forces, by name, from the result of `assess_property`."""
+    found = dict(result.get("targets", {result["target"]: result}))
+    return found | ({"forces": result["forces"]} if "forces" in result else {})
 
 
 def in_brackets(unit: str) -> str:

@@ -315,7 +315,8 @@ def _seen(run: Run) -> Mapping[str, Any] | None:
     return seen
 
 
-def _split(run: Run) -> tuple[str, int, tuple[float, ...]]:
+def _split(run: Run) -> tuple[Any, ...]:
     """Return the settings that determine the split."""
     data = run.config.data
-    return data.split, data.split_seed, tuple(data.sizes if data.split == "reference" else data.fractions)
+    shares = data.sizes if data.split == "reference" else data.fractions
+    return data.split, data.split_seed, data.split_column, data.folds, data.fold, tuple(shares)

@@ -23,6 +23,9 @@ RESERVED = ("forces", "denoising", "slide", "loss")
 MAX_WORKERS = 256
 """Largest number of processes that prepare batches."""
 
+MAX_FOLDS = 100
+"""More folds than that are a mistake."""
+
 AS_IS = (1.0, 1.0)
 """A range of factors without effect."""
 
@@ -33,15 +36,24 @@ class DataConfig:
 
     store: str = "bundled"
     """Path of a store, or "bundled" or "bundled-ethanol" for the datasets that come with the package."""
-    split: Literal["identity", "reference"] = "identity"
+    split: Literal["identity", "scaffold", "column", "reference"] = "identity"
     """How rows are shared out: "identity" keeps all rows of a molecule in one part, the same in every dataset
-    (see `fractions`); "reference" is the published permutation of row numbers (see `sizes`), also for the
-    frames of a trajectory, which are all one molecule."""
+    (see `fractions`); "scaffold" likewise all molecules of one Bemis-Murcko scaffold; "column" takes the
+    parts from a column of the store (see `split_column`); "reference" is the published permutation of row
+    numbers (see `sizes`), also for the frames of a trajectory, which are all one molecule."""
     split_seed: int = 0
     """Seed of the split (published: 1); keep it in all stages, so that an identity split keeps test molecules
     out of pre-training."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of training, validation and test molecules in an identity split."""
+    """Shares of training, validation and test molecules in an identity or scaffold split."""
+    split_column: str = ""
+    """Column of the store that tells the parts of a column split; `prepare` makes it of a column of words
+    train, val and test with --option split=NAME."""
+    folds: int = 0
+    """Cut an identity or scaffold split into so many equal folds, each of which is the test part once; of
+    `fractions`, only the share of validation counts then. 0 for none."""
+    fold: int | None = None
+    """The fold that is the test part, from 0; null fine-tunes and tests with each in turn."""
     sizes: tuple[int, ...] = ()
     """Rows for training and validation in a reference split, and for test where it is not all others
     (published: 110000,10000 for QM9 and 950,50 for MD17)."""
@@ -59,10 +71,13 @@ class DataConfig:
             raise SettingError("data: train_rows and workers must not be negative")
         if self.workers > MAX_WORKERS:
             raise SettingError(f"data: at most {MAX_WORKERS} workers, not {self.workers}")
-        if self.split == "identity" and self.sizes:
-            raise SettingError(
-                "data.sizes: an identity split goes by data.fractions; set data.split: reference"
-            )
+        if self.split in ("identity", "scaffold") and self.sizes:
+            kind = "an identity" if self.split == "identity" else "a scaffold"
+            raise SettingError(f"data.sizes: {kind} split goes by data.fractions; set data.split: reference")
+        if self.folds or self.fold is not None:
+            self._check_folds()
+        if (self.split == "column") != bool(self.split_column):
+            raise SettingError("data.split_column: names the column of a split where data.split is column")
         if self.split == "reference" and not (
             len(self.sizes) in (2, 3) and min(self.sizes) >= 0 and self.split_seed >= 0
         ):
@@ -70,6 +85,20 @@ class DataConfig:
                 "data.sizes: a reference split needs rows for training and validation (and test, else all "
                 f"others), such as 950,50, and a split_seed from 0; not "
                 f"{list(self.sizes[:4])}, {self.split_seed}"
+            )
+
+    def _check_folds(self) -> None:
+        if self.split not in ("identity", "scaffold"):
+            raise SettingError(f"data.folds: for identity and scaffold splits, not for a {self.split} split")
+        if not 2 <= self.folds <= MAX_FOLDS or not 0 <= (self.fold or 0) < self.folds:
+            raise SettingError(
+                f"data.folds: 2 to {MAX_FOLDS} folds, numbered from 0, are needed, not {self.folds} "
+                f"with fold {self.fold}"
+            )
+        if self.fractions[1] + 1 / self.folds >= 1:
+            raise SettingError(
+                f"data.folds: with {self.folds} folds and a share of {self.fractions[1]} for validation "
+                "none is left for training"
             )
 
 

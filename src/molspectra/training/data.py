@@ -12,11 +12,12 @@ from molspectra.chem.molecule import MAX_COORDINATE, MIN_DISTANCE
 from molspectra.chem.sanity import SEEM_IN_BOHR, bohr_suspected
 from molspectra.data.batch import Batch, CleanSpectra
 from molspectra.data.neighbours import neighbour_edges
-from molspectra.data.splits import reference_split, split_rows
+from molspectra.data.splits import SPLITS, reference_split, scaffolds, split_rows
 from molspectra.data.store.bundled import BUNDLED, bundled
+from molspectra.data.store.schema import SPLIT
 from molspectra.data.store.store import Store
 from molspectra.data.stream import BatchStream, permutation
-from molspectra.errors import NotFoundError, SettingError, UnitError, ValueRangeError
+from molspectra.errors import InputError, NotFoundError, SettingError, UnitError, ValueRangeError
 from molspectra.objectives.loss import NoiseKey
 from molspectra.spectra.modality import modality
 from molspectra.training.augment import augmented
@@ -41,32 +42,71 @@ def split_store(store: Store, config: DataConfig) -> dict[str, Rows]:
     """Return the ascending rows of the parts "train", "val" and "test" of a store.
 
     Raises:
-        InputError: shares or sizes that do not fit.
-        SettingError: an identity split of a single molecule's structures.
+        InputError: shares or sizes that do not fit, no such split column, rows without a scaffold.
+        SettingError: an identity split of a single molecule's structures, a scaffold split of one scaffold.
     """
     if config.split == "reference":
         train, val, *test = config.sizes
         parts = reference_split(len(store), train, val, test[0] if test else None, config.split_seed)
         return {name: np.sort(rows) for name, rows in parts.items()}
-    identities = store.identities
-    parts = split_rows(identities, config.split_seed, config.fractions)
+    if config.split == "column":
+        return _parts_in_column(store, config)
+    keys = identities = store.identities
+    if config.split == "scaffold":
+        try:
+            keys = scaffolds(identities, store.smiles)
+        except InputError as error:
+            raise error.with_context(config.store) from error
+    if config.folds and config.fold is None:
+        raise SettingError(f"data.fold: choose one of the {config.folds} folds, 0 to {config.folds - 1}")
+    parts = split_rows(keys, config.split_seed, config.fractions, config.folds, config.fold or 0)
     if len(identities) > 1 and len(set(identities)) == 1:
         raise SettingError(
             f"{config.store}: all {len(identities)} rows are one molecule ({identities[0]}), which an "
-            "identity split cannot divide; set data.split: reference and data.sizes, for example 950,50"
+            f"{config.split} split cannot divide; set data.split: reference and data.sizes, for example "
+            "950,50"
+        )
+    if len(keys) > 1 and len(set(keys)) == 1:
+        raise SettingError(
+            f"{config.store}: all {len(keys)} rows have one scaffold ({keys[0]}), which a scaffold split "
+            "cannot divide; set data.split: identity"
         )
     return parts
 
 
+def _parts_in_column(store: Store, config: DataConfig) -> dict[str, Rows]:
+    """Return the rows of each part as a column of the store names them."""
+    name, properties = config.split_column, store.metadata.properties
+    if properties.get(name) != SPLIT:
+        known = ", ".join(each for each, quantity in properties.items() if quantity == SPLIT) or "none"
+        raise NotFoundError(
+            f"{config.store}: no split column {name!r} in it (it has: {known}); prepare it with --option "
+            f"split={name}"
+        )
+    part = store.column(name)
+    wrong = np.flatnonzero(~np.isnan(part) & ~np.isin(part, range(len(SPLITS))))
+    if len(wrong):
+        raise ValueRangeError(
+            f"{config.store}, row {wrong[0]}: {name} is {part[wrong[0]]:g}, not 0 (training), 1 (validation) "
+            "or 2 (test)"
+        )
+    return {each: np.flatnonzero(part == index) for index, each in enumerate(SPLITS)}
+
+
 @dataclass(frozen=True)
 class Selection:
-    """The rows of each part of a store's split; `lacking` counts those left out for want of a target."""
+    """The rows of each part of a store's split.
+
+    `lacking` counts the rows left out for want of a target, `unassigned` those that a split column puts into
+    no part.
+    """
 
     store: Store
     train: Rows
     val: Rows
     test: Rows
     lacking: int = 0
+    unassigned: int = 0
 
     @classmethod
     def of(
@@ -88,7 +128,11 @@ class Selection:
             if modality(name).name not in store.metadata.modalities:
                 known = ", ".join(store.metadata.modalities) or "none"
                 raise NotFoundError(f"{config.store}: no {name} spectra in it; it has: {known}")
+        for name in targets:
+            if store.metadata.properties.get(name) == SPLIT:
+                raise SettingError(f"{config.store}: {name} tells the parts of a split, it is no target")
         complete = sum(map(len, parts.values()))
+        unassigned = len(store) - complete if config.split == "column" else 0
         labelled = [store.has(name) for name in targets]
         if scalars := [has for has, name in zip(labelled, targets, strict=True) if name != "forces"]:
             has_any = np.any(scalars, axis=0)
@@ -112,7 +156,18 @@ class Selection:
         for name, has in zip(targets, labelled, strict=True):
             if not has[parts["train"]].any():
                 raise ValueRangeError(f"{config.store}: no training row has {name}; leave it out")
-        return cls(store, **parts, lacking=lacking)
+        return cls(store, **parts, lacking=lacking, unassigned=unassigned)
+
+    @classmethod
+    def all_of(cls, store: Store, targets: tuple[str, ...]) -> "Selection":
+        """Return every row that has any of the scalar targets as a row to be tested.
+
+        Raises:
+            InputError: a target that the store does not have.
+        """
+        has_any = np.any([store.has(name) for name in targets], axis=0)
+        rows, none = np.flatnonzero(has_any), np.empty(0, np.int64)
+        return cls(store, none, none, rows, lacking=len(store) - len(rows))
 
     def check_plausible(self, modalities: tuple[str, ...]) -> None:
         """Refuse training and validation rows that cannot be right, as `prepare` does.
@@ -174,6 +229,11 @@ class Selection:
         """Return what a user should know of targets (and forces) before they are trained on, a line each."""
         found = []
         names = " or ".join(targets)
+        if self.unassigned:
+            found.append(
+                f"{self.unassigned} of its {len(self.store)} rows are in no part of the split column and are "
+                "left out"
+            )
         if self.lacking:
             found.append(f"{self.lacking} of its {len(self.store)} rows have no {names} and are left out")
         if len(targets) > 1:

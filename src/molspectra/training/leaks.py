@@ -9,7 +9,7 @@ import numpy as np
 from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.data.store.store import Store
 from molspectra.training.data import Rows, Selection
-from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of
+from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of, structure_hashes
 from molspectra.training.settings import to_dict
 
 EXAMPLES = 3
@@ -52,7 +52,11 @@ class Exposure:
     @property
     def sentence(self) -> str:
         """The counts in one sentence."""
-        said = f"{self.structures} of {self.tested} test {self.compared} were seen in pre-training"
+        return self.said_of("pre-training")
+
+    def said_of(self, training: str) -> str:
+        """Return the counts in one sentence that calls what came before "pre-training" or "training"."""
+        said = f"{self.structures} of {self.tested} test {self.compared} were seen in {training}"
         if self.spectra:
             said += f", {self.spectra} of them with spectra"
         if self.labels:
@@ -65,12 +69,22 @@ class Exposure:
         if self.incomparable:
             said += f"; {self.incomparable} have identities that cannot be compared between datasets"
         if self.nameless:
-            molecules = f"{self.nameless:,} molecules of pre-training"
+            molecules = f"{self.nameless:,} molecules of {training}"
             sentence = f"{molecules} have identities that cannot be compared"
             said += f"; so have {molecules}" if self.incomparable else f"; {sentence}"
         if self.unknown:
             said += f"; what was seen is not known of {', '.join(self.unknown)}"
         return said
+
+    def is_accepted(self, allow_leak: str) -> bool:
+        """Whether the value of `data.allow_leak` accepts what was seen."""
+        allowed = {"none": 0, "structures": self.structures - self.beyond, "all": self.structures}
+        return self.structures <= allowed[allow_leak]
+
+    @property
+    def acceptable_with(self) -> str:
+        """The least value of `data.allow_leak` that accepts any leak of this kind."""
+        return "all" if self.beyond else "structures"
 
     def plain(self) -> dict[str, Any]:
         """JSON values, with the sentence."""
@@ -119,7 +133,7 @@ def exposure(store: Store, rows: Rows, seen: Seen) -> Exposure:
 def _frames(store: Store, rows: Rows, seen: Seen, identity: str) -> Exposure:
     """Compare frames of one molecule by geometry."""
     structures, first = np.unique(store.geometry_ids[rows], return_index=True)
-    known = np.isin(structures, seen.structures, assume_unique=True)
+    known = np.isin(structure_hashes(structures), seen.structures)
     flag = int(seen.flags_of(hashes_of([identity]))[0])
     with_spectra, without, labelled = (bool(flag & bit) for bit in (SPECTRUM, STRUCTURE, LABEL))
     return Exposure(

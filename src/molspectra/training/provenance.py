@@ -196,6 +196,7 @@ class Provenance:
                 "hash": selection.store.hash,
                 "rows": {part: len(getattr(selection, part)) for part in parts},
                 "rows_without_target": selection.lacking,
+                **({"rows_in_no_part": selection.unassigned} if selection.unassigned else {}),
                 **self._labels(selection),
             },
             "versions": versions(),
@@ -320,12 +321,10 @@ def refuse_leak(config: DataConfig, test: Exposure, init: str) -> None:
     Raises:
         MismatchError: how many, a few of them, and what to do.
     """
-    allowed = {"none": 0, "structures": test.structures - test.beyond, "all": test.structures}
-    if test.structures <= allowed[config.allow_leak]:
+    if test.is_accepted(config.allow_leak):
         return
-    setting = "all" if test.beyond else "structures"
     raise MismatchError(
         f"{config.store}: {test.sentence} ({init}): {', '.join(test.examples)}; split all stages alike "
         "(data.split, data.split_seed, share of test molecules), or accept it with data.allow_leak: "
-        f"{setting}"
+        f"{test.acceptable_with}"
     )

@@ -257,8 +257,9 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
     if provenance.resumed:
         kernels = provenance.changed_kernels(trainer.fabric)
         say(f"{trainer.directory}: continues from step {trainer.step}{kernels}", error=True)
-    elif isinstance(config, FinetuneConfig):
-        for remark in selection.remarks(config.targets, config.forces):
+    else:
+        labels = (config.targets, config.forces) if isinstance(config, FinetuneConfig) else ((), False)
+        for remark in selection.remarks(*labels):
             say(f"{config.data.store}: {remark}", error=True)
 
 

@@ -1,8 +1,12 @@
 """Which molecules a run and those that it started from have trained on: a small file in its directory.
 
-`seen.safetensors` holds 64-bit hashes of identities with flags, and the geometry ids of the training
-structures (for trajectories, whose frames share one identity). Two different identities share a hash with a
-probability of about 1e-6 in a set of 4 million.
+`seen.safetensors` holds hashes of identities with flags, and of the geometry ids of the training structures
+(for trajectories, whose frames share one identity). 52 bits are enough: a molecule that is among n is always
+found, and one that is not is taken for one of them with a probability of n / 2⁵², 1e-9 for 4 million.
+
+The ascending hashes are stored as the differences between them: first the lowest bytes of all, then the next
+ones. The upper bytes are small numbers, which an archive packs into few bits. All that a file holds is in its
+arrays, so that equal contents are equal bytes. Format 1 held 64-bit hashes as they are, and is read.
 """
 
 import hashlib
@@ -11,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +30,7 @@ from molspectra.training.config import FinetuneConfig, RunConfig
 from molspectra.training.data import Selection
 from molspectra.training.record import read_run
 
-FORMAT = 1
+FORMAT, PLAIN_FORMAT = 2, 1
 
 SEEN = "seen.safetensors"
 """Name of the file in a run directory."""
@@ -34,12 +39,22 @@ STRUCTURE, SPECTRUM, VALIDATED, SPECTRUM_VALIDATED, LABEL = 1, 2, 4, 8, 16
 """Flags: trained on the structure, trained with a spectrum, the same for validation; trained on a label."""
 
 Hashes = npt.NDArray[np.uint64]
+Arrays = Mapping[str, npt.NDArray[Any]]
+Columns = tuple[Hashes, npt.NDArray[np.uint8], Hashes]
+BITS = 52
+_DROPPED = np.uint64(64 - BITS)
+_COLUMNS = ("molecules", "flags", "structures")
 
 
 def hashes_of(identities: Iterable[str]) -> Hashes:
-    """64-bit hashes [n] of identities, in their order."""
+    """Hashes [n] of identities, in their order."""
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in identities)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64) >> _DROPPED
+
+
+def structure_hashes(geometry_ids: npt.NDArray[np.int64]) -> Hashes:
+    """Hashes [n] of geometry ids, in their order."""
+    return geometry_ids.astype(np.uint64) >> _DROPPED
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +64,7 @@ class Seen:
     Attributes:
         molecules: [n] ascending hashes of identities.
         flags: [n] uint8, `STRUCTURE` and so on of each.
-        structures: [m] ascending geometry ids of the structures trained on.
+        structures: [m] ascending hashes of the structures trained on.
         by_geometry: how many of the identities are geometry hashes, which other datasets may not share.
         runs: one mapping per run, the last one first: its directory, stage, store and counts.
         unknown: runs or files of the chain whose molecules are not known, each with the reason.
@@ -57,7 +72,7 @@ class Seen:
 
     molecules: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
     flags: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
-    structures: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    structures: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
     by_geometry: int = 0
     runs: tuple[Mapping[str, Any], ...] = ()
     unknown: tuple[str, ...] = ()
@@ -99,7 +114,7 @@ class Seen:
         }
         return cls(
             *_united(hashes_of(identities[rows]), flags),
-            structures=np.unique(store.geometry_ids[selection.train]),
+            structures=np.unique(structure_hashes(store.geometry_ids[selection.train])),
             by_geometry=len(set(filter(GEOMETRY_PATTERN.fullmatch, identities[rows]))),
             runs=({**(about or {}), **facts},),
         )
@@ -142,12 +157,18 @@ class Seen:
         Raises:
             WriteError: it cannot be written.
         """
-        about = {"runs": [dict(run) for run in self.runs], "unknown": list(self.unknown)}
-        metadata = {"format": str(FORMAT), "by_geometry": str(self.by_geometry), "about": json.dumps(about)}
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        arrays |= {"molecules": self.molecules, "flags": self.flags, "structures": self.structures}
+        planes = (_planes(self.molecules), self.flags, _planes(self.structures))
+        arrays: dict[str, npt.NDArray[Any]] = dict(zip(_COLUMNS, planes, strict=True))
+        about = {
+            "by_geometry": self.by_geometry,
+            "runs": [dict(run) for run in self.runs],
+            "unknown": list(self.unknown),
+            "crc32": _checksum(arrays),
+        }
+        # The description of a safetensors file has no order: more than one entry would lie there by chance.
+        arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
         with atomic_file(path) as file:
-            file.write(save(arrays, metadata))
+            file.write(save(arrays, {"format": str(FORMAT)}))
 
     @classmethod
     def read(cls, path: Path) -> "Seen":
@@ -158,27 +179,23 @@ class Seen:
         """
         try:
             with safe_open(path, "numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in ("molecules", "flags", "structures")}
                 metadata = file.metadata() or {}
-            check_format(f"{path}: no readable list of molecules seen", int(metadata["format"]), FORMAT)
-            about = json.loads(metadata["about"])
-            seen = cls(
-                **arrays,
-                by_geometry=int(metadata["by_geometry"]),
+                if (number := int(metadata["format"])) != PLAIN_FORMAT:
+                    check_format(f"{path}: no readable list of molecules seen", number, FORMAT)
+                arrays = {name: file.get_tensor(name) for name in _COLUMNS}
+                if number != PLAIN_FORMAT:
+                    arrays["about"] = file.get_tensor("about")
+            columns, about = _of_plain(arrays, metadata) if number == PLAIN_FORMAT else _of_planes(arrays)
+            return cls(
+                *columns,
+                by_geometry=int(about["by_geometry"]),
                 runs=tuple(map(dict, about["runs"])),
                 unknown=tuple(map(str, about["unknown"])),
             )
-            types = (arrays["molecules"].dtype, arrays["flags"].dtype, arrays["structures"].dtype)
-            if types != (np.uint64, np.uint8, np.int64):
-                raise ValueError("its arrays are of other types")
-            is_ascending = (seen.molecules[1:] > seen.molecules[:-1]).all()
-            if seen.molecules.shape != seen.flags.shape or not is_ascending:
-                raise ValueError("its hashes are not in order")
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise DamagedError(
                 f"{path}: not a readable list of molecules seen ({_line(error)}); remove it to have it remade"
             ) from error
-        return seen
 
 
 def seen_by(path: str | Path) -> Seen:
@@ -206,7 +223,7 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
     except (InputError, AttributeError) as error:
         return Seen(unknown=(f"{path} ({_line(error)})",))
     try:
-        seen = own_seen(config, _same_selection(config, record), run, record["about"]["stage"])
+        seen = own_seen(config, selection_of(config, record), run, record["about"]["stage"])
     except (InputError, KeyError, TypeError) as error:
         seen = Seen(unknown=(f"{path} ({_line(error)})",))
     if config.init is None:
@@ -214,8 +231,12 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
     return seen.merged(_seen_by(Path(config.init), (*before, run.resolve())))
 
 
-def _same_selection(config: RunConfig, record: Mapping[str, Any]) -> Selection:
-    """Return the rows that a run was given."""
+def selection_of(config: RunConfig, record: Mapping[str, Any]) -> Selection:
+    """Return the rows that a run was given, by its settings and record.
+
+    Raises:
+        InputError: its store is missing or has changed.
+    """
     targets = config.targets if isinstance(config, FinetuneConfig) else ()
     selection = Selection.of(config.data, targets)
     if selection.store.hash != record["data"]["hash"]:
@@ -229,6 +250,56 @@ def own_seen(config: RunConfig, selection: Selection, directory: Path, stage: st
     encoder = config.model.spectrum_encoder if not labelled or config.model.spectrum_input else None
     about = {"run": str(directory), "stage": stage}
     return Seen.of(selection, encoder.modalities if encoder else (), about, labelled=labelled)
+
+
+def _planes(ascending: Hashes) -> npt.NDArray[np.uint8]:
+    """Return bytes [k, n] of the differences between ascending hashes [n], lowest first, k ≥ 1 as needed."""
+    gaps = np.diff(ascending, prepend=np.uint64(0))
+    used = -(-int(gaps.max(initial=np.uint64(1))).bit_length() // 8)
+    return np.ascontiguousarray(gaps.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :used].T)
+
+
+def _hashes(planes: npt.NDArray[np.uint8]) -> Hashes:
+    """Return the hashes [n] of which `_planes` made bytes [k, n]."""
+    if planes.dtype != np.uint8 or planes.ndim != 2 or not 1 <= len(planes) <= 8:
+        raise ValueError("its arrays are of other types")
+    gaps = np.zeros((planes.shape[1], 8), np.uint8)
+    gaps[:, : len(planes)] = planes.T
+    return np.cumsum(gaps.view("<u8")[:, 0], dtype=np.uint64)
+
+
+def _checksum(arrays: Arrays) -> int:
+    """Return a checksum of the columns: one wrong byte of a difference would change every hash after it."""
+    return crc32(b"".join(arrays[name].tobytes() for name in _COLUMNS))
+
+
+def _of_planes(arrays: Arrays) -> tuple[Columns, Mapping[str, Any]]:
+    """Return the columns of `Seen` and the rest of what a file of today's format holds."""
+    about = json.loads(arrays["about"].tobytes())
+    if _checksum(arrays) != about["crc32"]:
+        raise ValueError("its checksum is wrong")
+    molecules, structures = _hashes(arrays["molecules"]), _hashes(arrays["structures"])
+    _check(molecules, arrays["flags"], structures)
+    return (molecules, arrays["flags"], structures), about
+
+
+def _of_plain(arrays: Arrays, metadata: Mapping[str, str]) -> tuple[Columns, Mapping[str, Any]]:
+    """Return the same of a file of format 1, which holds 64-bit hashes, and geometry ids."""
+    molecules, flags, structures = (arrays[name] for name in _COLUMNS)
+    if molecules.dtype != np.uint64 or structures.dtype != np.int64:
+        raise ValueError("its arrays are of other types")
+    _check(molecules, flags, structures)
+    about = json.loads(metadata["about"]) | {"by_geometry": metadata["by_geometry"]}
+    return (*_united(molecules >> _DROPPED, flags), np.unique(structure_hashes(structures))), about
+
+
+def _check(molecules: npt.NDArray[Any], flags: npt.NDArray[Any], structures: npt.NDArray[Any]) -> None:
+    """Refuse columns that do not belong together."""
+    if flags.dtype != np.uint8:
+        raise ValueError("its arrays are of other types")
+    is_ascending = all((column[1:] > column[:-1]).all() for column in (molecules, structures))
+    if molecules.ndim != 1 or molecules.shape != flags.shape or not is_ascending:
+        raise ValueError("its hashes are not in order")
 
 
 def _united(hashes: Hashes, flags: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.NDArray[np.uint8]]:

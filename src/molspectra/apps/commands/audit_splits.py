@@ -29,12 +29,15 @@ def main(arguments: list[str]) -> int:
         default = "identity" if not prefix else "all"
         parser.add_argument(
             f"--{prefix}split",
-            choices=("all", "identity", "reference"),
+            choices=("all", "identity", "scaffold", "column", "reference"),
             default=default,
             help=f"how the {what} are split; all: every row counts",
         )
         parser.add_argument(f"--{prefix}split-seed", type=int, default=0, help="seed of that split")
-        parser.add_argument(f"--{prefix}fractions", default="0.8,0.1,0.1", help="shares of an identity split")
+        parser.add_argument(
+            f"--{prefix}fractions", default="0.8,0.1,0.1", help="shares of an identity or scaffold split"
+        )
+        parser.add_argument(f"--{prefix}split-column", default="", help="column of a column split")
         parser.add_argument(
             f"--{prefix}sizes", default="", help="rows of a reference split, for example 110000,10000"
         )
@@ -70,7 +73,8 @@ def _split(options: dict[str, Any], prefix: str) -> DataConfig | None:
         return None
     values = {"split": kind, "split_seed": options[f"{prefix}split_seed"]}
     values["sizes"] = _numbers(options[f"{prefix}sizes"])
-    if kind == "identity":
+    values["split_column"] = options[f"{prefix}split_column"]
+    if kind in ("identity", "scaffold"):
         values["fractions"] = _numbers(options[f"{prefix}fractions"])
     return from_dict(DataConfig, values, "audit-splits")
 

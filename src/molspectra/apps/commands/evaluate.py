@@ -12,12 +12,27 @@ def main(arguments: list[str]) -> int:
     parser = CommandParser(
         "evaluate", description="Test a run's model: property errors; for stage 2 retrieval by spectra."
     )
-    parser.add_argument("run", help="run directory of pretrain or finetune")
-    parser.add_argument("--part", choices=("test", "val", "train"), default="test", help="part of the split")
+    parser.add_argument("run", help="run directory of pretrain or finetune, or that of an ensemble")
+    parser.add_argument(
+        "--part",
+        choices=("test", "val", "train", "all"),
+        default="test",
+        help="part of the split; all: every labelled row of --store",
+    )
     parser.add_argument("--out", default=None, help="where results go; the run directory if not given")
-    parser.add_argument("--store", default=None, help="another place of the run's store")
+    parser.add_argument(
+        "--store",
+        default=None,
+        help="another place of the run's store, or with --part all a store of labelled molecules",
+    )
     parser.add_argument(
         "--allow-other-data", action="store_true", help="accept a store with other content than the run saw"
+    )
+    parser.add_argument(
+        "--allow-leak",
+        choices=("none", "structures", "all"),
+        default="none",
+        help="with --part all: accept molecules seen in training, without spectra or labels or (all) with",
     )
     parser.add_argument(
         "--disturbances", action="store_true", help="of a stage-2 run, also search with disturbed spectra"
@@ -36,8 +51,16 @@ def main(arguments: list[str]) -> int:
         device=options.device,
         checkpoint=options.checkpoint,
         disturbances=options.disturbances,
+        allow_leak=options.allow_leak,
     )
-    lines = [*error_table(result), *summary(result)]
+    if options.part == "all":
+        seen = result["seen"]["training"]
+        names = f": {', '.join(seen['examples'])}" if seen["examples"] else ""
+        store, without = result["data"]["store"], result["data"]["rows_without_target"]
+        say(f"{store}: {seen['sentence']}{names}", error=True)
+        if without:
+            say(f"{store}: {without} rows have none of the run's targets and are left out", error=True)
+    lines = [*error_table(result), *uncertainty_table(result), *summary(result)]
     if "retrieval" in result:
         lines += ["", *retrieval_table(result["retrieval"]["subsets"])]
     if "predicted_retrieval" in result:
@@ -54,13 +77,11 @@ def main(arguments: list[str]) -> int:
 
 def error_table(result: Mapping[str, Any]) -> list[str]:
     """Return the lines of a table: the errors of every target and of forces; none for a pre-trained run."""
-    from molspectra.evaluation.finetuned import in_brackets
+    from molspectra.evaluation.finetuned import errors_of, in_brackets
 
     if "mae" not in result:
         return []
-    errors = dict(result.get("targets", {result["target"]: result}))
-    if "forces" in result:
-        errors["forces"] = result["forces"]
+    errors = errors_of(result)
     names = [f"{name}{in_brackets(one['unit'])}" for name, one in errors.items()]
     width = max(map(len, ("target", *names)))
     heads = ("MAE", "RMSE", "R²", "values", "MAE of a constant")
@@ -68,8 +89,31 @@ def error_table(result: Mapping[str, Any]) -> list[str]:
     for name, one in zip(names, errors.values(), strict=True):
         r2 = "–" if one["r2"] is None else f"{one['r2']:.3f}"
         figures = f"{one['mae']:9.4g}  {one['rmse']:9.4g}  {r2:>6}  {one['count']:>7}"
-        lines.append(f"{name:<{width}}  {figures}  {one['median_predictor_mae']:.4g}")
+        constant = one["median_predictor_mae"]
+        lines.append(f"{name:<{width}}  {figures}  {'–' if constant is None else f'{constant:.4g}'}")
     return [*lines, ""]
+
+
+def uncertainty_table(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: stated and observed coverage of the intervals of an ensemble."""
+    from molspectra.evaluation.finetuned import errors_of, in_brackets
+
+    lines = []
+    for name, one in errors_of(result).items() if "mae" in result else ():
+        if "uncertainty" not in one:
+            continue
+        alone, report = one["mae_of_members"], one["uncertainty"]
+        area = report["error_confidence_area"]
+        lines += [
+            f"{name}: {len(alone)} members alone have MAE {min(alone):.4g} to {max(alone):.4g}; order of the "
+            f"errors by spread {area:.2f} (0 perfect, 1 by chance)",
+            f"  stated coverage  observed  half width{in_brackets(one['unit'])}",
+        ]
+        for stated, found in report["coverage"].items():
+            width = "–" if found["half_width"] is None else f"{found['half_width']:.4g}"
+            lines.append(f"  {float(stated):15.2f}  {found['observed']:8.3f}  {width}")
+        lines.append("")
+    return lines
 
 
 def disturbance_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
         dtype=options.dtype,
         device=options.device,
         checkpoint=options.checkpoint,
+        max_force_spread=options.max_force_spread,
     )
     if options.relax:
         relax(atoms)
@@ -53,6 +54,11 @@ def main(arguments: list[str]) -> int:
             f"total energy: drift {result.drift:+.3g} meV/ps, fluctuation {result.fluctuation:.3g} meV "
             f"({len(atoms)} atoms)"
         )
+    if result.uncertain is not None:
+        say(
+            f"the members' forces differ by more than {options.max_force_spread:g} eV/Å in "
+            f"{result.uncertain} of {result.frames} frames"
+        )
     return 0
 
 
@@ -61,7 +67,7 @@ def _parser() -> CommandParser:
         "md",
         description="Molecular dynamics with a fine-tuned model; Ctrl-C leaves the frames until then.",
     )
-    parser.add_argument("run", help="run directory of a fine-tuned energy, best with forces")
+    parser.add_argument("run", help="run or ensemble directory of a fine-tuned energy, best with forces")
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument("--smiles", help="molecule to start from")
     start.add_argument("--input", help="file with one structure to start from: .sdf, .mol, .xyz, .extxyz")
@@ -79,6 +85,7 @@ def _parser() -> CommandParser:
         ("friction-per-ps", 5.0, "coupling to the heat bath, 1/ps"),
         ("equilibration-fs", 500.0, "time in the heat bath before the first frame, fs"),
         ("skin", 0.5, "Å around the cutoff in which neighbours are kept"),
+        ("max-force-spread", 0.5, "of an ensemble: spread of its forces that is too large, eV/Å"),
     ):
         parser.add_argument(f"--{name}", type=float, default=value, help=about)
     parser.add_argument("--seed", type=int, default=0, help="of velocities and heat bath")

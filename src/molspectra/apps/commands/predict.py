@@ -15,6 +15,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--forces", choices=("auto", "yes", "no"), default="auto", help="auto: where the run learnt them"
     )
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        default=0.9,
+        help="of an ensemble: probability with which the intervals written hold the value (default: 0.9)",
+    )
     options = parser.parse_args(arguments)
 
     from molspectra.apps.loading import load
@@ -32,6 +38,7 @@ def main(arguments: list[str]) -> int:
         batch_size=options.batch_size,
         device=options.device,
         on_error=options.on_error,
+        coverage=options.coverage,
         show=not options.quiet,
     )
     predictions.save(out, overwrite=options.overwrite)

@@ -26,6 +26,7 @@ _PURPOSES = {
     "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
     "alignment.",
     "finetune": "Fine-tune a 3D encoder on a property of the store, or on several at once.",
+    "tune": "Search for the settings of a fine-tuning with the lowest validation loss (extra tune).",
 }
 
 
@@ -44,11 +45,67 @@ def run_command(name: str, arguments: list[str]) -> int:
         if setting.name in options:
             _put(values, setting.name, options[setting.name], source)
     config = from_dict(cls, values, source)
+    if name == "tune":
+        return _run_search(config, options)
+    if name == "finetune":
+        in_all_folds = config.data.folds and config.data.fold is None
+        if options.get("members", 1) != 1:
+            if in_all_folds:
+                raise SettingError("members: an ensemble is trained on one fold; choose it with --data.fold")
+            return _run_ensemble(config, options)
+        if in_all_folds:
+            return _run_folds(config, options)
     result = run(config, options["out"], resume=options["resume"], show=not options["quiet"])
     if result.rank == 0:
         for key, value in result.metrics.items():
             say(f"val/{key}: {value:.6g}")
         say(f"{result.directory} ({result.seconds:.1f} s)")
+    return 0
+
+
+def _run_folds(config: FinetuneConfig, options: dict[str, Any]) -> int:
+    """Train and test with every fold, and print a table; returns the exit code."""
+    from molspectra.evaluation.folds import FOLDS, finetune_folds, fold_table
+
+    out, show = Path(options["out"]), not options["quiet"]
+    say("\n".join(fold_table(finetune_folds(config, out, resume=options["resume"], show=show))))
+    say(out / FOLDS)
+    return 0
+
+
+def _run_ensemble(config: FinetuneConfig, options: dict[str, Any]) -> int:
+    """Train the members of an ensemble and calibrate it; returns the exit code."""
+    from molspectra.evaluation.ensemble import finetune_ensemble
+
+    ensemble = finetune_ensemble(
+        config, options["out"], options["members"], resume=options["resume"], show=not options["quiet"]
+    )
+    for target, calibration in ensemble.calibrations.items():
+        count = len(calibration.ratios)
+        say(f"{target}: uncertainty = {calibration.scale:.3g} × spread ({count} validation molecules)")
+    say(f"{ensemble.directory}: {len(ensemble.members)} members; predict and evaluate take this directory")
+    return 0
+
+
+def _run_search(config: FinetuneConfig, options: dict[str, Any]) -> int:
+    """Try settings and print the best; returns the exit code."""
+    from molspectra.training.tune import BEST, TABLE, tune
+
+    trials = tune(
+        config,
+        options["out"],
+        options["search"],
+        trials=options["trials"],
+        metric=options["metric"],
+        seed=options["search_seed"],
+        resume=options["resume"],
+        show=not options["quiet"],
+    )
+    best, folder = trials[0], Path(options["out"])
+    for setting, value in best.settings.items():
+        say(f"{setting}: {_shown(value)}")
+    say(f"{options['metric']} {best.value:.6g}, the best of {len(trials)} trials in {folder / TABLE}")
+    say(f"molspectra finetune --config {folder / BEST} --out ... trains with it")
     return 0
 
 
@@ -72,6 +129,27 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --out (with its settings), or start it"
     )
+    if name == "finetune":
+        parser.add_argument(
+            "--members",
+            type=int,
+            default=1,
+            metavar="N",
+            help="train an ensemble of N runs, with the seeds from loop.seed on, and calibrate its spread",
+        )
+    if name == "tune":
+        from molspectra.training.tune import SPACE, TRIALS
+
+        parser.add_argument(
+            "--search",
+            nargs="+",
+            default=list(SPACE),
+            metavar="NAME=RANGE",
+            help="what to try: NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A|B|C",
+        )
+        parser.add_argument("--trials", type=int, default=TRIALS, help="how many, with those that are there")
+        parser.add_argument("--metric", default="loss", help="of the validation, such as gap_mae")
+        parser.add_argument("--search-seed", type=int, default=0, help="seed of the search")
     parser.add_shared("--quiet")
     for setting in settings:
         about = f"{setting.help} [{setting.expected}; default: {_shown(setting.default)}]".replace("%", "%%")
@@ -89,7 +167,8 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
 
 def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the source of the settings, for messages, and the settings that the options override."""
-    earlier = Path(options["out"]) / "config.json"
+    folder = Path(options["out"])
+    earlier = (folder / "member-0" if options.get("members", 1) != 1 else folder) / "config.json"
     if "config" in options:
         return options["config"], read_recipe(options["config"])
     if options["resume"] and earlier.is_file():

@@ -37,6 +37,10 @@ class Quantity:
     level: str = ""
 
 
+SPLIT = Quantity("", "part of a split: 0 training, 1 validation, 2 test")
+"""Of a column that is no property but tells the part of every row; a row without a value is in none."""
+
+
 @dataclass(frozen=True)
 class Metadata:
     """Description of a store: origin, units and types of its columns.

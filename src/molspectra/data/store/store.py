@@ -134,6 +134,12 @@ class Store:
             return [text or "" for text in self._file.texts("identity")]
 
     @property
+    def smiles(self) -> list[str | None]:
+        """SMILES of every row, None where it has none; read anew at each call."""
+        with self._naming_file():
+            return self._file.texts("smiles")
+
+    @property
     def geometry_ids(self) -> npt.NDArray[np.int64]:
         """`Molecule.geometry_id` of every row's stored structure, [n]."""
         return np.asarray(self._scalars("geometry_id").take(self._all_rows()))

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.sanity import check_size
 from molspectra.chem.smiles import from_smiles
-from molspectra.data.store.schema import Metadata, Quantity
+from molspectra.data.store.schema import SPLIT, Metadata, Quantity
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.importer import Importer, Opened
 from molspectra.datasets.own import shared
 from molspectra.datasets.own.structures import conformer_level
-from molspectra.errors import FormatError, NotFoundError, ValueRangeError
+from molspectra.errors import FormatError, InputError, NotFoundError, ValueRangeError, hint
 from molspectra.spectra.modality import MODALITIES
 from molspectra.spectra.spectrum import SampledSpectrum
 
@@ -41,12 +41,14 @@ class Columns:
         lines: level of theory by modality, of those with columns NAME_position and NAME_intensity.
         samples: level of theory by modality, of those with a list column NAME.
         forces: column of the forces, None without.
+        split: column of the parts of a split, None without.
     """
 
     fixed: frozenset[str]
     lines: Mapping[str, str]
     samples: Mapping[str, str]
     forces: str | None
+    split: str | None = None
 
     def lists(self) -> list[str]:
         """Return the names of the columns that must hold lists."""
@@ -64,14 +66,23 @@ def _open(raw: Path, options: Mapping[str, str]) -> Opened:
     scalars = {
         field.name: _about(field, "unit") or shared.split_header(field.name)[1]
         for field in schema
-        if field.name not in _FIXED and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
+        if field.name not in (*_FIXED, own.split)
+        and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
     }
     selected = shared.select_properties(scalars, own, str(raw))
     quantities = {
         name: replace(selected.quantities[name], level=own.level or _about(schema.field(key), "level") or "")
         for key, name in selected.columns.items()
+        if _about(schema.field(key), "level") != SPLIT.level
     }
-    used = {*scalars, *columns.fixed, *columns.lists()}
+    quantities |= {name: SPLIT for name in selected.quantities if name not in quantities}
+    if columns.split is not None:
+        if shared.column_name(columns.split) in quantities:
+            raise FormatError(
+                f"{raw}: a property has the name of the split, {own.split!r}; rename one of them"
+            )
+        quantities[shared.column_name(columns.split)] = SPLIT
+    used = {*scalars, *columns.fixed, *columns.lists(), columns.split}
     notes = selected.notes(name for name in schema.names if name not in used)
     if "positions" in columns.fixed:
         level = own.level or _about(schema.field("positions"), "level") or ""
@@ -147,12 +158,31 @@ def _columns(raw: Path, schema: pa.Schema, own: shared.OwnOptions, level: str) -
     forces = own.forces or ("forces" if "forces" in names else None)
     if forces is not None and forces not in names:
         raise NotFoundError(f"{raw} has no column {forces!r} (option forces)")
-    columns = Columns(fixed, lines, samples, forces)
+    if own.split is not None:
+        _check_split(raw, schema, own.split)
+    columns = Columns(fixed, lines, samples, forces, own.split)
     for name in columns.lists():
         kind = schema.field(name).type
         if not _is_list(kind):
             raise FormatError(f"{raw}: the column {name!r} must hold lists, not {kind}")
     return columns
+
+
+def _check_split(raw: Path, schema: pa.Schema, name: str) -> None:
+    """Refuse a column of parts that is missing, is not text, or holds another word."""
+    if name not in schema.names:
+        near = hint(name, schema.names, label="it has")
+        raise NotFoundError(f"{raw} has no column {name!r} (option split); {near}")
+    kind = schema.field(name).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise FormatError(f"{raw}: the column {name!r} (option split) must be text, not {kind}")
+    with _file(raw) as file:
+        texts = (text for batch in file.iter_batches(columns=[name]) for text in batch.column(0).to_pylist())
+        for row, text in enumerate(texts):
+            try:
+                shared.part_of(text or "")
+            except InputError as error:
+                raise error.with_context(f"{raw}, row {row}: {name}") from error
 
 
 def _about(field: pa.Field, key: str) -> str | None:
@@ -178,7 +208,8 @@ def _candidates(
     raw: Path, columns: Columns, selected: shared.Selection, own: shared.OwnOptions, start: int
 ) -> Iterator[Candidate]:
     """Yield the rows from number `start` on."""
-    keys = list(dict.fromkeys([*columns.fixed, *columns.lists(), *selected.columns]))
+    split = [] if columns.split is None else [columns.split]
+    keys = list(dict.fromkeys([*columns.fixed, *columns.lists(), *selected.columns, *split]))
     with _file(raw) as file:
         number = 0
         for group in range(file.metadata.num_row_groups):
@@ -204,6 +235,9 @@ def _row(
     values = {
         name: float(cells[key].as_py()) for key, name in selected.columns.items() if cells[key].is_valid
     }
+    if columns.split is not None:
+        part = shared.part_of(cells[columns.split].as_py() or "")
+        values |= {} if part is None else {shared.column_name(columns.split): part}
     spectra: dict[str, Callable[[], shared.ParsedSpectrum]] = {}
     for modality, level in columns.lines.items():
         if cells[f"{modality}_position"].is_valid:
@@ -266,7 +300,7 @@ PARQUET = Importer(
     "parquet",
     "own data: a Parquet file",
     "one .parquet file with a column smiles, or numbers and positions; also what `molspectra export` writes",
-    shared.ARRAYS,
+    {**shared.ARRAYS, **shared.IN_SPLIT},
     _open,
 )
 """Importer `parquet`."""

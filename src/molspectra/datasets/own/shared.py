@@ -37,6 +37,7 @@ FORCES = {
     "forces": "key of the forces on the atoms; their unit in unit.forces",
     "energy": "key of the energy, stored as property 'energy'; its unit in unit.energy",
 }
+IN_SPLIT = {"split": "column (field) of words train, val and test, kept for data.split: column"}
 ARRAYS = {**OPTIONS, **POSITIONS, **FORCES, "spectra_level": "level of theory of the spectra"}
 """Options of the formats whose columns are arrays."""
 
@@ -48,6 +49,7 @@ _KNOWN = {unit.casefold(): unit for unit in _UNITS.split()} | {"debye": "D", "ha
 _PURE = ("1", "-", "none", "dimensionless")
 _HEADED = re.compile(r"^(.*?)\s*(?:\[([^\[\]]*)\]|\(([^()]*)\)|\s/\s*(\S+))\s*$")
 _LONGEST_HEADER = 200
+_PARTS = {"train": 0.0, "val": 1.0, "valid": 1.0, "validation": 1.0, "test": 2.0}
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-"))
 
 
@@ -64,6 +66,7 @@ class OwnOptions:
         scale: factor that converts coordinates of the file to Å.
         forces: key of the forces, None without.
         energy: key of the energy, None without.
+        split: key of the parts of a split, None without.
     """
 
     units: Mapping[str, str]
@@ -74,6 +77,7 @@ class OwnOptions:
     scale: float = 1.0
     forces: str | None = None
     energy: str | None = None
+    split: str | None = None
 
 
 def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
@@ -100,6 +104,7 @@ def own_options(options: Mapping[str, str], source: str) -> OwnOptions:
         BOHR if unit == "bohr" else 1.0,
         options.get("forces"),
         options.get("energy"),
+        options.get("split"),
     )
 
 
@@ -267,6 +272,22 @@ def number(text: str) -> float | None:
     if not math.isfinite(value):
         raise ValueRangeError(f"{word[:40]!r} is not a finite number")
     return value
+
+
+def part_of(text: str) -> float | None:
+    """Return the number of the part of a split that a cell names (see `SPLIT`), None where it names none.
+
+    Raises:
+        ValueRangeError: if it holds another word.
+    """
+    word = text.strip()
+    if is_missing(word):
+        return None
+    if word.casefold() not in _PARTS:
+        raise ValueRangeError(
+            f"{word[:40]!r} is no part of a split; write train, val or test, or leave it empty"
+        )
+    return _PARTS[word.casefold()]
 
 
 def is_missing(text: str) -> bool:

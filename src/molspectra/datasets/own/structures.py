@@ -16,13 +16,13 @@ from molspectra.chem.records import Entry, check_readable
 from molspectra.chem.sdf import sdf_entries
 from molspectra.chem.smiles import csv_entries
 from molspectra.chem.xyz import xyz_entries
-from molspectra.data.store.schema import Metadata
+from molspectra.data.store.schema import SPLIT, Metadata
 from molspectra.data.store.writer import Candidate, Row
 from molspectra.datasets.importer import Importer, Opened
 from molspectra.datasets.own import shared
 from molspectra.datasets.own.spectra import OPTIONS as SPECTRA
 from molspectra.datasets.own.spectra import Folder, folder
-from molspectra.errors import FormatError, InputError, NotFoundError
+from molspectra.errors import FormatError, InputError, NotFoundError, hint
 
 Entries = Callable[[Path], Iterator[Entry]]
 
@@ -53,14 +53,20 @@ class Scan:
         return [key for key, count in self.filled.items() if 2 * self.numeric[key] < count]
 
 
-def scan(path: Path, entries: Entries, names: bool) -> Scan:
+def scan(path: Path, entries: Entries, names: bool, split: str | None = None) -> Scan:
     """Read a file without building structures; `names` counts the names too (one text per record).
 
+    Args:
+        path: of the file.
+        entries: reads it.
+        names: count them.
+        split: field with the parts of a split, which is checked and not counted.
+
     Raises:
-        InputError: if the file cannot be read, or holds no records.
+        InputError: if the file cannot be read, or holds no records, no such field or another word in it.
     """
     check_readable(path)
-    counts = Scan()
+    counts, has_split = Scan(), False
     for entry in entries(path):
         counts.records += 1
         if names and entry.name:
@@ -69,12 +75,20 @@ def scan(path: Path, entries: Entries, names: bool) -> Scan:
             fields = entry.fields()
         except InputError:
             continue  # rejected by name when the record is read again
+        if split in fields:
+            try:
+                has_split |= shared.part_of(fields.pop(split)) is not None
+            except InputError as error:
+                raise error.with_context(f"{path}, {entry.where}: {split}") from error
         for key, text in fields.items():
             if not shared.is_missing(text):
                 counts.filled[key] += 1
                 counts.numeric[key] += shared.is_number(text)
     if not counts.records:
         raise FormatError(f"{path} holds no molecules")
+    if split is not None and not has_split:
+        near = hint(split, list(counts.filled), label="it has")
+        raise NotFoundError(f"{path} names no parts in a column {split!r} (option split); {near}")
     return counts
 
 
@@ -82,15 +96,18 @@ def _open(entries: Entries, smiles: bool, raw: Path, options: Mapping[str, str])
     """Open a file of records with fields."""
     own = shared.own_options(options, raw.name)
     measured = folder(options)
-    counts = scan(raw, entries, names=measured.path is not None)
+    counts = scan(raw, entries, names=measured.path is not None, split=own.split)
     selected = shared.select_properties(counts.columns(), own, str(raw))
     columns = selected.notes(counts.texts(), "text")
+    split = {} if own.split is None else {shared.column_name(own.split): SPLIT}
+    if split.keys() & selected.quantities.keys():
+        raise FormatError(f"{raw}: a property has the name of the split, {own.split!r}; rename one of them")
     metadata = Metadata(
         source=own.source,
         licence=own.licence,
         level=conformer_level() if smiles else own.level,
         samples=measured.samples(),
-        properties=selected.quantities,
+        properties={**selected.quantities, **split},
         forces=shared.force_quantity(own, str(raw)),
         notes={**columns, **measured.fingerprint()},
     )
@@ -132,6 +149,8 @@ def _row(entry: Entry, selected: shared.Selection, own: shared.OwnOptions, measu
             raise error.with_context(key) from error
         if value is not None:
             values[name] = value
+    if own.split is not None and (part := shared.part_of(fields.get(own.split, ""))) is not None:
+        values[shared.column_name(own.split)] = part
     forces = None
     if own.forces is not None:
         if entry.vectors is None:
@@ -152,7 +171,7 @@ SDF = Importer(
     "sdf",
     "own data: an SDF file",
     "one .sdf file with 3D structures; numeric data fields become properties",
-    {**shared.OPTIONS, **shared.POSITIONS, **SPECTRA},
+    {**shared.OPTIONS, **shared.POSITIONS, **shared.IN_SPLIT, **SPECTRA},
     partial(_open, sdf_entries, False),
 )
 """Importer `sdf`."""
@@ -161,7 +180,7 @@ EXTXYZ = Importer(
     "extxyz",
     "own data: an extended XYZ file",
     "one .extxyz or .xyz file; numeric entries of the comments become properties",
-    {**shared.OPTIONS, **shared.POSITIONS, **shared.FORCES, **SPECTRA},
+    {**shared.OPTIONS, **shared.POSITIONS, **shared.FORCES, **shared.IN_SPLIT, **SPECTRA},
     partial(_open, xyz_entries, False),
 )
 """Importer `extxyz`."""
@@ -170,7 +189,7 @@ CSV = Importer(
     "csv",
     "own data: a CSV table of SMILES",
     "one .csv file with a header and a column smiles; numeric columns become properties",
-    {**shared.OPTIONS, **SPECTRA},
+    {**shared.OPTIONS, **shared.IN_SPLIT, **SPECTRA},
     partial(_open, csv_entries, True),
 )
 """Importer `csv`."""

@@ -284,4 +284,7 @@ def _resolved(path: Path, what: str, given: str | None, named: set[str], known: 
     if len(named) == 1:
         return known_quantity(named.pop())
     reason = f"names {names or 'none'}"
-    raise UnitError(f"{path}: which {what}? The header {reason}; give {what}= one of {', '.join(known)}")
+    raise UnitError(
+        f"{path}: which {what}? The header {reason}; give {what}= (command line: --{what}; "
+        f"prepare: spectra_{what}=) one of {', '.join(known)}"
+    )

@@ -1,0 +1,181 @@
+"""Ensembles: training, continuing, predictions with uncertainties, the calculator, and what is refused."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read
+from tiny_runs import ENCODER, settings
+
+import molspectra as ms
+from molspectra.apps.cli import main
+from molspectra.apps.loading import LoadedEnsemble
+from molspectra.chem.readers import to_ase
+from molspectra.errors import DamagedError, ExistsError, InputError, MismatchError, NewerFormatError
+from molspectra.evaluation.ensemble import finetune_ensemble, read_ensemble
+from molspectra.models.model import ModelConfig
+from molspectra.training.config import FinetuneConfig
+from molspectra.training.data import Selection
+from molspectra.training.record import read_run
+
+SMILES = ["CCO", "C=CC", "CC(C)=O"]
+
+
+@pytest.fixture(scope="module")
+def config(store_path: Path) -> FinetuneConfig:
+    return FinetuneConfig(model=ModelConfig(ENCODER), **settings(store_path, 3))
+
+
+@pytest.fixture(scope="module")
+def ensemble(config: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ensembles") / "gap"
+    finetune_ensemble(config, out, 3, show=False)
+    return out
+
+
+def test_members_differ_in_their_seed_alone(ensemble: Path) -> None:
+    configs = [json.loads((run / "config.json").read_text()) for run in read_ensemble(ensemble).members]
+    assert [one["loop"].pop("seed") for one in configs] == [3, 4, 5]
+    assert configs[0] == configs[1] == configs[2]
+
+
+def test_predictions_are_means_with_calibrated_spreads(ensemble: Path) -> None:
+    """By hand from the members' own predictions."""
+    values = np.array([ms.predict(SMILES, run).values for run in read_ensemble(ensemble).members])
+    found = ms.predict(SMILES, ensemble, coverage=0.5)
+    calibration = read_ensemble(ensemble).calibrations["gap"]
+    assert found.values == pytest.approx(values.mean(0), rel=1e-12)
+    assert found.uncertainties == pytest.approx(calibration.scale * values.std(0, ddof=1))
+    assert found.half_widths == pytest.approx(calibration.half_width(values.std(0, ddof=1), 0.5))
+    assert ms.predict(SMILES, read_ensemble(ensemble).members[0]).uncertainties is None
+    table = found.table()
+    assert table.schema.field("gap_uncertainty").metadata[b"unit"] == b"eV"
+    width = np.array(table["gap_high"]) - np.array(table["gap_low"])
+    assert width == pytest.approx(2 * found.half_widths)
+
+
+def test_the_calibration_is_that_of_the_validation_part(ensemble: Path, config: FinetuneConfig) -> None:
+    selection = Selection.of(config.data, ("gap",))
+    molecules = [selection.store.molecule(int(row)) for row in selection.val]
+    values = np.array([ms.predict(molecules, run).values for run in read_ensemble(ensemble).members])
+    errors = values.mean(0) - selection.store.column("gap")[selection.val]
+    ratios = np.sort(np.abs(errors) / values.std(0, ddof=1))
+    assert read_ensemble(ensemble).calibrations["gap"].ratios == pytest.approx(ratios, rel=1e-4)
+
+
+def test_from_the_command_line(store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Train, be told that it is there, go on with one more member, predict a table with uncertainties."""
+    out, table = tmp_path / "ens", tmp_path / "gap.csv"
+    tiny = ["--model.encoder.channels", "8", "--model.encoder.layers", "1", "--model.encoder.heads", "2"]
+    tiny += ["--data.store", str(store_path), "--data.fractions", "0.5,0.25,0.25", "--loop.steps", "2"]
+    command = ["finetune", "--target", "gap", "--out", str(out), "--quiet", *tiny]
+    assert main([*command, "--members", "2"]) == 0
+    assert "gap: uncertainty =" in capsys.readouterr().out
+    kept = (out / "member-0" / "metrics.csv").read_bytes()
+    assert main([*command, "--members", "2"]) == 2
+    assert "an ensemble is there" in capsys.readouterr().err
+    assert main([*command, "--members", "3", "--resume"]) == 0
+    assert (out / "member-0" / "metrics.csv").read_bytes() == kept
+    assert len(read_ensemble(out).members) == 3
+    predict = ["predict", *("--smiles", *SMILES), "--model", str(out), "--out", str(table), "--quiet"]
+    assert main([*predict, "--coverage", "0.8"]) == 0
+    with table.open() as file:
+        row = next(csv.DictReader(file))
+    low, value, high = (float(row[f"gap {name}[eV]"]) for name in ("80 % from ", "", "80 % to "))
+    assert low < value < high
+    assert float(row["gap uncertainty [eV]"]) > 0
+
+
+def test_the_evaluation_is_that_of_the_mean(ensemble: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors, uncertainties and coverage by hand from the members' own evaluations."""
+    assert main(["evaluate", str(ensemble)]) == 0
+    assert "stated coverage" in capsys.readouterr().out
+    result = json.loads((ensemble / "evaluation.json").read_text())
+    tables = []
+    for run in read_ensemble(ensemble).members:
+        alone = ms.evaluate(run)
+        with (run / "predictions.csv").open() as file:
+            tables.append(list(csv.DictReader(file)))
+        assert alone["mae"] in result["mae_of_members"]
+    computed = np.array([float(row["computed gap [eV]"]) for row in tables[0]])
+    values = np.array([[float(row["predicted gap [eV]"]) for row in table] for table in tables])
+    errors, spreads = values.mean(0) - computed, values.std(0, ddof=1)
+    assert result["mae"] == pytest.approx(np.abs(errors).mean())
+    calibration = read_ensemble(ensemble).calibrations["gap"]
+    with (ensemble / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = [float(row["uncertainty of gap [eV]"]) for row in rows]
+    assert found == pytest.approx(calibration.scale * spreads)
+    inside = np.abs(errors) <= calibration.half_width(spreads, 0.5)
+    assert result["uncertainty"]["coverage"]["0.5"]["observed"] == pytest.approx(inside.mean())
+
+
+def test_only_predictions_take_an_ensemble(ensemble: Path) -> None:
+    loaded = ms.load(ensemble)
+    assert isinstance(loaded, LoadedEnsemble)
+    assert "3 members" in repr(loaded)
+    with pytest.raises(MismatchError, match="member-0"):
+        ms.embed(SMILES, ensemble)
+
+
+def test_the_calculator_tells_where_members_disagree(
+    ethanol_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two members by hand: a run on ethanol's energy and forces, and the same with another seed."""
+    config, _ = read_run(ethanol_run)
+    config = replace(config, loop=replace(config.loop, steps=2, save_every=0, validate_every=2))
+    out = tmp_path / "ethanol"
+    finetune_ensemble(config, out, 2, show=False)
+    members = read_ensemble(out).members
+    atoms = to_ase(ms.bundled("bundled-ethanol").molecule(3))
+    forces = []
+    for run in members:
+        atoms.calc = ms.Calculator(run)
+        forces.append(atoms.get_forces())
+    atoms.calc = ms.Calculator(out, max_force_spread=1e-6)
+    with pytest.warns(UserWarning, match="max_force_spread"):
+        mean = atoms.get_forces()
+    assert mean == pytest.approx(np.mean(forces, axis=0))
+    distance = np.linalg.norm(np.subtract(*forces), axis=1) / np.sqrt(2)
+    assert atoms.calc.results["force_spread"] == pytest.approx(distance)
+    assert atoms.calc.results["energy_uncertainty"] > 0
+    start, frames = tmp_path / "start.xyz", tmp_path / "md.extxyz"
+    atoms.write(start)
+    command = ["md", str(out), "--input", str(start), "--out", str(frames), "--time-ps", "0.004", "--quiet"]
+    command += ["--interval-fs", "2", "--equilibration-fs", "0", "--no-relax"]
+    assert main([*command, "--max-force-spread", "1000"]) == 0
+    assert "0 of 3 frames" in capsys.readouterr().out
+    assert all(frame.info["force_spread"] > 0 for frame in read(frames, ":"))
+
+
+def test_a_damaged_ensemble_is_refused(ensemble: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ensemble, copy)
+    path = copy / "ensemble.json"
+    plain = json.loads(path.read_text())
+    for error, changes in (
+        (NewerFormatError, {"format": 2}),
+        (DamagedError, {"members": ["member-0", "member-9"]}),
+        (DamagedError, {"members": ["member-0", "../elsewhere"]}),
+        (DamagedError, {"members": ["member-0"]}),
+        (DamagedError, {"calibration": {"gap": {}}}),
+    ):
+        path.write_text(json.dumps(plain | changes))
+        with pytest.raises(error, match=r"ensemble\.json"):
+            ms.load(copy)
+
+
+@pytest.mark.parametrize("members", [1, 0, -2, 1000])
+def test_an_ensemble_has_several_members(config: FinetuneConfig, tmp_path: Path, members: int) -> None:
+    with pytest.raises(InputError, match="members"):
+        finetune_ensemble(config, tmp_path / "out", members)
+
+
+def test_no_ensemble_over_a_run(config: FinetuneConfig, tmp_path: Path) -> None:
+    ms.finetune(config, tmp_path / "run", show=False)
+    with pytest.raises(ExistsError, match="single run"):
+        finetune_ensemble(config, tmp_path / "run", 2)
