@@ -95,7 +95,7 @@ PHASES: dict[str, dict[str, Any]] = {
 """Settings of each phase; `store` is the name of its file."""
 
 
-VERSION = 1
+VERSION = 2
 """Version of the weights; increase it when they change."""
 
 MAX_BYTES = 12_000_000
