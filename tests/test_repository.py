@@ -137,6 +137,7 @@ def test_extras():
         "floors",
         "sklearn",
         "tune",
+        "trackers",
         "dev",
     }
 
@@ -196,7 +197,7 @@ def test_every_import_is_declared():
         "yaml",
         "faiss",
         "sklearn",
-        "tune",
+        "mlflow",
         "llvmlite",  # comes with numba, in the version that belongs to it
         "molspectra",
         "_typeshed",  # exists for type checkers only

@@ -307,7 +307,7 @@ def test_metrics_beyond_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     path.write_text(
         "step,name,value,seconds\n1,train/loss,1,2.5\n2,train/loss,0.10,5\n3,train/loss,7,8\n3,tr"
     )
-    log = MetricLog(tmp_path, 2, tensorboard=False)
+    log = MetricLog(tmp_path, 2)
     assert log.before == 5.0
     log.write(3, {"train/loss": 0.25})
     log.close()
@@ -332,7 +332,7 @@ def test_metrics_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pytest.
         assert len(read_metrics(path)) == 2
         assert unreadable_metrics(path).startswith(f"{count} line" if count else "")
         caplog.clear()
-        MetricLog(tmp_path, 2, tensorboard=False).close()
+        MetricLog(tmp_path, 2).close()
         assert [f"{path}: {count} line" in message for message in caplog.messages] == [True] * (count > 0)
         assert unreadable_metrics(path) == ""
     path.write_text("1,train/loss,1,2.5\nstep,name,value,seconds\n")

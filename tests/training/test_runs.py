@@ -339,7 +339,7 @@ def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_metrics_of_a_run_that_never_was(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.csv") == []
-    log = MetricLog(tmp_path, 0, tensorboard=False)
+    log = MetricLog(tmp_path, 0)
     log.write(1, {"train/loss": 1 / 3})
     log.close()
     ((step, name, value, seconds),) = read_metrics(tmp_path / "metrics.csv")

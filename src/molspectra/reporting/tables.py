@@ -14,7 +14,7 @@ from molspectra.evaluation.finetuned import read_predictions
 from molspectra.reporting.content import Arm, ResultTable, Score
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.record import read_json, read_run
-from molspectra.training.settings import to_dict
+from molspectra.training.settings import flatten, to_dict
 
 LABELS = {"scratch": "from scratch", "stage1": "from stage 1", "stage2": "from stage 2"}
 """Displayed names of the usual initialisations."""
@@ -34,6 +34,8 @@ IRRELEVANT = (
     "loop.save_every",
     "loop.keep",
     "loop.tensorboard",
+    "loop.wandb",
+    "loop.mlflow",
 )
 """Settings in which runs of one table may differ."""
 
@@ -85,17 +87,6 @@ class Run:
         """Return the settings that affect the result, by dotted name, without seed and start."""
         flat = flatten(to_dict(self.config))
         return {name: value for name, value in flat.items() if name not in IRRELEVANT}
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings into one with dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def with_ancestors(runs: Sequence[Run]) -> list[Run]:

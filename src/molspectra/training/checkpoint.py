@@ -280,12 +280,13 @@ def shipped_path(name: str) -> Path:
 
 
 def named(path: str | Path) -> Path:
-    """Resolve the name of a shipped model to its directory; an existing path goes before a name.
+    """Resolve the name of a shipped model to its directory; a run or checkpoint of that name goes before it.
 
     Raises:
         NotFoundError: this installation came without the model.
     """
-    if str(path) not in SHIPPED or Path(path).exists():
+    known = WEIGHTS, CONFIG, "checkpoints"  # another folder may well be called "base"
+    if str(path) not in SHIPPED or any((Path(path) / name).exists() for name in known):
         return Path(path)
     directory = shipped_path(str(path))
     if not directory.is_dir():

@@ -184,7 +184,11 @@ class LoopConfig:
     """"compiled" kernels for the CPU (extra `fast`), "plain" torch, or "auto": what the environment variable
     MOLSPECTRA_KERNELS says, else compiled where they apply. Results are equal up to rounding."""
     tensorboard: bool = False
-    """Also write TensorBoard event files (needs the tensorboard package)."""
+    """Also write TensorBoard event files into the run directory (extra `trackers`)."""
+    wandb: bool = False
+    """Also log to Weights & Biases (extra `trackers`); WANDB_MODE=offline keeps it on this machine."""
+    mlflow: bool = False
+    """Also log to MLflow (extra `trackers`): to MLFLOW_TRACKING_URI, else a database in the run directory."""
 
     def __post_init__(self) -> None:
         """Refuse counts that make no run."""

@@ -30,7 +30,10 @@ from molspectra.training.settings import from_dict, to_dict
 
 log = logging.getLogger(__name__)
 
-MAY_DIFFER = ("data.store", "data.workers", "data.allow_leak", "loop.tensorboard", "loop.keep")
+MAY_DIFFER = (
+    *("data.store", "data.workers", "data.allow_leak"),
+    *("loop.tensorboard", "loop.wandb", "loop.mlflow", "loop.keep"),
+)
 """Settings that a resumed run may change; of the store the content is compared."""
 
 SESSION = ("versions", "commit", "machine", "device", "processes", "kernels")

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from molspectra.data.atomic import atomic_file, naming
 from molspectra.errors import FormatError, NotFoundError
 from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from molspectra.training.settings import from_dict
+from molspectra.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +145,7 @@ def is_finished(run: Path) -> bool:
 
 
 class MetricLog:
-    """`metrics.csv` in long form (step, name, value), and TensorBoard events where asked for.
+    """`metrics.csv` in long form (step, name, value), and the trackers of the run.
 
     Attributes:
         before: seconds that earlier sessions of the run took up to the step that this one starts from.
@@ -151,7 +153,7 @@ class MetricLog:
 
     COLUMNS = ("step", "name", "value", "seconds")
 
-    def __init__(self, directory: Path, start: int, tensorboard: bool) -> None:
+    def __init__(self, directory: Path, start: int, trackers: Sequence[Tracker] = ()) -> None:
         """Open for appending; rows from beyond step `start` (of a session that was cut off) are dropped.
 
         Lines that cannot be read are dropped too, and one line of the log counts them.
@@ -159,11 +161,7 @@ class MetricLog:
         Raises:
             WriteError: the file cannot be written.
         """
-        self.events: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.events = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
+        self.trackers = trackers
         self.path = path = directory / "metrics.csv"
         kept = [line for line in _lines(path)[0] if int(line[0]) <= start] if start else []
         if start and (remark := unreadable_metrics(path)):
@@ -186,16 +184,16 @@ class MetricLog:
         with naming(self.path):
             for name, value in values.items():
                 self.writer.writerow((step, name, f"{value:.8g}", seconds))
-                if self.events is not None:
-                    self.events.add_scalar(name, value, step)
             self.file.flush()
+        for tracker in self.trackers:
+            tracker.add(step, values)
 
     def close(self) -> None:
         """Close the files."""
         with naming(self.path):  # closing writes what could not be written before
             self.file.close()
-        if self.events is not None:
-            self.events.close()
+        for tracker in self.trackers:
+            tracker.close()
 
 
 def read_metrics(path: Path) -> list[tuple[int, str, float, float]]:

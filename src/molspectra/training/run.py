@@ -5,7 +5,6 @@ A run directory holds `record.json`, `config.json`, `metrics.csv` and `checkpoin
 """
 
 import atexit
-import importlib.util
 import time
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
@@ -23,7 +22,7 @@ from molspectra.compiled import use_setting
 from molspectra.data.atomic import folder_lock
 from molspectra.data.store.internal import with_internal
 from molspectra.data.stream import BatchStream
-from molspectra.errors import MissingExtraError, SettingError
+from molspectra.errors import SettingError
 from molspectra.models.limit import AllocationLimit, largest_size
 from molspectra.models.model import MolSpectra
 from molspectra.printable import say
@@ -34,9 +33,11 @@ from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
 from molspectra.training.record import MetricLog, is_finished, memory
+from molspectra.training.settings import to_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, error_of
 from molspectra.training.standardise import standardise
 from molspectra.training.targets import resolved
+from molspectra.training.trackers import chosen, open_trackers
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
@@ -94,8 +95,7 @@ def _started(config: Config) -> Config:
 
 def _run(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:
     """Train with the kernels that the settings choose."""
-    if config.loop.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise MissingExtraError("loop.tensorboard: needs tensorboard (pip install tensorboard)")
+    chosen(config.loop)
     is_first = getattr(rank_zero_only, "rank", 0) == 0  # known before the processes are connected
     writes = is_first and not (resume and is_finished(out))  # a finished run may lie in a read-only folder
     lock = folder_lock(out, "training this run") if writes else nullcontext()
@@ -144,7 +144,8 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     provenance.begin(selection, fabric, trainer.step, trainer.weights())
     if not is_first:
         return RunResult(out, _train(trainer, None), time.perf_counter() - began, fabric.global_rank)
-    with closing(MetricLog(out, trainer.step, config.loop.tensorboard)) as log:
+    trackers = open_trackers(chosen(config.loop), out, trainer.step, run_id, to_dict(config))
+    with closing(MetricLog(out, trainer.step, trackers)) as log:
         try:
             metrics = _train(trainer, log)
         except Interrupted:

@@ -179,6 +179,17 @@ def put(values: dict[str, Any], name: str, value: Any, where: str) -> None:
     values[last] = value
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings into one with dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def to_dict(settings: Any) -> dict[str, Any]:
     """Return the plain values of a settings dataclass, for JSON and YAML."""
     return _plain(dataclasses.asdict(settings))

@@ -26,7 +26,7 @@ from molspectra.training.config import FinetuneConfig
 from molspectra.training.nonfinite import NonFiniteError
 from molspectra.training.record import read_json, read_metrics, write_json
 from molspectra.training.run import finetune
-from molspectra.training.settings import Setting, did_you_mean, from_dict, put, settings_of, to_dict
+from molspectra.training.settings import Setting, did_you_mean, flatten, from_dict, put, settings_of, to_dict
 
 TRIALS = 20
 """Default number of trials."""
@@ -195,7 +195,7 @@ class _Study:
 
     def _enqueue_start(self) -> None:
         """Make the settings as they are the first trial, where they lie in the space."""
-        given = _flat(to_dict(self.config))
+        given = flatten(to_dict(self.config))
         start: dict[str, Any] = {}
         for name, one in self.ranges.items():
             value: Any = given.get(name)
@@ -306,16 +306,8 @@ def _changed(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneCon
     """Settings with some of them changed, by dotted name."""
     values = to_dict(config)
     for name, value in settings.items():
-        put(values, name, value, "search")
+        put(values, name, list(value) if isinstance(value, tuple) else value, "search")
     return from_dict(FinetuneConfig, values, "search")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def _shown(value: Any) -> str:
