@@ -1,4 +1,4 @@
-"""The code of docs/sklearn.md and docs/export_model.md runs, in its order."""
+"""The code of docs/sklearn.md, export_model.md, uncertainty.md and search_settings.md runs, in its order."""
 
 import re
 import shlex
@@ -39,3 +39,22 @@ def test_export_page(tmp_path, monkeypatch):
     assert names["found"]["gap"].shape == (2,)
     assert names["found"]["embedding"].shape == (2, 128)
     assert Path("small.pt2").exists()
+
+
+@pytest.mark.slow
+def test_uncertainty_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_page("uncertainty.md")
+    assert (names["found"].uncertainties > 0).all()
+    heads = Path("gaps.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    text = (DOCS / "uncertainty.md").read_text(encoding="utf-8")
+    for head in heads:
+        if head.startswith("gap "):
+            assert f"`{head}`" in text or head == "gap [eV]"
+
+
+@pytest.mark.slow
+def test_search_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_page("search_settings.md")
+    assert Path("runs/best/record.json").exists()
