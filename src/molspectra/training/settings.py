@@ -50,7 +50,9 @@ OFTEN_CALLED = {
     "num_workers": "workers",
     "gpus": "devices",
     "frozen": "freeze",
+    "freeze_encoder": "freeze",
     "early_stopping": "patience",
+    "patience": "patience",  # that of the loop rather than of the plateau
 }
 """What other programs call settings, by the last part of their name."""
 
@@ -244,11 +246,13 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     if name in known:  # as one key, not as keys in one another
         return f"; write it as {': {'.join(name.split('.'))}: ...{'}' * name.count('.')}"
     last_part = name.rpartition(".")[2]
+    usual_name = last_part.replace("-", "_")
     meant = [
-        setting for setting in sorted(known) if setting.rpartition(".")[2] == OFTEN_CALLED.get(last_part)
+        setting for setting in sorted(known) if setting.rpartition(".")[2] == OFTEN_CALLED.get(usual_name)
     ]
     if meant:
-        return f"; did you mean {closest(name, meant, cutoff=0.0)}?"
+        group = name.removesuffix(last_part)
+        return f"; did you mean {closest(f'{group}{OFTEN_CALLED[usual_name]}', meant, cutoff=0.0)}?"
     by_last_part = {setting.rpartition(".")[2]: setting for setting in sorted(known)}
     match = closest(name, sorted(known), cutoff=0.75)
     if match is None:
