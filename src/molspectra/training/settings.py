@@ -52,7 +52,6 @@ OFTEN_CALLED = {
     "frozen": "freeze",
     "freeze_encoder": "freeze",
     "early_stopping": "patience",
-    "patience": "patience",  # that of the loop rather than of the plateau
 }
 """What other programs call settings, by the last part of their name."""
 
@@ -251,8 +250,7 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
         setting for setting in sorted(known) if setting.rpartition(".")[2] == OFTEN_CALLED.get(usual_name)
     ]
     if meant:
-        group = name.removesuffix(last_part)
-        return f"; did you mean {closest(f'{group}{OFTEN_CALLED[usual_name]}', meant, cutoff=0.0)}?"
+        return f"; did you mean {closest(name, meant, cutoff=0.0)}?"
     by_last_part = {setting.rpartition(".")[2]: setting for setting in sorted(known)}
     match = closest(name, sorted(known), cutoff=0.75)
     if match is None:
