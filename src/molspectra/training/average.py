@@ -11,11 +11,14 @@ class WeightAverage:
     """θ̄ ← β θ̄ + (1 - β) θ with a warm-up of β: (1 + k)/(10 + k) in step k, at most `decay`.
 
     Buffers (batch-norm statistics) are not averaged: they are averages over the steps already.
+    Nor are frozen weights, which have no steps.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.values = {name: value.detach().clone() for name, value in model.named_parameters()}
+        self.values = {
+            name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad
+        }
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
@@ -36,7 +39,8 @@ class WeightAverage:
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Put the averaged weights into the model for the duration of a block."""
-        own = {name: value.detach().clone() for name, value in model.named_parameters()}
+        weights = dict(model.named_parameters())
+        own = {name: weights[name].detach().clone() for name in self.values}
         try:
             _copy(model, self.values)
             yield
@@ -46,5 +50,6 @@ class WeightAverage:
 
 @torch.no_grad()
 def _copy(model: nn.Module, values: dict[str, Tensor]) -> None:
-    for name, value in model.named_parameters():
-        value.copy_(values[name])
+    weights = dict(model.named_parameters())
+    for name, value in values.items():
+        weights[name].copy_(value)

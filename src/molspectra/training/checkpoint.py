@@ -125,21 +125,21 @@ def save_checkpoint(
             shutil.rmtree(left_over)
         hidden = root / f".new-{final.name}"
         _write_directory(hidden, files)
-        _remove(final)  # the same step, reached again from an earlier one
+        remove_checkpoint(final)  # the same step, reached again from an earlier one
         hidden.rename(final)
         flush(root)
         flush(root.parent)
         others = [other for other in saved(root, kind) if other != final]
         later = [other for other in others if other > final]
         for other in others[len(later) + keep - 1 :]:
-            _remove(other)
+            remove_checkpoint(other)
         for other in later:
             if kind == "step":
                 refused = root / f"refused-{other.name}"
-                _remove(refused)
+                remove_checkpoint(refused)
                 other.rename(refused)
             else:  # from before the run went on from an older state
-                _remove(other)
+                remove_checkpoint(other)
     return final
 
 
@@ -156,7 +156,7 @@ def _write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
-def _remove(checkpoint: Path) -> None:
+def remove_checkpoint(checkpoint: Path) -> None:
     """Remove a checkpoint; it is renamed first, so that a directory with its name is always complete."""
     if checkpoint.exists():
         hidden = checkpoint.with_name(f".old-{checkpoint.name}")

@@ -18,7 +18,15 @@ from molspectra.errors import DamagedError, ElementError, MismatchError
 from molspectra.models.shared import gathering
 from molspectra.objectives.loss import Loss
 from molspectra.training.average import WeightAverage
-from molspectra.training.checkpoint import check, first_good, read_resume, save_checkpoint, saved, step_of
+from molspectra.training.checkpoint import (
+    check,
+    first_good,
+    read_resume,
+    remove_checkpoint,
+    save_checkpoint,
+    saved,
+    step_of,
+)
 from molspectra.training.config import LoopConfig, OptimizerConfig
 from molspectra.training.data import BatchMaker, Micro, Rows, in_order
 from molspectra.training.interrupt import Interrupted, stop_requests
@@ -171,8 +179,7 @@ class Trainer:
                     metrics = self.validate()
                     if log:
                         log.write(self.step, {f"val/{name}": value for name, value in metrics.items()})
-                    self._keep_best(metrics["loss"])
-                    self.plateau = self.plateau.after(metrics["loss"], self.adam.schedule)
+                    self._judge(metrics["loss"])
                 is_over = self.has_waited()
                 if stopping or is_over or _due(self.step, self.loop.save_every, steps):
                     self._finish_steps()
@@ -367,13 +374,23 @@ class Trainer:
             total.backward()
         return bool(total.isfinite() & self._gradient_norm().isfinite())
 
-    def _keep_best(self, loss: float) -> None:
-        """Save the weights if no validation before was better, else count the validation."""
-        if loss < self.best:
-            self.best, self.waited = loss, 0
-            self._save("best", {"validation_loss": loss}, None)
-        else:
-            self.waited += 1
+    def _judge(self, loss: float) -> None:
+        """Save the weights if no validation before was better, and take the loss into the state.
+
+        A validation that is due only because the run ends has no part in the state, and the best checkpoint
+        from before is kept beside its own: a run that is extended goes on as if it had not been.
+        """
+        is_better, is_regular = loss < self.best, self._is_regular(self.step)
+        if is_better:
+            self._save("best", {"validation_loss": loss}, None, keep=1 if is_regular else 2)
+        if is_regular:
+            self.best = min(loss, self.best)
+            self.waited = 0 if is_better else self.waited + 1
+            self.plateau = self.plateau.after(loss, self.adam.schedule)
+
+    def _is_regular(self, step: int) -> bool:
+        """Whether a validation is due after a step, wherever the run ends."""
+        return self.loop.validate_every > 0 and step % self.loop.validate_every == 0
 
     def save(self) -> None:
         """Write a checkpoint from which the run continues bit for bit.
@@ -391,9 +408,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": {} if self.average is None else self.average.state_dict(),
         }
-        self._save("step", {}, resume)
+        self._save("step", {}, resume, keep=self.loop.keep)
 
-    def _save(self, kind: str, more: Mapping[str, Any], resume: Mapping[str, Any] | None) -> None:
+    def _save(self, kind: str, more: Mapping[str, Any], resume: Mapping[str, Any] | None, keep: int) -> None:
         if self.ranks.rank == 0:
             about = {**self.about, "step": self.step, **more}
             with self._averaged():
@@ -405,7 +422,7 @@ class Trainer:
                     about,
                     resume,
                     run=self.run_id,
-                    keep=self.loop.keep if kind == "step" else 1,
+                    keep=keep,
                 )
         self.ranks.wait()  # a rank that ends early would take the writing one with it
 
@@ -418,7 +435,17 @@ class Trainer:
         checkpoints = saved(self.checkpoints)
         if checkpoints:
             first_good(checkpoints, self._load, say=self.ranks.rank == 0)
+            self._forget_earlier_end()
         return bool(checkpoints)
+
+    def _forget_earlier_end(self) -> None:
+        """Remove the best checkpoint of a validation that was due only as the run was to end there before."""
+        best = saved(self.checkpoints, "best")
+        step = step_of(best[0]) if len(best) > 1 else None
+        if step is not None and step != self.loop.steps and not self._is_regular(step):
+            self.ranks.wait()  # until all have looked
+            if self.ranks.rank == 0:
+                remove_checkpoint(best[0])
 
     def _load(self, directory: Path) -> None:
         """Take over the state in a checkpoint.
@@ -443,7 +470,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-            if self.adam.schedule.kind == "plateau":  # others had no such state before
+            if "plateau" in state or self.adam.schedule.kind == "plateau":  # others had none before
                 plateau, bad, reductions = state["plateau"]
                 self.plateau = Plateau(float(plateau), int(bad), int(reductions))
             self.step, self.best = step, best

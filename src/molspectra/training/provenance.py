@@ -4,6 +4,7 @@ import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ class Provenance:
         self.resumed = newest(directory / "checkpoints") is not None
         if self.finished:
             _require_weights(directory)
+        elif self._earlier.get("finished") and not self.resumed:
+            raise NotFoundError(
+                f"{directory}: finished, and the checkpoint is gone from which it could go on (no step-... "
+                "in checkpoints/); bring it back, or start another run from this one with init"
+            )
         elif self._earlier and not self.resumed:
             _start_again(directory, self._earlier, config)
         self.about: dict[str, Any] = dict(self._earlier["about"]) if self.resumed else _stage_facts(config)
@@ -138,15 +144,16 @@ class Provenance:
             record.pop("stopped", None)
             if self.extended_from is not None:
                 steps = self._config.loop.steps
-                longer = {"from": self.extended_from, "to": steps, "at": step}
+                when = datetime.now(UTC).isoformat(timespec="seconds")
+                longer = {"from": self.extended_from, "to": steps, "at": step, "when": when}
                 record |= {
                     "finished": False,
                     "seconds": None,
                     "config": to_dict(self._config),
                     "extended": [*record.get("extended", ()), longer],
                 }
-                record.pop("validation", None)
-                record.pop("steps", None)
+                for name in ("validation", "steps", "best_step"):
+                    record.pop(name, None)
         self._record = record
         if fabric.global_rank > 0:
             return
@@ -154,6 +161,10 @@ class Provenance:
             self._directory.mkdir(parents=True, exist_ok=True)
         for left_over in self._directory.glob(".*.part"):  # of a process that was killed while writing
             left_over.unlink(missing_ok=True)
+        if self.extended_from is not None:  # results so far are those of the weights so far
+            for path in self._directory.glob("evaluation*.json"):
+                if not path.stem.endswith("-steps"):
+                    path.rename(path.with_stem(f"{path.stem}-{self.extended_from}-steps"))
         write_json(self._directory / "record.json", record)
         write_json(self._directory / "config.json", to_dict(self._config))
         self._keep_seen(selection)

@@ -133,15 +133,20 @@ def read_run(run: Path) -> tuple[RunConfig, dict[str, Any]]:
     return from_dict(PretrainConfig, read_json(path), str(path)), record
 
 
-def is_finished(run: Path) -> bool:
-    """Whether a run reached its last step, as its record says; False where there is none.
+def is_finished(run: Path, steps: int) -> bool:
+    """Whether a run is finished, as its record says, and is not to be extended to so many steps.
 
     Raises:
         FormatError: the record is not JSON.
     """
     path = run / "record.json"
     record = read_json(path) if path.is_file() else None
-    return isinstance(record, dict) and bool(record.get("finished"))
+    if not isinstance(record, dict) or not record.get("finished"):
+        return False
+    try:
+        return int(record["config"]["loop"]["steps"]) >= steps
+    except (KeyError, TypeError, ValueError):  # a record that is damaged is refused where it is read
+        return True
 
 
 class MetricLog:

@@ -97,7 +97,8 @@ def _run(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:
     """Train with the kernels that the settings choose."""
     chosen(config.loop)
     is_first = getattr(rank_zero_only, "rank", 0) == 0  # known before the processes are connected
-    writes = is_first and not (resume and is_finished(out))  # a finished run may lie in a read-only folder
+    is_done = resume and is_finished(out, config.loop.steps)
+    writes = is_first and not is_done  # a finished run may lie in a read-only folder
     lock = folder_lock(out, "training this run") if writes else nullcontext()
     with lock, use_setting(config.loop.kernels):
         return _run_stage(config, out, resume, show)
@@ -276,12 +277,9 @@ def _on_extension(config: RunConfig, before: int) -> str:
     """Return what more steps mean for the learning rate, in words."""
     schedule, loop = config.optimizer.schedule, config.loop
     words = f"{loop.steps} steps instead of {before}"
-    if schedule.kind == "cosine" and not schedule.length:
-        return (
-            f"{words}: the learning rate goes on as in a cosine of that length, and began as in a shorter one"
-        )
-    if schedule.kind == "plateau" and before % loop.validate_every:
-        return f"{words}: the validation after step {before} counts for the plateau, too"
+    if schedule.kind in ("cosine", "restarts") and not schedule.length:
+        kind = f"{schedule.kind} schedule of that length"
+        return f"{words}: the learning rate goes on as in a {kind}, and began as in a shorter one"
     return f"{words}: the same as if the run had been one of {loop.steps} from the start"
 
 

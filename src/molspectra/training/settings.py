@@ -50,6 +50,7 @@ OFTEN_CALLED = {
     "num_workers": "workers",
     "gpus": "devices",
     "frozen": "freeze",
+    "freeze_encoder": "freeze",
     "early_stopping": "patience",
 }
 """What other programs call settings, by the last part of their name."""
@@ -255,8 +256,9 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     if name in known:  # as one key, not as keys in one another
         return f"; write it as {': {'.join(name.split('.'))}: ...{'}' * name.count('.')}"
     last_part = name.rpartition(".")[2]
+    usual_name = last_part.replace("-", "_")
     meant = [
-        setting for setting in sorted(known) if setting.rpartition(".")[2] == OFTEN_CALLED.get(last_part)
+        setting for setting in sorted(known) if setting.rpartition(".")[2] == OFTEN_CALLED.get(usual_name)
     ]
     if meant:
         return f"; did you mean {closest(name, meant, cutoff=0.0)}?"

@@ -11,6 +11,7 @@ def main(arguments: list[str]) -> int:
         "predict", description="Predict the property, and forces, that a run was fine-tuned on."
     )
     add_model_options(parser, None)
+    parser.add_shared("--checkpoint")
     parser.add_argument("--out", required=True, help="file to write: .csv, .parquet or .extxyz")
     parser.add_argument(
         "--forces", choices=("auto", "yes", "no"), default="auto", help="auto: where the run learnt them"
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
     from molspectra.data.output import free_path
 
     out = free_path(options.out, SUFFIXES, overwrite=options.overwrite)
-    model = load(options.model)
+    model = load(options.model, prefer=options.checkpoint)
     _, forces = predicts(model, {"auto": None, "yes": True, "no": False}[options.forces])
     refuse_forces(out.suffix, forces)
     predictions = predict(
