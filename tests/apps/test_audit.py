@@ -127,7 +127,7 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
 def test_wrong_names_and_numbers(stores: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     labels, spectra = stores
     assert main(["audit-splits", "--test", labels, "--pretrain", spectra, "missing.arrow"]) == 2
-    assert "missing.arrow: no such store or run directory" in capsys.readouterr().err
+    assert "missing.arrow: no such store, run directory or shipped model" in capsys.readouterr().err
     assert main(["audit-splits", "--test", labels, "--pretrain", spectra, "--fractions", "[[1"]) == 2
     assert capsys.readouterr().err == "molspectra: error: '[[1': expected numbers with commas between them\n"
     assert main(["audit-splits", "--test", labels, "--pretrain", "bundled", "--split", "all"]) == 0
@@ -136,3 +136,11 @@ def test_wrong_names_and_numbers(stores: tuple[str, str], capsys: pytest.Capture
 
 def test_every_bundled_store_is_a_store(stores: tuple[str, str]) -> None:
     assert all(_is_store(name) for name in BUNDLED)
+
+
+def test_a_shipped_model_is_known_by_its_name(capsys):
+    """The test part of the bundled molecules, by the split that `base` was trained with, is new to it."""
+    command = ["audit-splits", "--test", "bundled", "--split", "identity", "--pretrain", "base"]
+    assert main(command) == 0
+    name, _, seen, *_ = capsys.readouterr().out.splitlines()[-1].split()
+    assert (name, seen) == ("base", "0")

@@ -15,6 +15,7 @@ from molspectra.data.atomic import atomic_file
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.store import Store
 from molspectra.errors import NotFoundError, SettingError, ValueRangeError
+from molspectra.training.checkpoint import named
 from molspectra.training.config import DataConfig, FinetuneConfig
 from molspectra.training.data import Rows, Selection, open_store, split_store
 from molspectra.training.leaks import Exposure, exposure
@@ -112,7 +113,7 @@ def audit(
 
     Args:
         test: store, or run directory, whose own split is taken.
-        pretrain: stores, run directories, or checkpoints in them.
+        pretrain: stores, run directories, checkpoints in them, or names of shipped models.
         split: how the test store is split; None takes all of its rows as test rows.
         pretrain_split: how pre-training stores are split, of which the training part counts as seen; None
             takes all rows.
@@ -127,8 +128,8 @@ def audit(
         raise ValueRangeError(f"{test}: the test part is empty")
     sources = []
     for name in map(str, pretrain):
-        if name not in BUNDLED and not Path(name).exists():
-            raise NotFoundError(f"{name}: no such store or run directory")
+        if name not in BUNDLED and not named(name).exists():
+            raise NotFoundError(f"{name}: no such store, run directory or shipped model")
         seen = _contained(name, pretrain_split) if _is_store(name) else seen_by(name)
         sources.append((name, seen, exposure(store, rows, seen)))
     together = Seen()
