@@ -17,7 +17,7 @@ COMMANDS = [
 ]
 
 
-class Parsed(Exception):  # noqa: N818
+class Parsed(Exception):
     """The options were understood."""
 
 
