@@ -43,7 +43,7 @@ class Predicted(Tabular):
         targets: names of the T properties.
         values: [n] float64 of one property, [n, T] of several.
         quantities: unit and level of theory of the training values of each ("" where the model does not
-            tell).
+            tell); the unit of a class is "probability", namely of class 1.
         forces: [N, 3] float64 of every molecule, -∂(property)/∂r in the order of its atoms; None without.
         force_quantity: unit and level of the forces; None without.
         molecules: the structures that were predicted.
@@ -215,7 +215,7 @@ def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[dict[str, 
     """What a model predicts, with units, and whether forces are asked for (None: where it learnt them).
 
     Raises:
-        MismatchError: a model that was not fine-tuned, or one that takes spectra as input.
+        MismatchError: a model that was not fine-tuned, one that takes spectra as input, or forces of a class.
     """
     if model.model.property_head is None:
         raise MismatchError(f"{model.name}: a pre-trained model predicts no property; give a fine-tuned run")
@@ -225,8 +225,12 @@ def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[dict[str, 
             f"{model.name}: this model takes spectra ({names}) as input besides structures, which predict "
             "does not offer; evaluate tests it on a store"
         )
-    learnt = "forces" in model.about
-    return quantities_of(model.about), learnt if forces is None else forces
+    quantities, learnt = quantities_of(model.about), "forces" in model.about
+    if forces and model.model.property_head.kind == "binary":
+        raise MismatchError(
+            f"{model.name}: predicts the class {next(iter(quantities))!r}, which has no forces"
+        )
+    return quantities, learnt if forces is None else forces
 
 
 def _quantity(about: Mapping[str, Any]) -> Quantity:

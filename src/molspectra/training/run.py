@@ -34,9 +34,9 @@ from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
 from molspectra.training.record import MetricLog, is_finished, memory
-from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, error_of
+from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, auroc_of, error_of
 from molspectra.training.standardise import standardise
-from molspectra.training.targets import resolved
+from molspectra.training.targets import classes_of, resolved
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
@@ -183,6 +183,7 @@ def _select(config: RunConfig) -> Selection:
         targets = config.labels
     selection = Selection.of(config.data, targets, _modalities(config))
     if isinstance(config, FinetuneConfig):
+        selection.check_classes(classes_of(config))
         selection.check_varies(config.targets)
     return selection
 
@@ -216,7 +217,8 @@ def _new_stage(config: RunConfig, model: MolSpectra, selection: Selection) -> St
         return PretrainStage(model, config)
     standardise(model, selection, config.targets)
     metadata = selection.store.metadata
-    quantities = {name: metadata.properties[name] for name in config.targets}
+    numbers = [name for name in config.targets if name not in classes_of(config)]
+    quantities = {name: metadata.properties[name] for name in numbers}
     if config.forces and metadata.forces is not None:
         quantities["forces"] = metadata.forces
     return FinetuneStage(model, config, {name: quantity.unit for name, quantity in quantities.items()})
@@ -258,12 +260,15 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
         kernels = provenance.changed_kernels(trainer.fabric)
         say(f"{trainer.directory}: continues from step {trainer.step}{kernels}", error=True)
     elif isinstance(config, FinetuneConfig):
-        for remark in selection.remarks(config.targets, config.forces):
+        for remark in selection.remarks(config.targets, config.forces, classes_of(config)):
             say(f"{config.data.store}: {remark}", error=True)
 
 
 def _print_errors(stage: Stage, selection: Selection, metrics: Mapping[str, float]) -> None:
-    """Print the errors of the last validation to standard error, beside those of the best constant."""
+    """Print the errors of the last validation to standard error, beside those of the best constant.
+
+    Of classes print the area under the receiver operating characteristic, beside the share of ones.
+    """
     for name, unit in stage.units.items():
         if name == "forces" or error_of(name) not in metrics:
             continue
@@ -272,6 +277,17 @@ def _print_errors(stage: Stage, selection: Selection, metrics: Mapping[str, floa
         error = float(np.nanmean(np.abs(values[selection.val] - constant)))
         found = f"{name}: MAE {metrics[error_of(name)]:.4g} {unit}".strip()
         say(f"{found} on the validation part (a constant: {error:.4g})", error=True)
+    for name in stage.classes:
+        labels = selection.store.column(name)[selection.val]
+        labels = labels[~np.isnan(labels)]
+        if (area := metrics.get(auroc_of(name))) is not None:
+            rate = f"base rate {labels.mean():.3g}"
+            say(f"{name}: AUROC {area:.3g} on the validation part ({rate})", error=True)
+        else:
+            what = (
+                f"all {len(labels)} labels of it are {labels[0]:g}" if len(labels) else "no row of it has one"
+            )
+            say(f"{name}: no AUROC on the validation part: {what}", error=True)
 
 
 def _train(trainer: Trainer, log: MetricLog | None) -> dict[str, float]:
