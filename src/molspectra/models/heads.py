@@ -14,7 +14,7 @@ from molspectra.models.shared import Encoded
 PropertyKind = Literal["scalar", "dipole", "spatial_extent", "binary"]
 
 Readout = Literal["sum", "pooled"]
-"""How a scalar or a logit is read from the atoms: as a sum over them, or from statistics of their features."""
+"""How a scalar or a logit is read from the atoms: as a sum over them, or from their statistics."""
 
 
 class GatedEquivariantBlock(nn.Module):

@@ -307,8 +307,8 @@ class FinetuneConfig:
     """Column of the store to learn; several, separated by commas, get a head each and are learnt at once.
     A row may lack some of their labels."""
     classes: tuple[str, ...] = ()
-    """Targets whose values 0 and 1 are two classes, of which the probability is learnt, by cross-entropy; wins
-    over `model.property`. The command line takes several words too."""
+    """Targets whose values 0 and 1 are two classes, whose probability is learnt by cross-entropy; wins over
+    `model.property`. The command line takes several words too."""
     forces: bool = False
     """Also learn the store's forces as the negative gradient of the (first) target."""
     model: ModelConfig = field(default_factory=ModelConfig)
