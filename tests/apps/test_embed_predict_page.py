@@ -34,9 +34,12 @@ def test_the_files_and_commands_of_the_page(tmp_path, monkeypatch, capsys):
             assert said == body + "\n"
         else:
             Path(caption).write_text(body + "\n", encoding="utf-8")
-    assert done == ["embed", "embed", "finetune", "predict", "finetune", "evaluate", "predict", "predict"]
-    assert names["found"].quantities[0].unit == "eV"
-    assert names["found"].values.shape == (3,)
+    trained = ["finetune", "predict", "finetune", "evaluate", "predict"]
+    classes = ["prepare", "finetune", "evaluate", "predict"]
+    assert done == ["embed", "embed", *trained, *classes, "predict"]
+    assert names["found"].quantities[0].unit == "probability"
+    assert names["found"].values.shape == (2,)
+    assert "gap [eV]" in Path("gaps.csv").read_text()
     assert np.load("alcohols.npy").shape == (3, 128)
     assert len(list(ms.read_molecules("slopes.extxyz"))) == 3
 

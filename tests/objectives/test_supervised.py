@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from molspectra.objectives.supervised import Smoothed, regression_loss
+from molspectra.objectives.supervised import Smoothed, auroc, class_loss, regression_loss
 
 NAN = math.nan
 
@@ -74,3 +74,36 @@ def test_no_smoothing():
     smooth, loss = Smoothed(1.0), torch.tensor(3.0)
     smooth(torch.tensor(9.0))
     assert smooth(loss) is loss
+
+
+def test_cross_entropy_by_hand():
+    """Of labels 1, 0 and none with logits ln 3, 0 and anything: -ln 3/4 - ln 1/2; none has no gradient."""
+    logit = torch.tensor([math.log(3.0), 0.0, 7.0], requires_grad=True)
+    loss = class_loss(logit, torch.tensor([1.0, 0.0, NAN]))
+    loss.sum.backward()
+    assert loss.count == 2
+    assert loss.sum.item() == pytest.approx(math.log(4 / 3) + math.log(2))
+    assert logit.grad.tolist() == pytest.approx([-0.25, 0.5, 0.0])
+    assert class_loss(torch.tensor([200.0, -200.0]), torch.tensor([0.0, 1.0])).sum.item() == 400.0
+    assert class_loss(torch.zeros(2), torch.full((2,), NAN)).count == 0
+    with pytest.raises(ValueError, match=r"logits \(3,\), but labels \(3, 1\)"):
+        class_loss(torch.zeros(3), torch.zeros(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("score", "label", "area"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], 1.0),
+        ([0.1, 0.2, 0.3, 0.4], [1, 1, 0, 0], 0.0),
+        ([0.1, 0.4, 0.3, 0.35], [0, 0, 1, 1], 0.5),
+        ([2.0, 2.0, 2.0], [0, 1, 1], 0.5),
+        ([-1.0, 3.0, 3.0, 5.0], [0, 0, 1, 1], 3.5 / 4),
+    ],
+)
+def test_area_by_hand(score, label, area):
+    assert auroc(score, label) == area
+
+
+def test_one_class_has_no_area():
+    assert math.isnan(auroc([0.1, 0.2], [1, 1]))
+    assert math.isnan(auroc([], []))

@@ -60,17 +60,17 @@ class Predicted(Tabular):
         targets: names of the T properties.
         values: [n] float64 of one property, [n, T] of several.
         quantities: unit and level of theory of the training values of each ("" where the model does not
-            tell).
+            tell); the unit of a class is "probability", namely of class 1.
         forces: [N, 3] float64 of every molecule, -∂(property)/∂r in the order of its atoms; None without.
         force_quantity: unit and level of the forces; None without.
         molecules: the structures that were predicted.
         columns: source, identity, name, SMILES and formula of each, by name [n].
         about: model, target, version.
         rejected: molecules that were left out, with the reason.
-        uncertainties: standard deviations of an ensemble, calibrated, of the shape of `values`; None of one
-            model.
+        uncertainties: standard deviations of an ensemble, calibrated, of the shape of `values`; of a class
+            the spread of its probability; None of one model.
         half_widths: of the intervals around `values` that hold the computed value with the probability
-            `coverage`, for molecules like those of the calibration; None of one model.
+            `coverage`, for molecules like those of the calibration; NaN of a class, None of one model.
         coverage: see `half_widths`.
     """
 
@@ -107,13 +107,13 @@ class Predicted(Tabular):
             columns.append(_Column(target, target, value, quantity))
             if self.uncertainties is not None and self.half_widths is not None:
                 width, share = self._of(self.half_widths, index), f"{100 * self.coverage:g} %"
+                uncertainty = self._of(self.uncertainties, index)
+                columns.append(
+                    _Column(f"{target}_uncertainty", f"{target} uncertainty", uncertainty, quantity)
+                )
+                if np.isnan(width).all():  # of a class
+                    continue
                 columns += [
-                    _Column(
-                        f"{target}_uncertainty",
-                        f"{target} uncertainty",
-                        self._of(self.uncertainties, index),
-                        quantity,
-                    ),
                     _Column(f"{target}_low", f"{target} {share} from", value - width, quantity),
                     _Column(f"{target}_high", f"{target} {share} to", value + width, quantity),
                 ]
@@ -287,19 +287,20 @@ def _calibrated(
     """Uncertainties and half widths of intervals [n, T] of spreads [n, T]; None of one model."""
     if not isinstance(model, LoadedEnsemble):
         return None, None
-    calibrations = [model.calibrations[name] for name in targets]
-    columns = list(zip(calibrations, spreads.T, strict=True))
-    return (
-        np.stack([one.uncertainty(spread) for one, spread in columns], axis=1),
-        np.stack([one.half_width(spread, coverage) for one, spread in columns], axis=1),
-    )
+    uncertainties, half_widths = spreads.copy(), np.full_like(spreads, np.nan)
+    for index, name in enumerate(targets):
+        if name in model.calibrations:
+            calibration, spread = model.calibrations[name], spreads[:, index]
+            uncertainties[:, index] = calibration.uncertainty(spread)
+            half_widths[:, index] = calibration.half_width(spread, coverage)
+    return uncertainties, half_widths
 
 
 def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[dict[str, Quantity], bool]:
     """What a model predicts, with units, and whether forces are asked for (None: where it learnt them).
 
     Raises:
-        MismatchError: a model that was not fine-tuned, or one that takes spectra as input.
+        MismatchError: a model that was not fine-tuned, one that takes spectra as input, or forces of a class.
     """
     if model.model.property_head is None:
         raise MismatchError(f"{model.name}: a pre-trained model predicts no property; give a fine-tuned run")
@@ -309,8 +310,12 @@ def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[dict[str, 
             f"{model.name}: this model takes spectra ({names}) as input besides structures, which predict "
             "does not offer; evaluate tests it on a store"
         )
-    learnt = "forces" in model.about
-    return quantities_of(model.about), learnt if forces is None else forces
+    quantities, learnt = quantities_of(model.about), "forces" in model.about
+    if forces and model.model.property_head.kind == "binary":
+        raise MismatchError(
+            f"{model.name}: predicts the class {next(iter(quantities))!r}, which has no forces"
+        )
+    return quantities, learnt if forces is None else forces
 
 
 def _quantity(about: Mapping[str, Any]) -> Quantity:

@@ -26,6 +26,7 @@ from molspectra.training.config import FinetuneConfig
 from molspectra.training.data import Selection
 from molspectra.training.record import read_json, write_json
 from molspectra.training.run import finetune
+from molspectra.training.targets import classes_of
 
 FILE = "ensemble.json"
 FORMAT = 1
@@ -46,7 +47,7 @@ class Ensemble:
     Attributes:
         directory: where they are.
         members: directories of the runs.
-        calibrations: of their spread, by target; made on the validation part.
+        calibrations: of their spread, by target; made on the validation part. Classes have none.
     """
 
     directory: Path
@@ -152,8 +153,10 @@ def _calibrated(config: FinetuneConfig, runs: Sequence[Path]) -> dict[str, Calib
         predictions, spreads, _ = predict_members(
             models, selection.store, selection.val, config.targets, batch_size=config.loop.batch_size
         )
-    found = {}
+    found, classes = {}, classes_of(config)
     for index, name in enumerate(config.targets):
+        if name in classes:  # a probability has no error of its own
+            continue
         errors = predictions.prediction[:, index] - predictions.target[:, index]
         known = ~np.isnan(errors)
         found[name] = Calibration.of(errors[known], spreads[known, index])

@@ -1,9 +1,9 @@
-"""Test of a fine-tuned run: errors of the property and, where trained on, of the forces."""
+"""Test of a fine-tuned run: errors of the property, figures of classes and, where trained on, of forces."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,19 @@ from molspectra.data.store.store import Store
 from molspectra.errors import NotFoundError
 from molspectra.evaluation.csv_tables import read_table, write_table
 from molspectra.evaluation.ensemble import MemberPredictions, predict_members
-from molspectra.evaluation.metrics import errors
+from molspectra.evaluation.metrics import THRESHOLD, ClassFigures, Errors, class_figures, errors
 from molspectra.evaluation.predict import Predictions, predict_rows
 from molspectra.evaluation.subject import Subject
 from molspectra.evaluation.uncertainty import Calibration, calibration_report
 from molspectra.training.config import FinetuneConfig
+from molspectra.training.targets import PROBABILITY, classes_of
 
 CHUNK = 4096
 """Rows whose forces are read in one go."""
 
 COLUMNS = ("row", "identity")
-"""First columns of `predictions.csv`; then come the computed and predicted values of each target."""
+"""First columns of `predictions.csv`; then come the computed and predicted values of each target, of a class
+its label and its probability."""
 
 INPUT_SPECTRA = "input_spectra"
 
@@ -40,7 +42,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
-    """Predict the part, write `predictions.csv`, and return the errors with their units.
+    """Predict the part, write `predictions.csv`, and return errors with their units, or figures of classes.
 
     Of several targets, those of the first stand at the top, and those of each under "targets".
     """
@@ -52,15 +54,21 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
         predictions = members.mean
     else:
         predictions = predict_rows(subject.model, store, rows, config.targets, **options)
+    classes = classes_of(config)
     by_target = {
-        name: _target_errors(subject, name, predictions.prediction[:, index], predictions.target[:, index])
+        name: (_class_errors if name in classes else _target_errors)(
+            subject, name, predictions.prediction[:, index], predictions.target[:, index]
+        )
         for index, name in enumerate(config.targets)
     }
     uncertainties = None
     if members is not None:
         uncertainties = np.zeros_like(members.spreads)
         for index, name in enumerate(config.targets):
-            calibration, spread = subject.calibrations[name], members.spreads[:, index]
+            calibration, spread = subject.calibrations.get(name), members.spreads[:, index]
+            if calibration is None:  # probabilities of a class differ as they are
+                uncertainties[:, index] = spread
+                continue
             uncertainties[:, index] = calibration.uncertainty(spread)
             by_target[name] |= _of_ensemble(calibration, members, index)
     first = config.targets[0]
@@ -72,7 +80,8 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
     if len(by_target) > 1:
         result["targets"] = by_target
     if predictions.spectra is not None:
-        result["spectrum_input"] = _by_spectra(predictions, subject.model.input_spectra)
+        compare = class_figures if first in classes else errors
+        result["spectrum_input"] = _by_spectra(predictions, subject.model.input_spectra, compare)
     force_errors = None
     if predictions.force_target is not None and predictions.force_prediction is not None:
         force_errors = _force_errors(
@@ -92,7 +101,7 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
             else float(np.abs(force_targets - constant).mean()),
         }
     path = subject.file("predictions", ".csv")
-    write_predictions(path, predictions, store.metadata, force_errors, uncertainties)
+    write_predictions(path, predictions, store.metadata, force_errors, classes, uncertainties)
     return result
 
 
@@ -115,15 +124,13 @@ def _target_errors(subject: Subject, name: str, predicted: Floats, computed: Flo
     Raises:
         NotFoundError: it is known of none.
     """
-    store, training = subject.selection.store, subject.training
-    known = ~np.isnan(computed)
-    if not known.any():
-        raise NotFoundError(f"{store.path}: no {name} in the {subject.part} part, nothing to compare with")
+    training, known = subject.training, _known(subject, name, computed)
     constant_mae = None
     if training is not None:
         # baseline without a model: the constant with the smallest absolute error on the training part
         median = np.nanmedian(training.store.column(name)[training.train])
         constant_mae = errors(np.full(known.sum(), median), computed[known]).mae
+    store = subject.selection.store
     return {
         **asdict(store.metadata.properties[name]),
         **asdict(errors(predicted[known], computed[known])),
@@ -131,15 +138,61 @@ def _target_errors(subject: Subject, name: str, predicted: Floats, computed: Flo
     }
 
 
-def _by_spectra(predictions: Predictions, modalities: tuple[str, ...]) -> dict[str, Any]:
+def _class_errors(subject: Subject, name: str, probability: Floats, label: Floats) -> dict[str, Any]:
+    """Return the figures [n] of one class, over the molecules with a label, and those of a constant.
+
+    The constant is the base rate of the training part, the best probability without a model.
+
+    Raises:
+        NotFoundError: there is no label.
+        ValueRangeError: one is neither 0 nor 1.
+    """
+    store, known = subject.selection.store, _known(subject, name, label)
+    subject.selection.check_classes([name])
+    figures = class_figures(probability[known], label[known])
+    training, base_rate = subject.training, None
+    if training is not None:
+        base_rate = float(np.nanmean(training.store.column(name)[training.train]))
+    result = {
+        "unit": PROBABILITY,
+        "level": store.metadata.properties[name].level,
+        **asdict(figures),
+        "threshold": THRESHOLD,
+        "base_rate": figures.positive / figures.count,
+        "training_base_rate": base_rate,
+        "constant": None
+        if base_rate is None
+        else asdict(class_figures(np.full(figures.count, base_rate), label[known])),
+    }
+    if figures.positive in (0, figures.count):
+        one = f"all {figures.count} labels of the {subject.part} part are {int(figures.positive > 0)}"
+        result["undefined"] = f"{one}: AUROC, AUPRC, balanced accuracy and F1 need both classes"
+    return result
+
+
+def _known(subject: Subject, name: str, computed: Floats) -> npt.NDArray[np.bool_]:
+    """Return [n] which molecules have a value of a target; refuse a part without any."""
+    known: npt.NDArray[np.bool_] = ~np.isnan(computed)
+    if not known.any():
+        store = subject.selection.store
+        raise NotFoundError(f"{store.path}: no {name} in the {subject.part} part, nothing to compare with")
+    return known
+
+
+def _by_spectra(
+    predictions: Predictions,
+    modalities: tuple[str, ...],
+    compare: Callable[[Floats, Floats], Errors | ClassFigures],
+) -> dict[str, Any]:
     """Return the modalities given to the model as input, and the errors with and without them."""
     assert predictions.spectra is not None
     given = np.array([bool(names) for names in predictions.spectra])
+    known = ~np.isnan(predictions.target[:, 0])
     result: dict[str, Any] = {"modalities": list(modalities), "task": OTHER_TASK}
-    for name, chosen in (("with_spectra", given), ("without_spectra", ~given)):
+    for name, chosen in (("with_spectra", given & known), ("without_spectra", ~given & known)):
         if chosen.any():
             first = predictions.prediction[chosen, 0], predictions.target[chosen, 0]
-            result[name] = asdict(errors(*first))
+            result[name] = asdict(compare(*first))
     return result
 
 
@@ -157,17 +210,22 @@ def write_predictions(
     predictions: Predictions,
     metadata: Metadata,
     force_errors: Floats | None = None,
+    classes: Collection[str] = (),
     uncertainties: Floats | None = None,
 ) -> None:
     """Write a table with one row per molecule, atomically; numbers round-trip, missing ones are nan.
 
-    Columns are named as in "computed gap [eV]"; those of uncertainties [n, T] come after the others. Where
-    spectra are an input of the model, the last column names those of the molecule.
+    Columns are named as in "computed gap [eV]", those of classes "label active" and "active [probability]";
+    those of uncertainties [n, T] come after the others. Where spectra are an input of the model, the last
+    column names those of the molecule.
     """
     header, columns = list(COLUMNS), []
     for index, name in enumerate(predictions.targets):
         unit = in_brackets(metadata.properties[name].unit)
-        header += [f"computed {name}{unit}", f"predicted {name}{unit}"]
+        if name in classes:
+            header += [f"label {name}", f"{name}{in_brackets(PROBABILITY)}"]
+        else:
+            header += [f"computed {name}{unit}", f"predicted {name}{unit}"]
         columns += [predictions.target[:, index], predictions.prediction[:, index]]
     if force_errors is not None:
         header.append(f"{FORCE_ERROR}{in_brackets(metadata.forces.unit if metadata.forces else '')}")

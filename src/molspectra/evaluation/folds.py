@@ -26,6 +26,9 @@ FOLDS = "folds.json"
 FIGURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
 """Figures of the summary, and their names in the table."""
 
+CLASS_FIGURES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+"""The same of a class."""
+
 
 def finetune_folds(
     config: FinetuneConfig, out: str | Path, *, resume: bool = False, show: bool = True
@@ -91,7 +94,7 @@ def summary_of(results: list[dict[str, Any]]) -> dict[str, Any]:
     errors = [errors_of(result) for result in results]
     targets = {
         name: {"unit": one["unit"], "level": one["level"]}
-        | {figure: _spread([fold[name][figure] for fold in errors]) for figure in FIGURES}
+        | {figure: _spread([fold[name][figure] for fold in errors]) for figure in figures_of(one)}
         for name, one in errors[0].items()
     }
     return {"folds": len(results), "molecules": [one["molecules"] for one in results], "targets": targets}
@@ -104,13 +107,21 @@ def _spread(values: list[float | None]) -> dict[str, Any]:
     return {"values": values, "mean": mean, "sd": float(np.std(known, ddof=1)) if len(known) > 1 else None}
 
 
+def figures_of(one: Mapping[str, Any]) -> dict[str, str]:
+    """Return the figures of a target, and their names."""
+    return CLASS_FIGURES if "auroc" in one else FIGURES
+
+
 def fold_table(summary: Mapping[str, Any]) -> list[str]:
     """Return the lines of a table: mean ± standard deviation over the folds for every target."""
-    head = ["target", *(f"{name} (mean ± sd)" for name in FIGURES.values()), "folds"]
-    lines = [head]
-    for name, one in summary["targets"].items():
-        spreads = [one[figure] for figure in FIGURES]
-        lines.append([f"{name}{in_brackets(one['unit'])}", *map(_written, spreads), str(summary["folds"])])
+    lines: list[list[str]] = []
+    for figures in (FIGURES, CLASS_FIGURES):
+        those = {name: one for name, one in summary["targets"].items() if figures_of(one) is figures}
+        if those:
+            lines.append(["target", *(f"{name} (mean ± sd)" for name in figures.values()), "folds"])
+        for name, one in those.items():
+            spreads = [one[figure] for figure in figures]
+            lines.append([f"{name}{in_brackets(one['unit'])}", *map(_written, spreads), str(summary["folds"])])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()

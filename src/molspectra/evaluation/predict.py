@@ -25,7 +25,7 @@ class Predictions:
         identities: split key of every row.
         targets: names of the T properties.
         target: [n, T] float64, as in the store; NaN where a molecule has no value.
-        prediction: [n, T] float64.
+        prediction: [n, T] float64, of classes probabilities.
         force_target: [N, 3] float64, as in the store, NaN for a molecule without forces; None unless
             requested.
         force_prediction: [N, 3] float64, the negative gradient of the predicted property.
@@ -112,13 +112,17 @@ def _known_spectra(
 
 
 def predict_batch(model: MolSpectra, batch: Batch, forces: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Predict properties [B, T] and, on request, forces [N, 3] of a batch, float64 on the CPU."""
+    """Predict properties [B, T] and, on request, forces [N, 3] of a batch, float64 on the CPU.
+
+    Of classes these are probabilities.
+    """
     if forces:
         result = energy_and_forces(model, batch)
         values, force = [result.energy, *result.further], result.forces.detach().double().cpu()
     else:
         with torch.no_grad():
             values, force = model.predict(model.encode(batch), batch), None
+    values = [head.in_unit(value) for head, value in zip(model.property_heads, values, strict=True)]
     return torch.stack([value.detach().double().cpu() for value in values], dim=1), force
 
 

@@ -11,10 +11,10 @@ from molspectra.errors import MismatchError, SettingError
 from molspectra.models.segments import spread_to_atoms, sum_by_molecule
 from molspectra.models.shared import Encoded
 
-PropertyKind = Literal["scalar", "dipole", "spatial_extent"]
+PropertyKind = Literal["scalar", "dipole", "spatial_extent", "binary"]
 
 Readout = Literal["sum", "pooled"]
-"""How a scalar is read from the atoms: as a sum over them, or from the statistics of their features."""
+"""How a scalar or a logit is read from the atoms: as a sum over them, or from their statistics."""
 
 
 class GatedEquivariantBlock(nn.Module):
@@ -134,6 +134,7 @@ class PropertyHead(nn.Module):
     | scalar, pooled | std·p + mean, p of `PooledHead` |
     | dipole | std·‖Σ_i (x_i (r_i - r_c) + μ_i)‖, r_c the centre of mass |
     | spatial_extent | Σ_i std·x_i ‖r_i - r_c‖² + mean |
+    | binary | as a scalar, of std 1: the logit ln(P/(1 - P)) of class 1; mean is that of the base rate |
 
     With atom references, Σ_i reference(z_i) is added to a scalar in float64: total energies are so large that
     float32 would round away the differences to be learnt.
@@ -142,10 +143,10 @@ class PropertyHead(nn.Module):
         channels: width C of the atom features.
         kind: row of the table.
         has_references: whether an energy per element is added.
-        readout: "pooled" for a scalar that does not grow with the molecule.
+        readout: "pooled" for a scalar or a logit that does not grow with the molecule.
 
     Attributes:
-        mean: [] added to the sum, the training set's mean.
+        mean: [] added to the sum, the training set's mean; of classes the log-odds of its base rate.
         std: [] multiplies every atom's scalar, the training set's standard deviation.
         references: [119] float64 by atomic number; None without.
 
@@ -171,8 +172,8 @@ class PropertyHead(nn.Module):
         self.kind = kind
         self.pooled: PooledHead | None = None
         if readout == "pooled":
-            if kind != "scalar" or has_references:
-                what = "atom references belong to a sum" if kind == "scalar" else f"a {kind} is a sum"
+            if kind not in ("scalar", "binary") or has_references:
+                what = "atom references belong to a sum" if has_references else f"a {kind} is a sum"
                 raise SettingError(f"model.readout: {what} over atoms, which cannot be pooled; use sum")
             self.pooled = PooledHead(channels)
         else:
@@ -182,7 +183,8 @@ class PropertyHead(nn.Module):
         masses = torch.tensor(atomic_masses, dtype=torch.float64)
         self.register_buffer("masses", masses, persistent=False)
         if has_references and kind != "scalar":
-            raise SettingError(f"model.atom_references: a {kind} has none; leave them out")
+            what = "class" if kind == "binary" else kind
+            raise SettingError(f"model.atom_references: a {what} has none; leave them out")
         references = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64) if has_references else None
         self.register_buffer("references", references)
 
@@ -195,12 +197,12 @@ class PropertyHead(nn.Module):
         self.std.fill_(std if std > 0 else 1.0)
 
     def forward(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """Predictions [B] in the unit of the targets; float64 with atom references."""
+        """Predictions [B] in the unit of the targets, of classes logits; float64 with atom references."""
         if self.pooled is not None:
             prediction: Tensor = self.std * self.pooled(encoded, batch) + self.mean
             return prediction
         scalars, vectors = self.atoms(encoded)
-        if self.kind == "scalar":
+        if self.kind in ("scalar", "binary"):
             total = sum_by_molecule(self.std * scalars, batch.molecule, batch.ptr) + self.mean
             if self.references is None:
                 return total
@@ -210,6 +212,10 @@ class PropertyHead(nn.Module):
             return self.std * safe_norm(self._dipole(scalars, vectors, batch).unsqueeze(-1)).squeeze(-1)
         extent = self.std * scalars * self._offset(scalars, batch).square().sum(1)
         return sum_by_molecule(extent, batch.molecule, batch.ptr) + self.mean
+
+    def in_unit(self, values: Tensor) -> Tensor:
+        """Turn the outputs [B] of the head into what they stand for: logits into probabilities."""
+        return torch.sigmoid(values) if self.kind == "binary" else values
 
     def dipole(self, encoded: Encoded, batch: Batch) -> Tensor:
         """Dipole vectors [B, 3] in the unit of the targets, std·Σ_i (x_i (r_i - r_c) + μ_i).

@@ -28,7 +28,7 @@ class HeadConfig:
     property: PropertyKind = "scalar"
     """Kind of the property head."""
     readout: Readout = "sum"
-    """How a scalar is read from the atoms."""
+    """How a scalar or a logit is read from the atoms."""
     atom_references: Literal["none", "fit", "published"] = "none"
     """Energy per element that the head adds."""
 
@@ -42,11 +42,12 @@ class ModelConfig:
     spectrum_encoder: SpecFormerConfig | None = None
     """SpecFormer, for stage 2 and retrieval; null for stage 1 and fine-tuning."""
     property: PropertyKind | None = None
-    """Kind of the property head; null before fine-tuning, and in fine-tuning for the kind of the target."""
+    """Kind of the property head; null before fine-tuning, and in fine-tuning for the kind of the target.
+    "binary" takes all targets as two classes, 0 and 1 (see `classes`)."""
     readout: Literal["auto", "sum", "pooled"] = "auto"
     """How a scalar is read from the atoms: "sum" (as published), or "pooled" from the mean and standard
-    deviation of their features, for what does not grow with the molecule; "auto" pools gap, HOMO and LUMO and
-    sums all else."""
+    deviation of their features, for what does not grow with the molecule; "auto" pools gap, HOMO, LUMO and
+    classes and sums all else."""
     atom_references: AtomReferences = "none"
     """Energy per element that the scalar head adds and so need not learn: "fit" by least squares on the
     training rows, "published" of QM9's free atoms, "auto" published ones for U0, U, H and G, else none."""
@@ -89,7 +90,8 @@ def property_heads(config: ModelConfig) -> tuple[HeadConfig, ...]:
     """Return the head of every property of a model; none before fine-tuning."""
     if config.heads or config.property is None:
         return config.heads
-    readout: Readout = "pooled" if config.readout == "pooled" else "sum"
+    is_pooled = config.readout == "pooled" or (config.readout == "auto" and config.property == "binary")
+    readout: Readout = "pooled" if is_pooled else "sum"
     references = "published" if config.atom_references == "auto" else config.atom_references
     return (HeadConfig(config.property, readout, references),)
 
@@ -157,6 +159,8 @@ class MolSpectra(Shared):
     def predict(self, encoded: Encoded, batch: Batch) -> list[Tensor]:
         """Properties, each [B], from the atom features of a batch, and its spectra where they are an input.
 
+        Of classes these are logits; `PropertyHead.in_unit` turns them into probabilities.
+
         Raises:
             MismatchError: the model has no property head, or the batch lacks spectra that are an input.
         """
@@ -197,7 +201,7 @@ class MolSpectra(Shared):
         return representation.masked_fill(~on_device.unsqueeze(1), 0.0), on_device
 
     def forward(self, batch: Batch) -> Tensor:
-        """Predicted (first) property [B], in the unit of the targets; float64 with atom references.
+        """Predicted (first) property [B] in the unit of the targets, or logits; float64 with atom references.
 
         Raises:
             MismatchError: as in `predict`.

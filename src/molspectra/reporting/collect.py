@@ -286,6 +286,13 @@ def _notes(runs: Sequence[Run], known: Sequence[Run]) -> Iterator[str]:
             yield f"{run.name} was not evaluated: molspectra evaluate {run.directory}"
         elif run.evaluation["data"]["hash"] != run.evaluation["data"]["trained_on"]:
             yield f"{run.name} was tested on other data than it was trained on."
+        if run.evaluation is not None and "auroc" in run.evaluation:
+            area = run.evaluation["auroc"]
+            found = "no AUROC" if area is None else f"AUROC {area:.3f}"
+            yield (
+                f"{run.name} learnt the class {run.evaluation['target']}: {found} on the "
+                f"{run.evaluation['part']} part; further figures are in its evaluation.json, not in a table."
+            )
         given = run.record["about"].get("spectrum_input")
         if given:
             yield (

@@ -170,7 +170,8 @@ def result_tables(runs: Sequence[Run], known: Sequence[Run]) -> tuple[ResultTabl
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        if run.stage == "finetune" and run.evaluation is not None:
+        # a table is of errors; of a run that learnt classes a note tells
+        if run.stage == "finetune" and run.evaluation is not None and "auroc" not in run.evaluation:
             facts = [run.settings(), run.evaluation["data"]["hash"], run.evaluation["data"]["trained_on"]]
             groups.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
     tables = []

@@ -352,6 +352,9 @@ class FinetuneConfig:
     target: str = "gap"
     """Column of the store to learn; several, separated by commas, get a head each and are learnt at once.
     A row may lack some of their labels."""
+    classes: tuple[str, ...] = ()
+    """Targets whose values 0 and 1 are two classes, whose probability is learnt by cross-entropy; wins over
+    `model.property`. The command line takes several words too."""
     forces: bool = False
     """Also learn the store's forces as the negative gradient of the (first) target."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -390,6 +393,9 @@ class FinetuneConfig:
                 raise SettingError(f"target: {target!r} is not a property; settings of its own deal with it")
         if len(set(self.targets)) < len(self.targets):
             raise SettingError(f"target: a column is given twice in {self.target!r}")
+        for name in self.classes:
+            if name not in self.targets:
+                raise SettingError(f"classes: {name!r} is not a target; the targets are {self.target}")
         _refuse_negative("weights", self.energy_weight, self.force_weight, self.denoising_weight)
         if not 0 < self.energy_smoothing <= 1:
             raise SettingError(f"energy_smoothing must lie in (0, 1], not {self.energy_smoothing}")

@@ -1,6 +1,6 @@
 """The data of a run: rows of a store by its split, and the micro-batches of every step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -215,6 +215,23 @@ class Selection:
                     "nothing to learn; choose another target or more molecules"
                 )
 
+    def check_classes(self, targets: Sequence[str]) -> None:
+        """Refuse labels of classes other than 0 and 1, in any part.
+
+        Raises:
+            ValueRangeError: naming the first such row.
+        """
+        for target in targets:
+            values = self.store.column(target)
+            for rows in (self.train, self.val, self.test):
+                labels = values[rows]
+                bad = rows[~np.isnan(labels) & (labels != 0) & (labels != 1)]
+                if len(bad):
+                    raise ValueRangeError(
+                        f"{self.store.path}, row {bad[0]}: {target} is {values[bad[0]]:g}, but classes are 0 "
+                        f"and 1; leave {target} out of classes to learn it as a number"
+                    )
+
     def labelled(self, target: str) -> dict[str, int]:
         """Count the rows of each part that have a label."""
         has = self.store.has(target)
@@ -225,7 +242,9 @@ class Selection:
         """Return the training rows that have a label."""
         return self.train[self.store.has(target)[self.train]]
 
-    def remarks(self, targets: Sequence[str], forces: bool = False) -> list[str]:
+    def remarks(
+        self, targets: Sequence[str], forces: bool = False, classes: Collection[str] = ()
+    ) -> list[str]:
         """Return what a user should know of targets (and forces) before they are trained on, a line each."""
         found = []
         names = " or ".join(targets)
@@ -248,9 +267,11 @@ class Selection:
                     f"{without} of its {len(self.train)} training rows have no forces and teach only {names}"
                 )
         return found + [
-            f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes"
+            f"{target} is 0 or 1 in all training rows; it is fitted as a number, not as two classes "
+            f"(which --classes {','.join([*classes, target])} does)"
             for target in targets
-            if np.unique(self.store.column(target)[self.labelled_rows(target)]).tolist() == [0, 1]
+            if target not in classes
+            and np.unique(self.store.column(target)[self.labelled_rows(target)]).tolist() == [0, 1]
         ]
 
 

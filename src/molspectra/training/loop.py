@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -17,6 +18,7 @@ from molspectra.data.loader import batches
 from molspectra.errors import DamagedError, ElementError, MismatchError
 from molspectra.models.shared import gathering
 from molspectra.objectives.loss import Loss
+from molspectra.objectives.supervised import auroc
 from molspectra.training.average import WeightAverage
 from molspectra.training.checkpoint import (
     check,
@@ -36,7 +38,7 @@ from molspectra.training.ranks import Gather, Negatives, Ranks, StepNegatives
 from molspectra.training.rates import freeze, rate_groups
 from molspectra.training.record import MetricLog
 from molspectra.training.schedule import Plateau, learning_rate
-from molspectra.training.stages import Stage, error_of
+from molspectra.training.stages import Stage, auroc_of, error_of
 
 
 class PendingValues:
@@ -324,12 +326,15 @@ class Trainer:
     def _errors(self, metrics: Mapping[str, float]) -> str:
         """The errors of the last validation, for people."""
         named = [(name, metrics.get(error_of(name)), unit) for name, unit in self.stage.units.items()]
-        return "".join(f", {name} MAE {error:.3g} {unit}" for name, error, unit in named if error is not None)
+        told = [f", {name} MAE {error:.3g} {unit}" for name, error, unit in named if error is not None]
+        areas = [(name, metrics.get(auroc_of(name))) for name in self.stage.classes]
+        return "".join([*told, *(f", {name} AUROC {area:.3g}" for name, area in areas if area is not None)])
 
     def validate(self) -> dict[str, float]:
         """Mean losses over the validation rows with fixed noise and the weights that would be saved.
 
-        With them come the mean absolute errors of the labels in their units (`error_of`).
+        With them come the mean absolute errors of the labels in their units (`error_of`), and of classes
+        the AUROC (`auroc_of`) where there are labels of both.
 
         Raises:
             NonFiniteError: a loss is not finite.
@@ -337,6 +342,7 @@ class Trainer:
         weights = self.stage.weights()
         names = [*weights, *map(error_of, self.stage.units)]
         totals = torch.zeros(2, len(names), dtype=torch.float64)  # sums and counts
+        logits = torch.zeros(len(self.validation), len(self.stage.classes), dtype=torch.float64)
         self.stage.eval()
         with self._averaged(), torch.no_grad():
             for micro in map(self._on_device, self._validation_micros()):
@@ -344,12 +350,26 @@ class Trainer:
                 for column, name in enumerate(names):
                     if name in losses:
                         totals[:, column] += torch.tensor([float(losses[name].sum), losses[name].count])
+                if self.stage.logits is not None:  # each rank fills in its own rows
+                    places = np.searchsorted(self.validation, micro.batch.row.cpu().numpy())
+                    logits[places] = self.stage.logits.cpu().double()
             sums, counts = self.ranks.total(totals).tolist()
             if not all(map(math.isfinite, sums)):
                 what = f"the validation loss is not finite after step {self.step}"
                 raise self._non_finite(what, self._validation_micros())
         means = {name: total / count for name, total, count in zip(names, sums, counts, strict=True) if count}
-        return {"loss": sum(weights[name] * means[name] for name in weights if name in means), **means}
+        loss = sum(weights[name] * means[name] for name in weights if name in means)
+        areas = self._areas(self.ranks.total(logits).numpy()) if self.stage.classes else {}
+        return {"loss": loss, **means, **areas}
+
+    def _areas(self, logits: npt.NDArray[np.float64]) -> dict[str, float]:
+        """AUROC of every class that has labels of both, from the logits [rows, classes] of the validation."""
+        areas = {}
+        for name, scores in zip(self.stage.classes, logits.T, strict=True):
+            labels = self.maker.store.column(name)[self.validation]
+            known = ~np.isnan(labels)
+            areas[auroc_of(name)] = auroc(scores[known], labels[known])
+        return {name: area for name, area in areas.items() if not math.isnan(area)}
 
     def _validation_micros(self) -> Iterator[Micro]:
         """This rank's share of the validation batches, which are the same for any number of ranks."""

@@ -28,6 +28,7 @@ from molspectra.training.record import (
 )
 from molspectra.training.seen import SEEN, own_seen, seen_by
 from molspectra.training.settings import from_dict, to_dict
+from molspectra.training.targets import PROBABILITY, classes_of
 
 log = logging.getLogger(__name__)
 
@@ -110,14 +111,17 @@ class Provenance:
         """
         if self.resumed:
             return
-        metadata = selection.store.metadata
+        metadata, config = selection.store.metadata, self._config
+        classes = classes_of(config) if isinstance(config, FinetuneConfig) else ()
+        quantities = {
+            name: replace(quantity, unit=PROBABILITY) if name in classes else quantity
+            for name, quantity in metadata.properties.items()
+        }
         self.about["elements"] = elements_of(selection.store, selection.train)
         if targets:
-            self.about |= asdict(metadata.properties[targets[0]])
+            self.about |= asdict(quantities[targets[0]])
         if "targets" in self.about:
-            self.about["targets"] = {
-                name: asdict(metadata.properties[name]) for name in self.about["targets"]
-            }
+            self.about["targets"] = {name: asdict(quantities[name]) for name in self.about["targets"]}
         if "forces" in targets and metadata.forces is not None:
             self.about["forces"] = asdict(metadata.forces)
 

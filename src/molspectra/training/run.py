@@ -34,9 +34,9 @@ from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
 from molspectra.training.record import MetricLog, is_finished, memory
 from molspectra.training.settings import to_dict
-from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, error_of
+from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, auroc_of, error_of
 from molspectra.training.standardise import standardise
-from molspectra.training.targets import resolved
+from molspectra.training.targets import classes_of, resolved
 from molspectra.training.trackers import chosen, open_trackers
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
@@ -188,6 +188,7 @@ def _select(config: RunConfig) -> Selection:
         targets = config.labels
     selection = Selection.of(config.data, targets, _modalities(config))
     if isinstance(config, FinetuneConfig):
+        selection.check_classes(classes_of(config))
         selection.check_varies(config.targets)
     return selection
 
@@ -221,7 +222,8 @@ def _new_stage(config: RunConfig, model: MolSpectra, selection: Selection) -> St
         return PretrainStage(model, config)
     standardise(model, selection, config.targets)
     metadata = selection.store.metadata
-    quantities = {name: metadata.properties[name] for name in config.targets}
+    numbers = [name for name in config.targets if name not in classes_of(config)]
+    quantities = {name: metadata.properties[name] for name in numbers}
     if config.forces and metadata.forces is not None:
         quantities["forces"] = metadata.forces
     return FinetuneStage(model, config, {name: quantity.unit for name, quantity in quantities.items()})
@@ -265,12 +267,18 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
         if provenance.extended_from is not None:
             say(_on_extension(config, provenance.extended_from), error=True)
     else:
-        labels = (config.targets, config.forces) if isinstance(config, FinetuneConfig) else ((), False)
-        for remark in selection.remarks(*labels):
+        for remark in _remarks(config, selection):
             say(f"{config.data.store}: {remark}", error=True)
     weights = trainer.weights()
     if weights["frozen"]:
         say(f"{weights['trained']:,} weights are trained and {weights['frozen']:,} are frozen", error=True)
+
+
+def _remarks(config: RunConfig, selection: Selection) -> list[str]:
+    """Return what a user should know of the rows before they are trained on."""
+    if isinstance(config, FinetuneConfig):
+        return selection.remarks(config.targets, config.forces, classes_of(config))
+    return selection.remarks(())
 
 
 def _on_extension(config: RunConfig, before: int) -> str:
@@ -284,7 +292,10 @@ def _on_extension(config: RunConfig, before: int) -> str:
 
 
 def _print_errors(stage: Stage, selection: Selection, metrics: Mapping[str, float]) -> None:
-    """Print the errors of the last validation to standard error, beside those of the best constant."""
+    """Print the errors of the last validation to standard error, beside those of the best constant.
+
+    Of classes print the area under the receiver operating characteristic, beside the share of ones.
+    """
     for name, unit in stage.units.items():
         if name == "forces" or error_of(name) not in metrics:
             continue
@@ -293,6 +304,17 @@ def _print_errors(stage: Stage, selection: Selection, metrics: Mapping[str, floa
         error = float(np.nanmean(np.abs(values[selection.val] - constant)))
         found = f"{name}: MAE {metrics[error_of(name)]:.4g} {unit}".strip()
         say(f"{found} on the validation part (a constant: {error:.4g})", error=True)
+    for name in stage.classes:
+        labels = selection.store.column(name)[selection.val]
+        labels = labels[~np.isnan(labels)]
+        if (area := metrics.get(auroc_of(name))) is not None:
+            rate = f"base rate {labels.mean():.3g}"
+            say(f"{name}: AUROC {area:.3g} on the validation part ({rate})", error=True)
+        else:
+            what = (
+                f"all {len(labels)} labels of it are {labels[0]:g}" if len(labels) else "no row of it has one"
+            )
+            say(f"{name}: no AUROC on the validation part: {what}", error=True)
 
 
 def _train(trainer: Trainer, log: MetricLog | None) -> dict[str, float]:

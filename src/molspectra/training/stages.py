@@ -19,9 +19,10 @@ from molspectra.objectives.denoising import CoordDenoising, denoising_objective
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction
 from molspectra.objectives.spectrum import SpectrumPrediction
-from molspectra.objectives.supervised import Smoothed, regression_loss
+from molspectra.objectives.supervised import Smoothed, class_loss, regression_loss
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.ranks import Gather, Negatives
+from molspectra.training.targets import classes_of
 
 
 class Stage(Shared, ABC):
@@ -35,6 +36,8 @@ class Stage(Shared, ABC):
         internal: whether batches must carry internal coordinates.
         predicts_spectra: whether batches must also carry their spectra before augmentation.
         units: of the labels, whose mean absolute errors a validation tells, too.
+        classes: labels that are classes, whose AUROC a validation tells.
+        logits: [B, classes] of the last batch that was not trained on; None without classes.
     """
 
     model: MolSpectra
@@ -44,6 +47,8 @@ class Stage(Shared, ABC):
     internal: bool = False
     predicts_spectra: bool = False
     units: Mapping[str, str] = MappingProxyType({})
+    classes: tuple[str, ...] = ()
+    logits: Tensor | None = None
 
     @abstractmethod
     def weights(self) -> dict[str, float]:
@@ -220,6 +225,7 @@ class FinetuneStage(Stage):
         self.model = model
         self.config = config
         self.targets = config.labels
+        self.classes = classes_of(config)
         self.modalities = model.input_spectra
         self.denoising = denoising_objective(config.denoising)
         self.smoothing = Smoothed(config.energy_smoothing)
@@ -268,7 +274,9 @@ class FinetuneStage(Stage):
         if not config.supervised.standardised:
             units = [1.0] * len(units)
         losses = {
-            name: regression_loss(value, batch.targets[name].to(value), unit, config.supervised.error)
+            name: class_loss(value, batch.targets[name].to(value))
+            if name in self.classes
+            else regression_loss(value, batch.targets[name].to(value), unit, config.supervised.error)
             for name, value, unit in zip(self.targets, values, [*units, units[0]], strict=False)
         }
         if not self.training:
@@ -277,6 +285,9 @@ class FinetuneStage(Stage):
                 for name, value in zip(self.targets, values, strict=True)
                 if name in self.units
             }
+            by_name = dict(zip(self.targets, values, strict=True))
+            if self.classes:
+                self.logits = torch.stack([by_name[name].detach() for name in self.classes], dim=1)
         if noised is not None and config.denoising_weight > 0:
             if mode == "separate":
                 encoded = self.model.encode(noised.batch)
@@ -287,6 +298,11 @@ class FinetuneStage(Stage):
 def error_of(label: str) -> str:
     """Return the name of the mean absolute error of a label in a validation."""
     return f"{label}_mae"
+
+
+def auroc_of(label: str) -> str:
+    """Return the name of the area under the receiver operating characteristic of a class in a validation."""
+    return f"{label}_auroc"
 
 
 def has_spectrum(batch: Batch) -> Tensor:

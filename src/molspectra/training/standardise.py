@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import logit
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from molspectra.data.store.store import Store
@@ -18,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 
 def standardise(model: MolSpectra, selection: Selection, targets: Sequence[str]) -> None:
     """Set references, mean and standard deviation of a model's heads from the training rows with a label.
+
+    The head of a class gets the log-odds of the base rate as its mean.
 
     Args:
         model: has one head per target.
@@ -33,6 +36,9 @@ def standardise(model: MolSpectra, selection: Selection, targets: Sequence[str])
     ):
         rows = selection.labelled_rows(target)
         values = store.column(target)[rows]
+        if head.kind == "binary":  # log-odds: at first the base rate is predicted
+            head.standardise(float(logit(values.mean())), 1.0)
+            continue
         if head.references is not None:
             counts = compositions(store, rows)
             references = atom_references(settings.atom_references, store, target, counts, values)

@@ -9,7 +9,7 @@ from molspectra.data.store.schema import Quantity
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES
 from molspectra.errors import SettingError, UnitError
 from molspectra.models.heads import PropertyKind
-from molspectra.models.model import HeadConfig
+from molspectra.models.model import HeadConfig, property_heads
 from molspectra.simulation.units import HARTREE, KCAL
 from molspectra.training.config import FinetuneConfig
 
@@ -34,6 +34,9 @@ HEADS: Mapping[str, PropertyKind] = MappingProxyType(
 INTENSIVE = ("gap", "homo", "lumo")
 """Columns that do not grow with the molecule, and are pooled unless told otherwise."""
 
+PROBABILITY = "probability"
+"""Unit of what a model predicts of a class: the probability that it is 1."""
+
 UNITS = MappingProxyType(
     {"Hartree": 1.0, "eV": HARTREE, "meV": 1000 * HARTREE, "kcal/mol": KCAL, "kJ/mol": 4.184 * KCAL}
 )
@@ -44,23 +47,34 @@ def resolved(config: FinetuneConfig) -> FinetuneConfig:
     """Return the settings with the head, readout and atom references that "null" and "auto" stand for.
 
     Raises:
-        SettingError: a head was asked for that is not that of the target.
+        SettingError: a head was asked for that is not that of the target, or forces of a class.
     """
     count = len(config.targets)
     if len(config.model.heads) not in (0, count):
         raise SettingError(f"model.heads: {len(config.model.heads)} for {count} targets; leave them out")
     heads = config.model.heads or tuple(_head(config, target) for target in config.targets)
+    if config.forces and heads[0].property == "binary":
+        raise SettingError(
+            f"forces: they are the gradient of an energy, and {config.targets[0]!r} is a class; "
+            "name an energy first, or leave the forces out"
+        )
     if count > 1:
         return replace(config, model=replace(config.model, heads=heads))
     (head,) = heads
     return replace(config, model=replace(config.model, **vars(head)))
 
 
+def classes_of(config: FinetuneConfig) -> tuple[str, ...]:
+    """Return the targets of resolved settings that are classes."""
+    heads = property_heads(config.model)
+    return tuple(name for name, head in zip(config.targets, heads, strict=False) if head.property == "binary")
+
+
 def _head(config: FinetuneConfig, target: str) -> HeadConfig:
     """Return how a target is read from the atoms."""
     model, right = config.model, HEADS.get(target)
-    kind = model.property or right or "scalar"
-    if right not in (None, kind):
+    kind = "binary" if target in config.classes else model.property or right or "scalar"
+    if right not in (None, kind) and kind != "binary":  # any column may hold classes
         raise SettingError(
             f"model.property: {target!r} is learnt by the {right} head, not the {kind} one; "
             "leave model.property out (null)"
@@ -71,8 +85,8 @@ def _head(config: FinetuneConfig, target: str) -> HeadConfig:
     readout = model.readout
     if readout == "auto":
         is_energy = config.forces and target == config.targets[0]
-        is_pooled = target in INTENSIVE and kind == "scalar" and references == "none" and not is_energy
-        readout = "pooled" if is_pooled else "sum"
+        is_intensive = target in INTENSIVE and kind == "scalar" and references == "none" and not is_energy
+        readout = "pooled" if is_intensive or kind == "binary" else "sum"
     return HeadConfig(kind, readout, references)
 
 

@@ -76,22 +76,60 @@ def main(arguments: list[str]) -> int:
 
 
 def error_table(result: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a table: the errors of every target and of forces; none for a pre-trained run."""
+    """Return the lines of tables: errors of every target and of forces, figures of classes.
+
+    There are none for a pre-trained run.
+    """
     from molspectra.evaluation.finetuned import errors_of, in_brackets
 
-    if "mae" not in result:
+    if "target" not in result:
         return []
-    errors = errors_of(result)
-    names = [f"{name}{in_brackets(one['unit'])}" for name, one in errors.items()]
-    width = max(map(len, ("target", *names)))
-    heads = ("MAE", "RMSE", "R²", "values", "MAE of a constant")
-    lines = [f"{'target':<{width}}  {heads[0]:>9}  {heads[1]:>9}  {heads[2]:>6}  {heads[3]:>7}  {heads[4]}"]
-    for name, one in zip(names, errors.values(), strict=True):
-        r2 = "–" if one["r2"] is None else f"{one['r2']:.3f}"
-        figures = f"{one['mae']:9.4g}  {one['rmse']:9.4g}  {r2:>6}  {one['count']:>7}"
-        constant = one["median_predictor_mae"]
-        lines.append(f"{name:<{width}}  {figures}  {'–' if constant is None else f'{constant:.4g}'}")
-    return [*lines, ""]
+    figures = errors_of(result)
+    errors = {name: one for name, one in figures.items() if "mae" in one}
+    lines = []
+    if errors:
+        names = [f"{name}{in_brackets(one['unit'])}" for name, one in errors.items()]
+        width = max(map(len, ("target", *names)))
+        heads = f"{'MAE':>9}  {'RMSE':>9}  {'R²':>6}  {'values':>7}  MAE of a constant"
+        lines.append(f"{'target':<{width}}  {heads}")
+        for name, one in zip(names, errors.values(), strict=True):
+            r2 = "–" if one["r2"] is None else f"{one['r2']:.3f}"
+            cells = f"{one['mae']:9.4g}  {one['rmse']:9.4g}  {r2:>6}  {one['count']:>7}"
+            constant = one["median_predictor_mae"]
+            lines.append(f"{name:<{width}}  {cells}  {'–' if constant is None else f'{constant:.4g}'}")
+        lines.append("")
+    return lines + class_table({name: one for name, one in figures.items() if "auroc" in one})
+
+
+def class_table(classes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the lines of a table: figures of every class, beside what the base rate gives."""
+    if not classes:
+        return []
+    columns = {"auroc": "AUROC", "auprc": "AUPRC", "balanced_accuracy": "balanced acc.", "f1": "F1"}
+    width = max(map(len, ("class", *classes)))
+    lines = [
+        f"{'class':<{width}}" + "".join(f"  {name:>13}" for name in columns.values()) + "  values     ones"
+    ]
+    for name, one in classes.items():
+        cells = "".join(
+            f"  {'–':>13}" if one[key] is None else f"  {f'{one[key]:.3f} {_constant(one, key)}':>13}"
+            for key in columns
+        )
+        lines.append(f"{name:<{width}}{cells}  {one['count']:>6}  {one['positive']:>7}")
+    lines += [f"{name}: {one['undefined']}" for name, one in classes.items() if "undefined" in one]
+    threshold = next(iter(classes.values()))["threshold"]
+    return [
+        *lines,
+        "(in brackets: what the base rate of the training part gives; balanced accuracy and F1 count a "
+        f"probability from {threshold:g} on as class 1)",
+        "",
+    ]
+
+
+def _constant(one: Mapping[str, Any], key: str) -> str:
+    """A figure of what the base rate gives, in brackets, where it is known."""
+    constant = one["constant"]
+    return "(–)" if constant is None or constant[key] is None else f"({constant[key]:.3f})"
 
 
 def uncertainty_table(result: Mapping[str, Any]) -> list[str]:
@@ -99,7 +137,7 @@ def uncertainty_table(result: Mapping[str, Any]) -> list[str]:
     from molspectra.evaluation.finetuned import errors_of, in_brackets
 
     lines = []
-    for name, one in errors_of(result).items() if "mae" in result else ():
+    for name, one in errors_of(result).items() if "target" in result else ():
         if "uncertainty" not in one:
             continue
         alone, report = one["mae_of_members"], one["uncertainty"]

@@ -39,6 +39,8 @@ def run_command(name: str, arguments: list[str]) -> int:
     options = vars(_parser(name, settings).parse_args(arguments))
     if "target" in options:  # --target gap homo alpha
         options["target"] = ",".join(options["target"])
+    if "classes" in options:  # --classes active toxic
+        options["classes"] = [name for names in options["classes"] for name in names]
     source, values = _base(name, options)
     _take_encoder(values, options)
     for setting in settings:
@@ -160,7 +162,7 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
             type=setting.parse,
             default=unset,
             help=about,
-            nargs="+" if setting.name == "target" else None,
+            nargs="+" if setting.name in ("target", "classes") else None,
         )
     return parser
 
