@@ -147,3 +147,39 @@ def test_a_report_names_the_figure(run: Path) -> None:
     content = collect_report([run])
     assert not content.tables
     assert any("class oxygen: " in note and "AUROC" in note for note in content.notes)
+
+
+def test_an_ensemble_of_classes_and_numbers(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Probabilities are averaged; their spread is given as it is, without intervals."""
+    tiny = ["--model.encoder.channels", "8", "--model.encoder.layers", "1", "--model.encoder.heads", "2"]
+    tiny += ["--data.store", str(store), "--loop.batch_size", "4", "--loop.steps", "3", "--quiet"]
+    command = ["finetune", "--target", "oxygen", "size", "--classes", "oxygen", *tiny]
+    ensemble = tmp_path / "ensemble"
+    split = ["--data.fractions", "0.5,0.25,0.25"]
+    assert main([*command, *split, "--members", "2", "--out", str(ensemble)]) == 0
+    found = ms.predict(["CCO", "CC"], ensemble)
+    members = [ms.predict(["CCO", "CC"], ensemble / f"member-{number}").values for number in (0, 1)]
+    assert found.values == pytest.approx(np.mean(members, axis=0))
+    assert found.uncertainties is not None
+    assert found.uncertainties[:, 0] == pytest.approx(np.std(members, axis=0, ddof=1)[:, 0])
+    found.save(tmp_path / "table.csv")
+    heads = (tmp_path / "table.csv").read_text().splitlines()[0]
+    assert "oxygen uncertainty" in heads
+    assert "size 90 % from" in heads
+    assert "oxygen 90 % from" not in heads
+    assert main(["evaluate", str(ensemble)]) == 0
+    said = capsys.readouterr().out
+    assert "AUROC" in said
+    assert "size: 2 members alone" in said
+
+
+def test_folds_of_classes(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = ["--model.encoder.channels", "8", "--model.encoder.layers", "1", "--model.encoder.heads", "2"]
+    tiny += ["--data.store", str(store), "--loop.batch_size", "4", "--loop.steps", "2", "--quiet"]
+    command = ["finetune", "--target", "oxygen", "size", "--classes", "oxygen", *tiny, "--data.folds", "2"]
+    assert main([*command, "--out", str(tmp_path / "folds")]) == 0
+    said = capsys.readouterr().out
+    assert "AUROC (mean ± sd)" in said
+    assert "MAE (mean ± sd)" in said

@@ -132,7 +132,7 @@ def test_a_small_set_is_learnt(
     assert class_figures(found.prediction[:, 0], found.target[:, 0]).auroc == 1
     said = capfd.readouterr().err.splitlines()
     area, rate = result.metrics["active_auroc"], np.array(atoms)[selection.val].mean()
-    assert said[-1] == f"active: AUROC {area:.3g} on the validation part (base rate {rate:.3g})"
+    assert said[-2] == f"active: AUROC {area:.3g} on the validation part (base rate {rate:.3g})"
     assert not any("fitted as a number" in line for line in said)
 
 

@@ -26,7 +26,7 @@ from molspectra.training.config import FinetuneConfig
 from molspectra.training.data import Selection
 from molspectra.training.record import read_json, write_json
 from molspectra.training.run import finetune
-from molspectra.training.targets import classes_of
+from molspectra.training.targets import classes_of, resolved
 
 FILE = "ensemble.json"
 FORMAT = 1
@@ -153,7 +153,7 @@ def _calibrated(config: FinetuneConfig, runs: Sequence[Path]) -> dict[str, Calib
         predictions, spreads, _ = predict_members(
             models, selection.store, selection.val, config.targets, batch_size=config.loop.batch_size
         )
-    found, classes = {}, classes_of(config)
+    found, classes = {}, classes_of(resolved(config))
     for index, name in enumerate(config.targets):
         if name in classes:  # a probability has no error of its own
             continue

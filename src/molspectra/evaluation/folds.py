@@ -121,7 +121,9 @@ def fold_table(summary: Mapping[str, Any]) -> list[str]:
             lines.append(["target", *(f"{name} (mean ± sd)" for name in figures.values()), "folds"])
         for name, one in those.items():
             spreads = [one[figure] for figure in figures]
-            lines.append([f"{name}{in_brackets(one['unit'])}", *map(_written, spreads), str(summary["folds"])])
+            lines.append(
+                [f"{name}{in_brackets(one['unit'])}", *map(_written, spreads), str(summary["folds"])]
+            )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()

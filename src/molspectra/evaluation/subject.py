@@ -23,7 +23,7 @@ from molspectra.training.config import DataConfig, FinetuneConfig, PretrainConfi
 from molspectra.training.data import Selection, open_store
 from molspectra.training.record import read_run
 from molspectra.training.seen import selection_of
-from molspectra.training.targets import quantities_of
+from molspectra.training.targets import PROBABILITY, quantities_of
 
 PARTS = ("train", "val", "test", "all")
 """Parts of the run's split; "all": every row of a store that has labels, however it is split."""
@@ -137,6 +137,8 @@ def check_units(run: Path, about: Mapping[str, Any], store: Store) -> None:
     if store.metadata.forces is not None:
         found["forces"] = store.metadata.forces
     for name, quantity in learnt.items():
+        if quantity.unit == PROBABILITY:
+            continue  # of a label 0 or 1, which has no unit
         if name in found and found[name].unit != quantity.unit:
             raise UnitError(
                 f"{store.path}: {name} is in {found[name].unit or 'no unit'}, {run} predicts it in "
