@@ -1,13 +1,17 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.readers import from_smiles
 from molspectra.data.batch import batch_of
 from molspectra.errors import MismatchError, SettingError
+from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.heads import GatedEquivariantBlock, PooledHead, PropertyHead
+from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.models.shared import Encoded
 
 HF = Molecule([1, 9], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.9]])
@@ -125,3 +129,47 @@ def test_pooled_scalar_by_hand():
 def test_what_is_a_sum_cannot_be_pooled(kind, has_references):
     with pytest.raises(SettingError, match=r"readout.*pooled"):
         PropertyHead(4, kind, has_references, "pooled")
+
+
+def test_a_vector_and_a_tensor_by_hand():
+    """HF along x, one helium apart: charges about the centre of mass, and what atomic vectors add."""
+    centre = 0.9 * 18.998403163 / (18.998403163 + 1.008)
+    first, second = -centre, 0.9 - centre
+    scalars, vectors = [0.4, -0.4, 7.0], [[0.0, 0.3, 0.0], [0.1, 0.0, 0.0], [0.2, 0.0, 0.0]]
+    along = HF.positions[1] - HF.positions[0]
+    axis = int(abs(along).argmax())
+    assert along[axis] == 0.9
+    found = predictions("vector", scalars, vectors, mean=5.0, std=2.0)
+    expected = [[0.1, 0.3, 0.0], [0.2, 0.0, 0.0]]
+    expected[0][axis] += 0.4 * first - 0.4 * second
+    assert found == [pytest.approx([2 * value for value in one], abs=1e-6) for one in expected]
+
+    found = predictions("tensor", scalars, vectors, mean=5.0, std=2.0)
+    tensor = [[0.0] * 3 for _ in range(3)]
+    for vector, offset in zip(vectors, (first, second), strict=False):
+        for k in range(3):
+            tensor[k][axis] += vector[k] * offset
+            tensor[axis][k] += vector[k] * offset
+    six = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
+    first_molecule = [2 * tensor[i][j] + (5.0 if i == j else 0.0) for i, j in six]
+    assert found == [pytest.approx(first_molecule, abs=1e-6), pytest.approx([19.0] * 3 + [0.0] * 3)]
+
+
+@pytest.mark.parametrize("kind", ["vector", "tensor"])
+def test_vectors_and_tensors_turn_with_the_molecule(kind):
+    torch.manual_seed(0)
+    config = ModelConfig(EquivariantTransformerConfig(channels=8, layers=1, heads=2, radial=8), property=kind)
+    model = MolSpectra(config).double().eval()
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))  # perhaps with a reflection
+    ethanol = from_smiles("CCO")
+    turned = replace(ethanol, positions=ethanol.positions @ turn.numpy().T + 7.0)
+    with torch.no_grad():
+        one, other = (
+            torch.stack(model.predict(model.encode(batch), batch), dim=1)[0]
+            for batch in (batch_of([each], dtype=torch.float64) for each in (ethanol, turned))
+        )
+    if kind == "vector":
+        torch.testing.assert_close(other, turn @ one)
+        return
+    matrices = [value[[0, 3, 4, 3, 1, 5, 4, 5, 2]].view(3, 3) for value in (one, other)]
+    torch.testing.assert_close(matrices[1], turn @ matrices[0] @ turn.T)

@@ -56,8 +56,9 @@ class Calculator(AseCalculator):
     Forces are the exact negative gradient of the energy. Positions are taken about the mean position of a
     molecule before they are rounded to `dtype`, so that results are equally precise everywhere.
 
-    A dipole run is trained on the lengths of dipole moments. The sign of its vectors, and their direction in
-    molecules without symmetry, are not trained (`PropertyHead.dipole`).
+    A dipole run that was trained on vectors (`finetune --vectors`) gives the dipole with its direction. One
+    that was trained on lengths does not know the sign, and the direction only as far as symmetry dictates it
+    (`PropertyHead.dipole`). With a polarisability run, `results` also has "polarisability", [3, 3] in Å³.
 
     With an ensemble, energies and forces are means over the members; `results` then also has
     "energy_uncertainty" (eV, calibrated) and "force_spread" ([N] eV/Å: the root mean square distance of the
@@ -67,8 +68,8 @@ class Calculator(AseCalculator):
     Args:
         run: run directory or checkpoint of an energy in Hartree, eV, meV, kcal/mol or kJ/mol, the directory
             of an ensemble, or the pair that `molspectra.load_model` returns.
-        dipole: the same of a dipole moment, trained by the dipole head in D, e·Å or e·bohr; a run of several
-            targets may be both.
+        dipole: the same of a dipole moment in D, e·Å or e·bohr; a run of several targets may be both.
+        polarisability: the same of a polarisability in a0^3 or Å^3 (`finetune --tensors`).
         skin: Å beyond the cutoff in which neighbours are kept until an atom has moved half of it; the
             result does not depend on it.
         dtype: arithmetic, "float64" or "float32".
@@ -85,6 +86,7 @@ class Calculator(AseCalculator):
         self,
         run: Run,
         dipole: Run | None = None,
+        polarisability: Run | None = None,
         *,
         skin: float = 0.5,
         dtype: Precision = "float64",
@@ -108,6 +110,10 @@ class Calculator(AseCalculator):
         if dipole is not None:
             self.implemented_properties.append("dipole")
             self._dipole = open_learned(dipole, "dipole", dtype, device, checkpoint)
+        self._polarisability: Learned | None = None
+        if polarisability is not None:
+            self.implemented_properties.append("polarisability")
+            self._polarisability = open_learned(polarisability, "polarisability", dtype, device, checkpoint)
         self._neighbours = VerletList(self._energy.model.encoder.cutoff, skin)
 
     def calculate(
@@ -122,6 +128,8 @@ class Calculator(AseCalculator):
         super().calculate(atoms, properties, system_changes)
         if "dipole" in properties:
             self.results["dipole"] = self.dipoles([self.atoms])[0]
+        if "polarisability" in properties:
+            self.results["polarisability"] = self.polarisabilities([self.atoms])[0]
         if {"energy", "free_energy", "forces"} & set(properties):
             (energies, forces), disagreement = self._compute([self.atoms])
             energy = float(energies[0])
@@ -185,6 +193,23 @@ class Calculator(AseCalculator):
         with torch.no_grad():
             vectors = model.property_heads[self._dipole.head].dipole(model.encode(batch), batch)
         return _numbers(vectors, "dipole") * self._dipole.factor
+
+    def polarisabilities(self, replicas: Sequence[Any]) -> Array:
+        """Polarisabilities [B, 3, 3] of several `ase.Atoms` in Å³.
+
+        Raises:
+            InputError: as in `energies_and_forces`, or there is no polarisability run.
+            MolspectraError: a prediction is not finite.
+        """
+        if self._polarisability is None:
+            raise SettingError(
+                "the calculator has no polarisability; give it a run, Calculator(run, polarisability=...)"
+            )
+        model, batch = self._polarisability.model, self._batch(replicas, self._polarisability)
+        with torch.no_grad():
+            six = model.property_heads[self._polarisability.head](model.encode(batch), batch)
+        values = _numbers(six, "polarisability") * self._polarisability.factor
+        return values[:, [[0, 3, 4], [3, 1, 5], [4, 5, 2]]]
 
     def _batch(self, replicas: Sequence[Any], learned: Learned) -> Batch:
         """The batch of checked molecules, with positions relative to the mean of each."""

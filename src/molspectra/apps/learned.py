@@ -29,6 +29,9 @@ NO_SURFACE = ("homo", "lumo", "gap", "zpve", "u298", "h298", "g298", "u298_atom"
 DIPOLE_UNITS = {"D": BOHR / DEBYE, "e·Å": 1.0, "e·bohr": BOHR}
 """e·Å, the unit of ASE, per unit of a column."""
 
+POLARISABILITY_UNITS = {"a0^3": BOHR**3, "bohr^3": BOHR**3, "Å^3": 1.0}
+"""Å³ per unit of a column."""
+
 
 @dataclass(frozen=True, eq=False)
 class Learned:
@@ -37,7 +40,7 @@ class Learned:
     Attributes:
         model: without gradients of its weights, in evaluation mode, in its precision, on its device.
         head: place of the head among those of the model.
-        factor: eV or e·Å per unit of its target.
+        factor: eV, e·Å or Å³ per unit of its target.
         elements: atomic numbers of its training set; where they are unknown, all that have an embedding.
     """
 
@@ -49,12 +52,12 @@ class Learned:
 
 def open_learned(
     run: Run,
-    quantity: Literal["energy", "dipole"],
+    quantity: Literal["energy", "dipole", "polarisability"],
     dtype: Precision,
     device: str,
     checkpoint: Literal["best", "last"],
 ) -> Learned:
-    """A copy of a model of a potential energy or a dipole moment, in a precision and on a device.
+    """A copy of a model of an energy, a dipole moment or a polarisability, in a precision and on a device.
 
     Raises:
         InputError: no model there, one that predicts another property, or an unknown precision or device.
@@ -70,19 +73,26 @@ def open_learned(
     if model.input_spectra:
         raise MismatchError(f"{where}: takes spectra as input, which no moving molecule has")
     kinds = [head.property for head in property_heads(model.config)]
-    # forces are the gradient of the first property; a dipole may be any other
-    place = kinds.index("dipole") if quantity == "dipole" and "dipole" in kinds else 0
-    head, (target, quantity_of_target) = kinds[place], list(quantities_of(about).items())[place]
+    # forces are the gradient of the first property; a dipole or a polarisability may be any other
+    wanted = {"energy": (), "dipole": ("vector", "dipole"), "polarisability": ("tensor",)}[quantity]
+    place = next((kinds.index(kind) for kind in wanted if kind in kinds), 0)
+    column = sum(one.width for one in model.property_heads[:place])
+    head, (target, quantity_of_target) = kinds[place], list(quantities_of(about).items())[column]
     unit = quantity_of_target.unit
     if quantity == "energy" and (head != "scalar" or target in NO_SURFACE or unit not in UNITS):
         raise MismatchError(
             f"{where}: predicts {target!r} in {unit!r}, which is no potential energy; "
             f"fine-tune on a total energy in {', '.join(UNITS)}, with forces"
         )
-    if quantity == "dipole" and (head != "dipole" or unit not in DIPOLE_UNITS):
+    if quantity == "dipole" and (head not in wanted or unit not in DIPOLE_UNITS):
         raise MismatchError(
-            f"{where}: predicts {target!r} in {unit!r} by the {head} head, which is no "
-            f"dipole; fine-tune on one in {', '.join(DIPOLE_UNITS)} with model.property dipole"
+            f"{where}: predicts {target!r} in {unit!r} by the {head} head, which is no dipole; fine-tune on "
+            f"one in {', '.join(DIPOLE_UNITS)} with --vectors, or on its length with model.property dipole"
+        )
+    if quantity == "polarisability" and (head not in wanted or unit not in POLARISABILITY_UNITS):
+        raise MismatchError(
+            f"{where}: predicts {target!r} in {unit!r} by the {head} head, which is no polarisability; "
+            f"fine-tune on one in {', '.join(POLARISABILITY_UNITS)} with --tensors"
         )
     copy = deepcopy(model).eval().requires_grad_(False).to(getattr(torch, dtype))
     for mine, theirs in zip(copy.property_heads, model.property_heads, strict=True):
@@ -90,5 +100,6 @@ def open_learned(
     elements = trained_elements(about)
     if elements is None:
         elements = frozenset(range(1, model.config.encoder.max_number + 1))
-    factor = HARTREE / UNITS[unit] if quantity == "energy" else DIPOLE_UNITS[unit]
+    factors = {"dipole": DIPOLE_UNITS, "polarisability": POLARISABILITY_UNITS}
+    factor = HARTREE / UNITS[unit] if quantity == "energy" else factors[quantity][unit]
     return Learned(moved(copy, device), place, factor, elements)

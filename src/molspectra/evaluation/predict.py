@@ -122,7 +122,8 @@ def predict_batch(model: MolSpectra, batch: Batch, forces: bool) -> tuple[torch.
     else:
         with torch.no_grad():
             values, force = model.predict(model.encode(batch), batch), None
-    values = [head.in_unit(value) for head, value in zip(model.property_heads, values, strict=True)]
+    heads = [head for head in model.property_heads for _ in range(head.width)]
+    values = [head.in_unit(value) for head, value in zip(heads, values, strict=True)]
     return torch.stack([value.detach().double().cpu() for value in values], dim=1), force
 
 

@@ -1,5 +1,7 @@
 """Heads: from atom features to properties, noise vectors, dipoles and forces (method, section 4)."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -11,7 +13,12 @@ from molspectra.errors import MismatchError, SettingError
 from molspectra.models.segments import spread_to_atoms, sum_by_molecule
 from molspectra.models.shared import Encoded
 
-PropertyKind = Literal["scalar", "dipole", "spatial_extent", "binary"]
+PropertyKind = Literal["scalar", "dipole", "spatial_extent", "binary", "vector", "tensor"]
+
+COMPONENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"vector": ("_x", "_y", "_z"), "tensor": ("_xx", "_yy", "_zz", "_xy", "_xz", "_yz")}
+)
+"""What the columns of a vector and of a symmetric tensor add to its name; others have one column."""
 
 Readout = Literal["sum", "pooled"]
 """How a scalar or a logit is read from the atoms: as a sum over them, or from their statistics."""
@@ -134,7 +141,12 @@ class PropertyHead(nn.Module):
     | scalar, pooled | std·p + mean, p of `PooledHead` |
     | dipole | std·‖Σ_i (x_i (r_i - r_c) + μ_i)‖, r_c the centre of mass |
     | spatial_extent | Σ_i std·x_i ‖r_i - r_c‖² + mean |
+    | vector | std·Σ_i (x_i (r_i - r_c) + μ_i), three components |
+    | tensor | std·Σ_i (x_i 1 + (μ_i ⊗ (r_i - r_c) + (r_i - r_c) ⊗ μ_i)) + mean·1, six components |
     | binary | as a scalar, of std 1: the logit ln(P/(1 - P)) of class 1; mean is that of the base rate |
+
+    Vectors and tensors turn with the molecule (Schütt et al. 2021, doi:10.48550/arXiv.2102.03150, equations
+    11 and 12). Of a charged molecule a vector is that about its centre of mass.
 
     With atom references, Σ_i reference(z_i) is added to a scalar in float64: total energies are so large that
     float32 would round away the differences to be learnt.
@@ -191,13 +203,27 @@ class PropertyHead(nn.Module):
     def standardise(self, mean: float, std: float) -> None:
         """Set the training set's mean and standard deviation (a std of 0 counts as 1).
 
-        The mean of a dipole stays 0: it is a length, nothing can be added before its norm is taken.
+        The mean of a dipole stays 0: it is a length, nothing can be added before its norm is taken. That of a
+        vector is 0 since no direction is special, and that of a tensor a third of its mean trace.
         """
-        self.mean.fill_(0.0 if self.kind == "dipole" else mean)
+        self.mean.fill_(0.0 if self.kind in ("dipole", "vector") else mean)
         self.std.fill_(std if std > 0 else 1.0)
 
+    def components(self, encoded: Encoded, batch: Batch) -> list[Tensor]:
+        """Predictions [B] of every component, in the order of `COMPONENTS`."""
+        values = self(encoded, batch)
+        return list(values.unbind(1)) if self.kind in COMPONENTS else [values]
+
+    @property
+    def width(self) -> int:
+        """Number of components."""
+        return len(COMPONENTS.get(self.kind, ("",)))
+
     def forward(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """Predictions [B] in the unit of the targets, of classes logits; float64 with atom references."""
+        """Predictions in the unit of the targets, of classes logits; float64 with atom references.
+
+        [B], of a vector [B, 3], and of a tensor [B, 6] in the order of `COMPONENTS`.
+        """
         if self.pooled is not None:
             prediction: Tensor = self.std * self.pooled(encoded, batch) + self.mean
             return prediction
@@ -210,6 +236,10 @@ class PropertyHead(nn.Module):
             return total.double() + sum_by_molecule(references, batch.molecule, batch.ptr)
         if self.kind == "dipole":
             return self.std * safe_norm(self._dipole(scalars, vectors, batch).unsqueeze(-1)).squeeze(-1)
+        if self.kind == "vector":
+            return self.std * self._dipole(scalars, vectors, batch)
+        if self.kind == "tensor":
+            return self._tensor(scalars, vectors, batch)
         extent = self.std * scalars * self._offset(scalars, batch).square().sum(1)
         return sum_by_molecule(extent, batch.molecule, batch.ptr) + self.mean
 
@@ -220,16 +250,14 @@ class PropertyHead(nn.Module):
     def dipole(self, encoded: Encoded, batch: Batch) -> Tensor:
         """Dipole vectors [B, 3] in the unit of the targets, std·Σ_i (x_i (r_i - r_c) + μ_i).
 
-        Their lengths are the predictions. Training on lengths leaves the sign undetermined, and the direction
-        as far as symmetry does not dictate it.
+        Of the kind "dipole" their lengths are the predictions. Training on lengths leaves the sign
+        undetermined, and the direction as far as symmetry does not dictate it.
 
         Raises:
             MismatchError: a head of another kind.
         """
-        if self.kind != "dipole":
-            raise MismatchError(
-                f"the {self.kind} head predicts no dipole; fine-tune with model.property dipole"
-            )
+        if self.kind not in ("dipole", "vector"):
+            raise MismatchError(f"the {self.kind} head predicts no dipole; fine-tune with --vectors")
         scalars, vectors = self.atoms(encoded)
         return self.std * self._dipole(scalars, vectors, batch)
 
@@ -237,6 +265,15 @@ class PropertyHead(nn.Module):
         """Σ_i (x_i (r_i - r_c) + μ_i) [B, 3]."""
         moments = scalars.unsqueeze(1) * self._offset(scalars, batch) + vectors
         return sum_by_molecule(moments, batch.molecule, batch.ptr)
+
+    def _tensor(self, scalars: Tensor, vectors: Tensor, batch: Batch) -> Tensor:
+        """Symmetric tensors [B, 6]."""
+        offset = self._offset(scalars, batch)
+        first, second = torch.tensor([0, 1, 2, 0, 0, 1]), torch.tensor([0, 1, 2, 1, 2, 2])
+        mixed = vectors[:, first] * offset[:, second] + vectors[:, second] * offset[:, first]
+        one = scalars.new_tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+        atoms = scalars.unsqueeze(1) * one + mixed
+        return self.std * sum_by_molecule(atoms, batch.molecule, batch.ptr) + self.mean * one
 
     def _offset(self, scalars: Tensor, batch: Batch) -> Tensor:
         """Positions [N, 3] about the centre of mass, r_i - r_c."""

@@ -159,7 +159,8 @@ class MolSpectra(Shared):
     def predict(self, encoded: Encoded, batch: Batch) -> list[Tensor]:
         """Properties, each [B], from the atom features of a batch, and its spectra where they are an input.
 
-        Of classes these are logits; `PropertyHead.in_unit` turns them into probabilities.
+        Vectors and tensors are so many properties as they have components. Of classes these are logits;
+        `PropertyHead.in_unit` turns them into probabilities.
 
         Raises:
             MismatchError: the model has no property head, or the batch lacks spectra that are an input.
@@ -168,7 +169,7 @@ class MolSpectra(Shared):
             raise MismatchError("the model has no property head: fine-tune it first")
         if self.spectrum_input is not None:
             encoded = self.spectrum_input(encoded, batch, *self._read_spectra(batch))
-        return [head(encoded, batch) for head in self.property_heads]
+        return [value for head in self.property_heads for value in head.components(encoded, batch)]
 
     def predict_spectra(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """Spectra [B, points] per modality from the atom features of a batch, in its unit on its axis.

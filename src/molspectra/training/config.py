@@ -8,6 +8,7 @@ from typing import Literal
 from molspectra.compiled import Kernels
 from molspectra.data.store.store import Broadening
 from molspectra.errors import SettingError
+from molspectra.models.heads import COMPONENTS
 from molspectra.models.model import ModelConfig
 from molspectra.objectives.alignment import AlignmentConfig
 from molspectra.objectives.denoising import DenoisingConfig
@@ -355,6 +356,12 @@ class FinetuneConfig:
     classes: tuple[str, ...] = ()
     """Targets whose values 0 and 1 are two classes, whose probability is learnt by cross-entropy; wins over
     `model.property`. The command line takes several words too."""
+    vectors: tuple[str, ...] = ()
+    """Targets that are vectors: one called dipole is learnt from the columns dipole_x, dipole_y and dipole_z,
+    and turns with the molecule."""
+    tensors: tuple[str, ...] = ()
+    """Targets that are symmetric tensors, from the columns NAME_xx, NAME_yy, NAME_zz, NAME_xy, NAME_xz and
+    NAME_yz."""
     forces: bool = False
     """Also learn the store's forces as the negative gradient of the (first) target."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -388,14 +395,24 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
-        for target in self.targets:
+        for target in self.names:
             if target in RESERVED or not target:
                 raise SettingError(f"target: {target!r} is not a property; settings of its own deal with it")
         if len(set(self.targets)) < len(self.targets):
             raise SettingError(f"target: a column is given twice in {self.target!r}")
-        for name in self.classes:
-            if name not in self.targets:
-                raise SettingError(f"classes: {name!r} is not a target; the targets are {self.target}")
+        kinds = {"classes": self.classes, "vectors": self.vectors, "tensors": self.tensors}
+        for kind, names in kinds.items():
+            for name in names:
+                if name not in self.names:
+                    raise SettingError(f"{kind}: {name!r} is not a target; the targets are {self.target}")
+        several = [name for names in kinds.values() for name in set(names)]
+        if len(set(several)) < len(several):
+            raise SettingError("classes, vectors, tensors: a target is of one kind only")
+        if self.forces and self.names[0] in several:
+            raise SettingError(
+                f"forces: they are the gradient of an energy, and {self.names[0]!r} is none; "
+                "name an energy first, or leave the forces out"
+            )
         _refuse_negative("weights", self.energy_weight, self.force_weight, self.denoising_weight)
         if not 0 < self.energy_smoothing <= 1:
             raise SettingError(f"energy_smoothing must lie in (0, 1], not {self.energy_smoothing}")
@@ -404,9 +421,19 @@ class FinetuneConfig:
         _refuse_no_validation(self.optimizer, self.loop)
 
     @property
-    def targets(self) -> tuple[str, ...]:
-        """Columns of the store to learn; forces belong to the first."""
+    def names(self) -> tuple[str, ...]:
+        """What is learnt, with a head each; forces belong to the first."""
         return tuple(name.strip() for name in self.target.split(","))
+
+    def columns(self, name: str) -> tuple[str, ...]:
+        """Columns of the store that one of the names stands for: its own, or those of its components."""
+        kind = "vector" if name in self.vectors else "tensor" if name in self.tensors else ""
+        return tuple(f"{name}{suffix}" for suffix in COMPONENTS.get(kind, ("",)))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Columns of the store to learn."""
+        return tuple(column for name in self.names for column in self.columns(name))
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -233,7 +233,11 @@ class FinetuneStage(Stage):
     def weights(self) -> dict[str, float]:
         """See `Stage.weights`."""
         config = self.config
-        chosen = dict.fromkeys(config.targets, config.energy_weight)
+        chosen = {  # the loss of a vector is the mean over its components
+            column: config.energy_weight / len(config.columns(name))
+            for name in config.names
+            for column in config.columns(name)
+        }
         if config.forces:
             chosen["forces"] = config.force_weight
         if config.denoising_weight > 0:
@@ -270,7 +274,9 @@ class FinetuneStage(Stage):
         else:
             encoded = self.model.encode(structures)
             values = self.model.predict(encoded, structures)
-        units: list[Tensor | float] = [head.std for head in self.model.property_heads]
+        units: list[Tensor | float] = [
+            head.std for head in self.model.property_heads for _ in range(head.width)
+        ]
         if not config.supervised.standardised:
             units = [1.0] * len(units)
         losses = {

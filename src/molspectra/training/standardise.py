@@ -1,6 +1,7 @@
 """Statistics of the training rows for the property head: atom references, mean and standard deviation."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from scipy.special import logit
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from molspectra.data.store.store import Store
 from molspectra.errors import ElementError
+from molspectra.models.heads import COMPONENTS
 from molspectra.models.model import AtomReferences, MolSpectra, property_heads
 from molspectra.training.data import CHUNK, Rows, Selection
 from molspectra.training.targets import published_references
@@ -20,20 +22,28 @@ Floats = npt.NDArray[np.float64]
 def standardise(model: MolSpectra, selection: Selection, targets: Sequence[str]) -> None:
     """Set references, mean and standard deviation of a model's heads from the training rows with a label.
 
-    The head of a class gets the log-odds of the base rate as its mean.
+    The head of a class gets the log-odds of the base rate as its mean. No direction is special, so that of a
+    vector has the root mean square of all components as its standard deviation, and that of a tensor the same
+    after a third of its mean trace is taken off, which is its mean.
 
     Args:
-        model: has one head per target.
+        model: has one head per property.
         selection: store and rows.
-        targets: columns of the store, in the order of the heads.
+        targets: columns of the store, in the order of the heads; several for a vector or a tensor.
 
     Raises:
         ElementError: published references that do not cover the elements of the rows.
     """
-    store = selection.store
-    for head, settings, target in zip(
-        model.property_heads, property_heads(model.config), targets, strict=True
-    ):
+    store, columns = selection.store, iter(targets)
+    for head, settings in zip(model.property_heads, property_heads(model.config), strict=True):
+        if head.kind in COMPONENTS:
+            names = list(islice(columns, head.width))
+            components = np.stack([store.column(name)[selection.train] for name in names], axis=1)
+            mean = float(np.nanmean(components[:, :3])) if head.kind == "tensor" else 0.0
+            trace = np.array([mean] * 3 + [0.0] * (head.width - 3))
+            head.standardise(mean, float(np.sqrt(np.nanmean(np.square(components - trace)))))
+            continue
+        target = next(columns)
         rows = selection.labelled_rows(target)
         values = store.column(target)[rows]
         if head.kind == "binary":  # log-odds: at first the base rate is predicted

@@ -8,7 +8,7 @@ from typing import Any
 from molspectra.data.store.schema import Quantity
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES
 from molspectra.errors import SettingError, UnitError
-from molspectra.models.heads import PropertyKind
+from molspectra.models.heads import COMPONENTS, PropertyKind
 from molspectra.models.model import HeadConfig, property_heads
 from molspectra.simulation.units import HARTREE, KCAL
 from molspectra.training.config import FinetuneConfig
@@ -49,13 +49,13 @@ def resolved(config: FinetuneConfig) -> FinetuneConfig:
     Raises:
         SettingError: a head was asked for that is not that of the target, or forces of a class.
     """
-    count = len(config.targets)
+    count = len(config.names)
     if len(config.model.heads) not in (0, count):
         raise SettingError(f"model.heads: {len(config.model.heads)} for {count} targets; leave them out")
-    heads = config.model.heads or tuple(_head(config, target) for target in config.targets)
+    heads = config.model.heads or tuple(_head(config, target) for target in config.names)
     if config.forces and heads[0].property == "binary":
         raise SettingError(
-            f"forces: they are the gradient of an energy, and {config.targets[0]!r} is a class; "
+            f"forces: they are the gradient of an energy, and {config.names[0]!r} is a class; "
             "name an energy first, or leave the forces out"
         )
     if count > 1:
@@ -67,14 +67,27 @@ def resolved(config: FinetuneConfig) -> FinetuneConfig:
 def classes_of(config: FinetuneConfig) -> tuple[str, ...]:
     """Return the targets of resolved settings that are classes."""
     heads = property_heads(config.model)
-    return tuple(name for name, head in zip(config.targets, heads, strict=False) if head.property == "binary")
+    return tuple(name for name, head in zip(config.names, heads, strict=False) if head.property == "binary")
 
 
 def _head(config: FinetuneConfig, target: str) -> HeadConfig:
     """Return how a target is read from the atoms."""
     model, right = config.model, HEADS.get(target)
-    kind = "binary" if target in config.classes else model.property or right or "scalar"
-    if right not in (None, kind) and kind != "binary":  # any column may hold classes
+    declared: dict[PropertyKind, tuple[str, ...]] = {
+        "binary": config.classes,
+        "vector": config.vectors,
+        "tensor": config.tensors,
+    }
+    kind: PropertyKind | None = None
+    for one, names in declared.items():
+        kind = one if target in names else kind
+    if kind is None and model.property in COMPONENTS:
+        raise SettingError(
+            f"model.property: name the targets that are {model.property}s in {model.property}s"
+        )
+    is_declared = kind is not None
+    kind = kind or model.property or right or "scalar"
+    if right not in (None, kind) and not is_declared and kind != "binary":  # any column may hold classes
         raise SettingError(
             f"model.property: {target!r} is learnt by the {right} head, not the {kind} one; "
             "leave model.property out (null)"
@@ -84,7 +97,7 @@ def _head(config: FinetuneConfig, target: str) -> HeadConfig:
         references = "published" if target in ATOMIC_ENERGIES else "none"
     readout = model.readout
     if readout == "auto":
-        is_energy = config.forces and target == config.targets[0]
+        is_energy = config.forces and target == config.names[0]
         is_intensive = target in INTENSIVE and kind == "scalar" and references == "none" and not is_energy
         readout = "pooled" if is_intensive or kind == "binary" else "sum"
     return HeadConfig(kind, readout, references)

@@ -39,8 +39,9 @@ def run_command(name: str, arguments: list[str]) -> int:
     options = vars(_parser(name, settings).parse_args(arguments))
     if "target" in options:  # --target gap homo alpha
         options["target"] = ",".join(options["target"])
-    if "classes" in options:  # --classes active toxic
-        options["classes"] = [name for names in options["classes"] for name in names]
+    for kind in ("classes", "vectors", "tensors"):  # --classes active toxic
+        if kind in options:
+            options[kind] = [name for names in options[kind] for name in names]
     source, values = _base(name, options)
     _take_encoder(values, options)
     for setting in settings:
@@ -162,7 +163,7 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
             type=setting.parse,
             default=unset,
             help=about,
-            nargs="+" if setting.name in ("target", "classes") else None,
+            nargs="+" if setting.name in ("target", "classes", "vectors", "tensors") else None,
         )
     return parser
 
