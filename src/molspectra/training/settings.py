@@ -143,19 +143,20 @@ def read_recipe(name: str) -> dict[str, Any]:
     return read_yaml(path)
 
 
-def from_dict(cls: type[T], values: object, where: str) -> T:
+def from_dict(cls: type[T], values: object, where: str, base: T | None = None) -> T:
     """Build a (nested) settings dataclass, all of whose fields have defaults, from plain values.
 
     Args:
         cls: the dataclass.
         values: a mapping; settings that are not in it keep their defaults.
         where: what to call the mapping in errors, such as the name of its file.
+        base: settings that others keep instead of their defaults.
 
     Raises:
         SettingError: unknown name (with a suggestion), wrong type, or a value that the dataclass refuses.
     """
     try:
-        return _updated(cls(), values, "", cls)
+        return _updated(cls() if base is None else base, values, "", cls)
     except InputError as error:
         raise error.with_context(where) from error
 

@@ -6,21 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import FormatError, SettingError
+from molspectra.errors import FormatError
 from molspectra.printable import say
-from molspectra.training.checkpoint import encoder_of
-from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.configuration import STAGES, configured
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult, finetune, pretrain
-from molspectra.training.settings import (
-    Setting,
-    from_dict,
-    read_recipe,
-    recipes,
-    settings_of,
-    shown,
-    to_dict,
-)
+from molspectra.training.settings import Setting, read_recipe, recipes, settings_of
 
 _PURPOSES = {
     "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
@@ -31,19 +22,16 @@ _PURPOSES = {
 
 def run_command(name: str, arguments: list[str]) -> int:
     """Parse the options of a training command and run it; returns the exit code."""
-    cls: type[Any] = PretrainConfig if name == "pretrain" else FinetuneConfig
+    cls: type[Any] = STAGES[name]
     run: Callable[..., RunResult] = pretrain if name == "pretrain" else finetune
     is_help = bool({"-h", "--help"} & set(arguments))
     settings = settings_of(cls, documented=is_help)
     options = vars(_parser(name, settings).parse_args(arguments))
-    if "target" in options:  # --target gap homo alpha
-        options["target"] = ",".join(options["target"])
     source, values = _base(name, options)
-    _take_encoder(values, options)
-    for setting in settings:
-        if setting.name in options:
-            _put(values, setting.name, options[setting.name], source)
-    config = from_dict(cls, values, source)
+    given = {setting.name: options[setting.name] for setting in settings if setting.name in options}
+    if "target" in given:  # --target gap homo alpha
+        given["target"] = ",".join(given["target"])
+    config = configured(cls, values, given, source, shipped=options.get("config") in recipes())
     result = run(config, options["out"], resume=options["resume"], show=not options["quiet"])
     if result.rank == 0:
         for key, value in result.metrics.items():
@@ -98,25 +86,6 @@ def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             raise FormatError(f"{earlier}: not the settings of a run")
         return str(earlier), values
     return name, {}
-
-
-def _take_encoder(values: dict[str, Any], options: dict[str, Any]) -> None:
-    """Begin the settings with the encoder of what the run starts from, which wins over a shipped recipe's."""
-    init, model = options.get("init"), values.setdefault("model", {})
-    if init and isinstance(model, dict) and ("encoder" not in model or options.get("config") in recipes()):
-        model["encoder"] = to_dict(encoder_of(init))
-
-
-def _put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
-    """Set the setting with this dotted name in nested settings."""
-    *groups, last = name.split(".")
-    for group in groups:
-        if values.get(group) is None:
-            values[group] = {}
-        values = values[group]
-        if not isinstance(values, dict):
-            raise SettingError(f"{source}: {group}: expected a mapping of settings, not {shown(values)}")
-    values[last] = value
 
 
 def _shown(default: Any) -> str:
