@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from molspectra.apps.embed import embed as embed
     from molspectra.apps.embed_spectra import embed_spectra as embed_spectra
     from molspectra.apps.import_reference import import_reference as import_reference
-    from molspectra.apps.loading import load as load
+    from molspectra.apps.model import load as load
     from molspectra.apps.predict import predict as predict
     from molspectra.chem.molecule import Molecule as Molecule
     from molspectra.chem.readers import from_ase as from_ase
@@ -88,7 +88,7 @@ FinetuneConfig   molspectra.training.config      all settings of a fine-tuning r
                  ms.FinetuneConfig(target="gap,homo")
 """,
     "Models in use": """
-load             molspectra.apps.loading         a model by name, run or address; it can embed and predict
+load             molspectra.apps.model           a model by name, run or address; it can embed and predict
                  ms.load("base").embed(["CCO"])
 embed            molspectra.apps.embed           molecules as vectors
                  ms.embed(["CCO", "CO"])

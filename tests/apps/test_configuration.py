@@ -11,7 +11,7 @@ from molspectra.apps.cli import main
 from molspectra.errors import InputError, SettingError
 from molspectra.models.egnn import EGNNConfig
 from molspectra.training import run
-from molspectra.training.checkpoint import encoder_of
+from molspectra.training.checkpoint import encoder_of, with_encoder_of
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.configuration import recipe
 from molspectra.training.run import finetune, pretrain
@@ -64,7 +64,10 @@ def test_init_brings_its_encoder_as_at_the_command_line(
     assert with_recipe == from_python
     assert bare == from_mapping
     assert with_recipe.model.encoder == bare.model.encoder == encoder_of("base")
-    assert recipe("small-gap").replace(init="base").model.encoder == encoder_of("base")
+    replaced = recipe("small-gap").replace(init="base")
+    assert with_encoder_of(replaced.model, replaced.init).encoder == encoder_of("base")
+    own = recipe("small-gap").replace(**{"init": "base", "model.encoder.channels": 32})
+    assert own.model.encoder.channels == 32
 
 
 @pytest.mark.parametrize("command", FUNCTIONS)

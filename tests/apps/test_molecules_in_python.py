@@ -2,7 +2,6 @@
 
 import ase.build
 import numpy as np
-import pandas as pd
 import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
@@ -10,6 +9,8 @@ from rdkit.Chem import rdDistGeom
 import molspectra as ms
 from molspectra.chem.readers import from_rdkit
 from molspectra.errors import ElementError, FormatError, InputError, MismatchError, ValueRangeError
+
+pd = pytest.importorskip("pandas")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,7 @@ def test_a_loaded_model_predicts(use_runs):
 
 
 def test_simulate_takes_one_molecule_or_several_of_every_kind(embedded):
+    pytest.importorskip("tblite")
     water = ase.build.molecule("H2O")
     one = ms.simulate("O", ["ir"])
     assert "H2O, 3 ir lines" in repr(one)
@@ -93,6 +95,7 @@ def test_simulate_takes_one_molecule_or_several_of_every_kind(embedded):
     ],
 )
 def test_simulate_names_what_it_cannot_take(given, facts):
+    pytest.importorskip("tblite")
     with pytest.raises(InputError) as caught:
         ms.simulate(given, ["ir"])
     assert all(fact in str(caught.value) for fact in facts)

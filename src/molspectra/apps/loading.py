@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from molspectra.apps.remote_models import HUB, from_hub, from_url
 from molspectra.errors import NotFoundError, hint
@@ -15,11 +15,6 @@ from molspectra.evaluation.embedding import alignment_similarity, trained_elemen
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import SHIPPED, find_checkpoint, load_model
 from molspectra.training.targets import quantities_of
-
-if TYPE_CHECKING:
-    from molspectra.apps.embed import Embeddings
-    from molspectra.apps.molecules import Molecules
-    from molspectra.apps.predict import Predicted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,18 +54,6 @@ class LoadedModel:
     def elements(self) -> frozenset[int] | None:
         """Atomic numbers of its training set; None where its files do not tell."""
         return trained_elements(self.about)
-
-    def embed(self, molecules: Molecules, **options: Any) -> Embeddings:
-        """Embed structures by this model; molecules and options as in `molspectra.embed`."""
-        from molspectra.apps.embed import embed  # which takes loaded models
-
-        return embed(molecules, self, **options)
-
-    def predict(self, molecules: Molecules, **options: Any) -> Predicted:
-        """Predict the properties that this model learnt; as `molspectra.predict`."""
-        from molspectra.apps.predict import predict
-
-        return predict(molecules, self, **options)
 
 
 def load(

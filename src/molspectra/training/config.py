@@ -17,7 +17,7 @@ from molspectra.objectives.reconstruction import ReconstructionConfig
 from molspectra.objectives.supervised import SupervisedConfig
 from molspectra.spectra.modality import modality
 from molspectra.training.schedule import ScheduleConfig
-from molspectra.training.settings import to_dict
+from molspectra.training.settings import flat, from_dict, put, to_dict
 
 RESERVED = ("forces", "denoising", "slide", "loss")
 """Names that the losses of a fine-tuning run have besides its target."""
@@ -270,14 +270,19 @@ class RunSettings:
 
         Args:
             settings: by full name, such as `**{"loop.steps": 500}`, or nested: `loop={"steps": 500}`. With
-                `init` the encoder becomes that of the model that it names, unless it is given, too.
+                `init` an encoder that is not given, too, goes back to its default, which a run replaces by
+                that of the model that `init` names.
 
         Raises:
             InputError: an unknown setting, or a value that does not fit.
         """
-        from molspectra.training.configuration import replaced  # which needs this module
-
-        return replaced(self, settings)  # type: ignore[type-var]
+        source = type(self).__name__
+        changes = flat(settings, source)
+        values: dict[str, Any] = {}
+        if changes.get("init"):
+            values["model"] = {"encoder": to_dict(ModelConfig().encoder)}
+        put(values, changes, source)
+        return from_dict(type(self), values, source, self)  # type: ignore[type-var]
 
     def __str__(self) -> str:
         """Return all settings as YAML, which `--config` and `molspectra.recipe` read from a file."""

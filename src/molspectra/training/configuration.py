@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from molspectra.errors import SettingError
 from molspectra.training.checkpoint import encoder_of
 from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
-from molspectra.training.settings import from_dict, read_recipe, recipes, shown, to_dict
+from molspectra.training.settings import flat, from_dict, put, read_recipe, recipes, to_dict
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
@@ -84,64 +84,8 @@ def configured(
     model = values.setdefault("model", {})
     if changes.get("init") and isinstance(model, dict) and ("encoder" not in model or shipped):
         model["encoder"] = to_dict(encoder_of(changes["init"]))
-    _put_all(values, changes, source)
+    put(values, changes, source)
     return from_dict(cls, values, source)
-
-
-def replaced(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Return a configuration with some other settings; see `RunSettings.replace`."""
-    source = type(config).__name__
-    changes = flat(settings, source)
-    values: dict[str, Any] = {}
-    if changes.get("init"):
-        values["model"] = {"encoder": to_dict(encoder_of(changes["init"]))}
-    _put_all(values, changes, source)
-    return from_dict(type(config), values, source, config)
-
-
-def flat(settings: Mapping[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
-    """Return settings by their full names, from full names, nested mappings or both.
-
-    Paths become texts, a dataclass of settings the values of all of them, and a list of targets one text.
-
-    Raises:
-        SettingError: a setting that is given twice.
-    """
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        nested = flat(value, source, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-        for full, leaf in nested.items():
-            if full in found:
-                raise SettingError(f"{source}: {full} is given twice")
-            found[full] = _plain(full, leaf)
-    return found
-
-
-def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_dict(value)
-    if name == "target" and isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
-        return ",".join(value)
-    return value
-
-
-def _put_all(values: dict[str, Any], changes: Mapping[str, Any], source: str) -> None:
-    """Set settings by their full names in nested settings."""
-    for name, value in changes.items():
-        *groups, last = name.split(".")
-        group = values
-        for depth, part in enumerate(groups, start=1):
-            if group.get(part) is None:
-                group[part] = {}
-            group = group[part]
-            if not isinstance(group, dict):
-                full = ".".join(groups[:depth])
-                raise SettingError(f"{source}: {full}: expected a mapping of settings, not {shown(group)}")
-        if value != {} or not isinstance(group.get(last), dict):  # an empty mapping changes no setting
-            group[last] = value
 
 
 def _names(cls: type[Any]) -> set[str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
 from operator import getitem, or_
+from os import PathLike, fspath
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -170,6 +171,55 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def flat(settings: Mapping[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
+    """Return settings by their full names, from full names, nested mappings or both.
+
+    Paths become texts, a dataclass of settings the values of all of them, and a list of targets one text.
+
+    Raises:
+        SettingError: a setting that is given twice.
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        nested = flat(value, source, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+        for full, leaf in nested.items():
+            if full in found:
+                raise SettingError(f"{source}: {full} is given twice")
+            found[full] = _plain_value(full, leaf)
+    return found
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if name == "target" and isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return ",".join(value)
+    return value
+
+
+def put(values: dict[str, Any], changes: Mapping[str, Any], source: str) -> None:
+    """Set settings by their full names in nested settings, which are changed.
+
+    Raises:
+        SettingError: one within another that has no settings; it is found in `source`.
+    """
+    for name, value in changes.items():
+        *groups, last = name.split(".")
+        group = values
+        for depth, part in enumerate(groups, start=1):
+            if group.get(part) is None:
+                group[part] = {}
+            group = group[part]
+            if not isinstance(group, dict):
+                full = ".".join(groups[:depth])
+                raise SettingError(f"{source}: {full}: expected a mapping of settings, not {shown(group)}")
+        if value != {} or not isinstance(group.get(last), dict):  # an empty mapping changes no setting
+            group[last] = value
 
 
 @dataclass(frozen=True)
