@@ -161,7 +161,7 @@ def test_bad_molecules_are_named_and_counted(model) -> None:
     expected = [
         "item 2: unreadable SMILES 'C('",
         "item 3: the SMILES is missing",
-        "item 4: expected a SMILES or a Molecule, not an object of type int",
+        "item 4: expected a SMILES, a Molecule, an RDKit molecule or ASE atoms, not an object of type int",
         "item 5: atom 2 is Br, which the model was not trained on, only H, C, N, O",
         "item 7: empty SMILES",
     ]

@@ -1,3 +1,7 @@
+import ast
+import inspect
+import pydoc
+import re
 import subprocess
 import sys
 import types
@@ -26,6 +30,45 @@ def test_public_names_come_from_their_modules():
 def test_every_public_name_exists():
     for name in ms._PUBLIC:
         assert not isinstance(getattr(ms, name), types.ModuleType)
+
+
+def test_help_lists_every_public_name_once_with_an_example():
+    about = ms.__doc__
+    listed = re.findall(r"^    (\w+): \S.*\n {8}\S.*$", about, re.MULTILINE)
+    assert sorted(listed) == sorted(set(listed)) == ms.__all__
+    for name in listed:
+        assert f"{name}(" in about.partition(f"    {name}: ")[2].splitlines()[1]
+    shown = [line.strip() for line in pydoc.plain(pydoc.render_doc(ms)).splitlines()]
+    start = shown.index("Molecules and spectra")
+    wanted = [line.strip() for line in about.partition("::\n\n")[2].splitlines()]
+    assert shown[start : start + len(wanted)] == wanted
+
+
+def test_the_examples_call_what_is_there_with_arguments_that_it_takes():
+    checked = set()
+    for line in re.findall(r"^ {8}(.*)$", ms.__doc__, re.MULTILINE):
+        for node in ast.walk(ast.parse(line)):
+            if isinstance(node, ast.Call) and re.fullmatch(r"ms\.\w+", ast.unparse(node.func)):
+                name = ast.unparse(node.func).removeprefix("ms.")
+                keywords = {each.arg: None for each in node.keywords if each.arg}
+                inspect.signature(getattr(ms, name)).bind(*node.args, **keywords)
+                checked.add(name)
+    assert checked == set(ms.__all__)
+
+
+def test_all_and_dir_have_the_public_names_and_nothing_private():
+    scope = {}
+    exec("from molspectra import *", scope)
+    assert set(ms.__all__) == scope.keys() - {"__builtins__"}
+    assert {name for name in dir(ms) if not name.startswith("__")} == set(ms.__all__)
+    assert {node.name for node in _typed_names()} == set(ms.__all__)
+
+
+def _typed_names():
+    """The names that type checkers see."""
+    tree = ast.parse(inspect.getsource(ms))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    return [alias for node in block.body for alias in node.names]
 
 
 def test_an_unknown_name_is_an_attribute_error():

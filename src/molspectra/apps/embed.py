@@ -119,8 +119,9 @@ def embed(
     the better input of a property model of one's own (see `molspectra.models.heads.pooled_features`).
 
     Args:
-        molecules: a file (SMILES, CSV, SDF, XYZ, extxyz, Parquet, store), a `Store`, a list of SMILES and
-            `Molecule`s, or a frame with a column of SMILES. SMILES get the conformer of `from_smiles`.
+        molecules: a file (SMILES, CSV, SDF, XYZ, extxyz, Parquet, store), a `Store`, a list or column (a
+            pandas series) of SMILES, `Molecule`s, RDKit molecules and ASE atoms, or a frame with a column of
+            SMILES. SMILES get the conformer of `from_smiles`.
         model: see `load`.
         pooled: statistics instead of sums; they are never compared with spectra.
         length: "raw" sums as they are; "unit" divides each by its Euclidean norm; "auto" is what the model's

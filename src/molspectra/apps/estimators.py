@@ -271,8 +271,7 @@ class MolSpectraRegressor(RegressorMixin, _OfMolecules):
             "loop.save_every": 0,
             "optimizer.learning_rate": self.learning_rate,
         }
-        for name, value in {**chosen, **(self.settings or {})}.items():
-            put(values, name, value, "settings")
+        put(values, {**chosen, **(self.settings or {})}, "settings")
         return from_dict(FinetuneConfig, values, "settings")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from molspectra.apps.loading import LoadedModel
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.readers import FORMATS, ErrorPolicy, from_smiles, open_entries
+from molspectra.chem.readers import FORMATS, ErrorPolicy, is_single, molecule_from, open_entries
 from molspectra.chem.records import check_readable
 from molspectra.chem.sanity import check_for_model
 from molspectra.data.batch import Batch
@@ -33,7 +33,7 @@ SUFFIXES = (*FORMATS, "parquet", "arrow")
 
 Molecules = (
     str | os.PathLike[str] | Store | Molecule | Sequence[str | Molecule] | Any
-)  # the last: a table with the Arrow interface, such as a pandas or polars frame
+)  # the last: molecules of RDKit and ASE, a column of a frame, or a table with the Arrow interface
 
 
 class Candidates(NamedTuple):
@@ -64,9 +64,9 @@ def candidates_of(molecules: Molecules, smiles: str = "smiles") -> Candidates:
     """Molecules in any form, not yet read.
 
     Args:
-        molecules: path of a file (`SUFFIXES`), name of a bundled store, a store, a molecule, a list of SMILES
-            and molecules (also an array, one of a single column, or a series), or a table with the Arrow
-            interface.
+        molecules: path of a file (`SUFFIXES`), name of a bundled store, a store, a molecule (also of RDKit or
+            ASE), a list or a column of SMILES and molecules (also an array [n] or [n, 1], or a series), or a
+            table with the Arrow interface.
         smiles: column of a table that holds SMILES.
 
     Raises:
@@ -74,23 +74,23 @@ def candidates_of(molecules: Molecules, smiles: str = "smiles") -> Candidates:
     """
     if isinstance(molecules, Store):
         return _of_store(molecules)
-    if isinstance(molecules, Molecule):
-        molecules = [molecules]
     if isinstance(molecules, str | os.PathLike):
         return _of_file(os.fspath(molecules))
+    if is_single(molecules):
+        molecules = [molecules]
     if isinstance(molecules, np.ndarray) and molecules.ndim == 2 and molecules.shape[1] == 1:
         molecules = molecules[:, 0]
     is_column = len(getattr(molecules, "shape", ())) == 1  # such as a pandas series, which is a list here
     if hasattr(molecules, "__arrow_c_stream__") and not is_column:
         return _of_table(molecules, smiles)
     try:
-        items = list(molecules)
+        items: list[Any] = list(molecules)  # type: ignore[arg-type]
     except TypeError as error:
         kind = type(molecules).__name__
         raise FormatError(
             f"molecules: expected a file, store, list or table, not an object of type {kind}"
         ) from error
-    reads = [(f"item {number}", partial(_molecule, item)) for number, item in enumerate(items, start=1)]
+    reads = [(f"item {number}", partial(molecule_from, item)) for number, item in enumerate(items, start=1)]
     return Candidates("molecules", reads, len(reads))
 
 
@@ -137,23 +137,13 @@ def _of_table(table: Any, smiles: str) -> Candidates:
         raise NotFoundError(f"table: no column {smiles!r} with SMILES; {near}")
     texts = columns[smiles].to_pylist()
     name_column = next((name for name in NAMES if name in columns.column_names), None)
-    names = [None] * len(texts) if name_column is None else columns[name_column].to_pylist()
+    given = [None] * len(texts) if name_column is None else columns[name_column].to_pylist()
+    names = [None if name is None or name != name else str(name) for name in given]
     reads = [
-        (f"row {row}", partial(_molecule, text, name))
+        (f"row {row}", partial(molecule_from, text, name))
         for row, (text, name) in enumerate(zip(texts, names, strict=True))
     ]
     return Candidates("table", reads, len(reads))
-
-
-def _molecule(item: object, name: object = None) -> Molecule:
-    """A molecule as it is, or the one of a SMILES."""
-    if isinstance(item, Molecule):
-        return item
-    if item is None or item != item:  # pandas marks a missing text by NaN
-        raise FormatError("the SMILES is missing")
-    if not isinstance(item, str):
-        raise FormatError(f"expected a SMILES or a Molecule, not an object of type {type(item).__name__}")
-    return from_smiles(item, None if name is None or name != name else str(name))
 
 
 def checked_batches(

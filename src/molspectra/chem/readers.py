@@ -1,4 +1,4 @@
-"""Molecules from files, SMILES and ASE."""
+"""Molecules from files, SMILES, RDKit and ASE."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from typing import Any, Literal
 
 from molspectra.chem.molecule import Molecule, whole
 from molspectra.chem.records import Entry, check_readable
-from molspectra.chem.sdf import sdf_entries
+from molspectra.chem.sdf import molecule_of_graph, sdf_entries
 from molspectra.chem.smiles import csv_entries, from_smiles, smi_entries
 from molspectra.chem.xyz import xyz_entries
 from molspectra.errors import FormatError, InputError, MolspectraError, SettingError, ValueRangeError, hint
 
-__all__ = ["FORMATS", "Rejection", "from_ase", "from_smiles", "read_molecules", "to_ase"]
+__all__ = [
+    "FORMATS",
+    "Rejection",
+    "from_ase",
+    "from_rdkit",
+    "from_smiles",
+    "is_single",
+    "molecule_from",
+    "read_molecules",
+    "to_ase",
+]
 
 FORMATS: dict[str, Callable[[Path], Iterator[Entry]]] = {
     "smi": smi_entries,
@@ -154,6 +164,59 @@ def from_ase(atoms: Any) -> Molecule:
         raise ValueRangeError(f"the charges of the atoms add up to {total:g}, which is not a whole number")
     label = {key: str(atoms.info[key]) for key in ("smiles", "name") if atoms.info.get(key) is not None}
     return Molecule(atoms.numbers, atoms.positions, charge=charge, **label)
+
+
+def from_rdkit(mol: Any, name: str | None = None) -> Molecule:
+    """Return the molecule of an `rdkit.Chem.Mol`.
+
+    With a three-dimensional conformer it has these coordinates, in the order of the atoms; all hydrogens must
+    be there. Without one it is that of `from_smiles`, whose order of atoms is that of the canonical SMILES.
+
+    Args:
+        mol: atoms and bonds; it is not changed.
+        name: of the molecule; None takes its property `_Name`.
+
+    Raises:
+        InputError: missing hydrogens, dummy atoms, isotopes, or what `from_smiles` refuses.
+    """
+    from rdkit import Chem
+
+    if name is None and mol.HasProp("_Name"):
+        name = mol.GetProp("_Name").strip() or None
+    if mol.GetNumConformers() and mol.GetConformer().Is3D():
+        return molecule_of_graph(Chem.Mol(mol), name)
+    return from_smiles(Chem.MolToSmiles(Chem.RemoveHs(mol)), name)
+
+
+def is_single(item: object) -> bool:
+    """Return whether something is one molecule (or SMILES), not several."""
+    return isinstance(item, Molecule | str) or hasattr(item, "GetNumAtoms") or hasattr(item, "get_positions")
+
+
+def molecule_from(item: Any, name: str | None = None) -> Molecule:
+    """Return a molecule as it is, or that of a SMILES, an `rdkit.Chem.Mol` or an `ase.Atoms`.
+
+    Args:
+        item: the molecule in any of these forms.
+        name: its name; used for SMILES and RDKit molecules.
+
+    Raises:
+        InputError: anything else, or what cannot be read.
+    """
+    if isinstance(item, Molecule):
+        return item
+    if isinstance(item, str):
+        return from_smiles(item, name)
+    if hasattr(item, "GetNumAtoms"):
+        return from_rdkit(item, name)
+    if hasattr(item, "get_positions"):
+        return from_ase(item)
+    if item is None or item != item:  # pandas marks a missing text by NaN
+        raise FormatError("the SMILES is missing")
+    raise FormatError(
+        "expected a SMILES, a Molecule, an RDKit molecule or ASE atoms, "
+        f"not an object of type {type(item).__name__}"
+    )
 
 
 def to_ase(molecule: Molecule) -> Any:

@@ -103,6 +103,25 @@ def molecule_from_block(block: str, name: str | None = None, *, complete: bool =
             mol = None
     if mol is None:
         raise _reading_error(block)
+    return molecule_of_graph(mol, name, drawing=block.split("\n")[1][20:22] == "2D", complete=complete)
+
+
+def molecule_of_graph(
+    mol: Any, name: str | None = None, *, drawing: bool = False, complete: bool = False
+) -> Molecule:
+    """Return the molecule of an RDKit molecule with coordinates and explicit hydrogens, and sanitise that.
+
+    Args:
+        mol: atoms, bonds and a conformer.
+        name: of the molecule.
+        drawing: whether its source calls the coordinates two-dimensional.
+        complete: see `molecule_from_block`.
+
+    Raises:
+        InputError: as `molecule_from_block`.
+    """
+    from rdkit import Chem
+
     check_size(mol.GetNumAtoms())
     check_rings(mol)
     atoms = [mol.GetAtomWithIdx(index) for index in range(mol.GetNumAtoms())]  # faster than GetAtoms()
@@ -118,7 +137,6 @@ def molecule_from_block(block: str, name: str | None = None, *, complete: bool =
     positions = np.array(mol.GetConformer().GetPositions(), dtype=np.float64)
     numbers = np.array([atom.GetAtomicNum() for atom in atoms])
     charge = Chem.GetFormalCharge(mol)
-    drawing = block.split("\n")[1][20:22] == "2D"
     smiles = _smiles_and_checks(mol, atoms, positions, drawing, complete)
     return Molecule(numbers, positions, smiles, charge, name)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from molspectra.models.model import MolSpectra
 from molspectra.printable import say
 from molspectra.training.checkpoint import load_model
 from molspectra.training.config import FinetuneConfig
+from molspectra.training.configuration import configuration_for
 from molspectra.training.data import Selection
 from molspectra.training.record import read_json, write_json
 from molspectra.training.run import finetune
@@ -97,7 +99,7 @@ def read_ensemble(directory: str | Path) -> Ensemble:
 
 
 def finetune_ensemble(
-    config: FinetuneConfig,
+    config: FinetuneConfig | str | PathLike[str] | Mapping[str, Any],
     out: str | Path,
     members: int = MEMBERS,
     *,
@@ -107,7 +109,7 @@ def finetune_ensemble(
     """Fine-tune several times with the seeds seed, seed + 1, …, and calibrate the spread of the predictions.
 
     Args:
-        config: settings of the members; `loop.seed` is that of the first.
+        config: settings of the members, as for `finetune`; `loop.seed` is that of the first.
         out: directory to make.
         members: how many, at least 2.
         resume: keep the members that are finished, continue the one that is not, and start those that lack.
@@ -118,7 +120,7 @@ def finetune_ensemble(
         InputError: as in `finetune`, or a number of members that is no ensemble.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    out = Path(out)
+    config, out = configuration_for("finetune", config, FinetuneConfig), Path(out)
     if not 2 <= members <= MOST_MEMBERS:
         raise SettingError(f"members: an ensemble has 2 to {MOST_MEMBERS} members, not {members}")
     if config.loop.devices > 1:

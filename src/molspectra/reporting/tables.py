@@ -14,7 +14,7 @@ from molspectra.evaluation.finetuned import read_predictions
 from molspectra.reporting.content import Arm, ResultTable, Score
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.record import read_json, read_run
-from molspectra.training.settings import flatten, to_dict
+from molspectra.training.settings import flat, to_dict
 
 LABELS = {"scratch": "from scratch", "stage1": "from stage 1", "stage2": "from stage 2"}
 """Displayed names of the usual initialisations."""
@@ -85,8 +85,8 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that affect the result, by dotted name, without seed and start."""
-        flat = flatten(to_dict(self.config))
-        return {name: value for name, value in flat.items() if name not in IRRELEVANT}
+        settings = flat(to_dict(self.config), "report")
+        return {name: value for name, value in settings.items() if name not in IRRELEVANT}
 
 
 def with_ancestors(runs: Sequence[Run]) -> list[Run]:

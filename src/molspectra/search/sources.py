@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.readers import ErrorPolicy, open_entries
+from molspectra.chem.readers import ErrorPolicy, molecule_from, open_entries
 from molspectra.chem.records import Entry
 from molspectra.chem.sanity import check_for_model
 from molspectra.data.store.bundled import BUNDLED
@@ -26,7 +26,7 @@ from molspectra.training.data import open_store
 BLOCK = 256
 """Molecules of a block."""
 
-Source = Path | str | Store | Iterable[Molecule]
+Source = Path | str | Store | Iterable[Any]
 """Where molecules come from: a file, a store or its path, the name of a bundled store, or molecules."""
 
 
@@ -78,8 +78,8 @@ def blocks(source: Source, policy: ErrorPolicy, elements: frozenset[int] | None 
     modalities: Iterable[str] = ()
     reads: Iterable[tuple[str, Callable[[], Row]]]
     if path is None:
-        molecules = enumerate(cast(Iterable[Molecule], source), start=1)
-        reads = ((f"item {number}", partial(Row, molecule)) for number, molecule in molecules)
+        items = enumerate(cast(Iterable[Any], source), start=1)
+        reads = ((f"item {number}", partial(_row_from, item)) for number, item in items)
     elif path.suffix.lower() == ".parquet":
         from molspectra.datasets.registry import importer
 
@@ -96,6 +96,10 @@ def blocks(source: Source, policy: ErrorPolicy, elements: frozenset[int] | None 
             [row.identity or row.molecule.identity for row in group],
             {name: values.numpy() for name, values in intensities.items()},
         )
+
+
+def _row_from(item: Any) -> Row:
+    return Row(molecule_from(item))
 
 
 def _row_of(entry: Entry) -> Row:

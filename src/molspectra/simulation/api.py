@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.readers import is_single, molecule_from
 from molspectra.chem.sanity import check_angstrom
-from molspectra.errors import ElementError, MissingExtraError, SettingError, SimulationError, ValueRangeError
+from molspectra.errors import (
+    ElementError,
+    InputError,
+    MissingExtraError,
+    SettingError,
+    SimulationError,
+    ValueRangeError,
+)
 from molspectra.simulation.geometry import GRADIENT_TOLERANCE, minimise, model_hessian, positive
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR, DEBYE, HARTREE
@@ -56,7 +64,7 @@ class Property:
     level: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Simulation:
     """Results of the calculations of one molecule.
 
@@ -74,6 +82,12 @@ class Simulation:
     lines: dict[str, LineSpectrum] = field(default_factory=dict)
     properties: dict[str, Property] = field(default_factory=dict)
     levels: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return a short description for people."""
+        lines = [f"{len(lines.position)} {name} lines" for name, lines in self.lines.items()]
+        values = [f"{name} {each.value:.4g} {each.unit}" for name, each in self.properties.items()]
+        return f"Simulation({', '.join([self.molecule.formula, *lines, *values])})"
 
 
 def levels_of_theory(
@@ -137,10 +151,16 @@ def check_supported(molecule: Molecule) -> None:
         )
 
 
+@overload
 def simulate(
-    molecule: Molecule, modalities: Sequence[str] = DEFAULT_MODALITIES, *, geometry: Geometry = "optimised"
-) -> Simulation:
-    """Optimise a molecule and compute its spectra and properties.
+    molecule: Molecule | str, modalities: Sequence[str] = ..., *, geometry: Geometry = ...
+) -> Simulation: ...
+@overload
+def simulate(molecule: Any, modalities: Sequence[str] = ..., *, geometry: Geometry = ...) -> Any: ...
+def simulate(
+    molecule: Any, modalities: Sequence[str] = DEFAULT_MODALITIES, *, geometry: Geometry = "optimised"
+) -> Simulation | list[Simulation]:
+    """Optimise a molecule and compute its spectra and properties; of several, those of each.
 
     Geometry, vibrations, IR, Raman and the density of states are GFN2-xTB; UV-Vis, orbital energies and
     dipole are B3LYP/def2-SVP at that geometry. Molecules are isolated closed-shell singlets; ions are
@@ -149,17 +169,39 @@ def simulate(
     per core.
 
     Args:
-        molecule: start structure; its coordinates determine which minimum is found.
+        molecule: start structure, whose coordinates determine which minimum is found: a `Molecule`, a SMILES
+            (which gets the conformer of `from_smiles`), an RDKit molecule or ASE atoms; or a list or column
+            of them.
         modalities: any of `ir`, `raman`, `uv_vis`, `dos_occupied`, `dos_virtual`; `dos` stands for the last
             two.
         geometry: "given" computes UV-Vis spectra and the density of states without optimisation.
+
+    Returns:
+        The results, or a list of them where several molecules were given, in their order.
 
     Raises:
         InputError: unknown modality, or a molecule that the methods do not cover.
         SimulationError: SCF or optimisation failure.
     """
     levels = levels_of_theory(modalities, geometry)
-    names = modality_names(modalities)
+    if is_single(molecule):
+        return _simulated(molecule_from(molecule), modality_names(modalities), levels, geometry)
+    if not isinstance(molecule, Iterable):
+        molecule = [molecule]
+    molecules = []
+    for number, item in enumerate(molecule, start=1):  # all are read before the first is computed
+        try:
+            molecules.append(molecule_from(item))
+            check_supported(molecules[-1])
+        except InputError as error:
+            raise error.with_context(f"item {number}") from error
+    return [_simulated(each, modality_names(modalities), levels, geometry) for each in molecules]
+
+
+def _simulated(
+    molecule: Molecule, names: Sequence[str], levels: dict[str, str], geometry: Geometry
+) -> Simulation:
+    """Compute the spectra of one molecule."""
     check_supported(molecule)
     lines: dict[str, LineSpectrum] = {}
     properties: dict[str, Property] = {}

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, Self
+
+import yaml
 
 from molspectra.compiled import Kernels
 from molspectra.data.store.store import Broadening
@@ -16,6 +18,7 @@ from molspectra.objectives.reconstruction import ReconstructionConfig
 from molspectra.objectives.supervised import SupervisedConfig
 from molspectra.spectra.modality import modality
 from molspectra.training.schedule import ScheduleConfig
+from molspectra.training.settings import flat, from_dict, put, to_dict
 
 RESERVED = ("forces", "denoising", "slide", "loss")
 """Names that the losses of a fine-tuning run have besides its target."""
@@ -306,8 +309,35 @@ class PretrainWeights:
         _refuse_negative("weights", *weights)
 
 
+class RunSettings:
+    """What the configurations of all runs can do."""
+
+    def replace(self, **settings: Any) -> Self:
+        """Return a configuration with some other settings; this one stays as it is.
+
+        Args:
+            settings: by full name, such as `**{"loop.steps": 500}`, or nested: `loop={"steps": 500}`. With
+                `init` an encoder that is not given, too, goes back to its default, which a run replaces by
+                that of the model that `init` names.
+
+        Raises:
+            InputError: an unknown setting, or a value that does not fit.
+        """
+        source = type(self).__name__
+        changes = flat(settings, source)
+        values: dict[str, Any] = {}
+        if changes.get("init"):
+            values["model"] = {"encoder": to_dict(ModelConfig().encoder)}
+        put(values, changes, source)
+        return from_dict(type(self), values, source, self)  # type: ignore[type-var]
+
+    def __str__(self) -> str:
+        """Return all settings as YAML, which `--config` and `molspectra.recipe` read from a file."""
+        return yaml.safe_dump(to_dict(self), sort_keys=False, default_flow_style=None, width=100).rstrip()
+
+
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(RunSettings):
     """A pre-training run: stage 1 without, stage 2 with a spectrum encoder in `model`."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -347,7 +377,7 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(RunSettings):
     """A fine-tuning run on one property, or on several at once."""
 
     target: str = "gap"

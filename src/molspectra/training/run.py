@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from molspectra.models.model import MolSpectra
 from molspectra.printable import say
 from molspectra.training.checkpoint import initialise, with_encoder_of
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
+from molspectra.training.configuration import Config, configuration_for
 from molspectra.training.data import BatchMaker, Selection
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
@@ -38,8 +40,6 @@ from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, auro
 from molspectra.training.standardise import standardise
 from molspectra.training.targets import classes_of, resolved
 from molspectra.training.trackers import chosen, open_trackers
-
-Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
 MAX_TENSORS = 100_000
 """Largest number of tensors of a model that is trained; hundreds are usual."""
@@ -60,13 +60,18 @@ class RunResult:
 
 
 def pretrain(
-    config: PretrainConfig, out: str | Path, *, resume: bool = False, show: bool = True
+    config: PretrainConfig | str | PathLike[str] | Mapping[str, Any],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    show: bool = True,
 ) -> RunResult:
     """Pre-train: stage 1, or stage 2 where the model has a spectrum encoder.
 
     Args:
-        config: the run's settings; an encoder that is left at its default is that of `init`, where there is
-            one.
+        config: the run's settings: a configuration, such as that of `recipe`; the name of a recipe or of a
+            YAML file; or a mapping of settings, nested or by the full names that the command line has. An
+            encoder that is left at its default is that of `init`, where there is one.
         out: run directory to make.
         resume: continue the run that is there, with the same settings and data; start it where there is none,
             and do nothing where it is finished. More steps than it had extend it.
@@ -78,14 +83,20 @@ def pretrain(
         NonFiniteError: a loss or gradient is not finite; the last checkpoint is untouched.
         Interrupted: the run was asked to stop; its state is saved.
     """
-    return _run(_started(config), Path(out), resume, show)
+    chosen = configuration_for("pretrain", config, PretrainConfig)
+    return _run(_started(chosen), Path(out), resume, show)
 
 
 def finetune(
-    config: FinetuneConfig, out: str | Path, *, resume: bool = False, show: bool = True
+    config: FinetuneConfig | str | PathLike[str] | Mapping[str, Any],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    show: bool = True,
 ) -> RunResult:
     """Fine-tune on a property, optionally with forces; arguments and errors as in `pretrain`."""
-    return _run(resolved(_started(config)), Path(out), resume, show)
+    chosen = configuration_for("finetune", config, FinetuneConfig)
+    return _run(resolved(_started(chosen)), Path(out), resume, show)
 
 
 def _started(config: Config) -> Config:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
 from operator import getitem, or_
+from os import PathLike, fspath
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -147,48 +148,22 @@ def read_recipe(name: str) -> dict[str, Any]:
     return read_yaml(path)
 
 
-def from_dict(cls: type[T], values: object, where: str) -> T:
+def from_dict(cls: type[T], values: object, where: str, base: T | None = None) -> T:
     """Build a (nested) settings dataclass, all of whose fields have defaults, from plain values.
 
     Args:
         cls: the dataclass.
         values: a mapping; settings that are not in it keep their defaults.
         where: what to call the mapping in errors, such as the name of its file.
+        base: settings that others keep instead of their defaults.
 
     Raises:
         SettingError: unknown name (with a suggestion), wrong type, or a value that the dataclass refuses.
     """
     try:
-        return _updated(cls(), values, "", cls)
+        return _updated(cls() if base is None else base, values, "", cls)
     except InputError as error:
         raise error.with_context(where) from error
-
-
-def put(values: dict[str, Any], name: str, value: Any, where: str) -> None:
-    """Set the setting with a dotted name in nested plain values.
-
-    Raises:
-        SettingError: a group on the way to it is none; `where` begins the message.
-    """
-    *groups, last = name.split(".")
-    for group in groups:
-        if values.get(group) is None:
-            values[group] = {}
-        values = values[group]
-        if not isinstance(values, dict):
-            raise SettingError(f"{where}: {group}: expected a mapping of settings, not {shown(values)}")
-    values[last] = value
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings into one with dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -200,6 +175,55 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def flat(settings: Mapping[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
+    """Return settings by their full names, from full names, nested mappings or both.
+
+    Paths become texts, a dataclass of settings the values of all of them, and a list of targets one text.
+
+    Raises:
+        SettingError: a setting that is given twice.
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        nested = flat(value, source, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+        for full, leaf in nested.items():
+            if full in found:
+                raise SettingError(f"{source}: {full} is given twice")
+            found[full] = _plain_value(full, leaf)
+    return found
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if name == "target" and isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return ",".join(value)
+    return value
+
+
+def put(values: dict[str, Any], changes: Mapping[str, Any], source: str) -> None:
+    """Set settings by their full names in nested settings, which are changed.
+
+    Raises:
+        SettingError: one within another that has no settings; it is found in `source`.
+    """
+    for name, value in changes.items():
+        *groups, last = name.split(".")
+        group = values
+        for depth, part in enumerate(groups, start=1):
+            if group.get(part) is None:
+                group[part] = {}
+            group = group[part]
+            if not isinstance(group, dict):
+                full = ".".join(groups[:depth])
+                raise SettingError(f"{source}: {full}: expected a mapping of settings, not {shown(group)}")
+        if value != {} or not isinstance(group.get(last), dict):  # an empty mapping changes no setting
+            group[last] = value
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from molspectra.errors import MissingExtraError
 from molspectra.training.config import LoopConfig
-from molspectra.training.settings import flatten
+from molspectra.training.settings import flat
 
 PROJECT = "molspectra"
 """Project or experiment of the runs, unless the environment names one."""
@@ -125,7 +125,7 @@ class _MLflow:
         else:
             run = self.client.create_run(place, run_name=directory.name, tags={f"{PROJECT}.run": run_id})
             self.id = run.info.run_id
-            for key, value in flatten(settings).items():
+            for key, value in flat(settings, "tracker").items():
                 self.client.log_param(self.id, key, value)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from molspectra.data.atomic import atomic_file, folder_lock
 from molspectra.errors import ExistsError, MismatchError, MissingExtraError, NotFoundError, SettingError
 from molspectra.printable import say
 from molspectra.training.config import FinetuneConfig
+from molspectra.training.configuration import configuration_for
 from molspectra.training.nonfinite import NonFiniteError
 from molspectra.training.record import read_json, read_metrics, write_json
 from molspectra.training.run import finetune
-from molspectra.training.settings import Setting, did_you_mean, flatten, from_dict, put, settings_of, to_dict
+from molspectra.training.settings import Setting, did_you_mean, flat, from_dict, put, settings_of, to_dict
 
 TRIALS = 20
 """Default number of trials."""
@@ -120,7 +122,7 @@ class Trial:
 
 
 def tune(
-    config: FinetuneConfig,
+    config: FinetuneConfig | str | PathLike[str] | Mapping[str, Any],
     out: str | Path,
     space: Sequence[str] = SPACE,
     *,
@@ -136,7 +138,7 @@ def tune(
     tree-structured Parzen estimator of Optuna.
 
     Args:
-        config: settings of all trials.
+        config: settings of all trials, as for `finetune`.
         out: directory to make; `best.yaml` in it is a recipe.
         space: what to try, as "NAME=LOW:HIGH", "NAME=LOW:HIGH:log" or "NAME=A|B|C".
         trials: how many.
@@ -159,6 +161,7 @@ def tune(
         raise MissingExtraError("a search for settings needs Optuna; pip install 'molspectra[tune]'")
     if not 1 <= trials <= MOST_TRIALS:
         raise SettingError(f"trials: 1 to {MOST_TRIALS:,} are possible, not {trials}")
+    config = configuration_for("finetune", config, FinetuneConfig)
     out, ranges = Path(out), [Range.of(text) for text in space]
     names = [one.setting.name for one in ranges]
     if not ranges or len(set(names)) < len(names):
@@ -195,7 +198,7 @@ class _Study:
 
     def _enqueue_start(self) -> None:
         """Make the settings as they are the first trial, where they lie in the space."""
-        given = flatten(to_dict(self.config))
+        given = flat(to_dict(self.config), "search")
         start: dict[str, Any] = {}
         for name, one in self.ranges.items():
             value: Any = given.get(name)
@@ -305,8 +308,8 @@ def _check_directory(out: Path, about: Mapping[str, Any], resume: bool) -> None:
 def _changed(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneConfig:
     """Settings with some of them changed, by dotted name."""
     values = to_dict(config)
-    for name, value in settings.items():
-        put(values, name, list(value) if isinstance(value, tuple) else value, "search")
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    put(values, plain, "search")
     return from_dict(FinetuneConfig, values, "search")
 
 

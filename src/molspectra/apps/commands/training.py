@@ -8,19 +8,11 @@ from typing import Any
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import FormatError, SettingError
 from molspectra.printable import say
-from molspectra.training.checkpoint import encoder_of
-from molspectra.training.config import FinetuneConfig, PretrainConfig
+from molspectra.training.config import FinetuneConfig
+from molspectra.training.configuration import STAGES, configured
 from molspectra.training.record import read_json
 from molspectra.training.run import RunResult, finetune, pretrain
-from molspectra.training.settings import (
-    Setting,
-    from_dict,
-    put,
-    read_recipe,
-    recipes,
-    settings_of,
-    to_dict,
-)
+from molspectra.training.settings import Setting, read_recipe, recipes, settings_of
 
 _PURPOSES = {
     "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
@@ -32,22 +24,19 @@ _PURPOSES = {
 
 def run_command(name: str, arguments: list[str]) -> int:
     """Parse the options of a training command and run it; returns the exit code."""
-    cls: type[Any] = PretrainConfig if name == "pretrain" else FinetuneConfig
+    cls: type[Any] = STAGES.get(name, FinetuneConfig)  # tune takes the settings of finetune
     run: Callable[..., RunResult] = pretrain if name == "pretrain" else finetune
     is_help = bool({"-h", "--help"} & set(arguments))
     settings = settings_of(cls, documented=is_help)
     options = vars(_parser(name, settings).parse_args(arguments))
-    if "target" in options:  # --target gap homo alpha
-        options["target"] = ",".join(options["target"])
-    for kind in ("classes", "vectors", "tensors"):  # --classes active toxic
-        if kind in options:
-            options[kind] = [name for names in options[kind] for name in names]
     source, values = _base(name, options)
-    _take_encoder(values, options)
-    for setting in settings:
-        if setting.name in options:
-            put(values, setting.name, options[setting.name], source)
-    config = from_dict(cls, values, source)
+    given = {setting.name: options[setting.name] for setting in settings if setting.name in options}
+    if "target" in given:  # --target gap homo alpha
+        given["target"] = ",".join(given["target"])
+    for kind in ("classes", "vectors", "tensors"):  # --classes active toxic
+        if kind in given:
+            given[kind] = [name for names in given[kind] for name in names]
+    config = configured(cls, values, given, source, shipped=options.get("config") in recipes())
     if name == "tune":
         return _run_search(config, options)
     if name == "finetune":
@@ -180,13 +169,6 @@ def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             raise FormatError(f"{earlier}: not the settings of a run")
         return str(earlier), values
     return name, {}
-
-
-def _take_encoder(values: dict[str, Any], options: dict[str, Any]) -> None:
-    """Begin the settings with the encoder of what the run starts from, which wins over a shipped recipe's."""
-    init, model = options.get("init"), values.setdefault("model", {})
-    if init and isinstance(model, dict) and ("encoder" not in model or options.get("config") in recipes()):
-        model["encoder"] = to_dict(encoder_of(init))
 
 
 def _shown(default: Any) -> str:

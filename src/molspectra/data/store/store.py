@@ -7,14 +7,16 @@ and renames it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -29,6 +31,7 @@ from molspectra.errors import (
     FormatError,
     InputError,
     MismatchError,
+    MissingExtraError,
     NewerFormatError,
     NotFoundError,
 )
@@ -116,6 +119,49 @@ class Store:
         """Return path, number of rows and modalities."""
         spectra = ", ".join(self.metadata.modalities) or "no spectra"
         return f"Store({str(self.path)!r}, {len(self)} rows, {spectra})"
+
+    @overload
+    def __getitem__(self, row: int) -> Row: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Row]: ...
+    def __getitem__(self, row: int | slice) -> Row | list[Row]:
+        """Return a row as `row` does, a negative number counting from the end, or the rows of a slice.
+
+        Raises:
+            IndexError: if there is no such row.
+        """
+        if isinstance(row, slice):
+            return [self.row(index) for index in range(*row.indices(len(self)))]
+        index = operator.index(row)
+        return self.row(index + len(self) if -len(self) <= index < 0 else index)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield all rows, one by one."""
+        return map(self.row, range(len(self)))
+
+    def to_pandas(self) -> Any:
+        """Return a pandas frame with what there is of every row, without structures and spectra.
+
+        Its columns are `identity`, `name`, `smiles`, `charge`, `atoms` (their number), the properties (NaN
+        where a row has none) and, by modality, `has_ir` and so on. `frame.attrs` has the units and levels.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        with self._naming_file():
+            texts = {name: self._file.texts(name) for name in ("identity", "name", "smiles")}
+        values = {name: self.column(name) for name in self.metadata.properties}
+        present = {f"has_{name}": self.has(name) for name in self.metadata.modalities}
+        charges = np.asarray(self._scalars("charge").take(self._all_rows()))
+        table = pa.table({**texts, "charge": charges, "atoms": self.atom_counts, **values, **present})
+        try:
+            frame = table.to_pandas()
+        except ImportError as error:
+            raise MissingExtraError("a frame needs pandas (pip install pandas)") from error
+        quantities = self.metadata.properties.items()
+        frame.attrs["units"] = {name: quantity.unit for name, quantity in quantities}
+        frame.attrs["levels"] = {name: quantity.level for name, quantity in quantities}
+        return frame
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the path and the hash, never the data."""

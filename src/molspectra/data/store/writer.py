@@ -38,7 +38,7 @@ Record = dict[str, object]
 """A row's value for each column; None or absent where it has none."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Row:
     """One structure of a store with its spectra and labels.
 
@@ -60,6 +60,12 @@ class Row:
     identity: str | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     changes: Collection[str] = ()
+
+    def __repr__(self) -> str:
+        """Return a short description for people."""
+        values = [f"{name} {value:.6g}" for name, value in self.properties.items()]
+        forces = [] if self.forces is None else ["forces"]
+        return f"Row({', '.join([repr(self.molecule), *self.spectra, *values, *forces])})"
 
     def with_usable_spectra(self) -> Row:
         """Return the row without the spectra that cannot be right, their reasons in `left_out`."""
