@@ -46,8 +46,8 @@ def refusal(values: object, cls: type[Any] = PretrainConfig) -> str:
         ),
         (
             {"model": {"property": "scaler"}},
-            "model.property: expected one of scalar, dipole, spatial_extent, binary, vector, tensor or null, not 'scaler';"
-            " did you mean scalar?",
+            "model.property: expected one of scalar, dipole, spatial_extent, binary, vector, tensor or null, "
+            "not 'scaler'; did you mean scalar?",
         ),
         ({"init": 5}, "init: expected a text or null, not 5"),
         # a nested dataclass that may be absent
