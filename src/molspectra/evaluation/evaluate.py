@@ -72,7 +72,7 @@ def evaluate(
         raise SettingError(f"{run}: only a stage-2 run is searched with disturbed spectra")
     target.mkdir(parents=True, exist_ok=True)
     with use_setting(config.loop.kernels):
-        result = _header(subject, device) | _seen(subject)
+        result = _header(subject) | _seen(subject)
         if isinstance(config, FinetuneConfig):
             result |= assess_property(subject, config)
         else:
@@ -83,7 +83,7 @@ def evaluate(
     return result
 
 
-def _header(subject: Subject, device: str) -> dict[str, Any]:
+def _header(subject: Subject) -> dict[str, Any]:
     """Return the facts that belong to every result: data, split, weights, versions and machine."""
     checkpoint = find_checkpoint(subject.directory, subject.checkpoint)
     metadata = subject.selection.store.metadata
@@ -111,7 +111,9 @@ def _header(subject: Subject, device: str) -> dict[str, Any]:
         "commit": commit(),
         "versions": versions(),
         "machine": machine(),
-        "kernels": kernels_used(device, "32-true"),  # the type that weights are loaded in
+        "kernels": kernels_used(
+            next(subject.model.parameters()).device, "32-true"
+        ),  # the type that weights are loaded in
     }
 
 

@@ -14,6 +14,7 @@ from molspectra.objectives.denoising import DenoisingConfig
 from molspectra.objectives.reconstruction import ReconstructionConfig
 from molspectra.objectives.supervised import SupervisedConfig
 from molspectra.spectra.modality import modality
+from molspectra.training.devices import is_device
 from molspectra.training.schedule import ScheduleConfig
 
 RESERVED = ("forces", "denoising", "slide", "loss")
@@ -134,8 +135,10 @@ class LoopConfig:
     """Newest checkpoints that are kept beside the best one; with 2, one that is damaged costs few steps."""
     log_every: int = 10
     """Steps between rows of metrics.csv."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
-    """Kind of device."""
+    accelerator: str = "auto"
+    """Device: cpu, cuda, a GPU by its number (cuda:1), mps, or auto, a CUDA GPU if there is one and else the
+    CPU. Apple's mps, where nothing was tried, is used only if it is named. A run that is resumed with auto
+    keeps the device that its settings name. `record.json` tells the device that was used."""
     devices: int = 1
     """Number of devices."""
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
@@ -156,6 +159,15 @@ class LoopConfig:
                 raise SettingError(f"loop: {name} must be at most {most:,}, not {getattr(self, name)}")
         if self.validate_every < 0 or self.save_every < 0:
             raise SettingError("loop: validate_every and save_every must not be negative")
+        if not is_device(self.accelerator):
+            raise SettingError(
+                "loop: accelerator must be auto, cpu, cuda, a GPU by its number (cuda:1) or mps, not "
+                f"{self.accelerator!r}"
+            )
+        if ":" in self.accelerator and self.devices > 1:
+            raise SettingError(
+                f"loop: {self.accelerator} is one device, not {self.devices}; set loop.accelerator: cuda"
+            )
         parts = self.accumulation * self.devices
         if self.batch_size < parts:
             raise SettingError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")

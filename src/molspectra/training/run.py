@@ -30,6 +30,7 @@ from molspectra.printable import say
 from molspectra.training.checkpoint import initialise, with_encoder_of
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.data import BatchMaker, Selection
+from molspectra.training.devices import chosen
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
@@ -109,6 +110,7 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     provenance = Provenance(config, out, resume=resume)
     if provenance.finished:
         return RunResult(out, provenance.validation, 0.0)
+    config = provenance.config
     fabric = _launch(config.loop)
     is_first = fabric.global_rank == 0
 
@@ -158,7 +160,9 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
 def _launch(loop: LoopConfig) -> Fabric:
     """Start the processes of a run with its devices and precision."""
     try:
-        fabric = Fabric(accelerator=loop.accelerator, devices=loop.devices, precision=loop.precision)
+        kind, _, number = chosen(loop.accelerator).partition(":")
+        devices = [int(number)] if number else loop.devices
+        fabric = Fabric(accelerator=kind, devices=devices, precision=loop.precision)
         fabric.launch()
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         settings = f"loop: {loop.devices} devices of kind {loop.accelerator!r} with {loop.precision}"
