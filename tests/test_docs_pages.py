@@ -1,4 +1,4 @@
-"""Every page of the documentation is in the table of contents, under its own title and an address of its own."""
+"""Every page of the documentation is in the table of contents, with a title and an address of its own."""
 
 import re
 from collections import Counter
