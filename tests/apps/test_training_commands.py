@@ -1,6 +1,7 @@
 """`pretrain` and `finetune` as they are typed, on a few of the bundled molecules."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from molspectra.apps.cli import main
+from molspectra.apps.commands.training import ALIASES, EVERYDAY
 from molspectra.data.store.bundled import bundled, bundled_path
 from molspectra.errors import InputError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
@@ -15,7 +17,7 @@ from molspectra.models.specformer import SpecFormerConfig
 from molspectra.training.checkpoint import load_model
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.run import finetune, pretrain
-from molspectra.training.settings import from_dict, read_recipe, recipes
+from molspectra.training.settings import from_dict, read_recipe, recipes, settings_of
 
 TINY = [
     "--model.encoder.channels=16", "--model.encoder.layers=1", "--model.encoder.heads=2",
@@ -143,15 +145,75 @@ def test_a_class_path_on_the_command_line_imports_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["trap.py"]
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_help_documents_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
+        main(list(arguments))
     assert caught.value.code == 0
-    printed = " ".join(capsys.readouterr().out.split())
+    return capsys.readouterr().out
+
+
+CONFIGS: list[tuple[str, type[Any]]] = [("pretrain", PretrainConfig), ("finetune", FinetuneConfig)]
+
+
+@pytest.mark.parametrize(("command", "config"), CONFIGS)
+def test_help_shows_the_everyday_settings(
+    command: str, config: type[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(capsys, command, "--help")
+    shown = re.findall(r"^  (?:-h, )?(--[\w.-]+)", text, re.MULTILINE)
+    assert 12 <= len(shown) <= 20
+    settings = {setting.name for setting in settings_of(config)}
+    assert {f"--{name}" for name in EVERYDAY if name in settings and name not in ALIASES} <= set(shown)
+    assert {"--config", "--out", "--resume", "--quiet", "--device", "--help-all"} <= set(shown)
+    printed = " ".join(text.split())
     assert "--loop.batch_size VALUE Molecules per optimizer step" in printed
     assert "[an integer; default: 64]" in printed
     assert "Recipes: base-gap, paper-md17, paper-qm9, paper-stage1" in printed
+    assert f"--help-all shows all {len(settings)} settings" in printed
+
+
+def test_every_everyday_setting_is_one() -> None:
+    assert set(EVERYDAY) | ALIASES.keys() <= {setting.name for setting in settings_of(FinetuneConfig)}
+
+
+@pytest.mark.parametrize(("command", "config"), CONFIGS)
+def test_the_whole_help_has_every_setting_in_the_group_of_its_prefix(
+    command: str, config: type[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = re.split(r"^([a-z_.]+):\n", help_of(capsys, command, "--help-all"), flags=re.MULTILINE)
+    groups = dict(zip(parts[1::2], parts[2::2], strict=True))
+    for setting in settings_of(config, documented=True):
+        group = groups[setting.name.rpartition(".")[0] or "settings"]
+        assert f"--{setting.name} VALUE" in group
+        assert setting.help.split()[0] in group
+
+
+def test_device_and_accelerator_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    start = ["finetune", "--config", "small-gap", *TINY, "--quiet", "--out"]
+    for option in ("--device", "--loop.accelerator"):
+        out = tmp_path / option
+        assert main([*start, str(out), option, "cpu"]) == 0
+        assert json.loads((out / "config.json").read_text())["loop"]["accelerator"] == "cpu"
+        capsys.readouterr()
+        said = refused(capsys, *start, str(tmp_path / "none"), option, "gpu")
+        assert "loop: accelerator must be auto, cpu, cuda" in said
+        assert "'cuda:1' with 32-true cannot be used" in refused(
+            capsys, *start, str(tmp_path / "none"), option, "cuda:1"
+        )
+
+    # a run that was begun before "auto" was the default goes on with the command that began it
+    record = out / "record.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+    assert main([*start, str(out), "--resume"]) == 0
+    assert json.loads((out / "config.json").read_text())["loop"]["accelerator"] == "cpu"
+    assert json.loads(record.read_text())["resumed"][0]["device"] == "cpu"
+    capsys.readouterr()
+    assert "loop.accelerator was 'cpu' and is 'mps' now" in refused(
+        capsys, *start, str(out), "--resume", "--device", "mps"
+    )
 
 
 SHIPPED = sorted(recipes())

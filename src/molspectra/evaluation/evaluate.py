@@ -83,7 +83,7 @@ def evaluate(
     seen = _seen(subject, allow_leak)
     target.mkdir(parents=True, exist_ok=True)
     with use_setting(config.loop.kernels):
-        result = _header(subject, device) | seen
+        result = _header(subject) | seen
         if isinstance(config, FinetuneConfig):
             result |= assess_property(subject, config)
         else:
@@ -94,7 +94,7 @@ def evaluate(
     return result
 
 
-def _header(subject: Subject, device: str) -> dict[str, Any]:
+def _header(subject: Subject) -> dict[str, Any]:
     """Return the facts that belong to every result: data, split, weights, versions and machine."""
     checkpoint = find_checkpoint(subject.directory, subject.checkpoint)
     metadata = subject.selection.store.metadata
@@ -125,7 +125,9 @@ def _header(subject: Subject, device: str) -> dict[str, Any]:
         "commit": commit(),
         "versions": versions(),
         "machine": machine(),
-        "kernels": kernels_used(device, "32-true"),  # the type that weights are loaded in
+        "kernels": kernels_used(
+            next(subject.model.parameters()).device, "32-true"
+        ),  # the type that weights are loaded in
     }
 
 

@@ -14,6 +14,7 @@ from molspectra.data.store.store import Store
 from molspectra.errors import MismatchError, MolspectraError, SettingError, ValueRangeError
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.training.data import in_order
+from molspectra.training.devices import chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,13 +129,13 @@ def predict_batch(model: MolSpectra, batch: Batch, forces: bool) -> tuple[torch.
 
 
 def moved(model: MolSpectra, device: str) -> MolSpectra:
-    """Move a model to a device.
+    """Move a model to a device, by the name that torch gives it or "auto".
 
     Raises:
         SettingError: the device is unknown or absent.
     """
     try:
-        return model.to(device)
+        return model.to(chosen(device))
     except (RuntimeError, AssertionError) as error:  # what torch raises for unknown and absent devices
         reason = str(error).splitlines()[0]
         raise SettingError(f"device {device!r} cannot be used: {reason}") from error

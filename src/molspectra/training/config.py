@@ -17,6 +17,7 @@ from molspectra.objectives.denoising import DenoisingConfig
 from molspectra.objectives.reconstruction import ReconstructionConfig
 from molspectra.objectives.supervised import SupervisedConfig
 from molspectra.spectra.modality import modality
+from molspectra.training.devices import is_device
 from molspectra.training.schedule import ScheduleConfig
 from molspectra.training.settings import flat, from_dict, put, to_dict
 
@@ -178,8 +179,10 @@ class LoopConfig:
     """Validations in a row without a lower loss after which the run ends early; 0 never does."""
     log_every: int = 10
     """Steps between rows of metrics.csv."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
-    """Kind of device."""
+    accelerator: str = "auto"
+    """Device: cpu, cuda, a GPU by its number (cuda:1), mps, or auto, a CUDA GPU if there is one and else the
+    CPU. Apple's mps, where nothing was tried, is used only if it is named. A run that is resumed with auto
+    keeps the device that its settings name. `record.json` tells the device that was used."""
     devices: int = 1
     """Number of devices."""
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
@@ -206,6 +209,15 @@ class LoopConfig:
             raise SettingError("loop: validate_every, save_every and patience must not be negative")
         if self.patience and not self.validate_every:
             raise SettingError("loop.patience: counts validations; set loop.validate_every")
+        if not is_device(self.accelerator):
+            raise SettingError(
+                "loop: accelerator must be auto, cpu, cuda, a GPU by its number (cuda:1) or mps, not "
+                f"{self.accelerator!r}"
+            )
+        if ":" in self.accelerator and self.devices > 1:
+            raise SettingError(
+                f"loop: {self.accelerator} is one device, not {self.devices}; set loop.accelerator: cuda"
+            )
         parts = self.accumulation * self.devices
         if self.batch_size < parts:
             raise SettingError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")

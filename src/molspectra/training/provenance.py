@@ -16,6 +16,7 @@ from molspectra.errors import DamagedError, ExistsError, MismatchError, NotFound
 from molspectra.training.checkpoint import find_checkpoint, newest, saved, step_of
 from molspectra.training.config import DataConfig, FinetuneConfig, RunConfig
 from molspectra.training.data import Selection, elements_of
+from molspectra.training.devices import AUTO
 from molspectra.training.leaks import Exposure, exposure, twins
 from molspectra.training.record import (
     commit,
@@ -46,6 +47,7 @@ class Provenance:
     """The record of a run, compared with the earlier sessions of the run and with the runs it starts from.
 
     Attributes:
+        config: settings of the run; a device that they leave open is the one that the first session named.
         run_id: identity of the run, in its record and in the manifests of its checkpoints.
         about: what every checkpoint says of itself: stage, target, units, levels of theory, elements.
         resumed: the run goes on from a checkpoint.
@@ -60,8 +62,8 @@ class Provenance:
             InputError: the directory is in use and `resume` was not asked for, its settings are others, or
                 checkpoints are gone that the run had saved.
         """
-        self._config, self._directory = config, directory
-        self._earlier, self.extended_from = _earlier_record(config, directory, resume)
+        self._directory = directory
+        self.config, self._earlier, self.extended_from = _earlier_run(config, directory, resume)
         self._record: dict[str, Any] = {}
         self._seen: dict[str, Any] = {}
         self.run_id: str = self._earlier.get("id") or secrets.token_hex(8)
@@ -99,10 +101,10 @@ class Provenance:
             if recorded != actual:
                 hashes = f"its content is {actual[:12]}, that of the run {str(recorded)[:12]}"
                 raise MismatchError(
-                    f"{self._config.data.store}: not the data that {self._directory} began with: {hashes}"
+                    f"{self.config.data.store}: not the data that {self._directory} began with: {hashes}"
                 )
         if not self.resumed:
-            self._seen = compare_seen(self._config, selection)
+            self._seen = compare_seen(self.config, selection)
 
     def describe(self, selection: Selection, targets: tuple[str, ...]) -> None:
         """Add to `about` what predictions are read by: elements, units and levels of theory of the training.
@@ -111,7 +113,7 @@ class Provenance:
         """
         if self.resumed:
             return
-        metadata, config = selection.store.metadata, self._config
+        metadata, config = selection.store.metadata, self.config
         classes = classes_of(config) if isinstance(config, FinetuneConfig) else ()
         quantities = {
             name: replace(quantity, unit=PROBABILITY) if name in classes else quantity
@@ -147,13 +149,13 @@ class Provenance:
             record = self._earlier | identity | resumed
             record.pop("stopped", None)
             if self.extended_from is not None:
-                steps = self._config.loop.steps
+                steps = self.config.loop.steps
                 when = datetime.now(UTC).isoformat(timespec="seconds")
                 longer = {"from": self.extended_from, "to": steps, "at": step, "when": when}
                 record |= {
                     "finished": False,
                     "seconds": None,
-                    "config": to_dict(self._config),
+                    "config": to_dict(self.config),
                     "extended": [*record.get("extended", ()), longer],
                 }
                 for name in ("validation", "steps", "best_step"):
@@ -170,14 +172,14 @@ class Provenance:
                 if not path.stem.endswith("-steps"):
                     path.rename(path.with_stem(f"{path.stem}-{self.extended_from}-steps"))
         write_json(self._directory / "record.json", record)
-        write_json(self._directory / "config.json", to_dict(self._config))
+        write_json(self._directory / "config.json", to_dict(self.config))
         self._keep_seen(selection)
 
     def changed_kernels(self, fabric: Fabric) -> str:
         """What to say where the last session had other kernels than this one; else ""."""
         last = [self._earlier, *self._earlier.get("resumed", ())][-1]
         before = last.get("kernels", "plain")  # records from before there were kernels
-        now = kernels_used(fabric.device, self._config.loop.precision)
+        now = kernels_used(fabric.device, self.config.loop.precision)
         if before == now:
             return ""
         return f" with {now} kernels instead of {before}: equal to an unbroken run only up to rounding"
@@ -219,7 +221,7 @@ class Provenance:
 
     def _keep_seen(self, selection: Selection) -> None:
         """Write which molecules a pre-training run sees, with those of the runs that it started from."""
-        config, path = self._config, self._directory / SEEN
+        config, path = self.config, self._directory / SEEN
         if isinstance(config, FinetuneConfig) or path.is_file():
             return
         seen = own_seen(config, selection, self._directory, self.about["stage"])
@@ -227,7 +229,7 @@ class Provenance:
 
     def _labels(self, selection: Selection) -> dict[str, Any]:
         """Count the labels of each of several targets, by part."""
-        config = self._config
+        config = self.config
         if not isinstance(config, FinetuneConfig) or len(config.targets) == 1:
             return {}
         return {"labels": {name: selection.labelled(name) for name in config.targets}}
@@ -238,11 +240,11 @@ class Provenance:
         return {
             "id": self.run_id,
             "manifests_after": 0,
-            "config": to_dict(self._config),
+            "config": to_dict(self.config),
             "about": self.about,
-            "seed": self._config.loop.seed,
+            "seed": self.config.loop.seed,
             "data": {
-                "store": self._config.data.store,
+                "store": self.config.data.store,
                 "hash": selection.store.hash,
                 "rows": {part: len(getattr(selection, part)) for part in parts},
                 "rows_without_target": selection.lacking,
@@ -254,7 +256,7 @@ class Provenance:
             "machine": machine(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "processes": fabric.world_size,
-            "kernels": kernels_used(device, self._config.loop.precision),
+            "kernels": kernels_used(device, self.config.loop.precision),
             "finished": False,
             "seconds": None,
         } | self._seen
@@ -286,20 +288,22 @@ def _stage_facts(config: RunConfig) -> dict[str, Any]:
     return facts
 
 
-def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> tuple[dict[str, Any], int | None]:
-    """Return the record of the run to be continued, empty where there is none, and `extended_from`."""
+def _earlier_run(
+    config: RunConfig, directory: Path, resume: bool
+) -> tuple[RunConfig, dict[str, Any], int | None]:
+    """Return settings and record of the run to be continued, {} where there is none, and `extended_from`."""
     if not directory.exists():
-        return {}, None
+        return config, {}, None
     names = {path.name for path in directory.iterdir() if not path.match(".*.part")} - {LOCK}
     if not names:
-        return {}, None
+        return config, {}, None
     if not resume:
         raise ExistsError(
             f"{directory}: exists already; continue it with --resume or choose another directory"
         )
     path = directory / "config.json"
     if names == {"record.json"}:  # killed before it had written its settings: nothing was done yet
-        return {}, None
+        return config, {}, None
     if not path.is_file():
         raise NotFoundError(f"{directory}: holds no run that could be resumed (no config.json)")
     before = from_dict(type(config), read_json(path), str(path))
@@ -317,7 +321,9 @@ def _earlier_record(config: RunConfig, directory: Path, resume: bool) -> tuple[d
         raise MismatchError(
             f"{directory}: {ended(record)}; more steps do not change that: train anew with more patience"
         )
-    return record, steps if steps < more else None
+    if config.loop.accelerator == AUTO:
+        config = replace(config, loop=replace(config.loop, accelerator=before.loop.accelerator))
+    return config, record, steps if steps < more else None
 
 
 def _require_weights(directory: Path) -> None:
@@ -347,7 +353,7 @@ def _start_again(directory: Path, record: Mapping[str, Any], config: RunConfig) 
 def first_difference(before: Any, now: Any, where: str = "") -> str:
     """Name the first setting in which two nested configurations differ, or return "".
 
-    Settings in `MAY_DIFFER` do not count.
+    Settings in `MAY_DIFFER` do not count, nor a device that is left open now: a resumed run keeps its own.
     """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
@@ -356,7 +362,8 @@ def first_difference(before: Any, now: Any, where: str = "") -> str:
             if difference:
                 return difference
         return ""
-    return "" if before == now else f"{where} was {before!r} and is {now!r} now"
+    same = before == now or (where == "loop.accelerator" and now == AUTO)
+    return "" if same else f"{where} was {before!r} and is {now!r} now"
 
 
 def compare_seen(config: RunConfig, selection: Selection) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from molspectra.training.checkpoint import initialise, with_encoder_of
 from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.configuration import Config, configuration_for
 from molspectra.training.data import BatchMaker, Selection
+from molspectra.training.devices import chosen
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
@@ -39,7 +40,7 @@ from molspectra.training.settings import to_dict
 from molspectra.training.stages import FinetuneStage, PretrainStage, Stage, auroc_of, error_of
 from molspectra.training.standardise import standardise
 from molspectra.training.targets import classes_of, resolved
-from molspectra.training.trackers import chosen, open_trackers
+from molspectra.training.trackers import asked_for, open_trackers
 
 MAX_TENSORS = 100_000
 """Largest number of tensors of a model that is trained; hundreds are usual."""
@@ -106,7 +107,7 @@ def _started(config: Config) -> Config:
 
 def _run(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:
     """Train with the kernels that the settings choose."""
-    chosen(config.loop)
+    asked_for(config.loop)
     is_first = getattr(rank_zero_only, "rank", 0) == 0  # known before the processes are connected
     is_done = resume and is_finished(out, config.loop.steps)
     writes = is_first and not is_done  # a finished run may lie in a read-only folder
@@ -123,6 +124,7 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
         if show and getattr(rank_zero_only, "rank", 0) == 0:
             say(f"{out}: {provenance.end}", error=True)
         return RunResult(out, provenance.validation, 0.0)
+    config = provenance.config
     fabric = _launch(config.loop)
     is_first = fabric.global_rank == 0
 
@@ -156,7 +158,7 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     provenance.begin(selection, fabric, trainer.step, trainer.weights())
     if not is_first:
         return RunResult(out, _train(trainer, None), time.perf_counter() - began, fabric.global_rank)
-    trackers = open_trackers(chosen(config.loop), out, trainer.step, run_id, to_dict(config))
+    trackers = open_trackers(asked_for(config.loop), out, trainer.step, run_id, to_dict(config))
     with closing(MetricLog(out, trainer.step, trackers)) as log:
         try:
             metrics = _train(trainer, log)
@@ -174,7 +176,9 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
 def _launch(loop: LoopConfig) -> Fabric:
     """Start the processes of a run with its devices and precision."""
     try:
-        fabric = Fabric(accelerator=loop.accelerator, devices=loop.devices, precision=loop.precision)
+        kind, _, number = chosen(loop.accelerator).partition(":")
+        devices = [int(number)] if number else loop.devices
+        fabric = Fabric(accelerator=kind, devices=devices, precision=loop.precision)
         fabric.launch()
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         settings = f"loop: {loop.devices} devices of kind {loop.accelerator!r} with {loop.precision}"

@@ -37,7 +37,7 @@ class Tracker(Protocol):
         """Send what was not sent yet."""
 
 
-def chosen(loop: LoopConfig) -> tuple[str, ...]:
+def asked_for(loop: LoopConfig) -> tuple[str, ...]:
     """Return the trackers that the settings ask for.
 
     Raises:
@@ -56,7 +56,7 @@ def open_trackers(
     """Open the trackers of a run; one that was resumed goes on in the same place after step `start`.
 
     Args:
-        names: as `chosen` returns.
+        names: as `asked_for` returns.
         directory: of the run.
         start: step that the session begins from.
         run_id: identity of the run.

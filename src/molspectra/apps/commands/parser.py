@@ -10,7 +10,11 @@ from molspectra.printable import say
 from molspectra.training.settings import did_you_mean
 
 _SHARED: dict[str, dict[str, Any]] = {
-    "--device": {"default": "cpu", "help": "where to compute"},
+    "--device": {
+        "default": "cpu",
+        "help": "where to compute: cpu, cuda, a GPU by its number (cuda:1), mps, or auto: a CUDA GPU if "
+        "there is one, else the CPU",
+    },
     "--checkpoint": {
         "choices": ("best", "last"),
         "default": "best",

@@ -1,6 +1,7 @@
 """Options shared by `pretrain` and `finetune`: recipes, `--config`, one per setting, `--out`, `--resume`."""
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,24 @@ _PURPOSES = {
     "tune": "Search for the settings of a fine-tuning with the lowest validation loss (extra tune).",
 }
 
+EVERYDAY = (
+    "target", "classes", "forces", "init", "data.store", "data.train_rows", "loop.steps", "loop.batch_size",
+    "optimizer.learning_rate", "loop.patience", "loop.seed", "loop.accelerator",
+)  # fmt: skip
+"""Settings that `--help` shows, in this order; `--help-all` shows all."""
+
+ALIASES = {"loop.accelerator": ["--device"]}
+"""Other names of settings: the option that means the same in the other commands."""
+
 
 def run_command(name: str, arguments: list[str]) -> int:
     """Parse the options of a training command and run it; returns the exit code."""
     cls: type[Any] = STAGES.get(name, FinetuneConfig)  # tune takes the settings of finetune
     run: Callable[..., RunResult] = pretrain if name == "pretrain" else finetune
-    is_help = bool({"-h", "--help"} & set(arguments))
+    every = "--help-all" in arguments
+    is_help = every or bool({"-h", "--help"} & set(arguments))
     settings = settings_of(cls, documented=is_help)
-    options = vars(_parser(name, settings).parse_args(arguments))
+    options = vars(_parser(name, settings, every).parse_args(arguments))
     source, values = _base(name, options)
     given = {setting.name: options[setting.name] for setting in settings if setting.name in options}
     if "target" in given:  # --target gap homo alpha
@@ -101,17 +112,20 @@ def _run_search(config: FinetuneConfig, options: dict[str, Any]) -> int:
     return 0
 
 
-def _parser(name: str, settings: list[Setting]) -> CommandParser:
+def _parser(name: str, settings: list[Setting], every: bool) -> CommandParser:
+    """Return the parser; its help shows every setting, in a group per prefix, or the everyday ones."""
     usage = f"molspectra {name} --out DIRECTORY [--config RECIPE] [--resume] [--quiet] [--SETTING VALUE ...]"
     parser = CommandParser(
         name,
         usage=usage,
         description=_PURPOSES[name],
-        epilog=f"Recipes: {', '.join(sorted(recipes()))}. Lists are written a,b,c and nothing is null. "
+        epilog=("" if every else f"--help-all shows all {len(settings)} settings. ")
+        + f"Recipes: {', '.join(sorted(recipes()))}. Lists are written a,b,c and nothing is null. "
         "Ctrl-C, SIGTERM and SIGUSR1 (of SLURM: a requeue, --signal=USR1@120) save and exit with code 130; "
         "the same command with --resume continues.",
     )
     unset = argparse.SUPPRESS
+    parser.add_argument("--help-all", action="help", default=unset, help="show all settings, in groups")
     parser.add_argument(
         "--config", metavar="RECIPE", default=unset, help="YAML file or name of a recipe; options win over it"
     )
@@ -143,18 +157,29 @@ def _parser(name: str, settings: list[Setting]) -> CommandParser:
         parser.add_argument("--metric", default="loss", help="of the validation, such as gap_mae")
         parser.add_argument("--search-seed", type=int, default=0, help="seed of the search")
     parser.add_shared("--quiet")
-    for setting in settings:
-        about = f"{setting.help} [{setting.expected}; default: {_shown(setting.default)}]".replace("%", "%%")
-        parser.add_argument(
+    rank = {} if every else {name: place for place, name in enumerate(EVERYDAY)}
+    groups: dict[str, Any] = {}
+    for setting in sorted(settings, key=lambda each: rank.get(each.name, len(rank))):
+        prefix = setting.name.rpartition(".")[0] if every else ""
+        if prefix not in groups:
+            groups[prefix] = parser.add_argument_group(prefix or "settings")
+        about = setting.help if every else _first_sentence(setting.help)
+        about = f"{about} [{setting.expected}; default: {_shown(setting.default)}]".replace("%", "%%")
+        groups[prefix].add_argument(
+            *ALIASES.get(setting.name, []),
             f"--{setting.name}",
             dest=setting.name,
             metavar="VALUE",
             type=setting.parse,
             default=unset,
-            help=about,
+            help=about if every or setting.name in rank else argparse.SUPPRESS,
             nargs="+" if setting.name in ("target", "classes", "vectors", "tensors") else None,
         )
     return parser
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=\.) (?=[A-Z])", text, maxsplit=1)[0]
 
 
 def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
