@@ -51,6 +51,9 @@ def test_uncertainty_page(tmp_path, monkeypatch):
     for head in heads:
         if head.startswith("gap "):
             assert f"`{head}`" in text or head == "gap [eV]"
+    head = Path("found.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert "logP uncertainty" in head
+    assert "gap 50 % from [eV]" in head
 
 
 @pytest.mark.slow
