@@ -4,7 +4,8 @@
     python examples/ethanol_ir.py runs/ethanol --out ethanol_ir.png
 
 Forces come from the model and dipoles from GFN2-xTB (extra `simulate`) in both spectra, so that they differ
-only in the motion: classical and anharmonic at 300 K, with rotation, or harmonic at the minimum.
+only in the motion: classical and anharmonic at 300 K, with rotation, or harmonic at the minimum. With
+`--dipole RUN` the dipoles along the trajectory are those of a run that has learnt them as vectors.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
+from ase import units
 from ase.io import iread
 
 from molspectra import Calculator, Molecule, from_smiles
@@ -70,10 +72,16 @@ def broadened(wavenumbers: Array, intensities: Array, grid: Array) -> Array:
 
 
 def dynamics_spectrum(
-    molecule: Molecule, trajectory: Path, settings: DynamicsSettings
+    molecule: Molecule, trajectory: Path, settings: DynamicsSettings, learned: bool
 ) -> tuple[Array, Array]:
-    """Return wavenumbers (cm⁻¹) and absorption (km/mol per cm⁻¹) from the dipoles along a trajectory."""
-    dipoles = xtb_dipoles(molecule, (frame.positions for frame in iread(trajectory)))
+    """Return wavenumbers (cm⁻¹) and absorption (km/mol per cm⁻¹) from the dipoles along a trajectory.
+
+    Learned ones are in its frames; others are computed.
+    """
+    if learned:
+        dipoles = np.array([frame.get_dipole_moment() for frame in iread(trajectory)]) / units.Debye
+    else:
+        dipoles = xtb_dipoles(molecule, (frame.positions for frame in iread(trajectory)))
     return infrared_of_dipoles(dipoles, settings.interval_fs, settings.temperature, WIDTH)
 
 
@@ -97,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="fine-tuned energy of ethanol, with forces")
+    parser.add_argument("--dipole", help="fine-tuned dipole vector; GFN2-xTB's dipoles if not given")
     parser.add_argument("--out", type=Path, default=Path("ethanol_ir.png"), help="picture to write")
     parser.add_argument("--time-ps", type=float, default=20.0, help="length of the trajectory, ps")
     parser.add_argument("--equilibration-fs", type=float, default=2000.0, help="before it, fs")
@@ -106,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     molecule = from_smiles("CCO")
     atoms = to_ase(molecule)
     atoms.set_masses(masses_of(molecule.numbers))
-    atoms.calc = Calculator(options.run)
+    atoms.calc = Calculator(options.run, options.dipole)
     if not options.no_relax:
         relax(atoms, fmax=1e-3)
     wavenumbers, intensities = harmonic_spectrum(atoms)
@@ -117,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     trajectory = options.out.with_suffix(".extxyz")
     result = run_md(atoms, trajectory, settings, options.time_ps, "langevin", overwrite=True)
-    grid, classical = dynamics_spectrum(molecule, trajectory, settings)
+    grid, classical = dynamics_spectrum(molecule, trajectory, settings, options.dipole is not None)
     draw(options.out, grid, classical, broadened(wavenumbers, intensities, grid), settings)
 
     print(f"{options.time_ps:g} ps at {result.temperature:.0f} K; bands in km/mol, centre in cm⁻¹")

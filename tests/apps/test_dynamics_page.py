@@ -15,6 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/dynamics.md"
 BLOCK = re.compile(r"```\{code-block\} (\w+)\n\n(.*?)\n```", re.DOTALL)
 SHORT = {
+    "finetune": [
+        "--loop.steps",
+        "40",
+        "--model.encoder.channels",
+        "16",
+        "--loop.validate_every",
+        "20",
+        "--quiet",
+    ],
     "md": ["--time-ps", "0.02", "--equilibration-fs", "5", "--no-relax", "--quiet"],
     "examples/ethanol_ir.py": ["--time-ps", "0.02", "--equilibration-fs", "4", "--no-relax"],
 }
@@ -40,15 +49,16 @@ def test_the_commands_and_code_of_the_page(tmp_path, monkeypatch, ethanol_run, c
         for line in body.splitlines():
             program, name, *arguments = shlex.split(line)
             done.append(name)
-            if name == "finetune":
-                assert arguments == ["--config", "small-md17", "--out", "runs/ethanol"]
+            if arguments == ["--config", "small-md17", "--out", "runs/ethanol"]:
                 shutil.copytree(ethanol_run, "runs/ethanol")
             elif program == "python":
                 example()([*arguments, *SHORT[name]])
             else:
                 assert main([name, *arguments, *SHORT[name]]) == 0, capsys.readouterr().err
-    assert done == ["finetune", "md", "python", "python", "examples/ethanol_ir.py"]
+    spectrum = "examples/ethanol_ir.py"
+    assert done == ["finetune", "md", "python", "python", "python", "finetune", spectrum, spectrum]
     assert len(read("ethanol.extxyz", ":")) == 5
+    assert all(frame.get_dipole_moment().any() for frame in read("learned_ir.extxyz", ":"))
     assert Path("ethanol_ir.png").stat().st_size > 1000
     assert "C–H stretches" in capsys.readouterr().out
 

@@ -450,7 +450,7 @@ class FinetuneConfig(RunSettings):
         several = [name for names in kinds.values() for name in set(names)]
         if len(set(several)) < len(several):
             raise SettingError("classes, vectors, tensors: a target is of one kind only")
-        if self.forces and self.names[0] in several:
+        if self.forces and self.names[0] in (*self.vectors, *self.tensors):
             raise SettingError(
                 f"forces: they are the gradient of an energy, and {self.names[0]!r} is none; "
                 "name an energy first, or leave the forces out"

@@ -92,10 +92,11 @@ def _head(config: FinetuneConfig, target: str) -> HeadConfig:
             f"model.property: {target!r} is learnt by the {right} head, not the {kind} one; "
             "leave model.property out (null)"
         )
-    references = model.atom_references
+    beside = is_declared and len(config.names) > 1  # readout and references are then those of the numbers
+    references = "none" if beside else model.atom_references
     if references == "auto":
         references = "published" if target in ATOMIC_ENERGIES else "none"
-    readout = model.readout
+    readout = "auto" if beside else model.readout
     if readout == "auto":
         is_energy = config.forces and target == config.names[0]
         is_intensive = target in INTENSIVE and kind == "scalar" and references == "none" and not is_energy
