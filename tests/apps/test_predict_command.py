@@ -1,6 +1,7 @@
 """Properties and forces by fine-tuned runs, from Python and from the command line."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -145,9 +146,15 @@ def test_the_command(use_runs, tmp_path: Path, capsys, monkeypatch) -> None:
     arguments = ["--forces", "no", "--on-error", "skip", "--quiet"]
     assert main(["predict", "--smiles", "C", "C(", "--model", forces, "--out", "z.csv", *arguments]) == 1
     assert "left out: molecules, item 2" in capsys.readouterr().err
+    (listed,) = tmp_path.glob("*.rejected.jsonl")
+    (line,) = listed.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line).keys() == {"path", "where", "reason"}
+    assert json.loads(line)["where"] == "item 2"
     assert main(["predict", "--smiles", "C", "--model", str(use_runs["stage2"]), "--out", "w.csv"]) == 2
     assert "predicts no property" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv", "y.extxyz", "z.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("x.csv", "y.extxyz", "z.csv", "z.csv.rejected.jsonl")
+    ]
 
 
 def test_a_table_of_arrow(use_runs) -> None:

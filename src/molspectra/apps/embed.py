@@ -21,7 +21,7 @@ from molspectra.apps.molecules import (
     checked_batches,
     identity_columns,
 )
-from molspectra.apps.tables import Tabular, table_of, vectors_of
+from molspectra.apps.tables import Tabular, table_of, vectors_of, write_rejected
 from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.data.atomic import atomic_files, naming
 from molspectra.data.output import free_path, write_table
@@ -69,6 +69,7 @@ class Embeddings(Tabular):
         """Write a file: `.parquet` (as `table`), `.csv` (a column per component), or `.npy`.
 
         Beside a `.npy` file, which holds only the vectors, the table `NAME.columns.csv` has the columns.
+        What was left out is listed in `FILE.rejected.jsonl`.
 
         Raises:
             InputError: another suffix, a file that exists, or one that cannot be written.
@@ -86,6 +87,7 @@ class Embeddings(Tabular):
                 write_csv(table_of(self.columns, self.about), table_file)
                 with naming(path):
                     np.save(file, self.vectors, allow_pickle=False)
+        write_rejected(path, self.rejected)
 
 
 def free_paths(out: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Path, Path]:

@@ -19,7 +19,7 @@ from molspectra.apps.molecules import (
     checked_batches,
     identity_columns,
 )
-from molspectra.apps.tables import Tabular, table_of, vectors_of
+from molspectra.apps.tables import Tabular, table_of, vectors_of, write_rejected
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.chem.xyz import xyz_frame
@@ -147,6 +147,8 @@ class Predicted(Tabular):
     def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write `.csv` (unit in the header, level in a column), `.parquet` (as `table`) or `.extxyz`.
 
+        What was left out is listed in `FILE.rejected.jsonl`.
+
         Raises:
             InputError: another suffix, a file that exists or cannot be written, or forces in a CSV table.
         """
@@ -167,6 +169,7 @@ class Predicted(Tabular):
             with atomic_file(path) as file:
                 for frame in self._frames():
                     file.write(frame.encode())
+        write_rejected(path, self.rejected)
 
     def _frames(self) -> Iterator[str]:
         """Extended XYZ frames, whose comments have the values, units and levels."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from molspectra.chem.readers import Rejection
+from molspectra.data.atomic import atomic_file, naming
 from molspectra.errors import MissingExtraError
 
 ABOUT = b"molspectra"
@@ -36,6 +40,24 @@ class Tabular(ABC):
             raise MissingExtraError(
                 "a frame needs pandas (pip install pandas); table() needs nothing more"
             ) from error
+
+
+def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
+    """Write what was left out of a file beside it, as `FILE.rejected.jsonl`; nothing where nothing was.
+
+    A list of an earlier file of that name goes.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.rejected.jsonl")
+    if not rejected:
+        with naming(beside):
+            beside.unlink(missing_ok=True)
+        return
+    lines = (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in rejected)
+    with atomic_file(beside) as file:
+        file.write("".join(lines).encode(errors="replace"))
 
 
 def table_of(columns: Mapping[str, Any], about: Mapping[str, Any]) -> pa.Table:
