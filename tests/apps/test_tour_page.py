@@ -40,7 +40,7 @@ def test_the_tour(tmp_path, monkeypatch, capsys):
     by_structure = search.replace("--by learned ", "")
     assert by_structure != search
     assert main(shlex.split(by_structure)[1:]) == 0
-    assert capsys.readouterr().out.splitlines()[3].split()[-2:] == ["acetone", "CC(C)=O"]
+    assert "acetone" not in capsys.readouterr().out
 
 
 def test_the_page_of_devices(tmp_path, monkeypatch, capsys):
