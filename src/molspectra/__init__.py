@@ -140,7 +140,8 @@ def _listed(groups: dict[str, str]) -> tuple[dict[str, str], str]:
 
 _PUBLIC, _about = _listed(_GROUPS)
 __doc__ = f"{__doc__ or ''}\n::\n{_about}\n"
-__all__ = sorted(_PUBLIC)
+__all__ = sorted(name for name, module in _PUBLIC.items() if module != "molspectra.apps.estimators")
+"""Without the estimators: `from molspectra import *` must not need scikit-learn."""
 
 
 def __getattr__(name: str) -> object:
