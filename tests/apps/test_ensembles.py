@@ -179,3 +179,20 @@ def test_no_ensemble_over_a_run(config: FinetuneConfig, tmp_path: Path) -> None:
     ms.finetune(config, tmp_path / "run", show=False)
     with pytest.raises(ExistsError, match="single run"):
         finetune_ensemble(config, tmp_path / "run", 2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["report"], ["export-model", "--out", "m.pt2"], ["embed", "--smiles", "C", "--out", "v.npy", "--model"]],
+)
+def test_what_takes_one_run_names_a_member(
+    ensemble: Path,
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, str(ensemble)]) == 2
+    assert "member-0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from molspectra.data.splits import split_rows
 from molspectra.data.store.store import Store, write_store
 from molspectra.errors import DamagedError, MismatchError
 from molspectra.evaluation.evaluate import evaluate
+from molspectra.training.checkpoint import load_model
 from molspectra.training.config import FinetuneConfig, PretrainConfig
 from molspectra.training.data import Selection
 from molspectra.training.leaks import exposure
@@ -288,3 +289,14 @@ def test_no_shipped_recipe_is_tested_on_what_another_trains_on() -> None:
         for one in parts.values():
             for other in parts.values():
                 assert not set(one["test"]) & set(other["train"])
+
+
+def test_a_run_that_starts_from_a_shipped_model_knows_what_that_has_seen(
+    gap: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Also when it is asked itself, by its name in the settings."""
+    config = gap(model__encoder=load_model("small")[0].config.encoder, init="small", loop__steps=1)
+    run = finetune(config, tmp_path / "run", show=False).directory
+    seen = seen_by(run)
+    assert not seen.unknown
+    assert seen.summary()["molecules"] > seen_by("small").summary()["molecules"]

@@ -44,7 +44,7 @@ from molspectra.models.model import ModelConfig, MolSpectra
 from molspectra.models.shared import EGNNConfig, EquivariantTransformerConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.spectra.modality import Modality
-from molspectra.training.record import read_json
+from molspectra.training.record import one_of_several, read_json
 from molspectra.training.settings import from_dict, shown, to_dict
 
 WEIGHTS, CONFIG, RESUME, MANIFEST = "model.safetensors", "config.json", "resume.pt", "manifest.json"
@@ -319,6 +319,7 @@ def find_checkpoint(path: str | Path, prefer: Literal["best", "last"] = "best") 
     if not checkpoints:
         raise NotFoundError(
             f"{path}: neither a run nor a checkpoint (no {WEIGHTS} and no checkpoints/ in it)"
+            f"{one_of_several(path)}"
         )
     return first_good(checkpoints, _checked)
 

@@ -22,6 +22,7 @@ from molspectra.training.record import (
     commit,
     kernels_used,
     machine,
+    one_of_several,
     read_json,
     read_metrics,
     versions,
@@ -305,7 +306,9 @@ def _earlier_run(
     if names == {"record.json"}:  # killed before it had written its settings: nothing was done yet
         return config, {}, None
     if not path.is_file():
-        raise NotFoundError(f"{directory}: holds no run that could be resumed (no config.json)")
+        raise NotFoundError(
+            f"{directory}: holds no run that could be resumed (no config.json){one_of_several(directory)}"
+        )
     before = from_dict(type(config), read_json(path), str(path))
     steps, more = before.loop.steps, config.loop.steps
     if more < steps:

@@ -111,6 +111,18 @@ def read_json(path: Path) -> Any:
         raise FormatError(f"{path}: cannot be read as JSON ({error})") from error
 
 
+SEVERAL = {"ensemble.json": "member-0", "folds.json": "fold-0"}
+"""Files that mark a directory of several runs, and what the first of them is called."""
+
+
+def one_of_several(directory: Path) -> str:
+    """Return what to say where one run is needed and a directory of several was given; "" for any other."""
+    for mark, first in SEVERAL.items():
+        if (directory / mark).is_file():
+            return f"; it holds several runs: give one, such as {directory / first}"
+    return ""
+
+
 def read_run(run: Path) -> tuple[RunConfig, dict[str, Any]]:
     """Read settings and record of a run directory.
 
@@ -120,9 +132,8 @@ def read_run(run: Path) -> tuple[RunConfig, dict[str, Any]]:
     """
     for name in ("config.json", "record.json"):
         if not (run / name).is_file():
-            raise NotFoundError(
-                f"{run}: not a run directory (no {name}); give the one named by --out in training"
-            )
+            advice = one_of_several(run) or "; give the one named by --out in training"
+            raise NotFoundError(f"{run}: not a run directory (no {name}){advice}")
     record = read_json(run / "record.json")
     stage = (record.get("about") or {}).get("stage") if isinstance(record, dict) else None
     if stage not in ("stage1", "stage2", "finetune"):

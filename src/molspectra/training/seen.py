@@ -228,7 +228,7 @@ def _seen_by(path: Path, before: tuple[Path, ...]) -> Seen:
         seen = Seen(unknown=(f"{path} ({_line(error)})",))
     if config.init is None:
         return seen
-    return seen.merged(_seen_by(Path(config.init), (*before, run.resolve())))
+    return seen.merged(_seen_by(named(config.init), (*before, run.resolve())))
 
 
 def selection_of(config: RunConfig, record: Mapping[str, Any]) -> Selection:
