@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from molspectra.apps.calculator import Calculator as Calculator
     from molspectra.apps.embed import embed as embed
     from molspectra.apps.embed_spectra import embed_spectra as embed_spectra
+    from molspectra.apps.estimators import MolSpectraClassifier as MolSpectraClassifier
     from molspectra.apps.estimators import MolSpectraEmbedder as MolSpectraEmbedder
     from molspectra.apps.estimators import MolSpectraRegressor as MolSpectraRegressor
     from molspectra.apps.export_model import export_model as export_model
@@ -109,6 +110,8 @@ MolSpectraEmbedder  molspectra.apps.estimators  a scikit-learn transformer: mole
                  make_pipeline(ms.MolSpectraEmbedder(), Ridge())
 MolSpectraRegressor  molspectra.apps.estimators  a scikit-learn regressor that fine-tunes a model
                  ms.MolSpectraRegressor(steps=300).fit(smiles, values)
+MolSpectraClassifier  molspectra.apps.estimators  a scikit-learn classifier that fine-tunes a model
+                 ms.MolSpectraClassifier(steps=300).fit(smiles, labels)
 export_model     molspectra.apps.export_model    a model as a file that PyTorch runs alone
                  ms.export_model("runs/gap", "gap.pt2")
 Calculator       molspectra.apps.calculator      an ASE calculator from a fine-tuned run

@@ -15,8 +15,8 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import Ridge
-from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -28,14 +28,17 @@ from molspectra.errors import (
     InputError,
     MismatchError,
     MissingExtraError,
+    SettingError,
     ValueRangeError,
 )
 
 SMILES = ["CC=O", "CCCO", "CO", "CCCC", "CCO", "CC", "COC", "CCC", "C=O", "C=C", "CC(C)=O", "CC=C"]
 Y = np.array([100.0 + 10.0 * len(smiles) for smiles in SMILES])
+KINDS = np.array(["oxygen" if "O" in smiles else "none" for smiles in SMILES])
 
 Embedder = partial(ms.MolSpectraEmbedder, "small")
 Regressor = partial(ms.MolSpectraRegressor, init="small", steps=2, validation=0.2)
+Classifier = partial(ms.MolSpectraClassifier, init="small", steps=2, validation=0.2)
 
 NUMBERS = "rows of numbers are no molecules, and are refused as such"
 NO_FEATURES = "molecules have no features that could be counted"
@@ -71,20 +74,36 @@ OF_EMBEDDER = {
     "check_transformer_general": NUMBERS,
     "check_transformer_preserve_dtypes": NUMBERS,
 }
-OF_REGRESSOR = {
+OF_FINE_TUNED = {
     "check_estimator_sparse_matrix": OTHER_ERROR,
     "check_estimators_fit_returns_self": NUMBERS,
     "check_estimators_overwrite_params": NUMBERS,
     "check_fit_check_is_fitted": NUMBERS,
     "check_positive_only_tag_during_fit": NUMBERS,
     "check_readonly_memmap_input": NUMBERS,
+    "check_requires_y_none": NUMBERS,
+    "check_supervised_y_2d": NUMBERS,
+    "check_supervised_y_no_nan": OTHER_ERROR,
+}
+OF_REGRESSOR = {
     "check_regressor_data_not_an_array": NUMBERS,
     "check_regressor_multioutput": NUMBERS,
     "check_regressors_int": NUMBERS,
     "check_regressors_no_decision_function": NUMBERS,
     "check_regressors_train": NUMBERS,
-    "check_requires_y_none": NUMBERS,
-    "check_supervised_y_2d": NUMBERS,
+}
+OF_CLASSIFIER = {
+    "check_classifier_data_not_an_array": NUMBERS,
+    "check_classifier_multioutput": NUMBERS,
+    "check_classifier_not_supporting_multiclass": OTHER_ERROR,
+    "check_classifiers_classes": NUMBERS,
+    "check_classifiers_multilabel_output_format_decision_function": NUMBERS,
+    "check_classifiers_multilabel_output_format_predict": NUMBERS,
+    "check_classifiers_multilabel_output_format_predict_proba": NUMBERS,
+    "check_classifiers_multilabel_representation_invariance": NUMBERS,
+    "check_classifiers_one_label": OTHER_ERROR,
+    "check_classifiers_regression_target": OTHER_ERROR,
+    "check_classifiers_train": NUMBERS,
 }
 
 
@@ -105,13 +124,19 @@ class NumericRegressor(_AsIfNumeric, ms.MolSpectraRegressor):
     pass
 
 
+class NumericClassifier(_AsIfNumeric, ms.MolSpectraClassifier):
+    pass
+
+
 def _expected(estimator):
-    own = OF_EMBEDDER if isinstance(estimator, ms.MolSpectraEmbedder) else OF_REGRESSOR
-    return NOT_FOR_MOLECULES | own
+    if isinstance(estimator, ms.MolSpectraEmbedder):
+        return NOT_FOR_MOLECULES | OF_EMBEDDER
+    is_regressor = isinstance(estimator, ms.MolSpectraRegressor)
+    return NOT_FOR_MOLECULES | OF_FINE_TUNED | (OF_REGRESSOR if is_regressor else OF_CLASSIFIER)
 
 
 @parametrize_with_checks(
-    [NumericEmbedder("small"), NumericRegressor("small", steps=1)],
+    [NumericEmbedder("small"), NumericRegressor("small", steps=1), NumericClassifier("small", steps=1)],
     expected_failed_checks=_expected,
 )
 def test_checks_of_scikit_learn(estimator, check):
@@ -183,6 +208,81 @@ def test_regressor_in_searches():
     assert np.isfinite(cross_val_score(Regressor(random_state=None), molecules, Y, cv=2)).all()
 
 
+def test_classifier_learns_two_labels():
+    model = Classifier(steps=25, learning_rate=3e-3).fit(SMILES, KINDS)
+    assert list(model.classes_) == ["none", "oxygen"]
+    predicted, probabilities = model.predict(SMILES), model.predict_proba(SMILES)
+    assert probabilities.shape == (12, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    np.testing.assert_array_equal(predicted, model.classes_[(probabilities[:, 1] >= 0.5).astype(int)])
+    assert roc_auc_score(KINDS == "oxygen", probabilities[:, 1]) > 0.9
+    assert model.score(SMILES, KINDS) == accuracy_score(KINDS, predicted) > 0.7
+    weight = np.arange(12.0)
+    assert model.score(SMILES, KINDS, weight) == pytest.approx(
+        accuracy_score(KINDS, predicted, sample_weight=weight)
+    )
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(SMILES), probabilities)
+    (quantity,) = ms.predict(SMILES[:1], model.model_).quantities
+    assert quantity.unit == "probability"
+    # the labels' order alone makes the classes: other labels of the same order change nothing
+    other = clone(model).fit(SMILES, [[kind == "oxygen"] for kind in KINDS])
+    np.testing.assert_array_equal(other.predict_proba(SMILES), probabilities)
+    assert other.predict(SMILES).dtype == bool
+
+
+def test_classifier_of_several_labels_with_holes():
+    y = np.array([[kind == "oxygen", len(one) > 3] for kind, one in zip(KINDS, SMILES, strict=True)], float)
+    model = Classifier(target="oxygen,long").fit(SMILES, y)
+    found = model.predict(SMILES)
+    np.testing.assert_array_equal(found, model.predict_proba(SMILES) >= 0.5)
+    assert model.score(SMILES, y) == accuracy_score(y, found)
+    # an unknown label counts neither for nor against its molecule, an unlabelled molecule not at all
+    holed = np.where(found == y, y, np.nan)
+    assert model.score(SMILES, holed) == 1.0
+    y[4:8, 1] = np.nan
+    y[4] = np.nan
+    assert np.isfinite(cross_val_score(model, pd.Series(SMILES), pd.DataFrame(y), cv=KFold(3))).all()
+
+
+def test_classifier_leaves_out_molecules_without_a_label():
+    kinds = pd.Series(KINDS, dtype=object)
+    kinds[[0, 1]] = [None, np.nan]
+    model = Classifier().fit(SMILES, kinds)
+    whole = Classifier().fit(SMILES[2:], KINDS[2:])
+    np.testing.assert_array_equal(model.predict_proba(SMILES), whole.predict_proba(SMILES))
+    assert model.score(SMILES, kinds) == model.score(SMILES[2:], KINDS[2:])
+
+
+def test_classifier_in_cross_validation():
+    molecules = [ms.from_smiles(smiles) for smiles in SMILES]
+    model = make_pipeline(Classifier())
+    assert np.isfinite(cross_val_score(model, molecules, KINDS, cv=2, scoring="roc_auc")).all()
+    both = np.stack([KINDS == "oxygen", Y > 130], axis=1)
+    assert np.isfinite(cross_val_score(model, molecules, both, cv=2, scoring="roc_auc")).all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "y", "kind", "fact"),
+    [
+        ({}, ["a", "b", "c"] * 4, ValueRangeError, "there are 3"),
+        ({}, ["a"] * 12, ValueRangeError, "there are 1"),
+        ({}, Y / 7, FormatError, "continuous"),
+        ({}, ["a", 1] * 6, FormatError, "all text or all numbers"),
+        ({}, [[0, 1], [1, 0], [0, 2]] * 4, ValueRangeError, "row 2, column 1 is 2"),
+        ({}, [[0], [0, 1]] * 6, FormatError, "y:"),
+        ({}, None, FormatError, "()"),
+        ({}, KINDS[:4], MismatchError, "4 rows"),
+        ({"settings": {"classes": []}}, KINDS, SettingError, "classes"),
+    ],
+)
+def test_bad_classes(parameters, y, kind, fact):
+    with pytest.raises(kind) as caught:
+        Classifier(**parameters).fit(SMILES, y)
+    assert fact in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_settings_by_dotted_name():
     settings = {
         "model.readout": "pooled",
@@ -201,6 +301,7 @@ def test_settings_by_dotted_name():
     [
         ({}, SMILES[:3], Y, MismatchError, "3 molecules"),
         ({}, ["C", "xx"], [1, 2], FormatError, "item 2"),
+        ({}, np.zeros((12, 5)), Y, FormatError, "item 1"),
         ({}, SMILES[:1], [1.0], ValueRangeError, "at least 2"),
         ({}, SMILES, ["a"] * 12, FormatError, "numbers"),
         ({}, SMILES, np.full(12, np.inf), ValueRangeError, "infinite"),

@@ -30,6 +30,7 @@ def test_scikit_learn_page():
     names = run_page("sklearn.md")
     assert np.isfinite(names["scores"]).all()
     assert names["both"].predict(["CO"]).shape == (1, 2)
+    assert np.isfinite(names["areas"]).all()
 
 
 @pytest.mark.slow

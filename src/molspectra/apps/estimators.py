@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from molspectra.apps.embed import Length, embed
 from molspectra.apps.loading import LoadedModel, load, loaded
@@ -23,7 +24,14 @@ from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import ErrorPolicy
 from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.data.store.writer import Row, write_store
-from molspectra.errors import FormatError, InputError, MismatchError, MissingExtraError, ValueRangeError
+from molspectra.errors import (
+    FormatError,
+    InputError,
+    MismatchError,
+    MissingExtraError,
+    SettingError,
+    ValueRangeError,
+)
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.run import finetune
 from molspectra.training.settings import from_dict, put, read_recipe
@@ -31,12 +39,14 @@ from molspectra.training.settings import from_dict, put, read_recipe
 try:
     from sklearn.base import (
         BaseEstimator,
+        ClassifierMixin,
         ClassNamePrefixFeaturesOutMixin,
         RegressorMixin,
         TransformerMixin,
     )
     from sklearn.metrics import r2_score
     from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted
 except ImportError as error:
     raise MissingExtraError(
@@ -44,7 +54,7 @@ except ImportError as error:
     ) from error
 
 RECIPE = "base-gap"
-"""Recipe whose settings a regressor takes where it is told nothing else."""
+"""Recipe whose settings a fine-tuning takes where it is told nothing else."""
 
 
 class _OfMolecules(BaseEstimator):
@@ -114,29 +124,8 @@ class MolSpectraEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _OfM
         ).vectors
 
 
-class MolSpectraRegressor(RegressorMixin, _OfMolecules):
-    """Fine-tunes an encoder on one property of molecules or several, and predicts them in the units of y.
-
-    The run is that of the command `finetune` with the recipe `base-gap`, on a temporary store; no file is
-    left behind.
-
-    Args:
-        init: model to start from, a name or path as for `load`; None for an encoder from scratch.
-        steps: optimizer steps.
-        batch_size: molecules per step, and per pass of a prediction.
-        learning_rate: its peak.
-        validation: share of the molecules, at least one, on which the best checkpoint is chosen.
-        target: names of the properties, separated by commas; they choose the heads as on the command line
-            ("gap" is pooled over the atoms, "mu" a dipole). None calls them "y", or "y0", "y1" and so on,
-            which are sums over the atoms unless `settings` has `model.readout`.
-        random_state: seed of weights, order and split; None or a generator draws one at every fit.
-        device: "cpu", "cuda", "mps" or "auto".
-        settings: further settings of `FinetuneConfig` by dotted name, which win over all above.
-
-    Attributes:
-        model_: the fine-tuned model, after `fit`; `molspectra.predict` takes it too.
-        validation_: losses and errors of the last validation, after `fit`.
-    """
+class _FineTuned(_OfMolecules):
+    """Fine-tunes an encoder on the columns of y; the settings are told where they are public."""
 
     def __init__(
         self,
@@ -166,13 +155,9 @@ class MolSpectraRegressor(RegressorMixin, _OfMolecules):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Molecules, y: npt.ArrayLike) -> Self:
-        """Fine-tune on labels [n] or [n, T]; NaN where a molecule has none.
-
-        Raises:
-            InputError: a bad molecule, labels that do not fit, or settings that `finetune` refuses.
-        """
-        molecules, labels = list(_molecules(X)), _labels(y)
+    def _fit(self, X: Molecules, labels: npt.NDArray[np.float64], *, are_classes: bool = False) -> Self:
+        """Fine-tune on labels [n] or [n, T], of classes 0 and 1; NaN where a molecule has none."""
+        molecules = list(_molecules(X))
         if len(molecules) != len(labels):
             raise MismatchError(f"there are {len(molecules)} molecules and {len(labels)} rows of labels")
         columns = labels.reshape(len(labels), -1)
@@ -187,7 +172,7 @@ class MolSpectraRegressor(RegressorMixin, _OfMolecules):
         ]
         with tempfile.TemporaryDirectory(prefix="molspectra-") as folder:
             store, run = Path(folder) / "molecules.arrow", Path(folder) / "run"
-            config = self._config(store, names, len(rows))
+            config = self._config(store, names, len(rows), are_classes)
             quantities = {name: Quantity("") for name in names}
             try:
                 write_store(store, rows, Metadata("molecules in memory", "", properties=quantities))
@@ -199,42 +184,12 @@ class MolSpectraRegressor(RegressorMixin, _OfMolecules):
         self._shape = labels.shape[1:]
         return self
 
-    def predict(self, X: Molecules) -> npt.NDArray[np.float64]:
-        """Properties of the shape of y, in its units.
-
-        Raises:
-            InputError: as in `molspectra.predict`, for the first bad molecule.
-        """
+    def _predicted(self, X: Molecules) -> npt.NDArray[np.float64]:
+        """Properties of the shape of y, of classes the probabilities of 1."""
         check_is_fitted(self)
         device = next(self.model_.model.parameters()).device if self.device == "auto" else self.device
         found = predict(X, self.model_, batch_size=self.batch_size, device=str(device))
         return found.values.reshape(len(found), *self._shape)
-
-    def score(
-        self,
-        X: Molecules,
-        y: npt.ArrayLike,
-        sample_weight: npt.ArrayLike | None = None,
-    ) -> float:
-        """R² of the known labels, the mean over the properties.
-
-        Raises:
-            InputError: as in `predict`, or labels that do not fit.
-        """
-        labels, predicted = _labels(y), self.predict(X)
-        if labels.shape != predicted.shape:
-            raise MismatchError(f"labels {labels.shape} do not fit predictions {predicted.shape}")
-        scores = []
-        for true, value in zip(
-            labels.reshape(len(labels), -1).T, predicted.reshape(len(labels), -1).T, strict=True
-        ):
-            known = ~np.isnan(true)
-            weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-            if known.any():
-                scores.append(r2_score(true[known], value[known], sample_weight=weight))
-        if not scores:
-            raise ValueRangeError("no label is known, so there is nothing to score")
-        return float(np.mean(scores))
 
     def _names(self, count: int) -> list[str]:
         """Names of the columns of y."""
@@ -245,7 +200,7 @@ class MolSpectraRegressor(RegressorMixin, _OfMolecules):
             raise MismatchError(f"target: {len(names)} names ({self.target}) for {count} columns of y")
         return names
 
-    def _config(self, store: Path, names: list[str], rows: int) -> FinetuneConfig:
+    def _config(self, store: Path, names: list[str], rows: int, are_classes: bool) -> FinetuneConfig:
         """Settings of the run on that many labelled rows."""
         if not 0 < self.validation < 1:
             raise ValueRangeError(f"validation must lie between 0 and 1, not {self.validation}")
@@ -260,6 +215,7 @@ class MolSpectraRegressor(RegressorMixin, _OfMolecules):
         chosen = {
             "init": None if self.init is None else os.fspath(self.init),
             "target": ",".join(names),
+            "classes": names if are_classes else [],
             "data.store": str(store),
             "data.split": "reference",
             "data.sizes": (rows - held_out, held_out, 0),
@@ -272,7 +228,153 @@ class MolSpectraRegressor(RegressorMixin, _OfMolecules):
             "optimizer.learning_rate": self.learning_rate,
         }
         put(values, {**chosen, **(self.settings or {})}, "settings")
-        return from_dict(FinetuneConfig, values, "settings")
+        config = from_dict(FinetuneConfig, values, "settings")
+        if are_classes and set(config.classes) != set(names):
+            raise SettingError("settings: leave classes out; a classifier takes every column of y as classes")
+        return config
+
+
+class MolSpectraRegressor(RegressorMixin, _FineTuned):
+    """Fine-tunes an encoder on one property of molecules or several, and predicts them in the units of y.
+
+    The run is that of the command `finetune` with the recipe `base-gap`, on a temporary store; no file is
+    left behind.
+
+    Args:
+        init: model to start from, a name or path as for `load`; None for an encoder from scratch.
+        steps: optimizer steps.
+        batch_size: molecules per step, and per pass of a prediction.
+        learning_rate: its peak.
+        validation: share of the molecules, at least one, on which the best checkpoint is chosen.
+        target: names of the properties, separated by commas; they choose the heads as on the command line
+            ("gap" is pooled over the atoms, "mu" a dipole). None calls them "y", or "y0", "y1" and so on,
+            which are sums over the atoms unless `settings` has `model.readout`.
+        random_state: seed of weights, order and split; None or a generator draws one at every fit.
+        device: "cpu", "cuda", "mps" or "auto".
+        settings: further settings of `FinetuneConfig` by dotted name, which win over all above.
+
+    Attributes:
+        model_: the fine-tuned model, after `fit`; `molspectra.predict` takes it too.
+        validation_: losses and errors of the last validation, after `fit`.
+    """
+
+    def fit(self, X: Molecules, y: npt.ArrayLike) -> Self:
+        """Fine-tune on labels [n] or [n, T]; NaN where a molecule has none.
+
+        Raises:
+            InputError: a bad molecule, labels that do not fit, or settings that `finetune` refuses.
+        """
+        return self._fit(X, _labels(y))
+
+    def predict(self, X: Molecules) -> npt.NDArray[np.float64]:
+        """Properties of the shape of y, in its units.
+
+        Raises:
+            InputError: as in `molspectra.predict`, for the first bad molecule.
+        """
+        return self._predicted(X)
+
+    def score(
+        self,
+        X: Molecules,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """R² of the known labels, the mean over the properties.
+
+        Raises:
+            InputError: as in `predict`, or labels that do not fit.
+        """
+        labels, predicted = _labels(y), self.predict(X)
+        columns = [
+            values.reshape(len(labels), -1).T for values in (_known(labels, predicted), labels, predicted)
+        ]
+        scores = []
+        for known, true, value in zip(*columns, strict=True):
+            weight = None if sample_weight is None else np.asarray(sample_weight)[known]
+            if known.any():
+                scores.append(r2_score(true[known], value[known], sample_weight=weight))
+        return float(np.mean(scores))
+
+
+class MolSpectraClassifier(ClassifierMixin, _FineTuned):
+    """Fine-tunes an encoder on two classes of molecules, or on several labels of 0 and 1, by cross-entropy.
+
+    The run and all arguments are those of `MolSpectraRegressor`; every column of y is one of the `classes`
+    of `FinetuneConfig`, and pooled over the atoms unless `settings` has `model.readout`.
+
+    Attributes:
+        model_: the fine-tuned model, after `fit`; `molspectra.predict` gives the probability of the second
+            class.
+        classes_: the two labels of y in their order, after `fit`; of several columns a list of them.
+        validation_: losses and AUROC of the last validation, after `fit`.
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def fit(self, X: Molecules, y: npt.ArrayLike) -> Self:
+        """Fine-tune on two labels of any kind, [n] or [n, 1], or on 0 and 1, [n, T]; NaN where there is none.
+
+        Raises:
+            InputError: a bad molecule, labels that are not of two classes, or settings that `finetune`
+                refuses.
+        """
+        labels = _class_labels(y)
+        classes: Any
+        if labels.ndim == 1:
+            classes, labels = _two_classes(labels)
+        else:
+            classes = [np.array([0, 1]) for _ in range(labels.shape[1])]
+            bad = np.argwhere(~np.isin(labels, (0, 1)) & ~np.isnan(labels))
+            if len(bad):
+                row, column = bad[0]
+                raise ValueRangeError(
+                    f"y: row {row}, column {column} is {labels[row, column]:g}, but several columns hold "
+                    "0 and 1 (NaN where there is no label)"
+                )
+        self._fit(X, labels, are_classes=True)
+        self.classes_ = classes
+        return self
+
+    def predict_proba(self, X: Molecules) -> npt.NDArray[np.float64]:
+        """Probabilities [n, 2] in the order of `classes_`; of several columns those of 1, [n, T].
+
+        Raises:
+            InputError: as in `molspectra.predict`, for the first bad molecule.
+        """
+        found = self._predicted(X)
+        return found if found.ndim == 2 else np.stack([1 - found, found], axis=1)
+
+    def predict(self, X: Molecules) -> npt.NDArray[Any]:
+        """Labels of the kind of y: the second class, or 1, from a probability of 0.5 on.
+
+        Raises:
+            InputError: as in `molspectra.predict`, for the first bad molecule.
+        """
+        found = (self._predicted(X) >= 0.5).astype(int)
+        return found if found.ndim == 2 else self.classes_[found]
+
+    def score(
+        self,
+        X: Molecules,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """Accuracy; of several columns the share of molecules all of whose known labels are right.
+
+        Raises:
+            InputError: as in `predict`, or labels that do not fit.
+        """
+        labels, predicted = _class_labels(y), self.predict(X)
+        known = _known(labels, predicted).reshape(len(labels), -1)
+        right = np.equal(labels, predicted).reshape(known.shape) | ~known
+        rows = known.any(axis=1)
+        weight = None if sample_weight is None else np.asarray(sample_weight)[rows]
+        return float(np.average(right.all(axis=1)[rows], weights=weight))
 
 
 def _molecules(molecules: Molecules) -> Iterator[Molecule]:
@@ -303,3 +405,63 @@ def _labels(y: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if np.isinf(labels).any():
         raise ValueRangeError("y: a label is infinite; give NaN where there is none")
     return labels
+
+
+def _class_labels(y: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Labels of classes: as they are, [n], also of y [n, 1]; numbers [n, T] of several columns.
+
+    NaN stands where there is none.
+
+    Raises:
+        FormatError: they are of several types, or have another number of axes.
+        ValueRangeError: one of several columns is infinite.
+    """
+    try:
+        labels = np.array(y, dtype=object)
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.ndim == 1:
+            missing = pa.array(labels, from_pandas=True).is_null()  # None and pandas' NA too
+            labels[missing.to_numpy(zero_copy_only=False)] = np.nan
+            return labels
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"y: labels must be all text or all numbers: {error}") from error
+    return _labels(y)
+
+
+def _two_classes(y: npt.NDArray[np.object_]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """The two labels of y [n] in their order, and y as 0 and 1, NaN where there is none.
+
+    Raises:
+        FormatError: they are no labels of classes.
+        ValueRangeError: they are not two.
+    """
+    known = np.equal(y, y).astype(bool)  # NaN alone differs from itself
+    try:
+        classes = np.array(np.unique(y[known]).tolist())
+        check_classification_targets(classes)
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"y: {error}") from error
+    if len(classes) != 2:
+        raise ValueRangeError(
+            f"y: two classes are learnt, and there are {len(classes)}; give one column of 0 and 1 for each "
+            "of several classes, and numbers to MolSpectraRegressor"
+        )
+    labels = np.full(len(y), np.nan)
+    labels[known] = y[known] == classes[1]
+    return classes, labels
+
+
+def _known(labels: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which labels are known, of labels to compare with predictions.
+
+    Raises:
+        MismatchError: they have another shape.
+        ValueRangeError: none is known.
+    """
+    if labels.shape != predicted.shape:
+        raise MismatchError(f"labels {labels.shape} do not fit predictions {predicted.shape}")
+    known = np.equal(labels, labels).astype(bool)  # NaN alone differs from itself
+    if not known.any():
+        raise ValueRangeError("no label is known, so there is nothing to score")
+    return known

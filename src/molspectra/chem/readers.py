@@ -211,7 +211,7 @@ def molecule_from(item: Any, name: str | None = None) -> Molecule:
         return from_rdkit(item, name)
     if hasattr(item, "get_positions"):
         return from_ase(item)
-    if item is None or item != item:  # pandas marks a missing text by NaN
+    if item is None or (isinstance(item, float) and item != item):  # pandas marks a missing text by NaN
         raise FormatError("the SMILES is missing")
     raise FormatError(
         "expected a SMILES, a Molecule, an RDKit molecule or ASE atoms, "
