@@ -81,6 +81,12 @@ def test_from_the_command_line(store_path: Path, tmp_path: Path, capsys: pytest.
     assert main([*command, "--members", "3", "--resume"]) == 0
     assert (out / "member-0" / "metrics.csv").read_bytes() == kept
     assert len(read_ensemble(out).members) == 3
+    assert main(["evaluate", str(out)]) == 0
+    capsys.readouterr()
+    assert main([*command, "--members", "2", "--resume"]) == 2
+    assert "3 members, which cannot become 2" in capsys.readouterr().err
+    assert main([*command, "--members", "4", "--resume"]) == 0
+    assert not list(out.glob("*.csv")) + list(out.glob("evaluation*"))  # they were those of three
     predict = ["predict", *("--smiles", *SMILES), "--model", str(out), "--out", str(table), "--quiet"]
     assert main([*predict, "--coverage", "0.8"]) == 0
     with table.open() as file:

@@ -73,3 +73,11 @@ def test_what_cannot_be_calibrated_is_refused(errors: list[float], spreads: list
 def test_a_coverage_is_a_probability(coverage: float) -> None:
     with pytest.raises(InputError, match="coverage"):
         Calibration.of([1.0, 2.0], [1.0, 1.0]).half_width([1.0], coverage)
+
+
+def test_what_should_not_be_trusted_is_said() -> None:
+    few = Calibration.of([1.0, 2.0], [1.0, 1.0])
+    assert any("2 molecules" in remark for remark in few.remarks())
+    alike = Calibration.of(np.ones(20), np.full(20, 1e-3))
+    assert any("hardly differ" in remark for remark in alike.remarks())
+    assert not Calibration.of(np.ones(20), np.ones(20)).remarks()

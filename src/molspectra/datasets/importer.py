@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Candidate, Row
@@ -65,17 +66,20 @@ class Importer:
     open: Callable[[Path, Mapping[str, str]], Opened]
 
 
-def checked_options(importer: Importer, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the options given to an importer, after checking their names.
+def checked_options(importer: Importer, given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options given to an importer as texts, after checking their names.
 
-    An option called `unit.NAME` stands for all names after the dot.
+    An option called `unit.NAME` stands for all names after the dot. Of a list the items are joined by commas.
     """
     for name in given:
         family = f"{name.partition('.')[0]}.NAME"
         if name not in importer.options and (family not in importer.options or name.endswith(".")):
             near = hint(name, importer.options)
             raise SettingError(f"dataset {importer.name!r} has no option {name!r}; {near}")
-    return dict(given)
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for name, value in given.items()
+    }
 
 
 def choice(options: Mapping[str, str], name: str, known: Mapping[str, object], default: str) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def prepare(
     raw: Path | str,
     out: Path | str,
     *,
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
     on_error: str = "skip",
     overwrite: bool = False,
     limit: int | None = None,

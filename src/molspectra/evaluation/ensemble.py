@@ -5,6 +5,7 @@ The directory holds one run per member, `member-0` and so on, and `ensemble.json
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -17,7 +18,14 @@ import numpy.typing as npt
 from molspectra.compiled import use_setting
 from molspectra.data.atomic import folder_lock
 from molspectra.data.store.store import Store
-from molspectra.errors import DamagedError, ExistsError, NotFoundError, SettingError, check_format
+from molspectra.errors import (
+    DamagedError,
+    ExistsError,
+    MismatchError,
+    NotFoundError,
+    SettingError,
+    check_format,
+)
 from molspectra.evaluation.predict import Predictions, predict_rows
 from molspectra.evaluation.uncertainty import Calibration
 from molspectra.models.model import MolSpectra
@@ -29,6 +37,8 @@ from molspectra.training.data import Selection
 from molspectra.training.record import read_json, write_json
 from molspectra.training.run import finetune
 from molspectra.training.targets import classes_of, resolved
+
+log = logging.getLogger(__name__)
 
 FILE = "ensemble.json"
 FORMAT = 1
@@ -121,15 +131,21 @@ def finetune_ensemble(
         Interrupted: the run was asked to stop; its state is saved.
     """
     config, out = configuration_for("finetune", config, FinetuneConfig), Path(out)
-    if not 2 <= members <= MOST_MEMBERS:
-        raise SettingError(f"members: an ensemble has 2 to {MOST_MEMBERS} members, not {members}")
+    if type(members) is not int or not 2 <= members <= MOST_MEMBERS:
+        raise SettingError(f"members: an ensemble has 2 to {MOST_MEMBERS} members, not {members!r}")
     if config.loop.devices > 1:
         raise SettingError("members: each is trained on one device; set loop.devices 1")
     if (out / "record.json").exists():
         raise ExistsError(f"{out}: a single run is there; choose another directory for the ensemble")
     if is_ensemble(out) and not resume:
         raise ExistsError(f"{out}: an ensemble is there; choose another directory, or --resume")
+    before = len(read_ensemble(out).members) if is_ensemble(out) else members
+    if members < before:
+        raise MismatchError(f"{out}: has {before} members, which cannot become {members}")
     with folder_lock(out, "training this ensemble"):
+        if members > before:  # tests so far are those of fewer members
+            for path in (*out.glob("evaluation*.json"), *out.glob("predictions*.csv")):
+                path.unlink()
         runs = []
         for number in range(members):
             run = out / f"member-{number}"
@@ -162,6 +178,8 @@ def _calibrated(config: FinetuneConfig, runs: Sequence[Path]) -> dict[str, Calib
         errors = predictions.prediction[:, index] - predictions.target[:, index]
         known = ~np.isnan(errors)
         found[name] = Calibration.of(errors[known], spreads[known, index])
+        for remark in found[name].remarks():
+            log.warning("%s: %s", name, remark)
     return found
 
 

@@ -29,6 +29,13 @@ SMALLEST = 1e-3
 """Spreads below this share of the median spread are counted as that: members may agree by accident."""
 
 
+MUCH = 50.0
+"""Factors on a spread above this mean that the members are nearly the same."""
+
+ENOUGH = 9
+"""Molecules that an interval of coverage 0.9 needs."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What makes uncertainties of the spreads of an ensemble.
@@ -67,6 +74,20 @@ class Calibration:
     def from_plain(cls, plain: Mapping[str, Any]) -> Calibration:
         """Make it of what `vars` gave."""
         return cls(float(plain["scale"]), float(plain["floor"]), tuple(map(float, plain["ratios"])))
+
+    def remarks(self) -> list[str]:
+        """Return what a user should know before trusting it, a line each."""
+        found = []
+        if self.scale > MUCH:
+            found.append(
+                f"errors are {self.scale:.2g} × the spread of the members, which hardly differ; train longer"
+            )
+        if len(self.ratios) < ENOUGH:
+            found.append(
+                f"calibrated on {len(self.ratios)} molecules; intervals of coverage p need p/(1 - p) "
+                f"({ENOUGH} for 0.9), and are infinite with fewer"
+            )
+        return found
 
     def uncertainty(self, spreads: npt.ArrayLike) -> Floats:
         """Standard deviations of predictions with these spreads."""

@@ -271,7 +271,8 @@ def ended(record: Mapping[str, Any]) -> str:
         words += f", as {loop.get('patience')} validations in a row brought no lower loss (loop.patience)"
     if best is not None:
         words += (
-            f"; the weights of step {best} had the lowest and are used, unless the last ones are asked for"
+            f"; the weights of step {best} had the lowest validation loss and are used, unless the last ones "
+            "are asked for"
         )
     return words
 

@@ -124,7 +124,7 @@ class Trial:
 def tune(
     config: FinetuneConfig | str | PathLike[str] | Mapping[str, Any],
     out: str | Path,
-    space: Sequence[str] = SPACE,
+    space: str | Sequence[str] = SPACE,
     *,
     trials: int = TRIALS,
     metric: str = "loss",
@@ -162,6 +162,7 @@ def tune(
     if not 1 <= trials <= MOST_TRIALS:
         raise SettingError(f"trials: 1 to {MOST_TRIALS:,} are possible, not {trials}")
     config = configuration_for("finetune", config, FinetuneConfig)
+    space = [space] if isinstance(space, str) else list(space)
     out, ranges = Path(out), [Range.of(text) for text in space]
     names = [one.setting.name for one in ranges]
     if not ranges or len(set(names)) < len(names):
@@ -169,7 +170,7 @@ def tune(
     for one in ranges:
         for value in one.examples:
             _changed(config, {one.setting.name: value})
-    about = {"settings": to_dict(config), "space": list(space), "metric": metric, "seed": seed}
+    about = {"settings": to_dict(config), "space": space, "metric": metric, "seed": seed}
     _check_directory(out, about, resume)
     with folder_lock(out, "searching for settings"), _quiet_optuna():
         write_json(out / ABOUT, about)

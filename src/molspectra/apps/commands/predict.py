@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
         "--coverage",
         type=float,
         default=0.9,
-        help="of an ensemble: probability with which the intervals written hold the value (default: 0.9)",
+        help="of an ensemble: probability with which the intervals written hold the value",
     )
     options = parser.parse_args(arguments)
 
