@@ -32,7 +32,13 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "ignore-module-all": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "ignore-module-all": True,
+    "show-inheritance": True,
+    # scikit-learn adds these to every estimator, with references into its own documentation
+    "exclude-members": "set_fit_request, set_predict_request, set_score_request, set_transform_request",
+}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True  # fields of a dataclass may stand in "Attributes:"

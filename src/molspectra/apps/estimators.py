@@ -1,7 +1,7 @@
 """scikit-learn estimators: molecules to embeddings, and properties by a fine-tuned encoder.
 
 The rows of X are molecules in any form that `molspectra.embed` takes, mostly a list, array or series of
-SMILES or `Molecule`s; no arrays of numbers.
+SMILES or of `Molecule` objects; no arrays of numbers.
 """
 
 from __future__ import annotations
