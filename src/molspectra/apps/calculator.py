@@ -185,14 +185,7 @@ class Calculator(AseCalculator):
             InputError: as in `energies_and_forces`, or there is no dipole run.
             MolspectraError: a prediction is not finite.
         """
-        if self._dipole is None:
-            raise SettingError(
-                "the calculator has no dipole; give it a second run, Calculator(run, dipole=...)"
-            )
-        model, batch = self._dipole.model, self._batch(replicas, self._dipole)
-        with torch.no_grad():
-            vectors = model.property_heads[self._dipole.head].dipole(model.encode(batch), batch)
-        return _numbers(vectors, "dipole") * self._dipole.factor
+        return self._predicted(self._dipole, "dipole", replicas)
 
     def polarisabilities(self, replicas: Sequence[Any]) -> Array:
         """Polarisabilities [B, 3, 3] of several `ase.Atoms` in Å³.
@@ -201,15 +194,21 @@ class Calculator(AseCalculator):
             InputError: as in `energies_and_forces`, or there is no polarisability run.
             MolspectraError: a prediction is not finite.
         """
-        if self._polarisability is None:
+        six = self._predicted(self._polarisability, "polarisability", replicas)
+        return six[:, [[0, 3, 4], [3, 1, 5], [4, 5, 2]]]
+
+    def _predicted(self, learned: Learned | None, quantity: str, replicas: Sequence[Any]) -> Array:
+        """Components [B, 3] of a dipole or [B, 6] of a polarisability in ASE's units."""
+        if learned is None:
             raise SettingError(
-                "the calculator has no polarisability; give it a run, Calculator(run, polarisability=...)"
+                f"the calculator has no {quantity}; give it a second run, Calculator(run, {quantity}=...)"
             )
-        model, batch = self._polarisability.model, self._batch(replicas, self._polarisability)
+        model, batch = learned.model, self._batch(replicas, learned)
+        head = model.property_heads[learned.head]
+        read = head.dipole if quantity == "dipole" else head
         with torch.no_grad():
-            six = model.property_heads[self._polarisability.head](model.encode(batch), batch)
-        values = _numbers(six, "polarisability") * self._polarisability.factor
-        return values[:, [[0, 3, 4], [3, 1, 5], [4, 5, 2]]]
+            values = read(model.encode(batch), batch)
+        return _numbers(values, quantity) * learned.factor
 
     def _batch(self, replicas: Sequence[Any], learned: Learned) -> Batch:
         """The batch of checked molecules, with positions relative to the mean of each."""

@@ -31,7 +31,7 @@ from molspectra.errors import FormatError, MismatchError, ValueRangeError
 from molspectra.evaluation.ensemble import mean_and_spread
 from molspectra.evaluation.finetuned import in_brackets
 from molspectra.evaluation.predict import moved, predict_batch
-from molspectra.evaluation.uncertainty import check_coverage
+from molspectra.evaluation.uncertainty import check_coverage, uncertainties_of
 from molspectra.models.model import MolSpectra
 from molspectra.training.targets import quantities_of
 
@@ -290,13 +290,11 @@ def _calibrated(
     """Uncertainties and half widths of intervals [n, T] of spreads [n, T]; None of one model."""
     if not isinstance(model, LoadedEnsemble):
         return None, None
-    uncertainties, half_widths = spreads.copy(), np.full_like(spreads, np.nan)
+    half_widths = np.full_like(spreads, np.nan)
     for index, name in enumerate(targets):
         if name in model.calibrations:
-            calibration, spread = model.calibrations[name], spreads[:, index]
-            uncertainties[:, index] = calibration.uncertainty(spread)
-            half_widths[:, index] = calibration.half_width(spread, coverage)
-    return uncertainties, half_widths
+            half_widths[:, index] = model.calibrations[name].half_width(spreads[:, index], coverage)
+    return uncertainties_of(spreads, targets, model.calibrations), half_widths
 
 
 def predicts(model: LoadedModel, forces: bool | None = None) -> tuple[dict[str, Quantity], bool]:

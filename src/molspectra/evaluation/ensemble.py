@@ -34,13 +34,12 @@ from molspectra.training.checkpoint import load_model
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.configuration import configuration_for
 from molspectra.training.data import Selection
-from molspectra.training.record import read_json, write_json
+from molspectra.training.record import ENSEMBLE, read_json, write_json
 from molspectra.training.run import finetune
 from molspectra.training.targets import classes_of, resolved
 
 log = logging.getLogger(__name__)
 
-FILE = "ensemble.json"
 FORMAT = 1
 
 MEMBERS = 5
@@ -80,7 +79,7 @@ class MemberPredictions(NamedTuple):
 
 def is_ensemble(path: str | Path) -> bool:
     """Whether this is the directory of a finished ensemble."""
-    return (Path(path) / FILE).is_file()
+    return (Path(path) / ENSEMBLE).is_file()
 
 
 def read_ensemble(directory: str | Path) -> Ensemble:
@@ -90,9 +89,9 @@ def read_ensemble(directory: str | Path) -> Ensemble:
         InputError: not an ensemble, a damaged one, or one without its members.
     """
     directory = Path(directory)
-    path = directory / FILE
+    path = directory / ENSEMBLE
     if not path.is_file():
-        raise NotFoundError(f"{directory}: not an ensemble (no {FILE})")
+        raise NotFoundError(f"{directory}: not an ensemble (no {ENSEMBLE})")
     plain = read_json(path)
     try:
         check_format(f"{path}, an ensemble", plain["format"], FORMAT)
@@ -159,7 +158,7 @@ def finetune_ensemble(
             "members": [run.name for run in runs],
             "calibration": {name: vars(one) for name, one in calibrations.items()},
         }
-        write_json(out / FILE, plain)
+        write_json(out / ENSEMBLE, plain)
     return Ensemble(out, tuple(runs), calibrations)
 
 

@@ -19,7 +19,7 @@ from molspectra.evaluation.ensemble import MemberPredictions, predict_members
 from molspectra.evaluation.metrics import THRESHOLD, ClassFigures, Errors, class_figures, errors
 from molspectra.evaluation.predict import Predictions, predict_rows
 from molspectra.evaluation.subject import Subject
-from molspectra.evaluation.uncertainty import Calibration, calibration_report
+from molspectra.evaluation.uncertainty import Calibration, calibration_report, uncertainties_of
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.targets import PROBABILITY, classes_of
 
@@ -63,14 +63,10 @@ def assess_property(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
     }
     uncertainties = None
     if members is not None:
-        uncertainties = np.zeros_like(members.spreads)
+        uncertainties = uncertainties_of(members.spreads, config.targets, subject.calibrations)
         for index, name in enumerate(config.targets):
-            calibration, spread = subject.calibrations.get(name), members.spreads[:, index]
-            if calibration is None:  # probabilities of a class differ as they are
-                uncertainties[:, index] = spread
-                continue
-            uncertainties[:, index] = calibration.uncertainty(spread)
-            by_target[name] |= _of_ensemble(calibration, members, index)
+            if name in subject.calibrations:
+                by_target[name] |= _of_ensemble(subject.calibrations[name], members, index)
     first = config.targets[0]
     result: dict[str, Any] = {
         "target": first,

@@ -16,12 +16,9 @@ from molspectra.evaluation.finetuned import errors_of, in_brackets
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.data import Selection
 from molspectra.training.provenance import compare_seen
-from molspectra.training.record import read_json, write_json
+from molspectra.training.record import FOLDS, read_json, write_json
 from molspectra.training.run import finetune
 from molspectra.training.settings import to_dict
-
-FOLDS = "folds.json"
-"""Name of the summary in the directory of all folds."""
 
 FIGURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
 """Figures of the summary, and their names in the table."""
@@ -85,8 +82,7 @@ def _result(config: FinetuneConfig, run: Path, resume: bool, show: bool) -> dict
     path = run / "evaluation.json"
     if path.is_file():
         return dict(read_json(path))
-    accelerator = config.loop.accelerator
-    return evaluate(run, device="cpu" if accelerator == "auto" else accelerator)
+    return evaluate(run, device=config.loop.accelerator)
 
 
 def summary_of(results: list[dict[str, Any]]) -> dict[str, Any]:

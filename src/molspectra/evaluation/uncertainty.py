@@ -11,7 +11,7 @@ the scale of the residuals, section 5.2), as long as new molecules are like thos
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,17 @@ class Calibration:
         ratio = self.ratios[rank - 1] if rank <= len(self.ratios) else math.inf
         widths: Floats = ratio * np.maximum(np.asarray(spreads, np.float64), self.floor)
         return widths
+
+
+def uncertainties_of(
+    spreads: Floats, targets: Sequence[str], calibrations: Mapping[str, Calibration]
+) -> Floats:
+    """Standard deviations [n, T] of spreads [n, T]; without a calibration (of a class) the spread itself."""
+    found = spreads.copy()
+    for index, name in enumerate(targets):
+        if name in calibrations:
+            found[:, index] = calibrations[name].uncertainty(spreads[:, index])
+    return found
 
 
 def check_coverage(coverage: float) -> None:

@@ -111,7 +111,13 @@ def read_json(path: Path) -> Any:
         raise FormatError(f"{path}: cannot be read as JSON ({error})") from error
 
 
-SEVERAL = {"ensemble.json": "member-0", "folds.json": "fold-0"}
+ENSEMBLE = "ensemble.json"
+"""Name of the summary in the directory of an ensemble."""
+
+FOLDS = "folds.json"
+"""Name of the summary in the directory of all folds."""
+
+SEVERAL = {ENSEMBLE: "member-0", FOLDS: "fold-0"}
 """Files that mark a directory of several runs, and what the first of them is called."""
 
 

@@ -105,10 +105,15 @@ def _started(config: Config) -> Config:
     return replace(config, model=with_encoder_of(config.model, config.init))
 
 
+def _is_first() -> bool:
+    """Whether this is the first process of a run, before the processes are connected."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def _run(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:
     """Train with the kernels that the settings choose."""
     asked_for(config.loop)
-    is_first = getattr(rank_zero_only, "rank", 0) == 0  # known before the processes are connected
+    is_first = _is_first()
     is_done = resume and is_finished(out, config.loop.steps)
     writes = is_first and not is_done  # a finished run may lie in a read-only folder
     lock = folder_lock(out, "training this run") if writes else nullcontext()
@@ -121,7 +126,7 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     began = time.perf_counter()
     provenance = Provenance(config, out, resume=resume)
     if provenance.finished:
-        if show and getattr(rank_zero_only, "rank", 0) == 0:
+        if show and _is_first():
             say(f"{out}: {provenance.end}", error=True)
         return RunResult(out, provenance.validation, 0.0)
     config = provenance.config

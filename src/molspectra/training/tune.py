@@ -308,10 +308,9 @@ def _check_directory(out: Path, about: Mapping[str, Any], resume: bool) -> None:
 
 def _changed(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneConfig:
     """Settings with some of them changed, by dotted name."""
-    values = to_dict(config)
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-    put(values, plain, "search")
-    return from_dict(FinetuneConfig, values, "search")
+    values: dict[str, Any] = {}
+    put(values, settings, "search")
+    return from_dict(FinetuneConfig, values, "search", config)
 
 
 def _shown(value: Any) -> str:

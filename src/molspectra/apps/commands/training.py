@@ -11,7 +11,7 @@ from molspectra.errors import FormatError, SettingError
 from molspectra.printable import say
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.configuration import STAGES, configured
-from molspectra.training.record import read_json
+from molspectra.training.record import FOLDS, read_json
 from molspectra.training.run import RunResult, finetune, pretrain
 from molspectra.training.settings import Setting, read_recipe, recipes, settings_of
 
@@ -68,7 +68,7 @@ def run_command(name: str, arguments: list[str]) -> int:
 
 def _run_folds(config: FinetuneConfig, options: dict[str, Any]) -> int:
     """Train and test with every fold, and print a table; returns the exit code."""
-    from molspectra.evaluation.folds import FOLDS, finetune_folds, fold_table
+    from molspectra.evaluation.folds import finetune_folds, fold_table
 
     out, show = Path(options["out"]), not options["quiet"]
     say("\n".join(fold_table(finetune_folds(config, out, resume=options["resume"], show=show))))
