@@ -197,7 +197,8 @@ def onto_axis(
     """Resample a measured spectrum onto the axis of its modality.
 
     The ordinate becomes absorbance (`to_absorbance`), the axis is converted to the modality's unit, and the
-    values are interpolated linearly. Absorbance is not a density, so it does not change when the axis goes
+    values are interpolated linearly, or, where the file has more points than the axis, averaged over the
+    interval around each point, so that no narrow band falls between two points. Absorbance is not a density, so it does not change when the axis goes
     from nm to eV; only a "density" is multiplied by |dx/dx'|. Points that the file does not cover are
     refused, or set to 0. Negative values (noise, baseline) are set to 0, and the remarks count them; more
     than these, and values that cannot be right, are refused (`molspectra.spectra.plausible`). The
@@ -253,7 +254,9 @@ def onto_axis(
         changes.append("points that were not measured are 0")
         remarks.append(f"covers {reach}, {coverage:.1%} of the axis; the rest is 0")
 
-    samples = np.where(inside, np.interp(points, axis, values), 0.0)
+    is_finer = used > inside.sum()
+    resampled = _averaged(points, kind.step, axis, values) if is_finer else np.interp(points, axis, values)
+    samples = np.where(inside, resampled, 0.0)
     try:
         # whether values are negative for more reasons than a baseline is known once that is subtracted
         check_values(samples if process is None else np.abs(samples))
@@ -271,6 +274,27 @@ def onto_axis(
     source = f"measured, {'; '.join((plain.quantity, *remarks))}"
     spectrum = SampledSpectrum(name, np.maximum(samples, 0.0), source)
     return Conversion(spectrum, coverage, tuple(remarks), tuple(changes))
+
+
+def _averaged(
+    points: npt.NDArray[np.float64],
+    step: float,
+    axis: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Return means of the straight lines between the values, over points ± step/2 within the axis, [P]."""
+    area = np.concatenate([[0.0], np.cumsum(0.5 * np.diff(axis) * (values[1:] + values[:-1]))])
+
+    def integral(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        left = np.clip(np.searchsorted(axis, x, side="right") - 1, 0, len(axis) - 2)
+        beyond = x - axis[left]
+        slope = (values[left + 1] - values[left]) / (axis[left + 1] - axis[left])
+        return np.asarray(area[left] + beyond * (values[left] + 0.5 * slope * beyond), np.float64)
+
+    edges = np.clip(points[:, None] + 0.5 * step * np.array([-1.0, 1.0]), axis[0], axis[-1])
+    low, high = edges.T
+    width = np.maximum(high - low, 1e-12 * step)  # 0 outside of the axis, where the result is not used
+    return np.asarray((integral(high) - integral(low)) / width, np.float64)
 
 
 def _converted(
