@@ -172,7 +172,10 @@ def clean_split(store: Store, config: DataConfig, seen: Seen) -> DataConfig | No
                 split="identity",
                 split_seed=seed,
                 fractions=shares,
-                **{"folds": 0, "fold": None, "sizes": (), "split_column": ""},
+                split_column="",
+                folds=0,
+                fold=None,
+                sizes=(),
             )
     return best
 

@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     from molspectra.evaluation.evaluate import evaluate
+    from molspectra.evaluation.subject import result_file
 
     result = evaluate(
         options.run,
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
         say(f"{store}: {seen['sentence']}{names}", error=True)
         if without:
             say(f"{store}: {without} rows have none of the run's targets and are left out", error=True)
-    lines = [*error_table(result), *uncertainty_table(result), *summary(result)]
+    lines = [*error_table(result), *uncertainty_table(result), *loss_table(result), *summary(result)]
     if "retrieval" in result:
         lines += ["", *retrieval_table(result["retrieval"]["subsets"])]
     if "predicted_retrieval" in result:
@@ -71,6 +72,10 @@ def main(arguments: list[str]) -> int:
         ]
     if "disturbances" in result:
         lines += ["", *disturbance_table(result["disturbances"]["table"])]
+    lines += [
+        "",
+        f"all figures: {result_file(options.out or options.run, options.part, 'evaluation', '.json')}",
+    ]
     say("\n".join(lines))
     return 0
 
@@ -188,16 +193,33 @@ def retrieval_table(subsets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def summary(result: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return one line per number or text of an evaluation but for its tables; nested names joined by dots."""
-    lines = []
-    for key, value in result.items():
-        if key in ("subsets", "disturbances"):
-            continue
-        if isinstance(value, dict):
-            lines += summary(value, f"{prefix}{key}.")
-        elif isinstance(value, float):
-            lines.append(f"{prefix}{key}: {value:.6g}")
-        elif isinstance(value, int | str):
-            lines.append(f"{prefix}{key}: {value}")
+def loss_table(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: losses of a pre-trained run beside those of a model without skill."""
+    if "losses" not in result:
+        return []
+    width = max(map(len, result["losses"]))
+    lines = [f"{'loss':<{width}}  {'of the run':>10}  without skill"]
+    for name, value in result["losses"].items():
+        constant = result["no_skill"].get(name)
+        lines.append(f"{name:<{width}}  {_figure(value):>10}  {_figure(constant)}")
+    return [*lines, ""]
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def summary(result: Mapping[str, Any]) -> list[str]:
+    """Return lines on what was tested, and on which molecules of it the run has seen before."""
+    data, finished = result["data"], "" if result["finished"] else " of a run that is not finished"
+    split = f", {data['split']} split with seed {data['split_seed']}" if data["split"] != "none" else ""
+    lines = [
+        f"{result['part']} part: {result['molecules']} molecules of {data['store']}{split}; "
+        f"{result['checkpoint']}{finished}"
+    ]
+    seen = result.get("seen", {})
+    if "pretraining" in seen:
+        lines.append(str(seen["pretraining"]["sentence"]))
+    if seen.get("test_in_own_training"):
+        lines.append(f"{seen['test_in_own_training']} of them are in the run's own training part too")
     return lines
