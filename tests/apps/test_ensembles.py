@@ -96,6 +96,22 @@ def test_from_the_command_line(store_path: Path, tmp_path: Path, capsys: pytest.
     assert float(row["gap uncertainty [eV]"]) > 0
 
 
+def test_an_unfinished_ensemble_is_called_one(
+    ensemble: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut_off = tmp_path / "cut_off"
+    shutil.copytree(ensemble / "member-0", cut_off / "member-0")
+    predict = ["predict", "--smiles", "CCO", "--out", str(tmp_path / "a.csv"), "--model", str(cut_off)]
+    for command in (["evaluate", str(cut_off)], predict):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "ensemble that is not finished" in said
+        assert f"--out {cut_off} --members N --resume" in said
+        assert "neither" not in said
+    with pytest.raises(InputError, match="not finished"):
+        ms.load(cut_off)
+
+
 def test_the_evaluation_is_that_of_the_mean(ensemble: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Errors, uncertainties and coverage by hand from the members' own evaluations."""
     assert main(["evaluate", str(ensemble)]) == 0

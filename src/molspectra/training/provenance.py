@@ -316,6 +316,8 @@ def _earlier_run(
     if more < steps:
         raise MismatchError(f"{directory}: loop.steps: a run of {steps} steps cannot become one of {more}")
     before = replace(before, loop=replace(before.loop, steps=more))
+    if isinstance(before, FinetuneConfig) and isinstance(config, FinetuneConfig):
+        refuse_other_target(directory, before.target, config.target)
     difference = first_difference(to_dict(before), to_dict(config))
     if difference:
         raise MismatchError(f"{directory}: cannot resume with other settings: {difference}")
@@ -369,6 +371,19 @@ def first_difference(before: Any, now: Any, where: str = "") -> str:
         return ""
     same = before == now or (where == "loop.accelerator" and now == AUTO)
     return "" if same else f"{where} was {before!r} and is {now!r} now"
+
+
+def refuse_other_target(directory: Path, before: object, now: str) -> None:
+    """Refuse to resume a run that learns other targets.
+
+    Raises:
+        MismatchError: with both.
+    """
+    if before != now:
+        raise MismatchError(
+            f"{directory}: cannot resume with another target: the run there learns {before}, not {now}; "
+            "leave --target out, or choose another directory"
+        )
 
 
 def compare_seen(config: RunConfig, selection: Selection) -> dict[str, Any]:

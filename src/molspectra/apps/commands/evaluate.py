@@ -197,8 +197,8 @@ def loss_table(result: Mapping[str, Any]) -> list[str]:
     """Return the lines of a table: losses of a pre-trained run beside those of a model without skill."""
     if "losses" not in result:
         return []
-    width = max(map(len, result["losses"]))
-    lines = [f"{'loss':<{width}}  {'of the run':>10}  without skill"]
+    width = max(map(len, ("mean of", *result["losses"])))
+    lines = [f"{'mean of':<{width}}  {'of the run':>10}  without skill"]
     for name, value in result["losses"].items():
         constant = result["no_skill"].get(name)
         lines.append(f"{name:<{width}}  {_figure(value):>10}  {_figure(constant)}")
@@ -217,6 +217,8 @@ def summary(result: Mapping[str, Any]) -> list[str]:
         f"{result['part']} part: {result['molecules']} molecules of {data['store']}{split}; "
         f"{result['checkpoint']}{finished}"
     ]
+    if "spectrum_input" in result:
+        lines.append(str(result["spectrum_input"]["task"]))
     seen = result.get("seen", {})
     if "pretraining" in seen:
         lines.append(str(seen["pretraining"]["sentence"]))

@@ -11,6 +11,7 @@ from molspectra.errors import FormatError, SettingError
 from molspectra.printable import say
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.configuration import STAGES, configured
+from molspectra.training.provenance import refuse_other_target
 from molspectra.training.record import FOLDS, read_json
 from molspectra.training.run import RunResult, finetune, pretrain
 from molspectra.training.settings import Setting, as_typed, read_recipe, recipes, settings_of
@@ -44,6 +45,8 @@ def run_command(name: str, arguments: list[str]) -> int:
     given = {setting.name: options[setting.name] for setting in settings if setting.name in options}
     if "target" in given:  # --target gap homo alpha
         given["target"] = ",".join(given["target"])
+        if "config" not in options and "target" in values:  # those of the run that is resumed
+            refuse_other_target(Path(options["out"]), values["target"], given["target"])
     for kind in ("classes", "vectors", "tensors"):  # --classes active toxic
         if kind in given:
             given[kind] = [name for names in given[kind] for name in names]

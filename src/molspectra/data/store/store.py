@@ -34,6 +34,7 @@ from molspectra.errors import (
     MissingExtraError,
     NewerFormatError,
     NotFoundError,
+    hint,
 )
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import modality as known_modality
@@ -447,8 +448,8 @@ class Store:
 
     def _target_column(self, name: str) -> Scalars | Ragged:
         if name not in self.metadata.targets:
-            available = ", ".join(self.metadata.targets) or "none"
-            raise NotFoundError(f"{self.path} has no property {name!r}; it has: {available}")
+            near = hint(name, self.metadata.targets, label="it has")
+            raise NotFoundError(f"{self.path} has no property {name!r}; {near}")
         return self._columns[name]
 
     @contextmanager
