@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from ase.io import read
 from tiny_runs import ENCODER, settings
@@ -94,6 +95,23 @@ def test_from_the_command_line(store_path: Path, tmp_path: Path, capsys: pytest.
     low, value, high = (float(row[f"gap {name}[eV]"]) for name in ("80 % from ", "", "80 % to "))
     assert low < value < high
     assert float(row["gap uncertainty [eV]"]) > 0
+
+
+def test_every_file_has_the_ends_of_the_intervals(ensemble: Path, tmp_path: Path) -> None:
+    found = ms.predict(SMILES, ensemble, coverage=0.5)
+    ends = (found.values - found.half_widths, found.values + found.half_widths)
+    for suffix in (".csv", ".parquet", ".extxyz"):
+        found.save(tmp_path / f"gap{suffix}")
+    table = pq.read_table(tmp_path / "gap.parquet")
+    assert json.loads(table.schema.metadata[b"molspectra"])["coverage"] == "0.5"
+    frames = [frame.info for frame in read(tmp_path / "gap.extxyz", ":")]
+    assert frames[0]["coverage"] == 0.5
+    with (tmp_path / "gap.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for key, word, values in zip(("gap_low", "gap_high"), ("from", "to"), ends, strict=True):
+        assert table[key].to_pylist() == pytest.approx(values)
+        assert [frame[key] for frame in frames] == pytest.approx(values)
+        assert [float(row[f"gap 50 % {word} [eV]"]) for row in rows] == pytest.approx(values)
 
 
 def test_an_unfinished_ensemble_is_called_one(
