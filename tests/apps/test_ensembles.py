@@ -19,6 +19,7 @@ from molspectra.chem.readers import to_ase
 from molspectra.errors import DamagedError, ExistsError, InputError, MismatchError, NewerFormatError
 from molspectra.evaluation.ensemble import finetune_ensemble, read_ensemble
 from molspectra.models.model import ModelConfig
+from molspectra.reporting.collect import collect_report
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.data import Selection
 from molspectra.training.record import read_run
@@ -152,6 +153,20 @@ def test_the_evaluation_is_that_of_the_mean(ensemble: Path, capsys: pytest.Captu
     assert found == pytest.approx(calibration.scale * spreads)
     inside = np.abs(errors) <= calibration.half_width(spreads, 0.5)
     assert result["uncertainty"]["coverage"]["0.5"]["observed"] == pytest.approx(inside.mean())
+
+
+def test_a_report_has_the_members_and_their_mean(ensemble: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "gap"
+    shutil.copytree(ensemble, copy, ignore=shutil.ignore_patterns("evaluation*", "predictions*"))
+    content = collect_report([copy])
+    assert [run.name for run in content.runs] == ["gap/member-0", "gap/member-1", "gap/member-2"]
+    assert len({curve.seed for curve in content.curves}) == 3
+    assert any(f"molspectra evaluate {copy}" in note for note in content.notes)
+    result = ms.evaluate(copy)
+    notes = collect_report([copy, copy / "member-1"]).notes
+    (note,) = (note for note in notes if f"MAE {result['mae']:.4g} eV of gap" in note)
+    assert f"{min(result['mae_of_members']):.4g} to {max(result['mae_of_members']):.4g}" in note
+    assert main(["report", str(copy), "--out", str(tmp_path / "page.html")]) == 0
 
 
 def test_only_predictions_take_an_ensemble(ensemble: Path) -> None:

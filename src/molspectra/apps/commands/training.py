@@ -50,7 +50,7 @@ def run_command(name: str, arguments: list[str]) -> int:
     for kind in ("classes", "vectors", "tensors"):  # --classes active toxic
         if kind in given:
             given[kind] = [name for names in given[kind] for name in names]
-    config = configured(cls, values, given, source, shipped=options.get("config") in recipes())
+    config = configured(cls, values, given, source, name, shipped=options.get("config") in recipes())
     if name == "tune":
         return _run_search(config, options)
     if name == "finetune":
