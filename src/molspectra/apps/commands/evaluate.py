@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
+from molspectra.errors import SettingError
 from molspectra.printable import say
 
 
@@ -37,8 +38,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--disturbances", action="store_true", help="of a stage-2 run, also search with disturbed spectra"
     )
+    parser.add_argument(
+        "--floors",
+        action="store_true",
+        help="of a fine-tuned run, also test what learns the same from descriptors alone (extra floors)",
+    )
     parser.add_shared("--checkpoint", "--device")
     options = parser.parse_args(arguments)
+    if options.floors and (options.part != "test" or options.allow_other_data):
+        raise SettingError("--floors: they are tested on the test part of the run's own store")
 
     from molspectra.evaluation.evaluate import evaluate
     from molspectra.evaluation.subject import result_file
@@ -72,10 +80,15 @@ def main(arguments: list[str]) -> int:
         ]
     if "disturbances" in result:
         lines += ["", *disturbance_table(result["disturbances"]["table"])]
-    lines += [
-        "",
-        f"all figures: {result_file(options.out or options.run, options.part, 'evaluation', '.json')}",
-    ]
+    out = options.out or options.run
+    if options.floors:
+        from molspectra.evaluation.floors import assess_floors
+
+        floors = assess_floors(options.run, out, options.store)
+        for name, targets in floors.items():
+            first = next(iter(targets))
+            lines += ["", f"{name}:", *error_table({"target": first, "targets": targets})]
+    lines += ["", f"all figures: {result_file(out, options.part, 'evaluation', '.json')}"]
     say("\n".join(lines))
     return 0
 
