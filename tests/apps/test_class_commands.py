@@ -15,6 +15,8 @@ from molspectra.errors import MismatchError
 from molspectra.evaluation.floors import FLOORS
 from molspectra.evaluation.metrics import class_figures
 from molspectra.reporting.collect import collect_report
+from molspectra.training.record import read_metrics
+from molspectra.training.tune import tune
 
 SMILES = [
     *("C", "CC", "CCC", "CCCC", "C=C", "CC=C", "C#C", "CO", "CCO", "CCCO", "COC", "CC=O", "CC(C)=O", "O"),
@@ -122,6 +124,19 @@ def test_floors_of_classes_and_numbers(run: Path, tmp_path: Path, capfd: pytest.
     assert result["count"] == own["count"]
     assert main(["evaluate", str(run), "--out", str(tmp_path), "--floors", "--part", "val"]) == 2
     assert "--floors" in capfd.readouterr().err
+
+
+def test_a_search_takes_the_largest_auroc(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    space = "optimizer.learning_rate=1e-5|1e-2|1e-1"
+    for metric, best in (("oxygen_auroc", max), ("loss", min)):
+        trials = tune(run / "config.json", tmp_path / metric, space, trials=3, metric=metric, show=False)
+        values = [one.value for one in trials]
+        assert values[0] == best(values) != sorted(values, reverse=best is min)[0]
+        rows = read_metrics(tmp_path / metric / f"trial-{trials[0].number:03d}" / "metrics.csv")
+        assert values[0] == best(value for _, name, value, _ in rows if name == f"val/{metric}")
+        recorded = (tmp_path / metric / "best.yaml").read_text().splitlines()[0]
+        assert recorded == f"# trial {trials[0].number}: {metric} {values[0]:.6g}"
 
 
 def test_a_part_of_one_class_is_said(
