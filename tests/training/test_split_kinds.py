@@ -128,7 +128,7 @@ def test_a_column_of_a_table_gives_the_parts(tmp_path: Path) -> None:
         Selection.of(column, ("Set",))
     with pytest.raises(NotFoundError, match=r"no split column 'set' in it \(it has: Set\)"):
         Selection.of(DataConfig(str(out), split="column", split_column="set"))
-    with pytest.raises(SettingError, match=r"gap is a property .*\(it has: Set\).*train, val and test"):
+    with pytest.raises(SettingError, match=r"gap is a property.*\(it has: Set\).*train, val and test"):
         Selection.of(DataConfig(str(out), split="column", split_column="gap"))
 
 
