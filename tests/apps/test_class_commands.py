@@ -12,8 +12,11 @@ from molspectra.apps.cli import main
 from molspectra.chem.readers import from_smiles
 from molspectra.data.store.store import Metadata, Quantity, Row, Store, write_store
 from molspectra.errors import MismatchError
+from molspectra.evaluation.floors import FLOORS
 from molspectra.evaluation.metrics import class_figures
 from molspectra.reporting.collect import collect_report
+from molspectra.training.record import read_metrics
+from molspectra.training.tune import tune
 
 SMILES = [
     *("C", "CC", "CCC", "CCCC", "C=C", "CC=C", "C#C", "CO", "CCO", "CCCO", "COC", "CC=O", "CC(C)=O", "O"),
@@ -93,6 +96,47 @@ def test_evaluate_leads_with_the_classes(run: Path, capfd: pytest.CaptureFixture
     validation = ms.evaluate(run, part="val", checkpoint="last")["targets"]
     for name in ("oxygen", "large"):
         assert record["validation"][f"{name}_auroc"] == pytest.approx(validation[name]["auroc"])
+
+
+def test_floors_of_classes_and_numbers(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    assert main(["evaluate", str(run), "--out", str(tmp_path), "--floors"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    for name in FLOORS:
+        below = lines[lines.index(f"{name}:") :]
+        assert [line.split()[0] for line in below[1:7] if line] == [
+            "target",
+            "size",
+            "class",
+            "oxygen",
+            "large",
+        ]
+    folder = tmp_path / "floors" / "descriptors-oxygen"
+    result = json.loads((folder / "evaluation.json").read_text())
+    with (folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    labels = np.array([float(row["label oxygen"]) for row in rows])
+    expected = class_figures([float(row["oxygen [probability]"]) for row in rows], labels)
+    assert result["auroc"] == pytest.approx(expected.auroc)
+    assert result["constant"]["auroc"] == 0.5
+    own = json.loads((tmp_path / "evaluation.json").read_text())["targets"]["oxygen"]
+    assert result["training_base_rate"] == own["training_base_rate"]
+    assert result["count"] == own["count"]
+    assert main(["evaluate", str(run), "--out", str(tmp_path), "--floors", "--part", "val"]) == 2
+    assert "--floors" in capfd.readouterr().err
+
+
+def test_a_search_takes_the_largest_auroc(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    space = "optimizer.learning_rate=1e-5|1e-2|1e-1"
+    for metric, best in (("oxygen_auroc", max), ("loss", min)):
+        trials = tune(run / "config.json", tmp_path / metric, space, trials=3, metric=metric, show=False)
+        values = [one.value for one in trials]
+        assert values[0] == best(values) != sorted(values, reverse=best is min)[0]
+        rows = read_metrics(tmp_path / metric / f"trial-{trials[0].number:03d}" / "metrics.csv")
+        assert values[0] == best(value for _, name, value, _ in rows if name == f"val/{metric}")
+        recorded = (tmp_path / metric / "best.yaml").read_text().splitlines()[0]
+        assert recorded == f"# trial {trials[0].number}: {metric} {values[0]:.6g}"
 
 
 def test_a_part_of_one_class_is_said(

@@ -104,7 +104,7 @@ def test_a_mapping_is_refused_in_the_words_of_the_command_line(
     ("wrong", "facts"),
     [
         (lambda: recipe("small-gapp"), ("small-gapp", "did you mean 'small-gap'")),
-        (lambda: recipe("small-gap", steps=3), ("small-gap", "'steps'", "did you mean loop.steps")),
+        (lambda: recipe("small-gap", steps=3), ("recipe", "'steps'", "did you mean loop.steps")),
         (lambda: recipe("small-gap", **{"loop.steps.x": 3}), ("loop.steps", "mapping")),
         (lambda: recipe("small-gap", loop={"steps": 3}, **{"loop.steps": 4}), ("loop.steps", "twice")),
         (lambda: recipe("small-gap").replace(**{"loop.stepz": 3}), ("FinetuneConfig", "loop.steps")),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from ase.io import read
 from tiny_runs import ENCODER, settings
@@ -18,6 +19,7 @@ from molspectra.chem.readers import to_ase
 from molspectra.errors import DamagedError, ExistsError, InputError, MismatchError, NewerFormatError
 from molspectra.evaluation.ensemble import finetune_ensemble, read_ensemble
 from molspectra.models.model import ModelConfig
+from molspectra.reporting.collect import collect_report
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.data import Selection
 from molspectra.training.record import read_run
@@ -96,6 +98,39 @@ def test_from_the_command_line(store_path: Path, tmp_path: Path, capsys: pytest.
     assert float(row["gap uncertainty [eV]"]) > 0
 
 
+def test_every_file_has_the_ends_of_the_intervals(ensemble: Path, tmp_path: Path) -> None:
+    found = ms.predict(SMILES, ensemble, coverage=0.5)
+    ends = (found.values - found.half_widths, found.values + found.half_widths)
+    for suffix in (".csv", ".parquet", ".extxyz"):
+        found.save(tmp_path / f"gap{suffix}")
+    table = pq.read_table(tmp_path / "gap.parquet")
+    assert json.loads(table.schema.metadata[b"molspectra"])["coverage"] == "0.5"
+    frames = [frame.info for frame in read(tmp_path / "gap.extxyz", ":")]
+    assert frames[0]["coverage"] == 0.5
+    with (tmp_path / "gap.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for key, word, values in zip(("gap_low", "gap_high"), ("from", "to"), ends, strict=True):
+        assert table[key].to_pylist() == pytest.approx(values)
+        assert [frame[key] for frame in frames] == pytest.approx(values)
+        assert [float(row[f"gap 50 % {word} [eV]"]) for row in rows] == pytest.approx(values)
+
+
+def test_an_unfinished_ensemble_is_called_one(
+    ensemble: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut_off = tmp_path / "cut_off"
+    shutil.copytree(ensemble / "member-0", cut_off / "member-0")
+    predict = ["predict", "--smiles", "CCO", "--out", str(tmp_path / "a.csv"), "--model", str(cut_off)]
+    for command in (["evaluate", str(cut_off)], predict):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "ensemble that is not finished" in said
+        assert f"--out {cut_off} --members N --resume" in said
+        assert "neither" not in said
+    with pytest.raises(InputError, match="not finished"):
+        ms.load(cut_off)
+
+
 def test_the_evaluation_is_that_of_the_mean(ensemble: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Errors, uncertainties and coverage by hand from the members' own evaluations."""
     assert main(["evaluate", str(ensemble)]) == 0
@@ -118,6 +153,20 @@ def test_the_evaluation_is_that_of_the_mean(ensemble: Path, capsys: pytest.Captu
     assert found == pytest.approx(calibration.scale * spreads)
     inside = np.abs(errors) <= calibration.half_width(spreads, 0.5)
     assert result["uncertainty"]["coverage"]["0.5"]["observed"] == pytest.approx(inside.mean())
+
+
+def test_a_report_has_the_members_and_their_mean(ensemble: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "gap"
+    shutil.copytree(ensemble, copy, ignore=shutil.ignore_patterns("evaluation*", "predictions*"))
+    content = collect_report([copy])
+    assert [run.name for run in content.runs] == ["gap/member-0", "gap/member-1", "gap/member-2"]
+    assert len({curve.seed for curve in content.curves}) == 3
+    assert any(f"molspectra evaluate {copy}" in note for note in content.notes)
+    result = ms.evaluate(copy)
+    notes = collect_report([copy, copy / "member-1"]).notes
+    (note,) = (note for note in notes if f"MAE {result['mae']:.4g} eV of gap" in note)
+    assert f"{min(result['mae_of_members']):.4g} to {max(result['mae_of_members']):.4g}" in note
+    assert main(["report", str(copy), "--out", str(tmp_path / "page.html")]) == 0
 
 
 def test_only_predictions_take_an_ensemble(ensemble: Path) -> None:

@@ -31,6 +31,8 @@ from molspectra.errors import (
     SettingError,
     ValueRangeError,
 )
+from molspectra.training.data import Selection
+from molspectra.training.run import finetune
 
 SMILES = ["CC=O", "CCCO", "CO", "CCCC", "CCO", "CC", "COC", "CCC", "C=O", "C=C", "CC(C)=O", "CC=C"]
 Y = np.array([100.0 + 10.0 * len(smiles) for smiles in SMILES])
@@ -229,6 +231,27 @@ def test_classifier_learns_two_labels():
     other = clone(model).fit(SMILES, [[kind == "oxygen"] for kind in KINDS])
     np.testing.assert_array_equal(other.predict_proba(SMILES), probabilities)
     assert other.predict(SMILES).dtype == bool
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_classifier_validates_on_both_classes(seed, monkeypatch):
+    found = []
+
+    def kept(config, *args, **options):
+        found.append(Selection.of(config.data, (config.target,)))
+        return finetune(config, *args, **options)
+
+    monkeypatch.setattr("molspectra.apps.estimators.finetune", kept)
+    rare = np.arange(12) < 4
+    Classifier(steps=1, validation=0.25, random_state=seed).fit(SMILES, rare)
+    (selection,) = found
+    labels = selection.store.column("y")
+    assert labels[selection.val].tolist().count(1) == 1
+    assert (len(selection.val), len(selection.train), labels[selection.train].sum()) == (3, 9, 3)
+    # one's own split stays, and a class of one molecule cannot be in both parts
+    for settings, y in (({"data.sizes": (8, 2, 2), "data.allow_leak": "all"}, rare), ({}, np.arange(12) < 1)):
+        Classifier(steps=1, validation=0.25, settings=settings).fit(SMILES, y)
+        assert found[-1].store.metadata.properties.keys() == {"y"}
 
 
 def test_classifier_of_several_labels_with_holes():

@@ -171,6 +171,10 @@ def test_errors_are_told_in_units(run: Path, store: Path, capfd: pytest.CaptureF
     validation = json.loads((run / "record.json").read_text())["validation"]
     for name in TARGETS:
         assert validation[f"{name}_mae"] == pytest.approx(result["targets"][name]["mae"], rel=1e-4)
+    assert main(["finetune", "--out", str(run), "--target", TARGETS[0], "--resume"]) == 2
+    said = capfd.readouterr().err
+    assert f"the run there learns {','.join(TARGETS)}, not {TARGETS[0]}" in said
+    assert "heads" not in said
     assert main(["evaluate", str(run), "--part", "val"]) == 0
     head, *rows = capfd.readouterr().out.splitlines()
     assert head.split()[:3] == ["target", "MAE", "RMSE"]

@@ -102,6 +102,7 @@ def test_from_pretraining_to_a_resumed_fine_tuning(
             ["--config", "bad.yaml", "--loop.steps", "4"],
             "bad.yaml: unknown setting 'lop'; did you mean loop?",
         ),
+        (["--config", "small-stage1", "--data.folds", "1"], "pretrain: data.folds: 2 to"),
         (["--init", "nowhere"], "nowhere: neither a run nor a checkpoint"),
         (["--data.store", "nowhere.arrow"], "nowhere.arrow"),
         (["--model.spectrum_encoder.modalities", "ir,ramam"], "unknown modality 'ramam'"),

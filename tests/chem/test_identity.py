@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rdkit.Chem import rdDetermineBonds
 from scipy.spatial.transform import Rotation
 
 from molspectra.chem.identity import (
@@ -160,6 +161,16 @@ def test_hexafluoride_falls_back_to_the_geometry_hash():
     assert perceived_bonds(molecule) is None
     assert GEOMETRY_PATTERN.fullmatch(molecule.identity)
     assert molecule.identity == geometry_hash(molecule.numbers, molecule.positions)
+
+
+def test_atoms_that_close_too_many_rings_have_no_bonds(monkeypatch):
+    packed = np.stack(np.meshgrid(*[np.arange(4.0)] * 3), -1).reshape(-1, 3)
+    tried = []
+    monkeypatch.setattr(rdDetermineBonds, "DetermineBonds", lambda *args, **options: tried.append(args))
+    molecule = Molecule(np.full(64, 6), packed)
+    assert perceived_bonds(molecule) is None
+    assert not tried
+    assert GEOMETRY_PATTERN.fullmatch(molecule.identity)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -102,7 +104,11 @@ def test_the_command_prints_a_table(runs, tmp_path, capsys):
     assert "uv_vis + ir + raman" in said
     assert "isomers only" in said
     assert "scale × 0.95" in said
-    assert "disturbances." not in said
+    assert str(tmp_path / "evaluation.json") in said.splitlines()[-1]
+    # all else is in the file
+    assert "versions" not in said
+    losses = json.loads((tmp_path / "evaluation.json").read_text())["losses"]
+    assert losses.keys() <= {line.split()[0] for line in said.splitlines() if line}
 
 
 @pytest.mark.parametrize("name", ["stage1", "gap-scratch-0"])

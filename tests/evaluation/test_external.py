@@ -37,6 +37,8 @@ def test_all_rows_of_another_store(runs, tiny, tmp_path, capsys):
     said = capsys.readouterr()
     assert "0 of 4 test molecules were seen in training" in said.err
     assert "1 rows have none of the run's targets" in said.err
+    assert said.out.splitlines()[-1].endswith("evaluation-all.json")
+    assert len(said.out.splitlines()) < 10
     result = json.loads((tmp_path / "out" / "evaluation-all.json").read_text())
     assert result["part"] == "all"
     assert result["count"] == result["molecules"] == 4

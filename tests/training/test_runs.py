@@ -258,6 +258,8 @@ def test_what_cannot_start_leaves_nothing(
 def test_columns_that_are_not_there_are_named(gap: Make, stage2: Make, store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no property 'homo'; it has: gap"):
         finetune(gap(target="homo"), tmp_path / "run", show=False)
+    with pytest.raises(InputError, match="no property 'gapp'; did you mean 'gap'"):
+        finetune(gap(target="gapp"), tmp_path / "run", show=False)
     encoder = replace(stage2().model.spectrum_encoder, modalities=("ramam",), patch=None, stride=None)
     with pytest.raises(InputError, match="did you mean 'raman'"):
         pretrain(stage2(model__spectrum_encoder=encoder), tmp_path / "run", show=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from molspectra.training.seen import (
     seen_by,
     structure_hashes,
 )
-from molspectra.training.settings import from_dict, read_recipe, recipes
+from molspectra.training.settings import from_dict, put, read_recipe, recipes, settings_of
 
 Make = Callable[..., Any]
 QUICK = {"loop__steps": 1, "loop__validate_every": 0, "loop__save_every": 0}
@@ -188,18 +189,41 @@ def test_a_leak_is_refused_unless_allowed(
 
     with pytest.raises(MismatchError, match=r"\d+ of \d+ test molecules .*: ID00") as error:
         start(plain, "none")
-    assert "data.allow_leak: structures" in str(error.value)
+    assert "--data.allow_leak structures" in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "1-none").exists()
     leaky = start(plain, "structures")
     assert read_json(leaky / "record.json")["seen"]["allow_leak"] == "structures"
     assert evaluate(leaky)["seen"]["pretraining"]["structures"] > 0
     for allow in ("none", "structures"):
-        with pytest.raises(MismatchError, match=r"with spectra.*data\.allow_leak: all"):
+        with pytest.raises(MismatchError, match=r"with spectra.*--data\.allow_leak all"):
             start(spectra, allow)
     found = evaluate(start(spectra, "all"))["seen"]["pretraining"]
     assert 0 < found["spectra"] <= found["structures"] <= found["tested"]
     json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"fractions": (0.4, 0.1, 0.5)}, {"split_seed": 3}, {"split": "reference", "sizes": (20, 5, 15)}],
+)
+def test_the_refusal_of_a_leak_leads_to_a_split_without_one(
+    stage1: Make, gap: Make, store: Store, tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    start = pretrain(stage1(**QUICK, data__fractions=(0.6, 0.1, 0.3)), tmp_path / "1", show=False).directory
+    config = gap(**QUICK, init=str(start))
+    config = replace(config, data=replace(config.data, **asked))
+    with pytest.raises(MismatchError, match=r"--data\.allow_leak structures") as error:
+        finetune(config, tmp_path / "2", show=False)
+    words = shlex.split(str(error.value).split("not seen, with ")[1].split(", or accept")[0])
+    values = {name.removeprefix("--"): text for name, text in zip(words[::2], words[1::2], strict=True)}
+    settings = {one.name: one for one in settings_of(FinetuneConfig)}
+    nested: dict[str, Any] = {}
+    put(nested, {name: settings[name].parse(text) for name, text in values.items()}, "test")
+    run = finetune(from_dict(FinetuneConfig, nested, "test", config), tmp_path / "2", show=False)
+    test = read_json(run.directory / "record.json")["seen"]["test"]
+    assert (test["structures"], test["validated"]) == (0, 0)
+    assert test["tested"] > 0
 
 
 def test_a_checkpoint_is_known_by_any_name(
@@ -218,7 +242,7 @@ def test_labels_learnt_before_are_no_mere_structures(gap: Make, tmp_path: Path) 
     every = gap(**QUICK, data__fractions=(0.96, 0.04, 0.0))
     first = finetune(every, tmp_path / "1", show=False).directory
     start = gap(**QUICK, init=str(first), data__allow_leak="structures")
-    with pytest.raises(MismatchError, match=r"with labels.*data\.allow_leak: all"):
+    with pytest.raises(MismatchError, match=r"with labels.*--data\.allow_leak all"):
         finetune(start, tmp_path / "2", show=False)
     allowed = replace(start, data=replace(start.data, allow_leak="all"))
     found = read_json(finetune(allowed, tmp_path / "3", show=False).directory / "record.json")["seen"]

@@ -126,7 +126,9 @@ def test_a_column_of_a_table_gives_the_parts(tmp_path: Path) -> None:
     assert Selection.of(DataConfig(str(out), fractions=(0.4, 0.3, 0.3))).unassigned == 0
     with pytest.raises(SettingError, match="Set tells the parts"):
         Selection.of(column, ("Set",))
-    with pytest.raises(NotFoundError, match=r"no split column 'gap' in it \(it has: Set\)"):
+    with pytest.raises(NotFoundError, match=r"no split column 'set' in it \(it has: Set\)"):
+        Selection.of(DataConfig(str(out), split="column", split_column="set"))
+    with pytest.raises(SettingError, match=r"gap is a property.*\(it has: Set\).*train, val and test"):
         Selection.of(DataConfig(str(out), split="column", split_column="gap"))
 
 
@@ -183,9 +185,13 @@ def test_another_number_and_an_empty_training_part_are_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "values",
-    [{"split": "column"}, {"split_column": "set"}, {"split": "scaffold", "sizes": (3, 2)}],
+    ("values", "said"),
+    [
+        ({"split": "column"}, r"--data\.split_column"),
+        ({"split_column": "set"}, r"data\.split_column: 'set' .*identity split.*data\.split: column"),
+        ({"split": "scaffold", "sizes": (3, 2)}, r"data\.sizes"),
+    ],
 )
-def test_settings_that_contradict_each_other(values: dict[str, object]) -> None:
-    with pytest.raises(SettingError, match=r"data\.(split_column|sizes)"):
+def test_settings_that_contradict_each_other(values: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
         DataConfig(**values)  # type: ignore[arg-type]

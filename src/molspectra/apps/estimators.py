@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from molspectra.apps.molecules import Molecules, candidates_of
 from molspectra.apps.predict import predict
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import ErrorPolicy
-from molspectra.data.store.schema import Metadata, Quantity
+from molspectra.data.store.schema import SPLIT, Metadata, Quantity
 from molspectra.data.store.writer import Row, write_store
 from molspectra.errors import (
     FormatError,
@@ -32,7 +33,7 @@ from molspectra.errors import (
     SettingError,
     ValueRangeError,
 )
-from molspectra.training.config import FinetuneConfig
+from molspectra.training.config import DataConfig, FinetuneConfig
 from molspectra.training.run import finetune
 from molspectra.training.settings import from_dict, put, read_recipe
 
@@ -45,6 +46,7 @@ try:
         TransformerMixin,
     )
     from sklearn.metrics import r2_score
+    from sklearn.model_selection import train_test_split
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted
@@ -55,6 +57,10 @@ except ImportError as error:
 
 RECIPE = "base-gap"
 """Recipe whose settings a fine-tuning takes where it is told nothing else."""
+
+
+PART = "molspectra_part"
+"""Column of the temporary store that tells the parts of a stratified split."""
 
 
 class _OfMolecules(BaseEstimator):
@@ -162,18 +168,28 @@ class _FineTuned(_OfMolecules):
             raise MismatchError(f"there are {len(molecules)} molecules and {len(labels)} rows of labels")
         columns = labels.reshape(len(labels), -1)
         names = self._names(columns.shape[1])
-        rows = [
-            Row(
-                molecule,
-                properties={name: value for name, value in zip(names, row, strict=True) if value == value},
-            )
-            for molecule, row in zip(molecules, columns.tolist(), strict=True)
-            if not np.isnan(row).all()
-        ]
+        is_labelled = ~np.isnan(columns).all(axis=1)
+        chosen = [molecules[row] for row in np.flatnonzero(is_labelled)]
+        columns = columns[is_labelled]
         with tempfile.TemporaryDirectory(prefix="molspectra-") as folder:
             store, run = Path(folder) / "molecules.arrow", Path(folder) / "run"
-            config = self._config(store, names, len(rows), are_classes)
+            config = self._config(store, names, len(chosen), are_classes)
             quantities = {name: Quantity("") for name in names}
+            parts = _stratified(columns, config.data) if are_classes else None
+            if parts is not None:
+                columns, names = np.column_stack([columns, parts]), [*names, PART]
+                quantities[PART] = SPLIT
+                data = replace(config.data, split="column", split_column=PART, sizes=())
+                config = replace(config, data=data)
+            rows = [
+                Row(
+                    molecule,
+                    properties={
+                        name: value for name, value in zip(names, row, strict=True) if value == value
+                    },
+                )
+                for molecule, row in zip(chosen, columns.tolist(), strict=True)
+            ]
             try:
                 write_store(store, rows, Metadata("molecules in memory", "", properties=quantities))
                 result = finetune(config, run, show=False)
@@ -301,7 +317,9 @@ class MolSpectraClassifier(ClassifierMixin, _FineTuned):
     """Fine-tunes an encoder on two classes of molecules, or on several labels of 0 and 1, by cross-entropy.
 
     The run and all arguments are those of `MolSpectraRegressor`; every column of y is one of the `classes`
-    of `FinetuneConfig`, and pooled over the atoms unless `settings` has `model.readout`.
+    of `FinetuneConfig`, and pooled over the atoms unless `settings` has `model.readout`. Of one column the
+    molecules of `validation` are drawn with both classes in the shares that y has (stratified), where each
+    class has two molecules; of several columns they are drawn from all alike.
 
     Attributes:
         model_: the fine-tuned model, after `fit`; `molspectra.predict` gives the probability of the second
@@ -375,6 +393,28 @@ class MolSpectraClassifier(ClassifierMixin, _FineTuned):
         rows = known.any(axis=1)
         weight = None if sample_weight is None else np.asarray(sample_weight)[rows]
         return float(np.average(right.all(axis=1)[rows], weights=weight))
+
+
+def _stratified(labels: npt.NDArray[np.float64], data: DataConfig) -> npt.NDArray[np.float64] | None:
+    """Return the part, 0 training and 1 validation, of labels [n, 1] of 0 and 1, both classes alike in both.
+
+    Args:
+        labels: [n, T], without rows that have none.
+        data: sizes and seed of the split.
+
+    Returns:
+        None of several columns, of a class with one molecule or a part of one, and where `data` has a split
+        of the user's own.
+    """
+    train, val, *test = data.sizes if data.split == "reference" else (0, 0)
+    if labels.shape[1] != 1 or test != [0] or train + val != len(labels):
+        return None
+    ones = int(labels.sum())
+    if min(ones, len(labels) - ones, train, val) < 2:
+        return None
+    rows = np.arange(len(labels))
+    chosen = train_test_split(rows, test_size=val, stratify=labels, random_state=data.split_seed)[1]
+    return np.isin(rows, chosen).astype(np.float64)
 
 
 def _molecules(molecules: Molecules) -> Iterator[Molecule]:

@@ -65,7 +65,7 @@ class Predicted(Tabular):
         force_quantity: unit and level of the forces; None without.
         molecules: the structures that were predicted.
         columns: source, identity, name, SMILES and formula of each, by name [n].
-        about: model, target, version.
+        about: model, target, version; of an ensemble the coverage.
         rejected: molecules that were left out, with the reason.
         uncertainties: standard deviations of an ensemble, calibrated, of the shape of `values`; of a class
             the spread of its probability; None of one model.
@@ -178,6 +178,7 @@ class Predicted(Tabular):
             facts |= {f"{name}_unit": quantity.unit, f"{name}_level": quantity.level}
         if self.force_quantity is not None:
             facts["forces_unit"] = self.force_quantity.unit
+        facts["coverage"] = self.about.get("coverage", "")
         facts = {name: text for name, text in facts.items() if text}
         forces = self.forces or [None] * len(self)
         columns = self._columns()
@@ -263,7 +264,8 @@ def predict(
         _force_quantity(model.about) if with_forces else None,
         tuple(row.molecule for row in predicted),
         identity_columns(predicted),
-        {"model": model.name, "target": ",".join(targets), "molspectra": __version__},
+        {"model": model.name, "target": ",".join(targets), "molspectra": __version__}
+        | ({} if half_widths is None else {"coverage": f"{coverage:g}"}),
         tuple(policy.rejected),
         None if uncertainties is None else uncertainties.reshape(shape),
         None if half_widths is None else half_widths.reshape(shape),

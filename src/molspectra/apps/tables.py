@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from molspectra.chem.readers import Rejection
 from molspectra.data.atomic import atomic_file, naming
-from molspectra.errors import MissingExtraError
+from molspectra.data.output import frame_of
 
 ABOUT = b"molspectra"
 """Key of a table's own description, JSON in the metadata of its schema."""
@@ -34,12 +34,7 @@ class Tabular(ABC):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        try:
-            return self.table().to_pandas()
-        except ImportError as error:
-            raise MissingExtraError(
-                "a frame needs pandas (pip install pandas); table() needs nothing more"
-            ) from error
+        return frame_of(self.table())
 
 
 def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:

@@ -166,6 +166,9 @@ def _key_of(mol: Any) -> str | None:
 def perceived_bonds(molecule: Structure) -> Any:
     """Return the RDKit molecule with bonds perceived from the geometry, or None without a Lewis structure.
 
+    There is none either of more atoms than `MAX_ATOMS`, or where the atoms in reach of one another close more
+    rings than any drawing may have (`check_rings`).
+
     Atoms are bonded below a multiple of the sum of their covalent radii. The first multiple is used that
     gives a Lewis structure without separated charges; else the first with separated charges; else the first
     with unpaired electrons. Hydrogens stay explicit and the structure is sanitised.
@@ -202,6 +205,9 @@ def _lewis_structure(molecule: Structure, factor: float, charged_fragments: bool
     mol.AddConformer(conformer)
     with rdBase.BlockLogs():
         try:
+            linked = Chem.RWMol(mol)
+            rdDetermineBonds.DetermineConnectivity(linked, covFactor=factor, useVdw=True)
+            check_rings(linked)
             rdDetermineBonds.DetermineBonds(
                 mol,
                 charge=molecule.charge,
@@ -212,7 +218,7 @@ def _lewis_structure(molecule: Structure, factor: float, charged_fragments: bool
                 maxIterations=_MAX_ITERATIONS,
             )
             Chem.SanitizeMol(mol)
-        except RDKIT_ERRORS:
+        except (*RDKIT_ERRORS, ValueRangeError):
             return None
     return mol
 

@@ -71,8 +71,7 @@ class ErrorPolicy:
     rejected: list[Rejection] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("raise", "skip"):
-            raise SettingError(f"on_error must be 'raise' or 'skip', not {self.on_error!r}")
+        check_on_error(self.on_error)
 
     def reject(self, path: str, where: str, error: MolspectraError) -> None:
         """Raise, or record the molecule or sample as rejected, according to the policy.
@@ -91,6 +90,16 @@ class ErrorPolicy:
         """The error of a result without any row, with the first rejection."""
         first = self.rejected[0] if self.rejected else "nothing was given"
         return InputError(f"nothing could be {work}: {first}")
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse a policy for bad input that there is not.
+
+    Raises:
+        SettingError: it is neither "raise" nor "skip".
+    """
+    if on_error not in ("raise", "skip"):
+        raise SettingError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
 
 
 def read_molecules(
@@ -115,8 +124,7 @@ def read_molecules(
             text and wrong headers raise under "skip" too.
     """
     entries = open_entries(path, format)
-    if on_error not in ("raise", "skip"):
-        raise SettingError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    check_on_error(on_error)
     if on_error == "skip" and rejected is None:
         raise SettingError("on_error='skip' needs a list 'rejected' that receives the bad records")
     return _molecules(Path(path), entries, None if on_error == "raise" else rejected)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from molspectra.data.atomic import atomic_file, naming
-from molspectra.errors import ExistsError, FormatError, WriteError
+from molspectra.errors import ExistsError, FormatError, MissingExtraError, WriteError
 
 
 def free_path(
@@ -49,3 +49,15 @@ def write_table(table: Any, path: Path) -> None:
             csv.write_csv(table, file)
         else:
             parquet.write_table(table, file, compression="zstd")
+
+
+def frame_of(table: Any) -> Any:
+    """Return an Arrow table as a pandas frame.
+
+    Raises:
+        MissingExtraError: pandas is not installed.
+    """
+    try:
+        return table.to_pandas()
+    except ImportError as error:
+        raise MissingExtraError("a frame needs pandas, which is not installed; pip install pandas") from error

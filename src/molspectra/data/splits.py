@@ -46,6 +46,11 @@ def split_rows(
     return {name: np.flatnonzero(part == index) for index, name in enumerate(SPLITS)}
 
 
+def share_without(identities: Iterable[str], seed: int) -> float:
+    """Return the largest test share of an identity split whose test part has none of these identities."""
+    return 1 - (max((_hash(identity, seed) for identity in identities), default=-1) + 1) / 2**62
+
+
 def scaffolds(identities: Sequence[str], smiles: Sequence[str | None]) -> list[str]:
     """Return the key of every row's Bemis-Murcko scaffold, its identity where the molecule has no ring.
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from molspectra._version import __version__
+from molspectra.chem.readers import check_on_error
 from molspectra.chem.sanity import SEEM_IN_BOHR, bohr_suspected
 from molspectra.data.atomic import atomic_file, flush, naming
 from molspectra.data.store.writer import Record, Row, record_of, write_records
@@ -297,8 +298,7 @@ def _first_left_out(lines: Iterator[str]) -> str:
 
 
 def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None) -> None:
-    if on_error not in ("raise", "skip"):
-        raise SettingError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    check_on_error(on_error)
     if limit is not None and limit < 1:
         raise SettingError(f"the limit must be at least 1 record, not {limit}")
     if out.is_dir():

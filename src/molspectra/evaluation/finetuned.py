@@ -145,23 +145,39 @@ def _class_errors(subject: Subject, name: str, probability: Floats, label: Float
     """
     store, known = subject.selection.store, _known(subject, name, label)
     subject.selection.check_classes([name])
-    figures = class_figures(probability[known], label[known])
     training, base_rate = subject.training, None
     if training is not None:
         base_rate = float(np.nanmean(training.store.column(name)[training.train]))
+    level = store.metadata.properties[name].level
+    return class_result(probability[known], label[known], level, base_rate, subject.part)
+
+
+def class_result(
+    probability: Floats, label: Floats, level: str, base_rate: float | None, part: str
+) -> dict[str, Any]:
+    """Return the figures of probabilities [n] of a class against its labels [n], and those of a constant.
+
+    Args:
+        probability: that a label is 1.
+        label: 0 or 1.
+        level: of the labels.
+        base_rate: share of ones in the training part, which is the constant; None where it is not known.
+        part: what to call the labels where all are of one class.
+    """
+    figures = class_figures(probability, label)
     result = {
         "unit": PROBABILITY,
-        "level": store.metadata.properties[name].level,
+        "level": level,
         **asdict(figures),
         "threshold": THRESHOLD,
         "base_rate": figures.positive / figures.count,
         "training_base_rate": base_rate,
         "constant": None
         if base_rate is None
-        else asdict(class_figures(np.full(figures.count, base_rate), label[known])),
+        else asdict(class_figures(np.full(figures.count, base_rate), label)),
     }
     if figures.positive in (0, figures.count):
-        one = f"all {figures.count} labels of the {subject.part} part are {int(figures.positive > 0)}"
+        one = f"all {figures.count} labels of the {part} part are {int(figures.positive > 0)}"
         result["undefined"] = f"{one}: AUROC, AUPRC, balanced accuracy and F1 need both classes"
     return result
 

@@ -70,8 +70,13 @@ class Subject:
         return self.config.loop.batch_size
 
     def file(self, stem: str, suffix: str) -> Path:
-        """Path of a result file; results on other parts than the test part carry the part's name."""
-        return self.out / (f"{stem}{suffix}" if self.part == "test" else f"{stem}-{self.part}{suffix}")
+        """Path of a result file."""
+        return result_file(self.out, self.part, stem, suffix)
+
+
+def result_file(out: str | Path, part: str, stem: str, suffix: str) -> Path:
+    """Path of a result file; results on other parts than the test part carry the part's name."""
+    return Path(out) / (f"{stem}{suffix}" if part == "test" else f"{stem}-{part}{suffix}")
 
 
 def rows_of(selection: Selection, part: str) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from molspectra.errors import DamagedError, NotFoundError
+from molspectra.evaluation.ensemble import Ensemble, is_ensemble, read_ensemble
+from molspectra.evaluation.finetuned import errors_of
 from molspectra.evaluation.pretrained import read_ranks
 from molspectra.evaluation.ranking import RankFigures
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
@@ -41,7 +44,7 @@ from molspectra.reporting.tables import (
 from molspectra.spectra.modality import MODALITIES
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.leaks import is_clean
-from molspectra.training.record import read_metrics, unreadable_metrics
+from molspectra.training.record import read_json, read_metrics, unreadable_metrics
 from molspectra.training.settings import to_dict
 
 POINTS = 300
@@ -53,19 +56,23 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
 
     Fine-tuning runs are put into one table where they agree in property, data and settings, and differ
     only in seed and start. The runs that they started from need not be given, but are named by their stage
-    only where their directories still exist. Reconstructed spectra are those of the first stage-2 run.
+    only where their directories still exist. Reconstructed spectra are those of the first stage-2 run. An
+    ensemble stands for its members, with a note on the error of their mean.
 
     Raises:
         InputError: no directory given, one that is not a run, damaged files, or two runs of a table with the
             same start and seed.
     """
-    paths = list(dict.fromkeys(Path(directory) for directory in run_dirs))
-    if not paths:
+    given = list(dict.fromkeys(Path(directory) for directory in run_dirs))
+    if not given:
         raise NotFoundError("a report needs at least one run directory")
-    counts = Counter(path.resolve().name for path in paths)
+    ensembles = [read_ensemble(path) for path in given if is_ensemble(path)]
+    members = {ensemble.directory: ensemble.members for ensemble in ensembles}
+    paths = list(dict.fromkeys(path for one in given for path in members.get(one, (one,))))
+    names = {path: "/".join(path.resolve().parts[-2 if path.parent in members else -1 :]) for path in paths}
+    counts = Counter(names.values())
     runs = []
-    for path in paths:
-        name = path.resolve().name
+    for path, name in names.items():
         with _damage_named(path):
             runs.append(Run.read(path, name if counts[name] == 1 else str(path)))
     known = with_ancestors(runs)
@@ -95,7 +102,7 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
         mask_ratio=mask_ratio,
         retrievals=tuple(retrievals),
         levels=_levels(runs),
-        notes=tuple(_notes(runs, known)),
+        notes=(*_notes(runs, known), *chain.from_iterable(map(_of_ensemble, ensembles))),
     )
 
 
@@ -112,6 +119,26 @@ def _damage_named(path: Path) -> Iterator[None]:
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         message = f"{path}: damaged or incomplete results ({reason}); evaluate the run again"
         raise DamagedError(message) from error
+
+
+def _of_ensemble(ensemble: Ensemble) -> list[str]:
+    """Return a sentence on each target: the error of the mean of the members, and those of the members."""
+    name, path = ensemble.directory.resolve().name, ensemble.directory / "evaluation.json"
+    if not path.is_file():
+        return [f"The mean of the members of {name} was not evaluated: molspectra evaluate {path.parent}"]
+    sentences = []
+    with _damage_named(ensemble.directory):
+        for target, one in errors_of(read_json(path)).items():
+            figure, title = ("mae", "MAE") if "mae" in one else ("auroc", "AUROC")
+            value = "–" if one[figure] is None else f"{one[figure]:.4g}"
+            alone = one.get("mae_of_members")
+            beside = f"; alone they have {min(alone):.4g} to {max(alone):.4g}" if alone else ""
+            unit = f" {one['unit']}" if figure == "mae" and one["unit"] else ""
+            sentences.append(
+                f"{name}: the mean of its {len(ensemble.members)} members has {title} {value}{unit} of "
+                f"{target}{beside}."
+            )
+    return sentences
 
 
 def _facts(run: Run, known: Sequence[Run]) -> RunFacts:

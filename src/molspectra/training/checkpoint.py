@@ -317,9 +317,9 @@ def find_checkpoint(path: str | Path, prefer: Literal["best", "last"] = "best") 
     root = path / "checkpoints"
     checkpoints = [*(saved(root, "best") if prefer == "best" else ()), *saved(root)]
     if not checkpoints:
+        several = one_of_several(path).removeprefix("; ")
         raise NotFoundError(
-            f"{path}: neither a run nor a checkpoint (no {WEIGHTS} and no checkpoints/ in it)"
-            f"{one_of_several(path)}"
+            f"{path}: {several or f'neither a run nor a checkpoint (no {WEIGHTS} and no checkpoints/ in it)'}"
         )
     return first_good(checkpoints, _checked)
 

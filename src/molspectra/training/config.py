@@ -81,8 +81,16 @@ class DataConfig:
             raise SettingError(f"data.sizes: {kind} split goes by data.fractions; set data.split: reference")
         if self.folds or self.fold is not None:
             self._check_folds()
-        if (self.split == "column") != bool(self.split_column):
-            raise SettingError("data.split_column: names the column of a split where data.split is column")
+        if self.split == "column" and not self.split_column:
+            raise SettingError(
+                "data.split_column: a column split needs the name of the column, such as --data.split_column "
+                "set; prepare --option split=set makes it of words train, val and test"
+            )
+        if self.split_column and self.split != "column":
+            raise SettingError(
+                f"data.split_column: {self.split_column!r} is not used by the {self.split} split; set "
+                "data.split: column"
+            )
         if self.split == "reference" and not (
             len(self.sizes) in (2, 3) and min(self.sizes) >= 0 and self.split_seed >= 0
         ):
@@ -95,10 +103,15 @@ class DataConfig:
     def _check_folds(self) -> None:
         if self.split not in ("identity", "scaffold"):
             raise SettingError(f"data.folds: for identity and scaffold splits, not for a {self.split} split")
-        if not 2 <= self.folds <= MAX_FOLDS or not 0 <= (self.fold or 0) < self.folds:
+        if not self.folds:
+            raise SettingError(f"data.fold: {self.fold} of how many? set data.folds, too")
+        if not 2 <= self.folds <= MAX_FOLDS:
             raise SettingError(
-                f"data.folds: 2 to {MAX_FOLDS} folds, numbered from 0, are needed, not {self.folds} "
-                f"with fold {self.fold}"
+                f"data.folds: 2 to {MAX_FOLDS} folds are possible (0 for none), not {self.folds}"
+            )
+        if not 0 <= (self.fold or 0) < self.folds:
+            raise SettingError(
+                f"data.fold: of {self.folds} data.folds it is 0 to {self.folds - 1}, not {self.fold}"
             )
         if self.fractions[1] + 1 / self.folds >= 1:
             raise SettingError(

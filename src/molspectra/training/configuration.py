@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from molspectra.errors import SettingError
+from molspectra.errors import InputError, SettingError
 from molspectra.training.checkpoint import encoder_of
 from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from molspectra.training.settings import flat, from_dict, put, read_recipe, recipes, to_dict
@@ -38,7 +39,7 @@ def recipe(name: str | os.PathLike[str], /, **settings: Any) -> RunConfig:
     of_finetuning = _names(FinetuneConfig) - _names(PretrainConfig)
     given = {*values, *(full.partition(".")[0] for full in changes)}
     cls: type[Any] = FinetuneConfig if given & of_finetuning else PretrainConfig
-    config: RunConfig = configured(cls, values, changes, text, shipped=text in recipes())
+    config: RunConfig = configured(cls, values, changes, text, "recipe", shipped=text in recipes())
     return config
 
 
@@ -52,9 +53,9 @@ def configuration_for(command: str, given: object, cls: type[Config]) -> Config:
         return given
     if isinstance(given, str | os.PathLike):
         text = os.fspath(given)
-        return configured(cls, read_recipe(text), {}, text, shipped=text in recipes())
+        return configured(cls, read_recipe(text), {}, text, command, shipped=text in recipes())
     if isinstance(given, Mapping):
-        return configured(cls, {}, flat(given, command), command, shipped=False)
+        return configured(cls, {}, flat(given, command), command, command, shipped=False)
     other = next((name for name, kind in STAGES.items() if isinstance(given, kind)), None)
     advice = f"; {other} takes it" if other else ""
     raise SettingError(
@@ -64,7 +65,13 @@ def configuration_for(command: str, given: object, cls: type[Config]) -> Config:
 
 
 def configured(
-    cls: type[Config], values: dict[str, Any], changes: Mapping[str, Any], source: str, *, shipped: bool
+    cls: type[Config],
+    values: dict[str, Any],
+    changes: Mapping[str, Any],
+    source: str,
+    by: str,
+    *,
+    shipped: bool,
 ) -> Config:
     """Return a configuration from settings, and others by their full names that win over them.
 
@@ -76,6 +83,7 @@ def configured(
         values: nested settings, which are changed here.
         changes: plain values by full name.
         source: what to call them in errors.
+        by: what to call who has made the changes, in errors that are theirs alone.
         shipped: whether the values are those of a recipe that comes with the package.
 
     Raises:
@@ -84,8 +92,18 @@ def configured(
     model = values.setdefault("model", {})
     if changes.get("init") and isinstance(model, dict) and ("encoder" not in model or shipped):
         model["encoder"] = to_dict(encoder_of(changes["init"]))
+    own = copy.deepcopy(values)
     put(values, changes, source)
-    return from_dict(cls, values, source)
+    return from_dict(cls, values, by if changes and _are_valid(cls, own) else source)
+
+
+def _are_valid(cls: type[Any], values: Mapping[str, Any]) -> bool:
+    """Whether settings configure a run, so that what is wrong with changed ones lies in the changes."""
+    try:
+        from_dict(cls, values, "")
+    except InputError:
+        return False
+    return True
 
 
 def _names(cls: type[Any]) -> set[str]:

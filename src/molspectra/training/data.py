@@ -79,6 +79,11 @@ def _parts_in_column(store: Store, config: DataConfig) -> dict[str, Rows]:
     name, properties = config.split_column, store.metadata.properties
     if properties.get(name) != SPLIT:
         known = ", ".join(each for each, quantity in properties.items() if quantity == SPLIT) or "none"
+        if name in properties:
+            raise SettingError(
+                f"{config.store}: {name} is a property, a column of numbers, and no split column (it has: "
+                f"{known}); name one that prepare --option split=NAME made of words train, val and test"
+            )
         raise NotFoundError(
             f"{config.store}: no split column {name!r} in it (it has: {known}); prepare it with --option "
             f"split={name}"

@@ -1,13 +1,16 @@
 """How many of the molecules that a run is tested on were seen in its pre-training."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from molspectra.chem.identity import GEOMETRY_PATTERN
+from molspectra.data.splits import share_without, split_rows
 from molspectra.data.store.store import Store
+from molspectra.training.config import DataConfig
 from molspectra.training.data import Rows, Selection
 from molspectra.training.seen import LABEL, SPECTRUM, STRUCTURE, Seen, hashes_of, structure_hashes
 from molspectra.training.settings import to_dict
@@ -147,6 +150,34 @@ def _frames(store: Store, rows: Rows, seen: Seen, identity: str) -> Exposure:
         examples=tuple(f"row {row}" for row in sorted(rows[first[known]].tolist())[:EXAMPLES]),
         unknown=seen.unknown,
     )
+
+
+def clean_split(store: Store, config: DataConfig, seen: Seen) -> DataConfig | None:
+    """Return the settings of an identity split whose test molecules were not seen before, None without one.
+
+    Its test share is the largest in hundredths up to that of `config`, by its seed or the default one; the
+    rest goes to training.
+    """
+    identities = store.identities
+    seen_rows = np.flatnonzero(seen.flags_of(hashes_of(identities)))
+    asked, best = config.fractions[2], None
+    for seed in dict.fromkeys((config.split_seed, DataConfig().split_seed)):
+        free = share_without((identities[row] for row in seen_rows), seed)
+        test = min(asked, math.floor(100 * free) / 100)
+        shares = (round(1 - config.fractions[1] - test, 9), config.fractions[1], test)
+        has_rows = test > 0 and len(split_rows(identities, seed, shares)["test"])
+        if has_rows and (best is None or test > best.fractions[2]):
+            best = replace(
+                config,
+                split="identity",
+                split_seed=seed,
+                fractions=shares,
+                split_column="",
+                folds=0,
+                fold=None,
+                sizes=(),
+            )
+    return best
 
 
 def twins(selection: Selection) -> int:

@@ -12,12 +12,13 @@ import torch
 from lightning_fabric import Fabric
 
 from molspectra.data.atomic import LOCK, naming
+from molspectra.data.store.store import Store
 from molspectra.errors import DamagedError, ExistsError, MismatchError, NotFoundError
 from molspectra.training.checkpoint import find_checkpoint, newest, saved, step_of
 from molspectra.training.config import DataConfig, FinetuneConfig, RunConfig
 from molspectra.training.data import Selection, elements_of
 from molspectra.training.devices import AUTO
-from molspectra.training.leaks import Exposure, exposure, twins
+from molspectra.training.leaks import Exposure, clean_split, exposure, twins
 from molspectra.training.record import (
     commit,
     kernels_used,
@@ -28,8 +29,8 @@ from molspectra.training.record import (
     versions,
     write_json,
 )
-from molspectra.training.seen import SEEN, own_seen, seen_by
-from molspectra.training.settings import from_dict, to_dict
+from molspectra.training.seen import SEEN, Seen, own_seen, seen_by
+from molspectra.training.settings import as_typed, from_dict, to_dict
 from molspectra.training.targets import PROBABILITY, classes_of
 
 log = logging.getLogger(__name__)
@@ -315,6 +316,8 @@ def _earlier_run(
     if more < steps:
         raise MismatchError(f"{directory}: loop.steps: a run of {steps} steps cannot become one of {more}")
     before = replace(before, loop=replace(before.loop, steps=more))
+    if isinstance(before, FinetuneConfig) and isinstance(config, FinetuneConfig):
+        refuse_other_target(directory, before.target, config.target)
     difference = first_difference(to_dict(before), to_dict(config))
     if difference:
         raise MismatchError(f"{directory}: cannot resume with other settings: {difference}")
@@ -370,6 +373,19 @@ def first_difference(before: Any, now: Any, where: str = "") -> str:
     return "" if same else f"{where} was {before!r} and is {now!r} now"
 
 
+def refuse_other_target(directory: Path, before: object, now: str) -> None:
+    """Refuse to resume a run that learns other targets.
+
+    Raises:
+        MismatchError: with both.
+    """
+    if before != now:
+        raise MismatchError(
+            f"{directory}: cannot resume with another target: the run there learns {before}, not {now}; "
+            "leave --target out, or choose another directory"
+        )
+
+
 def compare_seen(config: RunConfig, selection: Selection) -> dict[str, Any]:
     """Compare a run's molecules with those that the runs before it saw; refuse a leak into fine-tuning.
 
@@ -386,7 +402,7 @@ def compare_seen(config: RunConfig, selection: Selection) -> dict[str, Any]:
         seen = seen_by(config.init)
         test_exposure = exposure(selection.store, selection.test, seen)
         if isinstance(config, FinetuneConfig):
-            refuse_leak(config.data, test_exposure, config.init)
+            refuse_leak(config.data, selection.store, test_exposure, seen, config.init)
         facts = {
             "before": seen.summary(),
             "test": test_exposure.plain(),
@@ -397,7 +413,7 @@ def compare_seen(config: RunConfig, selection: Selection) -> dict[str, Any]:
     return {"seen": facts} if facts else {}
 
 
-def refuse_leak(config: DataConfig, test: Exposure, init: str) -> None:
+def refuse_leak(config: DataConfig, store: Store, test: Exposure, seen: Seen, init: str) -> None:
     """Refuse to train where molecules of the test part were seen before, unless the settings allow it.
 
     Raises:
@@ -405,8 +421,15 @@ def refuse_leak(config: DataConfig, test: Exposure, init: str) -> None:
     """
     if test.is_accepted(config.allow_leak):
         return
+    clean = None if test.compared == "frames" else clean_split(store, config, seen)
+    if clean is None:
+        way_out = "split as it was split (--data.split, --data.split_seed, --data.fractions)"
+    else:
+        now, then = to_dict(config), to_dict(clean)
+        changed = {name: as_typed(value) or "''" for name, value in then.items() if value != now[name]}
+        options = " ".join(f"--data.{name} {text}" for name, text in changed.items())
+        way_out = f"test on others, which it has not seen, with {options}"
     raise MismatchError(
-        f"{config.store}: {test.sentence} ({init}): {', '.join(test.examples)}; split all stages alike "
-        "(data.split, data.split_seed, share of test molecules), or accept it with data.allow_leak: "
-        f"{test.acceptable_with}"
+        f"{config.store}: {test.sentence} ({init}): {', '.join(test.examples)}; {way_out}, or accept it with "
+        f"--data.allow_leak {test.acceptable_with}"
     )

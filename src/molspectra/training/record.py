@@ -126,6 +126,14 @@ def one_of_several(directory: Path) -> str:
     for mark, first in SEVERAL.items():
         if (directory / mark).is_file():
             return f"; it holds several runs: give one, such as {directory / first}"
+    if (directory / SEVERAL[ENSEMBLE]).is_dir():
+        command = f"molspectra finetune --out {directory} --members N --resume"
+        return (
+            f"; an ensemble that is not finished (no {ENSEMBLE}): {command} finishes it, N being its members"
+        )
+    if (directory / SEVERAL[FOLDS]).is_dir():
+        command = f"molspectra finetune --out {directory} --resume"
+        return f"; folds that are not finished (no {FOLDS}): {command} finishes them"
     return ""
 
 

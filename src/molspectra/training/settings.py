@@ -443,3 +443,10 @@ def shown(value: object) -> str:
     except ValueError:  # Python writes no integers of more than 4300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def as_typed(value: Any) -> str:
+    """Return the value of a setting as it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

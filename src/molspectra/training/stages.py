@@ -311,6 +311,13 @@ def auroc_of(label: str) -> str:
     return f"{label}_auroc"
 
 
+def validated(config: FinetuneConfig) -> tuple[str, ...]:
+    """Return the names of all that a validation of resolved settings tells, of classes with both labels."""
+    classes = classes_of(config)
+    errors = (error_of(label) for label in config.labels if label not in classes)
+    return ("loss", *config.labels, *errors, *map(auroc_of, classes))
+
+
 def has_spectrum(batch: Batch) -> Tensor:
     """Return [B] bool on the CPU: whether a molecule has any of the batch's spectra."""
     return torch.stack(list(batch.present.values())).any(0)

@@ -29,6 +29,8 @@ from molspectra.training.nonfinite import NonFiniteError
 from molspectra.training.record import read_json, read_metrics, write_json
 from molspectra.training.run import finetune
 from molspectra.training.settings import Setting, did_you_mean, flat, from_dict, put, settings_of, to_dict
+from molspectra.training.stages import auroc_of, validated
+from molspectra.training.targets import classes_of, resolved
 
 TRIALS = 20
 """Default number of trials."""
@@ -113,7 +115,8 @@ class Trial:
     Attributes:
         number: from 0.
         settings: what was tried, by name.
-        value: lowest validation loss (or other metric); NaN for one whose loss was not finite.
+        value: best validation loss (or other metric), the lowest or of an AUROC the highest; NaN for one
+            whose loss was not finite.
     """
 
     number: int
@@ -132,7 +135,7 @@ def tune(
     resume: bool = False,
     show: bool = True,
 ) -> list[Trial]:
-    """Fine-tune with different settings and keep those with the lowest metric of the validation part.
+    """Fine-tune with different settings and keep those with the best metric of the validation part.
 
     The first trial takes the settings as they are where they lie in the space. The others are drawn by the
     tree-structured Parzen estimator of Optuna.
@@ -142,7 +145,8 @@ def tune(
         out: directory to make; `best.yaml` in it is a recipe.
         space: what to try, as "NAME=LOW:HIGH", "NAME=LOW:HIGH:log" or "NAME=A|B|C".
         trials: how many.
-        metric: of the validation, such as "loss" or "gap_mae".
+        metric: of the validation, such as "loss" or "gap_mae", which shall be low, or "active_auroc" of a
+            class, which shall be high.
         seed: of the search.
         resume: go on with the search that is there, up to this number of trials; start it where there is
             none.
@@ -154,7 +158,8 @@ def tune(
     Raises:
         MissingExtraError: Optuna is not installed.
         ExistsError: a search is there and `resume` is False.
-        InputError: a range that is none, settings that fit no run, or other settings than the search had.
+        InputError: a range that is none, a metric that no validation tells, settings that fit no run, or
+            other settings than the search had.
         Interrupted: a trial was asked to stop; its state is saved.
     """
     if importlib.util.find_spec("optuna") is None:
@@ -170,6 +175,9 @@ def tune(
     for one in ranges:
         for value in one.examples:
             _changed(config, {one.setting.name: value})
+    known = validated(resolved(config))
+    if metric not in known:
+        raise NotFoundError(f"metric: no {metric!r} in a validation, which tells {', '.join(known)}")
     about = {"settings": to_dict(config), "space": space, "metric": metric, "seed": seed}
     _check_directory(out, about, resume)
     with folder_lock(out, "searching for settings"), _quiet_optuna():
@@ -190,6 +198,8 @@ class _Study:
         from optuna.storages.journal import JournalFileBackend
 
         self.config, self.out, self.metric, self.seed, self.show = config, out, metric, seed, show
+        self.sign = -1 if metric in map(auroc_of, classes_of(resolved(config))) else 1
+        """Of the metric in the search for the smallest: an AUROC is the better the larger it is."""
         self.ranges = {one.setting.name: one for one in ranges}
         self.distributions = {name: one.distribution() for name, one in self.ranges.items()}
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(out / JOURNAL)))
@@ -217,11 +227,15 @@ class _Study:
 
         ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
         found = [
-            Trial(one.number, self._settings(one.params), math.nan if one.value is None else one.value)
+            Trial(
+                one.number,
+                self._settings(one.params),
+                math.nan if one.value is None else self.sign * one.value,
+            )
             for one in ended
             if set(one.params) == set(self.ranges)  # not one that was killed while it was drawn
         ]
-        return sorted(found, key=lambda one: (math.isnan(one.value), one.value, one.number))
+        return sorted(found, key=lambda one: (math.isnan(one.value), self.sign * one.value, one.number))
 
     def next(self, trials: int) -> None:
         """Go on with the trial that was cut off, or do another one."""
@@ -249,14 +263,14 @@ class _Study:
             self.study.tell(number, state=TrialState.FAIL)
             said = f"failed ({error})"
         else:
-            self.study.tell(number, value)
+            self.study.tell(number, self.sign * value)
             said = f"{self.metric} {value:.4g}"
         best = self._write()
         if self.show:
             say(f"trial {number} ({number + 1} of {trials}): {said}; {words}; {best}", error=True)
 
     def _value(self, run: Path) -> float:
-        """The lowest value of the metric in the validations of a run."""
+        """The best value of the metric in the validations of a run."""
         rows = [(name, value) for _, name, value, _ in read_metrics(run / "metrics.csv")]
         values = [value for name, value in rows if name == f"val/{self.metric}"]
         if not values:
@@ -264,7 +278,7 @@ class _Study:
             raise NotFoundError(
                 f"metric: no {self.metric!r} in the validations of {run}, only {', '.join(known)}"
             )
-        return min(values)
+        return min(values, key=lambda value: self.sign * value)
 
     def _write(self) -> str:
         """Write the table and the best recipe; returns words about the best trial."""

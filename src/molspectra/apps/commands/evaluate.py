@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
+from molspectra.errors import SettingError
 from molspectra.printable import say
 
 
@@ -37,10 +38,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--disturbances", action="store_true", help="of a stage-2 run, also search with disturbed spectra"
     )
+    parser.add_argument(
+        "--floors",
+        action="store_true",
+        help="of a fine-tuned run, also test what learns the same from descriptors alone (extra floors)",
+    )
     parser.add_shared("--checkpoint", "--device")
     options = parser.parse_args(arguments)
+    if options.floors and (options.part != "test" or options.allow_other_data):
+        raise SettingError("--floors: they are tested on the test part of the run's own store")
 
     from molspectra.evaluation.evaluate import evaluate
+    from molspectra.evaluation.subject import result_file
 
     result = evaluate(
         options.run,
@@ -60,7 +69,7 @@ def main(arguments: list[str]) -> int:
         say(f"{store}: {seen['sentence']}{names}", error=True)
         if without:
             say(f"{store}: {without} rows have none of the run's targets and are left out", error=True)
-    lines = [*error_table(result), *uncertainty_table(result), *summary(result)]
+    lines = [*error_table(result), *uncertainty_table(result), *loss_table(result), *summary(result)]
     if "retrieval" in result:
         lines += ["", *retrieval_table(result["retrieval"]["subsets"])]
     if "predicted_retrieval" in result:
@@ -71,6 +80,15 @@ def main(arguments: list[str]) -> int:
         ]
     if "disturbances" in result:
         lines += ["", *disturbance_table(result["disturbances"]["table"])]
+    out = options.out or options.run
+    if options.floors:
+        from molspectra.evaluation.floors import assess_floors
+
+        floors = assess_floors(options.run, out, options.store)
+        for name, targets in floors.items():
+            first = next(iter(targets))
+            lines += ["", f"{name}:", *error_table({"target": first, "targets": targets})]
+    lines += ["", f"all figures: {result_file(out, options.part, 'evaluation', '.json')}"]
     say("\n".join(lines))
     return 0
 
@@ -188,16 +206,35 @@ def retrieval_table(subsets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def summary(result: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return one line per number or text of an evaluation but for its tables; nested names joined by dots."""
-    lines = []
-    for key, value in result.items():
-        if key in ("subsets", "disturbances"):
-            continue
-        if isinstance(value, dict):
-            lines += summary(value, f"{prefix}{key}.")
-        elif isinstance(value, float):
-            lines.append(f"{prefix}{key}: {value:.6g}")
-        elif isinstance(value, int | str):
-            lines.append(f"{prefix}{key}: {value}")
+def loss_table(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: losses of a pre-trained run beside those of a model without skill."""
+    if "losses" not in result:
+        return []
+    width = max(map(len, ("mean of", *result["losses"])))
+    lines = [f"{'mean of':<{width}}  {'of the run':>10}  without skill"]
+    for name, value in result["losses"].items():
+        constant = result["no_skill"].get(name)
+        lines.append(f"{name:<{width}}  {_figure(value):>10}  {_figure(constant)}")
+    return [*lines, ""]
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def summary(result: Mapping[str, Any]) -> list[str]:
+    """Return lines on what was tested, and on which molecules of it the run has seen before."""
+    data, finished = result["data"], "" if result["finished"] else " of a run that is not finished"
+    split = f", {data['split']} split with seed {data['split_seed']}" if data["split"] != "none" else ""
+    lines = [
+        f"{result['part']} part: {result['molecules']} molecules of {data['store']}{split}; "
+        f"{result['checkpoint']}{finished}"
+    ]
+    if "spectrum_input" in result:
+        lines.append(str(result["spectrum_input"]["task"]))
+    seen = result.get("seen", {})
+    if "pretraining" in seen:
+        lines.append(str(seen["pretraining"]["sentence"]))
+    if seen.get("test_in_own_training"):
+        lines.append(f"{seen['test_in_own_training']} of them are in the run's own training part too")
     return lines

@@ -8,7 +8,9 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     parser = CommandParser("report", description="Write one self-contained HTML page about runs.")
     parser.add_argument(
-        "runs", nargs="+", help="run directories, evaluated before with `molspectra evaluate`"
+        "runs",
+        nargs="+",
+        help="directories of runs or ensembles, evaluated before with `molspectra evaluate`",
     )
     parser.add_argument("--out", default="report.html", help="page to write")
     parser.add_argument("--title", default="molspectra report", help="heading of the page")

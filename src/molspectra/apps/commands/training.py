@@ -11,9 +11,10 @@ from molspectra.errors import FormatError, SettingError
 from molspectra.printable import say
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.configuration import STAGES, configured
+from molspectra.training.provenance import refuse_other_target
 from molspectra.training.record import FOLDS, read_json
 from molspectra.training.run import RunResult, finetune, pretrain
-from molspectra.training.settings import Setting, read_recipe, recipes, settings_of
+from molspectra.training.settings import Setting, as_typed, read_recipe, recipes, settings_of
 
 _PURPOSES = {
     "pretrain": "Pre-train a 3D encoder: denoising, and with a spectrum encoder also reconstruction and "
@@ -44,10 +45,12 @@ def run_command(name: str, arguments: list[str]) -> int:
     given = {setting.name: options[setting.name] for setting in settings if setting.name in options}
     if "target" in given:  # --target gap homo alpha
         given["target"] = ",".join(given["target"])
+        if "config" not in options and "target" in values:  # those of the run that is resumed
+            refuse_other_target(Path(options["out"]), values["target"], given["target"])
     for kind in ("classes", "vectors", "tensors"):  # --classes active toxic
         if kind in given:
             given[kind] = [name for names in given[kind] for name in names]
-    config = configured(cls, values, given, source, shipped=options.get("config") in recipes())
+    config = configured(cls, values, given, source, name, shipped=options.get("config") in recipes())
     if name == "tune":
         return _run_search(config, options)
     if name == "finetune":
@@ -106,7 +109,7 @@ def _run_search(config: FinetuneConfig, options: dict[str, Any]) -> int:
     )
     best, folder = trials[0], Path(options["out"])
     for setting, value in best.settings.items():
-        say(f"{setting}: {_shown(value)}")
+        say(f"{setting}: {as_typed(value)}")
     say(f"{options['metric']} {best.value:.6g}, the best of {len(trials)} trials in {folder / TABLE}")
     say(f"molspectra finetune --config {folder / BEST} --out ... trains with it")
     return 0
@@ -164,7 +167,7 @@ def _parser(name: str, settings: list[Setting], every: bool) -> CommandParser:
         if prefix not in groups:
             groups[prefix] = parser.add_argument_group(prefix or "settings")
         about = setting.help if every else _first_sentence(setting.help)
-        about = f"{about} [{setting.expected}; default: {_shown(setting.default)}]".replace("%", "%%")
+        about = f"{about} [{setting.expected}; default: {as_typed(setting.default)}]".replace("%", "%%")
         groups[prefix].add_argument(
             *ALIASES.get(setting.name, []),
             f"--{setting.name}",
@@ -194,10 +197,3 @@ def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             raise FormatError(f"{earlier}: not the settings of a run")
         return str(earlier), values
     return name, {}
-
-
-def _shown(default: Any) -> str:
-    """Return a default as it is written on the command line."""
-    if default is None or isinstance(default, bool):
-        return "null" if default is None else str(default).lower()
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

@@ -23,6 +23,7 @@ from torch import Tensor
 from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch
 from molspectra.data.coordinates import InternalBatch
+from molspectra.data.output import frame_of
 from molspectra.data.store.mapped import Location, MappedFile, Ragged, Scalars, open_columns, runs_of
 from molspectra.data.store.schema import HASH_KEY, Metadata, Quantity, metadata_of
 from molspectra.data.store.writer import Candidate, ContentHash, Row, Written, write_store
@@ -31,9 +32,9 @@ from molspectra.errors import (
     FormatError,
     InputError,
     MismatchError,
-    MissingExtraError,
     NewerFormatError,
     NotFoundError,
+    hint,
 )
 from molspectra.spectra.broadening import broaden
 from molspectra.spectra.modality import modality as known_modality
@@ -154,10 +155,7 @@ class Store:
         present = {f"has_{name}": self.has(name) for name in self.metadata.modalities}
         charges = np.asarray(self._scalars("charge").take(self._all_rows()))
         table = pa.table({**texts, "charge": charges, "atoms": self.atom_counts, **values, **present})
-        try:
-            frame = table.to_pandas()
-        except ImportError as error:
-            raise MissingExtraError("a frame needs pandas (pip install pandas)") from error
+        frame = frame_of(table)
         quantities = self.metadata.properties.items()
         frame.attrs["units"] = {name: quantity.unit for name, quantity in quantities}
         frame.attrs["levels"] = {name: quantity.level for name, quantity in quantities}
@@ -447,8 +445,8 @@ class Store:
 
     def _target_column(self, name: str) -> Scalars | Ragged:
         if name not in self.metadata.targets:
-            available = ", ".join(self.metadata.targets) or "none"
-            raise NotFoundError(f"{self.path} has no property {name!r}; it has: {available}")
+            near = hint(name, self.metadata.targets, label="it has")
+            raise NotFoundError(f"{self.path} has no property {name!r}; {near}")
         return self._columns[name]
 
     @contextmanager

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from molspectra.chem.identity import GEOMETRY_PATTERN
 from molspectra.chem.molecule import Molecule, geometry_id_of
-from molspectra.chem.readers import Rejection
+from molspectra.chem.readers import Rejection, check_on_error
 from molspectra.chem.sanity import check_angstrom
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.store.schema import HASH_KEY, Metadata, schema_of
@@ -24,7 +24,6 @@ from molspectra.errors import (
     InputError,
     MismatchError,
     MolspectraError,
-    SettingError,
     ValueRangeError,
 )
 from molspectra.spectra.plausible import check_spectrum
@@ -145,8 +144,7 @@ def write_store(
             or no row is left.
     """
     path = Path(path)
-    if on_error not in ("raise", "skip"):
-        raise SettingError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    check_on_error(on_error)
     if path.exists() and not overwrite:
         raise ExistsError(f"{path} exists already; choose another name or remove it")
     rejected: list[Rejection] = []
