@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,7 +27,7 @@ JCAMP = """##TITLE=a
 {table}
 ##END=
 """
-TABLE = "\n".join(f"{500 + 1200 * part} {' '.join(['1'] * 12)}" for part in range(3))
+TABLE = "\n".join(f"{500 + 1200 * part} {' '.join(['1'] * 6)} 3 {' '.join(['1'] * 5)}" for part in range(3))
 GOOD = JCAMP.format(table=TABLE)
 
 
@@ -62,9 +63,10 @@ QUERIES = {
     "empty.jdx": ("", "is empty"),
     "binary.jdx": (bytes(range(256)) * 40, "not a text file"),
     "packed.jdx": (gzip.compress(b"0" * 10_000_000), "not a text file"),
-    "zeros.jdx": (JCAMP.format(table=TABLE.replace(" 1", " 0")), "all intensities are zero"),
+    "zeros.jdx": (JCAMP.format(table=re.sub(" [13]", " 0", TABLE)), "all intensities are zero"),
+    "flat.jdx": (JCAMP.format(table=TABLE.replace(" 3", " 1")), "it is flat"),
     "down.jdx": (GOOD.replace("YFACTOR=1", "YFACTOR=-1"), "negative intensities"),
-    "absurd.jdx": (GOOD.replace("YFACTOR=1", "YFACTOR=1E30"), "an intensity of 1e+30 cannot be right"),
+    "absurd.jdx": (GOOD.replace("YFACTOR=1", "YFACTOR=1E30"), "an intensity of 3e+30 cannot be right"),
     "zeros.csv": ("cm-1,absorbance ir\n" + axis(400, 4000, "0"), "all intensities are zero"),
     "directory.jdx": (None, "is a directory"),
     "empty.csv": ("", "is empty"),
@@ -80,7 +82,7 @@ QUERIES = {
     "wrong-axis.csv": ("cm-1,absorbance\n" + axis(1, 15), "lie on the ir axis"),
     "turning.csv": ("cm-1,absorbance\n500,1\n700,1\n600,1\n", "does not run one way"),
     "reflectance.csv": ("cm-1,reflectance\n" + axis(500, 4000, "0.5"), "choose how to convert"),
-    "raman.csv": ("cm-1,intensity,raman\n" + axis(500, 4000), ""),
+    "raman.csv": ("cm-1,intensity,raman\n" + axis(500, 4000).replace(",1", ",5", 40), ""),
     "latin.csv": (b"\xff\xfe\x00", "not a text file"),
     "none.log": ("", "is empty"),
     "other.log": ("This is no output of a program.\n", "not an output of"),
@@ -264,6 +266,7 @@ def test_a_measured_part_of_the_axis_is_enough(made, small, tmp_path, capsys):
     points = np.column_stack([spectrum.axis, 100 * share])[inside][::-1]
     np.savetxt(tmp_path / "t.csv", points, delimiter=",", header="cm-1,% transmittance", comments="")
     query = ["search", str(made), "--ir", str(tmp_path / "t.csv"), "--by", "cosine", "--top", "1"]
+    query += ["--pipeline", "none"]
     assert main([*query, "--out", str(tmp_path / "hits.json")]) == 0
     (hit,) = json.loads((tmp_path / "hits.json").read_text())["hits"]
     assert hit["row"] == 4

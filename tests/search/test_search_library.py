@@ -30,6 +30,7 @@ from molspectra.models.model import MolSpectra
 from molspectra.search.build import add_approximate, append, build, open_segments
 from molspectra.search.library import Library, weights_of
 from molspectra.search.manifest import Manifest
+from molspectra.search.pipeline import Pipeline
 from molspectra.spectra.spectrum import SampledSpectrum
 from molspectra.training.checkpoint import load_model, save_checkpoint
 
@@ -64,7 +65,7 @@ def test_exact_search_equals_brute_force(made, small, run):
         batch = small.batch([7], modalities=("ir", "raman"))
         query = model.spectrum_encoder(batch.spectra).representation.double()
     expected = torch.nn.functional.cosine_similarity(query, structures).numpy()
-    hits = Library(made).search(spectra_of(small, 7, "raman", "ir"), top=60)
+    hits = Library(made).search(spectra_of(small, 7, "raman", "ir"), by="embedding", top=60)
     scores, rows = columns(hits, "score", "row")
     np.testing.assert_allclose(scores, np.sort(expected)[::-1], atol=1e-5)
     np.testing.assert_allclose(np.array(scores), expected[rows], atol=1e-5)
@@ -83,7 +84,9 @@ def test_cosine_equals_that_of_averaged_spectra(made, small):
     assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("by", ["cosine", "sid", "learned", ["cosine", "sid"], {"learned": 1, "cosine": 3}])
+@pytest.mark.parametrize(
+    "by", ["shape", "cosine", "sid", "learned", ["cosine", "sid"], {"learned": 1, "cosine": 3}]
+)
 def test_a_molecule_is_found_by_its_own_spectra(made, small, by):
     library = Library(made)
     for row in (0, 20, 41):
@@ -113,14 +116,14 @@ def test_mirror_images_and_conformers_are_one_answer(run, tmp_path, small):
     smiles = ["N[C@@H](C)C(=O)O", "N[C@H](C)C(=O)O", "NCCC(=O)O", "CCO"]
     molecules = [from_smiles(each, seed=seed) for each in smiles for seed in (0, 1)]
     library = Library.build(tmp_path / "index", molecules, run, calibration=None)
-    hits = library.search(spectra_of(small, 0, "ir"), top=25)
+    hits = library.search(spectra_of(small, 0, "ir"), by="embedding", top=25)
     assert len(hits) == hits.library == 3
     assert len(set(*columns(hits, "identity"))) == 3
     assert len(library) == 8
     # the best of the four entries counts
     every = (
         library.segments[0].arrays["structure"]
-        @ library._query(spectra_of(small, 0, "ir"), {"embedding": 1}).vector[0]
+        @ library._query(spectra_of(small, 0, "ir"), {"embedding": 1}, Pipeline()).vector[0]
     )
     alanine = next(hit for hit in hits if hit["identity"] == molecules[0].identity)
     assert alanine["score"] == pytest.approx(float(every[:4].max()), abs=1e-6)
@@ -179,7 +182,7 @@ def test_molecules_that_the_model_cannot_know_are_refused(run, made, small, tmp_
     assert added.rows == 1
     assert [each.where for each in added.rejected] == ["item 1", "item 3"]
     with pytest.raises(ElementError, match="Br was asked for, which the model was not trained on, only H"):
-        Library(made).search(spectra_of(small, 0, "ir"), formula="CH3Br")
+        Library(made).search(spectra_of(small, 0, "ir"), by="embedding", formula="CH3Br")
     Library(made).search(spectra_of(small, 0, "ir"), by="cosine", contains=["Br"])
 
 
@@ -188,7 +191,7 @@ def test_entries_with_elements_that_the_model_does_not_know_are_left_out(made, s
     chlorine = [row for row in range(60) if 17 in small.molecule(row).numbers]
     known = replace(library.model, elements=library.model.elements - {17})
     library.__dict__["model"] = known
-    hits = library.search(spectra_of(small, 0, "ir"), top=60)
+    hits = library.search(spectra_of(small, 0, "ir"), by="embedding", top=60)
     assert chlorine
     assert not set(chlorine) & set(*columns(hits, "row"))
     assert len(hits) == 60 - len(chlorine)
@@ -261,7 +264,7 @@ def test_entries_without_the_spectrum_are_left_out_and_counted(made, index, smal
     assert len(hits) == hits.candidates
     assert max(*columns(hits, "row")) < 60
     assert "2 entries have none of the spectra and are left out" in hits.remarks
-    assert len(Library(index).search(spectra_of(small, 0, "ir"), top=100)) == hits.library
+    assert len(Library(index).search(spectra_of(small, 0, "ir"), by="embedding", top=100)) == hits.library
 
 
 @pytest.mark.parametrize("where", ["write_segment", "Manifest.write"])
@@ -343,7 +346,7 @@ def test_a_changed_model_in_the_index_is_refused(index, small):
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(MismatchError, match=r"\w{12}.*model \(\w{12}\)"):
-        Library(index).search(spectra_of(small, 0, "ir"))
+        Library(index).search(spectra_of(small, 0, "ir"), by="embedding")
 
 
 @pytest.mark.parametrize(
@@ -458,7 +461,9 @@ def test_approximate_search_gives_the_exact_scores(index, small, others):
     assert add_approximate(index) == 60
     append(index, others)  # found although the approximate index does not hold them
     library, spectra = Library(index), spectra_of(small, 11, "ir")
-    mine, theirs = (library.search(spectra, top=40, approximate=each) for each in (True, False))
+    mine, theirs = (
+        library.search(spectra, by="embedding", top=40, approximate=each) for each in (True, False)
+    )
     assert columns(mine, "row", "score") == columns(theirs, "row", "score")
     assert mine.table["confidence"].null_count == 40
     assert add_approximate(index) == 120

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molspectra.search import score
-from molspectra.search.calibrate import _fit, disturbed
+from molspectra.search.calibrate import _absent, _fit, measured_like
 from molspectra.search.library import Library
 from molspectra.search.ranking import Answers, leading
 
@@ -65,14 +65,27 @@ def test_calibration_of_an_index(made):
     assert all(0 < each <= 1 for each in calibration.confidence.values())
 
 
-def test_disturbing_moves_and_adds_noise_but_is_the_same_each_time():
-    spectra = np.zeros((3, 3501), np.float32)
+def test_measured_like_spectra_differ_in_positions_and_intensities_but_are_the_same_each_time():
+    spectra = np.zeros((40, 3501), np.float32)
     spectra[:, 1700] = 10
-    moved = disturbed(spectra, "ir")
-    np.testing.assert_array_equal(moved, disturbed(spectra, "ir"))
-    assert (moved >= 0).all()
-    assert len({int(each.argmax()) for each in moved}) > 1
-    assert all(abs(int(each.argmax()) - 1700) < 40 for each in moved)
+    spectra[:, 700] = 5
+    moved = measured_like(spectra, "ir")
+    np.testing.assert_array_equal(moved, measured_like(spectra, "ir"))
+    positions = np.argmax(np.abs(moved[:, 1300:2100]), axis=1) + 1300
+    assert np.mean(positions) == pytest.approx(1700 - 0.02 * 2200, abs=25)  # 2200 cm⁻¹ times a scale of 0.98
+    assert 20 < np.std(positions) < 60
+    assert moved.min() < 0
+
+
+def test_the_score_of_a_missing_molecule():
+    generator = np.random.default_rng(0)
+    scores = generator.normal(0, 1, (500, 200))
+    scores[np.arange(200), np.arange(200)] += 6
+    threshold, found = _absent(scores)
+    assert np.mean(scores.max(0) < threshold) == pytest.approx(0.1, abs=0.006)
+    assert found > 0.9
+    scores[np.arange(200), np.arange(200)] -= 6
+    assert _absent(scores)[1] < 0.15  # nothing tells them apart
 
 
 def test_similarities_against_plain_formulas():

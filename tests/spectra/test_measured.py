@@ -140,7 +140,9 @@ def test_absorbance_keeps_its_value_when_the_axis_goes_from_nm_to_ev():
     peak = np.exp(-(((wavelength - 250) / 15) ** 2))
     spectrum = onto_axis(measured(wavelength, peak, "nm"), "uv_vis").spectrum
     energy = UV_VIS.axis()
-    assert np.abs(spectrum.values - np.exp(-(((EV_NM / energy - 250) / 15) ** 2))).max() < 4e-4  # averages over 0.02 eV
+    assert (
+        np.abs(spectrum.values - np.exp(-(((EV_NM / energy - 250) / 15) ** 2))).max() < 4e-4
+    )  # averages over 0.02 eV
     assert spectrum.values.max() == pytest.approx(1, abs=1e-3)  # a Jacobian would move and scale it
     micrometres = onto_axis(measured(wavelength / 1000, peak, "µm"), "uv_vis").spectrum
     assert micrometres.values == pytest.approx(spectrum.values, abs=1e-12)

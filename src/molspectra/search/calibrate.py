@@ -4,7 +4,10 @@ A confidence is the softmax of score / T over all answers of a search, so it is 
 is right provided that the right one is in the library. T is fitted by maximum likelihood, for every way to
 score and every set of modalities: held-out molecules are searched among themselves and a sample of the
 library, whose weight in the softmax is raised to that of the whole library. The queries are simulated
-spectra with shift and noise (`disturbed`); those of real instruments are disturbed in other ways too.
+spectra with the differences that measured ones have (`measured_like`).
+
+The same queries, searched with and without their own molecule, tell how high a best score is where the right
+molecule is missing (`Calibration.absent`).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
@@ -24,6 +28,7 @@ from molspectra.search import score
 from molspectra.search.manifest import Calibration
 from molspectra.search.query import Query
 from molspectra.search.segment import Arrays, arrays_of
+from molspectra.search.shape import shapes
 from molspectra.search.sources import Block, rows_of_store
 from molspectra.search.vectors import Floats, SearchModel, coarse, stored_points, unit
 from molspectra.spectra.modality import modality
@@ -36,8 +41,16 @@ MIN_QUERIES = 8
 """Smallest number of held-out molecules for a calibration."""
 DISTRACTORS = 4_096
 """Largest number of entries of the library that they are searched among."""
-SHIFT, NOISE = 0.5, 0.01
-"""Standard deviations of shift (in default line widths) and noise (relative to the largest value)."""
+SCALE = (0.98, 0.01)
+"""Mean and standard deviation of the factor on the axis of measured-like queries."""
+WARP = {"cm⁻¹": 3.0, "eV": 1.5}
+"""Standard deviation of the shifts of bands in default line widths, by unit of the axis: 36 cm⁻¹, 0.45 eV."""
+CORRELATION = 5.0
+"""Distance over which shifts and factors change, in default line widths."""
+GAIN, NOISE = 1.0, 0.005
+"""Standard deviations of the logarithm of factors on intensities, and of noise relative to the largest."""
+FALSE_ALARMS = 0.1
+"""Share of the searches with the right molecule in the library that are told that it is not there."""
 
 _BOUNDS = (np.log(1e-4), np.log(1e2))
 _SEED = 20_250_101
@@ -99,17 +112,34 @@ def held_out(source: Path | str | Store | None, run: Path | str) -> HeldOut | No
     return HeldOut(selection.store, selection.val, "validation molecules of the model's training")
 
 
-def disturbed(spectra: Floats, name: str) -> Floats:
-    """Spectra [B, points] of a modality with random shifts along the axis and noise, equal at each call."""
+def measured_like(spectra: Floats, name: str) -> Floats:
+    """Computed spectra [B, points] of a modality as if an instrument had measured them, equal at each call.
+
+    Bands move together by a factor on the axis and each by a smooth random field, since a level of theory has
+    other errors for other kinds of bands; intensities change by smooth random factors; noise is added, which
+    may be negative. The strengths are such that `shape` finds disturbed spectra of the bundled molecules
+    about as often as measured ones (docs, "Find molecules by spectra").
+    """
     kind = modality(name)
     generator = np.random.default_rng(_SEED)
-    axis = np.arange(kind.points)
-    shifts = generator.normal(0, SHIFT * kind.fwhm / kind.step, len(spectra))
-    shifted = np.stack(
-        [np.interp(axis - shift, axis, row) for shift, row in zip(shifts, spectra, strict=True)]
+    axis = kind.axis()
+    width = CORRELATION * kind.fwhm / kind.step
+    shape = (len(spectra), kind.points)
+
+    def field(deviation: float) -> npt.NDArray[np.float64]:
+        smooth = gaussian_filter1d(generator.normal(size=shape), width, axis=1, mode="wrap")
+        return np.asarray(smooth * (deviation * np.sqrt(2 * np.sqrt(np.pi) * width)), np.float64)
+
+    scales = generator.normal(*SCALE, len(spectra))
+    shifts, gains = field(WARP[kind.unit] * kind.fwhm), field(GAIN)
+    moved = np.stack(
+        [
+            np.interp(axis / scale - shift, axis, row * np.exp(gain), left=0, right=0)
+            for scale, shift, gain, row in zip(scales, shifts, gains, spectra, strict=True)
+        ]
     )
-    noise = generator.normal(0, NOISE, shifted.shape) * shifted.max(1, keepdims=True)
-    return np.maximum(shifted + noise, 0).astype(np.float32)
+    noise = generator.normal(0, NOISE, moved.shape) * moved.max(1, keepdims=True)
+    return (moved + noise).astype(np.float32)
 
 
 def calibrate(
@@ -139,13 +169,19 @@ def calibrate(
     shared = len(set(identities) & set(block.identities))
     log_weight = np.log(max(answers - shared, 1) / max(len(distractors), 1))
     log_weights = np.concatenate([np.zeros(len(block)), np.full(len(distractors), max(log_weight, 0.0))])
-    queries = {name: disturbed(spectra, name) for name, spectra in block.spectra.items()}
+    signed = {name: measured_like(spectra, name) for name, spectra in block.spectra.items()}
+    queries = {name: np.maximum(spectra, 0) for name, spectra in signed.items()}
     learned = {name: model.spectra({name: queries[name]}) for name in names if name in model.modalities}
     samples = {
         name: (unit(coarse(queries[name], modality(name))), np.ones(stored_points(modality(name)), bool))
         for name in names
     }
+    bands = {
+        name: shapes(spectra, np.ones(modality(name).points, bool), modality(name))
+        for name, spectra in signed.items()
+    }
     temperature: dict[str, float] = {}
+    absent: dict[str, tuple[float, float]] = {}
     accuracy: dict[str, float] = {}
     confidence: dict[str, float] = {}
     for subset in subsets(names):
@@ -155,12 +191,14 @@ def calibrate(
             subset if is_readable else (),
             {name: learned[name] for name in subset if name in learned},
             {name: samples[name] for name in subset},
+            {name: bands[name] for name in subset},
         )
         for way in score.WAYS:
             if score.modalities_of(way, entries, query) == subset:
                 name, scores = key(way, subset), score.scores(way, entries, query, slice(None))
                 temperature[name], accuracy[name], confidence[name] = _fit(scores, log_weights)
-    return Calibration(len(block), temperature, accuracy, confidence, source)
+                absent[name] = _absent(scores)
+    return Calibration(len(block), temperature, accuracy, confidence, source, absent)
 
 
 def key(way: str, modalities: tuple[str, ...]) -> str:
@@ -188,3 +226,20 @@ def _fit(similarities: Floats, log_weights: npt.NDArray[np.float64]) -> tuple[fl
     probabilities /= np.exp(log_weights)[:, None]  # of one answer, not of all that an entry stands for
     queries = np.arange(len(first))
     return temperature, float(np.mean(first == queries)), float(probabilities[first, queries].mean())
+
+
+def _absent(similarities: Floats) -> tuple[float, float]:
+    """Best score below which the right molecule is probably missing, and how many missing ones that finds.
+
+    Args:
+        similarities: [G, Q] of entries and queries; the right answer of query q is entry q.
+
+    Returns:
+        The threshold, which `FALSE_ALARMS` of the queries do not reach with their molecule in the library,
+        and the share of the queries that do not reach it without.
+    """
+    scores = np.where(np.isnan(similarities), -np.inf, similarities).astype(np.float64)
+    queries = np.arange(scores.shape[1])
+    threshold = float(np.quantile(scores.max(0), FALSE_ALARMS))
+    scores[queries, queries] = -np.inf
+    return threshold, float(np.mean(scores.max(0) < threshold))

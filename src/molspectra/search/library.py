@@ -27,11 +27,12 @@ from molspectra.errors import (
 from molspectra.search import approximate as approximate_index
 from molspectra.search import build, score
 from molspectra.search.build import Added, model_of, open_segments
-from molspectra.search.calibrate import key
+from molspectra.search.calibrate import FALSE_ALARMS, key
 from molspectra.search.filters import Filters
 from molspectra.search.hits import Hits
-from molspectra.search.manifest import Manifest, read_manifest
-from molspectra.search.query import Prepared, Query, Spectrum, prepare, query_of
+from molspectra.search.manifest import Calibration, Manifest, read_manifest
+from molspectra.search.pipeline import Pipeline
+from molspectra.search.query import DEFAULT, Prepared, Query, Spectrum, prepare, query_of
 from molspectra.search.ranking import Answers, leading
 from molspectra.search.segment import Segment, file_hash
 from molspectra.search.sources import Source
@@ -157,7 +158,8 @@ class Library:
         self,
         spectra: Mapping[str, Spectrum | Prepared],
         *,
-        by: Ways = "embedding",
+        by: Ways | None = None,
+        pipeline: Pipeline = DEFAULT,
         formula: str | None = None,
         mass: float | None = None,
         within: str = "10 ppm",
@@ -175,7 +177,9 @@ class Library:
         Args:
             spectra: one or several, by modality: a file, a `MeasuredSpectrum`, `SampledSpectrum` or
                 `LineSpectrum`.
-            by: how to score, see `molspectra.search.score.WAYS`.
+            by: how to score, see `molspectra.search.score.WAYS`; None takes "shape" where the library has
+                such spectra, else "embedding".
+            pipeline: what is done to the spectra before they are compared.
             formula: see `molspectra.search.filters.Filters`, as the next four.
             mass: exact mass in Da.
             within: tolerance of the mass.
@@ -188,7 +192,8 @@ class Library:
         Raises:
             InputError: a spectrum or filter that cannot be used, or a way that the library has no data for.
         """
-        ways, filters = weights_of(by), Filters(formula, mass, within, elements, contains)
+        ways = weights_of(self._default_way(spectra, approximate) if by is None else by)
+        filters = Filters(formula, mass, within, elements, contains)
         if top < 1:
             raise ValueRangeError(f"at least one answer must be asked for, not {top}")
         mask, needs_model = filters.select(self.table), bool({"embedding", "learned"} & ways.keys())
@@ -201,7 +206,7 @@ class Library:
                 )
         if approximate and (mask is not None or list(ways) != ["embedding"]):
             raise SettingError("approximate search is only by embedding and without filters")
-        query = self._query(spectra, ways)
+        query = self._query(spectra, ways, pipeline)
         trained = self._trained() if needs_model else None
         if trained is not None:  # the index was made before such molecules were refused
             remark = "entries have elements that the model was not trained on and are left out"
@@ -216,16 +221,25 @@ class Library:
             rows = rows if mask is None else rows[mask[rows]]
         return self._ranked(query, ways, rows, top, approximate)
 
-    def _query(self, spectra: Mapping[str, Spectrum | Prepared], ways: Mapping[str, float]) -> Query:
+    def _default_way(self, spectra: Mapping[str, Spectrum | Prepared], approximate: bool) -> str:
+        """The way to score where none is named: spectra are compared with spectra where there are any."""
+        has = {modality(name).name for name in spectra} & set(self.manifest.modalities)
+        return "shape" if has and not approximate else "embedding"
+
+    def _query(
+        self, spectra: Mapping[str, Spectrum | Prepared], ways: Mapping[str, float], pipeline: Pipeline
+    ) -> Query:
         """The spectra in the forms that the ways to score compare."""
         if not spectra:
             raise SettingError("a search needs at least one spectrum")
         given = {modality(name).name for name in spectra}
         names = [name for name in MODALITIES if name in given]
-        prepared = {name: prepare(spectra[name], name) for name in names}
+        prepared = {name: prepare(spectra[name], name, pipeline=pipeline) for name in names}
         needs_model = "embedding" in ways or "learned" in ways
         typical = {name: np.array(values) for name, values in self.manifest.typical.items()}
-        query = query_of(prepared, self.model if needs_model else None, typical, learned="learned" in ways)
+        scales = pipeline.scales if "shape" in ways else None
+        model = self.model if needs_model else None
+        query = query_of(prepared, model, typical, learned="learned" in ways, scales=scales)
         for way in ways:
             if not score.modalities_of(way, self.segments[0].arrays, query):
                 has = ", ".join(self.manifest.modalities) or "none"
@@ -270,6 +284,8 @@ class Library:
         chosen = leading(best, top)
         has_confidence = None not in temperatures and not partial and len(chosen)
         confidence = softmax(best)[chosen] if has_confidence else None
+        if len(keys) == 1 and calibration and len(chosen) and not partial:
+            remarks += _absence(float(best[chosen[0]] * (temperatures[0] or 1)), keys[0], calibration)
         chosen_rows = best_rows[chosen]
         parts = {way: values[chosen_rows] for way, values in scores.items()}
         if len(ways) == 1:  # the plain score, not divided by the temperature
@@ -318,6 +334,18 @@ class Library:
                     result[block_rows] = block
             offset += len(segment)
         return result
+
+
+def _absence(best: float, name: str, calibration: Calibration) -> list[str]:
+    """A remark where the best score is so low that the right molecule is probably missing."""
+    threshold, found = calibration.absent.get(name, (-np.inf, 0.0))
+    if best >= threshold:
+        return []
+    return [
+        f"probably not in this library: the best score, {best:.3f}, is below {threshold:.3f}, which "
+        f"{1 - FALSE_ALARMS:.0%} of the searches reach whose molecule is there ({found:.0%} of the molecules "
+        "that are missing are told so)"
+    ]
 
 
 def weights_of(by: Ways) -> dict[str, float]:

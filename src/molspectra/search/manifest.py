@@ -63,6 +63,8 @@ class Calibration:
         accuracy: fraction of the queries whose first answer is right, by the same key.
         confidence: mean confidence of the first answers, by the same key.
         source: name of the held-out molecules.
+        absent: best score below which the right molecule is probably not in the library, and the share of
+            missing molecules that this finds, by the same key; none in an index made before.
     """
 
     queries: int
@@ -70,6 +72,7 @@ class Calibration:
     accuracy: dict[str, float]
     confidence: dict[str, float]
     source: str
+    absent: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ def _checked(values: dict[str, Any]) -> Manifest:
         _require(_APPROXIMATE.fullmatch(manifest.approximate.file) is not None, "the approximate index")
         _require(0 < manifest.approximate.rows <= manifest.rows, "the approximate index")
     if manifest.calibration is not None:
+        for pair in manifest.calibration.absent.values():
+            _require(len(pair) == 2 and bool(np.isfinite(pair).all()), "a score of absence")
         temperatures = manifest.calibration.temperature.values()
         _require(all(np.isfinite(value) and value > 0 for value in temperatures), "a temperature")
     return manifest

@@ -10,12 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.errors import MismatchError, ValueRangeError
+from molspectra.search.pipeline import Pipeline
+from molspectra.search.shape import Shapes, shapes
 from molspectra.search.vectors import Floats, SearchModel, coarse, coarse_mask, unit
 from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis
 from molspectra.spectra.files.read import OUTPUT, read_measured, read_spectra
-from molspectra.spectra.modality import modality
-from molspectra.spectra.plausible import check_spectrum
+from molspectra.spectra.measured import Preparation, corrected
+from molspectra.spectra.modality import Modality, modality
+from molspectra.spectra.plausible import check_spectrum, check_values
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
+
+DEFAULT = Pipeline()
+
+_FLAT = 1e-9  # what rounding leaves of a straight line, relative to it
 
 Spectrum = LineSpectrum | SampledSpectrum | MeasuredSpectrum | Path | str
 """Forms of a query's spectrum; a path is read."""
@@ -26,13 +33,15 @@ class Prepared:
     """One spectrum on the axis of its modality.
 
     Attributes:
-        values: [points] intensities.
-        known: [points] mask of the range that was measured.
+        values: [points] intensities, 0 or more.
+        signed: [points] the same before negative values, of noise about zero, were set to 0.
+        known: [points] mask of the range that was measured and is compared.
         absolute: whether `values` are in the modality's intensity unit, rather than of an arbitrary scale.
         remarks: conversions, for people.
     """
 
     values: npt.NDArray[np.float64]
+    signed: npt.NDArray[np.float64]
     known: npt.NDArray[np.bool_]
     absolute: bool
     remarks: tuple[str, ...] = ()
@@ -47,6 +56,7 @@ class Query:
         embedded: modalities in `vector`.
         learned: embeddings [Q, D] of each spectrum alone, by modality.
         samples: stored points [Q, P] by modality, of length 1 over the known ones, and the mask of these [P].
+        shapes: bands of each spectrum, by modality.
         remarks: conversions of the spectra, for people.
     """
 
@@ -54,6 +64,7 @@ class Query:
     embedded: tuple[str, ...] = ()
     learned: Mapping[str, Floats] = field(default_factory=dict)
     samples: Mapping[str, tuple[Floats, npt.NDArray[np.bool_]]] = field(default_factory=dict)
+    shapes: Mapping[str, Shapes] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
 
@@ -64,6 +75,7 @@ def read_query(
     unit: str | None = None,
     quantity: str | None = None,
     reflectance: str = "refuse",
+    pipeline: Pipeline = DEFAULT,
 ) -> Prepared:
     """Read the spectrum of one modality from a file: JCAMP-DX, two columns of text, or a program's output.
 
@@ -73,6 +85,7 @@ def read_query(
         unit: of the axis of a text file without one in its header.
         quantity: of the values of a text file without one in its header.
         reflectance: see `molspectra.spectra.files.measured.to_absorbance`.
+        pipeline: what is done to it.
 
     Raises:
         InputError: the file is damaged, lacks unit or quantity, or has not one spectrum of this modality.
@@ -80,7 +93,7 @@ def read_query(
     path, kind = Path(path), modality(name)
     if path.suffix.lower() in OUTPUT:
         (lines,) = read_spectra(path, kind.name)
-        return prepare(lines, kind.name)
+        return prepare(lines, kind.name, pipeline=pipeline)
     measured = read_measured(path, modality=kind.name, unit=unit, quantity=quantity)
     spectra = [spectrum for spectrum in measured if spectrum.modality in (None, kind.name)]
     if not spectra:
@@ -88,10 +101,12 @@ def read_query(
         raise MismatchError(f"{path} holds no {kind.name} spectrum, but {kinds}")
     if len(spectra) > 1:
         raise MismatchError(f"{path} holds {len(spectra)} {kind.name} spectra; give a file with one")
-    return prepare(spectra[0], kind.name, reflectance=reflectance)
+    return prepare(spectra[0], kind.name, reflectance=reflectance, pipeline=pipeline)
 
 
-def prepare(spectrum: Spectrum | Prepared, name: str, *, reflectance: str = "refuse") -> Prepared:
+def prepare(
+    spectrum: Spectrum | Prepared, name: str, *, reflectance: str = "refuse", pipeline: Pipeline = DEFAULT
+) -> Prepared:
     """Put a spectrum on the axis of its modality, with a mask of the range that was measured.
 
     Raises:
@@ -101,37 +116,80 @@ def prepare(spectrum: Spectrum | Prepared, name: str, *, reflectance: str = "ref
         return spectrum
     kind = modality(name)
     if isinstance(spectrum, str | Path):
-        return read_query(spectrum, name, reflectance=reflectance)
+        return read_query(spectrum, name, reflectance=reflectance, pipeline=pipeline)
     if spectrum.modality not in (None, kind.name):
         raise MismatchError(f"a {spectrum.modality} spectrum was given as {kind.name}")
     where = f"{spectrum.source}: " if isinstance(spectrum, MeasuredSpectrum) and spectrum.source else ""
-    known, absolute = np.ones(kind.points, bool), True
-    remarks: tuple[str, ...] = ()
     if isinstance(spectrum, MeasuredSpectrum):
-        with np.errstate(all="ignore"):  # overflow is checked below
-            converted = onto_axis(spectrum, kind.name, outside="zero", reflectance=reflectance)
-            ones = replace(spectrum, values=np.ones(len(spectrum)), quantity="absorbance", remarks=())
-            known = onto_axis(ones, kind.name, outside="zero").spectrum.values > 0
-        values, absolute, remarks = converted.spectrum.values, False, converted.remarks
-    elif isinstance(spectrum, LineSpectrum):
-        values = spectrum.broadened().values
+        signed, known, settings, told = _of_file(spectrum, kind, reflectance, pipeline)
+        absolute, remarks = False, tuple(f"{kind.name}: {remark}" for remark in told)
     else:
-        values = spectrum.values
-        absolute = not spectrum.source.startswith("measured")
-        if not absolute:  # `onto_axis` puts zeros where nothing was measured
-            nonzero = np.flatnonzero(values)
-            known = np.zeros(kind.points, bool)
-            known[nonzero.min(initial=kind.points) : nonzero.max(initial=-1) + 1] = True
-    if not isinstance(spectrum, MeasuredSpectrum):  # that is checked by its conversion
         try:
             check_spectrum(spectrum)
         except ValueRangeError as error:
             raise error.with_context(kind.name) from error
+        absolute = isinstance(spectrum, LineSpectrum) or not spectrum.source.startswith("measured")
+        sampled = spectrum.broadened() if isinstance(spectrum, LineSpectrum) else spectrum
+        settings, remarks = pipeline.preparation(kind, not absolute), ()
+        signed, known = _of_samples(sampled.values, kind, absolute, settings)
+    if settings.window is not None:
+        low, high = settings.window
+        axis = kind.axis()
+        known &= (axis >= low) & (axis <= high)
+    values = np.where(known, np.maximum(signed, 0), 0)
     largest = float(values.max())
-    if not coarse(values / largest, kind)[coarse_mask(known, kind)].any():
+    if not coarse(values / max(largest, 1e-300), kind)[coarse_mask(known, kind)].any():
         raise ValueRangeError(f"{where}too little of the {kind.name} axis is covered to compare anything")
     scale = 1.0 if absolute else largest
-    return Prepared(values / scale, known, absolute, tuple(f"{kind.name}: {remark}" for remark in remarks))
+    remarks += pipeline.remarks(kind, settings)
+    return Prepared(values / scale, signed / scale, known, absolute, remarks)
+
+
+def _of_file(
+    spectrum: MeasuredSpectrum, kind: Modality, reflectance: str, pipeline: Pipeline
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], Preparation, tuple[str, ...]]:
+    """Samples [points] of a spectrum from a file, negative ones included; known ones; steps; remarks."""
+    settings = pipeline.preparation(kind, True)
+    signed = np.zeros(kind.points)
+
+    def process(values: npt.NDArray[np.float64], kind: Modality, covered: slice) -> npt.NDArray[np.float64]:
+        if values.max() <= 0:
+            check_values(values)  # a baseline would hide that it lies below zero
+        signed[covered] = corrected(values[None, covered], kind, settings)[0]
+        if np.abs(signed).max() < _FLAT * np.abs(values).max():
+            raise ValueRangeError("it is flat: no band rises above the baseline")
+        return signed
+
+    with np.errstate(all="ignore"):  # overflow is checked below
+        converted = onto_axis(
+            spectrum,
+            kind.name,
+            outside="zero",
+            reflectance=reflectance,
+            scale=settings.scale,
+            process=process,
+        )
+        ones = replace(spectrum, values=np.ones(len(spectrum)), quantity="absorbance", remarks=())
+        known = onto_axis(ones, kind.name, outside="zero", scale=settings.scale).spectrum.values > 0
+    return signed, known, settings, converted.remarks
+
+
+def _of_samples(
+    values: npt.NDArray[np.floating], kind: Modality, absolute: bool, settings: Preparation
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Samples [points] after the steps, negative ones included, and the known ones."""
+    known = np.ones(kind.points, bool)
+    if not absolute:  # `onto_axis` puts zeros where nothing was measured
+        nonzero = np.flatnonzero(values)
+        known[: nonzero.min(initial=kind.points)] = known[nonzero.max(initial=-1) + 1 :] = False
+    signed = np.array(values, np.float64)
+    if settings.scale != 1:
+        axis = kind.axis()
+        signed = np.interp(axis / settings.scale, axis, signed, left=0, right=0)
+        known = np.interp(axis / settings.scale, axis, known.astype(float), left=0, right=0) > 0.999
+    if known.any():
+        signed[known] = corrected(signed[None, known], kind, settings)[0]
+    return signed, known
 
 
 def query_of(
@@ -140,6 +198,7 @@ def query_of(
     typical: Mapping[str, npt.NDArray[np.floating]],
     *,
     learned: bool = False,
+    scales: tuple[float, ...] | None = None,
 ) -> Query:
     """Make a query of the spectra of one sample.
 
@@ -151,6 +210,7 @@ def query_of(
         model: makes the embeddings; None for a comparison of shapes alone.
         typical: mean spectrum of the library by modality, stored points [P].
         learned: also embed every spectrum alone.
+        scales: factors on the library's frequencies, for the comparison of `shapes`; None leaves these out.
 
     Raises:
         InputError: the model reads none of the spectra.
@@ -168,10 +228,15 @@ def query_of(
         values[name] = (spectrum.values * scale)[None].astype(np.float32)
         if covered.any():
             samples[name] = (unit(np.where(covered, points, 0)[None]), covered)
+    bands = {
+        name: shapes(spectrum.signed[None], spectrum.known, modality(name), scales)
+        for name, spectrum in prepared.items()
+        if scales is not None
+    }
     if model is None:
-        return Query(samples=samples, remarks=tuple(remarks))
+        return Query(samples=samples, shapes=bands, remarks=tuple(remarks))
     readable = {name: rows for name, rows in values.items() if name in model.modalities}
     if not readable:
         raise MismatchError(f"the model reads {', '.join(model.modalities)}, not {', '.join(prepared)}")
     single = {name: model.spectra({name: rows}) for name, rows in readable.items()} if learned else {}
-    return Query(model.spectra(readable), tuple(readable), single, samples, tuple(remarks))
+    return Query(model.spectra(readable), tuple(readable), single, samples, bands, tuple(remarks))

@@ -11,10 +11,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.search import shape
 from molspectra.search.query import Query
 from molspectra.search.vectors import Floats
+from molspectra.spectra.modality import modality
 
 WAYS: dict[str, str] = {
+    "shape": "positions of bands: cosine of smeared logarithms, the best of several factors on the axis",
     "embedding": "embedding of the query's spectra against embeddings of structures",
     "learned": "embedding of each spectrum against embeddings of the library's spectra",
     "cosine": "cosine of the query's spectra with the library's",
@@ -22,7 +25,7 @@ WAYS: dict[str, str] = {
 }
 """Ways to score, with descriptions."""
 
-TEMPERATURE = {"embedding": 0.07, "learned": 0.07, "cosine": 0.05, "sid": 0.05}
+TEMPERATURE = {"shape": 0.03, "embedding": 0.07, "learned": 0.07, "cosine": 0.05, "sid": 0.05}
 """Temperatures that scores are divided by in combinations without a calibration."""
 
 BLOCK = 16_384
@@ -76,7 +79,8 @@ def modalities_of(way: str, arrays: Mapping[str, npt.NDArray[np.floating]], quer
     """Modalities that both the query and the library's arrays have for a way."""
     if way == "embedding":
         return query.embedded
-    kind, spectra = ("learned", query.learned) if way == "learned" else ("samples", query.samples)
+    kind = "learned" if way == "learned" else "samples"
+    spectra = {"learned": query.learned, "shape": query.shapes}.get(way, query.samples)
     return tuple(name for name in spectra if f"{kind}-{name}" in arrays)
 
 
@@ -105,8 +109,11 @@ def scores(
         if way == "learned":
             parts.append(dots(_float32(arrays[f"learned-{name}"][rows]), query.learned[name]))
             continue
-        values, covered = query.samples[name]
         entries = _float32(arrays[f"samples-{name}"][rows])
+        if way == "shape":
+            parts.append(shape.similarities(entries, query.shapes[name], modality(name)))
+            continue
+        values, covered = query.samples[name]
         if not covered.all():
             entries, values = entries[:, covered], values[:, covered]
         parts.append((cosines if way == "cosine" else information)(entries, values))

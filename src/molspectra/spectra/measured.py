@@ -134,12 +134,7 @@ def _processed(spectra: Tensor, kind: Modality, settings: Preparation, covered: 
     if settings.widen:
         spectra = widened(spectra, kind, settings.widen)
     kept = _kept(kind, settings, covered)
-    values = spectra[:, covered].double().cpu().numpy()
-    if settings.baseline == "als":
-        width = settings.baseline_width or BASELINE_WIDTH * kind.fwhm
-        values = np.stack([row - baseline(row, width / kind.step, settings.asymmetry) for row in values])
-    if settings.smoothing:
-        values = _smoothed(values, kind, settings)
+    values = corrected(spectra[:, covered].double().cpu().numpy(), kind, settings)
     result = torch.zeros(spectra.shape, dtype=torch.float64)
     result[:, covered] = torch.from_numpy(np.maximum(values, 0.0))
     result[:, : kept.start], result[:, kept.stop :] = 0.0, 0.0
@@ -148,6 +143,25 @@ def _processed(spectra: Tensor, kind: Modality, settings: Preparation, covered: 
         level = result.sum(1, keepdim=True) * kind.step if by_area else result.amax(1, keepdim=True)
         result *= torch.where(level > 0, settings.level / level, 0.0)
     return result.to(spectra)
+
+
+def corrected(
+    values: npt.NDArray[np.float64], kind: Modality, settings: Preparation
+) -> npt.NDArray[np.float64]:
+    """Subtract the baseline and smooth, as the settings say; negative values stay.
+
+    Args:
+        values: [B, n] the measured part of spectra on the modality's axis.
+        kind: the modality.
+        settings: of which baseline and smoothing count.
+
+    Raises:
+        ValueRangeError: a filter or baseline too wide for the n points.
+    """
+    if settings.baseline == "als":
+        width = settings.baseline_width or BASELINE_WIDTH * kind.fwhm
+        values = np.stack([row - baseline(row, width / kind.step, settings.asymmetry) for row in values])
+    return _smoothed(values, kind, settings) if settings.smoothing else values
 
 
 def _kept(kind: Modality, settings: Preparation, covered: slice) -> slice:

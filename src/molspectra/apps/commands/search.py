@@ -1,7 +1,7 @@
 """`molspectra search`: the molecules of an index that fit the spectra of a sample."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import SettingError, hint
@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
     from molspectra.data.output import free_path
     from molspectra.search.hits import SUFFIXES
     from molspectra.search.library import Library
+    from molspectra.search.pipeline import Pipeline
     from molspectra.search.query import read_query
 
     if options.out is not None:
@@ -29,6 +30,13 @@ def main(arguments: list[str]) -> int:
     by = _scores(options.by, options.weights)
     units = _by_modality(options.unit, "--unit")
     quantities = _by_modality(options.quantity, "--quantity")
+    pipeline = Pipeline(
+        choice=options.pipeline,
+        scale=options.scale,
+        baseline=options.baseline,
+        smooth=options.smooth,
+        window=_ranges(options.range, files),
+    )
     prepared = {
         name: read_query(
             path,
@@ -36,6 +44,7 @@ def main(arguments: list[str]) -> int:
             unit=units.get(name),
             quantity=quantities.get(name),
             reflectance=options.reflectance,
+            pipeline=pipeline,
         )
         for name, path in files.items()
     }
@@ -43,6 +52,7 @@ def main(arguments: list[str]) -> int:
     hits = library.search(
         prepared,
         by=by,
+        pipeline=pipeline,
         formula=options.formula,
         mass=options.mass,
         within=options.within,
@@ -71,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{kind.title}: JCAMP-DX, text, Gaussian or ORCA output",
         )
     parser.add_argument(
-        "--by", nargs="+", default=["embedding"], help="ways to score: embedding, learned, cosine, sid"
+        "--by",
+        nargs="+",
+        help="ways to score: shape, embedding, learned, cosine, sid [shape; embedding without spectra]",
     )
     parser.add_argument("--weights", nargs="+", type=float, default=None, help="weight of each way")
     parser.add_argument("--formula", help="only this molecular formula")
@@ -97,6 +109,32 @@ def _parser() -> argparse.ArgumentParser:
         default="refuse",
         help="how to convert one",
     )
+    parser.add_argument(
+        "--pipeline",
+        choices=("auto", "measured", "none"),
+        default="auto",
+        help="steps for all spectra by what their files say, those of a measured one, or none [auto]",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        help="factor on the library's frequencies, such as 0.97 [shape: the best of 0.95 to 1.03]",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=float,
+        help="width of the baseline of measured spectra; 0 for none [40 line widths]",
+    )
+    parser.add_argument(
+        "--smooth", type=float, default=0.0, help="window of a smoothing filter of measured spectra [none]"
+    )
+    parser.add_argument(
+        "--range",
+        nargs="+",
+        default=[],
+        metavar="LOW,HIGH",
+        help="part that is compared, for all or as ir=600,3200",
+    )
     parser.add_argument("--approximate", action="store_true", help="use the approximate index")
     parser.add_argument("--model", metavar="RUN", help="refuse an index that another model has made")
     parser.add_shared("--device")
@@ -118,10 +156,27 @@ def _by_modality(words: Sequence[str], option: str) -> dict[str, str]:
     return values
 
 
-def _scores(by: Sequence[str], weights: Sequence[float] | None) -> Sequence[str] | dict[str, float]:
+def _ranges(words: Sequence[str], files: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Return ranges by modality, from words "modality=low,high", or "low,high" for all of the files."""
+    ranges = {}
+    for name, text in _by_modality(words, "--range").items():
+        try:
+            low, high = map(float, text.split(","))
+        except ValueError:
+            raise SettingError(f"--range {text}: two numbers are needed, such as 600,3200") from None
+        if name in files:
+            ranges[name] = low, high
+    return ranges
+
+
+def _scores(
+    by: Sequence[str] | None, weights: Sequence[float] | None
+) -> Sequence[str] | dict[str, float] | None:
     """Return the scores to rank by, with their weights if given."""
     if weights is None:
         return by
+    if by is None:
+        raise SettingError("--weights: name the ways they belong to with --by")
     if len(weights) != len(by) or len(set(by)) < len(by):
         raise SettingError(f"--weights: one for each of the {len(by)} ways of --by is needed, each way once")
     return dict(zip(by, weights, strict=True))

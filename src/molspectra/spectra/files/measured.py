@@ -198,12 +198,12 @@ def onto_axis(
 
     The ordinate becomes absorbance (`to_absorbance`), the axis is converted to the modality's unit, and the
     values are interpolated linearly, or, where the file has more points than the axis, averaged over the
-    interval around each point, so that no narrow band falls between two points. Absorbance is not a density, so it does not change when the axis goes
-    from nm to eV; only a "density" is multiplied by |dx/dx'|. Points that the file does not cover are
-    refused, or set to 0. Negative values (noise, baseline) are set to 0, and the remarks count them; more
-    than these, and values that cannot be right, are refused (`molspectra.spectra.plausible`). The
-    samples keep the scale of the file: absorbance has no absolute intensity unit, so only shapes can be
-    compared.
+    interval around each point, so that no narrow band falls between two points. Absorbance is not a density,
+    so it does not change when the axis goes from nm to eV; only a "density" is multiplied by |dx/dx'|.
+    Points that the file does not cover are refused, or set to 0. Negative values (noise, baseline) are set
+    to 0, and the remarks count them; more than these, and values that cannot be right, are refused
+    (`molspectra.spectra.plausible`). The samples keep the scale of the file: absorbance has no absolute
+    intensity unit, so only shapes can be compared.
 
     Args:
         measured: the spectrum.
