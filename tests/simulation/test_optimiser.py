@@ -75,14 +75,14 @@ def test_internal_coordinate_derivatives_against_differences():
             result[k] = (function(points + step) - function(points - step)) / 2e-6
         return result
 
-    (bend,) = geometry._bend_vectors(points[0] - points[1], points[2] - points[1])
+    (bend,) = geometry.bend_vectors(points[0] - points[1], points[2] - points[1])
     assert np.allclose(gradient(angle)[:3], np.array(bend), atol=1e-6)
-    torsion = geometry._torsion_vector(points[0] - points[1], points[2] - points[1], points[3] - points[2])
+    torsion = geometry.torsion_vector(points[0] - points[1], points[2] - points[1], points[3] - points[2])
     expected = gradient(dihedral)
     sign = np.sign((expected * np.array(torsion)).sum())
     assert np.allclose(expected, sign * np.array(torsion), atol=1e-6)
     assert (
-        geometry._torsion_vector(np.array([0, 0, 1.0]), np.array([0, 0, -1.0]), np.array([1.0, 0, 0])) is None
+        geometry.torsion_vector(np.array([0, 0, 1.0]), np.array([0, 0, -1.0]), np.array([1.0, 0, 0])) is None
     )
 
 

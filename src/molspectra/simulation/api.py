@@ -19,6 +19,7 @@ from molspectra.errors import (
     SettingError,
     SimulationError,
     ValueRangeError,
+    hint,
 )
 from molspectra.simulation.geometry import GRADIENT_TOLERANCE, minimise, model_hessian, positive
 from molspectra.simulation.threads import one_thread
@@ -33,10 +34,19 @@ DEFAULT_MODALITIES = ("ir", "raman", "uv_vis")
 Geometry = Literal["optimised", "given"]
 """Structure that spectra are computed for: the GFN2-xTB minimum, or the one given."""
 
+Level = Literal["gfn2", "scaled", "dft"]
+"""Level of theory of vibrational spectra: GFN2-xTB; the same with a scaled force field, near to observed
+frequencies (`molspectra.simulation.valence`); or B3LYP/def2-SVP, scaled in the same way."""
+
+LEVELS: tuple[Level, ...] = ("gfn2", "scaled", "dft")
+
 VIBRATIONAL = ("ir", "raman")
 
 OPTIMISED = "//GFN2-xTB"
-GROUND_STATE = f"B3LYP/def2-SVP{OPTIMISED}"
+DFT = "B3LYP/def2-SVP"
+GROUND_STATE = f"{DFT}{OPTIMISED}"
+SCALED = "scaled valence force field"
+"""Name of the correction of force constants in levels of theory."""
 EXCITED_STATES = ", TDA singlets, LDA kernel"
 
 MAX_ELEMENT = 86
@@ -91,15 +101,17 @@ class Simulation:
 
 
 def levels_of_theory(
-    modalities: Sequence[str] = DEFAULT_MODALITIES, geometry: Geometry = "optimised"
+    modalities: Sequence[str] = DEFAULT_MODALITIES, geometry: Geometry = "optimised", level: Level = "gfn2"
 ) -> dict[str, str]:
     """Return the level of theory, with program versions, of the geometry and of each requested modality.
 
     Raises:
-        InputError: unknown or repeated modality, one that nothing computes or that needs a minimum, or the
-            `simulate` extra is not installed.
+        InputError: unknown or repeated modality or level, a modality that nothing computes, that the level
+            does not have or that needs a minimum, or the `simulate` extra is not installed.
     """
     from importlib.metadata import PackageNotFoundError, version
+
+    from molspectra.simulation.factors import parameters_version
 
     names = modality_names(modalities)
     if not names or len(set(names)) < len(names):
@@ -107,11 +119,18 @@ def levels_of_theory(
             f"modalities must be one or more different names, not {', '.join(modalities) or 'none'}"
         )
     vibrational = [name for name in names if name in VIBRATIONAL]
+    if level not in LEVELS:
+        raise SettingError(f"unknown level {level!r}; {hint(level, LEVELS)}")
+    if level == "dft" and list(names) != ["ir"]:
+        raise SettingError(f"the level dft computes ir alone, not {', '.join(names)}")
+    if level == "scaled" and not vibrational:
+        raise SettingError(f"the level scaled is one of ir and raman, not of {', '.join(names)}")
     if geometry == "given" and vibrational:
         raise SettingError(f"{', '.join(vibrational)}: frequencies need a minimum; optimise the geometry")
     try:
         xtb = f"GFN2-xTB (tblite {version('tblite')})"
-        dft = f"{GROUND_STATE}{EXCITED_STATES} (PySCF {version('pyscf')})"
+        pyscf = f"PySCF {version('pyscf')}"
+        dft = f"{GROUND_STATE}{EXCITED_STATES} ({pyscf})"
         version("threadpoolctl")
     except PackageNotFoundError as error:
         raise MissingExtraError(
@@ -124,6 +143,12 @@ def levels_of_theory(
     if unknown:
         raise SettingError(f"{', '.join(unknown)}: cannot be simulated; choose from {', '.join(levels)}")
     start = "as given" if geometry == "given" else xtb
+    if level == "dft":
+        start = f"{DFT} ({pyscf})"
+        levels["ir"] = f"{DFT}, {SCALED} {parameters_version()} ({pyscf})"
+    elif level == "scaled":
+        corrected = xtb.replace(" (", f", {SCALED} {parameters_version()} (")
+        levels |= dict.fromkeys(VIBRATIONAL, corrected)
     return {"geometry": start} | {name: levels[name] for name in names}
 
 
@@ -153,12 +178,18 @@ def check_supported(molecule: Molecule) -> None:
 
 @overload
 def simulate(
-    molecule: Molecule | str, modalities: Sequence[str] = ..., *, geometry: Geometry = ...
+    molecule: Molecule | str, modalities: Sequence[str] = ..., *, geometry: Geometry = ..., level: Level = ...
 ) -> Simulation: ...
 @overload
-def simulate(molecule: Any, modalities: Sequence[str] = ..., *, geometry: Geometry = ...) -> Any: ...
 def simulate(
-    molecule: Any, modalities: Sequence[str] = DEFAULT_MODALITIES, *, geometry: Geometry = "optimised"
+    molecule: Any, modalities: Sequence[str] = ..., *, geometry: Geometry = ..., level: Level = ...
+) -> Any: ...
+def simulate(
+    molecule: Any,
+    modalities: Sequence[str] = DEFAULT_MODALITIES,
+    *,
+    geometry: Geometry = "optimised",
+    level: Level = "gfn2",
 ) -> Simulation | list[Simulation]:
     """Optimise a molecule and compute its spectra and properties; of several, those of each.
 
@@ -175,6 +206,9 @@ def simulate(
         modalities: any of `ir`, `raman`, `uv_vis`, `dos_occupied`, `dos_virtual`; `dos` stands for the last
             two.
         geometry: "given" computes UV-Vis spectra and the density of states without optimisation.
+        level: of IR and Raman. "scaled" multiplies the force constants of GFN2-xTB by factors, which brings
+            the frequencies near to observed ones, and corrects dipole derivatives, at no cost. "dft" computes
+            IR alone: minutes for seven heavy atoms. Zero-point energy and heat capacity stay unscaled.
 
     Returns:
         The results, or a list of them where several molecules were given, in their order.
@@ -183,9 +217,9 @@ def simulate(
         InputError: unknown modality, or a molecule that the methods do not cover.
         SimulationError: SCF or optimisation failure.
     """
-    levels = levels_of_theory(modalities, geometry)
+    levels = levels_of_theory(modalities, geometry, level)
     if is_single(molecule):
-        return _simulated(molecule_from(molecule), modality_names(modalities), levels, geometry)
+        return _simulated(molecule_from(molecule), modality_names(modalities), levels, geometry, level)
     if not isinstance(molecule, Iterable):
         molecule = [molecule]
     molecules = []
@@ -195,11 +229,11 @@ def simulate(
             check_supported(molecules[-1])
         except InputError as error:
             raise error.with_context(f"item {number}") from error
-    return [_simulated(each, modality_names(modalities), levels, geometry) for each in molecules]
+    return [_simulated(each, modality_names(modalities), levels, geometry, level) for each in molecules]
 
 
 def _simulated(
-    molecule: Molecule, names: Sequence[str], levels: dict[str, str], geometry: Geometry
+    molecule: Molecule, names: Sequence[str], levels: dict[str, str], geometry: Geometry, level: Level
 ) -> Simulation:
     """Compute the spectra of one molecule."""
     check_supported(molecule)
@@ -210,7 +244,7 @@ def _simulated(
     with one_thread(("tblite.interface", *electronic)):
         vibrational = [name for name in names if name in VIBRATIONAL]
         if vibrational:
-            positions, lines, properties = _vibrations(molecule, positions, vibrational, levels["geometry"])
+            positions, lines, properties = _vibrations(molecule, positions, vibrational, levels, level)
         elif geometry == "optimised":
             positions = relax(molecule, positions)
         dos = [name for name in names if name in DOS]
@@ -250,12 +284,17 @@ def relax(
     return minimise(function, positions, start, tolerance)
 
 
-def _vibrations(
-    molecule: Molecule, positions: Array, names: Sequence[str], level: str
-) -> tuple[Array, dict[str, LineSpectrum], dict[str, Property]]:
-    """Return the minimum [N, 3] (bohr), vibrational line spectra, ZPVE and heat capacity.
+def minimum(molecule: Molecule, positions: Array) -> tuple[Array, Array, Any]:
+    """Return a minimum of GFN2-xTB [N, 3] (bohr), its Hessian [3N, 3N] and tblite's result there.
 
     A geometry with a soft or imaginary mode is displaced along it and optimised again.
+
+    Args:
+        molecule: elements and charge.
+        positions: start [N, 3], bohr.
+
+    Raises:
+        SimulationError: SCF or optimiser did not converge, or no minimum is found.
     """
     from molspectra.simulation import vibrations, xtb
 
@@ -269,22 +308,49 @@ def _vibrations(
         modes = vibrations.normal_modes(masses, positions, hessian)
         lowest = float(modes.wavenumbers[0]) if len(modes.wavenumbers) else SOFT
         if lowest >= SOFT or (lowest > 0 and attempt) or (lowest > -FLAT and attempt == ATTEMPTS - 1):
-            break
+            return positions, hessian, start
         direction = modes.displacements[0].reshape(-1, 3)
         positions = positions + 0.3 * (attempt + 1) * direction / np.abs(direction).max()
+    raise SimulationError(
+        f"{molecule.formula}: no minimum in {ATTEMPTS} optimisations (lowest mode {lowest:.1f} cm⁻¹)"
+    )
+
+
+def _vibrations(
+    molecule: Molecule, positions: Array, names: Sequence[str], levels: dict[str, str], level: Level
+) -> tuple[Array, dict[str, LineSpectrum], dict[str, Property]]:
+    """Return the minimum [N, 3] (bohr), vibrational line spectra, ZPVE and heat capacity."""
+    from molspectra.simulation import valence, vibrations, xtb
+    from molspectra.simulation.harmonic import harmonic
+
+    masses = vibrations.masses_of(molecule.numbers)
+    positions, hessian, start = minimum(molecule, positions)
+    modes = vibrations.normal_modes(masses, positions, hessian)
+    if level == "dft":
+        with one_thread(("pyscf.dft", "pyscf.hessian")):
+            result = harmonic(molecule.numbers, positions, molecule.charge, hessian)
+        positions, hessian = result.positions, result.hessian
+        modes = vibrations.normal_modes(masses, positions, hessian)
+        if len(modes.wavenumbers) and modes.wavenumbers[0] < -FLAT:
+            raise SimulationError(
+                f"{molecule.formula}: no minimum of B3LYP (lowest mode {modes.wavenumbers[0]:.1f} cm⁻¹)"
+            )
+        derivatives = xtb.FieldDerivatives(result.dipole, np.zeros((len(hessian), 3, 3)))
     else:
-        raise SimulationError(
-            f"{molecule.formula}: no minimum in {ATTEMPTS} optimisations (lowest mode {lowest:.1f} cm⁻¹)"
-        )
-    derivatives = xtb.field_derivatives(molecule.numbers, positions, molecule.charge, start)
+        derivatives = xtb.field_derivatives(molecule.numbers, positions, molecule.charge, start)
+    plain = levels["geometry"]
+    properties = {
+        "zpve": Property(vibrations.zero_point_energy(modes), "eV", plain),
+        "cv": Property(vibrations.heat_capacity(modes, len(molecule)), "cal/mol/K", plain),
+    }
+    if level != "gfn2" and len(modes.wavenumbers):
+        method = DFT if level == "dft" else "GFN2-xTB"
+        hessian, derivatives = valence.corrected(method, molecule.numbers, positions, hessian, derivatives)
+        modes = vibrations.normal_modes(masses, positions, hessian)
     intensity = {"ir": vibrations.infrared, "raman": vibrations.raman}
     lines = {
-        name: LineSpectrum(name, modes.wavenumbers, intensity[name](modes, derivatives), level)
+        name: LineSpectrum(name, modes.wavenumbers, intensity[name](modes, derivatives), levels[name])
         for name in names
-    }
-    properties = {
-        "zpve": Property(vibrations.zero_point_energy(modes), "eV", level),
-        "cv": Property(vibrations.heat_capacity(modes, len(molecule)), "cal/mol/K", level),
     }
     return positions, lines, properties
 

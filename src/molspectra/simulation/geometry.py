@@ -53,7 +53,7 @@ def model_hessian(numbers: npt.NDArray[np.int64], positions: Array) -> Array:
         for i, k in combinations(near, 2):
             strength = rho[i, j] * rho[j, k]
             if strength > _CUT * 10:
-                for bend in _bend_vectors(offset[i, j], offset[k, j]):
+                for bend in bend_vectors(offset[i, j], offset[k, j]):
                     add(_BEND * strength, (i, j, k), bend)
     for j, k in combinations(range(n), 2):
         if rho[j, k] < 0.3:
@@ -62,7 +62,7 @@ def model_hessian(numbers: npt.NDArray[np.int64], positions: Array) -> Array:
             for m in np.flatnonzero(rho[k] > 0.3).tolist():
                 if i in (j, k) or m in (j, k) or i == m:
                     continue
-                torsion = _torsion_vector(offset[i, j], offset[k, j], offset[m, k])
+                torsion = torsion_vector(offset[i, j], offset[k, j], offset[m, k])
                 if torsion is not None:
                     add(_TORSION * rho[i, j] * rho[j, k] * rho[k, m], (i, j, k, m), torsion)
     matrix = np.array(vectors).reshape(-1, 3 * n)
@@ -75,7 +75,7 @@ def positive(hessian: Array, floor: float = 1e-5) -> Array:
     return np.asarray((vectors * np.maximum(np.abs(values), floor)) @ vectors.T, dtype=np.float64)
 
 
-def _bend_vectors(first: Array, second: Array) -> list[tuple[Array, Array, Array]]:
+def bend_vectors(first: Array, second: Array) -> list[tuple[Array, Array, Array]]:
     """Return derivatives of the angle between two vectors from its apex; two perpendicular ones if linear."""
     r1, r2 = float(np.linalg.norm(first)), float(np.linalg.norm(second))
     e1, e2 = first / r1, second / r2
@@ -92,7 +92,7 @@ def _bend_vectors(first: Array, second: Array) -> list[tuple[Array, Array, Array
     return [(u / r1, -u / r1 + sign * u / r2, -sign * u / r2) for u in sides]
 
 
-def _torsion_vector(ij: Array, kj: Array, mk: Array) -> tuple[Array, Array, Array, Array] | None:
+def torsion_vector(ij: Array, kj: Array, mk: Array) -> tuple[Array, Array, Array, Array] | None:
     """Return the derivatives of the dihedral i-j-k-m from r_i − r_j, r_k − r_j, r_m − r_k.
 
     None if three of the atoms are collinear.

@@ -19,7 +19,14 @@ from pathlib import Path
 from molspectra.chem.molecule import Molecule
 from molspectra.errors import MolspectraError, ValueRangeError
 from molspectra.printable import printable
-from molspectra.simulation.api import DEFAULT_MODALITIES, Geometry, Simulation, levels_of_theory, simulate
+from molspectra.simulation.api import (
+    DEFAULT_MODALITIES,
+    Geometry,
+    Level,
+    Simulation,
+    levels_of_theory,
+    simulate,
+)
 from molspectra.simulation.records import Journal, Record, key_of, records_at
 
 TIMEOUT = 1800.0
@@ -74,6 +81,7 @@ def simulate_many(
     modalities: Sequence[str] = DEFAULT_MODALITIES,
     *,
     geometry: Geometry = "optimised",
+    level: Level = "gfn2",
     processes: int | None = None,
     timeout: float = TIMEOUT,
     by_geometry: bool = True,
@@ -90,6 +98,7 @@ def simulate_many(
         journal: path of the journal; molecules that it holds at this level of theory are not computed again.
         modalities: see `simulate`.
         geometry: see `simulate`.
+        level: see `simulate`.
         processes: number of child processes; None takes one per usable core.
         timeout: seconds per molecule.
         by_geometry: treat another conformer of the same identity as another molecule.
@@ -99,8 +108,8 @@ def simulate_many(
     Raises:
         InputError: unknown modality, missing extra, or a journal that cannot be used.
     """
-    levels = levels_of_theory(modalities, geometry)
-    task = partial(simulate, modalities=tuple(modalities), geometry=geometry)
+    levels = levels_of_theory(modalities, geometry, level)
+    task = partial(simulate, modalities=tuple(modalities), geometry=geometry, level=level)
     if processes is not None and processes < 1:
         raise ValueRangeError(f"the number of processes must be at least 1, not {processes}")
     by_key: dict[str, Molecule] = {}

@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
         journal,
         modalities,
         geometry=options.geometry,
+        level=options.level,
         processes=options.processes,
         progress=not options.quiet,
     )
@@ -94,6 +95,12 @@ def _parser() -> CommandParser:
         choices=("optimised", "given"),
         default="optimised",
         help="given: uv_vis and dos of the structures as they are [optimised]",
+    )
+    parser.add_argument(
+        "--level",
+        choices=("gfn2", "scaled", "dft"),
+        default="gfn2",
+        help="of ir and raman: GFN2-xTB; the same near to observed frequencies; B3LYP, ir alone [gfn2]",
     )
     parser.add_argument("--out", required=True, help="store to write (.arrow)")
     parser.add_shared("--overwrite")
