@@ -193,7 +193,6 @@ def test_bad_records_may_be_skipped(run, tmp_path, capsys):
     [
         (["index"], "--out"),
         (["index", "--out", "x"], "which library?"),
-        (["index", "a.smi", "--out", "x"], "--model RUN is needed"),
         (["index", "a.smi", "--out", "x", "--model", "nothing"], "nothing: neither a run nor a checkpoint"),
         (["index", "a.smi", "--out", "x", "--append"], "x: not an index"),
         (["index", "a.smi", "--out", "missing/x", "--model", "nothing"], "neither a run|does not exist"),

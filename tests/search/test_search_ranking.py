@@ -58,7 +58,8 @@ def test_a_larger_library_makes_less_sure():
 
 def test_calibration_of_an_index(made):
     calibration = Library(made).manifest.calibration
-    assert calibration.source == "validation molecules of the model's training"
+    held_out = "validation molecules of the model's training (embedding, learned)"
+    assert calibration.source == f"the library's own molecules, {held_out}"
     assert calibration.queries >= 8
     subsets = ["uv_vis", "ir", "raman", "uv_vis+ir", "uv_vis+raman", "ir+raman", "uv_vis+ir+raman"]
     assert set(calibration.temperature) == {f"{way}:{each}" for way in score.WAYS for each in subsets}

@@ -55,7 +55,7 @@ class Added:
 def build(
     out: Path | str,
     source: Source,
-    model: Path | str,
+    model: Path | str = "base",
     *,
     vectors: str = "float32",
     modalities: tuple[str, ...] | None = None,
@@ -69,11 +69,12 @@ def build(
     Args:
         out: folder to make; it appears complete or not at all.
         source: molecules, see `molspectra.search.sources.blocks`.
-        model: stage-2 run or checkpoint, which is copied into the index.
+        model: stage-2 run, checkpoint or shipped model, which is copied into the index.
         vectors: type of the stored embeddings, "float32" or "float16".
         modalities: spectra of the source to keep for comparison; None for all that it has.
-        calibration: molecules for the calibration of confidences: "run" (the validation molecules of the
-            model's training), a store of molecules that the model was not trained on, or None.
+        calibration: molecules for the calibration of the confidences of `embedding` and `learned`: "run" (the
+            validation molecules of the model's training) or a store of molecules that the model was not
+            trained on; None leaves out all confidences.
         on_error: "skip" leaves bad records out.
         overwrite: replace an existing index.
         device: where to compute.
@@ -109,7 +110,9 @@ def build(
             )
             counts = _counts(entry, added)
             manifest = Manifest(model_entry, vectors, kept, (entry,), typical, rejected=counts)
-            manifest, remarks = _calibrated(hidden, manifest, search_model, calibration_molecules)
+            remarks: tuple[str, ...] = ("confidences are not calibrated and are left out",)
+            if calibration is not None:
+                manifest, remarks = _calibrated(hidden, manifest, search_model, calibration_molecules)
             manifest.write(hidden)
             with naming(out):
                 _exchange(hidden, out)
@@ -323,24 +326,29 @@ def _calibrated(
     folder: Path, manifest: Manifest, model: SearchModel, molecules: HeldOut | None
 ) -> tuple[Manifest, tuple[str, ...]]:
     """The manifest with a calibration, and typical spectra of the held-out molecules where it has none."""
-    uncalibrated = "confidences are not calibrated and are left out"
-    if molecules is None:
-        return manifest, (f"{uncalibrated}: there are no molecules that the model was not trained on",)
-    names = tuple(name for name in molecules.store.metadata.modalities if name in model.modalities)
-    block = molecules.block(names, model.elements) if names else None
-    if block is None:
-        return manifest, (f"{uncalibrated}: fewer than {MIN_QUERIES} held-out molecules with all spectra",)
+    names: tuple[str, ...] = ()
+    missing = "there are no molecules that the model was not trained on"
+    if molecules is not None:
+        names = tuple(name for name in molecules.store.metadata.modalities if name in model.modalities)
+        missing = f"fewer than {MIN_QUERIES} held-out molecules with all spectra"
+    block = molecules.block(names, model.elements) if molecules is not None and names else None
     (segment,) = open_segments(folder, manifest)
     count = min(len(segment), DISTRACTORS)
     rows = np.unique(np.linspace(0, len(segment) - 1, count).astype(np.int64))
     sample = {name: np.asarray(array[rows], np.float32) for name, array in segment.arrays.items()}
     identities = segment.table["identity"].take(rows).to_pylist()
     answers = len(Answers(segment.table["identity"]))
-    calibration = calibrate(block, model, sample, identities, answers, molecules.source)
+    source = molecules.source if molecules is not None else ""
+    calibration = calibrate(block, model, sample, identities, answers, source)
     typical = dict(manifest.typical)
-    for name, spectra in block.spectra.items():
+    for name, spectra in (block.spectra if block is not None else {}).items():
         typical.setdefault(name, _rounded(coarse(spectra, modality(name)).mean(0, dtype=np.float64)))
-    return replace(manifest, typical=typical, calibration=calibration), ()
+    remarks = (
+        ("confidences of embedding and learned are not calibrated and are left out: " + missing,)
+        if block is None
+        else ()
+    )
+    return replace(manifest, typical=typical, calibration=calibration), remarks
 
 
 def _remove_left_over(path: Path, manifest: Manifest) -> None:

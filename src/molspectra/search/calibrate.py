@@ -1,4 +1,4 @@
-"""Calibration of confidences: temperatures fitted on molecules that the model was not trained on.
+"""Calibration of confidences: temperatures fitted on searches whose right answer is known.
 
 A confidence is the softmax of score / T over all answers of a search, so it is the probability that an answer
 is right provided that the right one is in the library. T is fitted by maximum likelihood, for every way to
@@ -12,6 +12,7 @@ molecule is missing (`Calibration.absent`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +29,10 @@ from molspectra.search import score
 from molspectra.search.manifest import Calibration
 from molspectra.search.query import Query
 from molspectra.search.segment import Arrays, arrays_of
-from molspectra.search.shape import shapes
+from molspectra.search.shape import Shapes, shapes
 from molspectra.search.sources import Block, rows_of_store
 from molspectra.search.vectors import Floats, SearchModel, coarse, stored_points, unit
-from molspectra.spectra.modality import modality
+from molspectra.spectra.modality import Modality, modality
 from molspectra.training.data import Selection, open_store
 from molspectra.training.record import read_run
 
@@ -143,62 +144,138 @@ def measured_like(spectra: Floats, name: str) -> Floats:
 
 
 def calibrate(
-    block: Block,
+    block: Block | None,
     model: SearchModel,
     library: Arrays,
     identities: list[str],
     answers: int,
     source: str,
-) -> Calibration:
+) -> Calibration | None:
     """Fit a temperature for every way to score and every set of modalities.
 
+    Ways without a model are calibrated on the library's own molecules, others on held-out ones.
+
     Args:
-        block: held-out molecules, all of which have the same spectra.
+        block: held-out molecules, all of which have the same spectra; None where there are none.
         model: of the library.
         library: arrays of a sample of the library's entries [m, …].
         identities: of these entries [m].
         answers: different molecules in the library.
         source: name of the held-out molecules.
+
+    Returns:
+        None where there are too few molecules for any way.
     """
-    stored = tuple(name.removeprefix("samples-") for name in library if name.startswith("samples-"))
-    names = tuple(block.spectra)
-    held_out = arrays_of(block, model, [name for name in names if name in stored])
-    distractors = np.flatnonzero(~np.isin(identities, block.identities))
+    parts, sources = [], []
+    own = _own(library, identities)
+    if own is not None:
+        parts.append(_fitted(*own, None, library, identities, answers, ("shape", "cosine", "sid")))
+        sources.append("the library's own molecules")
+    if block is not None:
+        stored = [name for name in block.spectra if f"samples-{name}" in library]
+        entries = arrays_of(block, model, stored)
+        ways = ("embedding", "learned")
+        parts.append(
+            _fitted(entries, block.spectra, block.identities, model, library, identities, answers, ways)
+        )
+        sources.append(f"{source} (embedding, learned)" if own is not None else source)
+    if not parts:
+        return None
+    fits = {name: each for part in parts for name, each in part.items()}
+    return Calibration(
+        max(len(each) for each in (own[2] if own else [], block or [])),
+        {name: each[0] for name, each in fits.items()},
+        {name: each[1] for name, each in fits.items()},
+        {name: each[2] for name, each in fits.items()},
+        ", ".join(sources),
+        {name: each[3] for name, each in fits.items()},
+    )
+
+
+def _own(library: Arrays, identities: list[str]) -> tuple[Arrays, dict[str, Floats], list[str]] | None:
+    """Entries of the library with all its kinds of spectra as queries; None where there are too few.
+
+    Returns:
+        Their arrays [B, …], spectra [B, points] by modality, and identities [B], no two of which are equal.
+    """
+    names = [name.removeprefix("samples-") for name in library if name.startswith("samples-")]
+    if not names:
+        return None
+    has_all = np.logical_and.reduce([library[f"samples-{name}"].any(1) for name in names])
+    firsts: dict[str, int] = {}
+    for row in np.flatnonzero(has_all).tolist():
+        firsts.setdefault(identities[row], row)
+    rows = np.array(list(firsts.values()), np.int64)
+    if len(rows) < MIN_QUERIES:
+        return None
+    rows = rows[np.linspace(0, len(rows) - 1, min(QUERIES, len(rows))).astype(int)]
+    spectra = {name: _fine(library[f"samples-{name}"][rows], modality(name)) for name in names}
+    arrays = {name: array[rows] for name, array in library.items()}
+    return arrays, spectra, [identities[row] for row in rows]
+
+
+def _fine(samples: npt.NDArray[np.floating], kind: Modality) -> Floats:
+    """Spectra [B, points] on the modality's axis from stored points [B, P], by linear interpolation."""
+    axis, centres = kind.axis(), coarse(kind.axis(), kind)
+    return np.stack([np.interp(axis, centres, row) for row in samples]).astype(np.float32)
+
+
+def _fitted(
+    held_out: Arrays,
+    spectra: Mapping[str, Floats],
+    own: list[str],
+    model: SearchModel | None,
+    library: Arrays,
+    identities: list[str],
+    answers: int,
+    ways: tuple[str, ...],
+) -> dict[str, tuple[float, float, float, tuple[float, float]]]:
+    """By "way:modalities", temperature, accuracy, mean confidence and `_absent` of some ways.
+
+    Args:
+        held_out: arrays [B, …] of the molecules of the queries.
+        spectra: of these [B, points], by modality.
+        own: their identities [B].
+        model: for the ways that need one.
+        library: arrays of a sample of the library's entries [m, …].
+        identities: of these entries [m].
+        answers: different molecules in the library.
+        ways: which are fitted.
+    """
+    names = tuple(spectra)
+    distractors = np.flatnonzero(~np.isin(identities, own))
     entries = {name: np.concatenate([array, library[name][distractors]]) for name, array in held_out.items()}
     # each distractor stands for several of the library's answers
-    shared = len(set(identities) & set(block.identities))
+    shared = len(set(identities) & set(own))
     log_weight = np.log(max(answers - shared, 1) / max(len(distractors), 1))
-    log_weights = np.concatenate([np.zeros(len(block)), np.full(len(distractors), max(log_weight, 0.0))])
-    signed = {name: measured_like(spectra, name) for name, spectra in block.spectra.items()}
-    queries = {name: np.maximum(spectra, 0) for name, spectra in signed.items()}
-    learned = {name: model.spectra({name: queries[name]}) for name in names if name in model.modalities}
-    samples = {
-        name: (unit(coarse(queries[name], modality(name))), np.ones(stored_points(modality(name)), bool))
-        for name in names
-    }
-    bands = {
-        name: shapes(spectra, np.ones(modality(name).points, bool), modality(name))
-        for name, spectra in signed.items()
-    }
-    temperature: dict[str, float] = {}
-    absent: dict[str, tuple[float, float]] = {}
-    accuracy: dict[str, float] = {}
-    confidence: dict[str, float] = {}
+    log_weights = np.concatenate([np.zeros(len(own)), np.full(len(distractors), max(log_weight, 0.0))])
+    signed = {name: measured_like(each, name) for name, each in spectra.items()}
+    queries = {name: np.maximum(each, 0) for name, each in signed.items()}
+    learned: dict[str, Floats] = {}
+    samples: dict[str, tuple[Floats, npt.NDArray[np.bool_]]] = {}
+    bands: dict[str, Shapes] = {}
+    for name in names:
+        kind = modality(name)
+        if model is None:
+            samples[name] = unit(coarse(queries[name], kind)), np.ones(stored_points(kind), bool)
+            bands[name] = shapes(signed[name], np.ones(kind.points, bool), kind)
+        elif name in model.modalities:
+            learned[name] = model.spectra({name: queries[name]})
+    fits = {}
     for subset in subsets(names):
-        is_readable = set(subset) <= learned.keys()
+        is_readable = model is not None and set(subset) <= learned.keys()
         query = Query(
-            model.spectra({name: queries[name] for name in subset}) if is_readable else None,
+            model.spectra({name: queries[name] for name in subset}) if model and is_readable else None,
             subset if is_readable else (),
             {name: learned[name] for name in subset if name in learned},
-            {name: samples[name] for name in subset},
-            {name: bands[name] for name in subset},
+            {name: samples[name] for name in subset if name in samples},
+            {name: bands[name] for name in subset if name in bands},
         )
-        for way in score.WAYS:
+        for way in ways:
             if score.modalities_of(way, entries, query) == subset:
-                name, scores = key(way, subset), score.scores(way, entries, query, slice(None))
-                temperature[name], accuracy[name], confidence[name] = _fit(scores, log_weights)
-                absent[name] = _absent(scores)
-    return Calibration(len(block), temperature, accuracy, confidence, source, absent)
+                scores = score.scores(way, entries, query, slice(None))
+                fits[key(way, subset)] = (*_fit(scores, log_weights), _absent(scores))
+    return fits
 
 
 def key(way: str, modalities: tuple[str, ...]) -> str:

@@ -81,7 +81,7 @@ class Library:
             self.__dict__.pop(name, None)
 
     @classmethod
-    def build(cls, out: Path | str, source: Source, model: Path | str, **options: Any) -> Library:
+    def build(cls, out: Path | str, source: Source, model: Path | str = "base", **options: Any) -> Library:
         """Build an index and open it; arguments and errors as in `molspectra.search.build.build`."""
         build.build(out, source, model, **options)
         return cls(out, device=options.get("device", "cpu"))

@@ -12,8 +12,6 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.library is None and not options.approximate:
         raise SettingError("which library? Give a file of molecules or a store (or --approximate alone)")
-    if options.library is not None and not options.append and options.model is None:
-        raise SettingError("--model RUN is needed to make an index (with --append its own copy is used)")
 
     from molspectra.search import build
 
@@ -27,7 +25,7 @@ def main(arguments: list[str]) -> int:
             added = build.build(
                 options.out,
                 options.library,
-                options.model,
+                options.model or "base",
                 vectors=options.vectors,
                 modalities=None if options.modalities is None else tuple(options.modalities),
                 calibration=None if options.calibrate == "none" else options.calibrate,
@@ -52,11 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "library",
         nargs="?",
-        help="molecules: .smi, .csv, .sdf, .mol, .xyz, .extxyz; with spectra: .arrow, .parquet, or bundled",
+        help="molecules: .smi, .csv, .sdf, .mol, .xyz, .extxyz; with spectra: .arrow, .parquet, bundled, "
+        "bundled-library",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the index")
     parser.add_argument(
-        "--model", metavar="RUN", help="run or checkpoint of stage 2; it is copied into the index"
+        "--model", metavar="RUN", help="run or checkpoint of stage 2, which is copied into the index [base]"
     )
     parser.add_argument("--append", action="store_true", help="add to the index that is there")
     parser.add_argument("--overwrite", action="store_true", help="replace the index that is there")

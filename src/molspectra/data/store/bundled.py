@@ -9,6 +9,7 @@ from molspectra.errors import NotFoundError
 
 BUNDLED = {
     "bundled": ("molecules.arrow", "scripts/build_bundled.py"),
+    "bundled-library": ("library.arrow", "scripts/build_library.py"),
     "bundled-ethanol": ("ethanol-500K.arrow", "scripts/build_trajectory.py"),
 }
 """File of each bundled store, and the script that makes it."""
@@ -23,8 +24,10 @@ def bundled(name: str = "bundled") -> Store:
     """Open a bundled store.
 
     Args:
-        name: "bundled", small molecules with computed IR, Raman and UV-Vis lines and properties, or
-            "bundled-ethanol", 2,000 frames of ethanol at 500 K with GFN2-xTB energies and forces.
+        name: "bundled", small molecules with computed IR, Raman and UV-Vis lines and properties;
+            "bundled-library", the same and more with IR lines near to observed ones, to search measured
+            spectra in; or "bundled-ethanol", 2,000 frames of ethanol at 500 K with GFN2-xTB energies and
+            forces.
 
     Raises:
         InputError: if the name is unknown, or the file is missing or damaged.
