@@ -25,6 +25,8 @@ BASELINE_WIDTH = 40.0
 """Default width of a baseline, in default line widths of the modality: 480 cm⁻¹, 12 eV."""
 
 _MAX_ITERATIONS = 50
+_SIGMAS = 2.3  # of the noise, by which a baseline with asymmetry 0.01 runs below its middle
+_LAG = 6  # points, beyond which a file that is coarser than the axis has independent noise
 
 
 @dataclass(frozen=True)
@@ -194,11 +196,13 @@ def _smoothed(
 def baseline(
     values: npt.NDArray[np.float64], width: float, asymmetry: float = 0.01
 ) -> npt.NDArray[np.float64]:
-    """Baseline of a spectrum by asymmetric least squares (Eilers 2003, Anal. Chem. 75, 3631).
+    """Baseline of a spectrum by asymmetric least squares (Eilers 2003, Anal. Chem. 75, 3631), amid its noise.
 
     z minimises Σ wᵢ(yᵢ - zᵢ)² + λ Σ(zᵢ₋₁ - 2zᵢ + zᵢ₊₁)², with w = p where y > z and 1 - p elsewhere, solved
-    again until no weight changes. With λ = (width/2π)⁴ the baseline follows a wave of that period with half
-    its amplitude at weight 1. A linear baseline is found exactly.
+    again until no weight changes. That runs below nearly all of the noise, so it is solved once more with
+    1 - p for all points that lie no higher above it than noise reaches: then it runs through the middle. With
+    λ = (width/2π)⁴ the baseline follows a wave of that period with half its amplitude at weight 1. A linear
+    baseline is found exactly.
 
     Args:
         values: y [n], n ≥ 5.
@@ -227,14 +231,29 @@ def baseline(
     bands[2, [0, -1]] = stiffness
     weights = np.full(count, 0.5)
     mean = values.mean()  # subtracted while solving, to keep digits
-    for _ in range(_MAX_ITERATIONS):
+
+    def solved(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         matrix = bands.copy()
         matrix[2] += weights
-        fit: npt.NDArray[np.float64] = (
-            solveh_banded(matrix, weights * (values - mean), check_finite=False) + mean
-        )
+        fit = solveh_banded(matrix, weights * (values - mean), check_finite=False) + mean
+        return np.asarray(fit, np.float64)
+
+    for _ in range(_MAX_ITERATIONS):
+        fit = solved(weights)
         new_weights = np.where(values > fit, asymmetry, 1 - asymmetry)
         if np.array_equal(new_weights, weights):
             break
         weights = new_weights
-    return fit
+    reach = 2 * _SIGMAS * noise(values)  # from below the noise to above it
+    return solved(np.where(values > fit + reach, asymmetry, 1 - asymmetry))
+
+
+def noise(values: npt.NDArray[np.floating]) -> float:
+    """Standard deviation of the noise of a spectrum [n], from second differences over `_LAG` points.
+
+    Where no band is, these are noise alone, with √6 times its deviation, and that is most of the axis.
+    """
+    if len(values) <= 2 * _LAG:
+        return 0.0
+    change = values[: -2 * _LAG] - 2 * values[_LAG:-_LAG] + values[2 * _LAG :]
+    return float(1.4826 * np.median(np.abs(change)) / math.sqrt(6))
