@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.io import read
 
 import molspectra as ms
 from molspectra.apps.cli import main
@@ -132,6 +133,30 @@ def test_the_calculator_gives_dipoles_with_their_direction(run: Path) -> None:
     tensor = atoms.calc.get_property("polarisability", atoms)
     assert tensor == pytest.approx(tensor.T)
     assert [tensor[at] for at in INDICES] == pytest.approx(values[4:], rel=1e-4, abs=1e-4)
+
+
+def test_dynamics_write_dipoles_and_polarisabilities(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "some.extxyz"
+    command = ["md", str(run), "--dipole", str(run), "--polarisability", str(run), "--smiles", "CCO"]
+    command += [
+        "--interval-fs",
+        "1",
+        "--time-ps",
+        "0.003",
+        "--equilibration-fs",
+        "0",
+        "--no-relax",
+        "--quiet",
+    ]
+    assert main([*command, "--out", str(out)]) == 0
+    frames = read(out, ":")
+    calculator = ms.Calculator(run, dipole=run, polarisability=run)
+    written = np.array([frame.info["polarisability"] for frame in frames])
+    assert written.shape == (4, 3, 3)
+    assert written == pytest.approx(calculator.polarisabilities(frames), rel=1e-4, abs=1e-4)
+    dipoles = np.array([frame.get_dipole_moment() for frame in frames])
+    assert dipoles == pytest.approx(calculator.dipoles(frames), rel=1e-4, abs=1e-4)
+    assert not np.array_equal(written[0], written[-1])
 
 
 def test_what_is_no_polarisability_is_refused(run: Path, ethanol_run: Path) -> None:

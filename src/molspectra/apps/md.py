@@ -79,7 +79,8 @@ def run_md(
     Velocities are drawn from a Maxwell-Boltzmann distribution; the time before the first frame is Langevin
     dynamics in either ensemble. Frames go to `NAME.part.SUFFIX` beside `out`, each flushed as a whole, so
     that it can be read at any moment; it is renamed to `out` at the end. A killed process leaves it under
-    the first name, where it is not overwritten unasked. `info["time_fs"]` is the time of a frame.
+    the first name, where it is not overwritten unasked. `info["time_fs"]` is the time of a frame, and
+    `info["polarisability"]` its polarisability [3, 3], Å³, if the calculator has one.
 
     Args:
         atoms: `ase.Atoms` with a calculator, changed in place.
@@ -180,6 +181,8 @@ def _frame(atoms: Any, time_fs: float) -> str:
     """A frame as text, with all results of the calculator."""
     if "dipole" in atoms.calc.implemented_properties:
         atoms.get_dipole_moment()
+    if "polarisability" in atoms.calc.implemented_properties:  # not among the properties that ASE writes
+        atoms.info["polarisability"] = atoms.calc.get_property("polarisability", atoms)
     atoms.info["time_fs"] = time_fs
     text = io.StringIO()
     write(text, atoms, format="extxyz")

@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
     atoms.calc = Calculator(
         options.run,
         options.dipole,
+        options.polarisability,
         skin=options.skin,
         dtype=options.dtype,
         device=options.device,
@@ -74,6 +75,9 @@ def _parser() -> CommandParser:
     parser.add_argument("--out", required=True, help="trajectory to write (.extxyz)")
     parser.add_shared("--overwrite")
     parser.add_argument("--dipole", default=None, help="run directory of a fine-tuned dipole")
+    parser.add_argument(
+        "--polarisability", default=None, help="run directory of a fine-tuned polarisability (--tensors)"
+    )
     parser.add_argument(
         "--ensemble", choices=("nve", "langevin"), default="nve", help="constant energy, or a heat bath"
     )
