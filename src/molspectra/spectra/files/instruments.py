@@ -1,0 +1,70 @@
+"""Recognise the binary files of instruments by their first bytes, and read the spectra in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from molspectra.errors import FormatError, InputError, NotFoundError, ValueRangeError
+from molspectra.spectra.files.binary import Bytes, read_bytes
+from molspectra.spectra.files.measured import MeasuredSpectrum
+from molspectra.spectra.files.spc import is_spc, read_spc
+
+Reader = Callable[[Path, Bytes, str | None], list[MeasuredSpectrum]]
+"""Reads the spectra of a file, given the unit of an axis whose unit the file does not tell."""
+
+ENDINGS = (".spc",)
+"""Usual endings, besides the numbers of OPUS (.0, .1, …)."""
+
+_NUMBERED = re.compile(r"\.\d{1,4}")
+_EXPORT = "export the spectrum as JCAMP-DX or text in the program of the instrument"
+_REFUSED = {
+    b"\xd0\xcf\x11\xe0": "an OLE container, as programs of Shimadzu and JASCO write",
+}
+
+
+def named_as_instrument(path: Path) -> bool:
+    """Whether the name of a file has an ending that instruments use."""
+    ending = path.suffix.lower()
+    return ending in ENDINGS or _NUMBERED.fullmatch(ending) is not None
+
+
+def instrument_reader(path: Path) -> Reader | None:
+    """Return the reader for the binary file of an instrument; None for any other file.
+
+    Raises:
+        FormatError: the format is recognised, and not read.
+    """
+    if not path.is_file():
+        return None  # the reader of text says what is wrong with it
+    with path.open("rb") as file:
+        head = file.read(64)
+    for mark, name in _REFUSED.items():
+        if head.startswith(mark):
+            raise FormatError(f"{path}: {name}, is not read; {_EXPORT}")
+    if is_spc(head):
+        return read_spc
+    return None
+
+
+def read_instrument(path: Path, reader: Reader, unit: str | None) -> list[MeasuredSpectrum]:
+    """Read the spectra of the binary file of an instrument.
+
+    Raises:
+        InputError: the file is damaged, too large, holds no spectrum, or a package is missing; the message
+            begins with its path.
+    """
+    file = read_bytes(path)
+    try:
+        spectra = reader(path, file, unit)
+    except InputError as error:
+        raise (error if str(error).startswith(str(path)) else error.with_context(path)) from error
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise FormatError(
+            f"{path}: damaged, or not in the format that its first bytes say ({reason})"
+        ) from error
+    if not spectra:
+        raise NotFoundError(f"{path}: no spectrum in it")
+    return spectra
