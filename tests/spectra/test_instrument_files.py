@@ -6,9 +6,8 @@ import struct
 import numpy as np
 import pytest
 
-from molspectra.errors import DamagedError, FormatError, InputError, UnitError
-from molspectra.spectra.files.read import read_measured, read_spectra
-from molspectra.spectra.spectrum import SampledSpectrum
+from molspectra.errors import DamagedError, FormatError, InputError, MissingExtraError, UnitError
+from molspectra.spectra.files.read import read_measured
 
 Y = np.array([0.25, 0.5, -0.125, 0.75])
 
@@ -42,7 +41,8 @@ def sub(order="<", exponent=0, points=0):
 def spc(order="<", form="f4", **header):
     size, exponent = int(form[1]), header.get("exponent", -128)
     values = Y if form == "f4" else Y * 2.0 ** (8 * size - exponent)
-    return spc_header(order, **header) + sub(order) + values.astype(order + form).tobytes()
+    own = exponent if header.get("flags", 0) & 4 else 0
+    return spc_header(order, **header) + sub(order, own) + values.astype(order + form).tobytes()
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -127,7 +127,7 @@ def test_what_spc_leaves_open(tmp_path):
         (spc(points=2**32 - 1), "4.29497e\\+09 points", DamagedError),
         (spc(flags=4, count=2**31), "2147483648 spectra", FormatError),
         (spc(points=1), "1 points", InputError),
-        (spc_header(exponent=5) + sub(exponent=-128) + bytes(16), "differ on the kind", FormatError),
+        (spc_header(exponent=5) + sub(exponent=-128) + bytes(16), "differ on the exponent", FormatError),
     ],
 )
 def test_spc_that_is_refused(tmp_path, content, message, error):
@@ -135,19 +135,131 @@ def test_spc_that_is_refused(tmp_path, content, message, error):
         read(tmp_path, content)
 
 
+# OPUS -----------------------------------------------------------------------------------------------------
+
+
+def opus_parameters(**values):
+    text = b""
+    for name, value in values.items():
+        form, kind = {int: ("<i", 0), float: ("<d", 1)}.get(type(value), (None, 2))
+        packed = struct.pack(form, value) if form else (value.encode() + b"\0").ljust(12, b"\0")
+        text += name.encode() + b"\0" + struct.pack("<hh", kind, len(packed) // 2) + packed
+    return text + b"END\0" + bytes(4)
+
+
+def opus_type(part, channel, block, data=0, derivative=0, form=0):
+    return part | channel << 2 | block << 4 | data << 10 | derivative << 17 | form << 19
+
+
+def opus_status(**changes):
+    facts = {
+        "DPF": 1,
+        "NPT": 4,
+        "FXV": 4000.0,
+        "LXV": 3997.0,
+        "CSF": 2.0,
+        "MXY": 1.5,
+        "MNY": -0.25,
+        "DXU": "WN",
+    }
+    return opus_parameters(**(facts | changes))
+
+
+def opus(*extra, data=4, channel=3, derivative=0, values=None, **changes):
+    """A file of a directory, the sample's name, a spectrum with one number too many, and its parameters."""
+    values = np.append(Y, 9).astype("<f4").tobytes() if values is None else values
+    blocks = [
+        (opus_type(0, 0, 10), opus_parameters(SNM="a film")),
+        (opus_type(3, channel, 0, data, derivative), values),
+        (opus_type(3, channel, 1, data, derivative), opus_status(**changes)),
+        *extra,
+    ]
+    start, table, content = 504, b"", b""
+    for kind, block in blocks:
+        table += struct.pack("<3i", kind, len(block) // 4, start + len(content))
+        content += block
+    head = b"\n\n\xfe\xfe" + struct.pack("<d3i", 920622.0, 24, 40, len(blocks))
+    return (head + table).ljust(start, b"\0") + content
+
+
+@pytest.mark.parametrize(
+    ("options", "unit", "quantity", "modality"),
+    [
+        ({}, "cm⁻¹", "absorbance", None),
+        ({"data": 5}, "cm⁻¹", "transmittance", None),
+        ({"data": 12, "DXU": "MI"}, "µm", "reflectance", None),
+        ({"data": 10, "channel": 1}, "cm⁻¹", "intensity", "raman"),
+    ],
+)
+def test_spectra_of_opus(tmp_path, options, unit, quantity, modality):
+    pytest.importorskip("brukeropus")
+    spectrum = read_one(tmp_path, opus(**options))
+    assert spectrum.axis.tolist() == [3997, 3998, 3999, 4000]
+    assert spectrum.values.tolist() == (2 * Y[::-1]).tolist()
+    assert (spectrum.unit, spectrum.quantity, spectrum.modality) == (unit, quantity, modality)
+    assert (spectrum.title, spectrum.remarks) == ("a film", ())
+
+
+def test_several_spectra_of_opus(tmp_path):
+    pytest.importorskip("brukeropus")
+    values = Y.astype("<f4").tobytes()
+    channel = [(opus_type(3, 1, 0, 1), values), (opus_type(3, 1, 1, 1), opus_status())]
+    other = [(opus_type(3, 3, 0, 5), values), (opus_type(3, 3, 1, 5), opus_status(CSF=1.0))]
+    (spectrum,) = read(tmp_path, opus(*channel))
+    assert (spectrum.quantity, spectrum.remarks) == ("absorbance", ("left out: Sample Spectrum",))
+    assert {each.quantity for each in read(tmp_path, opus(*other))} == {"absorbance", "transmittance"}
+    only = read_one(tmp_path, opus(*channel, *other), quantity="transmittance")
+    assert only.values.tolist() == Y[::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "error"),
+    [
+        (opus(data=1), "0 spectra", FormatError),
+        (opus(derivative=1), "0 spectra", FormatError),
+        (opus(DPF=2), "of the form 2", FormatError),
+        (opus(DXU="MIN"), "is 'MIN'", UnitError),
+        (opus(NPT=-4), "-4 points", DamagedError),
+        (opus(CSF=0.0), "scaled by 0", DamagedError),
+        (opus()[:-4], "cut short", DamagedError),
+        (opus()[:20], "cut short", DamagedError),
+        (
+            opus().replace(b"DXU\0\2\0\6\0", b"DXU\0\2\0\xfc\xff"),
+            "cut short",
+            DamagedError,
+        ),  # an endless loop
+    ],
+)
+def test_opus_that_is_refused(tmp_path, content, message, error):
+    pytest.importorskip("brukeropus")
+    with pytest.raises(error, match=rf"a\.bin: .*{message}"):
+        read(tmp_path, content)
+
+
+def test_without_brukeropus_the_extra_is_named(tmp_path, monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr("molspectra.spectra.files.opus.import_module", missing)
+    with pytest.raises(MissingExtraError, match=r"brukeropus; pip install 'molspectra\[files\]'"):
+        read(tmp_path, opus())
+
+
 # all ------------------------------------------------------------------------------------------------------
 
-WHOLE = {"spc": spc(), "spc multi": spc(flags=4)}
+WHOLE = {"spc": spc(), "spc multi": spc(flags=4), "opus": opus()}
 
 
 def test_formats_that_are_only_recognised(tmp_path):
-    with pytest.raises(FormatError, match="OLE container.*export the spectrum as JCAMP-DX or text"):
+    with pytest.raises(FormatError, match=r"OLE container.*export the spectrum as JCAMP-DX or text"):
         read(tmp_path, b"\xd0\xcf\x11\xe0" + bytes(100))
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_damaged_files_give_one_line(tmp_path, name):
     """Cut ends, changed bytes, extreme numbers: a spectrum or one line that names the file."""
+    if name == "opus":
+        pytest.importorskip("brukeropus")
     whole, chance = WHOLE[name], random.Random(name)
     assert all(np.isfinite(spectrum.values).all() for spectrum in read(tmp_path, whole))
     for _ in range(300):
@@ -160,7 +272,8 @@ def test_damaged_files_give_one_line(tmp_path, name):
         try:
             found = read(tmp_path, bytes(content))
         except InputError as error:
-            assert "a.bin" in str(error)
-            assert "\n" not in str(error)
+            message = str(error)
         else:
-            assert all(np.isfinite(spectrum.values).all() for spectrum in found)
+            message = "a.bin" * all(np.isfinite(spectrum.values).all() for spectrum in found)
+        assert "a.bin" in message
+        assert "\n" not in message

@@ -55,6 +55,15 @@ class Bytes:
         self._check(offset, count * kind.itemsize)
         return np.frombuffer(self.data, kind, count, offset).astype(np.float64)
 
+    def part(self, offset: int, size: int) -> Bytes:
+        """Return a part of the content.
+
+        Raises:
+            DamagedError: it does not lie inside the file.
+        """
+        self._check(offset, size)
+        return Bytes(self.data[offset : offset + size], self.order)
+
     def text(self, offset: int, size: int) -> str:
         """Return the printable characters (Latin-1) of a field up to its first NUL, on one line."""
         self._check(offset, size)

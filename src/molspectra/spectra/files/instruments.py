@@ -6,9 +6,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from molspectra.errors import FormatError, InputError, NotFoundError, ValueRangeError
+import numpy as np
+
+from molspectra.errors import FormatError, InputError, NotFoundError
 from molspectra.spectra.files.binary import Bytes, read_bytes
 from molspectra.spectra.files.measured import MeasuredSpectrum
+from molspectra.spectra.files.opus import MARK as OPUS
+from molspectra.spectra.files.opus import read_opus
 from molspectra.spectra.files.spc import is_spc, read_spc
 
 Reader = Callable[[Path, Bytes, str | None], list[MeasuredSpectrum]]
@@ -19,6 +23,7 @@ ENDINGS = (".spc",)
 
 _NUMBERED = re.compile(r"\.\d{1,4}")
 _EXPORT = "export the spectrum as JCAMP-DX or text in the program of the instrument"
+_READERS: dict[bytes, Reader] = {OPUS: read_opus}
 _REFUSED = {
     b"\xd0\xcf\x11\xe0": "an OLE container, as programs of Shimadzu and JASCO write",
 }
@@ -43,6 +48,9 @@ def instrument_reader(path: Path) -> Reader | None:
     for mark, name in _REFUSED.items():
         if head.startswith(mark):
             raise FormatError(f"{path}: {name}, is not read; {_EXPORT}")
+    for mark, reader in _READERS.items():
+        if head.startswith(mark):
+            return reader
     if is_spc(head):
         return read_spc
     return None
@@ -57,7 +65,8 @@ def read_instrument(path: Path, reader: Reader, unit: str | None) -> list[Measur
     """
     file = read_bytes(path)
     try:
-        spectra = reader(path, file, unit)
+        with np.errstate(all="ignore"):  # what overflows is not finite, and refused
+            spectra = reader(path, file, unit)
     except InputError as error:
         raise (error if str(error).startswith(str(path)) else error.with_context(path)) from error
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError) as error:

@@ -74,23 +74,20 @@ class _Header:
             technique, count = 0, 1
             types, comment, labels, start = 16, 64, 194, _OLD_HEADER
         else:
-            technique, exponent, points, first, last, count = (
-                *file.numbers("Bb", 2),
-                *file.numbers("I", 4),
-                *file.numbers("dd", 8),
-                *file.numbers("I", 24),
-            )
+            technique, exponent = file.integer("B", 2), file.integer("b", 3)
+            points, first, last = file.integer("I", 4), *file.numbers("2d", 8)
+            count = file.integer("I", 24)
             types, comment, labels, start = 28, 88, 218, _HEADER
         if not 0 <= points <= len(file.data):  # also nan and infinity
             raise DamagedError(f"damaged: it announces {points:g} points")
         words = file.data[labels : labels + 30].decode("latin-1").split("\0")
         return cls(
             flags,
-            int(technique),
-            int(exponent),
+            technique,
+            exponent,
             int(points),
             (first, last),
-            int(count),
+            count,
             (file.integer("B", types), file.integer("B", types + 1)),
             file.text(comment, 130),
             [plain(word) for word in words[:2]] if flags & _LABELS else ["", ""],
@@ -133,11 +130,11 @@ def read_spc(path: Path, file: Bytes, unit: str | None) -> list[MeasuredSpectrum
         position += 4 * header.points
     spectra = []
     for number in range(1, count + 1):
-        exponents = {header.exponent, file.integer("b", position + 1)}
-        floats = _FLOATS in exponents
-        if floats and exponents - {_FLOATS, 0}:
-            raise FormatError(f"spectrum {number}: its two headers differ on the kind of its numbers")
-        exponent = file.integer("b", position + 1) if flags & _MULTI else header.exponent
+        own = file.integer("b", position + 1)  # of a single spectrum, 0 or the same as in the main header
+        exponent, other = (own, header.exponent) if flags & _MULTI else (header.exponent, own)
+        floats = _FLOATS in (exponent, other)
+        if other not in (0, exponent) and (floats or not flags & _MULTI):
+            raise FormatError(f"spectrum {number}: its two headers differ on the exponent of its numbers")
         points = file.integer("I", position + 16) if flags & _OWN_AXES else header.points
         position += _SUBHEADER
         if flags & _OWN_AXES:
