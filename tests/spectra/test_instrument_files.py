@@ -245,9 +245,133 @@ def test_without_brukeropus_the_extra_is_named(tmp_path, monkeypatch):
         read(tmp_path, opus())
 
 
+# PerkinElmer SP -------------------------------------------------------------------------------------------
+
+
+def blocks(*parts):
+    return b"".join(struct.pack("<hi", number, len(part)) + part for number, part in parts)
+
+
+def sp(x=b"cm-1", y=b"%T", points=4, block=120, name=b"a film"):
+    parts = [
+        (-29838, struct.pack("<h2d", 29981, 4000, 3997)),
+        (-29835, struct.pack("<hi", 29995, points)),
+        (-29833, struct.pack("<hH", 29987, len(x)) + x),
+        (-29832, struct.pack("<hH", 29987, len(y)) + y),
+        (-29823, struct.pack("<hH", 29987, len(name)) + name),
+        (-29828, struct.pack("<hI", 29974, 32) + Y.astype("<f8").tobytes()),
+    ]
+    return b"PEPE2D constant interval DataSet file".ljust(44, b"\0") + blocks(
+        (block, blocks(*parts)), (7, b"")
+    )
+
+
+def test_spectra_of_perkin_elmer(tmp_path):
+    spectrum = read_one(tmp_path, sp())
+    assert spectrum.axis.tolist() == [3997, 3998, 3999, 4000]
+    assert spectrum.values.tolist() == Y[::-1].tolist()
+    assert (spectrum.unit, spectrum.quantity, spectrum.title) == ("cm⁻¹", "percent transmittance", "a film")
+    spectrum = read_one(tmp_path, sp(b"nm", b"A"))
+    assert (spectrum.unit, spectrum.quantity) == ("nm", "absorbance")
+    with pytest.raises(UnitError, match=r"a\.bin: its axis is 's'"):
+        read(tmp_path, sp(b"s"))
+    with pytest.raises(DamagedError, match=r"a\.bin: damaged: 5 points, but 32 bytes"):
+        read(tmp_path, sp(points=5))
+    with pytest.raises(DamagedError, match="cut short"):
+        read(tmp_path, sp()[:-20])
+    with pytest.raises(FormatError, match="with 0 spectra"):
+        read(tmp_path, sp(block=5100))
+
+
+# Renishaw WDF ---------------------------------------------------------------------------------------------
+
+
+def wdf(axis=1, values=6, count=1, points=4):
+    head = bytearray(512)
+    struct.pack_into("<4sIQ", head, 0, b"WDF1", 1, 512)
+    struct.pack_into("<IQQIIII", head, 60, points, count, count, 1, 1, points, 0)
+    struct.pack_into("<I", head, 152, values)
+    head[240:246] = b"a film"
+    x = struct.pack("<II4f", 1, axis, 400, 300, 200, 100)
+    y = np.concatenate([Y * (index + 1) for index in range(min(count, 3))]).astype("<f4").tobytes()
+    lists = ((b"DATA", y), (b"YLST", struct.pack("<IIf", 4, 16, 0)), (b"XLST", x), (b"TEXT", b"a comment"))
+    return bytes(head) + b"".join(
+        struct.pack("<4sIQ", name, 1, 16 + len(part)) + part for name, part in lists
+    )
+
+
+def test_spectra_of_renishaw(tmp_path):
+    one, two = read(tmp_path, wdf(count=2))
+    assert one.axis.tolist() == [100, 200, 300, 400]
+    assert one.values.tolist() == Y[::-1].tolist()
+    assert two.values.tolist() == (2 * Y[::-1]).tolist()
+    assert (one.unit, one.quantity, one.modality, one.title) == ("cm⁻¹", "intensity", "raman", "a film")
+    other = read_one(tmp_path, wdf(axis=3, values=0))
+    assert (other.unit, other.quantity, other.modality) == ("nm", "arbitrary", None)
+    for content, message in (
+        (wdf(axis=2), "of the type 2"),
+        (wdf(count=5000), "5000 spectra"),
+        (wdf(points=5), "cut short"),
+        (wdf()[:560], "cut short"),
+        (wdf()[:512], "block XLST is missing"),
+        (wdf().replace(b"YLST\1\0\0\0\x1c", b"YLST\1\0\0\0\x00"), "block of 0 bytes"),
+    ):
+        with pytest.raises(InputError, match=rf"a\.bin: .*{message}"):
+            read(tmp_path, content)
+
+
+# Thermo SPA -----------------------------------------------------------------------------------------------
+
+
+def spa(axis=1, values=17, points=4, sections=(2, 3)):
+    header = struct.pack("<4xIB3xB3x2f", points, axis, values, 4000, 3997).ljust(120, b"\0")
+    parts, table, content = {2: header, 3: Y.astype("<f4").tobytes(), 27: b"history"}, b"", b""
+    for kind in (*sections, 27):
+        table += struct.pack("<BBII6x", kind, 0, 512 + len(content), len(parts[kind]))
+        content += parts[kind]
+    head = b"Spectral Data File\r\n".ljust(30, b"\0") + b"a film".ljust(264, b"\0")
+    return ((head + struct.pack("<H", len(sections) + 1)).ljust(304, b"\0") + table).ljust(
+        512, b"\0"
+    ) + content
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "unit", "quantity", "modality"),
+    [
+        (1, 17, "cm⁻¹", "absorbance", None),
+        (1, 16, "cm⁻¹", "percent transmittance", None),
+        (3, 11, "nm", "percent reflectance", None),
+        (32, 31, "cm⁻¹", "intensity", "raman"),
+        (4, 15, "µm", "of OMNIC type 15", None),  # a single beam; refused on conversion
+    ],
+)
+def test_spectra_of_omnic(tmp_path, axis, values, unit, quantity, modality):
+    spectrum = read_one(tmp_path, spa(axis, values))
+    assert spectrum.axis.tolist() == [3997, 3998, 3999, 4000]
+    assert spectrum.values.tolist() == Y[::-1].tolist()
+    assert (spectrum.unit, spectrum.quantity, spectrum.modality) == (unit, quantity, modality)
+    assert spectrum.title == "a film"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (spa(axis=2), "of the type 2"),
+        (spa(points=5), "5 points, but 16 bytes"),
+        (spa(sections=(2, 3, 2, 3)), "2 spectra and 2 headers"),
+        (spa(sections=(2,)), "0 spectra"),
+        (spa()[:600], "cut short"),
+        (spa()[:200], "cut short"),
+    ],
+)
+def test_omnic_that_is_refused(tmp_path, content, message):
+    with pytest.raises(InputError, match=rf"a\.bin: .*{message}"):
+        read(tmp_path, content)
+
+
 # all ------------------------------------------------------------------------------------------------------
 
-WHOLE = {"spc": spc(), "spc multi": spc(flags=4), "opus": opus()}
+WHOLE = {"spc": spc(), "spc multi": spc(flags=4), "opus": opus(), "sp": sp(), "wdf": wdf(), "spa": spa()}
 
 
 def test_formats_that_are_only_recognised(tmp_path):

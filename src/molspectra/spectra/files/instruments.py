@@ -13,17 +13,23 @@ from molspectra.spectra.files.binary import Bytes, read_bytes
 from molspectra.spectra.files.measured import MeasuredSpectrum
 from molspectra.spectra.files.opus import MARK as OPUS
 from molspectra.spectra.files.opus import read_opus
+from molspectra.spectra.files.sp import MARK as SP
+from molspectra.spectra.files.sp import read_sp
+from molspectra.spectra.files.spa import MARK as SPA
+from molspectra.spectra.files.spa import read_spa
 from molspectra.spectra.files.spc import is_spc, read_spc
+from molspectra.spectra.files.wdf import MARK as WDF
+from molspectra.spectra.files.wdf import read_wdf
 
 Reader = Callable[[Path, Bytes, str | None], list[MeasuredSpectrum]]
 """Reads the spectra of a file, given the unit of an axis whose unit the file does not tell."""
 
-ENDINGS = (".spc",)
+ENDINGS = (".spc", ".spa", ".wdf", ".sp")
 """Usual endings, besides the numbers of OPUS (.0, .1, …)."""
 
 _NUMBERED = re.compile(r"\.\d{1,4}")
 _EXPORT = "export the spectrum as JCAMP-DX or text in the program of the instrument"
-_READERS: dict[bytes, Reader] = {OPUS: read_opus}
+_READERS: dict[bytes, Reader] = {OPUS: read_opus, SP: read_sp, SPA: read_spa, WDF: read_wdf}
 _REFUSED = {
     b"\xd0\xcf\x11\xe0": "an OLE container, as programs of Shimadzu and JASCO write",
 }
