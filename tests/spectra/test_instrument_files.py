@@ -6,8 +6,10 @@ import struct
 import numpy as np
 import pytest
 
+from molspectra.datasets.own.spectra import folder
 from molspectra.errors import DamagedError, FormatError, InputError, MissingExtraError, UnitError
-from molspectra.spectra.files.read import read_measured
+from molspectra.search.query import read_query
+from molspectra.spectra.files.read import read_measured, read_spectra
 
 Y = np.array([0.25, 0.5, -0.125, 0.75])
 
@@ -26,11 +28,11 @@ def read_one(tmp_path, content, **options):
 # SPC ------------------------------------------------------------------------------------------------------
 
 
-def spc_header(order="<", flags=0, technique=4, exponent=-128, points=4, count=1, x=1, y=2, labels=b""):
+def spc_header(
+    order="<", flags=0, technique=4, exponent=-128, points=4, count=1, x=1, y=2, labels=b"", ends=(4000, 3997)
+):
     version = 0x4B if order == "<" else 0x4C
-    head = struct.pack(
-        f"{order}BBBbIddIBB", flags, version, technique, exponent, points, 4000, 3997, count, x, y
-    )
+    head = struct.pack(f"{order}BBBbIddIBB", flags, version, technique, exponent, points, *ends, count, x, y)
     return head.ljust(88, b"\0") + b"a film\0".ljust(130, b"\0") + labels.ljust(294, b"\0")
 
 
@@ -377,6 +379,38 @@ WHOLE = {"spc": spc(), "spc multi": spc(flags=4), "opus": opus(), "sp": sp(), "w
 def test_formats_that_are_only_recognised(tmp_path):
     with pytest.raises(FormatError, match=r"OLE container.*export the spectrum as JCAMP-DX or text"):
         read(tmp_path, b"\xd0\xcf\x11\xe0" + bytes(100))
+
+
+def query(tmp_path, y):
+    """A file of OPUS or SPC, under an ending that says nothing, over the whole infrared range."""
+    values = np.linspace(0.1, 0.2, 500)
+    if y == "opus":
+        facts = {"NPT": 500, "FXV": 4100.0, "LXV": 300.0}
+        content = opus(values=values.astype("<f4").tobytes(), **facts)
+    else:
+        content = spc_header(points=500, x=1, y=y, ends=(300, 4100)) + sub() + values.astype("<f4").tobytes()
+    path = tmp_path / "sample.0"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("y", [2, 128, "opus"])
+def test_a_query_of_an_instrument(tmp_path, y):
+    if y == "opus":
+        pytest.importorskip("brukeropus")
+    prepared = read_query(query(tmp_path, y), "ir")
+    assert prepared.known.all()
+    (sampled,) = read_spectra(tmp_path / "sample.0", "ir")
+    rises = sampled.values[-1] > sampled.values[0]
+    assert rises == (y == 2)  # OPUS runs from 4100 down; a transmittance is turned over
+
+
+def test_a_folder_of_files_of_instruments(tmp_path):
+    (tmp_path / "spectra").mkdir()
+    query(tmp_path, 2).rename(tmp_path / "spectra" / "water.0")
+    found = folder({"spectra": str(tmp_path / "spectra")})
+    assert {name: list(files) for name, files in found.files.items()} == {"water": ["ir"]}
+    assert found.spectra("water")["ir"]().spectrum.modality == "ir"
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -49,6 +49,7 @@ _CCLIB_MARKS = ("Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS", "Molpro")
 _STARTS = re.compile(
     r"Welcome to Q-Chem|Psi4: An Open-Source Ab Initio|Northwest Computational Chemistry Package \(NWChem\)"
 )
+_KINDS = re.compile(r"^ +TDDFT(/TDA)? Excitation Energies *$", re.MULTILINE)  # of Q-Chem
 _ROOT = re.compile(r" {2}Root +1 (\S.*?)  ")  # of NWChem, with multiplicity and symmetry
 
 
@@ -125,6 +126,9 @@ def _output_of_other(lines: list[str], name: str, label: str) -> Output:
     method = re.search(r"\bDFTTYP=(\w+)", "\n".join(lines))  # GAMESS; cclib keeps RHF or UHF only
     if method and method[1] != "NONE":
         data.metadata["functional"] = method[1]
+    kinds = _KINDS.findall("\n".join(lines))  # cclib keeps the last
+    if kinds:
+        data.metadata.setdefault("excited_states_method", "TDA" if kinds[-1] else "TD-DFT")
     return _output(data, name, cclib_level(data.metadata), job=label)
 
 
