@@ -210,6 +210,11 @@ def test_several_spectra_of_opus(tmp_path):
     (spectrum,) = read(tmp_path, opus(*channel))
     assert (spectrum.quantity, spectrum.remarks) == ("absorbance", ("left out: Sample Spectrum",))
     assert {each.quantity for each in read(tmp_path, opus(*other))} == {"absorbance", "transmittance"}
+    series = [(opus_type(3, 3, 0, 4, form=2), values), (opus_type(3, 3, 0, 5), values)]
+    (spectrum,) = read(tmp_path, opus(*series))
+    assert spectrum.remarks == (
+        "left out: Absorbance (Series) without parameters, Transmittance without parameters",
+    )
     only = read_one(tmp_path, opus(*channel, *other), quantity="transmittance")
     assert only.values.tolist() == Y[::-1].tolist()
 
@@ -217,8 +222,9 @@ def test_several_spectra_of_opus(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message", "error"),
     [
-        (opus(data=1), "0 spectra", FormatError),
-        (opus(derivative=1), "0 spectra", FormatError),
+        (opus(data=1), "but: Spectrum", FormatError),
+        (opus(data=16), "but: ATR", FormatError),
+        (opus(derivative=1), "but: Absorbance First Derivative", FormatError),
         (opus(DPF=2), "of the form 2", FormatError),
         (opus(DXU="MIN"), "is 'MIN'", UnitError),
         (opus(NPT=-4), "-4 points", DamagedError),

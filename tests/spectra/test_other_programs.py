@@ -249,6 +249,8 @@ def test_psi4(tmp_path):
     assert read.spectra["ir"].intensity.tolist() == [60, 3, 40]
     with pytest.raises(DamagedError, match="did not end normally"):
         output(tmp_path, psi4(end=""))
+    with pytest.raises(FormatError, match="level of theory is unknown"):
+        output(tmp_path, psi4().replace("==> DFT Potential <==", ""))
     with pytest.raises(InputError, match=r"atom 2 \(H\) has the mass 2.0141"):
         output(tmp_path, psi4(mass="2.014101778120"))
 

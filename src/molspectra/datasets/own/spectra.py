@@ -28,7 +28,7 @@ from molspectra.spectra.modality import MODALITIES, modality
 from molspectra.spectra.spectrum import SampledSpectrum
 
 OPTIONS: dict[str, str] = {
-    "spectra": "folder of JCAMP-DX or two-column files: NAME.jdx, NAME.ir.csv, or ir/NAME.csv",
+    "spectra": "folder of JCAMP-DX, two-column or instrument files: NAME.jdx, NAME.ir.csv, ir/NAME.0",
     "spectra_level": "what the spectra were measured with",
     "modality": "kind of the spectra, where neither the name nor the file tells it",
     "spectra_unit": "unit of the axis of text files, where the header does not tell it",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from molspectra.chem.records import check_readable
 from molspectra.errors import FormatError, InputError, NotFoundError
 from molspectra.spectra.files.binary import Bytes, read_bytes
 from molspectra.spectra.files.measured import MeasuredSpectrum
@@ -45,10 +46,9 @@ def instrument_reader(path: Path) -> Reader | None:
     """Return the reader for the binary file of an instrument; None for any other file.
 
     Raises:
-        FormatError: the format is recognised, and not read.
+        InputError: there is no such file, or its format is recognised and not read.
     """
-    if not path.is_file():
-        return None  # the reader of text says what is wrong with it
+    check_readable(path)
     with path.open("rb") as file:
         head = file.read(64)
     for mark, name in _REFUSED.items():

@@ -52,10 +52,14 @@ def read_opus(path: Path, file: Bytes, unit: str | None) -> list[MeasuredSpectru
             "a file of Bruker OPUS; needs the package brukeropus; pip install 'molspectra[files]'"
         ) from error
     blocks = _blocks(file, block.FileBlock, parse.get_block_type)
-    names = [each.data.get("snm") for each in blocks if each.type[2] == _SAMPLE]
-    title = next((plain(name) for name in names if isinstance(name, str)), "") or path.stem
-    results, left_out = [], []
-    for values, status in block.pair_data_and_status_blocks(blocks):
+    titles = [each.data.get("snm") for each in blocks if each.type[2] == _SAMPLE]
+    title = next((plain(text) for text in titles if isinstance(text, str)), "") or path.stem
+    pairs = block.pair_data_and_status_blocks(blocks)
+    paired = {id(values) for values, _ in pairs}
+    spectra = [each for each in blocks if each.is_data() or each.is_data_series()]
+    left_out = [f"{each.get_label()} without parameters" for each in spectra if id(each) not in paired]
+    results = []
+    for values, status in pairs:
         part, channel, _, kind, derivative, form = values.type
         if (
             kind not in _QUANTITIES
@@ -77,8 +81,13 @@ def read_opus(path: Path, file: Bytes, unit: str | None) -> list[MeasuredSpectru
             raise DamagedError(f"damaged: {facts['npt']} points, scaled by {facts['csf']:g}")
         unit_of_file = _UNITS[facts["dxu"]]
         results.append((kind, unit_of_file, data.Data(values, status, key="", vel=0)))
+    names = ", ".join(sorted(set(left_out)))
+    if not results:
+        raise FormatError(
+            f"no absorbance, transmittance, reflectance or Raman spectrum, but: {names or 'none'}"
+        )
     check_count(len(results))
-    remarks = (f"left out: {', '.join(sorted(set(left_out)))}",) if left_out else ()
+    remarks = (f"left out: {names}",) if left_out else ()
     return [
         MeasuredSpectrum(
             result.x,
@@ -116,6 +125,9 @@ def _blocks(file: Bytes, block: Any, block_type: Callable[[int], tuple[int, ...]
         each = block(whole.data, block_type(kind), 4 * words, 0)
         each.start = offset
         is_parameters = each.is_data_status() or each.type[2] == _SAMPLE
+        if each.is_data_series():
+            blocks.append(each)  # to be named, not read
+            continue
         if not is_parameters and not each.is_data():
             continue
         room -= 4 * words

@@ -126,6 +126,8 @@ def _output_of_other(lines: list[str], name: str, label: str) -> Output:
     method = re.search(r"\bDFTTYP=(\w+)", "\n".join(lines))  # GAMESS; cclib keeps RHF or UHF only
     if method and method[1] != "NONE":
         data.metadata["functional"] = method[1]
+    if not (data.metadata.get("functional") or data.metadata.get("methods")):
+        raise FormatError("cclib finds no method in it, so its level of theory is unknown")
     kinds = _KINDS.findall("\n".join(lines))  # cclib keeps the last
     if kinds:
         data.metadata.setdefault("excited_states_method", "TDA" if kinds[-1] else "TD-DFT")
