@@ -65,7 +65,7 @@ def read_query(
     quantity: str | None = None,
     reflectance: str = "refuse",
 ) -> Prepared:
-    """Read the spectrum of one modality from a file: JCAMP-DX, two columns of text, or a program's output.
+    """Read the spectrum of one modality from a file: JCAMP-DX, text, an instrument's, or a program's.
 
     Args:
         path: the file.
