@@ -77,7 +77,7 @@ def read_query(
     reflectance: str = "refuse",
     pipeline: Pipeline = DEFAULT,
 ) -> Prepared:
-    """Read the spectrum of one modality from a file: JCAMP-DX, two columns of text, or a program's output.
+    """Read the spectrum of one modality from a file: JCAMP-DX, text, an instrument's, or a program's.
 
     Args:
         path: the file.

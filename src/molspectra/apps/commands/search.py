@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
             _option(name),
             dest=name,
             metavar="FILE",
-            help=f"{kind.title}: JCAMP-DX, text, Gaussian or ORCA output",
+            help=f"{kind.title}: JCAMP-DX, text, file of an instrument, or output of a program",
         )
     parser.add_argument(
         "--by",

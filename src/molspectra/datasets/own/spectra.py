@@ -13,6 +13,7 @@ from typing import NamedTuple
 from molspectra.datasets.importer import choice
 from molspectra.datasets.own.shared import ParsedSpectrum, summary_of
 from molspectra.errors import FormatError, InputError, MismatchError, NotFoundError, SettingError
+from molspectra.spectra.files.instruments import ENDINGS
 from molspectra.spectra.files.measured import (
     FLOOR,
     OUTSIDE,
@@ -21,13 +22,13 @@ from molspectra.spectra.files.measured import (
     MeasuredSpectrum,
     onto_axis,
 )
-from molspectra.spectra.files.read import JCAMP, TEXT, read_measured
+from molspectra.spectra.files.read import JCAMP, TEXT, named_as_measured, read_measured
 from molspectra.spectra.files.units import QUANTITIES, asked_quantity, asked_unit
 from molspectra.spectra.modality import MODALITIES, modality
 from molspectra.spectra.spectrum import SampledSpectrum
 
 OPTIONS: dict[str, str] = {
-    "spectra": "folder of JCAMP-DX or two-column files: NAME.jdx, NAME.ir.csv, or ir/NAME.csv",
+    "spectra": "folder of JCAMP-DX, two-column or instrument files: NAME.jdx, NAME.ir.csv, ir/NAME.0",
     "spectra_level": "what the spectra were measured with",
     "modality": "kind of the spectra, where neither the name nor the file tells it",
     "spectra_unit": "unit of the axis of text files, where the header does not tell it",
@@ -127,7 +128,7 @@ def folder(options: Mapping[str, str]) -> Folder:
     files: dict[str, dict[str, Path]] = {}
     unusable: dict[str, str] = {}
     for file in sorted(path.rglob("*")):
-        if file.suffix.lower() not in (*JCAMP, *TEXT) or not file.is_file():
+        if not named_as_measured(file) or not file.is_file():
             continue
         name, kind = _name_and_kind(path, file)
         try:
@@ -139,7 +140,7 @@ def folder(options: Mapping[str, str]) -> Folder:
         if other is not file:
             raise MismatchError(f"{file} and {other} are both the {kind} spectrum of {name!r}; remove one")
     if not files:
-        reason = next(iter(unusable.values()), f"no files {' '.join((*JCAMP, *TEXT))}")
+        reason = next(iter(unusable.values()), f"no files {' '.join((*JCAMP, *TEXT, *ENDINGS))} or .0")
         raise NotFoundError(f"option spectra={path}: no spectrum found: {reason}")
     words = (options.get("spectra_level", "measured"), _SAME)
     return Folder(path, files, "; ".join(words), settings, unusable)
@@ -160,7 +161,7 @@ def _settings(options: Mapping[str, str]) -> Settings:
 
     def read(path: Path, modality: str | None = None) -> list[MeasuredSpectrum]:
         """Read a file of the folder; the options are for text files, since the others tell."""
-        given = {} if path.suffix.lower() in JCAMP else {"unit": unit, "quantity": quantity}
+        given = {"unit": unit, "quantity": quantity} if path.suffix.lower() in TEXT else {}
         return read_measured(path, modality=modality, **given)
 
     return Settings(

@@ -17,6 +17,7 @@ DISTANCE_TOLERANCE = 0.02
 _MASS_TOLERANCE = 0.1  # amu; programs tabulate average masses of different years
 _LINEAR = 5e-3  # Å; atoms that are off a line by less are on it
 _BENT = 0.1  # Å; a molecule with atoms that are off every line by more is not linear
+_RIGID = 1.0  # cm⁻¹; projected rigid motions are below it
 _NOISE = 1e-3
 """Negative oscillator strengths and intensities down to minus this are rounding errors, and become 0."""
 
@@ -75,15 +76,33 @@ def check_modes(molecule: Molecule, count: int) -> None:
         InputError: vibrations are missing, or there are too many.
     """
     atoms = len(molecule.numbers)
+    allowed = _numbers_of_modes(molecule)
+    if count not in allowed | {3 * atoms}:  # 3N: rigid motions are listed with them
+        expected = " or ".join(str(number) for number in sorted(allowed))
+        reason = "the list is cut short or only a part was calculated"
+        raise DamagedError(f"{count} vibrations, but {molecule.formula} has {expected}: {reason}")
+
+
+def vibrations(molecule: Molecule, frequencies: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which of the frequencies [n], cm⁻¹, are vibrations: all, or all but the rigid motions.
+
+    Rigid motions are found where all 3N modes are listed and those below 1 cm⁻¹ are as many as they are.
+    """
+    moving = np.abs(frequencies) >= _RIGID
+    listed = len(frequencies) == 3 * len(molecule.numbers)
+    rigid = listed and int(moving.sum()) in _numbers_of_modes(molecule)
+    return moving if rigid else np.ones(len(frequencies), bool)
+
+
+def _numbers_of_modes(molecule: Molecule) -> set[int]:
+    """Return the numbers of vibrations that a molecule can have: two if it is almost linear."""
+    atoms = len(molecule.numbers)
     centred = molecule.positions - molecule.positions.mean(axis=0)
     off_line = np.linalg.svd(centred, compute_uv=False)[1] if atoms > 2 else 0.0
     allowed = {3 * atoms - 5} if off_line < _BENT else set()  # programs differ in what they call linear
     allowed |= {3 * atoms - 6} if off_line > _LINEAR else set()
     allowed = allowed if atoms > 1 else {0}
-    if count not in allowed | {3 * atoms}:  # 3N: rigid motions are listed with them
-        expected = " or ".join(str(number) for number in sorted(allowed))
-        reason = "the list is cut short or only a part was calculated"
-        raise DamagedError(f"{count} vibrations, but {molecule.formula} has {expected}: {reason}")
+    return allowed
 
 
 def check_masses(numbers: Sequence[int], masses: Sequence[float]) -> None:

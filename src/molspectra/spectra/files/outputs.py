@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from molspectra.spectra.files.calculation import (
     in_job,
     joined_jobs,
     line_spectrum,
+    vibrations,
 )
 from molspectra.spectra.files.gaussian import (
     GaussianJob,
@@ -44,6 +46,11 @@ from molspectra.spectra.spectrum import LineSpectrum
 
 _GAUSSIAN_MARKS = ("Entering Gaussian System", "Gaussian, Inc.")
 _CCLIB_MARKS = ("Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS", "Molpro")
+_STARTS = re.compile(
+    r"Welcome to Q-Chem|Psi4: An Open-Source Ab Initio|Northwest Computational Chemistry Package \(NWChem\)"
+)
+_KINDS = re.compile(r"^ +TDDFT(/TDA)? Excitation Energies *$", re.MULTILINE)  # of Q-Chem
+_ROOT = re.compile(r" {2}Root +1 (\S.*?)  ")  # of NWChem, with multiplicity and symmetry
 
 
 def read_output(path: Path | str) -> Output:
@@ -65,13 +72,7 @@ def read_output(path: Path | str) -> Output:
         _cclib("io.ccio")  # missing, it is named before anything in the file
         if is_gaussian:
             return _from_gaussian(lines, path.stem)
-        data = _parsed(lines)
-        if not data.metadata.get("success", False):
-            raise DamagedError("the calculation did not end normally")
-        method = re.search(r"\bDFTTYP=(\w+)", "\n".join(lines))  # GAMESS; cclib keeps RHF or UHF only
-        if method and method[1] != "NONE":
-            data.metadata["functional"] = method[1]
-        return _output(data, path.stem, cclib_level(data.metadata))
+        return _from_others(lines, path.stem)
     except InputError as error:
         raise error.with_context(path) from error
 
@@ -92,6 +93,45 @@ def _from_gaussian(lines: list[str], name: str) -> Output:
             outputs.append(_output(data, name, level, index, label, anharmonic=is_anharmonic(job)))
             check_weights(job, outputs[-1].molecule.numbers.tolist())
     return joined_jobs(outputs)
+
+
+def _from_others(lines: list[str], name: str) -> Output:
+    """Read the jobs of an output of another program; where they begin is known of Q-Chem, Psi4 and NWChem."""
+    starts = [index for index, line in enumerate(lines) if _STARTS.search(line)][1:]
+    parts = [lines[start:stop] for start, stop in pairwise([0, *starts, len(lines)])]
+    outputs = []
+    for number, part in enumerate(parts, start=1):
+        label = f"job {number} of {len(parts)}" if len(parts) > 1 else ""
+        with in_job(label):
+            outputs.append(_output_of_other(part, name, label))
+    return joined_jobs(outputs)
+
+
+def _output_of_other(lines: list[str], name: str, label: str) -> Output:
+    """Read one job of a program that is neither Gaussian nor ORCA.
+
+    Raises:
+        InputError: it did not end normally, or its lines could be of several structures or methods.
+    """
+    data = _parsed(lines)
+    if not data.metadata.get("success", False):
+        raise DamagedError("the calculation did not end normally")
+    if {"HF", "DFT"} <= set(data.metadata.get("methods", ())):
+        raise FormatError(
+            "it holds results of Hartree-Fock and of a density functional; give each its own file"
+        )
+    roots = [match[1] for line in lines if (match := _ROOT.match(line))]
+    if len(set(roots)) < len(roots):
+        raise FormatError("it holds excited states of several structures; give each its own file")
+    method = re.search(r"\bDFTTYP=(\w+)", "\n".join(lines))  # GAMESS; cclib keeps RHF or UHF only
+    if method and method[1] != "NONE":
+        data.metadata["functional"] = method[1]
+    if not (data.metadata.get("functional") or data.metadata.get("methods")):
+        raise FormatError("cclib finds no method in it, so its level of theory is unknown")
+    kinds = _KINDS.findall("\n".join(lines))  # cclib keeps the last
+    if kinds:
+        data.metadata.setdefault("excited_states_method", "TDA" if kinds[-1] else "TD-DFT")
+    return _output(data, name, cclib_level(data.metadata), job=label)
 
 
 def _gaussian_level(job: GaussianJob, metadata: Mapping[str, Any]) -> str:
@@ -135,13 +175,17 @@ def _output(
     if masses.shape == molecule.numbers.shape:
         check_masses(molecule.numbers.tolist(), masses.tolist())
     spectra: dict[str, LineSpectrum] = {}
-    frequencies = [float(value) for value in getattr(data, "vibfreqs", ())]
-    if frequencies:
-        check_modes(molecule, len(frequencies))
+    frequencies = np.asarray(getattr(data, "vibfreqs", ()), np.float64)
+    kept = vibrations(molecule, frequencies)
+    if kept.any():
+        check_modes(molecule, int(kept.sum()))
     for kind, key in (("ir", "vibirs"), ("raman", "vibramans")):
-        if frequencies and hasattr(data, key):
+        if kept.any() and hasattr(data, key):
             named = f"harmonic, {level}" if anharmonic else level
-            spectra[kind] = line_spectrum(kind, frequencies, getattr(data, key), named)
+            strengths = np.asarray(getattr(data, key), np.float64)
+            if strengths.shape == kept.shape:  # else the number of lines is refused
+                strengths = strengths[kept]
+            spectra[kind] = line_spectrum(kind, frequencies[kept], strengths, named)
     utils = _cclib("parser.utils")
     if hasattr(data, "etenergies") and hasattr(data, "etoscs"):
         energies = [utils.convertor(float(value), "wavenumber", "eV") for value in data.etenergies]
@@ -149,7 +193,8 @@ def _output(
         spectra["uv_vis"] = line_spectrum("uv_vis", energies, data.etoscs, f"{method}, {level}")
     scf: list[float] = list(getattr(data, "scfenergies", []))
     energy = utils.convertor(float(scf[index]), "eV", "hartree") if scf else None
-    return Output(molecule, spectra, level, energy, tuple(value for value in frequencies if value < 0), job)
+    imaginary = tuple(float(value) for value in frequencies[kept] if value < 0)
+    return Output(molecule, spectra, level, energy, imaginary, job)
 
 
 def cclib_level(metadata: Mapping[str, Any]) -> str:

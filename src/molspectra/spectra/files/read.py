@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from molspectra.errors import FormatError, NotFoundError, SettingError, UnitError
+from molspectra.spectra.files.instruments import instrument_reader, named_as_instrument, read_instrument
 from molspectra.spectra.files.measured import FLOOR, MeasuredSpectrum, onto_axis
 from molspectra.spectra.files.units import asked_quantity, asked_unit, named_quantities, settled
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
@@ -14,8 +15,11 @@ from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 JCAMP = (".jdx", ".dx", ".jcm", ".jcamp")
 TEXT = (".csv", ".txt", ".tsv", ".dat", ".xy", ".asc", ".dpt")
 OUTPUT = (".out", ".log")
-SUFFIXES = (*JCAMP, *TEXT, *OUTPUT)
-"""Suffixes of all supported files."""
+
+
+def named_as_measured(path: Path) -> bool:
+    """Whether a file has an ending of measured spectra: JCAMP-DX, text, or the file of an instrument."""
+    return path.suffix.lower() in (*JCAMP, *TEXT) or named_as_instrument(path)
 
 
 def read_measured(
@@ -25,14 +29,16 @@ def read_measured(
     unit: str | None = None,
     quantity: str | None = None,
 ) -> list[MeasuredSpectrum]:
-    """Read the measured spectra of a JCAMP-DX or text file, each on the axis of the file.
+    """Read the measured spectra of a file, each on the axis of the file.
 
     Args:
-        path: the file; one of `JCAMP` by its suffix, else two columns of text.
+        path: the file; that of an instrument by its first bytes, whatever its suffix; JCAMP-DX by its suffix;
+            else two columns of text.
         modality: modality of the spectra whose file does not name it.
         unit: axis unit of a text file whose header does not name it; it must not contradict the file, of
-            JCAMP-DX files those of its spectra that have the modality.
-        quantity: quantity of the values, likewise.
+            other files those of its spectra that have the modality.
+        quantity: quantity of the values, likewise; of the file of an instrument with several quantities,
+            only the spectra of this one are read.
 
     Raises:
         InputError: the file is damaged, says another unit or quantity than was given, or unit, quantity or
@@ -41,10 +47,17 @@ def read_measured(
     path = Path(path)
     if path.suffix.lower() in OUTPUT:
         raise FormatError(f"{path}: outputs of programs hold lines; read them with read_spectra")
-    if path.suffix.lower() in JCAMP:
+    reader = instrument_reader(path)
+    if reader is not None or path.suffix.lower() in JCAMP:
         from molspectra.spectra.files.jcamp import read_jcamp
 
-        spectra = [replace(each, modality=each.modality or modality) for each in read_jcamp(path)]
+        if reader is not None:
+            found = read_instrument(path, reader, None if unit is None else asked_unit(unit))
+            wanted = None if quantity is None else asked_quantity(quantity)
+            found = [each for each in found if each.quantity == wanted] or found
+        else:
+            found = read_jcamp(path)
+        spectra = [replace(each, modality=each.modality or modality) for each in found]
         return [
             each if modality not in (None, each.modality) else _agreeing(each, unit, quantity)
             for each in spectra
@@ -55,7 +68,7 @@ def read_measured(
 
 
 def _agreeing(spectrum: MeasuredSpectrum, unit: str | None, quantity: str | None) -> MeasuredSpectrum:
-    """Return a spectrum of a JCAMP-DX file with what its words leave open; refuse a contradiction to them.
+    """Return a spectrum of a file, no text, with what its words leave open; refuse a contradiction to them.
 
     An ordinate whose words mean no known quantity stays, and is refused on conversion.
     """
@@ -63,6 +76,8 @@ def _agreeing(spectrum: MeasuredSpectrum, unit: str | None, quantity: str | None
     if asked is not None and asked != spectrum.unit:
         raise UnitError(f"{spectrum.source}: the file says {spectrum.unit}, not {asked}")
     named = named_quantities(spectrum.header["YUNITS"])
+    if spectrum.quantity == "percent" and quantity is not None:  # the file does not tell of what
+        named = {f"percent {asked_quantity(quantity).removeprefix('percent ')}"}
     if quantity is None or not named:
         return spectrum
     agreed = settled(asked_quantity(quantity), named)
@@ -85,7 +100,7 @@ def read_spectra(
     """Read all spectra of a file: lines from an output of a program, else samples on the modality's axis.
 
     Args:
-        path: JCAMP-DX, two columns of text, or an output of Gaussian, ORCA, ….
+        path: JCAMP-DX, two columns of text, a file of an instrument, or an output of Gaussian, ORCA, ….
         modality: read only spectra of this modality; also that of a file that does not name it.
         unit: see `read_measured`.
         quantity: see `read_measured`.
