@@ -18,9 +18,13 @@ author = "The molspectra developers"
 copyright = "The molspectra developers"
 version = release = molspectra.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+nb_execution_mode = "cache"  # a notebook runs again where its code has changed; `make clean` forgets all
+nb_execution_in_temp = True  # runs are not written beside the pages
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600  # seconds a cell
 default_role = "code"
 exclude_patterns = ["_build"]
 html_theme = "furo"
