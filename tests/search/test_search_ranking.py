@@ -83,10 +83,10 @@ def test_the_score_of_a_missing_molecule():
     scores = generator.normal(0, 1, (500, 200))
     scores[np.arange(200), np.arange(200)] += 6
     threshold, found = _absent(scores)
-    assert np.mean(scores.max(0) < threshold) == pytest.approx(0.1, abs=0.006)
-    assert found > 0.9
+    assert np.mean(scores.max(0) < threshold) == pytest.approx(0.02, abs=0.006)
+    assert found > 0.6
     scores[np.arange(200), np.arange(200)] -= 6
-    assert _absent(scores)[1] < 0.15  # nothing tells them apart
+    assert _absent(scores)[1] < 0.05  # nothing tells them apart
 
 
 def test_similarities_against_plain_formulas():

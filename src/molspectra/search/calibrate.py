@@ -50,7 +50,7 @@ CORRELATION = 5.0
 """Distance over which shifts and factors change, in default line widths."""
 GAIN, NOISE = 1.0, 0.005
 """Standard deviations of the logarithm of factors on intensities, and of noise relative to the largest."""
-FALSE_ALARMS = 0.1
+FALSE_ALARMS = 0.02
 """Share of the searches with the right molecule in the library that are told that it is not there."""
 
 _BOUNDS = (np.log(1e-4), np.log(1e2))

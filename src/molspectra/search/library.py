@@ -284,7 +284,7 @@ class Library:
         chosen = leading(best, top)
         has_confidence = None not in temperatures and not partial and len(chosen)
         confidence = softmax(best)[chosen] if has_confidence else None
-        if len(keys) == 1 and calibration and len(chosen) and not partial:
+        if len(keys) == 1 and calibration and len(chosen) and rows is None:
             remarks += _absence(float(best[chosen[0]] * (temperatures[0] or 1)), keys[0], calibration)
         chosen_rows = best_rows[chosen]
         parts = {way: values[chosen_rows] for way, values in scores.items()}
@@ -342,9 +342,9 @@ def _absence(best: float, name: str, calibration: Calibration) -> list[str]:
     if best >= threshold:
         return []
     return [
-        f"probably not in this library: the best score, {best:.3f}, is below {threshold:.3f}, which "
-        f"{1 - FALSE_ALARMS:.0%} of the searches reach whose molecule is there ({found:.0%} of the molecules "
-        "that are missing are told so)"
+        f"nothing fits well, so it may not be in this library: the best score, {best:.3f}, is below "
+        f"{threshold:.3f}, which {1 - FALSE_ALARMS:.0%} of the searches reach whose molecule is there "
+        f"({found:.0%} of those whose molecule is missing do not)"
     ]
 
 
