@@ -119,7 +119,7 @@ def _gap() -> object:
 
 
 def _index() -> object:
-    hits = Library("index").search({"ir": Store("store.arrow").spectrum(5, "ir")}, top=3)
+    hits = Library("index").search({"ir": Store("store.arrow").spectrum(5, "ir")}, by="embedding", top=3)
     return {"smiles": [hit["smiles"] for hit in hits], "scores": [hit["score"] for hit in hits]}
 
 

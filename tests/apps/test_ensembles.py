@@ -238,7 +238,7 @@ def test_no_ensemble_over_a_run(config: FinetuneConfig, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["report"], ["export-model", "--out", "m.pt2"], ["embed", "--smiles", "C", "--out", "v.npy", "--model"]],
+    [["export-model", "--out", "m.pt2"], ["embed", "--smiles", "C", "--out", "v.npy", "--model"]],
 )
 def test_what_takes_one_run_names_a_member(
     ensemble: Path,

@@ -1,14 +1,12 @@
 """What docs/tour.md and docs/gpu.md show is done here, in their order, with fewer steps of fine-tuning."""
 
 import json
-import shlex
 
 import matplotlib
 import pytest
 from docs_pages import follow
 
 import molspectra as ms
-from molspectra.apps.cli import main
 
 
 @pytest.mark.slow
@@ -35,12 +33,6 @@ def test_the_tour(tmp_path, monkeypatch, capsys):
     assert "gap [eV]" in (tmp_path / "gaps.csv").read_text(encoding="utf-8").splitlines()[0]
     assert (tmp_path / "acetone.png").stat().st_size > 1000
     assert len(ms.Store("acetone.arrow")) == 1
-
-    (search,) = (command for command in commands if command.startswith("molspectra search"))
-    by_structure = search.replace("--by learned ", "")
-    assert by_structure != search
-    assert main(shlex.split(by_structure)[1:]) == 0
-    assert "acetone" not in capsys.readouterr().out
 
 
 def test_the_page_of_devices(tmp_path, monkeypatch, capsys):

@@ -41,7 +41,7 @@ def frames(store):
 def test_names():
     for name in BUNDLED:
         assert open_store(name).path == bundled_path(name)
-    with pytest.raises(NotFoundError, match=r"'water'.*bundled, bundled-ethanol"):
+    with pytest.raises(NotFoundError, match=r"'water'.*bundled, bundled-library, bundled-ethanol"):
         bundled("water")
 
 
