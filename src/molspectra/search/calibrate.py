@@ -258,7 +258,8 @@ def _fitted(
         kind = modality(name)
         if model is None:
             samples[name] = unit(coarse(queries[name], kind)), np.ones(stored_points(kind), bool)
-            bands[name] = shapes(signed[name], np.ones(kind.points, bool), kind)
+            everywhere = np.ones(kind.points, bool)
+            bands[name] = shapes(signed[name], everywhere, everywhere, kind)
         elif name in model.modalities:
             learned[name] = model.spectra({name: queries[name]})
     fits = {}

@@ -35,13 +35,15 @@ class Prepared:
     Attributes:
         values: [points] intensities, 0 or more.
         signed: [points] the same before negative values, of noise about zero, were set to 0.
-        known: [points] mask of the range that was measured and is compared.
+        measured: [points] mask of the range that was measured.
+        known: [points] mask of the part of it that is compared.
         absolute: whether `values` are in the modality's intensity unit, rather than of an arbitrary scale.
         remarks: conversions, for people.
     """
 
     values: npt.NDArray[np.float64]
     signed: npt.NDArray[np.float64]
+    measured: npt.NDArray[np.bool_]
     known: npt.NDArray[np.bool_]
     absolute: bool
     remarks: tuple[str, ...] = ()
@@ -121,7 +123,7 @@ def prepare(
         raise MismatchError(f"a {spectrum.modality} spectrum was given as {kind.name}")
     where = f"{spectrum.source}: " if isinstance(spectrum, MeasuredSpectrum) and spectrum.source else ""
     if isinstance(spectrum, MeasuredSpectrum):
-        signed, known, settings, told = _of_file(spectrum, kind, reflectance, pipeline)
+        signed, measured, settings, told = _of_file(spectrum, kind, reflectance, pipeline)
         absolute, remarks = False, tuple(f"{kind.name}: {remark}" for remark in told)
     else:
         try:
@@ -131,18 +133,19 @@ def prepare(
         absolute = isinstance(spectrum, LineSpectrum) or not spectrum.source.startswith("measured")
         sampled = spectrum.broadened() if isinstance(spectrum, LineSpectrum) else spectrum
         settings, remarks = pipeline.preparation(kind, not absolute), ()
-        signed, known = _of_samples(sampled.values, kind, absolute, settings)
+        signed, measured = _of_samples(sampled.values, kind, absolute, settings)
+    known = measured
     if settings.window is not None:
         low, high = settings.window
         axis = kind.axis()
-        known &= (axis >= low) & (axis <= high)
+        known = measured & (axis >= low) & (axis <= high)
     values = np.where(known, np.maximum(signed, 0), 0)
     largest = float(values.max())
     if not coarse(values / max(largest, 1e-300), kind)[coarse_mask(known, kind)].any():
         raise ValueRangeError(f"{where}too little of the {kind.name} axis is covered to compare anything")
     scale = 1.0 if absolute else largest
     remarks += pipeline.remarks(kind, settings)
-    return Prepared(values / scale, signed / scale, known, absolute, remarks)
+    return Prepared(values / scale, signed / scale, measured, known, absolute, remarks)
 
 
 def _of_file(
@@ -229,7 +232,7 @@ def query_of(
         if covered.any():
             samples[name] = (unit(np.where(covered, points, 0)[None]), covered)
     bands = {
-        name: shapes(spectrum.signed[None], spectrum.known, modality(name), scales)
+        name: shapes(spectrum.signed[None], spectrum.measured, spectrum.known, modality(name), scales)
         for name, spectrum in prepared.items()
         if scales is not None
     }

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
+from molspectra.errors import ValueRangeError
 from molspectra.search.vectors import POINTS_PER_WIDTH, Floats, coarse, unit
 from molspectra.spectra.modality import Modality
 
@@ -27,6 +28,7 @@ FLOOR = 0.005
 SCALES = tuple(np.arange(0.95, 1.0301, 0.01).round(2).tolist())
 """Factors on the frequencies of a library that are tried: harmonic ones lie some per cent too high."""
 
+_FEWEST = 10  # bins that a comparison needs
 _SIGMAS = 2.0  # of the noise of a smeared spectrum, subtracted from it
 _FWHM = 2.3548  # full width at half maximum of a Gaussian in units of its standard deviation
 
@@ -46,7 +48,8 @@ class Shapes:
 
 def shapes(
     values: npt.NDArray[np.floating],
-    known: npt.NDArray[np.bool_],
+    measured: npt.NDArray[np.bool_],
+    compared: npt.NDArray[np.bool_],
     kind: Modality,
     scales: tuple[float, ...] = SCALES,
 ) -> Shapes:
@@ -54,18 +57,27 @@ def shapes(
 
     Args:
         values: [Q, points] on the modality's axis; negative ones, of noise about zero, are welcome.
-        known: [points] mask of the range that was measured.
+        measured: [points] mask of the range that was measured.
+        compared: [points] mask of the part of it that is compared.
         kind: the modality.
         scales: factors on the frequencies of the entries: a band at x is looked for at x / scale.
+
+    Raises:
+        ValueRangeError: too little of the axis is left to compare.
     """
     axis = kind.axis()
-    covered = np.ones(kind.points, bool)
+    covered = compared.copy()
     stretched = np.empty((len(scales), *np.shape(values)), np.float32)
     for number, scale in enumerate(scales):
-        covered &= np.interp(axis * scale, axis, known.astype(np.float64), left=0, right=0) > 0.999
+        covered &= np.interp(axis * scale, axis, measured.astype(np.float64), left=0, right=0) > 0.999
         for row, spectrum in zip(stretched[number], np.asarray(values), strict=True):
             row[:] = np.interp(axis * scale, axis, spectrum, left=0, right=0)
     bins = _bins(coarse(covered.astype(np.float32), kind)) > 0.999
+    if bins.sum() < _FEWEST:
+        raise ValueRangeError(
+            f"too little of the {kind.name} axis is left to compare shapes, at least {_FEWEST * kind.fwhm:g} "
+            f"{kind.unit} are needed"
+        )
     plain = _bins(coarse(stretched, kind))
     smeared = _smeared(plain, bins, kind)
     noise = _noise(plain, smeared, bins, kind)
@@ -113,6 +125,7 @@ def _noise(plain: Floats, smeared: Floats, covered: npt.NDArray[np.bool_], kind:
     quiet = covered & (smeared <= np.median(smeared[..., covered], axis=-1, keepdims=True))
     inner = quiet[..., 1:-1] & covered[:-2] & covered[2:]
     change = np.abs(plain[..., :-2] - 2 * plain[..., 1:-1] + plain[..., 2:])
-    middle = np.nan_to_num(np.nanmedian(np.where(inner, change, np.nan), axis=-1))
+    change = np.where(inner.any(-1, keepdims=True), np.where(inner, change, np.nan), 0)
+    middle = np.nanmedian(change, axis=-1)
     left = 1 / np.sqrt(2 * np.sqrt(np.pi) * max(SMEAR[kind.unit] / _FWHM, 0.3))
     return np.asarray(1.4826 * middle / np.sqrt(6) * left, np.float32)
