@@ -99,6 +99,17 @@ def test_a_molecule_is_found_by_its_own_spectra(made, small, by):
             assert first["cosine"] == pytest.approx(1, abs=2e-3)
 
 
+@pytest.mark.parametrize("by", ["shape", "cosine"])
+def test_a_scale_is_applied_once(made, small, by):
+    lines = small.spectrum(5, "ir")
+    scaled = replace(lines, position=0.96 * lines.position)
+    (right,) = Library(made).search({"ir": scaled}, by=by, pipeline=Pipeline(scale=0.96), top=1)
+    (wrong,) = Library(made).search({"ir": scaled}, by=by, pipeline=Pipeline(scale=0.92), top=1)
+    assert right["row"] == 5
+    assert right["score"] > 0.99
+    assert wrong["score"] < 0.97
+
+
 def test_weights_go_with_the_temperatures(made, small):
     library, spectra = Library(made), spectra_of(small, 5, "ir")
     alone = {way: library.search(spectra, by=way, top=60) for way in ("embedding", "sid")}

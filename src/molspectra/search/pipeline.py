@@ -55,8 +55,8 @@ class Pipeline:
 
     @property
     def scales(self) -> tuple[float, ...]:
-        """Factors on the frequencies of the library that `shape` tries."""
-        return SCALES if self.scale is None else (self.scale,)
+        """Factors that `shape` tries after the steps of a spectrum, which apply a scale that is given."""
+        return SCALES if self.scale is None else (1.0,)
 
     def preparation(self, kind: Modality, is_measured: bool) -> Preparation:
         """Settings of the steps for one spectrum of a query."""
