@@ -8,7 +8,6 @@ The first step starts from the minima of the bundled dataset where it has them: 
 """
 
 import argparse
-import csv
 import json
 import os
 from collections.abc import Iterator
@@ -16,12 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from build_bundled import MOLECULES, SEED, read_list
 
 from molspectra.chem.identity import identity_from_smiles
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import from_smiles
 from molspectra.data.store.bundled import bundled, bundled_path
-from molspectra.data.store.store import Row, write_store
+from molspectra.data.store.store import write_store
 from molspectra.datasets.simulated import simulated_metadata, simulated_row
 from molspectra.errors import MolspectraError
 from molspectra.simulation.api import Simulation, levels_of_theory, minimum
@@ -31,9 +31,6 @@ from molspectra.simulation.vibrations import infrared, masses_of, normal_modes
 from molspectra.simulation.xtb import FieldDerivatives, field_derivatives
 from molspectra.spectra.spectrum import LineSpectrum
 
-ROOT = Path(__file__).resolve().parents[1]
-MOLECULES = ROOT / "datasets" / "bundled" / "molecules.csv"
-SEED = 0
 WEAKEST = 3e-3
 """Lines below this share of the strongest are left out of the library."""
 FINEST = 1 / 256, 1 / 4
@@ -42,8 +39,7 @@ FINEST = 1 / 256, 1 / 4
 
 def listed() -> list[tuple[str, str, str]]:
     """SMILES, name and identity of every molecule."""
-    with open(MOLECULES, encoding="utf-8", newline="") as file:
-        rows = [(row["smiles"], row["name"]) for row in csv.DictReader(file)]
+    rows = [(row["smiles"], row["name"]) for row in read_list(MOLECULES)]
     return [(smiles, name, identity_from_smiles(smiles)) for smiles, name in rows]
 
 
@@ -107,11 +103,7 @@ def pack(out: Path) -> None:
         results[0], source="computed by molspectra (scripts/build_library.py)", licence="MIT", notes={}
     )
     target = bundled_path("bundled-library")
-
-    def rows() -> Iterator[Row]:
-        yield from map(simulated_row, results)
-
-    written = write_store(target, rows(), metadata, overwrite=True)
+    written = write_store(target, map(simulated_row, results), metadata, overwrite=True)
     manifest = {
         "molecules": written.rows,
         "named": sum(result.molecule.name is not None for result in results),

@@ -3,13 +3,13 @@
     python scripts/fit_valence.py --out build/valence            # references; interrupted, it continues
     python scripts/fit_valence.py --out build/valence --fit      # fit, cross-validate, write the file
 
-The references are B3LYP/def2-SVP minima, Hessians and dipole derivatives of small molecules: 10 s of one core
-for two heavy atoms, one minute for four. First the force field of B3LYP is fitted to observed fundamentals,
-then that of GFN2-xTB to the fundamentals, and to the corrected B3LYP frequencies of all other molecules.
+The references are B3LYP/def2-SVP minima, Hessians and dipole derivatives of small molecules: 10 s of one busy
+core for two heavy atoms, two minutes for four. First the force field of B3LYP is fitted to observed
+fundamentals, then that of GFN2-xTB to the fundamentals, and to the corrected B3LYP frequencies of all other
+molecules.
 """
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -19,24 +19,30 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from build_bundled import MOLECULES, read_list
 from scipy.optimize import least_squares
 
 from molspectra.chem.readers import from_smiles
 from molspectra.errors import MolspectraError
-from molspectra.simulation.api import relax
-from molspectra.simulation.factors import FILE
+from molspectra.simulation.api import minimum
+from molspectra.simulation.factors import FILE, Parameters
 from molspectra.simulation.harmonic import harmonic
 from molspectra.simulation.units import AMU, BOHR, WAVENUMBER
-from molspectra.simulation.valence import Valence, dipole_terms, force_constants, valence
+from molspectra.simulation.valence import (
+    Valence,
+    corrected_dipole,
+    dipole_terms,
+    force_constants,
+    scaled,
+    valence,
+)
 from molspectra.simulation.vibrations import masses_of, normal_modes
-from molspectra.simulation.xtb import Xtb, field_derivatives
-from molspectra.simulation.xtb import hessian as xtb_hessian
+from molspectra.simulation.xtb import field_derivatives
 
 VERSION = 1
 """To be raised with every fit that is released."""
 
 ROOT = Path(__file__).resolve().parents[1]
-LIST = ROOT / "datasets" / "bundled" / "molecules.csv"
 FUNDAMENTALS = ROOT / "scripts" / "fundamentals.json"
 LARGER = ("c1ccccc1", "c1ccoc1", "c1ccsc1", "c1ccncc1", "CC(C)=O", "C=COC(C)=O", "CCC(C)=O", "COC(C)(C)C")
 """Molecules with more than four heavy atoms, for aromatic bonds, ketones, esters and ethers."""
@@ -78,8 +84,7 @@ def smiles_of_references() -> list[str]:
     """The molecules, cheapest first."""
     from rdkit import Chem
 
-    with open(LIST, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_list(MOLECULES)
     size = {row["smiles"]: Chem.MolFromSmiles(row["smiles"]).GetNumHeavyAtoms() for row in rows}
     small = [smiles for smiles, heavy in size.items() if heavy <= 2]
     named = [row["smiles"] for row in rows if row["name"]]
@@ -96,10 +101,7 @@ def compute(out: Path) -> None:
             continue
         try:
             molecule = from_smiles(smiles)
-            start = relax(molecule, molecule.positions / BOHR)
-            xtb = Xtb(molecule.numbers, start, molecule.charge)
-            result = xtb.run(start)
-            hessian = xtb_hessian(xtb, start, result)
+            start, hessian, result = minimum(molecule, molecule.positions / BOHR)
             fields = field_derivatives(molecule.numbers, start, molecule.charge, result)
             found = harmonic(molecule.numbers, start, molecule.charge, hessian)
         except MolspectraError as error:
@@ -219,9 +221,8 @@ def fit_factors(
 
 def frequencies(reference: Reference, factors: dict[str, float], name: str) -> Array:
     """Frequencies [M], cm⁻¹, of force constants times factors."""
-    roots = np.sqrt([factors.get(kind, 1.0) for kind in reference.coordinates.kinds])
-    weighted = roots[:, None] * reference.coordinates.derivatives
-    hessian = weighted.T @ getattr(reference, name) @ weighted
+    constants = getattr(reference, name)
+    hessian = scaled(constants, reference.coordinates, lambda kind: factors.get(kind, 1.0))
     return normal_modes(masses_of(reference.numbers), reference.positions, hessian).wavenumbers
 
 
@@ -287,9 +288,8 @@ def cross_validated(references: list[Reference], weights: list[float]) -> None:
                 ("corrected", frequencies(reference, factors, "constants")),
             ):
                 errors[name] += np.abs(values - reference.target)[counted].tolist()
-            dipole = charge * reference.dipole
-            for kind, term in dipole_terms(reference.coordinates, reference.positions).items():
-                dipole = dipole + terms.get(kind, 0.0) * term
+            own_terms = dipole_terms(reference.coordinates, reference.positions)
+            dipole = corrected_dipole(reference.dipole, own_terms, Parameters(factors, charge, terms))
             squares = [
                 ((reference.modes @ each) ** 2).sum(1)
                 for each in (reference.dft_dipole, reference.dipole, dipole)

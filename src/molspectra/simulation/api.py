@@ -21,6 +21,7 @@ from molspectra.errors import (
     ValueRangeError,
     hint,
 )
+from molspectra.simulation.factors import parameters_version
 from molspectra.simulation.geometry import GRADIENT_TOLERANCE, minimise, model_hessian, positive
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR, DEBYE, HARTREE
@@ -110,8 +111,6 @@ def levels_of_theory(
             does not have or that needs a minimum, or the `simulate` extra is not installed.
     """
     from importlib.metadata import PackageNotFoundError, version
-
-    from molspectra.simulation.factors import parameters_version
 
     names = modality_names(modalities)
     if not names or len(set(names)) < len(names):
@@ -208,7 +207,7 @@ def simulate(
         geometry: "given" computes UV-Vis spectra and the density of states without optimisation.
         level: of IR and Raman. "scaled" multiplies the force constants of GFN2-xTB by factors, which brings
             the frequencies near to observed ones, and corrects dipole derivatives, at no cost. "dft" computes
-            IR alone: minutes for seven heavy atoms. Zero-point energy and heat capacity stay unscaled.
+            IR alone: minutes for four heavy atoms. Zero-point energy and heat capacity stay unscaled.
 
     Returns:
         The results, or a list of them where several molecules were given, in their order.
@@ -240,8 +239,12 @@ def _simulated(
     lines: dict[str, LineSpectrum] = {}
     properties: dict[str, Property] = {}
     positions = molecule.positions / BOHR
-    electronic = ("pyscf.dft",) if "uv_vis" in names else ()
-    with one_thread(("tblite.interface", *electronic)):
+    libraries = ["tblite.interface"]
+    if "uv_vis" in names:
+        libraries += ["pyscf.dft"]
+    if level == "dft":
+        libraries += ["pyscf.dft", "pyscf.hessian"]
+    with one_thread(libraries):
         vibrational = [name for name in names if name in VIBRATIONAL]
         if vibrational:
             positions, lines, properties = _vibrations(molecule, positions, vibrational, levels, level)
@@ -250,7 +253,7 @@ def _simulated(
         dos = [name for name in names if name in DOS]
         if dos:
             lines |= _density_of_states(molecule, positions, levels[dos[0]])
-        if electronic:
+        if "uv_vis" in names:
             lines["uv_vis"], electronic_properties = _electrons(molecule, positions, levels["uv_vis"])
             properties |= electronic_properties
     ordered = {name: lines[name] for name in names}
@@ -327,8 +330,7 @@ def _vibrations(
     positions, hessian, start = minimum(molecule, positions)
     modes = vibrations.normal_modes(masses, positions, hessian)
     if level == "dft":
-        with one_thread(("pyscf.dft", "pyscf.hessian")):
-            result = harmonic(molecule.numbers, positions, molecule.charge, hessian)
+        result = harmonic(molecule.numbers, positions, molecule.charge, hessian)
         positions, hessian = result.positions, result.hessian
         modes = vibrations.normal_modes(masses, positions, hessian)
         if len(modes.wavenumbers) and modes.wavenumbers[0] < -FLAT:

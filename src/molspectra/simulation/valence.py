@@ -14,13 +14,13 @@ for other kinds of bonds, to B3LYP/def2-SVP.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.simulation.factors import parameters
+from molspectra.simulation.factors import Parameters, parameters
 from molspectra.simulation.geometry import bend_vectors, torsion_vector
 from molspectra.simulation.units import BOHR
 from molspectra.simulation.vibrations import rigid_motions
@@ -198,25 +198,25 @@ class _Finder:
                 self._add(f"torsion {name}", tuple(parts))
 
 
-def scaled(hessian: Array, coordinates: Valence, factor: Callable[[str], float]) -> Array:
-    """Multiply the force constants of a Hessian by factors.
+def scaled(constants: Array, coordinates: Valence, factor: Callable[[str], float]) -> Array:
+    """Return the Hessian of force constants times factors.
 
     Args:
-        hessian: [3N, 3N], Hartree/bohr², at a minimum.
+        constants: F [R, R], see `force_constants`.
         coordinates: valence coordinates of the structure.
         factor: by kind of coordinate.
 
     Returns:
-        [3N, 3N]: BᵀS^½ F S^½ B, with F = (B⁺)ᵀHB⁺ and the factors S. With factors of 1 it is the Hessian
-        without translations and rotations, as long as the coordinates span all vibrations.
+        [3N, 3N], Hartree/bohr²: BᵀS^½ F S^½ B with the factors S. With factors of 1 it is the Hessian without
+        translations and rotations, as long as the coordinates span all vibrations.
     """
     roots = np.sqrt([factor(kind) for kind in coordinates.kinds])
     weighted = roots[:, None] * coordinates.derivatives
-    return np.asarray(weighted.T @ force_constants(hessian, coordinates) @ weighted, np.float64)
+    return np.asarray(weighted.T @ constants @ weighted, np.float64)
 
 
 def force_constants(hessian: Array, coordinates: Valence) -> Array:
-    """Return the force constants [R, R] of a Hessian [3N, 3N] in valence coordinates."""
+    """Return the force constants F = (B⁺)ᵀHB⁺ [R, R] of the Hessian [3N, 3N] of a minimum."""
     inverse = np.linalg.pinv(coordinates.derivatives, rcond=_RANK)
     return np.asarray(inverse.T @ (0.5 * (hessian + hessian.T)) @ inverse, np.float64)
 
@@ -253,6 +253,14 @@ def dipole_terms(coordinates: Valence, positions: Array) -> dict[str, Array]:
     return terms
 
 
+def corrected_dipole(dipole: Array, terms: Mapping[str, Array], fitted: Parameters) -> Array:
+    """Return dipole derivatives [3N, 3], e, times the fitted factor, plus fitted terms (`dipole_terms`)."""
+    result = fitted.charge * dipole
+    for kind, term in terms.items():
+        result = result + fitted.terms.get(kind, 0.0) * term
+    return result
+
+
 def corrected(
     method: str,
     numbers: npt.NDArray[np.int64],
@@ -270,7 +278,6 @@ def corrected(
         derivatives: of dipole and polarisability.
     """
     coordinates, fitted = valence(numbers, positions), parameters(method)
-    dipole = fitted.charge * derivatives.dipole
-    for kind, term in dipole_terms(coordinates, positions).items():
-        dipole = dipole + fitted.terms.get(kind, 0.0) * term
-    return scaled(hessian, coordinates, fitted.factor), FieldDerivatives(dipole, derivatives.polarisability)
+    dipole = corrected_dipole(derivatives.dipole, dipole_terms(coordinates, positions), fitted)
+    constants = force_constants(hessian, coordinates)
+    return scaled(constants, coordinates, fitted.factor), replace(derivatives, dipole=dipole)
