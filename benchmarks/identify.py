@@ -20,8 +20,8 @@ from molspectra.chem.readers import from_smiles
 from molspectra.search.library import Library
 from molspectra.search.pipeline import Pipeline
 from molspectra.spectra.files.measured import MeasuredSpectrum
+from molspectra.spectra.units import FWHM_PER_SIGMA
 
-FWHM_PER_SIGMA = 2.3548
 WIDTH, STEP, NOISE = 9.0, 2.0, 0.003
 PIPELINES = {"none": Pipeline("none"), "measured": Pipeline()}
 

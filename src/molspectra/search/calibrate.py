@@ -119,7 +119,7 @@ def measured_like(spectra: Floats, name: str) -> Floats:
     Bands move together by a factor on the axis and each by a smooth random field, since a level of theory has
     other errors for other kinds of bands; intensities change by smooth random factors; noise is added, which
     may be negative. The strengths are such that `shape` finds disturbed spectra of the bundled molecules
-    about as often as measured ones (docs, "Find molecules by spectra").
+    about as often as measured ones (docs, "Identify an unknown").
     """
     kind = modality(name)
     generator = np.random.default_rng(_SEED)

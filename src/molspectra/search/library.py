@@ -31,8 +31,8 @@ from molspectra.search.calibrate import FALSE_ALARMS, key
 from molspectra.search.filters import Filters
 from molspectra.search.hits import Hits
 from molspectra.search.manifest import Calibration, Manifest, read_manifest
-from molspectra.search.pipeline import Pipeline
-from molspectra.search.query import DEFAULT, Prepared, Query, Spectrum, prepare, query_of
+from molspectra.search.pipeline import DEFAULT, Pipeline
+from molspectra.search.query import Prepared, Query, Spectrum, prepare, query_of
 from molspectra.search.ranking import Answers, leading
 from molspectra.search.segment import Segment, file_hash
 from molspectra.search.sources import Source

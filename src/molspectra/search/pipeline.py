@@ -86,3 +86,7 @@ class Pipeline:
             low, high = preparation.window
             told.append(f"compared from {low:g} to {high:g} {kind.unit}")
         return tuple(f"{kind.name}: {remark}" for remark in told)
+
+
+DEFAULT = Pipeline()
+"""Steps by what the files say."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.errors import MismatchError, ValueRangeError
-from molspectra.search.pipeline import Pipeline
+from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.shape import Shapes, shapes
 from molspectra.search.vectors import Floats, SearchModel, coarse, coarse_mask, unit
 from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis
@@ -19,8 +19,6 @@ from molspectra.spectra.measured import Preparation, corrected
 from molspectra.spectra.modality import Modality, modality
 from molspectra.spectra.plausible import check_spectrum, check_values
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
-
-DEFAULT = Pipeline()
 
 _FLAT = 1e-9  # what rounding leaves of a straight line, relative to it
 

@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 from molspectra.errors import ValueRangeError
 from molspectra.search.vectors import POINTS_PER_WIDTH, Floats, coarse, unit
 from molspectra.spectra.modality import Modality
+from molspectra.spectra.units import FWHM_PER_SIGMA
 
 SMEAR = {"cm⁻¹": 5.0, "eV": 1.0}
 """Full width at half maximum of the smearing in line widths, by unit of the axis: 60 cm⁻¹, 0.3 eV."""
@@ -30,7 +31,6 @@ SCALES = tuple(np.arange(0.95, 1.0301, 0.01).round(2).tolist())
 
 _FEWEST = 10  # bins that a comparison needs
 _SIGMAS = 2.0  # of the noise of a smeared spectrum, subtracted from it
-_FWHM = 2.3548  # full width at half maximum of a Gaussian in units of its standard deviation
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ def _bins(samples: npt.NDArray[np.floating]) -> Floats:
 
 def _smeared(bins: Floats, covered: npt.NDArray[np.bool_], kind: Modality) -> Floats:
     """Smear spectra [..., B] with a Gaussian, without what lies outside of the covered bins."""
-    sigma = SMEAR[kind.unit] / _FWHM
+    sigma = SMEAR[kind.unit] / FWHM_PER_SIGMA
     return np.asarray(gaussian_filter1d(np.where(covered, bins, 0), sigma, mode="constant"), np.float32)
 
 
@@ -127,5 +127,5 @@ def _noise(plain: Floats, smeared: Floats, covered: npt.NDArray[np.bool_], kind:
     change = np.abs(plain[..., :-2] - 2 * plain[..., 1:-1] + plain[..., 2:])
     change = np.where(inner.any(-1, keepdims=True), np.where(inner, change, np.nan), 0)
     middle = np.nanmedian(change, axis=-1)
-    left = 1 / np.sqrt(2 * np.sqrt(np.pi) * max(SMEAR[kind.unit] / _FWHM, 0.3))
+    left = 1 / np.sqrt(2 * np.sqrt(np.pi) * max(SMEAR[kind.unit] / FWHM_PER_SIGMA, 0.3))
     return np.asarray(1.4826 * middle / np.sqrt(6) * left, np.float32)

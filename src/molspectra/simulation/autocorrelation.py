@@ -15,14 +15,12 @@ from molspectra.simulation.api import check_supported
 from molspectra.simulation.dynamics import dynamics_level
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR, DEBYE, IR_INTENSITY
+from molspectra.spectra.units import FWHM_PER_SIGMA
 
 Array = npt.NDArray[np.float64]
 
 LIGHT = 2.99792458e10 / units.second
 """Speed of light, cm per ASE unit of time."""
-
-FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
-"""Full width at half maximum of a Gaussian in units of its standard deviation."""
 
 
 def xtb_dipoles(molecule: Molecule, frames: Iterable[npt.ArrayLike]) -> Array:

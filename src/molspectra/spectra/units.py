@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,9 @@ WAVENUMBERS_PER_EV = 1e7 / EV_NM
 """cm⁻¹ in one eV, 8065.543937…"""
 
 _WAVENUMBERS = {"cm⁻¹": 1.0, "eV": WAVENUMBERS_PER_EV}
+
+FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+"""Full width at half maximum of a Gaussian in units of its standard deviation."""
 
 
 def convert_position(values: npt.ArrayLike, source: str, target: str) -> npt.NDArray[np.float64]:
