@@ -20,7 +20,11 @@ GRID = 2
 TOLERANCE = 3e-4
 """Largest component of the gradient at the minimum, Hartree/bohr."""
 
+RESPONSE_GRID = 0
+"""Grid level of the coupled-perturbed equations, which bear a coarse one: frequencies move by 0.7 cm⁻¹."""
+
 _ENERGY = 1e-9  # convergence of the SCF, Hartree
+_RESPONSE = 3e-4  # of the coupled-perturbed equations, for each atom
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,12 @@ def harmonic(numbers: npt.NDArray[np.int64], positions: Array, charge: int, star
 
 def _second_derivatives(field: Any) -> tuple[Array, Array]:
     """Return Hessian [3N, 3N] and dipole derivatives [3N, 3] from one coupled-perturbed calculation."""
-    from pyscf import lib
+    from pyscf import dft, lib
 
     molecule, solver = field.mol, field.Hessian()
+    solver.grids = field.grids
+    field.grids = dft.Grids(molecule)
+    field.grids.level, field.conv_tol_cpscf = RESPONSE_GRID, _RESPONSE
     atoms, silent = range(molecule.natm), lib.logger.new_logger(molecule, 0)
     energies, orbitals, occupations = field.mo_energy, field.mo_coeff, field.mo_occ
     first = solver.make_h1(orbitals, occupations, None, atoms, silent)
