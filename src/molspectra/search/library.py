@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -206,7 +206,7 @@ class Library:
                 )
         if approximate and (mask is not None or list(ways) != ["embedding"]):
             raise SettingError("approximate search is only by embedding and without filters")
-        query = self._query(spectra, ways, pipeline)
+        query = self.query(spectra, ways, pipeline)
         trained = self._trained() if needs_model else None
         if trained is not None:  # the index was made before such molecules were refused
             remark = "entries have elements that the model was not trained on and are left out"
@@ -226,10 +226,17 @@ class Library:
         has = {modality(name).name for name in spectra} & set(self.manifest.modalities)
         return "shape" if has and not approximate else "embedding"
 
-    def _query(
-        self, spectra: Mapping[str, Spectrum | Prepared], ways: Mapping[str, float], pipeline: Pipeline
+    def query(
+        self,
+        spectra: Mapping[str, Spectrum | Prepared],
+        ways: Collection[str],
+        pipeline: Pipeline = DEFAULT,
     ) -> Query:
-        """The spectra in the forms that the ways to score compare."""
+        """The spectra of a sample in the forms that some ways to score compare.
+
+        Raises:
+            InputError: a spectrum that cannot be used, or a way that the library has no data for.
+        """
         if not spectra:
             raise SettingError("a search needs at least one spectrum")
         given = {modality(name).name for name in spectra}

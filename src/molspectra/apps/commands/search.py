@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import SettingError, hint
@@ -58,9 +59,14 @@ def main(arguments: list[str]) -> int:
         within=options.within,
         elements=options.elements,
         contains=options.contains,
-        top=options.top,
+        top=options.rerank or options.top,
         approximate=options.approximate,
     )
+    if options.rerank is not None:
+        from molspectra.search.rerank import rerank
+
+        hits = rerank(library, hits, prepared, count=options.rerank, level=options.level, pipeline=pipeline)
+        hits = replace(hits, table=hits.table.slice(0, options.top))
     for remark in hits.remarks:
         say(f"molspectra: {remark}", error=True)
     if options.out is not None:
@@ -92,6 +98,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--elements", nargs="+", help="no other elements than these")
     parser.add_argument("--contains", nargs="+", help="elements that must be there")
     parser.add_argument("--top", type=int, default=25, help="number of answers")
+    parser.add_argument(
+        "--rerank",
+        type=int,
+        metavar="K",
+        help="simulate the first K answers and rank them by the new spectra",
+    )
+    parser.add_argument(
+        "--level",
+        choices=("gfn2", "scaled", "dft"),
+        default="scaled",
+        help="level of theory of --rerank; dft takes minutes for each [scaled]",
+    )
     parser.add_argument("--out", metavar="FILE", help="also write them: .csv, .parquet or .json")
     parser.add_shared("--overwrite")
     parser.add_argument(
