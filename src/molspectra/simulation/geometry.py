@@ -114,6 +114,7 @@ def minimise(
     positions: Array,
     start: Array,
     tolerance: float = GRADIENT_TOLERANCE,
+    noise: float = 1e-8,
 ) -> Array:
     """Minimise an energy by rational-function steps with BFGS updates and a trust radius.
 
@@ -122,6 +123,8 @@ def minimise(
         positions: start [N, 3], bohr.
         start: initial Hessian [3N, 3N], Hartree/bohr².
         tolerance: largest gradient component at convergence, Hartree/bohr.
+        noise: rise of the energy that a good step may show, Hartree: that of the SCF, or of a gradient that is
+            not quite the energy's.
 
     Returns:
         The positions of the minimum [N, 3], bohr.
@@ -144,8 +147,7 @@ def minimise(
         predicted = gradient @ step + 0.5 * step @ matrix @ step
         change = new_energy - energy
         matrix = _bfgs(matrix, step, new_gradient - gradient)
-        # in the last, tiny steps the energy change is SCF noise
-        if change > 1e-8:
+        if change > noise:
             trust = 0.25 * float(np.linalg.norm(step))
             if trust > 1e-4:
                 continue

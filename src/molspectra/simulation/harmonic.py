@@ -17,6 +17,9 @@ Array = npt.NDArray[np.float64]
 GRID = 2
 """PySCF grid level; gradients without the grid's own derivatives err by up to 1e-4 Hartree/bohr."""
 
+NOISE = 2e-5
+"""Rise of the energy, Hartree, that such an error may cause in a step of 0.2 bohr."""
+
 TOLERANCE = 3e-4
 """Largest component of the gradient at the minimum, Hartree/bohr."""
 
@@ -72,7 +75,7 @@ def harmonic(numbers: npt.NDArray[np.int64], positions: Array, charge: int, star
         return float(field.e_tot), np.asarray(field.nuc_grad_method().kernel(), np.float64)
 
     if len(numbers) > 1:
-        positions = minimise(energy_gradient, positions, positive(start_hessian), TOLERANCE)
+        positions = minimise(energy_gradient, positions, positive(start_hessian), TOLERANCE, NOISE)
     field = converged(positions)
     hessian, dipole = _second_derivatives(field)
     return Harmonic(positions, hessian, dipole)
