@@ -1,10 +1,13 @@
-"""Build the library that measured spectra are searched in: all bundled molecules at the level "scaled".
+"""Build the library that measured spectra are searched in: all bundled molecules, at "dft" or "scaled".
 
-    python scripts/build_library.py --out build/library          # Hessians; interrupted, it continues
-    python scripts/build_library.py --out build/library --pack   # correct them and write the store
+    python scripts/build_library.py --out build/library           # GFN2-xTB Hessians
+    python scripts/build_library.py --out build/library --dft     # those of B3LYP, small molecules first
+    python scripts/build_library.py --out build/library --pack    # correct them and write the store
 
-The first step starts from the minima of the bundled dataset where it has them: 1 s of one core per molecule,
-2 s for others. The second applies the corrections of the package, so a new fit needs no new Hessians.
+Interrupted, the first two continue. The first starts from the minima of the bundled dataset where it has
+them: 1 s of one core per molecule, 2 s for others. The second takes a minute for four heavy atoms and five
+for seven; it may be stopped at any time, since the store takes what is there, and several may run at once.
+The third applies the corrections of the package (`fit_valence.py`), so a new fit needs no new Hessians.
 """
 
 import argparse
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from build_bundled import MOLECULES, SEED, read_list
+from rdkit import Chem
 
 from molspectra.chem.identity import identity_from_smiles
 from molspectra.chem.molecule import Molecule
@@ -24,13 +28,19 @@ from molspectra.data.store.bundled import bundled, bundled_path
 from molspectra.data.store.store import write_store
 from molspectra.datasets.simulated import simulated_metadata, simulated_row
 from molspectra.errors import MolspectraError
-from molspectra.simulation.api import Simulation, levels_of_theory, minimum
+from molspectra.simulation.api import Property, Simulation, levels_of_theory, minimum
+from molspectra.simulation.harmonic import harmonic
+from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR
 from molspectra.simulation.valence import corrected
 from molspectra.simulation.vibrations import infrared, masses_of, normal_modes
 from molspectra.simulation.xtb import FieldDerivatives, field_derivatives
 from molspectra.spectra.spectrum import LineSpectrum
 
+COMMON = MOLECULES.with_name("common.txt")
+"""Names of molecules that chemists meet every day."""
+CORNERSTONES = ("C=COC(C)=O",)
+"""Further molecules, for kinds of bonds that the small ones lack."""
 WEAKEST = 3e-3
 """Lines below this share of the strongest are left out of the library."""
 FINEST = 1 / 256, 1 / 4
@@ -68,19 +78,68 @@ def compute(out: Path) -> None:
         os.replace(hidden, path)
 
 
+def chosen() -> list[tuple[str, str, str]]:
+    """Molecules for B3LYP, cheapest first: the smallest, and common ones."""
+    common = set(COMMON.read_text(encoding="utf-8").splitlines())
+    cost = {}
+    for smiles, name, identity in listed():
+        molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        heavy = molecule.GetNumHeavyAtoms()
+        if heavy <= 2 or (name and heavy == 3) or name in common or smiles in CORNERSTONES:
+            cost[smiles, name, identity] = 14 * heavy + 5 * molecule.GetNumAtoms()
+    return sorted(cost, key=cost.__getitem__)
+
+
+def compute_dft(out: Path) -> None:
+    """Compute minima, Hessians and dipole derivatives of B3LYP, a file for each, beside those of GFN2-xTB."""
+    folder = out / "dft"
+    folder.mkdir(exist_ok=True)
+    for smiles, name, identity in chosen():
+        path, start = folder / f"{identity}.npz", out / f"{identity}.npz"
+        busy = path.with_suffix(".busy")
+        if path.exists() or busy.exists() or not start.exists():
+            continue
+        busy.touch()
+        data = np.load(start)
+        hessian, dipole = (data[key].astype(np.float64) for key in ("hessian", "dipole"))
+        try:
+            with one_thread(["pyscf.dft", "pyscf.hessian"]):
+                found = harmonic(data["numbers"], data["positions"], 0, hessian)
+            hidden = folder / f".{identity}.npz"
+            start_arrays = {"x0": data["positions"], "H0": hessian, "d0": dipole}
+            found_arrays = {"x": found.positions, "H": found.hessian, "d": found.dipole}
+            np.savez(hidden, smiles=smiles, numbers=data["numbers"], **start_arrays, **found_arrays)
+            os.replace(hidden, path)
+            print(name or smiles, flush=True)
+        except MolspectraError as error:
+            print(f"{name or smiles}: {error}", flush=True)
+        finally:
+            busy.unlink()
+
+
+def mixed_levels() -> dict[str, str]:
+    """Level of theory of geometries and lines, which the property b3lyp tells apart."""
+    plain, better = (levels_of_theory(("ir",), level=level) for level in ("scaled", "dft"))
+    return {name: f"{better[name]} where b3lyp is 1, else {plain[name]}" for name in plain}
+
+
 def simulations(out: Path) -> Iterator[Simulation]:
     """Yield the corrected results in the order of the list; print what is missing."""
-    levels = levels_of_theory(("ir",), level="scaled")
+    levels = mixed_levels()
     for smiles, name, identity in listed():
         path = out / f"{identity}.npz"
         if not path.exists():
             print(f"missing: {name or smiles}")
             continue
-        data = np.load(path)
-        numbers, positions = data["numbers"], data["positions"]
-        hessian = data["hessian"].astype(np.float64)
-        fields = FieldDerivatives(data["dipole"].astype(np.float64), np.zeros((len(hessian), 3, 3)))
-        hessian, fields = corrected("GFN2-xTB", numbers, positions, hessian, fields)
+        data, method = np.load(path), "GFN2-xTB"
+        numbers, positions, hessian, dipole = (data[k] for k in ("numbers", "positions", "hessian", "dipole"))
+        better = out / "dft" / path.name
+        if better.exists():
+            data, method = np.load(better), "B3LYP/def2-SVP"
+            positions, hessian, dipole = (data[key] for key in ("x", "H", "d"))
+        hessian = hessian.astype(np.float64)
+        fields = FieldDerivatives(dipole.astype(np.float64), np.zeros((len(hessian), 3, 3)))
+        hessian, fields = corrected(method, numbers, positions, hessian, fields)
         modes = normal_modes(masses_of(numbers), positions, hessian)
         strength = infrared(modes, fields)
         kept = strength >= WEAKEST * strength.max()
@@ -93,7 +152,8 @@ def simulations(out: Path) -> Iterator[Simulation]:
         )
         rounded = np.round(positions * BOHR / FINEST[0]) * FINEST[0]
         molecule = Molecule(numbers, rounded, smiles=smiles, name=name or None)
-        yield Simulation(molecule, {"ir": lines}, {}, levels)
+        is_better = Property(float(better.exists()), "1", "")
+        yield Simulation(molecule, {"ir": lines}, {"b3lyp": is_better}, levels)
 
 
 def pack(out: Path) -> None:
@@ -108,6 +168,7 @@ def pack(out: Path) -> None:
         "molecules": written.rows,
         "named": sum(result.molecule.name is not None for result in results),
         "content_sha256": written.hash,
+        "b3lyp": sum(result.properties["b3lyp"].value == 1 for result in results),
         "levels": results[0].levels,
         "lines": sum(len(result.lines["ir"]) for result in results),
         "weakest_line": WEAKEST,
@@ -122,9 +183,12 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the Hessians")
-    parser.add_argument("--pack", action="store_true", help="write the store from what is there")
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--dft", action="store_true", help="compute Hessians of B3LYP")
+    steps.add_argument("--pack", action="store_true", help="write the store from what is there")
     options = parser.parse_args()
-    pack(options.out) if options.pack else compute(options.out)
+    step = pack if options.pack else compute_dft if options.dft else compute
+    step(options.out)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,24 @@
 """Fit the corrections of force fields and dipole derivatives, `simulation/factors.json`.
 
-    python scripts/fit_valence.py --out build/valence            # references; interrupted, it continues
-    python scripts/fit_valence.py --out build/valence --fit      # fit, cross-validate, write the file
+    python scripts/fit_valence.py build/library/dft     # fit, cross-validate, write the file
 
-The references are B3LYP/def2-SVP minima, Hessians and dipole derivatives of small molecules: 10 s of one busy
-core for two heavy atoms, two minutes for four. First the force field of B3LYP is fitted to observed
-fundamentals, then that of GFN2-xTB to the fundamentals, and to the corrected B3LYP frequencies of all other
-molecules.
+The references are the B3LYP/def2-SVP minima, Hessians and dipole derivatives of `build_library.py --dft`.
+First the force field of B3LYP is fitted to observed fundamentals, then that of GFN2-xTB to the fundamentals,
+and to the corrected B3LYP frequencies of all other molecules.
 """
 
 import argparse
-import hashlib
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from build_bundled import MOLECULES, read_list
 from scipy.optimize import least_squares
 
-from molspectra.chem.readers import from_smiles
-from molspectra.errors import MolspectraError
-from molspectra.simulation.api import minimum
 from molspectra.simulation.factors import FILE, Parameters
-from molspectra.simulation.harmonic import harmonic
-from molspectra.simulation.units import AMU, BOHR, WAVENUMBER
+from molspectra.simulation.units import AMU, WAVENUMBER
 from molspectra.simulation.valence import (
     Valence,
     corrected_dipole,
@@ -37,16 +28,12 @@ from molspectra.simulation.valence import (
     valence,
 )
 from molspectra.simulation.vibrations import masses_of, normal_modes
-from molspectra.simulation.xtb import field_derivatives
 
 VERSION = 1
 """To be raised with every fit that is released."""
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNDAMENTALS = ROOT / "scripts" / "fundamentals.json"
-LARGER = ("c1ccccc1", "c1ccoc1", "c1ccsc1", "c1ccncc1", "CC(C)=O", "C=COC(C)=O", "CCC(C)=O", "COC(C)(C)C")
-"""Molecules with more than four heavy atoms, for aromatic bonds, ketones, esters and ethers."""
-
 LOWEST = 250.0
 """Frequencies below this, cm⁻¹, mostly of internal rotation, are not fitted."""
 DFT_SPREAD, SPREAD = 0.1, 0.15
@@ -80,55 +67,10 @@ class Reference:
     target: Array | None = None
 
 
-def smiles_of_references() -> list[str]:
-    """The molecules, cheapest first."""
-    from rdkit import Chem
-
-    rows = read_list(MOLECULES)
-    size = {row["smiles"]: Chem.MolFromSmiles(row["smiles"]).GetNumHeavyAtoms() for row in rows}
-    small = [smiles for smiles, heavy in size.items() if heavy <= 2]
-    named = [row["smiles"] for row in rows if row["name"]]
-    middle = [[smiles for smiles in named if size[smiles] == heavy] for heavy in (3, 4)]
-    return list(dict.fromkeys([*small, *middle[0], *middle[1][:25], *LARGER, *middle[1][25:]]))
-
-
-def compute(out: Path) -> None:
-    """Compute the references that are missing, a file for each."""
-    out.mkdir(parents=True, exist_ok=True)
-    for smiles in smiles_of_references():
-        path = out / f"{hashlib.md5(smiles.encode()).hexdigest()[:12]}.npz"
-        if path.exists():
-            continue
-        try:
-            molecule = from_smiles(smiles)
-            start, hessian, result = minimum(molecule, molecule.positions / BOHR)
-            fields = field_derivatives(molecule.numbers, start, molecule.charge, result)
-            found = harmonic(molecule.numbers, start, molecule.charge, hessian)
-        except MolspectraError as error:
-            print(f"{smiles}: {error}", flush=True)
-            continue
-        hidden = path.with_suffix(".part.npz")
-        np.savez(
-            hidden,
-            smiles=smiles,
-            numbers=molecule.numbers,
-            x0=start,
-            H0=hessian,
-            d0=fields.dipole,
-            x=found.positions,
-            H=found.hessian,
-            d=found.dipole,
-        )
-        os.replace(hidden, path)
-        print(smiles, flush=True)
-
-
-def read(out: Path) -> list[Reference]:
+def read(folder: Path) -> list[Reference]:
     """Read the references; B3LYP's results are turned into the frame of the GFN2-xTB minimum."""
     found = []
-    for path in sorted(out.glob("*.npz")):
-        if path.name.endswith(".part.npz"):
-            continue
+    for path in sorted(folder.glob("*.npz")):
         data = np.load(path)
         numbers, positions, count = data["numbers"], data["x0"], len(data["numbers"])
         left, _, right = np.linalg.svd((data["x"] - data["x"].mean(0)).T @ (positions - positions.mean(0)))
@@ -323,9 +265,9 @@ def with_defaults(factors: dict[str, float], counts: Counter[str]) -> dict[str, 
     return rounded(factors | means)
 
 
-def fit(out: Path) -> None:
+def fit(folder: Path) -> None:
     """Fit, cross-validate and write the parameters."""
-    references = read(out)
+    references = read(folder)
     counts = Counter(kind for reference in references for kind in set(reference.coordinates.kinds))
     dft_factors, weights = with_targets(references)
     cross_validated(references, weights)
@@ -350,10 +292,8 @@ def fit(out: Path) -> None:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the references")
-    parser.add_argument("--fit", action="store_true", help="fit to the references that are there")
-    options = parser.parse_args()
-    fit(options.out) if options.fit else compute(options.out)
+    parser.add_argument("folder", type=Path, help="references")
+    fit(parser.parse_args().folder)
 
 
 if __name__ == "__main__":

@@ -123,8 +123,8 @@ def minimise(
         positions: start [N, 3], bohr.
         start: initial Hessian [3N, 3N], Hartree/bohr².
         tolerance: largest gradient component at convergence, Hartree/bohr.
-        noise: rise of the energy that a good step may show, Hartree: that of the SCF, or of a gradient that is
-            not quite the energy's.
+        noise: rise of the energy that a good step may show, Hartree: that of the SCF, or of a gradient that
+            is not quite the energy's.
 
     Returns:
         The positions of the minimum [N, 3], bohr.
