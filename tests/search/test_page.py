@@ -109,7 +109,7 @@ def test_nothing_is_loaded_and_no_name_is_markup(tmp_path):
         groups=(GroupEvidence(HOSTILE, True, 1, 2, "open", HOSTILE),),
         bands=(replace(BANDS[0], motion=HOSTILE),),
     )
-    hits = answers(HOSTILE, smiles=HOSTILE, group=[HOSTILE], identity=[HOSTILE])
+    hits = answers(HOSTILE, smiles=HOSTILE, group=[HOSTILE])
     write_page(path, replace(hits, remarks=(HOSTILE,)), [each], {"ir": HOSTILE + ".csv"})
     page = Page(path)
     assert "script" not in page.tags

@@ -36,7 +36,11 @@ _MARKS: dict[str, dict[str, Any]] = {  # told apart by shape, filling and place,
     "missing": {"marker": "v", "markersize": 6.5, "color": "#d55e00", "markerfacecolor": "none"},
     "extra": {"marker": "s", "markersize": 5.5, "color": "#a0408a", "markerfacecolor": "none"},
 }
-_NAMES = {"matched": "in both", "missing": "not measured", "extra": "not in the candidate"}
+_NAMES = {
+    "matched": "matched",
+    "missing": "missing: not measured",
+    "extra": "extra: not the candidate's",
+}
 _WIDTH, _PLOT_WIDTH = 9.6, 8.3  # inches, of the figure and at least of its axes
 _HALF = 1.35  # inches, height of a spectrum
 _LABELS = 9  # of bands, on each side
@@ -58,7 +62,7 @@ def write_figure(path: Path | str, explanations: Sequence[Explanation], *, overw
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     drawn = figure(explanations)
     with styled():
-        drawn.savefig(buffer, format=kind, dpi=120, facecolor="white", metadata=undated)
+        drawn.savefig(buffer, format=kind, dpi=150, facecolor="white", metadata=undated)
     with atomic_file(path) as file:
         file.write(buffer.getvalue())
     return path
@@ -129,7 +133,7 @@ def _labelled(each: Explanation) -> tuple[list[tuple[float, float, str]], list[t
     strong = sorted((band for band in each.bands if height(band) >= _WEAKEST), key=height, reverse=True)
     above, below = [], []
     for band in strong:
-        motion = re.sub(r"\s*\d+\s*%$", "", printable(band.motion).split(",")[0].strip())
+        motion = re.sub(r"\s*\d+\s*%$", "", re.split("[,;]", printable(band.motion))[0].strip())
         motion = motion if len(motion) <= _LONGEST else f"{motion[: _LONGEST - 1]}…"
         if band.measured is not None:
             above.append((band.measured, band.measured_height or 0.0, band.measured, motion))

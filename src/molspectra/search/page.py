@@ -17,7 +17,6 @@ from molspectra.errors import InputError
 from molspectra.reporting.content import Depicted
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import Child, Markup, element, listing, page, paragraph, section, table
-from molspectra.reporting.wording import number
 from molspectra.search.explain import Band, Explanation
 from molspectra.search.figure import SYMBOLS, figure, height, position, title
 from molspectra.search.hits import Hits
@@ -124,7 +123,11 @@ def _page(hits: Hits, explanations: Sequence[Explanation], sources: Mapping[str,
         ("read", "What was read", _read(hits, sources)),
         ("candidates", "Candidates", _candidates(pictures, hits)),
         *(
-            (f"answer-{each.rank}-{each.modality}", _heading(each, several), _answer(pictures, each))
+            (
+                f"answer-{each.rank}-{each.modality}",
+                _heading(each, several),
+                _answer(pictures, each, hits.remarks),
+            )
             for each in explanations
         ),
         ("trust", "How far to trust it", _trust(explanations)),
@@ -147,9 +150,9 @@ def _summary(hits: Hits) -> Iterator[str]:
         yield "No molecule of the library passes the filters."
         return
     confidence = first["confidence"]
-    sure = "" if confidence is None else f", confidence {number(confidence, 2)}"
+    sure = "" if confidence is None else f", confidence {_fixed(confidence, 3)}"
     name = first["name"] or first["smiles"] or "no name"
-    yield f"First: {name} ({first['formula']}), score {number(first['score'])}{sure}."
+    yield f"First: {name} ({first['formula']}), score {_fixed(first['score'], 3)}{sure}."
 
 
 def _read(hits: Hits, sources: Mapping[str, Path | str]) -> list[Child]:
@@ -174,8 +177,8 @@ def _candidates(pictures: Pictures, hits: Hits) -> list[Child]:
                 None if drawing is None else element("div", drawing, class_="drawing"),
                 [hit["name"] or "–", element("div", hit["smiles"], class_="soft") if hit["smiles"] else None],
                 hit["formula"],
-                number(hit["score"]),
-                number(hit["confidence"], 2),
+                _fixed(hit["score"], 3),
+                _fixed(hit["confidence"], 3),
                 *("–" if hit[name] is None else str(hit[name]) for name in extra),
             ]
         )
@@ -190,12 +193,17 @@ def _heading(each: Explanation, several: bool) -> str:
     return f"{each.rank}. {_label(each).label}" + (f", {modality(each.modality).title}" if several else "")
 
 
+def _fixed(value: float | None, digits: int = 2) -> str:
+    """A number with that many decimals, so that a column can be compared; a dash for none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
 def _label(each: Explanation) -> Depicted:
     return Depicted(each.formula, each.name, each.smiles, each.formula)
 
 
-def _answer(pictures: Pictures, each: Explanation) -> list[Child]:
-    """Return what is told of one answer."""
+def _answer(pictures: Pictures, each: Explanation, told: Sequence[str]) -> list[Child]:
+    """Return what is told of one answer, without the remarks that were told before."""
     kind = modality(each.modality)
     counts = {status: sum(band.status == status for band in each.bands) for status in SYMBOLS}
     alt = (
@@ -213,7 +221,7 @@ def _answer(pictures: Pictures, each: Explanation) -> list[Child]:
         *_motions(pictures, each),
         _regions(each),
         _groups(each),
-        listing(each.remarks),
+        listing(remark for remark in each.remarks if remark not in told),
     ]
 
 
@@ -234,16 +242,16 @@ def _bands(each: Explanation) -> Markup | None:
             [
                 f"{SYMBOLS[band.status]} {band.status}",
                 position(band.measured, kind),
-                number(band.measured_height, 2),
+                _fixed(band.measured_height),
                 position(band.computed, kind),
-                number(band.computed_height, 2),
+                _fixed(band.computed_height),
                 difference.replace("-", "−"),
                 band.motion or "–",
             ]
         )
     caption = (
-        f"Bands, in {kind.unit}, with their heights relative to the highest. Those of the candidate are "
-        f"computed, times {each.scale:g}."
+        f"Bands, in {kind.unit}, with their heights relative to the highest. Positions of the candidate are "
+        f"those of its spectrum times {each.scale:g}."
     )
     head = ["", "measured", "height", "candidate", "height", "difference", "motion"]
     return table(caption, head, rows, numbers=range(1, 6))
@@ -263,7 +271,8 @@ def _motions(pictures: Pictures, each: Explanation) -> Iterator[Markup]:
             return
         at = position(band.computed if band.measured is None else band.measured, kind)
         text = element("div", f"{SYMBOLS[band.status]} {at} {kind.unit}")
-        cards.append(element("li", drawing, text, element("div", band.motion, class_="soft"), class_="card"))
+        motion = element("div", band.motion.split(";")[0], class_="soft")  # of its strongest line
+        cards.append(element("li", drawing, text, motion, class_="card"))
     if cards:
         which = "marked" if over is not None else "not marked, as structure and drawing could not be matched"
         yield paragraph(f"Strongest bands; atoms that move most are {which}.")
@@ -271,9 +280,12 @@ def _motions(pictures: Pictures, each: Explanation) -> Iterator[Markup]:
 
 
 def _regions(each: Explanation) -> Markup | None:
-    unit = modality(each.modality).unit
-    rows = [[f"{high:g} to {low:g}", number(value, 2)] for low, high, value in each.regions]
-    caption = f"Similarity by region, {unit}: 1 where both have the same bands."
+    kind = modality(each.modality)
+    rows = [
+        [f"{position(high, kind)} to {position(low, kind)}", _fixed(value)]
+        for low, high, value in sorted(each.regions, reverse=True)
+    ]
+    caption = f"Similarity by region, {kind.unit}: 1 where both have the same bands."
     return table(caption, ["region", "similarity"], rows, numbers=(1,)) if rows else None
 
 
