@@ -43,7 +43,7 @@ TOLERANCE = {"cm⁻¹": 40.0, "eV": 0.5}
 REGIONS = ((0.0, 900.0), (900.0, 1500.0), (1500.0, 1900.0), (1900.0, 2500.0), (2500.0, 4000.0))
 """Parts of a vibrational axis, cm⁻¹: bends, fingerprint, double bonds, triple bonds, X-H stretches."""
 
-TABLES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".parquet")
 """Files that bands can be written to."""
 
 _PROMINENCE = 0.03  # of a band, relative to the highest point
@@ -189,7 +189,7 @@ def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwr
     Raises:
         InputError: another suffix, the file exists, or it cannot be written.
     """
-    path = free_path(path, TABLES, overwrite=overwrite)
+    path = free_path(path, SUFFIXES, overwrite=overwrite)
     rows = [
         {
             "rank": each.rank,

@@ -55,7 +55,7 @@ def write_figure(path: Path | str, explanations: Sequence[Explanation], *, overw
     """Write the figure as PNG, SVG or PDF, by the suffix; the file appears complete or not at all.
 
     Raises:
-        InputError: another suffix, the file exists or cannot be written, or no answer or too many.
+        InputError: another suffix, the file exists or cannot be written, or too many answers.
     """
     path = free_path(path, SUFFIXES, overwrite=overwrite)
     kind, buffer = path.suffix.lower()[1:], io.BytesIO()
@@ -69,17 +69,22 @@ def write_figure(path: Path | str, explanations: Sequence[Explanation], *, overw
 
 
 def figure(explanations: Sequence[Explanation], *, titles: bool = True) -> Figure:
-    """Draw one panel for each explained answer.
+    """Draw one panel for each explained answer; without any, a line that says so.
 
     Args:
         explanations: the answers.
         titles: whether the panels tell rank, name, formula and score.
 
     Raises:
-        ValueRangeError: no answer, or more than `MOST`.
+        ValueRangeError: more than `MOST`.
     """
-    if not 1 <= len(explanations) <= MOST:
-        raise ValueRangeError(f"a figure shows 1 to {MOST} explained answers, not {len(explanations)}")
+    if len(explanations) > MOST:
+        raise ValueRangeError(f"a figure shows at most {MOST} explained answers, not {len(explanations)}")
+    if not explanations:
+        with styled():
+            drawn = new_figure(_WIDTH, 1.0)
+            drawn.text(0.5, 0.5, "No molecule of the library passes the filters.", ha="center", va="center")
+        return drawn
     chosen = [_labelled(each) for each in explanations]
     heights = [2.3 * _HALF + sum(map(_room, sides)) for sides in chosen]
     with styled():
