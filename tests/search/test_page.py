@@ -17,7 +17,7 @@ from molspectra.search.explain import Band, Explanation, GroupEvidence
 from molspectra.search.figure import MOST, figure, spread, write_figure
 from molspectra.search.hits import Hits
 from molspectra.search.page import drawn_atoms, write_page
-from molspectra.spectra.modality import IR
+from molspectra.spectra.modality import IR, UV_VIS
 from molspectra.spectra.spectrum import LineSpectrum
 
 HOSTILE = '<script>alert("1")</script> & $x^2$ \u202e--> \x1b[2J'
@@ -131,6 +131,9 @@ def test_moving_atoms_are_marked(tmp_path):
     assert ["C=O" in card for card in cards] == [True, False, False]
     marks = [set(re.findall(r"<ellipse[^>]*class=.(atom-\d)", card)) for card in cards]
     assert marks == [{"atom-1", "atom-3"}, {"atom-0"}, {"atom-0"}]  # of hydrogens, the carbon
+    styles = re.findall(r"style='([^']*fill:#E08A00[^']*)'", cards[0])
+    assert len(styles) == 3  # two atoms and their bond
+    assert all(style.count("fill-opacity:0.45") == style.count("fill-opacity") == 1 for style in styles)
     write_page(path, answers("acetone"), [explained(smiles="CCC")], {}, overwrite=True)
     assert "<ellipse" not in path.read_text(encoding="utf-8")
     assert "not marked" in path.read_text(encoding="utf-8")
@@ -194,6 +197,23 @@ def test_labels_do_not_overlap():
     frame = axes.get_window_extent().padded(2)
     assert all(frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
     assert axes.get_xlim()[0] > axes.get_xlim()[1]
+
+
+def test_other_spectra_have_their_own_axis(tmp_path):
+    axis = UV_VIS.axis()
+    values = np.exp(-((axis - 4.5) ** 2))
+    band = Band("matched", 4.5, 1.0, 4.75, 1.0, "", ())
+    each = explained(
+        modality="uv_vis", axis=axis, query=values, candidate=values, known=axis > 2, bands=(band,), groups=(),
+        regions=((2.0, 8.0, 0.5),),
+    )  # fmt: skip
+    axes = figure([each]).axes[0]
+    assert axes.get_xlim()[0] < axes.get_xlim()[1]
+    assert UV_VIS.unit in axes.get_xlabel()
+    write_page(tmp_path / "page.html", answers("acetone"), [explained(), each], {"ir": "a", "uv_vis": "b"})
+    text = Page(tmp_path / "page.html").text
+    assert "+0.25" in text
+    assert f"1. acetone, {UV_VIS.title}" in text
 
 
 def test_labels_move_no_further_than_they_must():

@@ -46,6 +46,7 @@ def _document(smiles: str, marked: tuple[int, ...] = ()) -> str | None:
         options.bondLineWidth = 1.6
         options.fixedBondLength = 26
         options.minFontSize = 11
+        options.standardColoursForHighlightedAtoms = True
         options.setHighlightColour(tuple(bytes.fromhex(_MARK[1:])[i] / 255 for i in range(3)))
         bonds = [
             bond.GetIdx()
@@ -57,6 +58,7 @@ def _document(smiles: str, marked: tuple[int, ...] = ()) -> str | None:
         )
     drawer.FinishDrawing()
     text: str = drawer.GetDrawingText()
+    text = text.replace("fill-opacity:1;", "")  # which is what stands for none
     text = text.replace(f"fill:{_MARK}", f"fill:{_MARK};fill-opacity:0.45")  # on light and on dark pages
     return text.replace(f"stroke:{_MARK}", "stroke:none").replace(_BLACK, "currentColor")
 

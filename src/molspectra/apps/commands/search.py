@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plot", metavar="FILE", help="also draw the first with their bands: .png, .svg, .pdf"
     )
-    parser.add_argument("--bands", metavar="FILE", help="also write the bands of the first: .csv")
+    parser.add_argument("--bands", metavar="FILE", help="also write the bands of the first: .csv, .parquet")
     parser.add_argument(
         "--explain", type=int, metavar="N", help="how many --report, --plot and --bands show [3]"
     )
