@@ -204,8 +204,8 @@ def test_other_spectra_have_their_own_axis(tmp_path):
     values = np.exp(-((axis - 4.5) ** 2))
     band = Band("matched", 4.5, 1.0, 4.75, 1.0, "", ())
     each = explained(
-        modality="uv_vis", axis=axis, query=values, candidate=values, known=axis > 2, bands=(band,), groups=(),
-        regions=((2.0, 8.0, 0.5),),
+        modality="uv_vis", axis=axis, query=values, candidate=values, known=axis > 2,
+        bands=(band,), groups=(), regions=((2.0, 8.0, 0.5),),
     )  # fmt: skip
     axes = figure([each]).axes[0]
     assert axes.get_xlim()[0] < axes.get_xlim()[1]

@@ -156,7 +156,9 @@ def _summary(hits: Hits) -> Iterator[str]:
 
 
 def _read(hits: Hits, sources: Mapping[str, Path | str]) -> list[Child]:
-    files = [[element("strong", modality(name).title), ": ", str(path)] for name, path in sources.items()]
+    files = [
+        [element("strong", modality(name).title), ": ", Path(path).name] for name, path in sources.items()
+    ]
     ways = ", ".join(
         name if len(hits.ways) == 1 else f"{name} (weight {weight:g})" for name, weight in hits.ways.items()
     )
