@@ -21,6 +21,7 @@ from scipy.signal import find_peaks, peak_widths
 
 from molspectra.chem.identity import parsed_smiles, perceived_bonds
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.readers import to_ase
 from molspectra.data.output import free_path, write_table
 from molspectra.errors import InputError, MissingExtraError, MolspectraError, ValueRangeError
 from molspectra.search.groups import GroupEvidence, evidence
@@ -32,6 +33,7 @@ from molspectra.search.shape import FLOOR, best_scales, centres, shapes
 from molspectra.search.vectors import coarse
 from molspectra.simulation.api import VIBRATIONAL, Level, levels_of_theory
 from molspectra.simulation.assignment import Assignment, assign
+from molspectra.simulation.units import KELVIN_PER_WAVENUMBER
 from molspectra.spectra.modality import MODALITIES, Modality, modality
 from molspectra.spectra.spectrum import LineSpectrum
 
@@ -47,6 +49,7 @@ SUFFIXES = (".csv", ".parquet")
 """Files that bands can be written to."""
 
 _PROMINENCE = 0.03  # of a band, relative to the highest point
+_FAINT = 0.01  # of a band that may be the partner of another
 _SIGMAS = 6.0  # of the noise, that a band stands out by
 _UNMATCHED = 1.5  # cost of leaving a measured band alone; see `_matched`
 _PER_E = 0.3  # cost of intensities that differ by a factor e
@@ -54,6 +57,10 @@ _SIDE = 0.25  # intensity of a line, relative to the strongest of its band, from
 _SAME = 0.8  # similarity of stored and computed spectra of one molecule, below which it is remarked
 _EMPTY = float(np.log1p(0.02 / FLOOR) / np.log1p(1 / FLOOR))  # feature of 2 % of the highest point
 _FEWEST = 3  # bins of a region
+
+_POINT = 1e-2  # moment of inertia, amu Å², below which nothing turns
+_ROTATIONAL = 16.857629  # h/(8π²c), cm⁻¹ amu Å²
+_TEMPERATURE = 298.15
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -69,9 +76,9 @@ class Band:
         measured: position of the query's band, axis unit; None for a missing one.
         measured_height: relative to the query's highest point.
         computed: position of the candidate's band, times the factor that fits it; None for an extra one.
-        computed_height: relative to the candidate's highest point.
+        computed_height: relative to the candidate's highest point where something was measured.
         motion: such as "C=O stretch 82 %, C-C stretch 9 %"; "" where unknown.
-        atoms: those that move most, most first; indices into `Explanation.molecule`.
+        atoms: those that move most, most first; indices from 0 into `Explanation.molecule`.
     """
 
     status: Literal["matched", "missing", "extra"]
@@ -99,9 +106,9 @@ class Explanation:
         molecule: the library's structure, Å.
         axis: [points], axis unit.
         query: [points] 0 or more, largest 1.
-        candidate: [points] after the factor, largest 1.
+        candidate: [points] after the factor; largest 1 where something was measured, cut off at 1 elsewhere.
         known: [points] mask of what was measured and is compared.
-        bands: by position, highest first.
+        bands: by descending position; several computed ones under one measured band are one.
         regions: (low, high, similarity in it) of the parts of the axis that were measured.
         groups: functional groups of the candidate, and those that a measured band asks for.
         remarks: what was left out or taken as it is, for people.
@@ -310,8 +317,17 @@ def _explained(
         if mol is None:
             remarks.append("no bonds were found in the candidate, so its groups are not looked at")
         else:
-            places = [(peak.place, peak.height) for peak in peaks]
-            groups = evidence(mol, axis, measured, known, places, infrared=kind.name == "ir")
+            places = [(peak.place, peak.height) for peak in peaks if peak.is_clear]
+            spread = _rotation(molecule)
+            asking = places
+            if spread > TOLERANCE[kind.unit]:
+                centre = [peak.place for peak in computed]
+                asking = [peak for peak in places if all(abs(peak[0] - place) > spread for place in centre)]
+                remarks.append(
+                    f"{kind.name}: as a gas, so small a molecule has rotational lines up to {spread:.0f} "
+                    "cm⁻¹ beside its bands, which count as extra"
+                )
+            groups = evidence(mol, axis, measured, known, places, asking, infrared=kind.name == "ir")
     return Explanation(
         rank=hit["rank"],
         name=hit["name"],
@@ -357,6 +373,19 @@ def _scale(
     return pipeline.scales[int(best_scales(points[None], parts, kind)[0, 0])], []
 
 
+def _rotation(molecule: Molecule) -> float:
+    """How far from the centre of a band a gas has strong rotational lines at 298 K, cm⁻¹.
+
+    √(8BkT/hc), twice the distance of the strongest ones of a linear molecule, with the largest of the
+    rotational constants B (Herzberg, Spectra of Diatomic Molecules, 1950); 0 for an atom.
+    """
+    moments = to_ase(molecule).get_moments_of_inertia()  # amu Å²
+    moments = moments[moments > _POINT]
+    if not len(moments):
+        return 0.0
+    return float(np.sqrt(8 * _ROTATIONAL / moments.min() * _TEMPERATURE / KELVIN_PER_WAVENUMBER))
+
+
 def _cosine(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
     """Cosine of two vectors; 0 where one is of zeros."""
     return float(first @ second / max(float(np.linalg.norm(first) * np.linalg.norm(second)), 1e-30))
@@ -374,11 +403,19 @@ def _structure(molecule: Molecule) -> Any:
 
 @dataclass(frozen=True)
 class _Peak:
-    """A band of a sampled spectrum: position, height, and half its width at half its height."""
+    """A band of a sampled spectrum.
+
+    Attributes:
+        place: position, axis unit.
+        height: relative to the highest point.
+        reach: half its width at a quarter of its height.
+        is_clear: whether it stands out by `_PROMINENCE`; others are only partners of such bands.
+    """
 
     place: float
     height: float
-    half: float
+    reach: float
+    is_clear: bool
 
 
 def _noise(signed: Floats, known: Mask, kind: Modality) -> float:
@@ -401,12 +438,12 @@ def _peaks(values: Floats, known: Mask, kind: Modality, noise: float) -> list[_P
     sigma = kind.fwhm / kind.step / 6  # narrow against a line
     smooth = gaussian_filter1d(values, sigma)
     left = noise / np.sqrt(2 * np.sqrt(np.pi) * max(sigma, 0.3))  # of the noise, after smoothing
-    places, _ = find_peaks(smooth, prominence=max(_PROMINENCE, _SIGMAS * left))
-    halves = peak_widths(smooth, places, rel_height=0.5)[0] / 2 * kind.step
+    places, found = find_peaks(smooth, prominence=max(_FAINT, _SIGMAS * left))
+    reaches = peak_widths(smooth, places, rel_height=0.75)[0] / 2 * kind.step
     whole = known[:-2] & known[1:-1] & known[2:]
     return [
-        _Peak(float(axis[place]), float(values[place]), float(half))
-        for place, half in zip(places, halves, strict=True)
+        _Peak(float(axis[place]), float(values[place]), float(reach), bool(prominence >= _PROMINENCE))
+        for place, reach, prominence in zip(places, reaches, found["prominences"], strict=True)
         if whole[place - 1]
     ]
 
@@ -430,10 +467,12 @@ def _bands(
         near = [
             (abs(peak.place - peaks[own].place), own)
             for own in pairs
-            if abs(peak.place - peaks[own].place) <= max(peaks[own].half, kind.fwhm)
+            if abs(peak.place - peaks[own].place) <= max(peaks[own].reach, kind.fwhm)
         ]
         if near:
             members[min(near)[1]].append(number)
+        elif not peak.is_clear:
+            continue
         elif known[round((peak.place - kind.start) / kind.step)]:
             left.append(number)
         else:
@@ -450,7 +489,7 @@ def _bands(
             mode
             for mode, owner in enumerate(owners)
             if owner in numbers and lines is not None
-            if abs(lines.position[mode] - computed[owner].place) <= max(computed[owner].half, kind.fwhm)
+            if abs(lines.position[mode] - computed[owner].place) <= max(computed[owner].reach, kind.fwhm)
         ]
         motion, atoms = _motion(modes, assignment, lines)
         return Band(
@@ -463,9 +502,13 @@ def _bands(
             atoms,
         )
 
-    bands = [band("matched", own, numbers) for own, numbers in members.items()]
+    bands = [
+        band("matched", own, numbers)
+        for own, numbers in members.items()
+        if peaks[own].is_clear or any(computed[number].is_clear for number in numbers)
+    ]
     bands += [band("missing", None, [number]) for number in left]
-    bands += [band("extra", own, []) for own in range(len(peaks)) if own not in pairs]
+    bands += [band("extra", own, []) for own, peak in enumerate(peaks) if peak.is_clear and own not in pairs]
     bands.sort(key=lambda each: -(each.measured or each.computed or 0))
     return tuple(bands), unmeasured
 
@@ -497,9 +540,11 @@ def _motion(
         return "", ()
     order = sorted(modes, key=lambda mode: -lines.intensity[mode])
     strong = [mode for mode in order if lines.intensity[mode] >= _SIDE * lines.intensity[order[0]]]
-    motions = dict.fromkeys(assignment.motion(mode) for mode in strong)
+    motions: dict[str, str] = {}  # one for each leading kind, since many lines of a band are alike
+    for mode in strong:
+        motions.setdefault(assignment.leading(mode), assignment.motion(mode))
     atoms = dict.fromkeys(atom for mode in strong for atom in assignment.moving(mode))
-    return "; ".join(motion for motion in motions if motion), tuple(atoms)
+    return "; ".join(motion for motion in motions.values() if motion), tuple(atoms)
 
 
 def _regions(
@@ -512,7 +557,7 @@ def _regions(
         second = shapes(candidate[None], everywhere, known, kind, (1.0,))
     except ValueRangeError:
         return ()
-    places, found = centres(kind), []
+    axis, places, found = kind.axis(), centres(kind), []
     ours, theirs = (each.features[0, 0] / max(float(each.features.max()), 1e-30) for each in (first, second))
     for low, high in REGIONS if kind.name in VIBRATIONAL else ((kind.start, kind.stop),):
         inside = first.covered & (places >= low) & (places <= high)
@@ -520,7 +565,6 @@ def _regions(
             continue
         a, b = (np.where(each[inside] > _EMPTY, each[inside], 0) for each in (ours, theirs))
         similarity = _cosine(a, b) if a.any() or b.any() else 1.0
-        half = (places[1] - places[0]) / 2
-        ends = places[inside][[0, -1]] + (-half, half)
-        found.append((max(low, float(ends[0])), min(high, float(ends[1])), similarity))
+        points = axis[known & (axis >= low) & (axis <= high)]
+        found.append((float(points[0]), float(points[-1]), similarity))
     return tuple(found)

@@ -136,6 +136,7 @@ def evidence(
     query: Floats,
     known: npt.NDArray[np.bool_],
     peaks: Sequence[tuple[float, float]],
+    asking: Sequence[tuple[float, float]] | None = None,
     *,
     infrared: bool = True,
 ) -> tuple[GroupEvidence, ...]:
@@ -147,6 +148,7 @@ def evidence(
         query: [points] measured spectrum, largest 1.
         known: [points] mask of what was measured.
         peaks: position and height of each measured band.
+        asking: the bands that may ask for a group that the candidate lacks; None for all.
         infrared: whether strong bands are those of the tables; False for Raman spectra, which can only
             support a group or leave it open.
     """
@@ -158,7 +160,7 @@ def evidence(
         if mol.HasSubstructMatch(_pattern(group.smarts))
     ]
     for demand in DEMANDS if infrared else ():
-        place, height = _highest(peaks, demand.low, demand.high)
+        place, height = _highest(peaks if asking is None else asking, demand.low, demand.high)
         if height >= DEMANDING and not mol.HasSubstructMatch(_pattern(demand.smarts)):
             reason = f"The strong band at {place:.0f} cm⁻¹ asks for it, and the candidate has none."
             found.append(GroupEvidence(demand.name, False, demand.low, demand.high, "contradicted", reason))

@@ -55,6 +55,10 @@ class Assignment:
         leading = [kind for kind in np.argsort(-shares, kind="stable")[:_NAMED] if shares[kind] >= _SMALL]
         return ", ".join(f"{self.kinds[kind]} {shares[kind]:.0%}".replace("%", " %") for kind in leading)
 
+    def leading(self, mode: int) -> str:
+        """The kind of motion with the largest share in a mode; "" where there is none."""
+        return self.kinds[int(self.energies[mode].argmax())] if self.kinds else ""
+
     def moving(self, mode: int) -> tuple[int, ...]:
         """The atoms that move most in a mode, most first."""
         shares = self.atoms[mode]
