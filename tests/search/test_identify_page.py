@@ -33,6 +33,12 @@ def test_from_a_file_to_candidates(run, tmp_path, monkeypatch, capsys):
         hits = list(csv.DictReader(file))
     assert [hit["name"] for hit in hits][:1] == ["acetone"]
     assert {hit["formula"] for hit in hits} == {"C3H6O"}
+    with open("bands.csv", encoding="utf-8", newline="") as file:
+        bands = [band for band in csv.DictReader(file) if band["rank"] == "1"]
+    (carbonyl,) = [band for band in bands if band["measured"] and abs(float(band["measured"]) - 1738) < 5]
+    assert carbonyl["status"] == "matched"
+    assert "C=O stretch" in carbonyl["motion"]
+    assert all(Path(name).stat().st_size > 10_000 for name in ("why.html", "why.png", "two.html"))
     assert "scaled" in Store("mine.arrow").spectrum(0, "ir").level
     assert "baseline" in capsys.readouterr().err
 

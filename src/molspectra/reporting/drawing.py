@@ -14,6 +14,7 @@ from molspectra.reporting.content import Depicted
 from molspectra.reporting.markup import Markup, element
 
 _BLACK = "#000000"
+_MARK = "#E08A00"  # of atoms that are pointed out; as RDKit writes it
 _ELEMENTS = {
     7: (0.22, 0.47, 0.85),
     8: (0.86, 0.24, 0.20),
@@ -27,7 +28,7 @@ _ELEMENTS = {
 
 
 @lru_cache(maxsize=512)
-def _document(smiles: str) -> str | None:
+def _document(smiles: str, marked: tuple[int, ...] = ()) -> str | None:
     """Draw a molecule as an SVG document; None where the SMILES cannot be read, or has too many rings."""
     from rdkit.Chem.Draw import rdMolDraw2D
     from rdkit.rdBase import BlockLogs
@@ -45,15 +46,29 @@ def _document(smiles: str) -> str | None:
         options.bondLineWidth = 1.6
         options.fixedBondLength = 26
         options.minFontSize = 11
-        rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule)
+        options.standardColoursForHighlightedAtoms = True
+        options.setHighlightColour(tuple(bytes.fromhex(_MARK[1:])[i] / 255 for i in range(3)))
+        bonds = [
+            bond.GetIdx()
+            for bond in molecule.GetBonds()
+            if {bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()} <= set(marked)
+        ]
+        rdMolDraw2D.PrepareAndDrawMolecule(
+            drawer, molecule, highlightAtoms=list(marked), highlightBonds=bonds
+        )
     drawer.FinishDrawing()
     text: str = drawer.GetDrawingText()
-    return text.replace(_BLACK, "currentColor")
+    text = text.replace("fill-opacity:1;", "")  # which is what stands for none
+    text = text.replace(f"fill:{_MARK}", f"fill:{_MARK};fill-opacity:0.45")  # on light and on dark pages
+    return text.replace(f"stroke:{_MARK}", "stroke:none").replace(_BLACK, "currentColor")
 
 
-def draw(smiles: str | None, alt: str, prefix: str) -> Markup | None:
-    """Draw a molecule as SVG, see `inline_svg`; None where there is no SMILES or it cannot be drawn."""
-    document = _document(smiles) if smiles else None
+def draw(smiles: str | None, alt: str, prefix: str, marked: tuple[int, ...] = ()) -> Markup | None:
+    """Draw a molecule as SVG, see `inline_svg`; None where there is no SMILES or it cannot be drawn.
+
+    `marked` are atoms of the SMILES that are pointed out, in their order, with the bonds between them.
+    """
+    document = _document(smiles, marked) if smiles else None
     return None if document is None else inline_svg(document, alt, prefix)
 
 
@@ -74,6 +89,6 @@ class Pictures:
             picture = Markup(picture.replace("<svg ", '<svg class="medium" ', 1))
         return element("figure", element("div", picture, class_="plot"), element("figcaption", caption))
 
-    def molecule(self, molecule: Depicted) -> Markup | None:
-        """Return the drawn structure of a molecule; None where it cannot be drawn."""
-        return draw(molecule.smiles, f"structure of {molecule.label}", self._prefix())
+    def molecule(self, molecule: Depicted, marked: tuple[int, ...] = ()) -> Markup | None:
+        """Return the drawn structure of a molecule, see `draw`; None where it cannot be drawn."""
+        return draw(molecule.smiles, f"structure of {molecule.label}", self._prefix(), marked)

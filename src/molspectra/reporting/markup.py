@@ -134,6 +134,9 @@ summary { cursor: pointer; padding: .2rem 0; }
 pre { overflow-x: auto; background: var(--box); border: 1px solid var(--line); border-radius: .5rem;
   padding: .75rem; font-size: .82rem; line-height: 1.4; }
 code { overflow-wrap: anywhere; }
+@media print { main { max-width: none; padding: 0; } nav { display: none; }
+  .scroll, .plot { overflow: visible; }
+  figure, tr, .card { break-inside: avoid; } h2, h3, caption { break-after: avoid; } }
 """
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

@@ -90,10 +90,26 @@ def similarities(samples: Floats, query: Shapes, kind: Modality) -> Floats:
     Returns:
         The cosine with the best of the factors, 0 to 1.
     """
-    entries = _features(_smeared(_bins(samples), query.covered, kind), query.covered)
-    best = np.max([entries @ features.T for features in query.features], axis=0)
+    entries, each = _compared(samples, query, kind)
+    best = each.max(0)
     best[~entries.any(1)] = np.nan
     return np.asarray(best, np.float32)
+
+
+def best_scales(samples: Floats, query: Shapes, kind: Modality) -> npt.NDArray[np.intp]:
+    """Which of the factors [n, Q] counts for an entry, by its stored points [n, P], in `similarities`."""
+    return np.asarray(_compared(samples, query, kind)[1].argmax(0))
+
+
+def centres(kind: Modality) -> npt.NDArray[np.float64]:
+    """Positions [B] of the bins, axis unit."""
+    return np.asarray(_bins(coarse(kind.axis(), kind)), np.float64)
+
+
+def _compared(samples: Floats, query: Shapes, kind: Modality) -> tuple[Floats, Floats]:
+    """Features of entries [n, B], and their cosines [S, n, Q] with those of queries."""
+    entries = _features(_smeared(_bins(samples), query.covered, kind), query.covered)
+    return entries, np.stack([entries @ features.T for features in query.features])
 
 
 def _bins(samples: npt.NDArray[np.floating]) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,10 @@ from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR, DEBYE, HARTREE
 from molspectra.spectra.modality import DOS, modality_names
 from molspectra.spectra.spectrum import LineSpectrum
+
+if TYPE_CHECKING:
+    from molspectra.simulation.vibrations import Modes
+    from molspectra.simulation.xtb import FieldDerivatives
 
 Array = npt.NDArray[np.float64]
 
@@ -61,6 +65,9 @@ FLAT = 10.0
 
 Such a mode is a free internal rotation, as in 2-butyne; it is reported with a negative wavenumber.
 """
+
+DFT_LIBRARIES = ["pyscf.dft", "pyscf.hessian"]
+"""Modules that vibrations at the level dft load, see `one_thread`."""
 
 ATTEMPTS = 4
 """Largest number of optimisations in the search for a minimum."""
@@ -243,7 +250,7 @@ def _simulated(
     if "uv_vis" in names:
         libraries += ["pyscf.dft"]
     if level == "dft":
-        libraries += ["pyscf.dft", "pyscf.hessian"]
+        libraries += DFT_LIBRARIES
     with one_thread(libraries):
         vibrational = [name for name in names if name in VIBRATIONAL]
         if vibrational:
@@ -319,20 +326,48 @@ def minimum(molecule: Molecule, positions: Array) -> tuple[Array, Array, Any]:
     )
 
 
-def _vibrations(
-    molecule: Molecule, positions: Array, names: Sequence[str], levels: dict[str, str], level: Level
-) -> tuple[Array, dict[str, LineSpectrum], dict[str, Property]]:
-    """Return the minimum [N, 3] (bohr), vibrational line spectra, ZPVE and heat capacity."""
-    from molspectra.simulation import valence, vibrations, xtb
-    from molspectra.simulation.harmonic import harmonic
+@dataclass(frozen=True, eq=False)
+class Vibrations:
+    """Vibrations of a molecule at the minimum of a level.
 
-    masses = vibrations.masses_of(molecule.numbers)
+    Attributes:
+        positions: the minimum [N, 3], bohr.
+        hessian: [3N, 3N], Hartree/bohr², corrected where the level says so.
+        derivatives: of dipole and polarisability, likewise; zeros for the latter at "dft".
+        modes: M normal modes of `hessian`.
+        plain: those before any correction.
+    """
+
+    positions: Array
+    hessian: Array
+    derivatives: FieldDerivatives
+    modes: Modes
+    plain: Modes
+
+    def intensities(self, name: str) -> Array:
+        """Intensity of each mode [M]: km/mol for "ir", Å⁴/amu for "raman"."""
+        from molspectra.simulation.vibrations import infrared, raman
+
+        return (infrared if name == "ir" else raman)(self.modes, self.derivatives)
+
+
+def vibrations(molecule: Molecule, positions: Array, level: Level) -> Vibrations:
+    """Find the minimum next to `positions` [N, 3] (bohr) and its vibrations.
+
+    Raises:
+        SimulationError: SCF or optimiser did not converge, or no minimum is found.
+    """
+    from molspectra.simulation import valence, xtb
+    from molspectra.simulation.harmonic import harmonic
+    from molspectra.simulation.vibrations import masses_of, normal_modes
+
+    masses = masses_of(molecule.numbers)
     positions, hessian, start = minimum(molecule, positions)
-    modes = vibrations.normal_modes(masses, positions, hessian)
+    modes = normal_modes(masses, positions, hessian)
     if level == "dft":
         result = harmonic(molecule.numbers, positions, molecule.charge, hessian)
         positions, hessian = result.positions, result.hessian
-        modes = vibrations.normal_modes(masses, positions, hessian)
+        modes = normal_modes(masses, positions, hessian)
         if len(modes.wavenumbers) and modes.wavenumbers[0] < -FLAT:
             raise SimulationError(
                 f"{molecule.formula}: no minimum of B3LYP (lowest mode {modes.wavenumbers[0]:.1f} cm⁻¹)"
@@ -340,21 +375,30 @@ def _vibrations(
         derivatives = xtb.FieldDerivatives(result.dipole, np.zeros((len(hessian), 3, 3)))
     else:
         derivatives = xtb.field_derivatives(molecule.numbers, positions, molecule.charge, start)
-    plain = levels["geometry"]
-    properties = {
-        "zpve": Property(vibrations.zero_point_energy(modes), "eV", plain),
-        "cv": Property(vibrations.heat_capacity(modes, len(molecule)), "cal/mol/K", plain),
-    }
+    plain = modes
     if level != "gfn2" and len(modes.wavenumbers):
         method = DFT if level == "dft" else "GFN2-xTB"
         hessian, derivatives = valence.corrected(method, molecule.numbers, positions, hessian, derivatives)
-        modes = vibrations.normal_modes(masses, positions, hessian)
-    intensity = {"ir": vibrations.infrared, "raman": vibrations.raman}
+        modes = normal_modes(masses, positions, hessian)
+    return Vibrations(positions, hessian, derivatives, modes, plain)
+
+
+def _vibrations(
+    molecule: Molecule, positions: Array, names: Sequence[str], levels: dict[str, str], level: Level
+) -> tuple[Array, dict[str, LineSpectrum], dict[str, Property]]:
+    """Return the minimum [N, 3] (bohr), vibrational line spectra, ZPVE and heat capacity."""
+    from molspectra.simulation.vibrations import heat_capacity, zero_point_energy
+
+    found = vibrations(molecule, positions, level)
+    properties = {
+        "zpve": Property(zero_point_energy(found.plain), "eV", levels["geometry"]),
+        "cv": Property(heat_capacity(found.plain, len(molecule)), "cal/mol/K", levels["geometry"]),
+    }
     lines = {
-        name: LineSpectrum(name, modes.wavenumbers, intensity[name](modes, derivatives), levels[name])
+        name: LineSpectrum(name, found.modes.wavenumbers, found.intensities(name), levels[name])
         for name in names
     }
-    return positions, lines, properties
+    return found.positions, lines, properties
 
 
 def _density_of_states(molecule: Molecule, positions: Array, level: str) -> dict[str, LineSpectrum]:

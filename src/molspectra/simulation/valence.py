@@ -51,6 +51,8 @@ class Valence:
 
     Attributes:
         derivatives: of each coordinate by the positions [R, 3N], 1 or 1/bohr.
+        atoms: [R] the atoms of each: ends of a bond; end, centre, end of a bend; centre first in a wag; the
+            four of a torsion in their order.
         kinds: [R] its kind, such as "stretch C=O", "bend HX C4", "wag C1", "straight XX", "torsion single".
         directions: [R, 3] unit vectors of bisectors of bends and axes of wags; zeros for others.
         bonds: (lower end, higher end, kind) of each bond; ends alike in element and number of neighbours make
@@ -58,6 +60,7 @@ class Valence:
     """
 
     derivatives: Array
+    atoms: tuple[tuple[int, ...], ...]
     kinds: tuple[str, ...]
     directions: Array
     bonds: tuple[tuple[int, int, str], ...]
@@ -87,6 +90,7 @@ class _Finder:
         self.neighbours = [np.flatnonzero(row).tolist() for row in bonded]
         self.pairs = [(i, j) for i, j in combinations(range(len(radii)), 2) if bonded[i, j]]
         self.rows: list[Array] = []
+        self.atoms: list[tuple[int, ...]] = []
         self.kinds: list[str] = []
         self.directions: list[Array] = []
 
@@ -109,6 +113,7 @@ class _Finder:
         rows = np.array(self.rows).reshape(-1, size)
         return Valence(
             rows - rows @ rigid @ rigid.T,
+            tuple(self.atoms),
             tuple(self.kinds),
             np.array(self.directions).reshape(-1, 3),
             tuple(self._polar(kinds)),
@@ -126,6 +131,7 @@ class _Finder:
         for atom, part in parts:
             row[atom] += part
         self.rows.append(row.ravel())
+        self.atoms.append(tuple(atom for atom, _ in parts))
         self.kinds.append(kind)
         self.directions.append(np.zeros(3) if direction is None else direction)
 

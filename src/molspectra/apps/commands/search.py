@@ -1,16 +1,30 @@
 """`molspectra search`: the molecules of an index that fit the spectra of a sample."""
 
+from __future__ import annotations
+
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import SettingError, hint
+from molspectra.errors import SettingError, ValueRangeError, hint
 from molspectra.printable import say
 from molspectra.spectra.modality import DOS, MODALITIES
 
+if TYPE_CHECKING:  # only named below
+    from molspectra.search.hits import Hits
+    from molspectra.search.library import Library
+    from molspectra.search.pipeline import Pipeline
+    from molspectra.search.query import Prepared
+
 MEASURED = {name: kind for name, kind in MODALITIES.items() if name not in DOS}
 """Modalities that a sample can have; nothing measures a density of states."""
+
+EXPLAINED = {"report": "page", "plot": "figure", "bands": "explain"}
+"""Options for files that tell why the first answers fit, and the modules of `search` that write them."""
 
 
 def main(arguments: list[str]) -> int:
@@ -20,14 +34,11 @@ def main(arguments: list[str]) -> int:
     if not files:
         raise SettingError(f"give at least one spectrum: {', '.join(map(_option, MEASURED))}")
 
-    from molspectra.data.output import free_path
-    from molspectra.search.hits import SUFFIXES
     from molspectra.search.library import Library
     from molspectra.search.pipeline import Pipeline
     from molspectra.search.query import read_query
 
-    if options.out is not None:
-        free_path(options.out, SUFFIXES, overwrite=options.overwrite)
+    _check_files(options, len(files))
     by = _scores(options.by, options.weights)
     units = _by_modality(options.unit, "--unit")
     quantities = _by_modality(options.quantity, "--quantity")
@@ -71,6 +82,8 @@ def main(arguments: list[str]) -> int:
         say(f"molspectra: {remark}", error=True)
     if options.out is not None:
         hits.write(options.out, overwrite=options.overwrite)
+    if any(getattr(options, name) for name in EXPLAINED):
+        _explain(options, library, hits, prepared, pipeline)
     say(hits.text())
     say(f"{len(hits)} of {hits.candidates} candidates, from {hits.library} molecules in {options.index}")
     return 0
@@ -111,7 +124,17 @@ def _parser() -> argparse.ArgumentParser:
         help="level of theory of --rerank; dft takes minutes for each [scaled]",
     )
     parser.add_argument("--out", metavar="FILE", help="also write them: .csv, .parquet or .json")
-    parser.add_shared("--overwrite")
+    parser.add_argument(
+        "--report", metavar="FILE", help="also write a page that shows why the first fit: .html"
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", help="also draw the first with their bands: .png, .svg, .pdf"
+    )
+    parser.add_argument("--bands", metavar="FILE", help="also write the bands of the first: .csv, .parquet")
+    parser.add_argument(
+        "--explain", type=int, metavar="N", help="how many --report, --plot and --bands show [3]"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument(
         "--unit",
         nargs="+",
@@ -157,6 +180,55 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="RUN", help="refuse an index that another model has made")
     parser.add_shared("--device")
     return parser
+
+
+def _check_files(options: argparse.Namespace, spectra: int) -> None:
+    """Refuse files that cannot be written, before anything is computed; answers are explained by spectrum."""
+    from molspectra.data.output import free_path
+
+    paths: dict[Path, str] = {}
+    for name, module in {"out": "hits", **EXPLAINED}.items():
+        if getattr(options, name) is None:
+            continue
+        suffixes = import_module(f"molspectra.search.{module}").SUFFIXES  # those with matplotlib are slow
+        path = free_path(getattr(options, name), suffixes, overwrite=options.overwrite).absolute()
+        if path in paths:
+            raise SettingError(f"--{paths[path]} and --{name} name the same file; choose two names")
+        paths[path] = name
+    if options.explain is None:
+        return
+    if not EXPLAINED.keys() & set(paths.values()):
+        raise SettingError("--explain: give --report, --plot or --bands, which it is for")
+    if options.explain < 1:
+        raise ValueRangeError(f"--explain: at least one answer must be asked for, not {options.explain}")
+    if options.plot is not None:
+        from molspectra.search.figure import MOST
+
+        if options.explain * spectra > MOST:
+            raise ValueRangeError(f"--explain {options.explain}: --plot shows at most {MOST // spectra}")
+
+
+def _explain(
+    options: argparse.Namespace,
+    library: Library,
+    hits: Hits,
+    prepared: Mapping[str, Prepared],
+    pipeline: Pipeline,
+) -> None:
+    """Write why the first answers fit, to the files that were asked for."""
+    from molspectra.search.explain import explain, write_bands
+    from molspectra.search.figure import write_figure
+    from molspectra.search.page import write_page
+
+    count = 3 if options.explain is None else options.explain
+    explanations = explain(library, hits, prepared, pipeline=pipeline, count=count)
+    if options.report is not None:
+        files = {name: getattr(options, name) for name in prepared}
+        write_page(options.report, hits, explanations, files, overwrite=options.overwrite)
+    if options.plot is not None:
+        write_figure(options.plot, explanations, overwrite=options.overwrite)
+    if options.bands is not None:
+        write_bands(options.bands, explanations, overwrite=options.overwrite)
 
 
 def _by_modality(words: Sequence[str], option: str) -> dict[str, str]:

@@ -1,0 +1,570 @@
+"""Why a search gave a molecule: its bands against the measured ones, how its atoms move, and its groups.
+
+Infrared and Raman spectra of a candidate are computed again from the structure in the library, with the
+motion of every mode, where the `simulate` extra is installed; else they are the library's stored points, a
+few per line width, and so are all other spectra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy.ndimage import gaussian_filter1d
+from scipy.optimize import linear_sum_assignment
+from scipy.signal import find_peaks, peak_widths
+
+from molspectra.chem.identity import parsed_smiles, perceived_bonds
+from molspectra.chem.molecule import Molecule
+from molspectra.chem.readers import to_ase
+from molspectra.data.output import free_path, write_table
+from molspectra.errors import InputError, MissingExtraError, MolspectraError, ValueRangeError
+from molspectra.search.groups import GroupEvidence, evidence
+from molspectra.search.hits import Hits
+from molspectra.search.library import Library
+from molspectra.search.pipeline import DEFAULT, Pipeline
+from molspectra.search.query import Prepared, Spectrum, prepare
+from molspectra.search.shape import FLOOR, best_scales, centres, shapes
+from molspectra.search.vectors import coarse
+from molspectra.simulation.api import VIBRATIONAL, Level, levels_of_theory
+from molspectra.simulation.assignment import Assignment, assign
+from molspectra.simulation.units import KELVIN_PER_WAVENUMBER
+from molspectra.spectra.modality import MODALITIES, Modality, modality
+from molspectra.spectra.spectrum import LineSpectrum
+
+__all__ = ["Band", "Explanation", "GroupEvidence", "explain", "write_bands"]
+
+TOLERANCE = {"cm⁻¹": 40.0, "eV": 0.5}
+"""Largest distance of a measured and a computed band that are one, after the factor, by unit of the axis."""
+
+REGIONS = ((0.0, 900.0), (900.0, 1500.0), (1500.0, 1900.0), (1900.0, 2500.0), (2500.0, 4000.0))
+"""Parts of a vibrational axis, cm⁻¹: bends, fingerprint, double bonds, triple bonds, X-H stretches."""
+
+SUFFIXES = (".csv", ".parquet")
+"""Files that bands can be written to."""
+
+_PROMINENCE = 0.03  # of a band, relative to the highest point
+_FAINT = 0.01  # of a band that may be the partner of another
+_SIGMAS = 6.0  # of the noise, that a band stands out by
+_UNMATCHED = 1.5  # cost of leaving a measured band alone; see `_matched`
+_PER_E = 0.3  # cost of intensities that differ by a factor e
+_SIDE = 0.25  # intensity of a line, relative to the strongest of its band, from which its motion is told
+_SAME = 0.8  # similarity of stored and computed spectra of one molecule, below which it is remarked
+_EMPTY = float(np.log1p(0.02 / FLOOR) / np.log1p(1 / FLOOR))  # feature of 2 % of the highest point
+_FEWEST = 3  # bins of a region
+
+_POINT = 1e-2  # moment of inertia, amu Å², below which nothing turns
+_ROTATIONAL = 16.857629  # h/(8π²c), cm⁻¹ amu Å²
+_TEMPERATURE = 298.15
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Band:
+    """One row of the table of bands.
+
+    Attributes:
+        status: "matched", in both spectra; "missing", in the candidate's but not measured; "extra", measured
+            but not in the candidate's.
+        measured: position of the query's band, axis unit; None for a missing one.
+        measured_height: relative to the query's highest point.
+        computed: position of the candidate's band, times the factor that fits it; None for an extra one.
+        computed_height: relative to the candidate's highest point where something was measured.
+        motion: such as "C=O stretch 82 %, C-C stretch 9 %"; "" where unknown.
+        atoms: those that move most, most first; indices from 0 into `Explanation.molecule`.
+    """
+
+    status: Literal["matched", "missing", "extra"]
+    measured: float | None
+    measured_height: float | None
+    computed: float | None
+    computed_height: float | None
+    motion: str
+    atoms: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One answer against one spectrum of the query.
+
+    Attributes:
+        rank: of the answer, from 1.
+        name: of the molecule, if known.
+        smiles: if known.
+        formula: in Hill order.
+        score: of the search.
+        confidence: of the search, if it has one.
+        modality: name of the spectrum's modality.
+        scale: factor on the candidate's axis.
+        molecule: the library's structure, Å.
+        axis: [points], axis unit.
+        query: [points] 0 or more, largest 1.
+        candidate: [points] after the factor; largest 1 where something was measured, cut off at 1 elsewhere.
+        known: [points] mask of what was measured and is compared.
+        bands: by descending position; several computed ones under one measured band are one.
+        regions: (low, high, similarity in it) of the parts of the axis that were measured.
+        groups: functional groups of the candidate, and those that a measured band asks for.
+        remarks: what was left out or taken as it is, for people.
+    """
+
+    rank: int
+    name: str | None
+    smiles: str | None
+    formula: str
+    score: float
+    confidence: float | None
+    modality: str
+    scale: float
+    molecule: Molecule
+    axis: npt.NDArray[np.float64]
+    query: npt.NDArray[np.float64]
+    candidate: npt.NDArray[np.float64]
+    known: npt.NDArray[np.bool_]
+    bands: tuple[Band, ...]
+    regions: tuple[tuple[float, float, float], ...]
+    groups: tuple[GroupEvidence, ...]
+    remarks: tuple[str, ...]
+
+
+def explain(
+    library: Library,
+    hits: Hits,
+    spectra: Mapping[str, Spectrum | Prepared],
+    *,
+    pipeline: Pipeline = DEFAULT,
+    count: int = 3,
+    level: Level = "scaled",
+) -> list[Explanation]:
+    """Tell why the first answers of a search were given: one explanation per answer and spectrum.
+
+    Args:
+        library: that was searched.
+        hits: its answers.
+        spectra: those that were searched with, by modality.
+        pipeline: what was done to them.
+        count: number of answers to explain; about two seconds each.
+        level: of the infrared and Raman spectra of candidates, see `molspectra.simulation.api.simulate`.
+
+    Raises:
+        InputError: a spectrum that cannot be used, a level that does not have it, or a count below 1.
+    """
+    if count < 1:
+        raise ValueRangeError(f"at least one answer must be explained, not {count}")
+    given = {modality(name).name: spectrum for name, spectrum in spectra.items()}
+    prepared = {
+        name: _own_axis(prepare(given[name], name, pipeline=pipeline), modality(name), pipeline.scale)
+        for name in MODALITIES
+        if name in given
+    }
+    vibrational = [name for name in prepared if name in VIBRATIONAL]
+    lacking = None
+    try:
+        if vibrational:
+            levels_of_theory(vibrational, level=level)
+    except MissingExtraError as error:
+        lacking = f"the motions of the atoms are not computed: {error}"
+    explanations = []
+    for hit in list(hits)[:count]:
+        molecule, assignment, remark = library.molecule(hit["row"]), None, lacking
+        if vibrational and lacking is None:
+            try:
+                assignment = assign(molecule, vibrational, level=level)
+            except MolspectraError as error:  # one molecule that cannot be computed stops no other
+                remark = f"the motions of the atoms could not be computed: {error}"
+        for name, spectrum in prepared.items():
+            chosen = (assignment, remark) if name in vibrational else (None, None)
+            stored = _stored(library, hit["row"], name)
+            explanations.append(
+                _explained(hit, molecule, spectrum, stored, modality(name), pipeline, *chosen)
+            )
+    return explanations
+
+
+def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwrite: bool = False) -> None:
+    """Write the bands of explanations as CSV or Parquet, by the suffix: one row per band.
+
+    Columns: rank, name, smiles, modality, status, measured and computed position (axis unit) and height,
+    motion, atoms (indices from 0, with spaces between).
+
+    Raises:
+        InputError: another suffix, the file exists, or it cannot be written.
+    """
+    path = free_path(path, SUFFIXES, overwrite=overwrite)
+    rows = [
+        {
+            "rank": each.rank,
+            "name": each.name,
+            "smiles": each.smiles,
+            "modality": each.modality,
+            "status": band.status,
+            "measured": band.measured,
+            "measured_height": band.measured_height,
+            "computed": band.computed,
+            "computed_height": band.computed_height,
+            "motion": band.motion,
+            "atoms": " ".join(map(str, band.atoms)),
+        }
+        for each in explanations
+        for band in each.bands
+    ]
+    write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), path)
+
+
+_SCHEMA = pa.schema(
+    [
+        ("rank", pa.int64()),
+        *((name, pa.string()) for name in ("name", "smiles", "modality", "status")),
+        *((name, pa.float64()) for name in ("measured", "measured_height", "computed", "computed_height")),
+        *((name, pa.string()) for name in ("motion", "atoms")),
+    ]
+)
+
+
+def _own_axis(prepared: Prepared, kind: Modality, scale: float | None) -> Prepared:
+    """A prepared spectrum on the axis it was measured on, without the factor that a pipeline has applied."""
+    if scale is None or scale == 1:
+        return prepared
+    axis = kind.axis()
+
+    def moved(values: npt.NDArray[Any]) -> Floats:
+        return np.interp(axis / scale, axis, values.astype(np.float64), left=0, right=0)
+
+    return replace(
+        prepared,
+        values=moved(prepared.values),
+        signed=moved(prepared.signed),
+        measured=moved(prepared.measured) > 0.999,
+        known=moved(prepared.known) > 0.999,
+    )
+
+
+def _stored(library: Library, row: int, name: str) -> npt.NDArray[np.float32] | None:
+    """Stored points [P] of an entry; None where the library has no such spectrum of it."""
+    for segment in library.segments:
+        if row < len(segment):
+            array = segment.arrays.get(f"samples-{name}")
+            points = None if array is None else np.asarray(array[row], np.float32)
+            return points if points is not None and points.any() else None
+        row -= len(segment)
+    return None
+
+
+def _explained(
+    hit: Mapping[str, Any],
+    molecule: Molecule,
+    query: Prepared,
+    stored: npt.NDArray[np.float32] | None,
+    kind: Modality,
+    pipeline: Pipeline,
+    assignment: Assignment | None,
+    remark: str | None,
+) -> Explanation:
+    """The explanation of one answer and one spectrum."""
+    axis, remarks = kind.axis(), [*query.remarks, *([remark] if remark else [])]
+    known = query.known
+    measured = np.where(known, query.values, 0)
+    measured = measured / max(float(measured.max()), 1e-300)
+
+    lines = own = None
+    if assignment is not None:
+        intensities, level = assignment.intensities[kind.name], assignment.levels[kind.name]
+        lines = LineSpectrum(kind.name, assignment.wavenumbers, intensities, level)
+        own = _sampled(lines, kind, pipeline)
+    points = stored if own is None else coarse(own, kind)
+    if points is None:
+        remarks.append(f"{kind.name}: there is no spectrum of the candidate to compare with")
+    elif own is None:
+        remarks.append(
+            f"{kind.name}: the candidate's spectrum is that of the library, with few points per width"
+        )
+    elif stored is not None and _cosine(points, stored) < _SAME:
+        remarks.append(
+            f"{kind.name}: the candidate's spectrum by {level} differs from that of the library, "
+            "which was scored"
+        )
+    scale, told = _scale(points, query, kind, pipeline)
+    remarks += told
+    candidate = np.zeros(kind.points)
+    if lines is not None and own is not None:
+        lines = replace(lines, position=scale * lines.position)
+        moved = _sampled(lines, kind, pipeline)
+        candidate = candidate if moved is None else moved
+    elif points is not None:
+        candidate = np.interp(axis / scale, coarse(axis, kind), points, left=0, right=0)
+    # relative to the highest point where something was measured, so that heights can be compared
+    inside = np.where(known, candidate, 0).max()
+    candidate = candidate / max(float(inside if inside > 0 else candidate.max()), 1e-300)
+    candidate = np.minimum(candidate, 1.0)
+
+    noise = _noise(query.signed, known, kind)
+    peaks = _peaks(measured, known, kind, noise)
+    computed = _peaks(candidate, np.ones_like(known), kind, 0.0) if points is not None else []
+    bands, unmeasured = _bands(peaks, computed, known, kind, lines, assignment)
+    if points is None:
+        bands = ()
+    if unmeasured:
+        remarks.append(f"{kind.name}: {unmeasured} bands of the candidate lie where nothing was measured")
+    groups: tuple[GroupEvidence, ...] = ()
+    if kind.name in VIBRATIONAL:
+        mol = _structure(molecule)
+        if mol is None:
+            remarks.append("no bonds were found in the candidate, so its groups are not looked at")
+        else:
+            places = [(peak.place, peak.height) for peak in peaks if peak.is_clear]
+            spread = _rotation(molecule)
+            asking = places
+            if spread > TOLERANCE[kind.unit]:
+                centre = [peak.place for peak in computed]
+                asking = [peak for peak in places if all(abs(peak[0] - place) > spread for place in centre)]
+                remarks.append(
+                    f"{kind.name}: as a gas, so small a molecule has rotational lines up to {spread:.0f} "
+                    "cm⁻¹ beside its bands, which count as extra"
+                )
+            groups = evidence(mol, axis, measured, known, places, asking, infrared=kind.name == "ir")
+    return Explanation(
+        rank=hit["rank"],
+        name=hit["name"],
+        smiles=hit["smiles"],
+        formula=hit["formula"],
+        score=hit["score"],
+        confidence=hit["confidence"],
+        modality=kind.name,
+        scale=scale,
+        molecule=molecule,
+        axis=axis,
+        query=measured,
+        candidate=candidate,
+        known=known,
+        bands=bands,
+        regions=_regions(measured, candidate, known, kind) if points is not None else (),
+        groups=groups,
+        remarks=tuple(remarks),
+    )
+
+
+def _sampled(lines: LineSpectrum, kind: Modality, pipeline: Pipeline) -> Floats | None:
+    """Samples [points] of lines after the steps of the pipeline; None without any intensity on the axis."""
+    steps = Pipeline(pipeline.choice, None, pipeline.baseline, pipeline.smooth)
+    inside = (lines.position >= kind.start) & (lines.position <= kind.stop)
+    if not lines.intensity[inside].any():
+        return None
+    return np.asarray(prepare(lines, kind.name, pipeline=steps).values)
+
+
+def _scale(
+    points: npt.NDArray[np.float32] | None, query: Prepared, kind: Modality, pipeline: Pipeline
+) -> tuple[float, list[str]]:
+    """The factor on the candidate's axis that fits its stored points [P] best, as `shape` has it; remarks."""
+    if pipeline.scale is not None:
+        return pipeline.scale, []
+    if points is None:
+        return 1.0, []
+    try:
+        parts = shapes(query.signed[None], query.measured, query.known, kind, pipeline.scales)
+    except ValueRangeError as error:
+        return 1.0, [f"{kind.name}: no factor on the axis was looked for: {error}"]
+    return pipeline.scales[int(best_scales(points[None], parts, kind)[0, 0])], []
+
+
+def _rotation(molecule: Molecule) -> float:
+    """How far from the centre of a band a gas has strong rotational lines at 298 K, cm⁻¹.
+
+    √(8BkT/hc), twice the distance of the strongest ones of a linear molecule, with the largest of the
+    rotational constants B (Herzberg, Spectra of Diatomic Molecules, 1950); 0 for an atom.
+    """
+    moments = to_ase(molecule).get_moments_of_inertia()  # amu Å²
+    moments = moments[moments > _POINT]
+    if not len(moments):
+        return 0.0
+    return float(np.sqrt(8 * _ROTATIONAL / moments.min() * _TEMPERATURE / KELVIN_PER_WAVENUMBER))
+
+
+def _cosine(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
+    """Cosine of two vectors; 0 where one is of zeros."""
+    return float(first @ second / max(float(np.linalg.norm(first) * np.linalg.norm(second)), 1e-30))
+
+
+def _structure(molecule: Molecule) -> Any:
+    """RDKit molecule of a candidate, by its SMILES or else by its geometry; None without one."""
+    if molecule.smiles is not None:
+        try:
+            return parsed_smiles(molecule.smiles)
+        except InputError:
+            pass  # the geometry tells the bonds as well
+    return perceived_bonds(molecule)
+
+
+@dataclass(frozen=True)
+class _Peak:
+    """A band of a sampled spectrum.
+
+    Attributes:
+        place: position, axis unit.
+        height: relative to the highest point.
+        reach: half its width at a quarter of its height.
+        is_clear: whether it stands out by `_PROMINENCE`; others are only partners of such bands.
+    """
+
+    place: float
+    height: float
+    reach: float
+    is_clear: bool
+
+
+def _noise(signed: Floats, known: Mask, kind: Modality) -> float:
+    """Standard deviation of the noise of a spectrum relative to its highest point.
+
+    From second differences of points half a line width apart, since an instrument's points are interpolated.
+    """
+    step = max(1, round(kind.fwhm / kind.step / 2))
+    change = signed[: -2 * step] - 2 * signed[step:-step] + signed[2 * step :]
+    whole = known[: -2 * step] & known[step:-step] & known[2 * step :]
+    if not whole.any():
+        return 0.0
+    highest = max(float(signed[known].max()), 1e-300)
+    return float(1.4826 * np.median(np.abs(change[whole])) / np.sqrt(6)) / highest
+
+
+def _peaks(values: Floats, known: Mask, kind: Modality, noise: float) -> list[_Peak]:
+    """Bands [points] that stand out from the noise, by position; none that the end of the range cuts off."""
+    axis = kind.axis()
+    sigma = kind.fwhm / kind.step / 6  # narrow against a line
+    smooth = gaussian_filter1d(values, sigma)
+    left = noise / np.sqrt(2 * np.sqrt(np.pi) * max(sigma, 0.3))  # of the noise, after smoothing
+    places, found = find_peaks(smooth, prominence=max(_FAINT, _SIGMAS * left))
+    reaches = peak_widths(smooth, places, rel_height=0.75)[0] / 2 * kind.step
+    whole = known[:-2] & known[1:-1] & known[2:]
+    return [
+        _Peak(float(axis[place]), float(values[place]), float(reach), bool(prominence >= _PROMINENCE))
+        for place, reach, prominence in zip(places, reaches, found["prominences"], strict=True)
+        if whole[place - 1]
+    ]
+
+
+def _bands(
+    peaks: Sequence[_Peak],
+    computed: Sequence[_Peak],
+    known: Mask,
+    kind: Modality,
+    lines: LineSpectrum | None,
+    assignment: Assignment | None,
+) -> tuple[tuple[Band, ...], int]:
+    """The table of bands, by descending position, and the number of computed ones in unknown ranges."""
+    pairs = _matched(peaks, computed, TOLERANCE.get(kind.unit, 3 * kind.fwhm))
+    members = {number: [own] for number, own in pairs.items()}
+    left, unmeasured = [], 0
+    for number, peak in enumerate(computed):
+        if number in pairs.values():
+            continue
+        # under a broad measured band, several computed ones are one
+        near = [
+            (abs(peak.place - peaks[own].place), own)
+            for own in pairs
+            if abs(peak.place - peaks[own].place) <= max(peaks[own].reach, kind.fwhm)
+        ]
+        if near:
+            members[min(near)[1]].append(number)
+        elif not peak.is_clear:
+            continue
+        elif known[round((peak.place - kind.start) / kind.step)]:
+            left.append(number)
+        else:
+            unmeasured += 1
+    owners = [
+        int(np.argmin([abs(place - peak.place) for peak in computed])) if computed else -1
+        for place in (lines.position if lines is not None else ())
+    ]
+
+    def band(status: Literal["matched", "missing", "extra"], own: int | None, numbers: Sequence[int]) -> Band:
+        measured = None if own is None else peaks[own]
+        highest = max((computed[number] for number in numbers), key=lambda peak: peak.height, default=None)
+        modes = [
+            mode
+            for mode, owner in enumerate(owners)
+            if owner in numbers and lines is not None
+            if abs(lines.position[mode] - computed[owner].place) <= max(computed[owner].reach, kind.fwhm)
+        ]
+        motion, atoms = _motion(modes, assignment, lines)
+        return Band(
+            status,
+            None if measured is None else measured.place,
+            None if measured is None else measured.height,
+            None if highest is None else highest.place,
+            None if highest is None else highest.height,
+            motion,
+            atoms,
+        )
+
+    bands = [
+        band("matched", own, numbers)
+        for own, numbers in members.items()
+        if peaks[own].is_clear or any(computed[number].is_clear for number in numbers)
+    ]
+    bands += [band("missing", None, [number]) for number in left]
+    bands += [band("extra", own, []) for own, peak in enumerate(peaks) if peak.is_clear and own not in pairs]
+    bands.sort(key=lambda each: -(each.measured or each.computed or 0))
+    return tuple(bands), unmeasured
+
+
+def _matched(peaks: Sequence[_Peak], computed: Sequence[_Peak], tolerance: float) -> dict[int, int]:
+    """Pairs of measured and computed bands, one to one, with the least sum of costs.
+
+    The cost of a pair is its distance in tolerances plus `_PER_E` times the logarithm of the ratio of
+    heights.
+    """
+    if not peaks or not computed:
+        return {}
+    distance = np.abs(np.subtract.outer([p.place for p in peaks], [c.place for c in computed])) / tolerance
+    ratio = np.abs(np.subtract.outer(np.log([p.height for p in peaks]), np.log([c.height for c in computed])))
+    costs = np.where(distance <= 1, distance + _PER_E * ratio, 1e3)
+    costs = np.hstack([costs, np.full((len(peaks), len(peaks)), _UNMATCHED)])
+    return {
+        int(row): int(column)
+        for row, column in zip(*linear_sum_assignment(costs), strict=True)
+        if column < len(computed)
+    }
+
+
+def _motion(
+    modes: Sequence[int], assignment: Assignment | None, lines: LineSpectrum | None
+) -> tuple[str, tuple[int, ...]]:
+    """Motion and atoms of the strong lines of a band, the strongest first."""
+    if assignment is None or lines is None or not modes:
+        return "", ()
+    order = sorted(modes, key=lambda mode: -lines.intensity[mode])
+    strong = [mode for mode in order if lines.intensity[mode] >= _SIDE * lines.intensity[order[0]]]
+    motions: dict[str, str] = {}  # one for each leading kind, since many lines of a band are alike
+    for mode in strong:
+        motions.setdefault(assignment.leading(mode), assignment.motion(mode))
+    atoms = dict.fromkeys(atom for mode in strong for atom in assignment.moving(mode))
+    return "; ".join(motion for motion in motions.values() if motion), tuple(atoms)
+
+
+def _regions(
+    query: Floats, candidate: Floats, known: Mask, kind: Modality
+) -> tuple[tuple[float, float, float], ...]:
+    """Similarity in parts of the axis: the cosine of the features of `shape`; 1 where both are empty."""
+    everywhere = np.ones_like(known)
+    try:
+        first = shapes(query[None], known, known, kind, (1.0,))
+        second = shapes(candidate[None], everywhere, known, kind, (1.0,))
+    except ValueRangeError:
+        return ()
+    axis, places, found = kind.axis(), centres(kind), []
+    ours, theirs = (each.features[0, 0] / max(float(each.features.max()), 1e-30) for each in (first, second))
+    for low, high in REGIONS if kind.name in VIBRATIONAL else ((kind.start, kind.stop),):
+        inside = first.covered & (places >= low) & (places <= high)
+        if inside.sum() < _FEWEST:
+            continue
+        a, b = (np.where(each[inside] > _EMPTY, each[inside], 0) for each in (ours, theirs))
+        similarity = _cosine(a, b) if a.any() or b.any() else 1.0
+        points = axis[known & (axis >= low) & (axis <= high)]
+        found.append((float(points[0]), float(points[-1]), similarity))
+    return tuple(found)
