@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.simulation.api import DFT_LIBRARIES, Level, check_supported, levels_of_theory, vibrations
+from molspectra.simulation.api import DFT_LIBRARIES, Level, check_supported, levels_of_theory, vibrations_of
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR
 
@@ -84,7 +84,7 @@ def assign(molecule: Molecule, modalities: Sequence[str] = ("ir",), *, level: Le
     levels = levels_of_theory(modalities, level=level)
     check_supported(molecule)
     with one_thread(["tblite.interface", *(DFT_LIBRARIES if level == "dft" else ())]):
-        found = vibrations(molecule, molecule.positions / BOHR, level)
+        found = vibrations_of(molecule, molecule.positions / BOHR, level)
     moves = found.modes.displacements
     coordinates = valence(molecule.numbers, found.positions)
     labels = _labels(molecule.symbols, coordinates.kinds, coordinates.atoms)
