@@ -441,9 +441,14 @@ def _peaks(values: Floats, known: Mask, kind: Modality, noise: float) -> list[_P
     left = noise / np.sqrt(2 * np.sqrt(np.pi) * max(sigma, 0.3))  # of the noise, after smoothing
     places, found = find_peaks(smooth, prominence=max(_FAINT, _SIGMAS * left))
     reaches = peak_widths(smooth, places, rel_height=0.75)[0] / 2 * kind.step
-    whole = known[:-2] & known[1:-1] & known[2:]
+    whole, side = known[:-2] & known[1:-1] & known[2:], round(sigma)  # smoothing has moved it at most so far
     return [
-        _Peak(float(axis[place]), float(values[place]), float(reach), bool(prominence >= _PROMINENCE))
+        _Peak(
+            place=float(axis[place]),
+            height=float(values[max(place - side, 0) : place + side + 1].max()),
+            reach=float(reach),
+            is_clear=bool(prominence >= _PROMINENCE),
+        )
         for place, reach, prominence in zip(places, reaches, found["prominences"], strict=True)
         if whole[place - 1]
     ]

@@ -157,6 +157,9 @@ def _labels(symbols: Sequence[str], kinds: Sequence[str], atoms: Sequence[tuple[
         for atom in inner:
             if hydrogens[atom] and hydrogens[atom] == len(neighbours[atom]) - 1 and "single" in kind:
                 return f"{group(atom) if hydrogens[atom] > 1 else symbols[atom] + '-H'} torsion"
+        for end, atom in ((ends[0], ends[1]), (ends[3], ends[2])):
+            if symbols[end] == "H" and hydrogens[atom] == 1 and ":" in kind:  # as of benzene at 673 cm⁻¹
+                return wag(atom)
         order = next((order for order in "=:" if order in kind), "-")
         return f"{_bond(order.join(sorted(symbols[atom] for atom in inner)))} torsion"
 
