@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from molspectra.datasets.prepare import prepare as prepare
     from molspectra.evaluation.ensemble import finetune_ensemble as finetune_ensemble
     from molspectra.evaluation.evaluate import evaluate as evaluate
+    from molspectra.search.explain import explain as explain
     from molspectra.search.library import Library as Library
     from molspectra.simulation.api import simulate as simulate
     from molspectra.spectra.files.read import read_spectra as read_spectra
@@ -118,6 +119,8 @@ Calculator       molspectra.apps.calculator      an ASE calculator from a fine-t
                  atoms.calc = ms.Calculator("runs/ethanol")
 Library          molspectra.search.library       a library of molecules, searched by spectra
                  ms.Library("library").search({"ir": spectrum})
+explain          molspectra.search.explain       why a search gave its first answers, band by band
+                 ms.explain(library, hits, {"ir": spectrum})
 load_model       molspectra.training.checkpoint  the bare torch module of a run, with its settings
                  ms.load_model("runs/gap")
 import_reference  molspectra.apps.import_reference  a model from a checkpoint of the published code

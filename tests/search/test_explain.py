@@ -10,7 +10,14 @@ import pytest
 from molspectra.chem.identity import parsed_smiles
 from molspectra.data.store.bundled import bundled
 from molspectra.data.store.store import Store, write_store
-from molspectra.errors import ExistsError, FormatError, MissingExtraError, ValueRangeError
+from molspectra.errors import (
+    ExistsError,
+    FormatError,
+    MissingExtraError,
+    SettingError,
+    SimulationError,
+    ValueRangeError,
+)
 from molspectra.search import explain as module
 from molspectra.search.explain import explain, write_bands
 from molspectra.search.groups import DEMANDS, GROUPS, evidence
@@ -140,6 +147,29 @@ def test_without_the_extra_there_are_bands_but_no_motions(library, monkeypatch):
     strong = [band for band in first.bands if (band.measured_height or 0) > 0.1]
     assert {band.status for band in strong} == {"matched"}
     assert {band.motion for band in first.bands + second.bands} == {""}
+
+
+def test_a_molecule_that_cannot_be_computed_stops_no_other(library, monkeypatch):
+    pytest.importorskip("tblite")
+
+    def failing(*_, **__):
+        raise SimulationError("no minimum")
+
+    monkeypatch.setattr(module, "assign", failing)
+    spectra = {"ir": measured()}
+    found = explain(library, library.search(spectra, top=5), spectra, count=5)
+    assert len(found) == 5
+    assert all(any("no minimum" in remark for remark in each.remarks) for each in found)
+    with pytest.raises(SettingError, match="level"):
+        explain(library, library.search(spectra, top=1), spectra, level="exact")
+
+
+def test_tails_of_bands_elsewhere_are_no_bands(library):
+    pytest.importorskip("tblite")
+    spectra = {"ir": measured((2250, 0.6), low=1900, high=2500)}
+    (found,) = explain(library, library.search(spectra, formula="H2O"), spectra)
+    assert [band.status for band in found.bands] == ["extra"]
+    assert found.candidate[found.known].max() < 0.5
 
 
 def test_water_and_linear_molecules(library):

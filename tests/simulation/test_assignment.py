@@ -41,6 +41,14 @@ def test_groups_with_hydrogens_are_told_apart(acetone):
     assert {"C-O stretch", "C-O-H bend", "CH3 bend", "O-C-H bend (CH3)"} <= set(methanol.kinds)
 
 
+def test_the_strong_band_of_benzene_is_out_of_plane():
+    found = assign(from_smiles("c1ccccc1"))
+    low = found.wavenumbers < 1000
+    strongest = int(np.argmax(np.where(low, found.intensities["ir"], -1)))
+    assert found.leading(strongest) == "C-H out-of-plane bend"
+    assert {found.leading(mode) for mode in np.flatnonzero(found.wavenumbers > 2800)} == {"C-H stretch (=CH)"}
+
+
 @pytest.mark.parametrize(
     ("smiles", "modes", "highest"),
     [

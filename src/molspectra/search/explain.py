@@ -54,6 +54,7 @@ _SIGMAS = 6.0  # of the noise, that a band stands out by
 _UNMATCHED = 1.5  # cost of leaving a measured band alone; see `_matched`
 _PER_E = 0.3  # cost of intensities that differ by a factor e
 _SIDE = 0.25  # intensity of a line, relative to the strongest of its band, from which its motion is told
+_TAIL = 0.05  # height of a candidate's spectrum, relative to its highest point, below which all are tails
 _SAME = 0.8  # similarity of stored and computed spectra of one molecule, below which it is remarked
 _EMPTY = float(np.log1p(0.02 / FLOOR) / np.log1p(1 / FLOOR))  # feature of 2 % of the highest point
 _FEWEST = 3  # bins of a region
@@ -106,7 +107,8 @@ class Explanation:
         molecule: the library's structure, Å.
         axis: [points], axis unit.
         query: [points] 0 or more, largest 1.
-        candidate: [points] after the factor; largest 1 where something was measured, cut off at 1 elsewhere.
+        candidate: [points] after the factor; largest 1 where something was measured, cut off at 1 elsewhere;
+            smaller where only tails of its bands were measured.
         known: [points] mask of what was measured and is compared.
         bands: by descending position; several computed ones under one measured band are one.
         regions: (low, high, similarity in it) of the parts of the axis that were measured.
@@ -299,9 +301,8 @@ def _explained(
     elif points is not None:
         candidate = np.interp(axis / scale, coarse(axis, kind), points, left=0, right=0)
     # relative to the highest point where something was measured, so that heights can be compared
-    inside = np.where(known, candidate, 0).max()
-    candidate = candidate / max(float(inside if inside > 0 else candidate.max()), 1e-300)
-    candidate = np.minimum(candidate, 1.0)
+    highest = max(float(np.where(known, candidate, 0).max()), _TAIL * float(candidate.max()), 1e-300)
+    candidate = np.minimum(candidate / highest, 1.0)
 
     noise = _noise(query.signed, known, kind)
     peaks = _peaks(measured, known, kind, noise)
@@ -440,9 +441,14 @@ def _peaks(values: Floats, known: Mask, kind: Modality, noise: float) -> list[_P
     left = noise / np.sqrt(2 * np.sqrt(np.pi) * max(sigma, 0.3))  # of the noise, after smoothing
     places, found = find_peaks(smooth, prominence=max(_FAINT, _SIGMAS * left))
     reaches = peak_widths(smooth, places, rel_height=0.75)[0] / 2 * kind.step
-    whole = known[:-2] & known[1:-1] & known[2:]
+    whole, side = known[:-2] & known[1:-1] & known[2:], round(sigma)  # smoothing has moved it at most so far
     return [
-        _Peak(float(axis[place]), float(values[place]), float(reach), bool(prominence >= _PROMINENCE))
+        _Peak(
+            place=float(axis[place]),
+            height=float(values[max(place - side, 0) : place + side + 1].max()),
+            reach=float(reach),
+            is_clear=bool(prominence >= _PROMINENCE),
+        )
         for place, reach, prominence in zip(places, reaches, found["prominences"], strict=True)
         if whole[place - 1]
     ]

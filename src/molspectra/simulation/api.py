@@ -351,7 +351,7 @@ class Vibrations:
         return (infrared if name == "ir" else raman)(self.modes, self.derivatives)
 
 
-def vibrations(molecule: Molecule, positions: Array, level: Level) -> Vibrations:
+def vibrations_of(molecule: Molecule, positions: Array, level: Level) -> Vibrations:
     """Find the minimum next to `positions` [N, 3] (bohr) and its vibrations.
 
     Raises:
@@ -389,7 +389,7 @@ def _vibrations(
     """Return the minimum [N, 3] (bohr), vibrational line spectra, ZPVE and heat capacity."""
     from molspectra.simulation.vibrations import heat_capacity, zero_point_energy
 
-    found = vibrations(molecule, positions, level)
+    found = vibrations_of(molecule, positions, level)
     properties = {
         "zpve": Property(zero_point_energy(found.plain), "eV", levels["geometry"]),
         "cv": Property(heat_capacity(found.plain, len(molecule)), "cal/mol/K", levels["geometry"]),

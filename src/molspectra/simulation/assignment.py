@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.simulation.api import DFT_LIBRARIES, Level, check_supported, levels_of_theory, vibrations
+from molspectra.simulation.api import DFT_LIBRARIES, Level, check_supported, levels_of_theory, vibrations_of
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR
 
@@ -84,7 +84,7 @@ def assign(molecule: Molecule, modalities: Sequence[str] = ("ir",), *, level: Le
     levels = levels_of_theory(modalities, level=level)
     check_supported(molecule)
     with one_thread(["tblite.interface", *(DFT_LIBRARIES if level == "dft" else ())]):
-        found = vibrations(molecule, molecule.positions / BOHR, level)
+        found = vibrations_of(molecule, molecule.positions / BOHR, level)
     moves = found.modes.displacements
     coordinates = valence(molecule.numbers, found.positions)
     labels = _labels(molecule.symbols, coordinates.kinds, coordinates.atoms)
@@ -157,6 +157,9 @@ def _labels(symbols: Sequence[str], kinds: Sequence[str], atoms: Sequence[tuple[
         for atom in inner:
             if hydrogens[atom] and hydrogens[atom] == len(neighbours[atom]) - 1 and "single" in kind:
                 return f"{group(atom) if hydrogens[atom] > 1 else symbols[atom] + '-H'} torsion"
+        for end, atom in ((ends[0], ends[1]), (ends[3], ends[2])):
+            if symbols[end] == "H" and hydrogens[atom] == 1 and ":" in kind:  # as of benzene at 673 cm⁻¹
+                return wag(atom)
         order = next((order for order in "=:" if order in kind), "-")
         return f"{_bond(order.join(sorted(symbols[atom] for atom in inner)))} torsion"
 
