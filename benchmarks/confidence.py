@@ -5,8 +5,8 @@
 Measured-like spectra (`molspectra.search.calibrate.measured_like`, another seed than the calibration's) of
 molecules of a library are searched in it, without and with their formula. By fifths: the mean confidence of
 the first answers and the share that is right. For the verdict "not in this library", the right entry is left
-out; "at most" is what no statistic of the first answer can exceed: where the right molecule is
-not first, leaving it out changes nothing. Indices are made in DIR and used again.
+out; "at most" is what no statistic of the first answer can exceed: where the right molecule is not first,
+leaving it out changes nothing. Indices are made in DIR and used again.
 """
 
 import argparse

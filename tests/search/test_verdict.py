@@ -8,6 +8,7 @@ import pytest
 from molspectra.errors import DamagedError
 from molspectra.search.calibrate import key
 from molspectra.search.library import Library
+from molspectra.search.pipeline import Pipeline
 
 
 def with_calibration(folder, **changes):
@@ -39,6 +40,14 @@ def test_nothing_is_claimed_without_a_calibration(index, small):
     hits = Library(index).search(spectra, formula=molecule.formula)
     assert set(hits.table["confidence"].to_pylist()) == {None} == set(hits.table["group"].to_pylist())
     assert not any("not in this library" in remark for remark in hits.remarks)
+
+
+def test_nothing_is_claimed_of_a_part_of_the_axis(made, small):
+    library, spectra = Library(made), {"ir": small.spectrum(3, "ir")}
+    for window, is_enough in (((700, 4000), True), ((900, 1800), False)):
+        hits = library.search(spectra, pipeline=Pipeline(window={"ir": window}))
+        assert (hits.table["confidence"].null_count == 0) == is_enough
+        assert any("no confidences: 26%" in remark for remark in hits.remarks) != is_enough
 
 
 def test_the_verdict_is_told_of_searches_of_one_formula(index, small):

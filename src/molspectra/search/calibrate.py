@@ -62,6 +62,8 @@ USEFUL = 0.3
 """Share of the missing molecules that must be found for this to be told at all."""
 REFERENCE = 0.01
 """Share of the library that scores higher than what a best score is compared with."""
+COVERED = 0.75
+"""Share of the axis that a spectrum must cover for a calibration to hold; it is fitted on whole spectra."""
 SEED = 20_250_101
 """Of the differences of the queries that a calibration is fitted on."""
 

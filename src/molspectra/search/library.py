@@ -26,7 +26,7 @@ from molspectra.errors import (
 from molspectra.search import approximate as approximate_index
 from molspectra.search import build, score
 from molspectra.search.build import Added, model_of, open_segments
-from molspectra.search.calibrate import FALSE_ALARMS, REFERENCE, confidences, key, reference, sample
+from molspectra.search.calibrate import COVERED, FALSE_ALARMS, REFERENCE, confidences, key, reference, sample
 from molspectra.search.filters import Filters
 from molspectra.search.hits import Hits
 from molspectra.search.manifest import Manifest, read_manifest
@@ -171,7 +171,8 @@ class Library:
 
         Mirror images, conformers and other entries with the same identity are one answer, with the score of
         its best entry. Of several ways to score, the scores are divided by their temperatures and averaged
-        with the weights. There are confidences where the index is calibrated for these ways and spectra.
+        with the weights. There are confidences where the index is calibrated for these ways and spectra, and
+        these cover most of the axis.
 
         Args:
             spectra: one or several, by modality: a file, a `MeasuredSpectrum`, `SampledSpectrum` or
@@ -281,11 +282,18 @@ class Library:
 
         best, best_rows = self.answers.best(np.where(missing, -np.inf, totals))
         chosen = leading(best, top)
-        has_confidence = None not in temperatures and not partial and len(chosen)
+        has_confidence = None not in temperatures and not partial and len(chosen) > 0
+        compared_names = {name for way in ways for name in score.modalities_of(way, arrays, query)}
+        covered = min(query.covered(name) for name in compared_names)
+        if has_confidence and covered < COVERED:
+            has_confidence = False
+            remarks.append(
+                f"no confidences: {covered:.0%} of the axis is compared, and they hold from {COVERED:.0%} on"
+            )
         mixture = calibration.mixture.get(keys[0]) if calibration and len(keys) == 1 else None
         confidence = confidences(best, mixture)[chosen] if has_confidence else None
         chosen_rows = best_rows[chosen]
-        if len(keys) == 1 and calibration and len(chosen) and rows is not None:
+        if len(keys) == 1 and calibration and has_confidence and rows is not None:
             (way,) = ways
             told = calibration.missing.get(keys[0])
             if told is not None and len(self.table["formula"].take(pa.array(rows)).unique()) == 1:
