@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molspectra.search import score
-from molspectra.search.calibrate import _absent, _fit, measured_like
+from molspectra.search.calibrate import FALSE_ALARMS, _fit, _missing, confidences, measured_like
 from molspectra.search.library import Library
-from molspectra.search.ranking import Answers, leading
+from molspectra.search.ranking import Answers, groups, leading
 
 values = st.floats(-5, 5, width=32) | st.just(-np.inf) | st.sampled_from([0.0, 1.0])
 
@@ -42,9 +42,34 @@ def test_the_fitted_temperature_is_that_of_the_data(temperature):
     for query in range(count):
         true = generator.choice(count, p=shares[:, query])
         logits[[query, true], query] = logits[[true, query], query]
-    found, accuracy, confidence = _fit((temperature * logits).astype(np.float32), np.zeros(count))
-    assert found == pytest.approx(temperature, rel=0.1)
-    assert confidence == pytest.approx(accuracy, abs=0.05)  # calibrated
+    fit = _fit((temperature * logits).astype(np.float32), np.zeros(count))
+    assert fit.temperature == pytest.approx(temperature, rel=0.1)
+    assert fit.confidence == pytest.approx(fit.accuracy, abs=0.05)  # calibrated
+
+
+def test_a_mixture_is_right_where_some_queries_are_more_disturbed():
+    """Right answers drawn at two temperatures: in every part of the confidences the stated share is right."""
+    generator = np.random.default_rng(4)
+    count = 900
+    logits = generator.normal(0, 4, (count, count))
+    shares = np.exp(logits / np.where(np.arange(count) % 3, 1.0, 4.0))
+    shares /= shares.sum(0)
+    for query in range(count):
+        true = generator.choice(count, p=shares[:, query])
+        logits[[query, true], query] = logits[[true, query], query]
+    fit = _fit(logits.astype(np.float32), np.zeros(count))
+    right = logits.argmax(0) == np.arange(count)
+
+    def worst(mixture):
+        stated = np.array([confidences(each / fit.temperature, mixture).max() for each in logits.T])
+        parts = np.array_split(np.argsort(stated), 5)
+        return max(abs(stated[part].mean() - right[part].mean()) for part in parts)
+
+    assert worst(fit.mixture) < 0.1
+    assert worst(fit.mixture) < worst(None)
+    assert confidences(np.array([1.0, 3.0, -np.inf]), (0.5, 0.5, 2.0, 0.1)).sum() == pytest.approx(1)
+    assert confidences(np.array([1.0, 90.0]), (0.5, 0.5, 2.0, 0.1)).max() == pytest.approx(0.95)
+    assert confidences(np.array([1.0, 90.0] + 98 * [-np.inf]), (0.5, 0.5, 2.0, 0.1)).max() > 0.99
 
 
 def test_a_larger_library_makes_less_sure():
@@ -53,7 +78,7 @@ def test_a_larger_library_makes_less_sure():
     scores[np.arange(20), np.arange(20)] += 3
     alone = _fit(scores, np.zeros(60))
     weights = np.concatenate([np.zeros(20), np.full(40, np.log(100))])
-    assert _fit(scores, weights)[2] < alone[2]
+    assert _fit(scores, weights).confidence < alone.confidence
 
 
 def test_calibration_of_an_index(made):
@@ -64,6 +89,7 @@ def test_calibration_of_an_index(made):
     subsets = ["uv_vis", "ir", "raman", "uv_vis+ir", "uv_vis+raman", "ir+raman", "uv_vis+ir+raman"]
     assert set(calibration.temperature) == {f"{way}:{each}" for way in score.WAYS for each in subsets}
     assert all(0 < each <= 1 for each in calibration.confidence.values())
+    assert calibration.mixture.keys() == calibration.temperature.keys()
 
 
 def test_measured_like_spectra_differ_in_positions_and_intensities_but_are_the_same_each_time():
@@ -72,6 +98,7 @@ def test_measured_like_spectra_differ_in_positions_and_intensities_but_are_the_s
     spectra[:, 700] = 5
     moved = measured_like(spectra, "ir")
     np.testing.assert_array_equal(moved, measured_like(spectra, "ir"))
+    assert not np.array_equal(moved, measured_like(spectra, "ir", seed=1))
     positions = np.argmax(np.abs(moved[:, 1300:2100]), axis=1) + 1300
     assert np.mean(positions) == pytest.approx(1700 - 0.02 * 2200, abs=25)  # 2200 cm⁻¹ times a scale of 0.98
     assert 20 < np.std(positions) < 60
@@ -81,12 +108,22 @@ def test_measured_like_spectra_differ_in_positions_and_intensities_but_are_the_s
 def test_the_score_of_a_missing_molecule():
     generator = np.random.default_rng(0)
     scores = generator.normal(0, 1, (500, 200))
-    scores[np.arange(200), np.arange(200)] += 6
-    threshold, found = _absent(scores)
-    assert np.mean(scores.max(0) < threshold) == pytest.approx(0.02, abs=0.006)
+    formulas = np.arange(500) % 50
+    same = formulas[:, None] == formulas[:200]
+    scores[np.arange(200), np.arange(200)] += 4
+    threshold, found = _missing(scores, same)
+    top = np.sort(scores, axis=0)[-5]  # one in a hundred reaches it
+    best = [max(scores[formulas == formulas[query], query]) for query in range(200)]
+    assert np.mean(best - top < threshold) == pytest.approx(FALSE_ALARMS, abs=0.006)
     assert found > 0.6
-    scores[np.arange(200), np.arange(200)] -= 6
-    assert _absent(scores)[1] < 0.05  # nothing tells them apart
+    assert _missing(scores, np.eye(500, 200, dtype=bool)) is None  # no other of a formula
+    scores[np.arange(200), np.arange(200)] -= 4
+    assert _missing(scores, same) is None  # nothing tells them apart
+
+
+def test_groups_of_near_ties():
+    assert groups(np.array([0.4, 0.3, 0.2, 0.19, 0.1, 0.0, 0.0])).tolist() == [1, 1, 1, 2, 2, 3, 3]
+    assert groups(np.array([])).tolist() == []
 
 
 def test_similarities_against_plain_formulas():

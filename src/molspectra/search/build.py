@@ -21,7 +21,7 @@ from molspectra.data.store.store import Store
 from molspectra.datasets.report import count, kind_of
 from molspectra.errors import ExistsError, MismatchError, NotFoundError, SettingError, WriteError, hint
 from molspectra.search import approximate
-from molspectra.search.calibrate import DISTRACTORS, MIN_QUERIES, HeldOut, calibrate, held_out
+from molspectra.search.calibrate import MIN_QUERIES, HeldOut, calibrate, held_out, sample
 from molspectra.search.manifest import (
     NAME,
     VECTOR_TYPES,
@@ -333,13 +333,12 @@ def _calibrated(
         missing = f"fewer than {MIN_QUERIES} held-out molecules with all spectra"
     block = molecules.block(names, model.elements) if molecules is not None and names else None
     (segment,) = open_segments(folder, manifest)
-    count = min(len(segment), DISTRACTORS)
-    rows = np.unique(np.linspace(0, len(segment) - 1, count).astype(np.int64))
-    sample = {name: np.asarray(array[rows], np.float32) for name, array in segment.arrays.items()}
-    identities = segment.table["identity"].take(rows).to_pylist()
+    rows = sample(len(segment))
+    arrays = {name: np.asarray(array[rows], np.float32) for name, array in segment.arrays.items()}
+    identities, formulas = (segment.table[name].take(rows).to_pylist() for name in ("identity", "formula"))
     answers = len(Answers(segment.table["identity"]))
     source = molecules.source if molecules is not None else ""
-    calibration = calibrate(block, model, sample, identities, answers, source)
+    calibration = calibrate(block, model, arrays, identities, formulas, answers, source)
     typical = dict(manifest.typical)
     for name, spectra in (block.spectra if block is not None else {}).items():
         typical.setdefault(name, _rounded(coarse(spectra, modality(name)).mean(0, dtype=np.float64)))

@@ -1,19 +1,24 @@
 """Calibration of confidences: temperatures fitted on searches whose right answer is known.
 
-A confidence is the softmax of score / T over all answers of a search, so it is the probability that an answer
-is right provided that the right one is in the library. T is fitted by maximum likelihood, for every way to
-score and every set of modalities: held-out molecules are searched among themselves and a sample of the
-library, whose weight in the softmax is raised to that of the whole library. The queries are simulated
-spectra with the differences that measured ones have (`measured_like`).
+A confidence is a mixture of two softmaxes over all answers of a search, of score / T with a small and a large
+T: some spectra are more disturbed than others. It is lowered by a share of spectra whose first answer leads
+by chance, in proportion to the share of the library that is searched. So it is the probability that an answer
+is right provided that the right one is in the library. Both T are fitted by maximum likelihood to searches
+without and with a formula, for every way to score and every set of modalities: held-out molecules are
+searched among themselves and a sample of the library, whose weight in the softmax is raised to that of the
+whole library. The queries are simulated spectra with the differences that measured ones have
+(`measured_like`).
 
-The same queries, searched with and without their own molecule, tell how high a best score is where the right
-molecule is missing (`Calibration.absent`).
+The same queries, searched with and without their own molecule among the molecules of their formula, tell how
+far the best score lies above what the whole library reaches where the right molecule is missing
+(`Calibration.missing`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +31,9 @@ from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.retrieval import subsets
 from molspectra.search import score
-from molspectra.search.manifest import Calibration
+from molspectra.search.manifest import Calibration, Mixture
 from molspectra.search.query import Query
+from molspectra.search.ranking import Doubles
 from molspectra.search.segment import Arrays, arrays_of
 from molspectra.search.shape import Shapes, shapes
 from molspectra.search.sources import Block, rows_of_store
@@ -36,7 +42,7 @@ from molspectra.spectra.modality import Modality, modality
 from molspectra.training.data import Selection, open_store
 from molspectra.training.record import read_run
 
-QUERIES = 256
+QUERIES = 512
 """Largest number of held-out molecules."""
 MIN_QUERIES = 8
 """Smallest number of held-out molecules for a calibration."""
@@ -50,11 +56,21 @@ CORRELATION = 5.0
 """Distance over which shifts and factors change, in default line widths."""
 GAIN, NOISE = 1.0, 0.005
 """Standard deviations of the logarithm of factors on intensities, and of noise relative to the largest."""
-FALSE_ALARMS = 0.02
+FALSE_ALARMS = 0.1
 """Share of the searches with the right molecule in the library that are told that it is not there."""
+USEFUL = 0.3
+"""Share of the missing molecules that must be found for this to be told at all."""
+REFERENCE = 0.01
+"""Share of the library that scores higher than what a best score is compared with."""
+COVERED = 0.75
+"""Share of the axis that a spectrum must cover for a calibration to hold; it is fitted on whole spectra."""
+SEED = 20_250_101
+"""Of the differences of the queries that a calibration is fitted on."""
 
+_FACTORS = np.geomspace(0.4, 4, 11)  # on the temperature, of the two of a mixture
+_WHOLE = 0.01  # logarithm of the weight of distractors that are all entries of the library, at most
+_FEWEST = 30  # queries for a share of `FALSE_ALARMS`
 _BOUNDS = (np.log(1e-4), np.log(1e2))
-_SEED = 20_250_101
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +129,8 @@ def held_out(source: Path | str | Store | None, run: Path | str) -> HeldOut | No
     return HeldOut(selection.store, selection.val, "validation molecules of the model's training")
 
 
-def measured_like(spectra: Floats, name: str) -> Floats:
-    """Computed spectra [B, points] of a modality as if an instrument had measured them, equal at each call.
+def measured_like(spectra: Floats, name: str, seed: int = SEED) -> Floats:
+    """Computed spectra [B, points] of a modality as if an instrument had measured them, equal for each seed.
 
     Bands move together by a factor on the axis and each by a smooth random field, since a level of theory has
     other errors for other kinds of bands; intensities change by smooth random factors; noise is added, which
@@ -122,7 +138,7 @@ def measured_like(spectra: Floats, name: str) -> Floats:
     about as often as measured ones (docs, "Identify an unknown").
     """
     kind = modality(name)
-    generator = np.random.default_rng(_SEED)
+    generator = np.random.default_rng(seed)
     axis = kind.axis()
     width = CORRELATION * kind.fwhm / kind.step
     shape = (len(spectra), kind.points)
@@ -148,10 +164,11 @@ def calibrate(
     model: SearchModel,
     library: Arrays,
     identities: list[str],
+    formulas: list[str],
     answers: int,
     source: str,
 ) -> Calibration | None:
-    """Fit a temperature for every way to score and every set of modalities.
+    """Fit temperatures for every way to score and every set of modalities.
 
     Ways without a model are calibrated on the library's own molecules, others on held-out ones.
 
@@ -160,6 +177,7 @@ def calibrate(
         model: of the library.
         library: arrays of a sample of the library's entries [m, …].
         identities: of these entries [m].
+        formulas: of these entries [m].
         answers: different molecules in the library.
         source: name of the held-out molecules.
 
@@ -168,35 +186,37 @@ def calibrate(
     """
     parts, sources = [], []
     own = _own(library, identities)
+    others = library, identities, formulas, answers
     if own is not None:
-        parts.append(_fitted(*own, None, library, identities, answers, ("shape", "cosine", "sid")))
+        arrays, spectra, rows = own
+        molecules = [identities[row] for row in rows], [formulas[row] for row in rows]
+        parts.append(_fitted(arrays, spectra, molecules, None, *others, ("shape", "cosine", "sid")))
         sources.append("the library's own molecules")
     if block is not None:
         stored = [name for name in block.spectra if f"samples-{name}" in library]
         entries = arrays_of(block, model, stored)
-        ways = ("embedding", "learned")
-        parts.append(
-            _fitted(entries, block.spectra, block.identities, model, library, identities, answers, ways)
-        )
+        molecules = block.identities, [molecule.formula for molecule in block.molecules]
+        parts.append(_fitted(entries, block.spectra, molecules, model, *others, ("embedding", "learned")))
         sources.append(f"{source} (embedding, learned)" if own is not None else source)
     if not parts:
         return None
     fits = {name: each for part in parts for name, each in part.items()}
     return Calibration(
         max(len(each) for each in (own[2] if own else [], block or [])),
-        {name: each[0] for name, each in fits.items()},
-        {name: each[1] for name, each in fits.items()},
-        {name: each[2] for name, each in fits.items()},
+        {name: fit.temperature for name, fit in fits.items()},
+        {name: fit.accuracy for name, fit in fits.items()},
+        {name: fit.confidence for name, fit in fits.items()},
         ", ".join(sources),
-        {name: each[3] for name, each in fits.items()},
+        {name: fit.mixture for name, fit in fits.items()},
+        {name: fit.missing for name, fit in fits.items() if fit.missing is not None},
     )
 
 
-def _own(library: Arrays, identities: list[str]) -> tuple[Arrays, dict[str, Floats], list[str]] | None:
+def _own(library: Arrays, identities: list[str]) -> tuple[Arrays, dict[str, Floats], list[int]] | None:
     """Entries of the library with all its kinds of spectra as queries; None where there are too few.
 
     Returns:
-        Their arrays [B, …], spectra [B, points] by modality, and identities [B], no two of which are equal.
+        Their arrays [B, …], spectra [B, points] by modality, and rows [B], no two of the same identity.
     """
     names = [name.removeprefix("samples-") for name in library if name.startswith("samples-")]
     if not names:
@@ -211,7 +231,7 @@ def _own(library: Arrays, identities: list[str]) -> tuple[Arrays, dict[str, Floa
     rows = rows[np.linspace(0, len(rows) - 1, min(QUERIES, len(rows))).astype(int)]
     spectra = {name: _fine(library[f"samples-{name}"][rows], modality(name)) for name in names}
     arrays = {name: array[rows] for name, array in library.items()}
-    return arrays, spectra, [identities[row] for row in rows]
+    return arrays, spectra, rows.tolist()
 
 
 def _fine(samples: npt.NDArray[np.floating], kind: Modality) -> Floats:
@@ -223,32 +243,39 @@ def _fine(samples: npt.NDArray[np.floating], kind: Modality) -> Floats:
 def _fitted(
     held_out: Arrays,
     spectra: Mapping[str, Floats],
-    own: list[str],
+    molecules: tuple[list[str], list[str]],
     model: SearchModel | None,
     library: Arrays,
     identities: list[str],
+    formulas: list[str],
     answers: int,
     ways: tuple[str, ...],
-) -> dict[str, tuple[float, float, float, tuple[float, float]]]:
-    """By "way:modalities", temperature, accuracy, mean confidence and `_absent` of some ways.
+) -> dict[str, Fit]:
+    """The fits of some ways by "way:modalities".
 
     Args:
         held_out: arrays [B, …] of the molecules of the queries.
         spectra: of these [B, points], by modality.
-        own: their identities [B].
+        molecules: their identities [B] and formulas [B].
         model: for the ways that need one.
         library: arrays of a sample of the library's entries [m, …].
         identities: of these entries [m].
+        formulas: of these entries [m].
         answers: different molecules in the library.
         ways: which are fitted.
     """
     names = tuple(spectra)
+    own, own_formulas = molecules
     distractors = np.flatnonzero(~np.isin(identities, own))
     entries = {name: np.concatenate([array, library[name][distractors]]) for name, array in held_out.items()}
     # each distractor stands for several of the library's answers
     shared = len(set(identities) & set(own))
     log_weight = np.log(max(answers - shared, 1) / max(len(distractors), 1))
     log_weights = np.concatenate([np.zeros(len(own)), np.full(len(distractors), max(log_weight, 0.0))])
+    same = None
+    if log_weight < _WHOLE:  # a sample of the library has too few of a formula
+        entry_formulas = np.array(own_formulas + [formulas[row] for row in distractors])
+        same = entry_formulas[:, None] == np.array(own_formulas)
     signed = {name: measured_like(each, name) for name, each in spectra.items()}
     queries = {name: np.maximum(each, 0) for name, each in signed.items()}
     learned: dict[str, Floats] = {}
@@ -275,7 +302,10 @@ def _fitted(
         for way in ways:
             if score.modalities_of(way, entries, query) == subset:
                 scores = score.scores(way, entries, query, slice(None))
-                fits[key(way, subset)] = (*_fit(scores, log_weights), _absent(scores))
+                fits[key(way, subset)] = replace(
+                    _fit(scores, log_weights, same),
+                    missing=None if same is None else _missing(scores, same),
+                )
     return fits
 
 
@@ -284,40 +314,129 @@ def key(way: str, modalities: tuple[str, ...]) -> str:
     return f"{way}:{'+'.join(modalities)}"
 
 
-def _fit(similarities: Floats, log_weights: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Temperature, accuracy, and mean confidence of the first answers, by maximum likelihood.
+@dataclass(frozen=True)
+class Fit:
+    """What is fitted for one way to score and one set of modalities; see `Calibration`.
+
+    Attributes:
+        temperature: of a single softmax.
+        mixture: share, and factors on the temperature, of two softmaxes, and the share of chance.
+        accuracy: fraction of the queries whose first answer is right.
+        confidence: mean confidence of the first answers.
+        missing: see `_missing`.
+    """
+
+    temperature: float
+    mixture: Mixture
+    accuracy: float
+    confidence: float
+    missing: tuple[float, float] | None = None
+
+
+def _fit(similarities: Floats, log_weights: Doubles, same: npt.NDArray[np.bool_] | None = None) -> Fit:
+    """Temperature and mixture by maximum likelihood, accuracy, and mean confidence of the first answers.
 
     Args:
         similarities: [G, Q] of entries and queries; the right answer of query q is entry q.
         log_weights: [G] logarithm of the number of answers that an entry stands for.
+        same: [G, Q] mask of the entries with the formula of a query, to fit the mixture to such searches too.
     """
     scores = np.where(np.isnan(similarities), -np.inf, similarities).astype(np.float64)
-    true = np.diagonal(scores)
+    first, queries = scores.argmax(0), np.arange(scores.shape[1])
+    true, top = np.diagonal(scores), scores.max(0)
+
+    def log_sum(scores: Doubles, temperature: float) -> Doubles:
+        return np.asarray(logsumexp(scores / temperature + log_weights[:, None], axis=0), np.float64)
 
     def loss(log_temperature: float) -> float:
-        inverse = np.exp(-log_temperature)
-        return float(np.mean(logsumexp(scores * inverse + log_weights[:, None], axis=0) - true * inverse))
+        temperature = np.exp(log_temperature)
+        return -float(np.mean(true / temperature - log_sum(scores, temperature)))
 
     temperature = float(np.exp(minimize_scalar(loss, bounds=_BOUNDS, method="bounded").x))
-    first = scores.argmax(0)
-    probabilities = softmax(scores / temperature + log_weights[:, None], axis=0)
-    probabilities /= np.exp(log_weights)[:, None]  # of one answer, not of all that an entry stands for
-    queries = np.arange(len(first))
-    return temperature, float(np.mean(first == queries)), float(probabilities[first, queries].mean())
+    temperatures = _FACTORS * temperature
+    sums = [log_sum(scores, each) for each in temperatures]
+    searched = [np.exp(true / each - total) for each, total in zip(temperatures, sums, strict=True)]
+    if same is not None:
+        several = same.sum(0) > 1
+        of_formula = np.where(same, scores, -np.inf)[:, several]
+        for place, each in enumerate(temperatures):
+            alike = np.exp(true[several] / each - log_sum(of_formula, each))
+            searched[place] = np.concatenate([searched[place], alike])
+    mixtures = []
+    for (small, one), (large, other) in combinations(enumerate(searched), 2):
+        fit = minimize_scalar(
+            lambda share, one=one, other=other: (
+                -np.mean(np.log(np.maximum(share * one + (1 - share) * other, 1e-300)))
+            ),
+            bounds=(0, 1),
+            method="bounded",
+        )
+        mixtures.append((float(fit.fun), float(fit.x), small, large))
+    _, share, small, large = min(mixtures)
+    leads = [np.exp(top / temperatures[each] - sums[each]) for each in (small, large)]
+    confidence = share * leads[0] + (1 - share) * leads[1]
+    is_right = first == queries
+    highest = np.argsort(confidence)[-max(len(queries) // 5, 1) :]
+    # one right more than were found: few queries cannot show that none is
+    observed = (is_right[highest].sum() + 1) / (len(highest) + 1)
+    chance = float(np.clip(1 - observed / confidence[highest].mean(), 0, 1))
+    return Fit(
+        temperature,
+        (share, float(_FACTORS[small]), float(_FACTORS[large]), chance),
+        float(is_right.mean()),
+        float((1 - chance) * confidence.mean()),
+    )
 
 
-def _absent(similarities: Floats) -> tuple[float, float]:
-    """Best score below which the right molecule is probably missing, and how many missing ones that finds.
+def confidences(scores: Doubles, mixture: Mixture | None) -> Doubles:
+    """Probabilities [A] of the molecules of a library from their scores [A] divided by the temperature.
+
+    Args:
+        scores: −inf for what is no candidate.
+        mixture: see `Fit`; None for a single softmax.
+    """
+    share, small, large, chance = mixture or (1.0, 1.0, 1.0, 0.0)
+    candidates = scores > -np.inf
+    mixed = share * softmax(scores / small) + (1 - share) * softmax(scores / large)
+    chance *= float(candidates.mean())
+    return np.asarray((1 - chance) * mixed + chance * candidates / max(candidates.sum(), 1), np.float64)
+
+
+def sample(entries: int) -> npt.NDArray[np.int64]:
+    """Rows [m] of up to `DISTRACTORS` of a number of entries, evenly spaced."""
+    return np.unique(np.linspace(0, entries - 1, min(entries, DISTRACTORS)).astype(np.int64))
+
+
+def reference(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """The score [...] that `REFERENCE` of a library's entries reach, of scores [m, ...] of a sample."""
+    known = np.where(np.isnan(scores), -np.inf, scores)
+    place = len(known) - int(np.ceil(REFERENCE * len(known)))
+    return np.asarray(np.partition(known, place, axis=0)[place])
+
+
+def _missing(similarities: Floats, same: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
+    """How far the best score of a formula must lie above `reference`, and how many missing molecules do not.
+
+    Without a formula nothing tells a missing molecule: some other of the library fits as well.
 
     Args:
         similarities: [G, Q] of entries and queries; the right answer of query q is entry q.
+        same: [G, Q] mask of the entries with the formula of a query; queries without another are left out.
 
     Returns:
         The threshold, which `FALSE_ALARMS` of the queries do not reach with their molecule in the library,
-        and the share of the queries that do not reach it without.
+        and the share of the queries that do not reach it without; None if this is below `USEFUL`.
     """
     scores = np.where(np.isnan(similarities), -np.inf, similarities).astype(np.float64)
     queries = np.arange(scores.shape[1])
-    threshold = float(np.quantile(scores.max(0), FALSE_ALARMS))
+    counted = same.sum(0) > 1
+    if counted.sum() < _FEWEST:
+        return None
+
+    def margins() -> Doubles:
+        return np.asarray(np.where(same, scores, -np.inf).max(0) - reference(scores), np.float64)[counted]
+
+    threshold = float(np.quantile(margins(), FALSE_ALARMS))
     scores[queries, queries] = -np.inf
-    return threshold, float(np.mean(scores.max(0) < threshold))
+    found = float(np.mean(margins() < threshold))
+    return (threshold, found) if found >= USEFUL else None

@@ -25,7 +25,9 @@ class Hits:
 
     Attributes:
         table: one row per answer: rank, name, smiles, formula, mass (Da), charge, score, confidence,
-            identity, row (of its best entry in the library) and, of several ways, the score of each.
+            group, identity, row (of its best entry in the library) and, of several ways, the score of each.
+            Answers of the same group are about as probable: each has at least half the confidence of the
+            first of them. Confidence and group are null where nothing supports them.
         ways: weight of each way to score.
         candidates: number of different molecules that passed the filters and could be compared.
         library: number of different molecules in the library.
@@ -52,7 +54,7 @@ class Hits:
 
     def text(self) -> str:
         """The table in aligned columns, for a terminal."""
-        shown = ["rank", "score", "confidence", "formula", "mass", "name", "smiles"]
+        shown = ["rank", "score", "confidence", "group", "formula", "mass", "name", "smiles"]
         shown[2:2] = [name for name in self.ways if len(self.ways) > 1]
         rows = [shown, *([_cell(name, hit[name]) for name in shown] for hit in self)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

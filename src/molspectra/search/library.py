@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy.special import softmax
 
 from molspectra.chem.elements import SYMBOLS
 from molspectra.chem.molecule import Molecule
@@ -27,13 +26,13 @@ from molspectra.errors import (
 from molspectra.search import approximate as approximate_index
 from molspectra.search import build, score
 from molspectra.search.build import Added, model_of, open_segments
-from molspectra.search.calibrate import FALSE_ALARMS, key
+from molspectra.search.calibrate import COVERED, FALSE_ALARMS, REFERENCE, confidences, key, reference, sample
 from molspectra.search.filters import Filters
 from molspectra.search.hits import Hits
-from molspectra.search.manifest import Calibration, Manifest, read_manifest
+from molspectra.search.manifest import Manifest, read_manifest
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.query import Prepared, Query, Spectrum, prepare, query_of
-from molspectra.search.ranking import Answers, leading
+from molspectra.search.ranking import Answers, groups, leading
 from molspectra.search.segment import Segment, file_hash
 from molspectra.search.sources import Source
 from molspectra.search.vectors import SearchModel
@@ -172,7 +171,8 @@ class Library:
 
         Mirror images, conformers and other entries with the same identity are one answer, with the score of
         its best entry. Of several ways to score, the scores are divided by their temperatures and averaged
-        with the weights. There are confidences where the index is calibrated for these ways and spectra.
+        with the weights. There are confidences where the index is calibrated for these ways and spectra, and
+        these cover most of the axis.
 
         Args:
             spectra: one or several, by modality: a file, a `MeasuredSpectrum`, `SampledSpectrum` or
@@ -289,11 +289,24 @@ class Library:
 
         best, best_rows = self.answers.best(np.where(missing, -np.inf, totals))
         chosen = leading(best, top)
-        has_confidence = None not in temperatures and not partial and len(chosen)
-        confidence = softmax(best)[chosen] if has_confidence else None
-        if len(keys) == 1 and calibration and len(chosen) and rows is None:
-            remarks += _absence(float(best[chosen[0]] * (temperatures[0] or 1)), keys[0], calibration)
+        has_confidence = None not in temperatures and not partial and len(chosen) > 0
+        compared_names = {name for way in ways for name in score.modalities_of(way, arrays, query)}
+        covered = min(query.covered(name) for name in compared_names)
+        if has_confidence and covered < COVERED:
+            has_confidence = False
+            remarks.append(
+                f"no confidences: {covered:.0%} of the axis is compared, and they hold from {COVERED:.0%} on"
+            )
+        mixture = calibration.mixture.get(keys[0]) if calibration and len(keys) == 1 else None
+        confidence = confidences(best, mixture)[chosen] if has_confidence else None
         chosen_rows = best_rows[chosen]
+        if len(keys) == 1 and calibration and has_confidence and rows is not None:
+            (way,) = ways
+            told = calibration.missing.get(keys[0])
+            if told is not None and len(self.table["formula"].take(pa.array(rows)).unique()) == 1:
+                compared_rows = sample(len(self))
+                others = reference(self._scores(way, query, compared_rows)[compared_rows])
+                remarks += _verdict(float(scores[way][chosen_rows[0]]), float(others), *told)
         parts = {way: values[chosen_rows] for way, values in scores.items()}
         if len(ways) == 1:  # the plain score, not divided by the temperature
             table = self._table(chosen_rows, next(iter(parts.values())), confidence, {})
@@ -317,6 +330,7 @@ class Library:
             **{name: molecules[name] for name in _SHOWN[:-1]},
             "score": pa.array(score, pa.float64()),
             "confidence": pa.nulls(len(rows), pa.float64()) if confidence is None else pa.array(confidence),
+            "group": pa.nulls(len(rows), pa.int64()) if confidence is None else pa.array(groups(confidence)),
             **{way: pa.array(values, pa.float64()) for way, values in parts.items()},
             "identity": molecules["identity"],
             "row": pa.array(rows),
@@ -343,15 +357,14 @@ class Library:
         return result
 
 
-def _absence(best: float, name: str, calibration: Calibration) -> list[str]:
-    """A remark where the best score is so low that the right molecule is probably missing."""
-    threshold, found = calibration.absent.get(name, (-np.inf, 0.0))
-    if best >= threshold:
+def _verdict(best: float, reference: float, threshold: float, found: float) -> list[str]:
+    """A remark where the best score of a formula is so low that the right molecule is probably missing."""
+    if best - reference >= threshold:
         return []
     return [
-        f"nothing fits well, so it may not be in this library: the best score, {best:.3f}, is below "
-        f"{threshold:.3f}, which {1 - FALSE_ALARMS:.0%} of the searches reach whose molecule is there "
-        f"({found:.0%} of those whose molecule is missing do not)"
+        f"probably not in this library: the best molecule of this formula scores {best:.3f}, little for the "
+        f"right one, as {REFERENCE:.0%} of all molecules reach {reference:.3f} (this finds {found:.0%} of "
+        f"the molecules that are missing, and is wrong for {FALSE_ALARMS:.0%} of those that are there)"
     ]
 
 

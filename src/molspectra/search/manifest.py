@@ -20,6 +20,7 @@ from molspectra.training.record import read_json
 NAME = "library.json"
 FORMAT = 1
 VECTOR_TYPES = ("float32", "float16")
+Mixture = tuple[float, float, float, float]
 _SEGMENT = re.compile(r"segment-\d{6}")
 _APPROXIMATE = re.compile(r"approximate-\d{1,12}\.faiss")
 
@@ -59,12 +60,15 @@ class Calibration:
 
     Attributes:
         queries: number of held-out molecules.
-        temperature: by "way:modality+modality", such as "cosine:ir+raman".
+        temperature: of a single softmax, by "way:modality+modality", such as "cosine:ir+raman".
         accuracy: fraction of the queries whose first answer is right, by the same key.
         confidence: mean confidence of the first answers, by the same key.
         source: name of the held-out molecules.
-        absent: best score below which the right molecule is probably not in the library, and the share of
-            missing molecules that this finds, by the same key; none in an index made before.
+        mixture: of two softmaxes, by the same key: the share of the first, the factors on the temperature of
+            both, and the share of spectra whose first answer leads by chance; none in an index made before.
+        missing: of searches of one formula, how far above `calibrate.reference` the best score must lie, or
+            the right molecule is probably not in the library, and the share of missing molecules that this
+            finds, by the same key; none where it finds few.
     """
 
     queries: int
@@ -72,7 +76,8 @@ class Calibration:
     accuracy: dict[str, float]
     confidence: dict[str, float]
     source: str
-    absent: dict[str, tuple[float, float]] = field(default_factory=dict)
+    mixture: dict[str, Mixture] = field(default_factory=dict)
+    missing: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,8 @@ def _checked(values: dict[str, Any]) -> Manifest:
     model = ModelEntry(**values["model"] | {"modalities": tuple(values["model"]["modalities"])})
     segments = tuple(SegmentEntry(**entry) for entry in values["segments"])
     calibration, approximate = values["calibration"], values["approximate"]
+    if calibration is not None:  # "absent", of indices made before, told less
+        calibration = {name: value for name, value in calibration.items() if name != "absent"}
     manifest = Manifest(
         model,
         values["vectors"],
@@ -168,8 +175,11 @@ def _checked(values: dict[str, Any]) -> Manifest:
         _require(_APPROXIMATE.fullmatch(manifest.approximate.file) is not None, "the approximate index")
         _require(0 < manifest.approximate.rows <= manifest.rows, "the approximate index")
     if manifest.calibration is not None:
-        for pair in manifest.calibration.absent.values():
-            _require(len(pair) == 2 and bool(np.isfinite(pair).all()), "a score of absence")
+        for pair in manifest.calibration.missing.values():
+            _require(len(pair) == 2 and bool(np.isfinite(pair).all()), "a score of a missing molecule")
+        for share, *factors, chance in manifest.calibration.mixture.values():
+            _require(0 <= share <= 1 and 0 <= chance <= 1 and len(factors) == 2, "a mixture")
+            _require(all(np.isfinite(factor) and factor > 0 for factor in factors), "a mixture")
         temperatures = manifest.calibration.temperature.values()
         _require(all(np.isfinite(value) and value > 0 for value in temperatures), "a temperature")
     return manifest

@@ -67,6 +67,10 @@ class Query:
     shapes: Mapping[str, Shapes] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
+    def covered(self, name: str) -> float:
+        """Share of the axis of a modality that is compared."""
+        return float(self.samples[name][1].mean()) if name in self.samples else 0.0
+
 
 def read_query(
     path: Path | str,

@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+NEAR = 2.0
+"""Ratio of the confidences of the first and the last answer of a group, at most."""
+
 Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
@@ -56,3 +59,17 @@ def leading(score: Doubles, count: int) -> Ints:
         candidates = candidates[score[candidates] >= lowest]
     order = np.lexsort((candidates, -score[candidates]))
     return candidates[order[:count]].astype(np.int64)
+
+
+def groups(confidence: Doubles) -> Ints:
+    """Numbers [k] from 1 of the groups of about equally probable answers, from confidences in order of rank.
+
+    A group holds the answers whose confidence is at least that of its first one divided by `NEAR`.
+    """
+    numbers = np.zeros(len(confidence), np.int64)
+    first, number = np.inf, 0
+    for row, value in enumerate(confidence):
+        if number == 0 or value * NEAR < first:
+            first, number = value, number + 1
+        numbers[row] = number
+    return numbers
