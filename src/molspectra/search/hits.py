@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ _MAX_WIDTH = 44  # characters of a cell in the terminal
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """Ranked answers of a search.
+    """Ranked answers of a search, or of one search for each of several samples.
 
     Attributes:
         table: one row per answer: rank, name, smiles, formula, mass (Da), charge, score, confidence,
-            identity, row (of its best entry in the library) and, of several ways, the score of each.
+            identity, row (of its best entry in the library) and, of several ways, the score of each; of
+            several samples, `sample` comes first.
         ways: weight of each way to score.
-        candidates: number of different molecules that passed the filters and could be compared.
+        candidates: number of different molecules that passed the filters and could be compared; of several
+            samples, the largest of these numbers.
         library: number of different molecules in the library.
         remarks: conversions of the spectra, and entries that were left out.
     """
@@ -50,13 +52,13 @@ class Hits:
         """The table as a pandas frame, where pandas is installed."""
         return self.table.to_pandas()
 
-    def text(self) -> str:
-        """The table in aligned columns, for a terminal."""
+    def text(self, top: int | None = None) -> str:
+        """The table, or the first answers of each sample, in aligned columns for a terminal."""
         shown = ["rank", "score", "confidence", "formula", "mass", "name", "smiles"]
         shown[2:2] = [name for name in self.ways if len(self.ways) > 1]
-        rows = [shown, *([_cell(name, hit[name]) for name in shown] for hit in self)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        if "sample" in self.table.column_names:
+            shown.insert(0, "sample")
+        return columns(shown, [hit for hit in self if top is None or hit["rank"] <= top])
 
     def write(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write the table as CSV, Parquet or JSON, by the suffix; the file appears complete or not at all.
@@ -77,6 +79,33 @@ class Hits:
         }
         with atomic_file(path) as file:
             file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
+
+
+def of_samples(hits: Mapping[str, Hits]) -> Hits:
+    """The answers of several samples, by name, as one table; a remark on all of them is kept once."""
+    parts = list(hits.values())
+    tables = [
+        each.table.add_column(0, "sample", pa.array([name] * len(each), pa.string()))
+        for name, each in hits.items()
+    ]
+    shared = [remark for remark in parts[0].remarks if all(remark in each.remarks for each in parts)]
+    own = [
+        f"{name}: {remark}" for name, each in hits.items() for remark in each.remarks if remark not in shared
+    ]
+    return Hits(
+        pa.concat_tables(tables),
+        parts[0].ways,
+        max(each.candidates for each in parts),
+        parts[0].library,
+        (*shared, *own),
+    )
+
+
+def columns(shown: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
+    """Some fields of records in aligned columns under their names."""
+    rows = [list(shown), *([_cell(name, record[name]) for name in shown] for record in records)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _cell(name: str, value: Any) -> str:

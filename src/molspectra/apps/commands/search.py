@@ -1,26 +1,39 @@
 """`molspectra search`: the molecules of an index that fit the spectra of a sample."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import SettingError, hint
+from molspectra.errors import InputError, SettingError, hint
 from molspectra.printable import say
 from molspectra.spectra.modality import DOS, MODALITIES
 
 MEASURED = {name: kind for name, kind in MODALITIES.items() if name not in DOS}
 """Modalities that a sample can have; nothing measures a density of states."""
 
+_TOP, _TOP_OF_EACH = 25, 3  # answers; and those of each of several samples that are shown
+
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(arguments)
+    except SettingError as error:
+        if "required: DIR" not in str(error):
+            raise
+        raise SettingError("name the index before the spectra: molspectra search DIR --ir FILE") from None
     files = {name: getattr(options, name) for name in MEASURED if getattr(options, name) is not None}
     if not files:
         raise SettingError(f"give at least one spectrum: {', '.join(map(_option, MEASURED))}")
+    if len(set(map(len, files.values()))) > 1:
+        counts = ", ".join(f"{_option(name)} has {len(paths)}" for name, paths in files.items())
+        raise SettingError(f"every sample needs a file of each kind, but the numbers differ: {counts}")
+    samples = _names(next(iter(files.values())))
 
     from molspectra.data.output import free_path
-    from molspectra.search.hits import SUFFIXES
+    from molspectra.search.hits import SUFFIXES, of_samples
     from molspectra.search.library import Library
     from molspectra.search.pipeline import Pipeline
     from molspectra.search.query import read_query
@@ -37,46 +50,96 @@ def main(arguments: list[str]) -> int:
         smooth=options.smooth,
         window=_ranges(options.range, files),
     )
-    prepared = {
-        name: read_query(
-            path,
-            name,
-            unit=units.get(name),
-            quantity=quantities.get(name),
-            reflectance=options.reflectance,
-            pipeline=pipeline,
-        )
-        for name, path in files.items()
-    }
-    library = Library(options.index, options.model, device=options.device)
-    hits = library.search(
-        prepared,
-        by=by,
-        pipeline=pipeline,
-        formula=options.formula,
-        mass=options.mass,
-        within=options.within,
-        elements=options.elements,
-        contains=options.contains,
-        top=options.top,
-        approximate=options.approximate,
-    )
+    failures: dict[str, InputError] = {}
+    prepared = {}
+    for number, sample in enumerate(samples):
+        try:
+            prepared[sample] = {
+                name: read_query(
+                    paths[number],
+                    name,
+                    unit=units.get(name),
+                    quantity=quantities.get(name),
+                    reflectance=options.reflectance,
+                    pipeline=pipeline,
+                )
+                for name, paths in files.items()
+            }
+        except InputError as error:
+            failures[sample] = error
+    found = {}
+    if prepared:
+        library = Library(options.index, options.model, device=options.device)
+        for sample, spectra in prepared.items():
+            try:
+                found[sample] = library.search(
+                    spectra,
+                    by=by,
+                    pipeline=pipeline,
+                    formula=options.formula,
+                    mass=options.mass,
+                    within=options.within,
+                    elements=options.elements,
+                    contains=options.contains,
+                    top=_TOP if options.top is None else options.top,
+                    approximate=options.approximate,
+                )
+            except InputError as error:
+                failures[sample] = error
+    _tell(failures, samples)
+    if not found:
+        return 2
+    hits = of_samples(found) if len(samples) > 1 else found[samples[0]]
     for remark in hits.remarks:
         say(f"molspectra: {remark}", error=True)
     if options.out is not None:
         hits.write(options.out, overwrite=options.overwrite)
-    say(hits.text())
-    say(f"{len(hits)} of {hits.candidates} candidates, from {hits.library} molecules in {options.index}")
-    return 0
+    say(hits.text(_TOP_OF_EACH if len(samples) > 1 and options.top is None else None))
+    of = f"of {hits.candidates} candidates, from {hits.library} molecules in {options.index}"
+    say(f"{len(hits)} {of}" if len(samples) == 1 else f"{len(found)} of {len(samples)} samples; answers {of}")
+    return 2 if failures else 0
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Names of samples by their files: the ends of the paths that are long enough to differ.
+
+    Raises:
+        SettingError: a file is given twice.
+    """
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    for path, own in zip(paths, parts, strict=True):
+        if parts.count(own) > 1:
+            raise SettingError(f"{path}: given twice; each file is one sample")
+    names = []
+    for own in parts:
+        same = [each for each in parts if each[-1] == own[-1]]
+        length = next(n for n in range(1, len(own) + 1) if len({each[-n:] for each in same}) == len(same))
+        names.append(str(Path(*own[-length:])))
+    return names
+
+
+def _tell(failures: Mapping[str, InputError], samples: Sequence[str]) -> None:
+    """Print what is wrong with each sample; raise it where it is wrong with all, as with the only one."""
+    reasons = [str(error) for error in failures.values()]
+    if len(failures) == len(samples) and len(set(reasons)) == 1:
+        raise next(iter(failures.values()))
+    for sample, reason in zip(failures, reasons, strict=True):
+        where = "" if sample in reason else f"{sample}: "
+        say(f"molspectra: error: {where}{reason}", error=True)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser("search", description="Rank the molecules of an index by spectra of one sample.")
+    parser = CommandParser(
+        "search",
+        description="Rank the molecules of an index by spectra of a sample, or of several samples, each of "
+        "which has one file of every kind. The index comes before the files.",
+    )
     parser.add_argument("index", metavar="DIR", help="index that molspectra index made")
     for name, kind in MEASURED.items():
         parser.add_argument(
             _option(name),
             dest=name,
+            nargs="+",
             metavar="FILE",
             help=f"{kind.title}: JCAMP-DX, text, file of an instrument, or output of a program",
         )
@@ -91,7 +154,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--within", default="10ppm", help="tolerance of --mass, such as 10ppm or 0.01Da")
     parser.add_argument("--elements", nargs="+", help="no other elements than these")
     parser.add_argument("--contains", nargs="+", help="elements that must be there")
-    parser.add_argument("--top", type=int, default=25, help="number of answers")
+    parser.add_argument(
+        "--top",
+        type=int,
+        help="number of answers for each sample [25; of several samples, 3 are shown and 25 written]",
+    )
     parser.add_argument("--out", metavar="FILE", help="also write them: .csv, .parquet or .json")
     parser.add_shared("--overwrite")
     parser.add_argument(
