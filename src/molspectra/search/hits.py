@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -52,13 +52,19 @@ class Hits:
         """The table as a pandas frame, where pandas is installed."""
         return self.table.to_pandas()
 
+    @property
+    def shown(self) -> list[str]:
+        """Columns of the table that are shown in a terminal."""
+        several = [name for name in self.ways if len(self.ways) > 1]
+        return ["rank", "score", *several, "confidence", "formula", "mass", "name", "smiles"]
+
     def text(self, top: int | None = None) -> str:
         """The table, or the first answers of each sample, in aligned columns for a terminal."""
-        shown = ["rank", "score", "confidence", "formula", "mass", "name", "smiles"]
-        shown[2:2] = [name for name in self.ways if len(self.ways) > 1]
-        if "sample" in self.table.column_names:
-            shown.insert(0, "sample")
-        return columns(shown, [hit for hit in self if top is None or hit["rank"] <= top])
+        shown = [name for name in ("sample",) if name in self.table.column_names] + self.shown
+        answers = [answer for answer in self if top is None or answer["rank"] <= top]
+        rows = [shown, *([_cell(name, answer[name]) for name in shown] for answer in answers)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
     def write(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write the table as CSV, Parquet or JSON, by the suffix; the file appears complete or not at all.
@@ -81,7 +87,10 @@ class Hits:
             file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
 
 
-def of_samples(hits: Mapping[str, Hits]) -> Hits:
+AnyHits = TypeVar("AnyHits", bound=Hits)
+
+
+def of_samples(hits: Mapping[str, AnyHits]) -> AnyHits:
     """The answers of several samples, by name, as one table; a remark on all of them is kept once."""
     parts = list(hits.values())
     tables = [
@@ -92,20 +101,12 @@ def of_samples(hits: Mapping[str, Hits]) -> Hits:
     own = [
         f"{name}: {remark}" for name, each in hits.items() for remark in each.remarks if remark not in shared
     ]
-    return Hits(
-        pa.concat_tables(tables),
-        parts[0].ways,
-        max(each.candidates for each in parts),
-        parts[0].library,
-        (*shared, *own),
+    return replace(
+        parts[0],
+        table=pa.concat_tables(tables),
+        candidates=max(each.candidates for each in parts),
+        remarks=(*shared, *own),
     )
-
-
-def columns(shown: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
-    """Some fields of records in aligned columns under their names."""
-    rows = [list(shown), *([_cell(name, record[name]) for name in shown] for record in records)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -206,7 +206,7 @@ class Library:
                 )
         if approximate and (mask is not None or list(ways) != ["embedding"]):
             raise SettingError("approximate search is only by embedding and without filters")
-        query = self._query(spectra, ways, pipeline)
+        query = self.query(spectra, ways, pipeline)
         trained = self._trained() if needs_model else None
         if trained is not None:  # the index was made before such molecules were refused
             remark = "entries have elements that the model was not trained on and are left out"
@@ -226,10 +226,14 @@ class Library:
         has = {modality(name).name for name in spectra} & set(self.manifest.modalities)
         return "shape" if has and not approximate else "embedding"
 
-    def _query(
+    def query(
         self, spectra: Mapping[str, Spectrum | Prepared], ways: Mapping[str, float], pipeline: Pipeline
     ) -> Query:
-        """The spectra in the forms that the ways to score compare."""
+        """The spectra of one sample in the forms that some ways to score compare.
+
+        Raises:
+            InputError: a spectrum that cannot be used, or a way that the library has no data for.
+        """
         if not spectra:
             raise SettingError("a search needs at least one spectrum")
         given = {modality(name).name for name in spectra}
@@ -265,7 +269,7 @@ class Library:
         partial: bool,
     ) -> Hits:
         """Score the given rows (None for all) and rank their molecules."""
-        scores = {way: self._scores(way, query, rows) for way in ways}
+        scores = {way: self.scores(way, query, rows) for way in ways}
         arrays, calibration = self.segments[0].arrays, self.manifest.calibration
         keys = [key(way, score.modalities_of(way, arrays, query)) for way in ways]
         temperatures = [calibration.temperature.get(name) if calibration else None for name in keys]
@@ -316,7 +320,7 @@ class Library:
         }
         return pa.table(columns)
 
-    def _scores(self, way: str, query: Query, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]:
+    def scores(self, way: str, query: Query, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]:
         """Scores of all entries [n], NaN for those that are not among `rows` or cannot be compared."""
         result = np.full(len(self), np.nan)
         offset = 0  # row of the segment's first entry

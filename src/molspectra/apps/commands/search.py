@@ -30,11 +30,19 @@ def main(arguments: list[str]) -> int:
     if len(set(map(len, files.values()))) > 1:
         counts = ", ".join(f"{_option(name)} has {len(paths)}" for name, paths in files.items())
         raise SettingError(f"every sample needs a file of each kind, but the numbers differ: {counts}")
+    if options.mixture is None and options.among is not None:
+        raise SettingError("--among names what a mixture may be made of; give --mixture too")
+    given = [f"--{name}" for name in ("by", "weights", "top", "approximate") if getattr(options, name)]
+    if options.mixture is not None and given:
+        raise SettingError(
+            f"{given[0]} is not for a --mixture, which is fitted by shape and shown as a whole"
+        )
     samples = _names(next(iter(files.values())))
 
     from molspectra.data.output import free_path
-    from molspectra.search.hits import SUFFIXES, of_samples
+    from molspectra.search.hits import SUFFIXES, Hits, of_samples
     from molspectra.search.library import Library
+    from molspectra.search.mixture import mixture
     from molspectra.search.pipeline import Pipeline
     from molspectra.search.query import read_query
 
@@ -50,6 +58,15 @@ def main(arguments: list[str]) -> int:
         smooth=options.smooth,
         window=_ranges(options.range, files),
     )
+    filters = {
+        "pipeline": pipeline,
+        **{name: getattr(options, name) for name in ("formula", "mass", "within", "elements", "contains")},
+    }
+    ranking = {
+        "by": by,
+        "top": _TOP if options.top is None else options.top,
+        "approximate": options.approximate,
+    }
     failures: dict[str, InputError] = {}
     prepared = {}
     for number, sample in enumerate(samples):
@@ -67,22 +84,15 @@ def main(arguments: list[str]) -> int:
             }
         except InputError as error:
             failures[sample] = error
-    found = {}
+    found: dict[str, Hits] = {}
     if prepared:
         library = Library(options.index, options.model, device=options.device)
         for sample, spectra in prepared.items():
             try:
-                found[sample] = library.search(
-                    spectra,
-                    by=by,
-                    pipeline=pipeline,
-                    formula=options.formula,
-                    mass=options.mass,
-                    within=options.within,
-                    elements=options.elements,
-                    contains=options.contains,
-                    top=_TOP if options.top is None else options.top,
-                    approximate=options.approximate,
+                found[sample] = (
+                    library.search(spectra, **ranking, **filters)
+                    if options.mixture is None
+                    else mixture(library, spectra, components=options.mixture, among=options.among, **filters)
                 )
             except InputError as error:
                 failures[sample] = error
@@ -158,6 +168,15 @@ def _parser() -> argparse.ArgumentParser:
         "--top",
         type=int,
         help="number of answers for each sample [25; of several samples, 3 are shown and 25 written]",
+    )
+    parser.add_argument(
+        "--mixture",
+        type=int,
+        choices=range(2, 6),
+        help="fit the spectrum as a sum of those of at most so many molecules",
+    )
+    parser.add_argument(
+        "--among", nargs="+", metavar="MOLECULE", help="names or SMILES that a mixture may be made of [all]"
     )
     parser.add_argument("--out", metavar="FILE", help="also write them: .csv, .parquet or .json")
     parser.add_shared("--overwrite")
