@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from molspectra.apps.cli import main
@@ -33,11 +33,11 @@ def total(small, shares):
     return values / values.max()
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5, phases=(Phase.explicit, Phase.generate))
 @given(
-    st.lists(st.integers(0, 59), min_size=2, max_size=3, unique=True),
+    st.lists(st.integers(0, 59), min_size=2, max_size=2, unique=True),
     st.floats(0.3, 0.5),
-    st.floats(0.98, 1.01),
+    st.sampled_from((0.98, 1.0, 1.01)),
 )
 def test_a_sum_gives_its_parts_back(library, small, rows, first, scale):
     weights = [first] + [(1 - first) / (len(rows) - 1)] * (len(rows) - 1)
@@ -106,7 +106,9 @@ def test_the_command(made, small, tmp_path, capsys):
     query = ["search", str(made), "--pipeline", "none", "--mixture", "3", "--ir"]
     assert main([*query, files[0], "--out", str(tmp_path / "one.csv")]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[0].split() == "rank share uncertainty residual formula name smiles".split()
+    assert said.out.splitlines()[0].split() == [
+        *("rank", "share", "uncertainty", "residual", "formula", "name", "smiles")
+    ]
     assert "no further component" in said.err
     with open(tmp_path / "one.csv", newline="") as file:
         assert [row["row"] for row in csv.DictReader(file)] == ["11", "4"]

@@ -128,6 +128,9 @@ def mixture(
     for count in range(1, min(components + 1, molecules) + 1):
         for fit in fits:
             fit.grow()
+        sets = [fit.members for fit in fits]
+        for fit in fits:
+            fit.adopt(sets)
         fit = max(fits, key=lambda each: each.similarity)
         criterion = _criterion(fit.similarity, count, molecules, independent)
         if criterion >= lowest:
@@ -213,6 +216,13 @@ class _Fit:
                     self.similarity, self.members = similarity, members
             if self.similarity == before:
                 break
+
+    def adopt(self, sets: Sequence[list[int]]) -> None:
+        """Take the best of the sets that were found at all factors."""
+        for members in sets:
+            coefficients, _ = self.solved(members)
+            if coefficients.all() and (similarity := self.similar(members, coefficients)) > self.similarity:
+                self.similarity, self.members = similarity, members
 
     def _with(self, rest: list[int]) -> tuple[float, list[int]]:
         """The best similarity of a set with one more entry, and this set; −1 where there is none."""
