@@ -149,6 +149,11 @@ def mixture(
         )
     elif len(members) < molecules:
         remarks.append("no further component is supported")
+    if among is None and len(members) > 1:
+        remarks.append(
+            f"of a measured mixture, components found among all {molecules} molecules are seldom right; name "
+            "those that may be there (--among)"
+        )
     remarks.append("shares are of the absorbed area, not of moles: an index keeps no absolute intensities")
     order = np.argsort(-share, kind="stable")
     chosen = rows[np.array(members)[order]]
