@@ -63,10 +63,13 @@ def main() -> None:
     for kind in ("measured", "like"):
         pool = measured(options.bands, library) if kind == "measured" else like(library, 120, generator)
         known = everywhere & (IR.axis() >= 500) if kind == "measured" else everywhere
+        single = np.random.default_rng(0).permutation(list(pool)).tolist()  # each only once
         for components in (1, 2, 3):
             found: dict[str, list] = {"all": [], str(OFFERED): []}
-            for _ in range(options.number):
+            for number in range(options.number):
                 picked = generator.choice(list(pool), components, replace=False).tolist()
+                if components == 1:
+                    picked = [single[number % len(single)]]
                 low = 0.3 if components == 2 else 0.2
                 share = low + (1 - components * low) * generator.dirichlet(np.ones(components))
                 signed = np.sum([s * pool[key] for s, key in zip(share, picked, strict=True)], 0)
