@@ -134,7 +134,7 @@ def test_mirror_images_and_conformers_are_one_answer(run, tmp_path, small):
     # the best of the four entries counts
     every = (
         library.segments[0].arrays["structure"]
-        @ library._query(spectra_of(small, 0, "ir"), {"embedding": 1}, Pipeline()).vector[0]
+        @ library.query(spectra_of(small, 0, "ir"), {"embedding": 1}, Pipeline()).vector[0]
     )
     alanine = next(hit for hit in hits if hit["identity"] == molecules[0].identity)
     assert alanine["score"] == pytest.approx(float(every[:4].max()), abs=1e-6)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -21,15 +21,17 @@ _MAX_WIDTH = 44  # characters of a cell in the terminal
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """Ranked answers of a search.
+    """Ranked answers of a search, or of one search for each of several samples.
 
     Attributes:
         table: one row per answer: rank, name, smiles, formula, mass (Da), charge, score, confidence,
-            group, identity, row (of its best entry in the library) and, of several ways, the score of each.
-            Answers of the same group are about as probable: each has at least half the confidence of the
-            first of them. Confidence and group are null where nothing supports them.
+            group, identity, row (of its best entry in the library) and, of several ways, the score of each;
+            of several samples, `sample` comes first. Answers of the same group are about as probable: each
+            has at least half the confidence of the first of them. Confidence and group are null where nothing
+            supports them.
         ways: weight of each way to score.
-        candidates: number of different molecules that passed the filters and could be compared.
+        candidates: number of different molecules that passed the filters and could be compared; of several
+            samples, the largest of these numbers.
         library: number of different molecules in the library.
         remarks: conversions of the spectra, and entries that were left out.
     """
@@ -52,11 +54,17 @@ class Hits:
         """The table as a pandas frame, where pandas is installed."""
         return self.table.to_pandas()
 
-    def text(self) -> str:
-        """The table in aligned columns, for a terminal."""
-        shown = ["rank", "score", "confidence", "group", "formula", "mass", "name", "smiles"]
-        shown[2:2] = [name for name in self.ways if len(self.ways) > 1]
-        rows = [shown, *([_cell(name, hit[name]) for name in shown] for hit in self)]
+    @property
+    def shown(self) -> list[str]:
+        """Columns of the table that are shown in a terminal."""
+        several = [name for name in self.ways if len(self.ways) > 1]
+        return ["rank", "score", *several, "confidence", "group", "formula", "mass", "name", "smiles"]
+
+    def text(self, top: int | None = None) -> str:
+        """The table, or the first answers of each sample, in aligned columns for a terminal."""
+        shown = [name for name in ("sample",) if name in self.table.column_names] + self.shown
+        answers = [answer for answer in self if top is None or answer["rank"] <= top]
+        rows = [shown, *([_cell(name, answer[name]) for name in shown] for answer in answers)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -79,6 +87,28 @@ class Hits:
         }
         with atomic_file(path) as file:
             file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
+
+
+AnyHits = TypeVar("AnyHits", bound=Hits)
+
+
+def of_samples(hits: Mapping[str, AnyHits]) -> AnyHits:
+    """The answers of several samples, by name, as one table; a remark on all of them is kept once."""
+    parts = list(hits.values())
+    tables = [
+        each.table.add_column(0, "sample", pa.array([name] * len(each), pa.string()))
+        for name, each in hits.items()
+    ]
+    shared = [remark for remark in parts[0].remarks if all(remark in each.remarks for each in parts)]
+    own = [
+        f"{name}: {remark}" for name, each in hits.items() for remark in each.remarks if remark not in shared
+    ]
+    return replace(
+        parts[0],
+        table=pa.concat_tables(tables),
+        candidates=max(each.candidates for each in parts),
+        remarks=(*shared, *own),
+    )
 
 
 def _cell(name: str, value: Any) -> str:

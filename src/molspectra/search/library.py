@@ -272,7 +272,7 @@ class Library:
         partial: bool,
     ) -> Hits:
         """Score the given rows (None for all) and rank their molecules."""
-        scores = {way: self._scores(way, query, rows) for way in ways}
+        scores = {way: self.scores(way, query, rows) for way in ways}
         arrays, calibration = self.segments[0].arrays, self.manifest.calibration
         keys = [key(way, score.modalities_of(way, arrays, query)) for way in ways]
         temperatures = [calibration.temperature.get(name) if calibration else None for name in keys]
@@ -305,7 +305,7 @@ class Library:
             told = calibration.missing.get(keys[0])
             if told is not None and len(self.table["formula"].take(pa.array(rows)).unique()) == 1:
                 compared_rows = sample(len(self))
-                others = reference(self._scores(way, query, compared_rows)[compared_rows])
+                others = reference(self.scores(way, query, compared_rows)[compared_rows])
                 remarks += _verdict(float(scores[way][chosen_rows[0]]), float(others), *told)
         parts = {way: values[chosen_rows] for way, values in scores.items()}
         if len(ways) == 1:  # the plain score, not divided by the temperature
@@ -337,7 +337,7 @@ class Library:
         }
         return pa.table(columns)
 
-    def _scores(self, way: str, query: Query, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]:
+    def scores(self, way: str, query: Query, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]:
         """Scores of all entries [n], NaN for those that are not among `rows` or cannot be compared."""
         result = np.full(len(self), np.nan)
         offset = 0  # row of the segment's first entry

@@ -40,10 +40,14 @@ class Shapes:
     Attributes:
         features: [S, Q, B] for each of S factors on the axis, of length 1 over the covered bins.
         covered: [B] bins that were measured, whatever the factor.
+        smeared: [S, Q, B] the intensities that the features are made of, of an arbitrary scale.
+        noise: [S, Q] standard deviation of the noise of these.
     """
 
     features: Floats
     covered: npt.NDArray[np.bool_]
+    smeared: Floats
+    noise: Floats
 
 
 def shapes(
@@ -81,7 +85,7 @@ def shapes(
     plain = _bins(coarse(stretched, kind))
     smeared = _smeared(plain, bins, kind)
     noise = _noise(plain, smeared, bins, kind)
-    return Shapes(_features(smeared - _SIGMAS * noise[..., None], bins), bins)
+    return Shapes(features(smeared - _SIGMAS * noise[..., None], bins), bins, smeared, noise)
 
 
 def similarities(samples: Floats, query: Shapes, kind: Modality) -> Floats:
@@ -108,8 +112,13 @@ def centres(kind: Modality) -> npt.NDArray[np.float64]:
 
 def _compared(samples: Floats, query: Shapes, kind: Modality) -> tuple[Floats, Floats]:
     """Features of entries [n, B], and their cosines [S, n, Q] with those of queries."""
-    entries = _features(_smeared(_bins(samples), query.covered, kind), query.covered)
-    return entries, np.stack([entries @ features.T for features in query.features])
+    entries = features(smeared_entries(samples, query.covered, kind), query.covered)
+    return entries, np.stack([entries @ each.T for each in query.features])
+
+
+def smeared_entries(samples: Floats, covered: npt.NDArray[np.bool_], kind: Modality) -> Floats:
+    """Smeared intensities [n, B] of entries from their stored points [n, P], of an arbitrary scale."""
+    return _smeared(_bins(samples), covered, kind)
 
 
 def _bins(samples: npt.NDArray[np.floating]) -> Floats:
@@ -125,7 +134,7 @@ def _smeared(bins: Floats, covered: npt.NDArray[np.bool_], kind: Modality) -> Fl
     return np.asarray(gaussian_filter1d(np.where(covered, bins, 0), sigma, mode="constant"), np.float32)
 
 
-def _features(smeared: Floats, covered: npt.NDArray[np.bool_]) -> Floats:
+def features(smeared: Floats, covered: npt.NDArray[np.bool_]) -> Floats:
     """Logarithms [..., B] of intensities above the floor, of length 1 over the covered bins."""
     values = np.where(covered, smeared, 0)
     values = np.maximum(values, 0) / np.maximum(values.max(-1, keepdims=True), 1e-30)

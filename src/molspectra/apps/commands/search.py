@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.parser import CommandParser
-from molspectra.errors import SettingError, ValueRangeError, hint
+from molspectra.errors import InputError, SettingError, ValueRangeError, hint
 from molspectra.printable import say
 from molspectra.spectra.modality import DOS, MODALITIES
 
@@ -26,22 +27,26 @@ MEASURED = {name: kind for name, kind in MODALITIES.items() if name not in DOS}
 EXPLAINED = {"report": "page", "plot": "figure", "bands": "explain"}
 """Options for files that tell why the first answers fit, and the modules of `search` that write them."""
 
+_TOP, _TOP_OF_EACH = 25, 3  # answers; and those of each of several samples that are shown
+
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(arguments)
+    except SettingError as error:
+        if "required: DIR" not in str(error):
+            raise
+        raise SettingError("name the index before the spectra: molspectra search DIR --ir FILE") from None
     files = {name: getattr(options, name) for name in MEASURED if getattr(options, name) is not None}
-    if not files:
-        raise SettingError(f"give at least one spectrum: {', '.join(map(_option, MEASURED))}")
+    _check(options, files)
+    samples = _names(next(iter(files.values())))
+    _check_files(options, len(files), len(samples))
 
+    from molspectra.search.hits import of_samples
     from molspectra.search.library import Library
     from molspectra.search.pipeline import Pipeline
-    from molspectra.search.query import read_query
 
-    _check_files(options, len(files))
-    by = _scores(options.by, options.weights)
-    units = _by_modality(options.unit, "--unit")
-    quantities = _by_modality(options.quantity, "--quantity")
     pipeline = Pipeline(
         choice=options.pipeline,
         scale=options.scale,
@@ -49,53 +54,154 @@ def main(arguments: list[str]) -> int:
         smooth=options.smooth,
         window=_ranges(options.range, files),
     )
-    prepared = {
-        name: read_query(
-            path,
-            name,
-            unit=units.get(name),
-            quantity=quantities.get(name),
-            reflectance=options.reflectance,
-            pipeline=pipeline,
-        )
-        for name, path in files.items()
-    }
-    library = Library(options.index, options.model, device=options.device)
-    hits = library.search(
-        prepared,
-        by=by,
-        pipeline=pipeline,
-        formula=options.formula,
-        mass=options.mass,
-        within=options.within,
-        elements=options.elements,
-        contains=options.contains,
-        top=options.rerank or options.top,
-        approximate=options.approximate,
-    )
-    if options.rerank is not None:
-        from molspectra.search.rerank import rerank
-
-        hits = rerank(library, hits, prepared, count=options.rerank, level=options.level, pipeline=pipeline)
-        hits = replace(hits, table=hits.table.slice(0, options.top))
+    answer = _answering(options, pipeline)
+    failures: dict[str, InputError] = {}
+    prepared = _read(options, files, samples, pipeline, failures)
+    found: dict[str, Hits] = {}
+    if prepared:
+        library = Library(options.index, options.model, device=options.device)
+        for sample, spectra in prepared.items():
+            try:
+                found[sample] = answer(library, spectra)
+            except InputError as error:
+                failures[sample] = error
+    _tell(failures, samples)
+    if not found:
+        return 2
+    hits = of_samples(found) if len(samples) > 1 else found[samples[0]]
     for remark in hits.remarks:
         say(f"molspectra: {remark}", error=True)
     if options.out is not None:
         hits.write(options.out, overwrite=options.overwrite)
     if any(getattr(options, name) for name in EXPLAINED):
-        _explain(options, library, hits, prepared, pipeline)
-    say(hits.text())
-    say(f"{len(hits)} of {hits.candidates} candidates, from {hits.library} molecules in {options.index}")
-    return 0
+        _explain(options, library, hits, prepared[samples[0]], pipeline)
+    say(hits.text(_TOP_OF_EACH if len(samples) > 1 and options.top is None else None))
+    of = f"of {hits.candidates} candidates, from {hits.library} molecules in {options.index}"
+    say(f"{len(hits)} {of}" if len(samples) == 1 else f"{len(found)} of {len(samples)} samples; answers {of}")
+    return 2 if failures else 0
+
+
+def _check(options: argparse.Namespace, files: Mapping[str, Sequence[str]]) -> None:
+    """Refuse options that do not go together."""
+    if not files:
+        raise SettingError(f"give at least one spectrum: {', '.join(map(_option, MEASURED))}")
+    if len(set(map(len, files.values()))) > 1:
+        counts = ", ".join(f"{_option(name)} has {len(paths)}" for name, paths in files.items())
+        raise SettingError(f"every sample needs a file of each kind, but the numbers differ: {counts}")
+    if options.mixture is None and options.among is not None:
+        raise SettingError("--among names what a mixture may be made of; give --mixture too")
+    ranked = ("by", "weights", "top", "approximate", "rerank", *EXPLAINED)
+    given = [f"--{name}" for name in ranked if getattr(options, name)]
+    if options.mixture is not None and given:
+        raise SettingError(
+            f"{given[0]} is not for a --mixture, which is fitted by shape and shown as a whole"
+        )
+
+
+def _answering(
+    options: argparse.Namespace, pipeline: Pipeline
+) -> Callable[[Library, Mapping[str, Prepared]], Hits]:
+    """What is done with each sample."""
+    from molspectra.search.mixture import mixture
+    from molspectra.search.rerank import rerank
+
+    filters = {name: getattr(options, name) for name in ("formula", "mass", "within", "elements", "contains")}
+    by = _scores(options.by, options.weights)
+    top = _TOP if options.top is None else options.top
+
+    def answer(library: Library, spectra: Mapping[str, Prepared]) -> Hits:
+        if options.mixture is not None:
+            among = options.among
+            return mixture(
+                library, spectra, components=options.mixture, among=among, pipeline=pipeline, **filters
+            )
+        hits = library.search(
+            spectra,
+            by=by,
+            top=options.rerank or top,
+            approximate=options.approximate,
+            pipeline=pipeline,
+            **filters,
+        )
+        if options.rerank is None:
+            return hits
+        hits = rerank(library, hits, spectra, count=options.rerank, level=options.level, pipeline=pipeline)
+        return replace(hits, table=hits.table.slice(0, top))
+
+    return answer
+
+
+def _read(
+    options: argparse.Namespace,
+    files: Mapping[str, Sequence[str]],
+    samples: Sequence[str],
+    pipeline: Pipeline,
+    failures: dict[str, InputError],
+) -> dict[str, dict[str, Prepared]]:
+    """The spectra of each sample by modality; those that cannot be read become failures."""
+    from molspectra.search.query import read_query
+
+    units = _by_modality(options.unit, "--unit")
+    quantities = _by_modality(options.quantity, "--quantity")
+    prepared = {}
+    for number, sample in enumerate(samples):
+        try:
+            prepared[sample] = {
+                name: read_query(
+                    paths[number],
+                    name,
+                    unit=units.get(name),
+                    quantity=quantities.get(name),
+                    reflectance=options.reflectance,
+                    pipeline=pipeline,
+                )
+                for name, paths in files.items()
+            }
+        except InputError as error:
+            failures[sample] = error
+    return prepared
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Names of samples by their files: the ends of the paths that are long enough to differ.
+
+    Raises:
+        SettingError: a file is given twice.
+    """
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    for path, own in zip(paths, parts, strict=True):
+        if parts.count(own) > 1:
+            raise SettingError(f"{path}: given twice; each file is one sample")
+    names = []
+    for own in parts:
+        same = [each for each in parts if each[-1] == own[-1]]
+        length = next(n for n in range(1, len(own) + 1) if len({each[-n:] for each in same}) == len(same))
+        names.append(str(Path(*own[-length:])))
+    return names
+
+
+def _tell(failures: Mapping[str, InputError], samples: Sequence[str]) -> None:
+    """Print what is wrong with each sample; raise it where it is wrong with all, as with the only one."""
+    reasons = [str(error) for error in failures.values()]
+    if len(failures) == len(samples) and len(set(reasons)) == 1:
+        raise next(iter(failures.values()))
+    for sample, reason in zip(failures, reasons, strict=True):
+        where = "" if sample in reason else f"{sample}: "
+        say(f"molspectra: error: {where}{reason}", error=True)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser("search", description="Rank the molecules of an index by spectra of one sample.")
+    parser = CommandParser(
+        "search",
+        description="Rank the molecules of an index by spectra of a sample, or of several samples, each of "
+        "which has one file of every kind. The index comes before the files.",
+    )
     parser.add_argument("index", metavar="DIR", help="index that molspectra index made")
     for name, kind in MEASURED.items():
         parser.add_argument(
             _option(name),
             dest=name,
+            nargs="+",
             metavar="FILE",
             help=f"{kind.title}: JCAMP-DX, text, file of an instrument, or output of a program",
         )
@@ -110,7 +216,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--within", default="10ppm", help="tolerance of --mass, such as 10ppm or 0.01Da")
     parser.add_argument("--elements", nargs="+", help="no other elements than these")
     parser.add_argument("--contains", nargs="+", help="elements that must be there")
-    parser.add_argument("--top", type=int, default=25, help="number of answers")
+    parser.add_argument(
+        "--top",
+        type=int,
+        help="number of answers for each sample [25; of several samples, 3 are shown and 25 written]",
+    )
     parser.add_argument(
         "--rerank",
         type=int,
@@ -122,6 +232,15 @@ def _parser() -> argparse.ArgumentParser:
         choices=("gfn2", "scaled", "dft"),
         default="scaled",
         help="level of theory of --rerank; dft takes minutes for each [scaled]",
+    )
+    parser.add_argument(
+        "--mixture",
+        type=int,
+        choices=range(2, 6),
+        help="fit the spectrum as a sum of those of at most so many molecules",
+    )
+    parser.add_argument(
+        "--among", nargs="+", metavar="MOLECULE", help="names or SMILES that a mixture may be made of [all]"
     )
     parser.add_argument("--out", metavar="FILE", help="also write them: .csv, .parquet or .json")
     parser.add_argument(
@@ -182,8 +301,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_files(options: argparse.Namespace, spectra: int) -> None:
+def _check_files(options: argparse.Namespace, spectra: int, samples: int) -> None:
     """Refuse files that cannot be written, before anything is computed; answers are explained by spectrum."""
+    several = [name for name in EXPLAINED if getattr(options, name) is not None and samples > 1]
+    if several:
+        raise SettingError(f"--{several[0]} is of one sample, but {samples} are given: search each alone")
     from molspectra.data.output import free_path
 
     paths: dict[Path, str] = {}
@@ -223,7 +345,7 @@ def _explain(
     count = 3 if options.explain is None else options.explain
     explanations = explain(library, hits, prepared, pipeline=pipeline, count=count)
     if options.report is not None:
-        files = {name: getattr(options, name) for name in prepared}
+        files = {name: getattr(options, name)[0] for name in prepared}
         write_page(options.report, hits, explanations, files, overwrite=options.overwrite)
     if options.plot is not None:
         write_figure(options.plot, explanations, overwrite=options.overwrite)
