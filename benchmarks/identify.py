@@ -63,7 +63,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--library", nargs="+", default=["bundled", "bundled-library"])
     parser.add_argument("--model", default="base")
-    parser.add_argument("--by", nargs="+", default=["shape", "cosine", "sid", "embedding", "learned"])
+    parser.add_argument(
+        "--by", nargs="+", default=["match", "shape", "cosine", "sid", "embedding", "learned"]
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     every = queries(options.bands)

@@ -29,7 +29,7 @@ from molspectra.simulation.valence import (
 )
 from molspectra.simulation.vibrations import masses_of, normal_modes
 
-VERSION = 1
+VERSION = 2
 """To be raised with every fit that is released."""
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,6 +27,7 @@ NEEDED = (
     "molspectra/training/recipes/small-stage2.yaml",
     "molspectra/training/weights/small/model.safetensors",
     "molspectra/data/store/bundled/molecules.arrow",
+    "molspectra/search/network.safetensors",
 )
 """One file of each kind that the package needs at run time and that is not Python."""
 SOURCE_FOLDERS = {"src", "tests", "docs", "benchmarks", "scripts", "examples", "datasets"}

@@ -52,7 +52,7 @@ def test_nothing_is_claimed_of_a_part_of_the_axis(made, small):
 
 def test_the_verdict_is_told_of_searches_of_one_formula(index, small):
     molecule, spectra = small.molecule(3), {"ir": small.spectrum(3, "ir")}
-    name = key("shape", ("ir",))
+    name = key("match", ("ir",))
 
     def told(library, **filters):
         remarks = library.search(spectra, **filters).remarks

@@ -31,6 +31,7 @@ from molspectra.search.manifest import (
     SegmentEntry,
     read_manifest,
 )
+from molspectra.search.network import ARRAY
 from molspectra.search.ranking import Answers
 from molspectra.search.segment import Segment, open_segment, widths, write_segment
 from molspectra.search.sources import Block, Source, blocks, source_name
@@ -200,9 +201,14 @@ def model_of(path: Path, manifest: Manifest, model: Path | str | None, device: s
 def open_segments(path: Path, manifest: Manifest) -> list[Segment]:
     """Map the segments of an index, see `open_segment`."""
     sizes = widths(manifest.model.width, manifest.model.modalities, manifest.modalities)
-    return [
-        open_segment(path / entry.name, entry.rows, sizes, manifest.vectors) for entry in manifest.segments
-    ]
+    segments = []
+    for entry in manifest.segments:
+        # an index of before has no vectors of the network, or those of another
+        present = {
+            name: size for name, size in sizes.items() if name != ARRAY or f"{name}.npy" in entry.files
+        }
+        segments.append(open_segment(path / entry.name, entry.rows, present, manifest.vectors))
+    return segments
 
 
 class Present:

@@ -30,7 +30,7 @@ from scipy.special import logsumexp, softmax
 from molspectra.data.store.store import Store
 from molspectra.errors import InputError
 from molspectra.evaluation.retrieval import subsets
-from molspectra.search import score
+from molspectra.search import network, score
 from molspectra.search.manifest import Calibration, Mixture
 from molspectra.search.query import Query
 from molspectra.search.ranking import Doubles
@@ -190,7 +190,7 @@ def calibrate(
     if own is not None:
         arrays, spectra, rows = own
         molecules = [identities[row] for row in rows], [formulas[row] for row in rows]
-        parts.append(_fitted(arrays, spectra, molecules, None, *others, ("shape", "cosine", "sid")))
+        parts.append(_fitted(arrays, spectra, molecules, None, *others, ("match", "shape", "cosine", "sid")))
         sources.append("the library's own molecules")
     if block is not None:
         stored = [name for name in block.spectra if f"samples-{name}" in library]
@@ -281,6 +281,9 @@ def _fitted(
     learned: dict[str, Floats] = {}
     samples: dict[str, tuple[Floats, npt.NDArray[np.bool_]]] = {}
     bands: dict[str, Shapes] = {}
+    trained = None
+    if model is None and network.MODALITY in queries and network.ARRAY in entries:
+        trained = network.stretched(queries[network.MODALITY], network.SCALES)
     for name in names:
         kind = modality(name)
         if model is None:
@@ -298,6 +301,7 @@ def _fitted(
             {name: learned[name] for name in subset if name in learned},
             {name: samples[name] for name in subset if name in samples},
             {name: bands[name] for name in subset if name in bands},
+            trained if network.MODALITY in subset else None,
         )
         for way in ways:
             if score.modalities_of(way, entries, query) == subset:

@@ -55,7 +55,6 @@ _UNMATCHED = 1.5  # cost of leaving a measured band alone; see `_matched`
 _PER_E = 0.3  # cost of intensities that differ by a factor e
 _SIDE = 0.25  # intensity of a line, relative to the strongest of its band, from which its motion is told
 _TAIL = 0.05  # height of a candidate's spectrum, relative to its highest point, below which all are tails
-_SAME = 0.8  # similarity of stored and computed spectra of one molecule, below which it is remarked
 _EMPTY = float(np.log1p(0.02 / FLOOR) / np.log1p(1 / FLOOR))  # feature of 2 % of the highest point
 _FEWEST = 3  # bins of a region
 
@@ -152,7 +151,8 @@ def explain(
         spectra: those that were searched with, by modality.
         pipeline: what was done to them.
         count: number of answers to explain; about two seconds each.
-        level: of the infrared and Raman spectra of candidates, see `molspectra.simulation.api.simulate`.
+        level: that tells the motions of the atoms, see `molspectra.simulation.api.simulate`; the spectrum of
+            a candidate is that of the library.
 
     Raises:
         InputError: a spectrum that cannot be used, a level that does not have it, or a count below 1.
@@ -279,27 +279,21 @@ def _explained(
         intensities, level = assignment.intensities[kind.name], assignment.levels[kind.name]
         lines = LineSpectrum(kind.name, assignment.wavenumbers, intensities, level)
         own = _sampled(lines, kind, pipeline)
-    points = stored if own is None else coarse(own, kind)
-    if points is None:
+    points = stored
+    if stored is None and own is not None:
+        points = coarse(own, kind)
+        remarks.append(f"{kind.name}: the library has no spectrum of it, this one is by {level}")
+    elif stored is None:
         remarks.append(f"{kind.name}: there is no spectrum of the candidate to compare with")
-    elif own is None:
-        remarks.append(
-            f"{kind.name}: the candidate's spectrum is that of the library, with few points per width"
-        )
-    elif stored is not None and _cosine(points, stored) < _SAME:
-        remarks.append(
-            f"{kind.name}: the candidate's spectrum by {level} differs from that of the library, "
-            "which was scored"
-        )
+    elif lines is not None and own is not None:
+        lines = _aligned(lines, own, np.interp(axis, coarse(axis, kind), stored), kind)
     scale, told = _scale(points, query, kind, pipeline)
     remarks += told
     candidate = np.zeros(kind.points)
-    if lines is not None and own is not None:
-        lines = replace(lines, position=scale * lines.position)
-        moved = _sampled(lines, kind, pipeline)
-        candidate = candidate if moved is None else moved
-    elif points is not None:
+    if points is not None:
         candidate = np.interp(axis / scale, coarse(axis, kind), points, left=0, right=0)
+    if lines is not None:
+        lines = replace(lines, position=scale * lines.position)
     # relative to the highest point where something was measured, so that heights can be compared
     highest = max(float(np.where(known, candidate, 0).max()), _TAIL * float(candidate.max()), 1e-300)
     candidate = np.minimum(candidate / highest, 1.0)
@@ -357,6 +351,27 @@ def _sampled(lines: LineSpectrum, kind: Modality, pipeline: Pipeline) -> Floats 
     if not lines.intensity[inside].any():
         return None
     return np.asarray(prepare(lines, kind.name, pipeline=steps).values)
+
+
+def _aligned(lines: LineSpectrum, own: Floats, stored: Floats, kind: Modality) -> LineSpectrum:
+    """Lines whose bands lie where those of the library's spectrum do, which another level may have made.
+
+    Args:
+        lines: of the level that tells the motions.
+        own: [points] the same, sampled.
+        stored: [points] the library's spectrum.
+        kind: the modality.
+    """
+    everywhere = np.ones(kind.points, bool)
+    ours, theirs = (_peaks(values / values.max(), everywhere, kind, 0.0) for values in (own, stored))
+    pairs = _matched(theirs, ours, TOLERANCE.get(kind.unit, 3 * kind.fwhm))
+    if not pairs:
+        return lines
+    places = np.array([ours[number].place for number in pairs.values()])
+    shifts = np.array([theirs[number].place for number in pairs]) - places
+    nearest = np.abs(lines.position[:, None] - places).argmin(1)
+    is_near = np.abs(lines.position - places[nearest]) <= 2 * kind.fwhm
+    return replace(lines, position=lines.position + np.where(is_near, shifts[nearest], 0))
 
 
 def _scale(
@@ -497,6 +512,9 @@ def _bands(
             if owner in numbers and lines is not None
             if abs(lines.position[mode] - computed[owner].place) <= max(computed[owner].reach, kind.fwhm)
         ]
+        if not modes and highest is not None and lines is not None:  # another level may place it elsewhere
+            distance = np.abs(lines.position - highest.place)
+            modes = np.flatnonzero(distance <= TOLERANCE.get(kind.unit, 0)).tolist()
         motion, atoms = _motion(modes, assignment, lines)
         return Band(
             status,

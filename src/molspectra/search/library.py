@@ -24,7 +24,7 @@ from molspectra.errors import (
     hint,
 )
 from molspectra.search import approximate as approximate_index
-from molspectra.search import build, score
+from molspectra.search import build, network, score
 from molspectra.search.build import Added, model_of, open_segments
 from molspectra.search.calibrate import COVERED, FALSE_ALARMS, REFERENCE, confidences, key, reference, sample
 from molspectra.search.filters import Filters
@@ -33,7 +33,7 @@ from molspectra.search.manifest import Manifest, read_manifest
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.query import Prepared, Query, Spectrum, prepare, query_of
 from molspectra.search.ranking import Answers, groups, leading
-from molspectra.search.segment import Segment, file_hash
+from molspectra.search.segment import Arrays, Segment, file_hash
 from molspectra.search.sources import Source
 from molspectra.search.vectors import SearchModel
 from molspectra.spectra.modality import MODALITIES, modality
@@ -177,8 +177,8 @@ class Library:
         Args:
             spectra: one or several, by modality: a file, a `MeasuredSpectrum`, `SampledSpectrum` or
                 `LineSpectrum`.
-            by: how to score, see `molspectra.search.score.WAYS`; None takes "shape" where the library has
-                such spectra, else "embedding".
+            by: how to score, see `molspectra.search.score.WAYS`; None takes "match" for infrared and
+                "shape" for other spectra where the library has such, else "embedding".
             pipeline: what is done to the spectra before they are compared.
             formula: see `molspectra.search.filters.Filters`, as the next four.
             mass: exact mass in Da.
@@ -224,7 +224,15 @@ class Library:
     def _default_way(self, spectra: Mapping[str, Spectrum | Prepared], approximate: bool) -> str:
         """The way to score where none is named: spectra are compared with spectra where there are any."""
         has = {modality(name).name for name in spectra} & set(self.manifest.modalities)
-        return "shape" if has and not approximate else "embedding"
+        if not has or approximate:
+            return "embedding"
+        return "match" if network.MODALITY in has and network.ARRAY in self._arrays else "shape"
+
+    @property
+    def _arrays(self) -> Arrays:
+        """Arrays of the first segment that all segments have."""
+        first, *others = (segment.arrays for segment in self.segments)
+        return {name: first[name] for name in first if all(name in each for each in others)}
 
     def query(
         self,
@@ -244,12 +252,18 @@ class Library:
         prepared = {name: prepare(spectra[name], name, pipeline=pipeline) for name in names}
         needs_model = "embedding" in ways or "learned" in ways
         typical = {name: np.array(values) for name, values in self.manifest.typical.items()}
-        scales = pipeline.scales if "shape" in ways else None
+        scales = pipeline.scales if {"shape", "match"} & set(ways) else None
         model = self.model if needs_model else None
-        query = query_of(prepared, model, typical, learned="learned" in ways, scales=scales)
+        query = query_of(
+            prepared, model, typical, learned="learned" in ways, scales=scales, match="match" in ways
+        )
         for way in ways:
-            if not score.modalities_of(way, self.segments[0].arrays, query):
+            if not score.modalities_of(way, self._arrays, query):
                 has = ", ".join(self.manifest.modalities) or "none"
+                if way == "match" and network.ARRAY not in self._arrays:
+                    raise NotFoundError(
+                        f"{self.path}: no vectors to match; make the index again, or use --by shape"
+                    )
                 raise NotFoundError(
                     f"{self.path}: no {' or '.join(names)} spectra to compare by {way}; it has: {has}"
                 )
@@ -273,7 +287,7 @@ class Library:
     ) -> Hits:
         """Score the given rows (None for all) and rank their molecules."""
         scores = {way: self.scores(way, query, rows) for way in ways}
-        arrays, calibration = self.segments[0].arrays, self.manifest.calibration
+        arrays, calibration = self._arrays, self.manifest.calibration
         keys = [key(way, score.modalities_of(way, arrays, query)) for way in ways]
         temperatures = [calibration.temperature.get(name) if calibration else None for name in keys]
         totals = np.zeros(len(self))

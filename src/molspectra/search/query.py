@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.errors import MismatchError, ValueRangeError
+from molspectra.search import network
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.shape import Shapes, shapes
 from molspectra.search.vectors import Floats, SearchModel, coarse, coarse_mask, unit
@@ -57,6 +58,8 @@ class Query:
         learned: embeddings [Q, D] of each spectrum alone, by modality.
         samples: stored points [Q, P] by modality, of length 1 over the known ones, and the mask of these [P].
         shapes: bands of each spectrum, by modality.
+        network: vectors [S, Q, D] of the infrared spectra, see `molspectra.search.network`; None where they
+            are not compared.
         remarks: conversions of the spectra, for people.
     """
 
@@ -65,6 +68,7 @@ class Query:
     learned: Mapping[str, Floats] = field(default_factory=dict)
     samples: Mapping[str, tuple[Floats, npt.NDArray[np.bool_]]] = field(default_factory=dict)
     shapes: Mapping[str, Shapes] = field(default_factory=dict)
+    network: Floats | None = None
     remarks: tuple[str, ...] = ()
 
     def covered(self, name: str) -> float:
@@ -204,6 +208,7 @@ def query_of(
     *,
     learned: bool = False,
     scales: tuple[float, ...] | None = None,
+    match: bool = False,
 ) -> Query:
     """Make a query of the spectra of one sample.
 
@@ -216,6 +221,7 @@ def query_of(
         typical: mean spectrum of the library by modality, stored points [P].
         learned: also embed every spectrum alone.
         scales: factors on the library's frequencies, for the comparison of `shapes`; None leaves these out.
+        match: also compute the vectors of the network.
 
     Raises:
         InputError: the model reads none of the spectra.
@@ -238,10 +244,14 @@ def query_of(
         for name, spectrum in prepared.items()
         if scales is not None
     }
+    trained = None
+    if match and network.MODALITY in prepared:
+        factors = network.SCALES if scales and len(scales) > 1 else (1.0,)
+        trained = network.stretched(prepared[network.MODALITY].values[None], factors)
     if model is None:
-        return Query(samples=samples, shapes=bands, remarks=tuple(remarks))
+        return Query(samples=samples, shapes=bands, network=trained, remarks=tuple(remarks))
     readable = {name: rows for name, rows in values.items() if name in model.modalities}
     if not readable:
         raise MismatchError(f"the model reads {', '.join(model.modalities)}, not {', '.join(prepared)}")
     single = {name: model.spectra({name: rows}) for name, rows in readable.items()} if learned else {}
-    return Query(model.spectra(readable), tuple(readable), single, samples, bands, tuple(remarks))
+    return Query(model.spectra(readable), tuple(readable), single, samples, bands, trained, tuple(remarks))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from molspectra.errors import SettingError, ValueRangeError, hint
-from molspectra.search import score
+from molspectra.search import network, score
 from molspectra.search.hits import Hits
 from molspectra.search.library import Library
 from molspectra.search.pipeline import DEFAULT, Pipeline
@@ -27,7 +27,7 @@ from molspectra.spectra.modality import modality
 JOURNAL = "simulated.jsonl"
 """File in the folder of the index that keeps what was computed, so that it is computed once."""
 
-_WAYS = ("shape", "cosine", "sid")  # compare spectra, without a model
+_WAYS = ("match", "shape", "cosine", "sid")  # compare spectra, without a model
 
 
 def rerank(
@@ -103,6 +103,8 @@ def rerank(
         for name in names:
             kind, lines = modality(name), simulation.lines[name]
             arrays[f"samples-{name}"][number] = unit(coarse(lines.broadened().values[None], kind))[0]
+    if f"samples-{network.MODALITY}" in arrays:
+        arrays[network.ARRAY] = network.vectors(arrays[f"samples-{network.MODALITY}"])
     totals = np.zeros(len(rows))
     parts = {}
     for way, weight in hits.ways.items():
@@ -145,7 +147,8 @@ def _table(
         chosen = chosen.set_column(
             chosen.column_names.index(name), name, pa.array(values[order], pa.float64(), from_pandas=True)
         )
-    empty = {"confidence": pa.nulls(len(order), pa.float64()), "rank": pa.array(np.arange(1, len(order) + 1))}
-    for name, column in empty.items():
+    ranks = pa.array(np.arange(1, len(order) + 1))
+    none = {name: pa.nulls(len(order), chosen.schema.field(name).type) for name in ("confidence", "group")}
+    for name, column in {"rank": ranks, **none}.items():
         chosen = chosen.set_column(chosen.column_names.index(name), name, column)
     return chosen.append_column("rank_before", table["rank"].slice(0, len(order)).take(pa.array(order)))

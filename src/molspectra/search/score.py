@@ -11,12 +11,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.search import shape
+from molspectra.search import network, shape
 from molspectra.search.query import Query
 from molspectra.search.vectors import Floats
 from molspectra.spectra.modality import modality
 
 WAYS: dict[str, str] = {
+    "match": "shape, and for infrared a network trained on spectra disturbed as measured ones differ",
     "shape": "positions of bands: cosine of smeared logarithms, the best of several factors on the axis",
     "embedding": "embedding of the query's spectra against embeddings of structures",
     "learned": "embedding of each spectrum against embeddings of the library's spectra",
@@ -25,7 +26,7 @@ WAYS: dict[str, str] = {
 }
 """Ways to score, with descriptions."""
 
-TEMPERATURE = {"shape": 0.03, "embedding": 0.07, "learned": 0.07, "cosine": 0.05, "sid": 0.05}
+TEMPERATURE = {"match": 0.03, "shape": 0.03, "embedding": 0.07, "learned": 0.07, "cosine": 0.05, "sid": 0.05}
 """Temperatures that scores are divided by in combinations without a calibration."""
 
 BLOCK = 16_384
@@ -80,8 +81,10 @@ def modalities_of(way: str, arrays: Mapping[str, npt.NDArray[np.floating]], quer
     if way == "embedding":
         return query.embedded
     kind = "learned" if way == "learned" else "samples"
-    spectra = {"learned": query.learned, "shape": query.shapes}.get(way, query.samples)
-    return tuple(name for name in spectra if f"{kind}-{name}" in arrays)
+    spectra = {"learned": query.learned, "shape": query.shapes, "match": query.shapes}.get(way, query.samples)
+    names = tuple(name for name in spectra if f"{kind}-{name}" in arrays)
+    lacks_vectors = network.MODALITY in names and network.ARRAY not in arrays
+    return () if way == "match" and lacks_vectors else names
 
 
 def scores(
@@ -110,8 +113,12 @@ def scores(
             parts.append(dots(_float32(arrays[f"learned-{name}"][rows]), query.learned[name]))
             continue
         entries = _float32(arrays[f"samples-{name}"][rows])
-        if way == "shape":
+        if way in ("shape", "match"):
             parts.append(shape.similarities(entries, query.shapes[name], modality(name)))
+            if way == "match" and name == network.MODALITY:
+                assert query.network is not None
+                alike = network.similarities(_float32(arrays[network.ARRAY][rows]), query.network)
+                parts[-1] = (1 - network.WEIGHT) * parts[-1] + network.WEIGHT * alike
             continue
         values, covered = query.samples[name]
         if not covered.all():

@@ -5,6 +5,7 @@
 | `molecules.arrow` | identity, SMILES, name, formula, charge, exact mass, elements, atoms and coordinates |
 | `structure.npy` | [n, D] embeddings of structures |
 | `learned-MODALITY.npy` | [n, D] embeddings of each spectrum alone; zeros where a molecule has none |
+| `network1-ir.npy` | [n, 96] float16 vectors of infrared spectra; missing in an index made before them |
 | `samples-MODALITY.npy` | [n, P] float16 stored spectra of length 1; zeros where a molecule has none |
 """
 
@@ -24,6 +25,7 @@ import pyarrow as pa
 
 from molspectra.data.atomic import naming
 from molspectra.errors import DamagedError, NotFoundError
+from molspectra.search import network
 from molspectra.search.filters import element_bits, exact_mass
 from molspectra.search.sources import Block
 from molspectra.search.vectors import SearchModel, coarse, stored_points, unit
@@ -101,6 +103,8 @@ def arrays_of(block: Block, model: SearchModel, modalities: Iterable[str]) -> Ar
             spectra = np.zeros((len(block), kind.points), np.float32)
         present = spectra.any(1)
         arrays[f"samples-{name}"] = unit(coarse(spectra, kind))
+        if name == network.MODALITY:
+            arrays[network.ARRAY] = network.vectors(arrays[f"samples-{name}"])
         if name in model.modalities:
             learned = np.zeros((len(block), model.width), np.float32)
             if present.any():
@@ -114,6 +118,8 @@ def widths(model_width: int, model_modalities: Iterable[str], modalities: Iterab
     sizes = {"structure": model_width}
     for name in modalities:
         sizes[f"samples-{name}"] = stored_points(modality(name))
+        if name == network.MODALITY:
+            sizes[network.ARRAY] = network.WIDTH
         if name in model_modalities:
             sizes[f"learned-{name}"] = model_width
     return sizes
@@ -121,7 +127,8 @@ def widths(model_width: int, model_modalities: Iterable[str], modalities: Iterab
 
 def dtype_of(array: str, vectors: str) -> str:
     """Type of an array by its name, where embeddings are stored as `vectors`, "float32" or "float16"."""
-    return "<f2" if array.startswith("samples-") or vectors == "float16" else "<f4"
+    is_embedding = array == "structure" or array.startswith("learned-")
+    return "<f4" if is_embedding and vectors == "float32" else "<f2"
 
 
 def write_segment(

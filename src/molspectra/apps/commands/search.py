@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--by",
         nargs="+",
-        help="ways to score: shape, embedding, learned, cosine, sid [shape; embedding without spectra]",
+        help="ways to score: match, shape, embedding, learned, cosine, sid [match; shape without infrared]",
     )
     parser.add_argument("--weights", nargs="+", type=float, default=None, help="weight of each way")
     parser.add_argument("--formula", help="only this molecular formula")
