@@ -2,11 +2,11 @@
 
     python -m benchmarks.levels BANDS.csv build/library INDEX
 
-For every molecule of BANDS.csv (see `benchmarks.identify`) whose B3LYP Hessian `scripts/build_library.py --dft`
-has left in build/library/dft, the entry of the right molecule in INDEX gets lines of each level in turn; the
-entries of all others stay as they are. "hybrid" has the corrected force field of GFN2-xTB and the dipole
-derivatives of B3LYP; "frequencies" has the force field of B3LYP and the corrected dipole derivatives of
-GFN2-xTB.
+For every molecule of BANDS.csv (see `benchmarks.identify`) whose B3LYP Hessian is in build/library/dft, where
+`scripts/build_library.py --dft` leaves it, the entry of the right molecule in INDEX gets lines of each level
+in turn; the entries of all others stay as they are. "hybrid" has the corrected force field of GFN2-xTB and
+the dipole derivatives of B3LYP; "frequencies" has the force field of B3LYP and the corrected dipole
+derivatives of GFN2-xTB.
 """
 
 import argparse

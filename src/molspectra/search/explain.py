@@ -21,20 +21,20 @@ from scipy.signal import find_peaks, peak_widths
 
 from molspectra.chem.identity import parsed_smiles, perceived_bonds
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.readers import to_ase
 from molspectra.data.output import free_path, write_table
 from molspectra.errors import InputError, MissingExtraError, MolspectraError, ValueRangeError
+from molspectra.search.gas import NARROW
 from molspectra.search.groups import GroupEvidence, evidence
 from molspectra.search.hits import Hits
 from molspectra.search.library import Library
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.query import Prepared, Spectrum, prepare
 from molspectra.search.shape import FLOOR, best_scales, centres, shapes
-from molspectra.search.vectors import coarse
+from molspectra.search.vectors import POINTS_PER_WIDTH, coarse
 from molspectra.simulation.api import VIBRATIONAL, Level, levels_of_theory
 from molspectra.simulation.assignment import Assignment, assign
-from molspectra.simulation.units import KELVIN_PER_WAVENUMBER
 from molspectra.spectra.modality import MODALITIES, Modality, modality
+from molspectra.spectra.rotation import branch_distance, with_branches
 from molspectra.spectra.spectrum import LineSpectrum
 
 __all__ = ["Band", "Explanation", "GroupEvidence", "explain", "write_bands"]
@@ -57,10 +57,6 @@ _SIDE = 0.25  # intensity of a line, relative to the strongest of its band, from
 _TAIL = 0.05  # height of a candidate's spectrum, relative to its highest point, below which all are tails
 _EMPTY = float(np.log1p(0.02 / FLOOR) / np.log1p(1 / FLOOR))  # feature of 2 % of the highest point
 _FEWEST = 3  # bins of a region
-
-_POINT = 1e-2  # moment of inertia, amu Å², below which nothing turns
-_ROTATIONAL = 16.857629  # h/(8π²c), cm⁻¹ amu Å²
-_TEMPERATURE = 298.15
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -291,6 +287,10 @@ def _explained(
     remarks += told
     candidate = np.zeros(kind.points)
     if points is not None:
+        if kind.name == "ir" and not query.absolute and (wings := branch_distance(molecule)) >= NARROW:
+            step = kind.fwhm / POINTS_PER_WIDTH
+            points = with_branches(points, step, wings).astype(np.float32)
+            remarks.append(f"{kind.name}: shown as a gas, with rotational branches {wings:.0f} cm⁻¹ apart")
         candidate = np.interp(axis / scale, coarse(axis, kind), points, left=0, right=0)
     if lines is not None:
         lines = replace(lines, position=scale * lines.position)
@@ -313,7 +313,7 @@ def _explained(
             remarks.append("no bonds were found in the candidate, so its groups are not looked at")
         else:
             places = [(peak.place, peak.height) for peak in peaks if peak.is_clear]
-            spread = _rotation(molecule)
+            spread = branch_distance(molecule, widest=True)  # twice as far as the strongest lines
             asking = places
             if spread > TOLERANCE[kind.unit]:
                 centre = [peak.place for peak in computed]
@@ -387,19 +387,6 @@ def _scale(
     except ValueRangeError as error:
         return 1.0, [f"{kind.name}: no factor on the axis was looked for: {error}"]
     return pipeline.scales[int(best_scales(points[None], parts, kind)[0, 0])], []
-
-
-def _rotation(molecule: Molecule) -> float:
-    """How far from the centre of a band a gas has strong rotational lines at 298 K, cm⁻¹.
-
-    √(8BkT/hc), twice the distance of the strongest ones of a linear molecule, with the largest of the
-    rotational constants B (Herzberg, Spectra of Diatomic Molecules, 1950); 0 for an atom.
-    """
-    moments = to_ase(molecule).get_moments_of_inertia()  # amu Å²
-    moments = moments[moments > _POINT]
-    if not len(moments):
-        return 0.0
-    return float(np.sqrt(8 * _ROTATIONAL / moments.min() * _TEMPERATURE / KELVIN_PER_WAVENUMBER))
 
 
 def _cosine(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:

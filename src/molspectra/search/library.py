@@ -28,6 +28,7 @@ from molspectra.search import build, network, score
 from molspectra.search.build import Added, model_of, open_segments
 from molspectra.search.calibrate import COVERED, FALSE_ALARMS, REFERENCE, confidences, key, reference, sample
 from molspectra.search.filters import Filters
+from molspectra.search.gas import Gases, gas_arrays, small_rows
 from molspectra.search.hits import Hits
 from molspectra.search.manifest import Manifest, read_manifest
 from molspectra.search.pipeline import DEFAULT, Pipeline
@@ -36,7 +37,7 @@ from molspectra.search.ranking import Answers, groups, leading
 from molspectra.search.segment import Arrays, Segment, file_hash
 from molspectra.search.sources import Source
 from molspectra.search.vectors import SearchModel
-from molspectra.spectra.modality import MODALITIES, modality
+from molspectra.spectra.modality import IR, MODALITIES, modality
 
 Ways = str | Sequence[str] | Mapping[str, float]
 """One way to score, several with equal weights, or several with their weights."""
@@ -76,7 +77,7 @@ class Library:
         self.manifest: Manifest = read_manifest(self.path)
         self.segments: list[Segment] = open_segments(self.path, self.manifest)
         self.table = pa.concat_tables([segment.table for segment in self.segments])
-        for name in ("answers", "_approximate"):
+        for name in ("answers", "_approximate", "_gases"):
             self.__dict__.pop(name, None)
 
     @classmethod
@@ -368,7 +369,37 @@ class Library:
                     block = score.scores(way, segment.arrays, query, block_rows - offset)[:, 0]
                     result[block_rows] = block
             offset += len(segment)
+        if query.gases and way in score.SPECTRAL and self._gases is not None:
+            gases = self._gases
+            as_gas = score.scores(way, gases.arrays, query, slice(None))[:, 0]
+            asked = np.ones(len(as_gas), bool) if rows is None else np.isin(gases.rows, rows)
+            result[gases.rows[asked]] = np.fmax(result[gases.rows[asked]], as_gas[asked])
         return result
+
+    @cached_property
+    def _gases(self) -> Gases | None:
+        """The small molecules as gases; None where there are none with an infrared spectrum."""
+        names = [name for name in self._arrays if name.startswith("samples-")]
+        if f"samples-{IR.name}" not in names:
+            return None
+        rows, distances = small_rows(self.table)
+        if not len(rows):
+            return None
+        arrays = self.stored(rows, names)
+        return Gases(rows, arrays | gas_arrays(arrays[f"samples-{IR.name}"], distances))
+
+    def stored(self, rows: npt.NDArray[np.int64], names: Collection[str]) -> Arrays:
+        """Arrays [k, …] float32 of some rows by name; zeros where a segment lacks one."""
+        arrays: Arrays = {}
+        first = 0
+        for segment in self.segments:
+            inside = (rows >= first) & (rows < first + len(segment))
+            for name in names:
+                if name in segment.arrays:
+                    block = np.asarray(segment.arrays[name][rows[inside] - first], np.float32)
+                    arrays.setdefault(name, np.zeros((len(rows), block.shape[1]), np.float32))[inside] = block
+            first += len(segment)
+        return arrays
 
 
 def _verdict(best: float, reference: float, threshold: float, found: float) -> list[str]:

@@ -17,7 +17,7 @@ from molspectra.search.vectors import Floats, SearchModel, coarse, coarse_mask, 
 from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis
 from molspectra.spectra.files.read import OUTPUT, read_measured, read_spectra
 from molspectra.spectra.measured import Preparation, corrected
-from molspectra.spectra.modality import Modality, modality
+from molspectra.spectra.modality import IR, Modality, modality
 from molspectra.spectra.plausible import check_spectrum, check_values
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
@@ -60,6 +60,7 @@ class Query:
         shapes: bands of each spectrum, by modality.
         network: vectors [S, Q, D] of the infrared spectra, see `molspectra.search.network`; None where they
             are not compared.
+        gases: whether the infrared spectrum was measured, so that small molecules are also compared as gases.
         remarks: conversions of the spectra, for people.
     """
 
@@ -69,6 +70,7 @@ class Query:
     samples: Mapping[str, tuple[Floats, npt.NDArray[np.bool_]]] = field(default_factory=dict)
     shapes: Mapping[str, Shapes] = field(default_factory=dict)
     network: Floats | None = None
+    gases: bool = False
     remarks: tuple[str, ...] = ()
 
     def covered(self, name: str) -> float:
@@ -245,13 +247,16 @@ def query_of(
         if scales is not None
     }
     trained = None
+    gases = IR.name in prepared and not prepared[IR.name].absolute
     if match and network.MODALITY in prepared:
         factors = network.SCALES if scales and len(scales) > 1 else (1.0,)
         trained = network.stretched(prepared[network.MODALITY].values[None], factors)
     if model is None:
-        return Query(samples=samples, shapes=bands, network=trained, remarks=tuple(remarks))
+        return Query(samples=samples, shapes=bands, network=trained, gases=gases, remarks=tuple(remarks))
     readable = {name: rows for name, rows in values.items() if name in model.modalities}
     if not readable:
         raise MismatchError(f"the model reads {', '.join(model.modalities)}, not {', '.join(prepared)}")
     single = {name: model.spectra({name: rows}) for name, rows in readable.items()} if learned else {}
-    return Query(model.spectra(readable), tuple(readable), single, samples, bands, trained, tuple(remarks))
+    return Query(
+        model.spectra(readable), tuple(readable), single, samples, bands, trained, gases, tuple(remarks)
+    )

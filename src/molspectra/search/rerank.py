@@ -12,22 +12,21 @@ import pyarrow as pa
 
 from molspectra.errors import SettingError, ValueRangeError, hint
 from molspectra.search import network, score
+from molspectra.search.gas import gas_arrays
 from molspectra.search.hits import Hits
 from molspectra.search.library import Library
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.query import Prepared, Spectrum
 from molspectra.search.ranking import leading
-from molspectra.search.segment import Arrays
 from molspectra.search.vectors import coarse, stored_points, unit
 from molspectra.simulation.api import LEVELS, VIBRATIONAL, Level
 from molspectra.simulation.records import records_at
 from molspectra.simulation.runner import simulate_many
-from molspectra.spectra.modality import modality
+from molspectra.spectra.modality import IR, modality
+from molspectra.spectra.rotation import branch_distance
 
 JOURNAL = "simulated.jsonl"
 """File in the folder of the index that keeps what was computed, so that it is computed once."""
-
-_WAYS = ("match", "shape", "cosine", "sid")  # compare spectra, without a model
 
 
 def rerank(
@@ -71,10 +70,10 @@ def rerank(
         raise ValueRangeError(f"at least one answer must be simulated, not {count}")
     if level not in LEVELS:
         raise SettingError(f"unknown level {level!r}; {hint(level, LEVELS)}")
-    others = [way for way in hits.ways if way not in _WAYS]
+    others = [way for way in hits.ways if way not in score.SPECTRAL]
     if others:
         raise SettingError(
-            f"{', '.join(others)}: only answers by {', '.join(_WAYS)} can be ranked by new spectra"
+            f"{', '.join(others)}: only answers by {', '.join(score.SPECTRAL)} can be ranked by new spectra"
         )
     names = [name for name in VIBRATIONAL if name in {modality(given).name for given in spectra}]
     if level == "dft":
@@ -91,7 +90,7 @@ def rerank(
         processes=processes,
         progress=progress,
     )
-    arrays = _stored(library, rows, [name for name in query.samples if name not in names])
+    arrays = library.stored(rows, [f"samples-{name}" for name in query.samples if name not in names])
     arrays |= {
         f"samples-{name}": np.zeros((len(rows), stored_points(modality(name))), np.float32) for name in names
     }
@@ -103,12 +102,18 @@ def rerank(
         for name in names:
             kind, lines = modality(name), simulation.lines[name]
             arrays[f"samples-{name}"][number] = unit(coarse(lines.broadened().values[None], kind))[0]
-    if f"samples-{network.MODALITY}" in arrays:
-        arrays[network.ARRAY] = network.vectors(arrays[f"samples-{network.MODALITY}"])
+    forms = [arrays]
+    if f"samples-{IR.name}" in arrays:
+        infrared = arrays[f"samples-{IR.name}"]
+        arrays[network.ARRAY] = network.vectors(infrared)
+        if query.gases:
+            distances = [branch_distance(library.molecule(int(row))) for row in rows]
+            forms.append(arrays | gas_arrays(infrared, distances))
     totals = np.zeros(len(rows))
     parts = {}
     for way, weight in hits.ways.items():
-        parts[way] = score.scores(way, arrays, query, slice(None))[:, 0].astype(np.float64)
+        each = [score.scores(way, form, query, slice(None))[:, 0] for form in forms]
+        parts[way] = np.fmax.reduce(each).astype(np.float64)
         totals += parts[way] if len(hits.ways) == 1 else weight * parts[way] / score.TEMPERATURE[way]
     totals[[simulation is None for simulation in simulations]] = np.nan
     known = np.where(np.isnan(totals), -np.inf, totals)
@@ -116,22 +121,6 @@ def rerank(
     remarks = [f"ranked again by {', '.join(names)} at the level {level}; confidences do not hold for it"]
     remarks += [f"{record.label}: not simulated: {record.error}" for record in result.failures]
     return replace(hits, table=_table(hits.table, order, totals, parts), remarks=(*hits.remarks, *remarks))
-
-
-def _stored(library: Library, rows: npt.NDArray[np.int64], names: list[str]) -> Arrays:
-    """Stored points of the library's own spectra [k, P] of some rows."""
-    arrays: Arrays = {}
-    for name in names:
-        kind = modality(name)
-        block = np.zeros((len(rows), stored_points(kind)), np.float32)
-        first = 0
-        for segment in library.segments:
-            inside = (rows >= first) & (rows < first + len(segment))
-            if f"samples-{name}" in segment.arrays:
-                block[inside] = segment.arrays[f"samples-{name}"][rows[inside] - first]
-            first += len(segment)
-        arrays[f"samples-{name}"] = block
-    return arrays
 
 
 def _table(

@@ -26,6 +26,9 @@ WAYS: dict[str, str] = {
 }
 """Ways to score, with descriptions."""
 
+SPECTRAL = ("match", "shape", "cosine", "sid")
+"""Ways that compare spectra without a stage-2 model."""
+
 TEMPERATURE = {"match": 0.03, "shape": 0.03, "embedding": 0.07, "learned": 0.07, "cosine": 0.05, "sid": 0.05}
 """Temperatures that scores are divided by in combinations without a calibration."""
 
