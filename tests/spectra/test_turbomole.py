@@ -184,7 +184,15 @@ STATE = """
     z        0.000000        Norm / Bohr mag.:      0.000000
 
 """
-SINGLETS = "\n RPA SINGLET-EXCITATION-CALCULATION \n \n             FOUND DFT-FLAG !\n \n"
+SINGLETS = """
+          density functional implementation               
+          R. Bauernschmitt and R. Ahlrichs,
+
+ RPA SINGLET-EXCITATION-CALCULATION 
+ 
+             FOUND DFT-FLAG !
+ 
+"""
 STATES = STATE.format(
     number=1, kind="singlet", energy="0.2756199000000000", strength="0.5000000000000000E-01"
 ) + STATE.format(number=2, kind="singlet", energy="0.3399300000000000", strength="0.2000000000000000")
@@ -206,9 +214,9 @@ def aoforce(tmp_path, results=B3LYP + MODES, end=END):
     return read_output(written(tmp_path, text, "aoforce.out"))
 
 
-def escf(tmp_path, results):
+def escf(tmp_path, results, kind=SINGLETS + B3LYP):
     pytest.importorskip("cclib")
-    text = HEAD.format(module="escf") + SINGLETS + B3LYP + results + END.format(module="escf")
+    text = HEAD.format(module="escf") + kind + results + END.format(module="escf")
     return read_output(written(tmp_path, text, "escf.out"))
 
 
@@ -319,6 +327,22 @@ def test_escf(tmp_path):
     assert states.intensity.tolist() == [0.05, 0.2]
     triplets = escf(tmp_path, STATES.replace("singlet", "triplet")).spectra["uv_vis"]
     assert triplets.intensity.tolist() == [0, 0]  # the program prints strengths without spin
+    charge = """
+ Charge:
+
+               elec          nuc         total
+
+            -9.000000    10.000000     1.000000
+"""
+    assert escf(tmp_path, charge + STATES).molecule.charge == 1
+    open_shell = " RPA UHF-EXCITATION-CALCULATION (spin-conserved)\n reading orbital data $uhfmo_alpha\n"
+    occupation = " ALPHA-Occupation:                     5\n BETA-Occupation :                     4\n"
+    states = STATES.replace(" singlet", "")
+    radical = escf(tmp_path, states, open_shell + occupation)
+    assert (radical.molecule.charge, radical.spectra["uv_vis"].intensity.tolist()) == (1, [0.05, 0.2])
+    assert radical.spectra["uv_vis"].level == "RPA, HF/def2-SVP (Turbomole 7.4.1)"
+    with pytest.raises(FormatError, match="number of electrons"):
+        escf(tmp_path, states, open_shell)
     with pytest.raises(FormatError, match="several structures"):
         escf(tmp_path, STATES * 2)
     with pytest.raises(FormatError, match="ricc2"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from molspectra.spectra.spectrum import LineSpectrum
 
 _TABLE = "$vibrational spectrum"
 _ROW = re.compile(  # mode, symmetry, wavenumber, intensity, selection rules; a rigid motion has no symmetry
-    r"(\d+)\s+(?:[A-Za-z]\S*\s+)?(i?-?\d+\.\d+)\s+(-?\d+\.\d+)(?:\s+(?:YES|NO|-))*"
+    r"(\d{1,6})\s+(?:[A-Za-z]\S*\s+)?(i?-?\d{1,9}\.\d+)\s+(-?\d{1,9}\.\d+)(?:\s+(?:YES|NO|-))*"
 )
 _RIGID = 1.0  # cm⁻¹; projected rigid motions are below it
 _EXCITATION = re.compile(r"\s+(\d+ (?:[a-z]+ )?\S+) excitation\s*")
-_WEIGHT = re.compile(r"[\s*]*\d+[\s*]+[a-z]{1,2}[\s*]+(\d+\.\d+)[\s*]*")
-_ELECTRONS = re.compile(r"\s*Integral of ground state density: N =\s*(\d+\.\d+)")
-_OCCUPIED = re.compile(r"\s*number of occupied orbitals\s*:\s*(\d+)")  # of closed shells
+_WEIGHT = re.compile(r"[\s*]*\d+[\s*]+[a-z]{1,2}[\s*]+(\d{1,9}\.\d+)[\s*]*")
+_ELECTRONS = re.compile(r"\s*Integral of ground state density: N =\s*(\d{1,9}\.\d+)")
+_SPINS = re.compile(r"\s*(?:ALPHA|BETA)-Occupation\s*:\s*(\d{1,9})")
+_OCCUPIED = re.compile(r"\s*number of occupied orbitals\s*:\s*(\d{1,9})")
+_TOTAL = re.compile(r"Charge:\s+elec\s+nuc\s+total\s+-?[\d.]+\s+-?[\d.]+\s+(-?\d{1,9}\.\d+)")  # of escf
+_OPEN_SHELL = re.compile(r" (RPA|CI SINGLES) UHF-")  # cclib knows the headings of closed shells alone
 _LARGEST_CHARGE = 9  # electrons that are missing beyond it are those of effective core potentials
 
 
@@ -95,7 +99,8 @@ def complete(data: Any, lines: Sequence[str]) -> None:
     """
     if any("|  %t1   |  %t2   |" in line for line in lines):
         raise FormatError("excited states of ricc2 are not read; calculate them with escf")
-    names = sorted({_functional(lines, index) for index in _headings(lines, "density functional")})
+    headings = [index for index, line in enumerate(lines) if line.strip() == "density functional"]
+    names = sorted({_functional(lines, index) for index in headings})
     if len(names) > 1:
         raise FormatError(f"it holds results of several functionals ({', '.join(names)}); split the file")
     if names:
@@ -109,17 +114,16 @@ def complete(data: Any, lines: Sequence[str]) -> None:
         if len(weights) != len(data.atomnos):
             raise MismatchError(f"{len(weights)} atomic weights for {len(data.atomnos)} atoms")
         data.atommasses = weights
+    kinds = [match[1] for line in lines if (match := _OPEN_SHELL.match(line))]
+    if kinds:
+        known = {"RPA": "TD-DFT" if names else "RPA", "CI SINGLES": "TDA" if names else "CIS"}
+        data.metadata.setdefault("excited_states_method", known[kinds[-1]])
     excitations = [match[1] for line in lines if (match := _EXCITATION.fullmatch(line))]
     if len(set(excitations)) < len(excitations):
         raise FormatError("it holds excited states of several structures; give each its own file")
     if hasattr(data, "etoscs"):  # of triplets, the strength without spin is printed; they are forbidden
         pairs = zip(data.etsyms, data.etoscs, strict=True)
         data.etoscs = [0.0 if symmetry.startswith("Triplet") else value for symmetry, value in pairs]
-
-
-def _headings(lines: Sequence[str], title: str) -> list[int]:
-    """Return the indices of the lines that begin with this title."""
-    return [index for index, line in enumerate(lines) if line.strip().startswith(title)]
 
 
 def _functional(lines: Sequence[str], index: int) -> str:
@@ -133,29 +137,42 @@ def _functional(lines: Sequence[str], index: int) -> str:
 
 
 def _charge(numbers: Sequence[int], lines: Sequence[str]) -> int:
-    """Return the charge: that of the nuclei less the number of electrons.
+    """Return the charge: as escf prints it, else that of the nuclei less the number of electrons.
 
     Raises:
         FormatError: the number of electrons is not printed, or does not count those of the cores.
     """
-    counts = [round(float(match[1])) for line in lines if (match := _ELECTRONS.match(line))]
-    counts += [2 * int(match[1]) for line in lines if (match := _OCCUPIED.match(line))] if not counts else []
+    total = _TOTAL.search("\n".join(lines))
+    if total is not None:
+        return round(float(total[1]))
     missing = "add the output of dscf or ridft to the file, before this one"
-    if not counts:
+    electrons = _electrons(lines)
+    if electrons is None:
         raise FormatError(f"the number of electrons, and so the charge, is not found in it; {missing}")
-    charge = sum(numbers) - counts[-1]
+    charge = sum(numbers) - electrons
     if abs(charge) > _LARGEST_CHARGE:
         raise FormatError(f"with effective core potentials the charge is not found in it; {missing}")
     return charge
 
 
+def _electrons(lines: Sequence[str]) -> int | None:
+    """Return the number of electrons; None where it is not printed."""
+    density = [match[1] for line in lines if (match := _ELECTRONS.match(line))]
+    if density:
+        return round(float(density[-1]))
+    spins = [int(match[1]) for line in lines if (match := _SPINS.match(line))]
+    if spins:
+        return sum(spins[-2:])
+    occupied = [int(match[1]) for line in lines if (match := _OCCUPIED.match(line))]
+    closed = not any("$uhfmo" in line for line in lines)
+    return 2 * occupied[-1] if occupied and closed else None
+
+
 def _weights(lines: Sequence[str]) -> list[float]:
     """Return the last atomic weights, amu, that are listed; empty where none are."""
     found: list[float] = []
-    for index in _headings(lines, "ATOMIC WEIGHTS")[-1:]:
-        for line in lines[index + 3 :]:
-            match = _WEIGHT.fullmatch(line)
-            if match is None:
-                break
-            found.append(float(match[1]))
+    for index, line in enumerate(lines):
+        if line.strip().startswith("ATOMIC WEIGHTS"):
+            matches = takewhile(bool, map(_WEIGHT.fullmatch, lines[index + 3 :]))
+            found = [float(match[1]) for match in matches if match]
     return found
