@@ -15,7 +15,7 @@ from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.shape import Shapes, shapes
 from molspectra.search.vectors import Floats, SearchModel, coarse, coarse_mask, unit
 from molspectra.spectra.files.measured import MeasuredSpectrum, onto_axis
-from molspectra.spectra.files.read import OUTPUT, read_measured, read_spectra
+from molspectra.spectra.files.read import holds_lines, read_measured, read_spectra
 from molspectra.spectra.measured import Preparation, corrected
 from molspectra.spectra.modality import IR, Modality, modality
 from molspectra.spectra.plausible import check_spectrum, check_values
@@ -101,7 +101,7 @@ def read_query(
         InputError: the file is damaged, lacks unit or quantity, or has not one spectrum of this modality.
     """
     path, kind = Path(path), modality(name)
-    if path.suffix.lower() in OUTPUT:
+    if holds_lines(path):
         (lines,) = read_spectra(path, kind.name)
         return prepare(lines, kind.name, pipeline=pipeline)
     measured = read_measured(path, modality=kind.name, unit=unit, quantity=quantity)

@@ -42,10 +42,12 @@ from molspectra.spectra.files.gaussian import (
 )
 from molspectra.spectra.files.orca import is_orca, orca_output
 from molspectra.spectra.files.text import decoded_lines
+from molspectra.spectra.files.turbomole import complete, is_vibspectrum
 from molspectra.spectra.spectrum import LineSpectrum
 
 _GAUSSIAN_MARKS = ("Entering Gaussian System", "Gaussian, Inc.")
-_CCLIB_MARKS = ("Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS", "Molpro")
+_CCLIB_MARKS = ("Q-Chem", "Psi4", "NWChem", "TURBOMOLE", "GAMESS")
+_READ = "ORCA, Gaussian, Q-Chem, NWChem, Psi4, Turbomole or GAMESS"
 _STARTS = re.compile(
     r"Welcome to Q-Chem|Psi4: An Open-Source Ab Initio|Northwest Computational Chemistry Package \(NWChem\)"
 )
@@ -68,7 +70,9 @@ def read_output(path: Path | str) -> Output:
             return orca_output(lines, path.stem)
         is_gaussian = any(mark in head for mark in _GAUSSIAN_MARKS)
         if not is_gaussian and not any(mark in head for mark in _CCLIB_MARKS):
-            raise FormatError("not an output of Gaussian, ORCA or another program that is known")
+            if is_vibspectrum(path):
+                raise FormatError("a table of vibrations has no structure; give the output of aoforce")
+            raise FormatError(f"not an output of {_READ}; those of other programs are not read")
         _cclib("io.ccio")  # missing, it is named before anything in the file
         if is_gaussian:
             return _from_gaussian(lines, path.stem)
@@ -116,6 +120,8 @@ def _output_of_other(lines: list[str], name: str, label: str) -> Output:
     data = _parsed(lines)
     if not data.metadata.get("success", False):
         raise DamagedError("the calculation did not end normally")
+    if data.metadata.get("package") == "Turbomole":
+        complete(data, lines)
     if {"HF", "DFT"} <= set(data.metadata.get("methods", ())):
         raise FormatError(
             "it holds results of Hartree-Fock and of a density functional; give each its own file"

@@ -9,6 +9,7 @@ from pathlib import Path
 from molspectra.errors import FormatError, NotFoundError, SettingError, UnitError
 from molspectra.spectra.files.instruments import instrument_reader, named_as_instrument, read_instrument
 from molspectra.spectra.files.measured import FLOOR, MeasuredSpectrum, onto_axis
+from molspectra.spectra.files.turbomole import is_vibspectrum, read_vibspectrum
 from molspectra.spectra.files.units import asked_quantity, asked_unit, named_quantities, settled
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
@@ -20,6 +21,15 @@ OUTPUT = (".out", ".log")
 def named_as_measured(path: Path) -> bool:
     """Whether a file has an ending of measured spectra: JCAMP-DX, text, or the file of an instrument."""
     return path.suffix.lower() in (*JCAMP, *TEXT) or named_as_instrument(path)
+
+
+def holds_lines(path: Path) -> bool:
+    """Whether a file holds lines: an output by its ending, a table of vibrations by its content.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    return path.suffix.lower() in OUTPUT or is_vibspectrum(path)
 
 
 def read_measured(
@@ -45,7 +55,7 @@ def read_measured(
             modality are neither given nor in the file.
     """
     path = Path(path)
-    if path.suffix.lower() in OUTPUT:
+    if holds_lines(path):
         raise FormatError(f"{path}: outputs of programs hold lines; read them with read_spectra")
     reader = instrument_reader(path)
     if reader is not None or path.suffix.lower() in JCAMP:
@@ -100,7 +110,8 @@ def read_spectra(
     """Read all spectra of a file: lines from an output of a program, else samples on the modality's axis.
 
     Args:
-        path: JCAMP-DX, two columns of text, a file of an instrument, or an output of Gaussian, ORCA, ….
+        path: JCAMP-DX, two columns of text, a file of an instrument, an output of Gaussian, ORCA, …, or
+            a table of vibrations (`vibspectrum`) of Turbomole or xtb.
         modality: read only spectra of this modality; also that of a file that does not name it.
         unit: see `read_measured`.
         quantity: see `read_measured`.
@@ -113,7 +124,9 @@ def read_spectra(
     """
     path = Path(path)
     spectra: list[SampledSpectrum | LineSpectrum]
-    if path.suffix.lower() in OUTPUT:
+    if is_vibspectrum(path):
+        spectra = [read_vibspectrum(path)]
+    elif path.suffix.lower() in OUTPUT:
         from molspectra.spectra.files.outputs import read_output
 
         spectra = list(read_output(path).spectra.values())
