@@ -109,6 +109,12 @@ def compare(library: Library, store: Store, path: Path, strength: float) -> None
                 f"{np.mean(rank < 10):.2f} among 10, {np.mean(rank_of_formula == 0):.2f} first of the "
                 f"formula, score of the right molecule {own.mean():.3f}"
             )
+        levels = store.column("b3lyp")[rows] if "b3lyp" in store.metadata.properties else np.zeros(len(rows))
+        for level in np.unique(levels):
+            own, best = np.array(
+                [(scores[row], scores.max()) for scores, row in zip(searched, rows, strict=True)]
+            )[levels == level].T
+            print(f"  measured, b3lyp {level:g}: {len(own)}: {np.sum(own == best)} first, {own.mean():.3f}")
         for title, of_formula in (("", False), (", formula given", True)):
             stated = [
                 library.search(

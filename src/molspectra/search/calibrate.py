@@ -134,8 +134,9 @@ def measured_like(spectra: Floats, name: str, seed: int = SEED, strength: float 
 
     Bands move together by a factor on the axis and each by a smooth random field, since a level of theory has
     other errors for other kinds of bands; intensities change by smooth random factors; noise is added, which
-    may be negative. The strengths are such that a disturbed spectrum scores with its own molecule about as
-    high as a measured one (0.85 and 0.83 by `match`, 0.91 and 0.90 by `shape`; docs, "Identify an unknown").
+    may be negative. A disturbed spectrum scores with its own molecule as high as a measured one does with
+    B3LYP lines (0.85 and 0.84 by `match`), but higher than one with scaled or GFN2-xTB lines (0.80, 0.75):
+    for those the differences are rather too small (docs, "Identify an unknown").
 
     Args:
         spectra: as computed.
