@@ -1,5 +1,6 @@
 """Why an answer was given: matched bands, motions, groups, and what is said where something is missing."""
 
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -234,6 +235,10 @@ def test_bands_are_written(library, tmp_path):
         )
         with pytest.raises(ExistsError):
             write_bands(path, [found])
+        if suffix == ".csv":
+            assert all(
+                len(number) <= 8 for number in re.findall(r"\d+\.\d+", path.read_text(encoding="utf-8"))
+            )
         write_bands(path, [], overwrite=True)
     with pytest.raises(FormatError):
         write_bands(tmp_path / "bands.xlsx", [found])

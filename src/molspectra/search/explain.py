@@ -25,7 +25,7 @@ from molspectra.chem.readers import to_ase
 from molspectra.data.output import free_path, write_table
 from molspectra.errors import InputError, MissingExtraError, MolspectraError, ValueRangeError
 from molspectra.search.groups import GroupEvidence, evidence
-from molspectra.search.hits import Hits
+from molspectra.search.hits import DECIMALS, Hits
 from molspectra.search.library import Library
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.query import Prepared, Spectrum, prepare
@@ -34,6 +34,7 @@ from molspectra.search.vectors import coarse
 from molspectra.simulation.api import VIBRATIONAL, Level, levels_of_theory
 from molspectra.simulation.assignment import Assignment, assign
 from molspectra.simulation.units import KELVIN_PER_WAVENUMBER
+from molspectra.spectra.measured import noise as noise_of
 from molspectra.spectra.modality import MODALITIES, Modality, modality
 from molspectra.spectra.spectrum import LineSpectrum
 
@@ -193,7 +194,7 @@ def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwr
     """Write the bands of explanations as CSV or Parquet, by the suffix: one row per band.
 
     Columns: rank, name, smiles, modality, status, measured and computed position (axis unit) and height,
-    motion, atoms (indices from 0, with spaces between).
+    motion, atoms (indices from 0, with spaces between). Numbers of a CSV file have at most `DECIMALS`.
 
     Raises:
         InputError: another suffix, the file exists, or it cannot be written.
@@ -216,7 +217,7 @@ def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwr
         for each in explanations
         for band in each.bands
     ]
-    write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), path)
+    write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), path, decimals=DECIMALS)
 
 
 _SCHEMA = pa.schema(
@@ -298,7 +299,7 @@ def _explained(
     highest = max(float(np.where(known, candidate, 0).max()), _TAIL * float(candidate.max()), 1e-300)
     candidate = np.minimum(candidate / highest, 1.0)
 
-    noise = _noise(query.signed, known, kind)
+    noise = noise_of(query.signed[known]) / max(float(query.signed[known].max()), 1e-300)
     peaks = _peaks(measured, known, kind, noise)
     computed = _peaks(candidate, np.ones_like(known), kind, 0.0) if points is not None else []
     bands, unmeasured = _bands(peaks, computed, known, kind, lines, assignment)
@@ -371,7 +372,8 @@ def _aligned(lines: LineSpectrum, own: Floats, stored: Floats, kind: Modality) -
     shifts = np.array([theirs[number].place for number in pairs]) - places
     nearest = np.abs(lines.position[:, None] - places).argmin(1)
     is_near = np.abs(lines.position - places[nearest]) <= 2 * kind.fwhm
-    return replace(lines, position=lines.position + np.where(is_near, shifts[nearest], 0))
+    moved = lines.position + np.where(is_near, shifts[nearest], 0)
+    return replace(lines, position=np.sort(moved))  # lines that would cross keep the order of the modes
 
 
 def _scale(
@@ -432,20 +434,6 @@ class _Peak:
     height: float
     reach: float
     is_clear: bool
-
-
-def _noise(signed: Floats, known: Mask, kind: Modality) -> float:
-    """Standard deviation of the noise of a spectrum relative to its highest point.
-
-    From second differences of points half a line width apart, since an instrument's points are interpolated.
-    """
-    step = max(1, round(kind.fwhm / kind.step / 2))
-    change = signed[: -2 * step] - 2 * signed[step:-step] + signed[2 * step :]
-    whole = known[: -2 * step] & known[step:-step] & known[2 * step :]
-    if not whole.any():
-        return 0.0
-    highest = max(float(signed[known].max()), 1e-300)
-    return float(1.4826 * np.median(np.abs(change[whole])) / np.sqrt(6)) / highest
 
 
 def _peaks(values: Floats, known: Mask, kind: Modality, noise: float) -> list[_Peak]:

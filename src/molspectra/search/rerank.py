@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,15 +67,9 @@ def rerank(
         InputError: the search compared embeddings, no vibrational spectrum was given, an unknown level, or
             the simulate extra is missing.
     """
-    if count < 1:
-        raise ValueRangeError(f"at least one answer must be simulated, not {count}")
+    check(count, hits.ways)
     if level not in LEVELS:
         raise SettingError(f"unknown level {level!r}; {hint(level, LEVELS)}")
-    others = [way for way in hits.ways if way not in _WAYS]
-    if others:
-        raise SettingError(
-            f"{', '.join(others)}: only answers by {', '.join(_WAYS)} can be ranked by new spectra"
-        )
     names = [name for name in VIBRATIONAL if name in {modality(given).name for given in spectra}]
     if level == "dft":
         names = [name for name in names if name == "ir"]
@@ -116,6 +110,21 @@ def rerank(
     remarks = [f"ranked again by {', '.join(names)} at the level {level}; confidences do not hold for it"]
     remarks += [f"{record.label}: not simulated: {record.error}" for record in result.failures]
     return replace(hits, table=_table(hits.table, order, totals, parts), remarks=(*hits.remarks, *remarks))
+
+
+def check(count: int, ways: Iterable[str]) -> None:
+    """Refuse a number of answers that is none, and ways to score that compare no spectra.
+
+    Raises:
+        InputError: either.
+    """
+    if count < 1:
+        raise ValueRangeError(f"at least one answer must be simulated, not {count}")
+    others = [way for way in ways if way in score.WAYS and way not in _WAYS]  # a search refuses unknown ones
+    if others:
+        raise SettingError(
+            f"{', '.join(others)}: only answers by {', '.join(_WAYS)} can be ranked by new spectra"
+        )
 
 
 def _stored(library: Library, rows: npt.NDArray[np.int64], names: list[str]) -> Arrays:
