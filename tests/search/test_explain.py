@@ -137,6 +137,13 @@ def test_the_factor_that_fits(library):
         assert highest.computed == pytest.approx(highest.measured, abs=5)
 
 
+def test_lines_of_another_level_keep_their_order():
+    own = LineSpectrum("ir", np.array([1000.0, 1022, 1038, 1060]), np.array([100.0, 1, 1, 100]), "one")
+    stored = LineSpectrum("ir", np.array([1020.0, 1040]), np.array([100.0, 100]), "another")
+    moved = module._aligned(own, own.broadened().values, stored.broadened().values, IR)
+    assert moved.position[[0, 3]] == pytest.approx([1020, 1040], abs=3)
+
+
 def test_bands_of_a_library_at_another_level_have_motions(library, store):
     pytest.importorskip("tblite")
     row = SMILES.index("CCCC")  # B3LYP, where the motions are told by a scaled force field

@@ -365,7 +365,8 @@ def _aligned(lines: LineSpectrum, own: Floats, stored: Floats, kind: Modality) -
     """
     everywhere = np.ones(kind.points, bool)
     ours, theirs = (_peaks(values / values.max(), everywhere, kind, 0.0) for values in (own, stored))
-    pairs = _matched(theirs, ours, TOLERANCE.get(kind.unit, 3 * kind.fwhm))
+    # two levels differ by more than the best factor leaves between measured and computed bands
+    pairs = _matched(theirs, ours, 2 * TOLERANCE.get(kind.unit, 3 * kind.fwhm))
     if not pairs:
         return lines
     places = np.array([ours[number].place for number in pairs.values()])

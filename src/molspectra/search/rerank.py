@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from molspectra.errors import SettingError, ValueRangeError, hint
+from molspectra.errors import SettingError, ValueRangeError, WriteError, hint
 from molspectra.search import network, score
 from molspectra.search.hits import Hits
 from molspectra.search.library import Library
@@ -77,14 +77,19 @@ def rerank(
         raise SettingError(f"the level {level} has none of the spectra {', '.join(spectra)}")
     rows = hits.table["row"].to_numpy()[:count]
     query = library.query(spectra, hits.ways, pipeline)
-    result = simulate_many(
-        [library.molecule(int(row)) for row in rows],
-        library.path / JOURNAL if journal is None else journal,
-        names,
-        level=level,
-        processes=processes,
-        progress=progress,
-    )
+    try:
+        result = simulate_many(
+            [library.molecule(int(row)) for row in rows],
+            library.path / JOURNAL if journal is None else journal,
+            names,
+            level=level,
+            processes=processes,
+            progress=progress,
+        )
+    except WriteError as error:
+        if journal is not None:
+            raise
+        raise WriteError(f"{error}; copy the index to a folder that you can write to") from error
     arrays = _stored(library, rows, [name for name in query.samples if name not in names])
     arrays |= {
         f"samples-{name}": np.zeros((len(rows), stored_points(modality(name))), np.float32) for name in names
