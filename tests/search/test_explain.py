@@ -221,7 +221,7 @@ def test_several_modalities_and_a_way_without_spectra(made, small, monkeypatch):
 
 
 def test_a_candidate_without_a_spectrum_is_said(library, monkeypatch):
-    monkeypatch.setattr(module, "_stored", lambda *_: None)
+    monkeypatch.setattr(Library, "stored", lambda *_: np.zeros((1, 875), np.float32))
     monkeypatch.setattr(module, "assign", lambda *_, **__: None)
     spectra = {"ir": measured()}
     (found,) = explain(library, library.search(spectra, **ACETONE), spectra)

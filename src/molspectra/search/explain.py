@@ -183,7 +183,8 @@ def explain(
                 remark = f"the motions of the atoms could not be computed: {error}"
         for name, spectrum in prepared.items():
             chosen = (assignment, remark) if name in vibrational else (None, None)
-            stored = _stored(library, hit["row"], name)
+            (found,) = library.stored(name, np.array([hit["row"]]))
+            stored = found if found.any() else None
             explanations.append(
                 _explained(hit, molecule, spectrum, stored, modality(name), pipeline, *chosen)
             )
@@ -246,17 +247,6 @@ def _own_axis(prepared: Prepared, kind: Modality, scale: float | None) -> Prepar
         measured=moved(prepared.measured) > 0.999,
         known=moved(prepared.known) > 0.999,
     )
-
-
-def _stored(library: Library, row: int, name: str) -> npt.NDArray[np.float32] | None:
-    """Stored points [P] of an entry; None where the library has no such spectrum of it."""
-    for segment in library.segments:
-        if row < len(segment):
-            array = segment.arrays.get(f"samples-{name}")
-            points = None if array is None else np.asarray(array[row], np.float32)
-            return points if points is not None and points.any() else None
-        row -= len(segment)
-    return None
 
 
 def _explained(

@@ -35,7 +35,7 @@ from molspectra.search.query import Prepared, Query, Spectrum, prepare, query_of
 from molspectra.search.ranking import Answers, groups, leading
 from molspectra.search.segment import Arrays, Segment, file_hash
 from molspectra.search.sources import Source
-from molspectra.search.vectors import SearchModel
+from molspectra.search.vectors import Floats, SearchModel, stored_points
 from molspectra.spectra.modality import MODALITIES, modality
 
 Ways = str | Sequence[str] | Mapping[str, float]
@@ -138,6 +138,16 @@ class Library:
             )
         except (InputError, ValueError) as error:
             raise DamagedError(f"{self.path}, row {row}: the structure is damaged") from error
+
+    def stored(self, name: str, rows: npt.NDArray[np.int64]) -> Floats:
+        """Stored points [k, P] of the spectra of some entries, zeros for those without one."""
+        points, first = np.zeros((len(rows), stored_points(modality(name))), np.float32), 0
+        for segment in self.segments:
+            inside = (rows >= first) & (rows < first + len(segment))
+            if f"samples-{name}" in segment.arrays:
+                points[inside] = segment.arrays[f"samples-{name}"][rows[inside] - first]
+            first += len(segment)
+        return points
 
     def verify(self) -> None:
         """Read all files and compare them with their hashes.

@@ -114,8 +114,7 @@ def mixture(
         raise NotFoundError(f"{library.path}: no candidate has spectra ({name}) and passes the filters")
     if len(rows) < (~np.isnan(scores)).sum():
         remarks.append(f"only the {len(rows)} entries that are most similar to the mixture are considered")
-    samples = np.concatenate([segment.arrays[f"samples-{name}"] for segment in library.segments])[rows]
-    entries = smeared_entries(np.asarray(samples, np.float32), shape.covered, modality(name))
+    entries = smeared_entries(library.stored(name, rows), shape.covered, modality(name))
     entries = entries[:, shape.covered]
     entries /= entries.sum(1, keepdims=True)
     codes = library.answers.of[rows]

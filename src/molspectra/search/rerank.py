@@ -90,7 +90,9 @@ def rerank(
         if journal is not None:
             raise
         raise WriteError(f"{error}; copy the index to a folder that you can write to") from error
-    arrays = _stored(library, rows, [name for name in query.samples if name not in names])
+    arrays: Arrays = {
+        f"samples-{name}": library.stored(name, rows) for name in query.samples if name not in names
+    }
     arrays |= {
         f"samples-{name}": np.zeros((len(rows), stored_points(modality(name))), np.float32) for name in names
     }
@@ -130,22 +132,6 @@ def check(count: int, ways: Iterable[str]) -> None:
         raise SettingError(
             f"{', '.join(others)}: only answers by {', '.join(_WAYS)} can be ranked by new spectra"
         )
-
-
-def _stored(library: Library, rows: npt.NDArray[np.int64], names: list[str]) -> Arrays:
-    """Stored points of the library's own spectra [k, P] of some rows."""
-    arrays: Arrays = {}
-    for name in names:
-        kind = modality(name)
-        block = np.zeros((len(rows), stored_points(kind)), np.float32)
-        first = 0
-        for segment in library.segments:
-            inside = (rows >= first) & (rows < first + len(segment))
-            if f"samples-{name}" in segment.arrays:
-                block[inside] = segment.arrays[f"samples-{name}"][rows[inside] - first]
-            first += len(segment)
-        arrays[f"samples-{name}"] = block
-    return arrays
 
 
 def _table(
