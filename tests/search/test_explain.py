@@ -323,3 +323,9 @@ def test_sampled_and_line_spectra_are_queries_too(library, store):
     for spectrum in (lines, sampled):
         (found,) = explain(library, library.search({"ir": spectrum}, formula="CHN"), {"ir": spectrum})
         assert [band.status for band in found.bands][:1] == ["matched"]
+
+
+def test_a_search_says_that_structures_are_compared(library):
+    raman = {"raman": LineSpectrum("raman", np.array([1700.0]), np.array([1.0]), "one")}
+    assert any("structures" in remark for remark in library.search(raman).remarks)
+    assert not any("structures" in remark for remark in library.search(raman, by="embedding").remarks)

@@ -217,6 +217,11 @@ class Library:
         if approximate and (mask is not None or list(ways) != ["embedding"]):
             raise SettingError("approximate search is only by embedding and without filters")
         query = self.query(spectra, ways, pipeline)
+        if by is None and "embedding" in ways and not approximate:
+            remark = (
+                f"no {' or '.join(spectra)} spectra in the library: its structures are compared (embedding)"
+            )
+            query = replace(query, remarks=(*query.remarks, remark))
         trained = self._trained() if needs_model else None
         if trained is not None:  # the index was made before such molecules were refused
             remark = "entries have elements that the model was not trained on and are left out"
