@@ -1,5 +1,6 @@
 """Why an answer was given: matched bands, motions, groups, and what is said where something is missing."""
 
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -136,6 +137,13 @@ def test_the_factor_that_fits(library):
         assert highest.computed == pytest.approx(highest.measured, abs=5)
 
 
+def test_lines_of_another_level_keep_their_order():
+    own = LineSpectrum("ir", np.array([1000.0, 1022, 1038, 1060]), np.array([100.0, 1, 1, 100]), "one")
+    stored = LineSpectrum("ir", np.array([1020.0, 1040]), np.array([100.0, 100]), "another")
+    moved = module._aligned(own, own.broadened().values, stored.broadened().values, IR)
+    assert moved.position[[0, 3]] == pytest.approx([1020, 1040], abs=3)
+
+
 def test_bands_of_a_library_at_another_level_have_motions(library, store):
     pytest.importorskip("tblite")
     row = SMILES.index("CCCC")  # B3LYP, where the motions are told by a scaled force field
@@ -213,7 +221,7 @@ def test_several_modalities_and_a_way_without_spectra(made, small, monkeypatch):
 
 
 def test_a_candidate_without_a_spectrum_is_said(library, monkeypatch):
-    monkeypatch.setattr(module, "_stored", lambda *_: None)
+    monkeypatch.setattr(Library, "stored", lambda *_: np.zeros((1, 875), np.float32))
     monkeypatch.setattr(module, "assign", lambda *_, **__: None)
     spectra = {"ir": measured()}
     (found,) = explain(library, library.search(spectra, **ACETONE), spectra)
@@ -234,6 +242,10 @@ def test_bands_are_written(library, tmp_path):
         )
         with pytest.raises(ExistsError):
             write_bands(path, [found])
+        if suffix == ".csv":
+            assert all(
+                len(number) <= 8 for number in re.findall(r"\d+\.\d+", path.read_text(encoding="utf-8"))
+            )
         write_bands(path, [], overwrite=True)
     with pytest.raises(FormatError):
         write_bands(tmp_path / "bands.xlsx", [found])
@@ -311,3 +323,9 @@ def test_sampled_and_line_spectra_are_queries_too(library, store):
     for spectrum in (lines, sampled):
         (found,) = explain(library, library.search({"ir": spectrum}, formula="CHN"), {"ir": spectrum})
         assert [band.status for band in found.bands][:1] == ["matched"]
+
+
+def test_a_search_says_that_structures_are_compared(library):
+    raman = {"raman": LineSpectrum("raman", np.array([1700.0]), np.array([1.0]), "one")}
+    assert any("structures" in remark for remark in library.search(raman).remarks)
+    assert not any("structures" in remark for remark in library.search(raman, by="embedding").remarks)

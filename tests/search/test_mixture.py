@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from molspectra.apps.cli import main
 from molspectra.errors import NotFoundError, SettingError, ValueRangeError
 from molspectra.search.library import Library
-from molspectra.search.mixture import mixture
+from molspectra.search.mixture import _Fit, mixture
 from molspectra.search.query import Prepared
 from molspectra.spectra.modality import IR
 
@@ -60,6 +60,17 @@ def test_shares_uncertainties_and_the_number(library, small):
     assert any("not of moles" in remark for remark in found.remarks)
     three = spectrum(total(small, {4: 0.3, 11: 0.4, 20: 0.3}))
     assert any("one more component" in remark for remark in mixture(library, three, components=2).remarks)
+
+
+def test_a_residual_bears_wrong_intensities():
+    fit = _Fit(np.array([[0.5, 0.5]]), np.array([0]), np.array([1.0, 0.2]), np.array([1.0, 1.0]))
+    assert fit.residual([0], fit.solved([0])[0]) == pytest.approx(1 / 3)
+
+
+def test_candidates_without_a_band_in_common(library):
+    signed = np.exp(-(((IR.axis() - 2500) / 15) ** 2)) - 0.05  # below zero where the candidates' bands are
+    with pytest.raises(NotFoundError, match="no candidate has a band"):
+        mixture(library, spectrum(signed), components=2)
 
 
 def test_a_pure_substance_is_one(library, small):

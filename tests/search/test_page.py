@@ -247,6 +247,9 @@ REFUSED = {
     "same": (["--out", "a.csv", "--bands", "a.csv"], "same file"),
     "zero": (["--report", "page.html", "--explain", "0"], "--explain"),
     "alone": (["--explain", "2"], "--report"),
+    "level": (["--level", "dft"], "--rerank"),
+    "top": (["--rerank", "2", "--top", "0"], "--top"),
+    "ways": (["--rerank", "2", "--by", "embedding"], "embedding"),
     "many": (["--plot", "figure.png", "--explain", "26"], "at most 25"),
 }
 

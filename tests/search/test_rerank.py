@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from molspectra.errors import SettingError, ValueRangeError
+from molspectra.errors import SettingError, ValueRangeError, WriteError
 from molspectra.search.library import Library
 from molspectra.search.rerank import JOURNAL, rerank
 from molspectra.simulation.api import Simulation
@@ -41,6 +41,13 @@ def test_the_same_level_finds_the_same_molecule_first_and_is_not_computed_twice(
     once_more = rerank(library, hits, {"ir": lines}, count=2, level="gfn2", progress=False)
     assert once_more.table.equals(again.table)
     assert (library.path / JOURNAL).read_bytes() == journal
+
+
+def test_results_need_a_folder_to_write_to(library, small, smallest, monkeypatch):
+    spectra = {"ir": small.row(smallest[0]).spectra["ir"]}
+    monkeypatch.setattr("molspectra.search.rerank.JOURNAL", ".")  # a folder, that cannot be opened as a file
+    with pytest.raises(WriteError, match="copy the index"):
+        rerank(library, library.search(spectra, top=1), spectra, count=1, progress=False)
 
 
 def test_a_molecule_that_cannot_be_simulated_comes_last(library, small, smallest, monkeypatch, tmp_path):

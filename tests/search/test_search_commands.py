@@ -68,6 +68,7 @@ QUERIES = {
     "down.jdx": (GOOD.replace("YFACTOR=1", "YFACTOR=-1"), "negative intensities"),
     "absurd.jdx": (GOOD.replace("YFACTOR=1", "YFACTOR=1E30"), "an intensity of 3e+30 cannot be right"),
     "zeros.csv": ("cm-1,absorbance ir\n" + axis(400, 4000, "0"), "all intensities are zero"),
+    "slope.csv": ("cm-1,absorbance\n" + "\n".join(f"{x},{x}" for x in range(500, 4000, 2)), "it is flat"),
     "directory.jdx": (None, "is a directory"),
     "empty.csv": ("", "is empty"),
     "blank.csv": ("\n \n\n", "is empty"),

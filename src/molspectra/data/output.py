@@ -36,16 +36,24 @@ def free_path(
     return path
 
 
-def write_table(table: Any, path: Path) -> None:
+def write_table(table: Any, path: Path, *, decimals: int | None = None) -> None:
     """Write an Arrow table as CSV (without lists; a missing text is an empty cell) or else as Parquet.
+
+    Args:
+        table: the table.
+        path: of the file.
+        decimals: to which floating-point numbers of a CSV file are rounded; None keeps all digits.
 
     Raises:
         WriteError: it cannot be written; the file appears complete or not at all.
     """
-    from pyarrow import csv, parquet
+    from pyarrow import compute, csv, parquet, types
 
     with atomic_file(path) as file, naming(path):
         if path.suffix.lower() == ".csv":
+            for place, field in enumerate(table.schema) if decimals is not None else ():
+                if types.is_floating(field.type):
+                    table = table.set_column(place, field.name, compute.round(table[field.name], decimals))
             csv.write_csv(table, file)
         else:
             parquet.write_table(table, file, compression="zstd")

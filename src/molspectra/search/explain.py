@@ -25,7 +25,7 @@ from molspectra.data.output import free_path, write_table
 from molspectra.errors import InputError, MissingExtraError, MolspectraError, ValueRangeError
 from molspectra.search.gas import NARROW
 from molspectra.search.groups import GroupEvidence, evidence
-from molspectra.search.hits import Hits
+from molspectra.search.hits import DECIMALS, Hits
 from molspectra.search.library import Library
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.query import Prepared, Spectrum, prepare
@@ -33,6 +33,7 @@ from molspectra.search.shape import FLOOR, best_scales, centres, shapes
 from molspectra.search.vectors import POINTS_PER_WIDTH, coarse
 from molspectra.simulation.api import VIBRATIONAL, Level, levels_of_theory
 from molspectra.simulation.assignment import Assignment, assign
+from molspectra.spectra.measured import noise as noise_of
 from molspectra.spectra.modality import MODALITIES, Modality, modality
 from molspectra.spectra.rotation import branch_distance, with_branches
 from molspectra.spectra.spectrum import LineSpectrum
@@ -178,7 +179,8 @@ def explain(
                 remark = f"the motions of the atoms could not be computed: {error}"
         for name, spectrum in prepared.items():
             chosen = (assignment, remark) if name in vibrational else (None, None)
-            stored = _stored(library, hit["row"], name)
+            (found,) = library.stored(name, np.array([hit["row"]]))
+            stored = found if found.any() else None
             explanations.append(
                 _explained(hit, molecule, spectrum, stored, modality(name), pipeline, *chosen)
             )
@@ -189,7 +191,7 @@ def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwr
     """Write the bands of explanations as CSV or Parquet, by the suffix: one row per band.
 
     Columns: rank, name, smiles, modality, status, measured and computed position (axis unit) and height,
-    motion, atoms (indices from 0, with spaces between).
+    motion, atoms (indices from 0, with spaces between). Numbers of a CSV file have at most `DECIMALS`.
 
     Raises:
         InputError: another suffix, the file exists, or it cannot be written.
@@ -212,7 +214,7 @@ def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwr
         for each in explanations
         for band in each.bands
     ]
-    write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), path)
+    write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), path, decimals=DECIMALS)
 
 
 _SCHEMA = pa.schema(
@@ -241,17 +243,6 @@ def _own_axis(prepared: Prepared, kind: Modality, scale: float | None) -> Prepar
         measured=moved(prepared.measured) > 0.999,
         known=moved(prepared.known) > 0.999,
     )
-
-
-def _stored(library: Library, row: int, name: str) -> npt.NDArray[np.float32] | None:
-    """Stored points [P] of an entry; None where the library has no such spectrum of it."""
-    for segment in library.segments:
-        if row < len(segment):
-            array = segment.arrays.get(f"samples-{name}")
-            points = None if array is None else np.asarray(array[row], np.float32)
-            return points if points is not None and points.any() else None
-        row -= len(segment)
-    return None
 
 
 def _explained(
@@ -298,7 +289,7 @@ def _explained(
     highest = max(float(np.where(known, candidate, 0).max()), _TAIL * float(candidate.max()), 1e-300)
     candidate = np.minimum(candidate / highest, 1.0)
 
-    noise = _noise(query.signed, known, kind)
+    noise = noise_of(query.signed[known]) / max(float(query.signed[known].max()), 1e-300)
     peaks = _peaks(measured, known, kind, noise)
     computed = _peaks(candidate, np.ones_like(known), kind, 0.0) if points is not None else []
     bands, unmeasured = _bands(peaks, computed, known, kind, lines, assignment)
@@ -364,14 +355,16 @@ def _aligned(lines: LineSpectrum, own: Floats, stored: Floats, kind: Modality) -
     """
     everywhere = np.ones(kind.points, bool)
     ours, theirs = (_peaks(values / values.max(), everywhere, kind, 0.0) for values in (own, stored))
-    pairs = _matched(theirs, ours, TOLERANCE.get(kind.unit, 3 * kind.fwhm))
+    # two levels differ by more than the best factor leaves between measured and computed bands
+    pairs = _matched(theirs, ours, 2 * TOLERANCE.get(kind.unit, 3 * kind.fwhm))
     if not pairs:
         return lines
     places = np.array([ours[number].place for number in pairs.values()])
     shifts = np.array([theirs[number].place for number in pairs]) - places
     nearest = np.abs(lines.position[:, None] - places).argmin(1)
     is_near = np.abs(lines.position - places[nearest]) <= 2 * kind.fwhm
-    return replace(lines, position=lines.position + np.where(is_near, shifts[nearest], 0))
+    moved = lines.position + np.where(is_near, shifts[nearest], 0)
+    return replace(lines, position=np.sort(moved))  # lines that would cross keep the order of the modes
 
 
 def _scale(
@@ -419,20 +412,6 @@ class _Peak:
     height: float
     reach: float
     is_clear: bool
-
-
-def _noise(signed: Floats, known: Mask, kind: Modality) -> float:
-    """Standard deviation of the noise of a spectrum relative to its highest point.
-
-    From second differences of points half a line width apart, since an instrument's points are interpolated.
-    """
-    step = max(1, round(kind.fwhm / kind.step / 2))
-    change = signed[: -2 * step] - 2 * signed[step:-step] + signed[2 * step :]
-    whole = known[: -2 * step] & known[step:-step] & known[2 * step :]
-    if not whole.any():
-        return 0.0
-    highest = max(float(signed[known].max()), 1e-300)
-    return float(1.4826 * np.median(np.abs(change[whole])) / np.sqrt(6)) / highest
 
 
 def _peaks(values: Floats, known: Mask, kind: Modality, noise: float) -> list[_Peak]:

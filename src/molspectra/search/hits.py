@@ -13,6 +13,9 @@ import pyarrow as pa
 from molspectra.data.atomic import atomic_file
 from molspectra.data.output import free_path, write_table
 
+DECIMALS = 6
+"""Of numbers in CSV files."""
+
 SUFFIXES = (".csv", ".parquet", ".json")
 """Files that answers can be written to."""
 
@@ -58,7 +61,8 @@ class Hits:
     def shown(self) -> list[str]:
         """Columns of the table that are shown in a terminal."""
         several = [name for name in self.ways if len(self.ways) > 1]
-        return ["rank", "score", *several, "confidence", "group", "formula", "mass", "name", "smiles"]
+        told = ("rank_before",) if "rank_before" in self.table.column_names else ("confidence", "group")
+        return ["rank", "score", *several, *told, "formula", "mass", "name", "smiles"]
 
     def text(self, top: int | None = None) -> str:
         """The table, or the first answers of each sample, in aligned columns for a terminal."""
@@ -71,12 +75,14 @@ class Hits:
     def write(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write the table as CSV, Parquet or JSON, by the suffix; the file appears complete or not at all.
 
+        Numbers of a CSV file have at most `DECIMALS`.
+
         Raises:
             InputError: another suffix, the file exists, or it cannot be written.
         """
         path = free_path(path, SUFFIXES, overwrite=overwrite)
         if path.suffix.lower() != ".json":
-            write_table(self.table, path)
+            write_table(self.table, path, decimals=DECIMALS)
             return
         content = {
             "ways": self.ways,

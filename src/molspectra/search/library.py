@@ -36,7 +36,7 @@ from molspectra.search.query import Prepared, Query, Spectrum, prepare, query_of
 from molspectra.search.ranking import Answers, groups, leading
 from molspectra.search.segment import Arrays, Segment, file_hash
 from molspectra.search.sources import Source
-from molspectra.search.vectors import SearchModel
+from molspectra.search.vectors import Floats, SearchModel, stored_points
 from molspectra.spectra.modality import IR, MODALITIES, modality
 
 Ways = str | Sequence[str] | Mapping[str, float]
@@ -140,6 +140,16 @@ class Library:
         except (InputError, ValueError) as error:
             raise DamagedError(f"{self.path}, row {row}: the structure is damaged") from error
 
+    def stored(self, name: str, rows: npt.NDArray[np.int64]) -> Floats:
+        """Stored points [k, P] of the spectra of some entries, zeros for those without one."""
+        points, first = np.zeros((len(rows), stored_points(modality(name))), np.float32), 0
+        for segment in self.segments:
+            inside = (rows >= first) & (rows < first + len(segment))
+            if f"samples-{name}" in segment.arrays:
+                points[inside] = segment.arrays[f"samples-{name}"][rows[inside] - first]
+            first += len(segment)
+        return points
+
     def verify(self) -> None:
         """Read all files and compare them with their hashes.
 
@@ -208,6 +218,11 @@ class Library:
         if approximate and (mask is not None or list(ways) != ["embedding"]):
             raise SettingError("approximate search is only by embedding and without filters")
         query = self.query(spectra, ways, pipeline)
+        if by is None and "embedding" in ways and not approximate:
+            remark = (
+                f"no {' or '.join(spectra)} spectra in the library: its structures are compared (embedding)"
+            )
+            query = replace(query, remarks=(*query.remarks, remark))
         trained = self._trained() if needs_model else None
         if trained is not None:  # the index was made before such molecules were refused
             remark = "entries have elements that the model was not trained on and are left out"
@@ -379,27 +394,13 @@ class Library:
     @cached_property
     def _gases(self) -> Gases | None:
         """The small molecules as gases; None where there are none with an infrared spectrum."""
-        names = [name for name in self._arrays if name.startswith("samples-")]
-        if f"samples-{IR.name}" not in names:
+        if f"samples-{IR.name}" not in self._arrays:
             return None
         rows, distances = small_rows(self.table)
         if not len(rows):
             return None
-        arrays = self.stored(rows, names)
+        arrays = {f"samples-{name}": self.stored(name, rows) for name in self.manifest.modalities}
         return Gases(rows, arrays | gas_arrays(arrays[f"samples-{IR.name}"], distances))
-
-    def stored(self, rows: npt.NDArray[np.int64], names: Collection[str]) -> Arrays:
-        """Arrays [k, …] float32 of some rows by name; zeros where a segment lacks one."""
-        arrays: Arrays = {}
-        first = 0
-        for segment in self.segments:
-            inside = (rows >= first) & (rows < first + len(segment))
-            for name in names:
-                if name in segment.arrays:
-                    block = np.asarray(segment.arrays[name][rows[inside] - first], np.float32)
-                    arrays.setdefault(name, np.zeros((len(rows), block.shape[1]), np.float32))[inside] = block
-            first += len(segment)
-        return arrays
 
 
 def _verdict(best: float, reference: float, threshold: float, found: float) -> list[str]:

@@ -55,7 +55,8 @@ class Mixture(Hits):
     The columns of `table` are rank, name, smiles, formula, share, uncertainty, similarity, residual, identity
     and row. A share is that of a component in the area of the fitted spectrum, and not in moles or mass: an
     index keeps no absolute intensities. Uncertainty is its standard deviation. Similarity (of `shape`) and
-    residual (Σ|y − fit| / Σ|y|) are those of all components together.
+    residual (share of the area of y that lies above a fit of the same area, 0 to 1) are those of all
+    components together.
     """
 
     @property
@@ -110,11 +111,10 @@ def mixture(
     scores = np.where(mask, library.scores("shape", query, None), np.nan)
     rows = np.sort(leading(np.where(np.isnan(scores), -np.inf, scores), CANDIDATES))
     if not len(rows):
-        raise NotFoundError(f"{library.path}: no candidate has a {name} spectrum and passes the filters")
+        raise NotFoundError(f"{library.path}: no candidate has spectra ({name}) and passes the filters")
     if len(rows) < (~np.isnan(scores)).sum():
         remarks.append(f"only the {len(rows)} entries that are most similar to the mixture are considered")
-    samples = np.concatenate([segment.arrays[f"samples-{name}"] for segment in library.segments])[rows]
-    entries = smeared_entries(np.asarray(samples, np.float32), shape.covered, modality(name))
+    entries = smeared_entries(library.stored(name, rows), shape.covered, modality(name))
     entries = entries[:, shape.covered]
     entries /= entries.sum(1, keepdims=True)
     codes = library.answers.of[rows]
@@ -132,6 +132,8 @@ def mixture(
         for fit in fits:
             fit.adopt(sets)
         fit = max(fits, key=lambda each: each.similarity)
+        if not fit.members:
+            raise NotFoundError(f"{library.path}: no candidate has a band where the {name} spectrum has one")
         criterion = _criterion(fit.similarity, count, molecules, independent)
         if criterion >= lowest:
             break
@@ -224,7 +226,7 @@ class _Fit:
 
     def adopt(self, sets: Sequence[list[int]]) -> None:
         """Take the best of the sets that were found at all factors."""
-        for members in sets:
+        for members in filter(None, sets):  # none was found at some factors; `nnls` crashes without columns
             coefficients, _ = self.solved(members)
             if coefficients.all() and (similarity := self.similar(members, coefficients)) > self.similarity:
                 self.similarity, self.members = similarity, members
@@ -272,9 +274,12 @@ class _Fit:
         return share, np.sqrt(np.maximum(np.diagonal(slope @ covariance @ slope.T), 0))
 
     def residual(self, members: Sequence[int], coefficients: Doubles) -> float:
-        """What is left of the spectrum, relative to its area."""
-        left = self.plain - coefficients @ self.entries[list(members)]
-        return float(np.abs(left).sum() / np.abs(self.plain).sum())
+        """Share of the spectrum's area above a fit of the same area.
+
+        The least squares fit the positions of bands rather than the whole area, see `_DELTA`.
+        """
+        fit, spectrum = coefficients @ self.entries[list(members)], np.maximum(self.plain, 0)
+        return float(np.maximum(spectrum / spectrum.sum() - fit / fit.sum(), 0).sum())
 
 
 def _criterion(similarity: float, count: int, molecules: int, independent: float) -> float:

@@ -168,7 +168,7 @@ def _read(hits: Hits, sources: Mapping[str, Path | str]) -> list[Child]:
 def _candidates(pictures: Pictures, hits: Hits) -> list[Child]:
     if not len(hits):
         return []
-    extra = [name for name in ("group",) if name in hits.table.column_names]
+    extra = [name for name in ("group", "rank_before") if name in hits.table.column_names]
     rows: list[Sequence[Child]] = []
     for place, hit in enumerate(hits):
         depicted = Depicted(hit["identity"], hit["name"], hit["smiles"], hit["formula"])

@@ -21,7 +21,7 @@ from molspectra.spectra.modality import IR, Modality, modality
 from molspectra.spectra.plausible import check_spectrum, check_values
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
-_FLAT = 1e-9  # what rounding leaves of a straight line, relative to it
+_FLAT = 1e-6  # what rounding, and the solution of a baseline, leave of a straight line, relative to it
 
 Spectrum = LineSpectrum | SampledSpectrum | MeasuredSpectrum | Path | str
 """Forms of a query's spectrum; a path is read."""

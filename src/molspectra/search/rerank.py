@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from molspectra.errors import SettingError, ValueRangeError, hint
+from molspectra.errors import SettingError, ValueRangeError, WriteError, hint
 from molspectra.search import network, score
 from molspectra.search.gas import gas_arrays
 from molspectra.search.hits import Hits
@@ -18,6 +18,7 @@ from molspectra.search.library import Library
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.query import Prepared, Spectrum
 from molspectra.search.ranking import leading
+from molspectra.search.segment import Arrays
 from molspectra.search.vectors import coarse, stored_points, unit
 from molspectra.simulation.api import LEVELS, VIBRATIONAL, Level
 from molspectra.simulation.records import records_at
@@ -66,15 +67,9 @@ def rerank(
         InputError: the search compared embeddings, no vibrational spectrum was given, an unknown level, or
             the simulate extra is missing.
     """
-    if count < 1:
-        raise ValueRangeError(f"at least one answer must be simulated, not {count}")
+    check(count, hits.ways)
     if level not in LEVELS:
         raise SettingError(f"unknown level {level!r}; {hint(level, LEVELS)}")
-    others = [way for way in hits.ways if way not in score.SPECTRAL]
-    if others:
-        raise SettingError(
-            f"{', '.join(others)}: only answers by {', '.join(score.SPECTRAL)} can be ranked by new spectra"
-        )
     names = [name for name in VIBRATIONAL if name in {modality(given).name for given in spectra}]
     if level == "dft":
         names = [name for name in names if name == "ir"]
@@ -82,15 +77,22 @@ def rerank(
         raise SettingError(f"the level {level} has none of the spectra {', '.join(spectra)}")
     rows = hits.table["row"].to_numpy()[:count]
     query = library.query(spectra, hits.ways, pipeline)
-    result = simulate_many(
-        [library.molecule(int(row)) for row in rows],
-        library.path / JOURNAL if journal is None else journal,
-        names,
-        level=level,
-        processes=processes,
-        progress=progress,
-    )
-    arrays = library.stored(rows, [f"samples-{name}" for name in query.samples if name not in names])
+    try:
+        result = simulate_many(
+            [library.molecule(int(row)) for row in rows],
+            library.path / JOURNAL if journal is None else journal,
+            names,
+            level=level,
+            processes=processes,
+            progress=progress,
+        )
+    except WriteError as error:
+        if journal is not None:
+            raise
+        raise WriteError(f"{error}; copy the index to a folder that you can write to") from error
+    arrays: Arrays = {
+        f"samples-{name}": library.stored(name, rows) for name in query.samples if name not in names
+    }
     arrays |= {
         f"samples-{name}": np.zeros((len(rows), stored_points(modality(name))), np.float32) for name in names
     }
@@ -121,6 +123,22 @@ def rerank(
     remarks = [f"ranked again by {', '.join(names)} at the level {level}; confidences do not hold for it"]
     remarks += [f"{record.label}: not simulated: {record.error}" for record in result.failures]
     return replace(hits, table=_table(hits.table, order, totals, parts), remarks=(*hits.remarks, *remarks))
+
+
+def check(count: int, ways: Iterable[str]) -> None:
+    """Refuse a number of answers that is none, and ways to score that compare no spectra.
+
+    Raises:
+        InputError: either.
+    """
+    if count < 1:
+        raise ValueRangeError(f"at least one answer must be simulated, not {count}")
+    # unknown ways are refused by the search
+    others = [way for way in ways if way in score.WAYS and way not in score.SPECTRAL]
+    if others:
+        raise SettingError(
+            f"{', '.join(others)}: only answers by {', '.join(score.SPECTRAL)} can be ranked by new spectra"
+        )
 
 
 def _table(

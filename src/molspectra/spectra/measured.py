@@ -219,7 +219,8 @@ def baseline(
     count = len(values)
     if count < 5 or width > 4 * count:
         raise ValueRangeError(
-            f"preparation: a baseline of width {width:g} points does not fit to {count} points"
+            f"preparation: a baseline of width {width:g} points does not fit to {count} points; choose a "
+            "narrower one, or none"
         )
     stiffness = (width / (2 * math.pi)) ** 4
     bands = np.zeros((3, count))  # upper form of D'D, D the second differences

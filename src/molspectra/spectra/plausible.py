@@ -62,6 +62,6 @@ def check_values(values: npt.NDArray[np.floating]) -> None:
     negative = float(shares[values < 0].sum() / shares.sum())
     if negative > NEGATIVE_SHARE:
         raise ValueRangeError(
-            f"negative intensities have {negative:.0%} of the sum of squares, more than noise has; "
-            "is it a derivative, a difference or upside down?"
+            f"negative intensities have {negative:.0%} of the sum of squares, more than in a spectrum; "
+            "is it noise alone, a derivative, a difference or upside down?"
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # only named below
     from molspectra.search.library import Library
     from molspectra.search.pipeline import Pipeline
     from molspectra.search.query import Prepared
+    from molspectra.simulation.api import Level
 
 MEASURED = {name: kind for name, kind in MODALITIES.items() if name not in DOS}
 """Modalities that a sample can have; nothing measures a density of states."""
@@ -88,6 +89,14 @@ def _check(options: argparse.Namespace, files: Mapping[str, Sequence[str]]) -> N
     if len(set(map(len, files.values()))) > 1:
         counts = ", ".join(f"{_option(name)} has {len(paths)}" for name, paths in files.items())
         raise SettingError(f"every sample needs a file of each kind, but the numbers differ: {counts}")
+    if options.top is not None and options.top < 1:
+        raise ValueRangeError(f"--top: at least one answer must be asked for, not {options.top}")
+    if options.rerank is None and options.level is not None:
+        raise SettingError("--level is that of --rerank; give --rerank too")
+    if options.rerank is not None:
+        from molspectra.search.rerank import check  # now, before a model is loaded
+
+        check(options.rerank, options.by or ())
     if options.mixture is None and options.among is not None:
         raise SettingError("--among names what a mixture may be made of; give --mixture too")
     ranked = ("by", "weights", "top", "approximate", "rerank", *EXPLAINED)
@@ -125,7 +134,8 @@ def _answering(
         )
         if options.rerank is None:
             return hits
-        hits = rerank(library, hits, spectra, count=options.rerank, level=options.level, pipeline=pipeline)
+        level: Level = "scaled" if options.level is None else options.level
+        hits = rerank(library, hits, spectra, count=options.rerank, level=level, pipeline=pipeline)
         return replace(hits, table=hits.table.slice(0, top))
 
     return answer
@@ -230,7 +240,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--level",
         choices=("gfn2", "scaled", "dft"),
-        default="scaled",
         help="level of theory of --rerank; dft takes minutes for each [scaled]",
     )
     parser.add_argument(
