@@ -41,10 +41,10 @@ COMMON = MOLECULES.with_name("common.txt")
 """Names of molecules that chemists meet every day."""
 CORNERSTONES = ("C=COC(C)=O",)
 """Further molecules, for kinds of bonds that the small ones lack."""
-WEAKEST = 3e-3
+WEAKEST = 5e-3
 """Lines below this share of the strongest are left out of the library."""
-FINEST = 1 / 256, 1 / 4
-"""Coordinates are rounded to this, Å, and wavenumbers, cm⁻¹; intensities to 1.5 %: the file packs better."""
+FINEST = 1 / 128, 1 / 2
+"""Coordinates are rounded to this, Å, and wavenumbers, cm⁻¹; intensities to 3 %: the file packs better."""
 
 
 def listed() -> list[tuple[str, str, str]]:
@@ -147,7 +147,7 @@ def simulations(out: Path) -> Iterator[Simulation]:
         lines = LineSpectrum(
             "ir",
             np.round(modes.wavenumbers[kept] / FINEST[1]) * FINEST[1],
-            np.ldexp(np.round(mantissa * 64) / 64, exponent),
+            np.ldexp(np.round(mantissa * 32) / 32, exponent),
             levels["ir"],
         )
         rounded = np.round(positions * BOHR / FINEST[0]) * FINEST[0]

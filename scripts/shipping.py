@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from molspectra import evaluate
 from molspectra.data.atomic import atomic_file
@@ -16,7 +18,13 @@ from molspectra.training.record import read_json, write_json
 from molspectra.training.seen import SEEN, Seen, seen_by
 
 
-def pack(run: Path, out: Path, name: str, version: int, max_bytes: int) -> None:
+def rounded(values: Tensor, bits: int) -> Tensor:
+    """Values with so many bits of mantissa after the leading one: the file packs better in a wheel."""
+    mantissa, exponent = torch.frexp(values)
+    return torch.ldexp(torch.round(mantissa * 2 ** (bits + 1)) / 2 ** (bits + 1), exponent)
+
+
+def pack(run: Path, out: Path, name: str, version: int, max_bytes: int, bits: int = 10) -> None:
     """Write weights, settings and the list of molecules seen, without a name of this machine.
 
     Matrices are stored as float16, which load as float32.
@@ -27,6 +35,7 @@ def pack(run: Path, out: Path, name: str, version: int, max_bytes: int) -> None:
         name: that it is loaded by.
         version: of its weights.
         max_bytes: largest size of the weights.
+        bits: of the mantissa of stored matrices; float16 has 10.
 
     Raises:
         ValueRangeError: the weights are larger.
@@ -34,7 +43,7 @@ def pack(run: Path, out: Path, name: str, version: int, max_bytes: int) -> None:
     checkpoint = find_checkpoint(run)
     about, config = read_about(checkpoint), read_json(run / CONFIG)
     halved = {
-        key: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+        key: rounded(tensor, bits).half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
         for key, tensor in read_weights(checkpoint).items()
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from shipping import rounded
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,6 +37,8 @@ SHIFT, GAIN = 22.0, 0.8
 """Standard deviations of the shifts of bands, cm⁻¹, and of the logarithm of factors on intensities."""
 CORRELATION = 60.0
 """Distance over which common shifts change, cm⁻¹."""
+MANTISSA = 2
+"""Bits of the mantissa of stored weights."""
 SHARES = (0.0, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0)
 
 KIND = modality(network.MODALITY)
@@ -181,9 +184,10 @@ def train(out: Path, paths: list[Path], seed: int) -> None:
 
 
 def weigh(out: Path) -> None:
-    """Write the weights as bfloat16, and print how often molecules that were left out are found."""
+    """Write the weights, and print how often molecules that were left out are found."""
     saved = torch.load(out / "state.pt", weights_only=True)["model"]
-    save_file({name: values.to(torch.bfloat16).contiguous() for name, values in saved.items()}, network.FILE)
+    weights = {name: rounded(values, MANTISSA).to(torch.bfloat16) for name, values in saved.items()}
+    save_file(weights, network.FILE)
     library = bundled("bundled-library")
     rows = [row for row in range(len(library)) if library.has(network.MODALITY)[row]]
     computed = np.stack([library.spectrum(row, network.MODALITY).broadened().values for row in rows])
