@@ -44,7 +44,7 @@ def test_all_of_a_run_is_tested_and_reported(runs, tiny, tmp_path, capfd):
     found = result["galleries"]["embedding"]
     assert len(found) == len(result["alignment"]) == 7
     everything = found["ir"]["all"]
-    assert [each["size"] for each in everything] == [10, 30, None]
+    assert [each["size"] for each in everything] == [3, 10, 30, None]
     assert everything[-1]["candidates"] == result["galleries"]["size"] == len(set(tiny.store.identities))
     assert everything[0]["recall"]["1"] >= everything[-1]["recall"]["1"]
     for figures in result["alignment"].values():

@@ -21,7 +21,7 @@ TIE = 1e-6
 RECALL_AT = (1, 5, 10, 25)
 """Values of k of recall@k."""
 
-SIZES = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+SIZES = (3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 """Sizes of galleries that recall is told for."""
 
 RECALL_OF_SIZES = (1, 10)

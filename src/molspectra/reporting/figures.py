@@ -282,7 +282,10 @@ def recall_by_size(tests: Representation, kinds: Mapping[str, str], methods: Map
                 largest = max((each.found.candidates for each in lines), default=10.0)
                 chance = np.geomspace(2, max(largest, 10.0), 50)
                 axes.plot(chance, 1 / chance, color=INK, linestyle="--", linewidth=1.0)
-                axes.set(xscale="log", ylim=(0, 1.03), title=f"{methods[method]}, {title}")
+                axes.set(xscale="log", ylim=(0, 1.03), title=f"{methods[method]},\n{title}")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1,) if largest > 100 else (1, 3)))
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
                 if row == len(shown) - 1:
                     axes.set_xlabel("molecules in the gallery")
                 if column == 0:
