@@ -138,7 +138,7 @@ class SizedRecall:
 
     Attributes:
         size: number of answers in a gallery, the true one included; None for every query's whole gallery.
-        queries: those whose whole gallery has at least so many answers; for None more than the true one.
+        queries: those whose whole gallery has more answers than that; for None more than the true one.
         candidates: mean number of answers that a query was ranked among.
         recall: expected share of queries whose true answer is among the first k, by k.
         chance_recall: that of a random order, by k.

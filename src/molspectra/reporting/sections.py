@@ -296,10 +296,9 @@ def _galleries(pictures: Pictures, tests: Representation) -> Iterator[Child]:
     yield pictures.figure(
         figures.recall_by_size(tests, GALLERIES, METHODS),
         alt,
-        "Recall@1 expected in random galleries of a size, of queries with so many candidates; dashed: "
-        "chance.",
+        "Recall@1 expected in random galleries of a size, of queries with more candidates; dashed: chance.",
     )
-    caption = "Recall expected in random parts of the galleries, of queries with at least so many candidates."
+    caption = "Recall expected in random parts of the galleries, of queries with more candidates."
     parts = [row for is_whole, row in rows if not is_whole]
     yield details("Every size", [table(caption, head, parts, numbers=range(3, len(head)))])
 
