@@ -9,7 +9,7 @@ import torch
 from molspectra.data.store.bundled import bundled
 from molspectra.data.store.store import Store, write_store
 from molspectra.evaluation.predicted_retrieval import comparable, retrieve_by_prediction
-from molspectra.evaluation.retrieval import Gallery
+from molspectra.evaluation.retrieval import Gallery, figures_of
 from molspectra.spectra.modality import modality
 
 IR = modality("ir")
@@ -31,9 +31,13 @@ def gallery_of(store):
     rows = np.arange(len(store))
     identities = store.identities
     formulas = tuple(store.molecule(int(row)).formula for row in rows)
-    return Gallery(
-        rows, torch.zeros(len(rows), 1), torch.arange(len(rows)), tuple(identities), formulas, rows
-    )
+    nothing, masses = torch.zeros(len(rows), 1), torch.ones(len(rows))
+    return Gallery(rows, nothing, torch.arange(len(rows)), tuple(identities), formulas, masses, rows)
+
+
+def search(library, store, modalities):
+    found = retrieve_by_prediction(library, store, np.arange(12), gallery_of(store), modalities)
+    return {name: figures_of(among) for name, among in found.items()}
 
 
 def library_of(store):
@@ -58,9 +62,7 @@ def test_comparable_by_hand():
 
 
 def test_a_perfect_prediction_finds_everything(store):
-    found = retrieve_by_prediction(
-        library_of(store), store, np.arange(12), gallery_of(store), ("ir", "raman")
-    )
+    found = search(library_of(store), store, ("ir", "raman"))
     assert {name: each["queries"] for name, each in found.items()} == {
         "ir": 12,
         "raman": 10,
@@ -74,11 +76,11 @@ def test_a_wrong_prediction_is_ranked_behind(store):
     library = library_of(store)
     order = torch.tensor([1, 0, *range(2, 12)])
     library = {name: spectra[order] for name, spectra in library.items()}
-    found = retrieve_by_prediction(library, store, np.arange(12), gallery_of(store), ("ir",))
+    found = search(library, store, ("ir",))
     assert found["ir"]["recall"][1] == pytest.approx(10 / 12)
 
 
 def test_the_same_prediction_for_all_is_no_find(store):
     library = {name: spectra[:1].expand(12, -1) for name, spectra in library_of(store).items()}
-    found = retrieve_by_prediction(library, store, np.arange(12), gallery_of(store), ("ir",))
+    found = search(library, store, ("ir",))
     assert found["ir"]["median_rank"] == 12

@@ -1,10 +1,13 @@
+from itertools import combinations
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molspectra.errors import ValueRangeError
-from molspectra.evaluation.ranking import TIE, answer_scores, best, rank_figures, ranks
+from molspectra.evaluation import ranking
+from molspectra.evaluation.ranking import TIE, answer_scores, best, rank_figures, ranks, recall_by_size
 
 
 def test_ranks_of_a_similarity_matrix_made_by_hand():
@@ -101,3 +104,23 @@ def test_ranks_equal_a_loop_over_molecules(seed, queries, answers, extra):
             score[molecule] = max(score.get(molecule, -1.0), float(similarity[query, entry]))
         own = score.pop(int(true[query]))
         assert rank[query] == 1 + sum(value >= own for value in score.values())
+
+
+def test_recall_by_size_by_hand(monkeypatch):
+    """Of 4 others one is ahead: of 2 drawn it is among them in half of the draws."""
+    monkeypatch.setattr(ranking, "SIZES", (3, 5, 9))
+    whole = recall_by_size(torch.tensor([2, 1, 1]), torch.tensor([5, 5, 1]))
+    assert [(each.size, each.queries, each.candidates) for each in whole] == [(3, 2, 3.0), (None, 2, 5.0)]
+    assert whole[0].recall == {1: pytest.approx((0.5 + 1) / 2), 10: 1.0}
+    assert whole[0].chance_recall == {1: pytest.approx(1 / 3), 10: 1.0}
+    assert whole[1].recall == {1: 0.5, 10: 1.0}
+    assert recall_by_size(torch.tensor([1]), torch.tensor([1])) == []
+
+
+def test_recall_by_size_is_the_mean_over_all_draws(monkeypatch):
+    """Every draw of 11 of 13 others, 10 of which are ahead; found among the first 10 or not."""
+    monkeypatch.setattr(ranking, "SIZES", (12,))
+    draws = list(combinations(range(13), 11))
+    among_ten = sum(sum(other < 10 for other in draw) < 10 for draw in draws) / len(draws)
+    found = recall_by_size(torch.tensor([11]), torch.tensor([14]))[0]
+    assert found.recall == {1: 0.0, 10: pytest.approx(among_ten)}

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
-from molspectra.evaluation.retrieval import Gallery, embed_spectra, retrieve
+from molspectra.evaluation.retrieval import Gallery, embed_spectra, figures_of, retrieve
 from molspectra.models.model import ModelConfig, MolSpectra
 
 
@@ -62,9 +62,7 @@ def test_ranks_equal_a_loop_over_the_molecules(model, store, modalities):
         assert result.own_score[query] == pytest.approx(own, abs=1e-6)
     assert result.gallery_size == 39  # ethanol is there twice
     assert result.figures().queries == 15
-    isomer_figures = result.isomer_figures()
-    assert isomer_figures is not None
-    assert isomer_figures.queries == int((result.isomers > 1).sum())
+    assert figures_of(result.among)["isomers"]["queries"] == int((result.isomers > 1).sum())
 
 
 def test_a_model_that_tells_nothing_apart_comes_last(model, store, monkeypatch):

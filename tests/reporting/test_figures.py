@@ -5,14 +5,19 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from molspectra.evaluation.ranking import RankFigures
+from molspectra.evaluation.ranking import RankFigures, SizedRecall
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
+from molspectra.evaluation.representation import GALLERIES, METHODS
 from molspectra.reporting import canvas, figures
 from molspectra.reporting.content import (
+    AlignmentLine,
     Arm,
     Curve,
     Depicted,
+    GalleryLine,
+    ProbeLine,
     ReconstructedMolecule,
+    Representation,
     ResultTable,
     RetrievalResult,
     Score,
@@ -47,6 +52,16 @@ def curve(panel, key, part, seed):
 TABLE = ResultTable(
     "gap", "eV", "test", 30, 100, tuple(arm(key, 0.1) for key in ("scratch", "stage1", "x$y"))
 )
+TESTS = Representation(
+    "run", "store", 9, 0, "",
+    probes=(ProbeLine("gap", "eV", "sum", False, 20, 9, {"linear": (0.1, 0.9), "neighbours": (0.2, None)}),),
+    galleries=tuple(
+        GalleryLine("embedding", kind, "ir", SizedRecall(size, 9, 50.0, {1: 0.5, 10: 1.0}, {1: 0.1, 10: 1.0}))
+        for kind in GALLERIES
+        for size in (10, None)
+    ),
+    alignment=(AlignmentLine("ir", 9, 1.0, 2.0, -2.0, -3.0), AlignmentLine("raman", 9, 1.2, 2.0, -2.0, -3.0)),
+)  # fmt: skip
 FIGURES = {
     "curves": lambda: figures.learning_curves(
         [curve(p, k, part, 0) for p in ("a", "b") for k in ("stage1", "stage2") for part in ("train", "val")]
@@ -60,6 +75,9 @@ FIGURES = {
             Depicted("A"), "run", "why", {kind.name: spectrum(kind) for kind in (UV_VIS, IR)}
         )
     ),
+    "probes": lambda: figures.probes(TESTS),
+    "galleries": lambda: figures.recall_by_size(TESTS, GALLERIES, METHODS),
+    "alignment": lambda: figures.alignment(TESTS),
     "recall": lambda: figures.recall_curve(
         RetrievalResult(
             "run $x$ 分子", "test", 60, ("test",), np.arange(1, 10),

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from molspectra.chem.elements import SYMBOLS, hill_formula
 from molspectra.errors import InputError
-from molspectra.search.filters import Filters, element_bits, exact_mass, hill, tolerance
+from molspectra.search.filters import Filters, element_bits, hill, tolerance
+from molspectra.simulation.vibrations import exact_mass
 
 ELEMENTS = (1, 6, 7, 8, 9, 17, 53, 78, 118)
 compositions = st.lists(st.sampled_from(ELEMENTS), min_size=1, max_size=8)

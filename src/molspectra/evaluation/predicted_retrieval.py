@@ -6,8 +6,6 @@ Bare structures are enough, as for retrieval by embeddings. Both spectra are com
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +15,8 @@ from torch.nn import functional as F
 
 from molspectra.data.store.store import Store
 from molspectra.evaluation.predict import on_device
-from molspectra.evaluation.ranking import answer_scores, isomer_figures, rank_figures, ranks
-from molspectra.evaluation.retrieval import Gallery, subsets
+from molspectra.evaluation.ranking import answer_scores
+from molspectra.evaluation.retrieval import AmongPeers, Gallery, joined, subsets
 from molspectra.models.model import MolSpectra
 from molspectra.spectra.modality import Modality, modality
 from molspectra.training.data import in_order
@@ -71,7 +69,7 @@ def retrieve_by_prediction(
     gallery: Gallery,
     modalities: Sequence[str],
     batch_size: int = 256,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, AmongPeers]:
     """Search the molecules of the query rows with every subset of their spectra.
 
     The score is the sum over the subset of the cosines of the query's spectra with the predicted ones, each
@@ -87,13 +85,11 @@ def retrieve_by_prediction(
         batch_size: queries whose scores are held at once.
 
     Returns:
-        Figures by the names of the subset, as `evaluation.json` holds them.
+        Ranks by the names of the subset.
     """
     number = {identity: n for n, identity in enumerate(gallery.identities)}
-    kinds = {formula: n for n, formula in enumerate(dict.fromkeys(gallery.formulas))}
-    formula = torch.tensor([kinds[name] for name in gallery.formulas])
     identities = store.identities
-    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    found: dict[str, list[AmongPeers]] = {}
     for start in range(0, len(queries), batch_size):
         rows = queries[start : start + batch_size]
         batch = store.batch(rows, modalities=modalities)
@@ -107,14 +103,6 @@ def retrieve_by_prediction(
             if not bool(has_all.any()):
                 continue
             scores = torch.stack([cosines[name][has_all] for name in names]).sum(0)
-            answers, answer = answer_scores(scores, gallery.answer), true[has_all]
-            isomer = formula[answer].unsqueeze(1) == formula
-            part = ranks(answers, answer), ranks(answers, answer, isomer), isomer.sum(1)
-            found.setdefault(" + ".join(names), []).append(part)
-    figures = {}
-    for label, parts in found.items():
-        rank, isomer_rank, isomers = (torch.cat(part) for part in zip(*parts, strict=True))
-        among = isomer_figures(isomer_rank, isomers)
-        every = rank_figures(rank, torch.full_like(rank, len(gallery)))
-        figures[label] = {**asdict(every), "isomers": None if among is None else asdict(among)}
-    return figures
+            among = gallery.ranked(answer_scores(scores, gallery.answer), true[has_all])
+            found.setdefault(" + ".join(names), []).append(among)
+    return {label: joined(parts) for label, parts in found.items()}

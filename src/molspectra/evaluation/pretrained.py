@@ -21,7 +21,7 @@ from molspectra.evaluation.disturbances import disturbed_retrieval, typical_prep
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.predicted_retrieval import predicted_spectra, retrieve_by_prediction
 from molspectra.evaluation.reconstruct import reconstruct, reconstruction_errors
-from molspectra.evaluation.retrieval import Gallery, Retrieval, retrieve, subsets
+from molspectra.evaluation.retrieval import Gallery, Retrieval, figures_of, retrieve, subsets
 from molspectra.evaluation.subject import Subject, rows_of
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import MaskedReconstruction
@@ -205,8 +205,8 @@ def _retrieval(
         "ties": "count against the query",
         "modalities": list(main.modalities),
         "without_spectrum": len(rows) - len(main.rows),
-        **_figures(main),
-        "subsets": {" + ".join(search.modalities): _figures(search) for search in searches},
+        **figures_of(main.among),
+        "subsets": {" + ".join(search.modalities): figures_of(search.among) for search in searches},
         "chosen": "queries at the quartiles of the rank, and last the one that was found worst of all",
         "examples": [
             _example(store, main, int(query)) for query in at_quantiles(main.rank.numpy(), SEARCHED)
@@ -221,14 +221,11 @@ def _predicted_retrieval(subject: Subject, modalities: Sequence[str], gallery: G
     used = _modalities_of(store, rows, modalities)
     return {
         "gallery_size": len(gallery),
-        "subsets": retrieve_by_prediction(library, store, rows, gallery, used),
+        "subsets": {
+            label: figures_of(among)
+            for label, among in retrieve_by_prediction(library, store, rows, gallery, used).items()
+        },
     }
-
-
-def _figures(search: Retrieval) -> dict[str, Any]:
-    """Return the figures among all molecules, and under "isomers" among those of the query's formula."""
-    isomers = search.isomer_figures()
-    return {**asdict(search.figures()), "isomers": None if isomers is None else asdict(isomers)}
 
 
 def _write_ranks(path: Path, search: Retrieval) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,12 @@ TIE = 1e-6
 
 RECALL_AT = (1, 5, 10, 25)
 """Values of k of recall@k."""
+
+SIZES = (3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+"""Sizes of galleries that recall is told for."""
+
+RECALL_OF_SIZES = (1, 10)
+"""Values of k of recall@k against the size of the gallery."""
 
 
 def answer_scores(similarity: Tensor, answer: Tensor) -> Tensor:
@@ -123,3 +130,54 @@ def isomer_figures(rank: Tensor, isomers: Tensor) -> RankFigures | None:
     """
     some = isomers > 1
     return rank_figures(rank[some], isomers[some]) if bool(some.any()) else None
+
+
+@dataclass(frozen=True)
+class SizedRecall:
+    """Recall in galleries of one size.
+
+    Attributes:
+        size: number of answers in a gallery, the true one included; None for every query's whole gallery.
+        queries: those whose whole gallery has more answers than that; for None more than the true one.
+        candidates: mean number of answers that a query was ranked among.
+        recall: expected share of queries whose true answer is among the first k, by k.
+        chance_recall: that of a random order, by k.
+    """
+
+    size: int | None
+    queries: int
+    candidates: float
+    recall: dict[int, float]
+    chance_recall: dict[int, float]
+
+
+def recall_by_size(rank: Tensor, candidates: Tensor) -> list[SizedRecall]:
+    """Compute recall@k in random parts of the galleries, by size, and last in the whole ones.
+
+    A gallery of n answers holds the true one and n - 1 of the N - 1 others, drawn at random. Of the r - 1
+    answers ahead of a true one of rank r, the number drawn has a hypergeometric distribution, so that the
+    expectation over all draws, P(fewer than k of them are drawn), needs no draw.
+
+    Args:
+        rank: [Q] int64 ranks r in the whole galleries, from 1.
+        candidates: [Q] int64 sizes N of the whole galleries.
+
+    Returns:
+        One entry per size of `SIZES` that some gallery exceeds, and the whole; none without a gallery of two.
+    """
+    from scipy.stats import hypergeom
+
+    position, whole = rank.numpy(), candidates.numpy()
+    entries = []
+    for size in (*SIZES, None):
+        some = whole > (1 if size is None else size)
+        if not some.any():
+            continue
+        drawn = whole[some] if size is None else np.full(some.sum(), size)
+        found = {
+            k: float(hypergeom.cdf(k - 1, whole[some] - 1, position[some] - 1, drawn - 1).mean())
+            for k in RECALL_OF_SIZES
+        }
+        chance = {k: float(np.minimum(k / drawn, 1.0).mean()) for k in RECALL_OF_SIZES}
+        entries.append(SizedRecall(size, int(some.sum()), float(drawn.mean()), found, chance))
+    return entries

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,9 @@ from molspectra.training.data import in_order
 
 QUERY_ROWS = 1024  # queries whose scores are held in memory at once
 KEEP = 5  # best answers of a query that are returned
+MASS_TOLERANCE = 10e-6
+"""Molecules whose exact masses differ by no more than this share have the same mass, as far as a mass
+spectrometer can tell."""
 
 
 def embed_spectra(
@@ -88,6 +93,36 @@ def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for size in sizes for subset in combinations(modalities, size)]
 
 
+class Ranked(NamedTuple):
+    """Ranks of the true answers of Q queries.
+
+    Attributes:
+        rank: [Q] int64, from 1.
+        candidates: [Q] int64 number of answers ranked, the true one included.
+    """
+
+    rank: Tensor
+    candidates: Tensor
+
+
+AmongPeers = Mapping[str, Ranked]
+"""Ranks among "all" answers, those of the query's "mass" (`MASS_TOLERANCE`), and those of its "formula"."""
+
+
+def figures_of(among: AmongPeers) -> dict[str, Any]:
+    """Return the figures among all molecules, and under "isomers" among those of the query's formula."""
+    isomers = isomer_figures(*among["formula"])
+    return {**asdict(rank_figures(*among["all"])), "isomers": None if isomers is None else asdict(isomers)}
+
+
+def joined(parts: Sequence[AmongPeers]) -> AmongPeers:
+    """Put the ranks of consecutive queries together."""
+    return {
+        name: Ranked(*(torch.cat(column) for column in zip(*(part[name] for part in parts), strict=True)))
+        for name in parts[0]
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Gallery:
     """Structures to search in; rows of one identity are one answer.
@@ -98,6 +133,7 @@ class Gallery:
         answer: [G] int64, index of the answer that each row belongs to.
         identities: [A] of the answers.
         formulas: [A] of the answers.
+        masses: [A] float64 exact masses of the answers, in Da.
         first: [A] int64, the first row of each answer.
     """
 
@@ -106,6 +142,7 @@ class Gallery:
     answer: Tensor
     identities: tuple[str, ...]
     formulas: tuple[str, ...]
+    masses: Tensor
     first: npt.NDArray[np.int64]
 
     @classmethod
@@ -117,21 +154,43 @@ class Gallery:
         Raises:
             ValueRangeError: no rows.
         """
+        from molspectra.simulation.vibrations import exact_mass
+
         if not len(rows):
             raise ValueRangeError("the gallery is empty")
         identities = store.identities
         number: dict[str, int] = {}
         answer = torch.tensor([number.setdefault(identities[row], len(number)) for row in rows])
         first = np.asarray(rows)[np.unique(answer.numpy(), return_index=True)[1]]
-        formulas = tuple(store.molecule(int(row)).formula for row in first)
+        molecules = [store.molecule(int(row)) for row in first]
+        formulas = tuple(molecule.formula for molecule in molecules)
+        masses = torch.tensor([exact_mass(each.numbers, each.charge) for each in molecules])
         model.eval()
         batches = (on_device(micro.batch, model) for micro in in_order(store, rows, batch_size))
         embeddings = torch.cat([embed_batch(model, batch) for batch in batches])
-        return cls(np.asarray(rows), embeddings, answer, tuple(number), formulas, first)
+        return cls(np.asarray(rows), embeddings, answer, tuple(number), formulas, masses.double(), first)
 
     def __len__(self) -> int:
         """Return the number of different molecules A."""
         return len(self.identities)
+
+    @cached_property
+    def _formula(self) -> Tensor:
+        """Number [A] int64 of the formula of each answer."""
+        index = {formula: n for n, formula in enumerate(dict.fromkeys(self.formulas))}
+        return torch.tensor([index[name] for name in self.formulas])
+
+    def ranked(self, scores: Tensor, true: Tensor) -> AmongPeers:
+        """Rank the true answers [Q] by the scores [Q, A] of all answers."""
+        formula, own = self._formula, self.masses[true].unsqueeze(1)
+        peers = {
+            "mass": (self.masses - own).abs() <= MASS_TOLERANCE * own,
+            "formula": formula[true].unsqueeze(1) == formula,
+        }
+        every = Ranked(ranks(scores, true), torch.full_like(true, len(self)))
+        return {"all": every} | {
+            name: Ranked(ranks(scores, true, among), among.sum(1)) for name, among in peers.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +202,7 @@ class Retrieval:
         rows: [Q] int64 rows of the queries, those with at least one of the spectra.
         identities: [Q].
         without_spectrum: rows left out because they have none of the spectra.
-        rank: [Q] int64 among all answers.
-        isomer_rank: [Q] int64 among the answers with the query's formula.
-        isomers: [Q] int64 number of these, the true one included.
+        among: ranks of the queries.
         best_rows: [Q, k] int64, the first row of each of the best answers.
         best_scores: [Q, k] their similarities.
         own_score: [Q] similarity of the true answer.
@@ -156,21 +213,30 @@ class Retrieval:
     rows: npt.NDArray[np.int64]
     identities: tuple[str, ...]
     without_spectrum: int
-    rank: Tensor
-    isomer_rank: Tensor
-    isomers: Tensor
+    among: AmongPeers
     best_rows: npt.NDArray[np.int64]
     best_scores: npt.NDArray[np.float64]
     own_score: npt.NDArray[np.float64]
     gallery_size: int
 
+    @property
+    def rank(self) -> Tensor:
+        """Ranks [Q] int64 among all answers."""
+        return self.among["all"].rank
+
+    @property
+    def isomer_rank(self) -> Tensor:
+        """Ranks [Q] int64 among the answers with the query's formula."""
+        return self.among["formula"].rank
+
+    @property
+    def isomers(self) -> Tensor:
+        """Numbers [Q] int64 of these, the true one included."""
+        return self.among["formula"].candidates
+
     def figures(self) -> RankFigures:
         """Summarise the ranks among all molecules of the gallery."""
-        return rank_figures(self.rank, torch.full_like(self.rank, self.gallery_size))
-
-    def isomer_figures(self) -> RankFigures | None:
-        """Summarise the ranks among molecules of the same formula, see `ranking.isomer_figures`."""
-        return isomer_figures(self.isomer_rank, self.isomers)
+        return rank_figures(*self.among["all"])
 
 
 def retrieve(
@@ -217,31 +283,27 @@ def retrieve(
     if missing:
         raise NotFoundError(f"the molecule of a query, {missing[0]}, is not in the gallery")
     true = torch.tensor([number[identity] for identity in identities])
-    # representations and formulas
+    # representations
     spectra = embed_spectra(model, store, rows, names, batch_size, change)
     structures = gallery.embeddings
     if similarity == "cosine":
         spectra, structures = F.normalize(spectra, dim=1), F.normalize(structures, dim=1)
-    index = {formula: n for n, formula in enumerate(dict.fromkeys(gallery.formulas))}
-    formula = torch.tensor([index[name] for name in gallery.formulas])  # [A]
 
     # ranks, in chunks of queries to bound the memory of the scores
+    among: list[AmongPeers] = []
     chunks: list[tuple[Tensor, ...]] = []
     for chunk, answer in zip(spectra.split(QUERY_ROWS), true.split(QUERY_ROWS), strict=True):
         scores = answer_scores(chunk @ structures.T, gallery.answer)  # [chunk, A]
-        isomer = formula[answer].unsqueeze(1) == formula
+        among.append(gallery.ranked(scores, answer))
         own = scores.gather(1, answer.unsqueeze(1)).squeeze(1)
-        isomer_ranks = ranks(scores, answer, isomer)
-        chunks.append((ranks(scores, answer), isomer_ranks, isomer.sum(1), own, *best(scores, KEEP)))
-    rank, isomer_rank, isomers, own, answers, values = (torch.cat(part) for part in zip(*chunks, strict=True))
+        chunks.append((own, *best(scores, KEEP)))
+    own, answers, values = (torch.cat(part) for part in zip(*chunks, strict=True))
     return Retrieval(
         modalities=names,
         rows=rows,
         identities=identities,
         without_spectrum=int((~has_spectrum).sum()),
-        rank=rank,
-        isomer_rank=isomer_rank,
-        isomers=isomers,
+        among=joined(among),
         best_rows=gallery.first[answers.numpy()],
         best_scores=values.numpy(),
         own_score=own.numpy(),

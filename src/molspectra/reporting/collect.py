@@ -19,15 +19,20 @@ from molspectra.errors import DamagedError, NotFoundError
 from molspectra.evaluation.ensemble import Ensemble, is_ensemble, read_ensemble
 from molspectra.evaluation.finetuned import errors_of
 from molspectra.evaluation.pretrained import read_ranks
-from molspectra.evaluation.ranking import RankFigures
+from molspectra.evaluation.ranking import RankFigures, SizedRecall
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
+from molspectra.evaluation.representation import RESULT
 from molspectra.reporting.content import (
+    AlignmentLine,
     Candidate,
     Curve,
     Depicted,
+    GalleryLine,
     LossLine,
+    ProbeLine,
     ReconstructedMolecule,
     ReportContent,
+    Representation,
     RetrievalResult,
     RunFacts,
     Search,
@@ -57,7 +62,8 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
     Fine-tuning runs are put into one table where they agree in property, data and settings, and differ
     only in seed and start. The runs that they started from need not be given, but are named by their stage
     only where their directories still exist. Reconstructed spectra are those of the first stage-2 run. An
-    ensemble stands for its members, with a note on the error of their mean.
+    ensemble stands for its members, with a note on the error of their mean. A directory with nothing but the
+    tests of a model's embeddings is shown as well.
 
     Raises:
         InputError: no directory given, one that is not a run, damaged files, or two runs of a table with the
@@ -66,6 +72,9 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
     given = list(dict.fromkeys(Path(directory) for directory in run_dirs))
     if not given:
         raise NotFoundError("a report needs at least one run directory")
+    bare = [path for path in given if (path / RESULT).is_file() and not (path / "config.json").is_file()]
+    bare = [path for path in bare if not is_ensemble(path)]
+    given = [path for path in given if path not in bare]
     ensembles = [read_ensemble(path) for path in given if is_ensemble(path)]
     members = {ensemble.directory: ensemble.members for ensemble in ensembles}
     paths = list(dict.fromkeys(path for one in given for path in members.get(one, (one,))))
@@ -76,14 +85,16 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
         with _damage_named(path):
             runs.append(Run.read(path, name if counts[name] == 1 else str(path)))
     known = with_ancestors(runs)
-    with _damage_named(paths[0].parent):
+    with _damage_named(paths[0].parent if paths else Path()):
         tables = result_tables(runs, known)
-    facts, losses, curves, retrievals = [], [], [], []
+    facts, losses, curves, retrievals, representations = [], [], [], [], []
     reconstructions: list[ReconstructedMolecule] = []
     mask_ratio = None
     for run in runs:
         with _damage_named(run.directory):
             facts.append(_facts(run, known))
+            if (run.directory / RESULT).is_file():
+                representations.append(_representation(run.directory, run.name))
             curves += _curves(run, runs, known)
             losses += _losses(run)
             if run.stage == "stage2" and run.evaluation is not None:
@@ -92,6 +103,9 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
                 if not reconstructions and "reconstructed" in run.evaluation:
                     reconstructions = _reconstructions(run)
                     mask_ratio = run.evaluation["mask_ratio"]
+    for path in bare:
+        with _damage_named(path):
+            representations.append(_representation(path, None))
     return ReportContent(
         title=title,
         runs=tuple(facts),
@@ -101,6 +115,7 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
         reconstructions=tuple(reconstructions),
         mask_ratio=mask_ratio,
         retrievals=tuple(retrievals),
+        representations=tuple(representations),
         levels=_levels(runs),
         notes=(*_notes(runs, known), *chain.from_iterable(map(_of_ensemble, ensembles))),
     )
@@ -267,6 +282,55 @@ def _retrieval(run: Run) -> RetrievalResult:
         examples=tuple(examples),
         why=values["chosen"],
     )
+
+
+def _representation(directory: Path, name: str | None) -> Representation:
+    """Read the tests of a model's embeddings; without a name that of the model is taken."""
+    values = read_json(directory / RESULT)
+    probes = []
+    for target, one in values.get("probes", {}).items():
+        keys = ("auprc", "auroc") if one["class"] else ("mae", "r2")
+        for features, probe in one["probes"].items():
+            figures = {
+                which: (each[keys[0]], each[keys[1]])
+                for which, each in (probe | {"constant": one["constant"]}).items()
+            }
+            counts = one["fitted"], one["tested"]
+            probes.append(ProbeLine(target, one["unit"], features, one["class"], *counts, figures))
+    galleries = [
+        GalleryLine(method, kind, spectra, _sized(one))
+        for method in ("embedding", "prediction")
+        for spectra, by_kind in values.get("galleries", {}).get(method, {}).items()
+        for kind, entries in by_kind.items()
+        for one in entries
+    ]
+    keys_of_alignment = (
+        "molecules",
+        "alignment",
+        "alignment_of_others",
+        "uniformity_of_spectra",
+        "uniformity_of_structures",
+    )
+    return Representation(
+        run=name or str(values["model"]),
+        store=values["store"],
+        tested=values["tested"],
+        left_out=values["left_out"],
+        seen=values["seen"],
+        probes=tuple(probes),
+        galleries=tuple(galleries),
+        alignment=tuple(
+            AlignmentLine(spectra, *(one[key] for key in keys_of_alignment))
+            for spectra, one in values.get("alignment", {}).items()
+        ),
+    )
+
+
+def _sized(values: Mapping[str, Any]) -> SizedRecall:
+    recall, chance = (
+        {int(k): share for k, share in values[name].items()} for name in ("recall", "chance_recall")
+    )
+    return SizedRecall(values["size"], values["queries"], values["candidates"], recall, chance)
 
 
 def _reconstructions(run: Run) -> list[ReconstructedMolecule]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.evaluation.ranking import RankFigures
+from molspectra.evaluation.ranking import RankFigures, SizedRecall
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
 
 
@@ -213,6 +213,77 @@ class RetrievalResult:
 
 
 @dataclass(frozen=True)
+class ProbeLine:
+    """Figures of the probes of one property by one kind of features.
+
+    Attributes:
+        features: "sum" or "pooled".
+        is_class: the figures are area under the precision-recall curve and AUROC, not MAE and R².
+        fitted: number of molecules that the probes were fitted to.
+        figures: error (or AUPRC) and R² (or AUROC) of "linear", "neighbours" and "constant".
+    """
+
+    name: str
+    unit: str
+    features: str
+    is_class: bool
+    fitted: int
+    tested: int
+    figures: Mapping[str, tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True)
+class GalleryLine:
+    """Recall in galleries of one kind and size.
+
+    Attributes:
+        method: "embedding", or "prediction" for a search against predicted spectra.
+        kind: "all" molecules, those of the query's "mass", or of its "formula".
+        spectra: used together.
+    """
+
+    method: str
+    kind: str
+    spectra: str
+    found: SizedRecall
+
+
+@dataclass(frozen=True)
+class AlignmentLine:
+    """Alignment and uniformity of one subset of spectra, see `evaluation.hypersphere`.
+
+    Attributes:
+        of_others: alignment of structures with the spectra of other molecules.
+    """
+
+    spectra: str
+    molecules: int
+    alignment: float
+    of_others: float
+    of_spectra: float
+    of_structures: float
+
+
+@dataclass(frozen=True)
+class Representation:
+    """Tests of the embeddings of one model.
+
+    Attributes:
+        run: name of the run or model.
+        seen: what the test part had in common with the training before it was filtered.
+    """
+
+    run: str
+    store: str
+    tested: int
+    left_out: int
+    seen: str
+    probes: tuple[ProbeLine, ...] = ()
+    galleries: tuple[GalleryLine, ...] = ()
+    alignment: tuple[AlignmentLine, ...] = ()
+
+
+@dataclass(frozen=True)
 class SimulatedMolecule:
     """A molecule whose spectra were computed while the report's runs were made.
 
@@ -238,6 +309,7 @@ class ReportContent:
     Attributes:
         mask_ratio: fraction of the patches that were masked for `reconstructions`.
         retrievals: one per stage-2 run.
+        representations: one per model whose embeddings were tested.
         levels: level of theory of geometries, spectra and properties, by name.
         wall_seconds: total time in s; None where unknown.
         notes: further facts, one sentence each.
@@ -251,6 +323,7 @@ class ReportContent:
     reconstructions: tuple[ReconstructedMolecule, ...] = ()
     mask_ratio: float | None = None
     retrievals: tuple[RetrievalResult, ...] = ()
+    representations: tuple[Representation, ...] = ()
     simulated: tuple[SimulatedMolecule, ...] = ()
     levels: Mapping[str, str] = field(default_factory=dict)
     wall_seconds: float | None = None

@@ -15,13 +15,21 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from molspectra.evaluation.metrics import mean_and_sd
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
 from molspectra.reporting.canvas import COLOURS, INK, MARKERS, OTHER_MARKER, colour_of, new_figure, styled
-from molspectra.reporting.content import Curve, ReconstructedMolecule, ResultTable, RetrievalResult
+from molspectra.reporting.content import (
+    Curve,
+    ReconstructedMolecule,
+    Representation,
+    ResultTable,
+    RetrievalResult,
+)
 from molspectra.reporting.wording import number
 
 Errors = tuple[str, str, Mapping[int, float]]
 """Key and label of a start, and the mean absolute errors of its runs by seed."""
 
 RECALL_UP_TO = 50
+
+MANY_MARKERS = "osDv^PX"
 
 MANY_POINTS = 5_000
 """A scatter plot of more points is drawn as pixels, which keeps the page small."""
@@ -221,4 +229,81 @@ def recall_curve(result: RetrievalResult) -> Figure:
         axes.plot(at, chance, color=INK, linestyle="--", linewidth=1.2, label=label)
         axes.set(ylim=(0, 1.02), xlim=(0.5, len(at) + 0.5), xlabel="k", ylabel="recall@k")
         axes.legend(loc="center right")
+    return drawn
+
+
+PROBES = {"linear": "ridge regression", "neighbours": "k nearest neighbours", "constant": "constant"}
+"""Probes and what they are called."""
+
+
+def probes(tests: Representation) -> Figure:
+    """Draw R² (of classes AUROC) of both probes, by property and features."""
+    names = [f"{line.name}, {line.features}" for line in tests.probes]
+    with styled():
+        drawn = new_figure(6.6, 0.3 * len(names) + 1.4)
+        axes = drawn.add_subplot()
+        for which, marker in (("linear", "D"), ("neighbours", "o")):
+            scores = [line.figures[which][1] for line in tests.probes]
+            values = [math.nan if score is None else score for score in scores]
+            colour = colour_of(which, list(PROBES))
+            axes.plot(values, range(len(names)), marker, color=colour, label=PROBES[which])
+        axes.set_yticks(range(len(names)), names)
+        axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="R² (of classes AUROC); 1 is perfect")
+        axes.set_xlim(left=max(axes.get_xlim()[0], -1.0), right=1.02)
+        drawn.legend(loc="outside upper right", ncols=2)
+    return drawn
+
+
+def recall_by_size(tests: Representation, kinds: Mapping[str, str], methods: Mapping[str, str]) -> Figure:
+    """Draw recall@1 against the size of the gallery, a row per method and a column per kind of gallery."""
+    shown = [method for method in methods if any(line.method == method for line in tests.galleries)]
+    spectra = list(dict.fromkeys(line.spectra for line in tests.galleries))
+    with styled():
+        drawn = new_figure(10.2, 2.9 * len(shown) + 0.7)
+        for row, method in enumerate(shown):
+            for column, (kind, title) in enumerate(kinds.items()):
+                axes = drawn.add_subplot(len(shown), len(kinds), row * len(kinds) + column + 1)
+                lines = [each for each in tests.galleries if (each.method, each.kind) == (method, kind)]
+                for index, name in enumerate(spectra):
+                    # the whole galleries of masses and formulas differ in size and belong to no curve
+                    found = [
+                        each.found
+                        for each in lines
+                        if each.spectra == name and (kind == "all" or each.found.size is not None)
+                    ]
+                    axes.plot(
+                        [each.candidates for each in found],
+                        [each.recall[1] for each in found],
+                        color=f"C{index}",
+                        marker=MANY_MARKERS[index % len(MANY_MARKERS)],
+                        markersize=4,
+                        label=name,
+                    )
+                largest = max((each.found.candidates for each in lines), default=10.0)
+                chance = np.geomspace(2, max(largest, 10.0), 50)
+                axes.plot(chance, 1 / chance, color=INK, linestyle="--", linewidth=1.0)
+                axes.set(xscale="log", ylim=(0, 1.03), title=f"{methods[method]},\n{title}")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1,) if largest > 100 else (1, 3)))
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
+                if row == len(shown) - 1:
+                    axes.set_xlabel("molecules in the gallery")
+                if column == 0:
+                    axes.set_ylabel("recall@1")
+        handles, names = drawn.axes[0].get_legend_handles_labels()
+        drawn.legend(handles, names, loc="outside upper center", ncols=4)
+    return drawn
+
+
+def alignment(tests: Representation) -> Figure:
+    """Draw alignment against the uniformity of the spectra, a point per subset of spectra."""
+    with styled():
+        drawn = new_figure(6.6, 3.8)
+        axes = drawn.add_subplot()
+        for index, line in enumerate(tests.alignment):
+            marker = MANY_MARKERS[index % len(MANY_MARKERS)]
+            axes.plot(line.of_spectra, line.alignment, marker, color=f"C{index}", label=line.spectra)
+        axes.set(xlabel="uniformity of the spectra", ylabel="alignment")
+        axes.margins(0.15)
+        drawn.legend(loc="outside right upper")
     return drawn

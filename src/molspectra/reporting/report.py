@@ -47,6 +47,11 @@ def _report(content: ReportContent) -> str:
         ("losses", "Pre-training losses", sections.losses(content.losses)),
         ("spectra", "Spectra with masked patches", sections.reconstructions(pictures, content)),
         ("retrieval", "Finding molecules by spectra", [sections.retrieval(pictures, r) for r in searches]),
+        (
+            "embeddings",
+            "Embeddings by themselves",
+            [sections.representation(pictures, each) for each in content.representations],
+        ),
         ("simulated", "Simulated here", sections.simulated(pictures, content.simulated)),
         ("limits", "How to read this, and its limits", listing(limits(content))),
     ]

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from molspectra.evaluation.ranking import RankFigures
+from molspectra.evaluation.representation import GALLERIES, METHODS
 from molspectra.reporting import figures, wording
 from molspectra.reporting.content import (
     Candidate,
     Curve,
     LossLine,
     ReportContent,
+    Representation,
     ResultTable,
     RetrievalResult,
     SimulatedMolecule,
 )
 from molspectra.reporting.drawing import Pictures
-from molspectra.reporting.markup import Child, Markup, element, listing, paragraph, table
+from molspectra.reporting.markup import Child, Markup, details, element, listing, paragraph, table
 from molspectra.reporting.wording import duration, mean_sd, number, percent
 from molspectra.spectra.modality import MODALITIES
 
@@ -196,6 +198,109 @@ def _card(pictures: Pictures, rank: int, candidate: Candidate) -> Markup:
         element("div", "✓ the right one", class_="mark") if candidate.true else None,
         class_="card true" if candidate.true else "card",
     )
+
+
+def representation(pictures: Pictures, tests: Representation) -> list[Child]:
+    """Return the tests of a model's embeddings: tables and figures of those that were made."""
+    left_out = f" {tests.left_out} that are not new to the model are left out." if tests.left_out else ""
+    parts: list[Child] = [
+        element("h3", tests.run),
+        paragraph(f"{tests.tested} test molecules of {tests.store}; before, {tests.seen}.{left_out}"),
+    ]
+    if tests.probes:
+        rows = [
+            [
+                f"{line.name} ({line.unit})" if line.unit else line.name,
+                line.features,
+                str(line.fitted),
+                *(number(value) for which in figures.PROBES for value in line.figures[which]),
+            ]
+            for line in tests.probes
+        ]
+        caption = (
+            "Probes of frozen embeddings (their sum over the atoms, or what a pooled head reads): mean "
+            "absolute error and R² of ridge regression, of the nearest neighbours and of the best constant; "
+            "of classes the area under the precision-recall curve and AUROC."
+        )
+        head = ["property", "features", "fitted to"]
+        head += [f"{which}: {name}" for which in figures.PROBES.values() for name in ("error", "R²")]
+        alt = "R² of ridge regression: " + ", ".join(
+            f"{line.name}, {line.features} {number(line.figures['linear'][1])}" for line in tests.probes
+        )
+        parts += [
+            table(caption, head, rows, numbers=range(2, len(head))),
+            pictures.figure(
+                figures.probes(tests), alt, "R² (of classes AUROC) on new molecules.", medium=True
+            ),
+        ]
+    if tests.galleries:
+        parts += _galleries(pictures, tests)
+    if tests.alignment:
+        rows = [
+            [
+                line.spectra,
+                str(line.molecules),
+                *map(number, (line.alignment, line.of_others, line.of_spectra, line.of_structures)),
+            ]
+            for line in tests.alignment
+        ]
+        caption = (
+            "Alignment E‖f(x) − f(y)‖² of the structure and the spectra of a molecule, and of another "
+            "molecule; uniformity log E exp(−2‖f(x) − f(y)‖²) over molecules; of unit vectors "
+            "(Wang and Isola 2020). Lower is better."
+        )
+        head = ["spectra", "molecules", "alignment", "of others", "uniformity: spectra", "structures"]
+        alt = "Alignment: " + ", ".join(
+            f"{line.spectra} {number(line.alignment)}" for line in tests.alignment
+        )
+        parts += [
+            table(caption, head, rows, numbers=range(1, len(head))),
+            pictures.figure(
+                figures.alignment(tests),
+                alt,
+                "Lower left is better: pairs close, molecules spread.",
+                medium=True,
+            ),
+        ]
+    return parts
+
+
+def _galleries(pictures: Pictures, tests: Representation) -> Iterator[Child]:
+    """Yield recall in the whole galleries, its figure against their size, and the table behind the figure."""
+    head = ["search", "among", "spectra", "gallery", "queries", "R@1", "R@10", "R@1 by chance"]
+    rows = [
+        (
+            line.found.size is None,
+            [
+                METHODS[line.method],
+                GALLERIES[line.kind],
+                line.spectra,
+                f"{line.found.candidates:.0f}" if line.found.size is None else str(line.found.size),
+                str(line.found.queries),
+                *map(percent, line.found.recall.values()),
+                percent(line.found.chance_recall[1]),
+            ],
+        )
+        for line in tests.galleries
+    ]
+    caption = (
+        "Recall among the structures of the whole store, by spectra used together; the gallery is the mean "
+        "number of candidates. Queries without another molecule of their mass or formula are left out there."
+    )
+    yield table(caption, head, [row for is_whole, row in rows if is_whole], numbers=range(3, len(head)))
+    alt = "Recall at 1 in the whole gallery: " + ", ".join(
+        f"{line.spectra} {METHODS[line.method]}, {GALLERIES[line.kind]} {percent(line.found.recall[1])}"
+        for line in tests.galleries
+        if line.found.size is None
+    )
+    yield pictures.figure(
+        figures.recall_by_size(tests, GALLERIES, METHODS),
+        alt,
+        "Recall@1 expected in random galleries of a size, of queries with more candidates; dashed: chance.",
+    )
+    caption = "Recall expected in random parts of the galleries, of queries with more candidates."
+    parts = [row for is_whole, row in rows if not is_whole]
+    yield details("Every size", [table(caption, head, parts, numbers=range(3, len(head)))])
 
 
 def simulated(pictures: Pictures, molecules: Sequence[SimulatedMolecule]) -> list[Markup]:

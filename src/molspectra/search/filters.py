@@ -17,8 +17,6 @@ from molspectra.errors import FormatError, SettingError, UnitError, ValueRangeEr
 _PART = re.compile(r"([A-Z][a-z]?)(\d*)")
 _WITHIN = re.compile(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d{1,2})?|\.\d+)\s*(ppm|da|u)", re.IGNORECASE)
 _MAX_COUNT = 9_999  # atoms of one element
-ELECTRON = 5.485799e-4
-"""Mass of an electron in unified atomic mass units (CODATA 2018)."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +119,3 @@ def element_bits(numbers: Sequence[int]) -> tuple[int, int]:
     for number in set(numbers):
         bits |= 1 << (number - 1)
     return bits & (2**64 - 1), bits >> 64
-
-
-def exact_mass(numbers: npt.NDArray[np.int64], charge: int) -> float:
-    """Mass in Da of the molecule of most abundant isotopes; electrons are counted in ions."""
-    from molspectra.simulation.vibrations import masses_of
-
-    return float(masses_of(numbers).sum()) - charge * ELECTRON

@@ -26,7 +26,7 @@ import pyarrow as pa
 from molspectra.data.atomic import naming
 from molspectra.errors import DamagedError, NotFoundError
 from molspectra.search import network
-from molspectra.search.filters import element_bits, exact_mass
+from molspectra.search.filters import element_bits
 from molspectra.search.sources import Block
 from molspectra.search.vectors import SearchModel, coarse, stored_points, unit
 from molspectra.spectra.modality import modality
@@ -201,6 +201,8 @@ def file_hash(path: Path) -> str:
 
 
 def _records(block: Block) -> pa.RecordBatch:
+    from molspectra.simulation.vibrations import exact_mass
+
     molecules = block.molecules
     bits = [element_bits(molecule.numbers.tolist()) for molecule in molecules]
     columns = {

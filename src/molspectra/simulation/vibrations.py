@@ -20,6 +20,8 @@ from molspectra.simulation.xtb import FieldDerivatives
 Array = npt.NDArray[np.float64]
 
 TEMPERATURE = 298.15
+ELECTRON = 5.485799e-4
+"""Mass of an electron in unified atomic mass units (CODATA 2018)."""
 _LINEAR = 1e-3  # smallest / largest principal extent below which a molecule counts as linear
 
 
@@ -41,6 +43,11 @@ def masses_of(numbers: npt.NDArray[np.int64]) -> Array:
     from ase.data import atomic_masses_common
 
     return np.asarray(atomic_masses_common, dtype=np.float64)[numbers]
+
+
+def exact_mass(numbers: npt.NDArray[np.int64], charge: int) -> float:
+    """Mass in Da of the molecule of most abundant isotopes; electrons are counted in ions."""
+    return float(masses_of(numbers).sum()) - charge * ELECTRON
 
 
 def rigid_motions(masses: Array, positions: Array) -> Array:

@@ -1,6 +1,7 @@
-"""`molspectra evaluate`: test a finished run."""
+"""`molspectra evaluate`: test a finished run, or the embeddings of any model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from molspectra.apps.commands.parser import CommandParser
@@ -11,9 +12,15 @@ from molspectra.printable import say
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     parser = CommandParser(
-        "evaluate", description="Test a run's model: property errors; for stage 2 retrieval by spectra."
+        "evaluate",
+        description="Test a run's model: property errors; for stage 2 retrieval by spectra. With --probes, "
+        "--galleries or --alignment these are tested of its embeddings instead, also of a checkpoint or a "
+        "shipped model (base), with --store and --out.",
     )
-    parser.add_argument("run", help="run directory of pretrain or finetune, or that of an ensemble")
+    parser.add_argument(
+        "run",
+        help="run directory of pretrain or finetune, or that of an ensemble; see above for other models",
+    )
     parser.add_argument(
         "--part",
         choices=("test", "val", "train", "all"),
@@ -43,8 +50,34 @@ def main(arguments: list[str]) -> int:
         action="store_true",
         help="of a fine-tuned run, also test what learns the same from descriptors alone (extra floors)",
     )
+    parser.add_argument(
+        "--probes",
+        action="store_true",
+        help="ridge regression and nearest neighbours on frozen embeddings, for every property of the store",
+    )
+    parser.add_argument(
+        "--galleries",
+        action="store_true",
+        help="recall by spectra against the size of the gallery: of all molecules, of those of the same mass "
+        "and of the same formula",
+    )
+    parser.add_argument(
+        "--alignment",
+        action="store_true",
+        help="alignment and uniformity of the embeddings of structures and spectra",
+    )
     parser.add_shared("--checkpoint", "--device")
     options = parser.parse_args(arguments)
+    kinds = [name for name in ("probes", "galleries", "alignment") if getattr(options, name)]
+    if kinds:
+        others = ("allow_other_data", "disturbances", "floors")
+        wrong = [name for name in others if getattr(options, name)]
+        if wrong or options.part != "test" or options.allow_leak != "none":
+            raise SettingError(
+                f"--{kinds[0]}: the embeddings are tested on new molecules of the test part, without other "
+                "tests; leave out --part, --allow-leak, --allow-other-data, --disturbances and --floors"
+            )
+        return _representation(options, kinds)
     if options.floors and (options.part != "test" or options.allow_other_data):
         raise SettingError("--floors: they are tested on the test part of the run's own store")
 
@@ -91,6 +124,98 @@ def main(arguments: list[str]) -> int:
     lines += ["", f"all figures: {result_file(out, options.part, 'evaluation', '.json')}"]
     say("\n".join(lines))
     return 0
+
+
+def _representation(options: Any, kinds: Sequence[str]) -> int:
+    """Test the embeddings of a model, and print the tables."""
+    from molspectra.evaluation.representation import RESULT, assess_representation
+
+    result = assess_representation(
+        options.run,
+        options.out,
+        kinds,
+        store=options.store,
+        device=options.device,
+        checkpoint=options.checkpoint,
+    )
+    lines = [f"{result['tested']} new test molecules of {result['store']}; before, {result['seen']}"]
+    if result["left_out"]:
+        lines.append(f"{result['left_out']} test rows that are not new are left out")
+    lines += [*probe_table(result), *gallery_table(result), *alignment_table(result)]
+    say("\n".join([*lines, "", f"all figures: {Path(options.out or options.run) / RESULT}"]))
+    return 0
+
+
+def probe_table(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table: figures of both probes of every property, by features."""
+    from molspectra.evaluation.finetuned import in_brackets
+
+    probes = result.get("probes", {})
+    for is_class, head in ((False, ("MAE", "R²")), (True, ("AUROC", "AUPRC"))):
+        chosen = {name: one for name, one in probes.items() if one["class"] == is_class}
+        if not chosen:
+            continue
+        keys = ("auroc", "auprc") if is_class else ("mae", "r2")
+        names = {name: f"{name}{in_brackets(one['unit'])}" for name, one in chosen.items()}
+        width = max(map(len, ("class" if is_class else "property", *names.values())))
+        linear = "logistic" if is_class else "ridge"
+        columns = [f"{which} {figure}" for which in (linear, "k-NN", "constant") for figure in head]
+        yield ""
+        yield f"{'class' if is_class else 'property':<{width}}  features  fitted  tested  " + "  ".join(
+            f"{column:>14}" for column in columns
+        )
+        for name, one in chosen.items():
+            for features, probe in one["probes"].items():
+                each = (probe["linear"], probe["neighbours"], one["constant"])
+                cells = "  ".join(f"{_figure(figures[key]):>14}" for figures in each for key in keys)
+                counts = f"{one['fitted']:>6}  {one['tested']:>6}"
+                yield f"{names[name]:<{width}}  {features:<8}  {counts}  {cells}"
+    for name, reason in result.get("not_probed", {}).items():
+        yield f"{name}: {reason}"
+
+
+def gallery_table(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of tables: recall by the size of the gallery, for every subset of spectra."""
+    from molspectra.evaluation.representation import GALLERIES, METHODS
+
+    galleries = result.get("galleries", {})
+    for method, title in METHODS.items():
+        for kind, kind_title in GALLERIES.items():
+            rows = [
+                (spectra, one) for spectra, found in galleries.get(method, {}).items() for one in found[kind]
+            ]
+            if not rows:
+                continue
+            width = max(len(spectra) for spectra, _ in rows)
+            yield ""
+            yield f"{title}, {kind_title}"
+            yield f"{'spectra':<{width}}  gallery  queries    R@1  (chance)   R@10  (chance)"
+            for spectra, one in rows:
+                size = f"{one['size']}" if one["size"] else f"~{one['candidates']:.0f}"
+                shares = "  ".join(
+                    f"{one['recall'][k]:5.3f}  {'(' + format(one['chance_recall'][k], '.3f') + ')':>8}"
+                    for k in one["recall"]
+                )
+                yield f"{spectra:<{width}}  {size:>7}  {one['queries']:>7}  {shares}"
+
+
+def alignment_table(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table: alignment and uniformity by subset of spectra."""
+    found = result.get("alignment", {})
+    if not found:
+        return
+    width = max(map(len, ("spectra", *found)))
+    columns = {
+        "alignment": "alignment",
+        "alignment_of_others": "of other pairs",
+        "uniformity_of_spectra": "uniformity, spectra",
+        "uniformity_of_structures": "structures",
+    }
+    yield ""
+    yield f"{'spectra':<{width}}  molecules  " + "  ".join(columns.values())
+    for spectra, one in found.items():
+        cells = "  ".join(f"{one[key]:{len(head)}.3f}" for key, head in columns.items())
+        yield f"{spectra:<{width}}  {one['molecules']:>9}  {cells}"
 
 
 def error_table(result: Mapping[str, Any]) -> list[str]:
