@@ -12,7 +12,7 @@ floors learn from molecules of the store `--train` whose spectra the model itsel
 
 Medians over the molecules of: the cosine; the spectral information similarity 1 / (1 + SID); the error of the
 area under the spectrum, as a share of the computed area. "structure" is the store's, "SMILES" a conformer by
-force field.
+force field, where the store has SMILES.
 """
 
 import argparse
@@ -103,11 +103,13 @@ def compare(
         "ridge": ridge(rdkit_descriptors(known), spectra)(rdkit_descriptors(asked)),
     }
     found = {label: measures(values, true) for label, values in predictions.items()}
-    given = [one.smiles or "" for one in asked]
-    by_smiles = predict_spectra(given, model, modalities=[name], on_error="skip")
-    places = [int(str(source).removeprefix("item ")) - 1 for source in by_smiles.columns["source"]]
+    places = [index for index, one in enumerate(asked) if one.smiles]
     print(f"{name}: {len(rows)} molecules, {len(places)} by SMILES; floors learn from {len(sources)}")
-    return {"model, SMILES": measures(by_smiles.intensities[name], true[places]), **found}
+    if not places:
+        return found
+    smiles = [asked[index].smiles for index in places]
+    by_smiles = predict_spectra(smiles, model, modalities=[name]).intensities[name]
+    return {"model, SMILES": measures(by_smiles, true[places]), **found}
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from docs_pages import follow
 
 import molspectra as ms
 from molspectra.apps.cli import main
@@ -219,3 +220,12 @@ def test_an_interruption_leaves_no_file(monkeypatch, tmp_path: Path) -> None:
     words = ["predict-spectrum", "--smiles", *SOME, "--out", str(tmp_path / "x.arrow"), "--quiet"]
     assert main(words) == 130
     assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_of_the_page(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = [name for name, _ in follow("predict_spectrum", capsys)]
+    assert done == ["predict-spectrum", "predict-spectrum", "python"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "some.smi", "spectra.arrow", "spectra.png", "spectra.csv"
+    }  # fmt: skip
