@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from molspectra.apps.import_reference import import_reference as import_reference
     from molspectra.apps.model import load as load
     from molspectra.apps.predict import predict as predict
+    from molspectra.apps.predict_spectra import predict_spectra as predict_spectra
     from molspectra.chem.molecule import Molecule as Molecule
     from molspectra.chem.readers import from_ase as from_ase
     from molspectra.chem.readers import from_rdkit as from_rdkit
@@ -107,6 +108,8 @@ embed_spectra    molspectra.apps.embed_spectra   spectra as vectors, to compare 
                  ms.embed_spectra("samples.csv")
 predict          molspectra.apps.predict         properties of molecules by a fine-tuned run
                  ms.predict(["CCO"], "runs/gap")
+predict_spectra  molspectra.apps.predict_spectra  IR, Raman and UV-Vis spectra of molecules, by a network
+                 ms.predict_spectra(["CCO"])[0]["ir"]
 MolSpectraEmbedder  molspectra.apps.estimators  a scikit-learn transformer: molecules to vectors
                  make_pipeline(ms.MolSpectraEmbedder(), Ridge())
 MolSpectraRegressor  molspectra.apps.estimators  a scikit-learn regressor that fine-tunes a model

@@ -25,6 +25,7 @@ COMMANDS = {
     "search": "find the molecules of an index that fit spectra of a sample",
     "embed": "turn molecules or spectra into vectors",
     "predict": "predict a property, and forces, with units",
+    "predict-spectrum": "predict IR, Raman and UV-Vis spectra of molecules",
     "export-model": "write a model as a file that PyTorch runs without this package",
     "import-reference": "take over weights of the paper's reference implementation",
     "report": "write an HTML page about runs",

@@ -9,6 +9,7 @@ from molspectra.apps import loading
 from molspectra.apps.embed import Embeddings, embed
 from molspectra.apps.molecules import Molecules
 from molspectra.apps.predict import Predicted, predict
+from molspectra.apps.predict_spectra import PredictedSpectra, predict_spectra
 
 
 class Model(loading.LoadedModel):
@@ -21,6 +22,10 @@ class Model(loading.LoadedModel):
     def predict(self, molecules: Molecules, **options: Any) -> Predicted:
         """Predict the properties that this model learnt; as in `molspectra.predict`."""
         return predict(molecules, self, **options)
+
+    def predict_spectra(self, molecules: Molecules, **options: Any) -> PredictedSpectra:
+        """Predict spectra by this model's spectrum head; as in `molspectra.predict_spectra`."""
+        return predict_spectra(molecules, self, **options)
 
 
 class EnsembleModel(loading.LoadedEnsemble, Model):

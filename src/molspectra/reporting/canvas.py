@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from molspectra.data.atomic import atomic_file
+from molspectra.data.output import free_path
 from molspectra.reporting.markup import Markup, markup
+
+FIGURES = (".png", ".svg", ".pdf")
+"""Files that a figure can be written to."""
 
 INK = "#1f2328"
 """Colour of lines and text; in SVG replaced by the colour of the page's text."""
@@ -83,6 +90,22 @@ def png(drawn: Figure, dpi: int = 160) -> bytes:
     with styled():
         drawn.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
+
+
+def write_figure(out: str | os.PathLike[str], drawn: Figure, *, overwrite: bool = False) -> Path:
+    """Write a figure as PNG, SVG or PDF, by the suffix; the file appears complete or not at all.
+
+    Raises:
+        InputError: another suffix, the file exists or cannot be written.
+    """
+    path = free_path(out, FIGURES, overwrite=overwrite)
+    kind, buffer = path.suffix.lower()[1:], io.BytesIO()
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with styled():
+        drawn.savefig(buffer, format=kind, dpi=150, facecolor="white", metadata=undated)
+    with atomic_file(path) as file:
+        file.write(buffer.getvalue())
+    return path
 
 
 def svg(drawn: Figure, alt: str, prefix: str) -> Markup:

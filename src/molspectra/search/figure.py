@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from molspectra.data.atomic import atomic_file
 from molspectra.data.output import free_path
 from molspectra.errors import ValueRangeError
 from molspectra.printable import printable
+from molspectra.reporting import canvas
 from molspectra.reporting.canvas import COLOURS, INK, new_figure, styled
 from molspectra.search.explain import Band, Explanation
 from molspectra.spectra.modality import Modality, modality
 
-SUFFIXES = (".png", ".svg", ".pdf")
+SUFFIXES = canvas.FIGURES
 """Files that a figure can be written to."""
 
 MOST = 25
@@ -57,15 +56,8 @@ def write_figure(path: Path | str, explanations: Sequence[Explanation], *, overw
     Raises:
         InputError: another suffix, the file exists or cannot be written, or too many answers.
     """
-    path = free_path(path, SUFFIXES, overwrite=overwrite)
-    kind, buffer = path.suffix.lower()[1:], io.BytesIO()
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    drawn = figure(explanations)
-    with styled():
-        drawn.savefig(buffer, format=kind, dpi=150, facecolor="white", metadata=undated)
-    with atomic_file(path) as file:
-        file.write(buffer.getvalue())
-    return path
+    free_path(path, SUFFIXES, overwrite=overwrite)
+    return canvas.write_figure(path, figure(explanations), overwrite=overwrite)
 
 
 def figure(explanations: Sequence[Explanation], *, titles: bool = True) -> Figure:
