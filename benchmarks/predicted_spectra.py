@@ -93,6 +93,7 @@ def compare(
     learnt = (seen.flags_of(hashes_of(train.identities)) & SPECTRUM > 0) & train.has(name)
     sources = np.flatnonzero(learnt)  # and so not tested
     spectra = computed(train, sources, name)
+    sources, spectra = sources[spectra.any(1)], spectra[spectra.any(1)]  # some excitations are all dark
     asked, known = (
         [store.molecule(int(row)) for row in part] for store, part in ((test, rows), (train, sources))
     )
