@@ -76,6 +76,7 @@ class Band:
         computed_height: relative to the candidate's highest point where something was measured.
         motion: such as "C=O stretch 82 %, C-C stretch 9 %"; "" where unknown.
         atoms: those that move most, most first; indices from 0 into `Explanation.molecule`.
+        modes: of the assignment that the band consists of, the strongest first, without much weaker ones.
     """
 
     status: Literal["matched", "missing", "extra"]
@@ -85,6 +86,7 @@ class Band:
     computed_height: float | None
     motion: str
     atoms: tuple[int, ...]
+    modes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,7 @@ class Explanation:
         regions: (low, high, similarity in it) of the parts of the axis that were measured.
         groups: functional groups of the candidate, and those that a measured band asks for.
         remarks: what was left out or taken as it is, for people.
+        assignment: normal modes of the candidate, None where they are not computed.
     """
 
     rank: int
@@ -129,6 +132,7 @@ class Explanation:
     regions: tuple[tuple[float, float, float], ...]
     groups: tuple[GroupEvidence, ...]
     remarks: tuple[str, ...]
+    assignment: Assignment | None = None
 
 
 def explain(
@@ -331,6 +335,7 @@ def _explained(
         bands=bands,
         regions=_regions(measured, candidate, known, kind) if points is not None else (),
         groups=groups,
+        assignment=assignment,
         remarks=tuple(remarks),
     )
 
@@ -481,7 +486,8 @@ def _bands(
         if not modes and highest is not None and lines is not None:  # another level may place it elsewhere
             distance = np.abs(lines.position - highest.place)
             modes = np.flatnonzero(distance <= TOLERANCE.get(kind.unit, 0)).tolist()
-        motion, atoms = _motion(modes, assignment, lines)
+        strong = _strong(modes, lines)
+        motion, atoms = _motion(strong, assignment)
         return Band(
             status,
             None if measured is None else measured.place,
@@ -490,6 +496,7 @@ def _bands(
             None if highest is None else highest.height,
             motion,
             atoms,
+            strong,
         )
 
     bands = [
@@ -522,14 +529,18 @@ def _matched(peaks: Sequence[_Peak], computed: Sequence[_Peak], tolerance: float
     }
 
 
-def _motion(
-    modes: Sequence[int], assignment: Assignment | None, lines: LineSpectrum | None
-) -> tuple[str, tuple[int, ...]]:
-    """Motion and atoms of the strong lines of a band, the strongest first."""
-    if assignment is None or lines is None or not modes:
-        return "", ()
+def _strong(modes: Sequence[int], lines: LineSpectrum | None) -> tuple[int, ...]:
+    """The strong lines of a band, the strongest first."""
+    if lines is None or not modes:
+        return ()
     order = sorted(modes, key=lambda mode: -lines.intensity[mode])
-    strong = [mode for mode in order if lines.intensity[mode] >= _SIDE * lines.intensity[order[0]]]
+    return tuple(mode for mode in order if lines.intensity[mode] >= _SIDE * lines.intensity[order[0]])
+
+
+def _motion(strong: Sequence[int], assignment: Assignment | None) -> tuple[str, tuple[int, ...]]:
+    """Motion and atoms of the strong lines of a band, the strongest first."""
+    if assignment is None:
+        return "", ()
     motions: dict[str, str] = {}  # one for each leading kind, since many lines of a band are alike
     for mode in strong:
         motions.setdefault(assignment.leading(mode), assignment.motion(mode))

@@ -39,6 +39,7 @@ class Assignment:
         kinds: [K] readable kinds of motion, such as "C=O stretch", "C-H stretch (CH3)", "O-H torsion".
         energies: [M, K] share of each kind in the potential energy; rows have the sum 1, or 0 where molecules
             that are not bonded move against each other.
+        displacements: [M, N, 3] Cartesian displacements of the modes; the mass-weighted ones are orthonormal.
     """
 
     molecule: Molecule
@@ -48,6 +49,7 @@ class Assignment:
     atoms: Array
     kinds: tuple[str, ...]
     energies: Array
+    displacements: Array
 
     def motion(self, mode: int) -> str:
         """The leading kinds of motion of a mode, such as "C=O stretch 82 %, C-C stretch 9 %"."""
@@ -95,8 +97,8 @@ def assign(molecule: Molecule, modalities: Sequence[str] = ("ir",), *, level: Le
     parts = changes * (changes @ force_constants(found.hessian, coordinates))
     energies = np.abs(parts @ member)
     total = energies.sum(1, keepdims=True)
-    squares = moves.reshape(-1, len(molecule), 3) ** 2
-    kinetic = squares.sum(-1) * masses_of(molecule.numbers)
+    displacements = moves.reshape(-1, len(molecule), 3)
+    kinetic = (displacements**2).sum(-1) * masses_of(molecule.numbers)
     return Assignment(
         molecule.with_positions(found.positions * BOHR),
         found.modes.wavenumbers,
@@ -105,6 +107,7 @@ def assign(molecule: Molecule, modalities: Sequence[str] = ("ir",), *, level: Le
         kinetic / kinetic.sum(1, keepdims=True),
         kinds,
         energies / np.where(total > 0, total, 1),
+        displacements,
     )
 
 
