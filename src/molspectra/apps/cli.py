@@ -28,6 +28,7 @@ COMMANDS = {
     "predict-spectrum": "predict IR, Raman and UV-Vis spectra of molecules",
     "export-model": "write a model as a file that PyTorch runs without this package",
     "import-reference": "take over weights of the paper's reference implementation",
+    "explore": "open a local page: identify spectra, look at molecules, libraries and runs",
     "report": "write an HTML page about runs",
     "reproduce": "repeat an experiment of the paper beside its published values",
     "demo": "the whole path on the bundled data, in minutes",

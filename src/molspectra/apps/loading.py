@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molspectra.apps.remote_models import HUB, from_hub, from_url
+from molspectra.data.output import cache_folder
 from molspectra.errors import MismatchError, NotFoundError, hint
 from molspectra.evaluation.embedding import alignment_similarity, trained_elements
 from molspectra.evaluation.ensemble import is_ensemble, load_members, read_ensemble
@@ -102,7 +103,7 @@ def load(
             `#sha256=` and 64 hexadecimal digits;
             `hf:owner/name` or `hf:owner/name@revision`, a Hugging Face repository (extra `hub`).
         prefer: of a run the checkpoint with the lowest validation loss ("best"), or the newest ("last").
-        cache: where downloads are kept; None takes `$MOLSPECTRA_CACHE`, else `~/.cache/molspectra`.
+        cache: where downloads are kept; None takes that of `cache_folder`.
 
     Raises:
         InputError: no such model, a damaged one, an address that is not pinned or cannot be reached.
@@ -110,8 +111,7 @@ def load(
     text = os.fspath(name)
     if is_ensemble(text):
         return _load_ensemble(text, prefer)
-    default_cache = os.environ.get("MOLSPECTRA_CACHE") or Path.home() / ".cache" / "molspectra"
-    directory = find_checkpoint(_directory(text, Path(cache or default_cache)), prefer)
+    directory = find_checkpoint(_directory(text, Path(cache) if cache else cache_folder()), prefer)
     model, about = load_model(directory)
     aligned = model.spectrum_encoder is not None and not model.config.spectrum_input
     return LoadedModel(

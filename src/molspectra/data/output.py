@@ -36,6 +36,13 @@ def free_path(
     return path
 
 
+def cache_folder() -> Path:
+    """Folder of what can be made again: `$MOLSPECTRA_CACHE`, else `molspectra` in the user's cache."""
+    own = os.environ.get("MOLSPECTRA_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "molspectra"
+
+
 def write_table(table: Any, path: Path, *, decimals: int | None = None) -> None:
     """Write an Arrow table as CSV (without lists; a missing text is an empty cell) or else as Parquet.
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from molspectra.chem.internal import InternalCoordinates, internal_coordinates
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.coordinates import InternalBatch, Moves, Terms, sorted_by_atom
+from molspectra.data.output import cache_folder
 from molspectra.data.store.bundled import bundled_path
 from molspectra.data.store.mapped import MappedFile, runs_of
 from molspectra.data.store.schema import ragged, vector
@@ -224,8 +225,7 @@ def internal_path(store: Store) -> Path:
     beside = store.path.with_name(f"{store.path.stem}.internal.arrow")
     if store.path != bundled_path().absolute() and os.access(store.path.parent, os.W_OK):
         return beside
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molspectra"
-    return cache / f"{store.path.stem}-{store.hash[:16]}.internal.arrow"
+    return cache_folder() / f"{store.path.stem}-{store.hash[:16]}.internal.arrow"
 
 
 def open_internal(store: Store) -> InternalFile:

@@ -1,0 +1,1 @@
+"""The explorer: a local page that identifies spectra and shows molecules, libraries and runs."""

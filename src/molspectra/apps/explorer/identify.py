@@ -1,0 +1,223 @@
+"""Identifying a measured spectrum: the search, and what the page shows of its answers."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from molspectra.apps.explorer import frames
+from molspectra.apps.explorer.frames import choices, message
+from molspectra.apps.explorer.site import AS_FILE, Site
+from molspectra.errors import SettingError, ValueRangeError
+from molspectra.printable import printable
+from molspectra.reporting.drawing import draw
+from molspectra.reporting.markup import Markup, element
+from molspectra.search.explain import Explanation, explain
+from molspectra.search.figure import SYMBOLS, position
+from molspectra.search.hits import Hits
+from molspectra.search.page import write_page
+from molspectra.search.pipeline import Pipeline
+from molspectra.search.query import Prepared, read_query
+from molspectra.spectra.modality import modality
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LISTED = 10
+"""Candidates that are shown."""
+
+_HEIGHT = 560  # pixels of an answer
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What one search found, kept for one visitor.
+
+    Attributes:
+        source: name of the file.
+        kind: its modality.
+        prepared: the spectrum as it was searched with.
+        pipeline: what was done to it.
+        hits: the answers.
+    """
+
+    source: str
+    kind: str
+    prepared: Prepared
+    pipeline: Pipeline
+    hits: Hits
+
+
+def identify(
+    site: Site,
+    path: str | None,
+    kind: str,
+    unit: str,
+    quantity: str,
+    steps: str,
+    scale: float | None,
+    baseline: float | None,
+    smooth: float | None,
+    low: float | None,
+    high: float | None,
+    formula: str,
+    mass: float | None,
+) -> Found:
+    """Search the library for one file.
+
+    Raises:
+        InputError: no file, or one that cannot be used, or settings that cannot be.
+    """
+    if not path:
+        raise SettingError("choose a file or an example first")
+    window = None
+    if low is not None or high is not None:
+        known = modality(kind)
+        window = {kind: (known.start if low is None else low, known.stop if high is None else high)}
+    if smooth is not None and smooth < 0:
+        raise ValueRangeError(f"a smoothing window is 0 or more, not {smooth:g}")
+    pipeline = Pipeline(steps, scale or None, baseline, smooth or 0.0, window)  # type: ignore[arg-type]
+    prepared = read_query(
+        path,
+        kind,
+        unit=None if unit == AS_FILE else unit,
+        quantity=None if quantity == AS_FILE else quantity,
+        pipeline=pipeline,
+    )
+    hits = site.library.search(
+        {kind: prepared},
+        pipeline=pipeline,
+        formula=formula.strip() or None,
+        mass=mass or None,
+        top=LISTED,
+    )
+    return Found(Path(path).name, kind, prepared, pipeline, hits)
+
+
+def told(found: Found) -> Markup:
+    """What was read and done, and how many candidates there are."""
+    hits = found.hits
+    text = (
+        f"{printable(found.source)}: the first {len(hits)} of {hits.candidates} candidates, "
+        f"from {hits.library} molecules in the library. What was read and done:"
+    )
+    if not len(hits):
+        text = f"{printable(found.source)}: no molecule of the library passes the filters."
+    return message(text, items=hits.remarks)
+
+
+def listed(found: Found, rank: int) -> Markup:
+    """The candidates as buttons, with drawing, formula, score and confidence."""
+    rows = []
+    for place, hit in enumerate(found.hits):
+        name = hit["name"] or hit["smiles"] or hit["formula"]
+        sure = "" if hit["confidence"] is None else f" · confidence {hit['confidence']:.2f}"
+        group = hit.get("group")
+        near = f" · group {group}" if group is not None else ""
+        content = [
+            element("span", draw(hit["smiles"], "", f"c{place}") or "", class_="picture"),
+            element(
+                "span",
+                element("strong", f"{hit['rank']}. {name}"),
+                element("br"),
+                element("span", f"{hit['formula']} · score {hit['score']:.3f}{sure}{near}", class_="soft"),
+            ),
+        ]
+        rows.append((str(hit["rank"]), Markup("".join(content))))
+    return frames.whole(choices(rows, "candidates", str(rank)))
+
+
+def explained(site: Site, found: Found, rank: int) -> Markup:
+    """Spectra, bands and structure of one candidate."""
+    (each,) = explain(
+        site.library,
+        _only(found.hits, rank),
+        {found.kind: found.prepared},
+        pipeline=found.pipeline,
+        count=1,
+    )
+    own = [remark for remark in each.remarks if remark not in found.hits.remarks]
+    verdicts = [
+        f"{group.group}: {group.verdict} ({group.reason})" for group in each.groups if group.verdict != "open"
+    ]
+    heading = f"{each.rank}. {each.name or each.smiles or each.formula} ({each.formula})"
+    return frames.whole(
+        element("h3", heading)
+        + _drawn(each)
+        + message("Groups that the bands speak for or against:" if verdicts else "", items=[*verdicts, *own])
+    )
+
+
+def _drawn(each: Explanation) -> Markup:
+    """Draw one answer: both spectra with their bands, the structure, and the motion of a chosen band."""
+    kind = modality(each.modality)
+    measured = np.where(each.known, each.query, np.nan)
+    candidate = np.where(each.known, each.candidate, np.nan)
+    axis, above, below = frames.thinned(each.axis, measured, candidate)
+    known = each.axis[each.known] if each.known.any() else each.axis
+    shown, rotation = frames.structure(each.molecule if each.assignment is None else each.assignment.molecule)
+    moving = None if each.assignment is None else each.assignment.displacements @ rotation
+    bands = [
+        {
+            "status": band.status,
+            "symbol": SYMBOLS[band.status],
+            "measured": band.measured,
+            "measuredHeight": band.measured_height,
+            "computed": band.computed,
+            "computedHeight": band.computed_height,
+            "label": " / ".join(
+                position(place, kind) for place in (band.measured, band.computed) if place is not None
+            ),
+            "motion": band.motion,
+            "moves": None if moving is None or not band.modes else _moves(moving[band.modes[0]]),
+        }
+        for band in each.bands
+    ]
+    name = each.name or each.smiles or each.formula
+    data = {
+        "name": name,
+        "unit": kind.unit,
+        "axisTitle": f"{kind.quantity} / {kind.unit}",
+        "range": [float(known.max()), float(known.min())][:: 1 if kind.name == "ir" else -1],
+        "axis": frames.numbers(axis, 6),
+        "measured": frames.numbers(above),
+        "candidate": frames.numbers(-below),
+        "bands": bands,
+        "structure": shown,
+    }
+    return frames.frame("answer", data, f"{kind.title} spectrum, bands and structure of {name}", _HEIGHT)
+
+
+def _moves(displacements: npt.NDArray[np.float64]) -> list[list[float]]:
+    """Displacements [N, 3] with a largest one of 1."""
+    return np.round(displacements / np.linalg.norm(displacements, axis=1).max(), 3).tolist()
+
+
+def _only(hits: Hits, rank: int) -> Hits:
+    """The answer of one rank."""
+    places = [place for place, hit in enumerate(hits) if hit["rank"] == rank]
+    if not places:
+        raise ValueRangeError(f"there is no candidate {rank}; search again")
+    return replace(hits, table=hits.table.slice(places[0], 1))
+
+
+def exported(site: Site, found: Found | None) -> list[str]:
+    """Write the page and the table of a search; returns their paths.
+
+    Raises:
+        SettingError: nothing was searched yet.
+    """
+    if found is None:
+        raise SettingError("search first; the page and the table are about its answers")
+    folder = site.temporary / uuid.uuid4().hex
+    folder.mkdir()
+    spectra: Mapping[str, Prepared] = {found.kind: found.prepared}
+    explanations = explain(site.library, found.hits, spectra, pipeline=found.pipeline, count=3)
+    page = write_page(folder / "candidates.html", found.hits, explanations, {found.kind: found.source})
+    found.hits.write(folder / "candidates.csv")
+    return [str(page), str(folder / "candidates.csv")]
