@@ -67,8 +67,7 @@ def test_a_line_of_runs_remembers_what_it_saw(
     assert 0 < len(with_spectra) < len(spectral.train)  # rows without a spectrum are seen as structures only
     assert flagged(seen, store, SPECTRUM) == names(store, with_spectra)
     assert flagged(seen, store, SPECTRUM_VALIDATED) == names(store, [r for r in spectral.val if not bare[r]])
-    trained = np.union1d(plain.train, spectral.train)
-    assert set(seen.structures) == set(structure_hashes(store.geometry_ids[trained]))
+    assert not len(seen.structures)  # no molecule has two
     assert [run["stage"] for run in seen.runs] == ["stage2", "stage1"]
     assert seen.unknown == ()
     before = read_json(two / "record.json")["seen"]["before"]
@@ -139,7 +138,7 @@ def test_files_of_format_1_say_the_same(store: Store, tmp_path: Path, count: int
     arrays = {
         "molecules": hashes[order],
         "flags": seen.flags_of(hashes_of(words))[order],
-        "structures": np.unique(store.geometry_ids[rows]),
+        "structures": np.unique(store.geometry_ids[rows]) if len(words) < count else np.empty(0, np.int64),
     }
     about = json.dumps({"runs": [dict(run) for run in seen.runs], "unknown": []})
     save_file(arrays, tmp_path / "one", {"format": "1", "by_geometry": "0", "about": about})

@@ -1,7 +1,7 @@
 """Which molecules a run and those that it started from have trained on: a small file in its directory.
 
-`seen.safetensors` holds hashes of identities with flags, and of the geometry ids of the training structures
-(for trajectories, whose frames share one identity). 52 bits are enough: a molecule that is among n is always
+`seen.safetensors` holds hashes of identities with flags, and of the geometry ids of training structures that
+share an identity, as the frames of a trajectory do. 52 bits are enough: a molecule that is among n is always
 found, and one that is not is taken for one of them with a probability of n / 2⁵², 1e-9 for 4 million.
 
 The ascending hashes are stored as the differences between them: first the lowest bytes of all, then the next
@@ -11,6 +11,7 @@ arrays, so that equal contents are equal bytes. Format 1 held 64-bit hashes as t
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Seen:
     Attributes:
         molecules: [n] ascending hashes of identities.
         flags: [n] uint8, `STRUCTURE` and so on of each.
-        structures: [m] ascending hashes of the structures trained on.
+        structures: [m] ascending hashes of the structures trained on, of molecules with several of them.
         by_geometry: how many of the identities are geometry hashes, which other datasets may not share.
         runs: one mapping per run, the last one first: its directory, stage, store and counts.
         unknown: runs or files of the chain whose molecules are not known, each with the reason.
@@ -106,6 +107,9 @@ class Seen:
         flags = np.concatenate(
             [(plain | spectral * spectra[part]).astype(np.uint8) for part, plain, spectral in parts]
         )
+        own = identities[selection.train]
+        several = [name for name, count in Counter(own).items() if count > 1]
+        frames = selection.train[np.isin(own, several)]
         facts = {
             "store": str(store.path),
             "hash": store.hash,
@@ -114,7 +118,7 @@ class Seen:
         }
         return cls(
             *_united(hashes_of(identities[rows]), flags),
-            structures=np.unique(structure_hashes(store.geometry_ids[selection.train])),
+            structures=np.unique(structure_hashes(store.geometry_ids[frames])),
             by_geometry=len(set(filter(GEOMETRY_PATTERN.fullmatch, identities[rows]))),
             runs=({**(about or {}), **facts},),
         )
@@ -140,7 +144,10 @@ class Seen:
         return np.where(self.molecules[index] == hashes, self.flags[index], 0).astype(np.uint8)
 
     def summary(self) -> dict[str, Any]:
-        """Return counts for a record: different molecules, in training unless said otherwise."""
+        """Return counts for a record: different molecules, in training unless said otherwise.
+
+        `structures` counts those of molecules with several of them.
+        """
         return {
             "molecules": int(np.count_nonzero(self.flags & STRUCTURE)),
             "with_spectra": int(np.count_nonzero(self.flags & SPECTRUM)),
