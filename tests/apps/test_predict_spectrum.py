@@ -12,7 +12,6 @@ from docs_pages import follow
 
 import molspectra as ms
 from molspectra.apps.cli import main
-from molspectra.apps.predict_spectra import DRAWN
 from molspectra.errors import ElementError, ExistsError, FormatError, InputError, MismatchError, NotFoundError
 from molspectra.evaluation import predicted_retrieval
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
@@ -20,6 +19,7 @@ from molspectra.models.model import ModelConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.search.library import Library
 from molspectra.spectra.modality import modality
+from molspectra.spectra.plots import DRAWN
 from molspectra.training.config import DataConfig, LoopConfig, PretrainConfig
 from molspectra.training.run import pretrain
 
