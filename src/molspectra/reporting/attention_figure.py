@@ -12,9 +12,9 @@ from safetensors.numpy import save
 
 from molspectra.data.atomic import atomic_file
 from molspectra.evaluation.attention import AttentionMap, patch_centres
-from molspectra.reporting.canvas import svg
+from molspectra.reporting.canvas import write_figure
 from molspectra.reporting.wording import number
-from molspectra.spectra.style import INK, SERIES, new_figure, png, styled
+from molspectra.spectra.style import INK, SERIES, new_figure, styled
 from molspectra.training.record import write_json
 
 _LAYER_LINES = ("-", "--", "-.", ":")
@@ -29,16 +29,11 @@ def write_attention(attention: AttentionMap, out: str | Path) -> None:
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "attention.json", attention.plain())
+    with atomic_file(folder / "attention.safetensors") as file:
+        file.write(save({"matrix": attention.matrix.astype(np.float32)}))
     drawn = attention_figure(attention)
-    picture = svg(drawn, "mean attention over wavenumbers", "attention")
-    files = {
-        "attention.safetensors": save({"matrix": attention.matrix.astype(np.float32)}),
-        "attention.svg": picture.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).encode(),
-        "attention.png": png(drawn),
-    }
-    for name, content in files.items():
-        with atomic_file(folder / name) as file:
-            file.write(content)
+    for suffix in (".svg", ".png"):
+        write_figure(folder / f"attention{suffix}", drawn, overwrite=True)
 
 
 def attention_figure(attention: AttentionMap) -> Figure:

@@ -122,9 +122,7 @@ def _properties(
         series["AUPRC by base rate"] = [(one["constant"] or {}).get("auprc") for one in classes.values()]
         for floor, found in floors.items():
             series[f"AUROC of {floor}"] = [found.get(name, {}).get("auroc") for name in classes]
-        yield _dots(
-            list(classes), series, "figures of classes; 1 is perfect, AUROC is 0.5 by chance", top=1.0
-        )
+        yield _dots(list(classes), series, "AUROC (0.5 by chance) and AUPRC; 1 is perfect")
     covered = {name: one["uncertainty"]["coverage"] for name, one in every.items() if "uncertainty" in one}
     if covered:
         yield _coverage(covered)
@@ -162,7 +160,6 @@ def _dots(
     label: str,
     *,
     reference: float | None = None,
-    top: float | None = None,
 ) -> Part:
     """Draw values from zero on, a row for each name and a marker for each series."""
 
@@ -171,13 +168,14 @@ def _dots(
         for index, (title, values) in enumerate(series.items()):
             shown = [math.nan if value is None else value for value in values]
             marker = MANY_MARKERS[index % len(MANY_MARKERS)]
-            filled = {} if index == 0 else {"markerfacecolor": "none"}
-            axes.plot(shown, range(len(names)), marker, color=f"C{index}", label=title, **filled)
+            colour, inside = f"C{index}", "none" if index else "C0"
+            rows = range(len(names))
+            axes.plot(shown, rows, marker, color=colour, markerfacecolor=inside, label=title)
         if reference is not None:
             axes.axvline(reference, color=INK, linestyle="--", linewidth=1.0)
         axes.set_yticks(range(len(names)), [printable(name) for name in names])
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=label)
-        axes.set_xlim(left=0.0, right=max(axes.get_xlim()[1], 1.05 * (top or reference or 1.0)))
+        axes.set_xlim(left=0.0, right=max(axes.get_xlim()[1], 1.05 * 1.0))
         if len(series) > 1:
             drawn.legend(loc="outside upper right", ncols=3)
 
@@ -198,8 +196,9 @@ def _recalls(subsets: Mapping[str, Mapping[str, Any]], method: str) -> Part:
             axes.set_title(f"{title}, {method}")
             if column == 0:
                 axes.set_ylabel("recall@k")
-        handles, names = drawn.axes[0].get_legend_handles_labels()
-        drawn.legend(handles, names, loc="outside upper center", ncols=4)
+            if column == 0:
+                handles, names = axes.get_legend_handles_labels()
+                drawn.legend(handles, names, loc="outside upper center", ncols=4)
 
     return Part(5.1 * len(panels), 4.2, draw)
 

@@ -333,7 +333,7 @@ def recall_by_size(tests: Representation, kinds: Mapping[str, str], methods: Map
                     axes.set_xlabel("molecules in the gallery")
                 if column == 0:
                     axes.set_ylabel("recall@1")
-        handles, names = drawn.axes[0].get_legend_handles_labels()
+        handles, names = axes.get_legend_handles_labels()
         drawn.legend(handles, names, loc="outside upper center", ncols=4)
 
     return Part(10.2, 2.9 * len(shown) + 0.7, draw)

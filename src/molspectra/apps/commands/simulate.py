@@ -85,8 +85,8 @@ def main(arguments: list[str]) -> int:
         from molspectra.reporting.canvas import write_figure
         from molspectra.spectra.plots import spectra_figure
 
-        rows = ((title_of(each.molecule), each.spectra) for each in result.simulations())
-        drawn = spectra_figure(rows, written.rows, first.level)
+        drawn_rows = ((title_of(each.molecule), each.spectra) for each in result.simulations())
+        drawn = spectra_figure(drawn_rows, written.rows, first.level)
         write_figure(options.plot, drawn, overwrite=options.overwrite)
         print_figure(options.plot, written.rows)
     journal.unlink()
