@@ -156,6 +156,7 @@ def test_figures(run, tmp_path: Path) -> None:
     assert len(drawn.axes) == 3 * DRAWN
     np.testing.assert_allclose(drawn.axes[4].lines[0].get_ydata(), found.intensities["ir"][1])
     found = ms.predict_spectra(SOME[:1], run, modalities=["ir"])
+    assert found._repr_png_().startswith(b"\x89PNG")
     found.plot(tmp_path / "x.svg")
     before = (tmp_path / "x.svg").read_bytes()
     found.plot(tmp_path / "x.svg", overwrite=True)

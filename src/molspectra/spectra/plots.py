@@ -122,6 +122,8 @@ def spectra_figure(molecules: Iterable[tuple[str, Spectra]], count: int, note: s
                 panel, kind = axes[row][column], modality(name)
                 plot_spectrum(panel, *spectra[name], color=COLOURS["stage2"], descending=name == "ir")
                 panel.set_ylabel(kind.intensity_unit)
+                if row == 0:
+                    panel.set_title(kind.title or kind.name, loc="right")
                 if row < len(rows) - 1:
                     panel.set_xlabel("")
             axes[row][0].set_title(title)
