@@ -164,9 +164,10 @@ def _dots(
     """Draw values from zero on, a row for each name and a marker for each series."""
 
     def draw(drawn: FigureBase) -> None:
-        axes = drawn.add_subplot()
+        axes, largest = drawn.add_subplot(), 1.0
         for index, (title, values) in enumerate(series.items()):
             shown = [math.nan if value is None else value for value in values]
+            largest = max([largest, *(value for value in values if value is not None)])
             marker = MANY_MARKERS[index % len(MANY_MARKERS)]
             colour, inside = f"C{index}", "none" if index else "C0"
             rows = range(len(names))
@@ -175,7 +176,7 @@ def _dots(
             axes.axvline(reference, color=INK, linestyle="--", linewidth=1.0)
         axes.set_yticks(range(len(names)), [printable(name) for name in names])
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=label)
-        axes.set_xlim(left=0.0, right=max(axes.get_xlim()[1], 1.05 * 1.0))
+        axes.set_xlim(left=0.0, right=1.05 * largest)
         if len(series) > 1:
             drawn.legend(loc="outside upper right", ncols=3)
 

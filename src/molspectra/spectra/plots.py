@@ -5,17 +5,18 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from molspectra.errors import MismatchError
 from molspectra.printable import printable
 from molspectra.spectra.modality import modality
-from molspectra.spectra.style import COLOURS, new_figure, png, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DRAWN = 12
 """Molecules of one figure of spectra; those behind them are not drawn."""
@@ -109,6 +110,8 @@ def spectra_figure(molecules: Iterable[tuple[str, Spectra]], count: int, note: s
         count: number of all molecules; where not all are drawn, the figure says so.
         note: small text above, such as the level of theory.
     """
+    from molspectra.spectra.style import COLOURS, new_figure, styled
+
     rows = list(islice(molecules, DRAWN))
     names = list(rows[0][1])
     width = max(6.4, 4.2 * len(names))
@@ -134,4 +137,6 @@ def spectra_figure(molecules: Iterable[tuple[str, Spectra]], count: int, note: s
 
 def picture(title: str, spectra: Spectra, note: str = "") -> bytes:
     """Draw the spectra of one molecule as a PNG file, for notebooks."""
+    from molspectra.spectra.style import png
+
     return png(spectra_figure([(title, spectra)], 1, note), dpi=100)
