@@ -41,13 +41,13 @@ class Named(Structure, Protocol):
 
 @lru_cache(maxsize=512)
 def svg_of_smiles(smiles: str, marked: tuple[int, ...] = ()) -> str | None:
-    """Draw the molecule of a SMILES as an SVG document; None where it cannot be read, or has too many rings.
+    """Draw the molecule of a SMILES as an SVG document; None where it cannot be, as with too many rings.
 
     `marked` are atoms of the SMILES that are pointed out, in their order, with the bonds between them.
     """
     try:
         return _document(parsed_smiles(smiles), marked)
-    except InputError:
+    except (InputError, *RDKIT_ERRORS):
         return None
 
 

@@ -46,7 +46,7 @@ _STYLE: Any = {
     "grid.alpha": 0.18,
     "grid.linewidth": 0.8,
     "lines.linewidth": 1.6,
-    "axes.prop_cycle": mpl.rcsetup.cycler(color=SERIES),
+    "axes.prop_cycle": f"cycler(color={list(SERIES)})",
     "axes.titlelocation": "left",
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "svg.hashsalt": "molspectra",  # the same figure gives the same bytes
