@@ -16,6 +16,7 @@ from molspectra.apps.cli import main
 from molspectra.errors import NotFoundError
 from molspectra.reporting.evaluation_figure import PANELS, evaluation_figure
 from molspectra.search.hits import NOTEBOOK, Hits
+from molspectra.search.mixture import Mixture
 from molspectra.simulation.api import Simulation
 from molspectra.spectra.plots import DRAWN, spectra_figure
 from molspectra.spectra.spectrum import LineSpectrum
@@ -89,6 +90,12 @@ def test_answers_show_themselves():
     assert "<script" not in text
     assert "<b>" not in text
     assert f"first {NOTEBOOK} of {count}" in text
+    for name in ("sample", "score", "confidence", "group"):
+        del columns[name]
+    columns |= {"share": [0.25] * count, "uncertainty": [0.125] * count, "residual": [0.5] * count}
+    text = Mixture(pa.table(columns), {"shape": 1.0}, count, count)._repr_html_()
+    assert "0.250" in text
+    assert "0.125" in text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from molspectra.reporting.content import Depicted
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import Child, Markup, element, table
 
+FIGURES = ("score", "confidence", "share", "uncertainty", "residual")
+"""Columns of numbers that are shown where a table has them; the last three are those of a mixture."""
+
 DRAWN = 50
 """Answers of the table whose structures are drawn."""
 
@@ -19,10 +22,11 @@ def answers_table(pictures: Pictures, answers: pa.Table, top: int | None = None)
 
     Args:
         pictures: of the page.
-        answers: see `molspectra.search.hits.Hits`.
+        answers: see `molspectra.search.hits.Hits` and `molspectra.search.mixture.Mixture`.
         top: rows that are shown; None for all.
     """
     first = [name for name in ("sample",) if name in answers.column_names]
+    numbers = [name for name in FIGURES if name in answers.column_names]
     extra = [name for name in ("group", "rank_before") if name in answers.column_names]
     rows: list[Sequence[Child]] = []
     for place, hit in enumerate(answers.slice(0, top).to_pylist()):
@@ -35,8 +39,7 @@ def answers_table(pictures: Pictures, answers: pa.Table, top: int | None = None)
                 None if drawing is None else element("div", drawing, class_="drawing", style="width: 7rem"),
                 [hit["name"] or "–", element("div", hit["smiles"], class_="soft") if hit["smiles"] else None],
                 hit["formula"],
-                fixed(hit["score"], 3),
-                fixed(hit["confidence"], 3),
+                *(fixed(hit[name], 3) for name in numbers),
                 *("–" if hit[name] is None else str(hit[name]) for name in extra),
             ]
         )
@@ -45,8 +48,9 @@ def answers_table(pictures: Pictures, answers: pa.Table, top: int | None = None)
         caption += f" The first {len(rows)} of {len(answers)} are shown."
     if len(rows) > DRAWN:
         caption += f" The structures of the first {DRAWN} are drawn."
-    head = [*first, "rank", "structure", "name and SMILES", "formula", "score", "confidence", *extra]
-    return table(caption, head, rows, numbers=(len(first) + 4, len(first) + 5))
+    head = [*first, "rank", "structure", "name and SMILES", "formula", *numbers, *extra]
+    right = range(len(first) + 4, len(first) + 4 + len(numbers))
+    return table(caption, head, rows, numbers=right)
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
