@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from benchmarks.cases import Options, Workload
 from benchmarks.machine import facts, seconds
 from benchmarks.molecules import chains
-from molspectra.reporting.canvas import new_figure, styled
+from molspectra.reporting.canvas import write_figure
+from molspectra.spectra.style import new_figure, styled
 
 LAYERS = 2
 """Layers of the encoder."""
@@ -126,18 +127,12 @@ def figure(name: str, points: Sequence[dict[str, float]]) -> Figure:
     return drawn
 
 
-def save(drawn: Figure, path: Path) -> None:
-    """Write an SVG file on white."""
-    with styled():
-        drawn.savefig(path, format="svg", facecolor="white", metadata={"Date": None})
-
-
 def write(out: Path, quick: bool) -> dict[str, Any]:
     """Measure, and leave data and plots in a folder."""
     out.mkdir(parents=True, exist_ok=True)
     result = {"curves": measure(quick), "layers": LAYERS, **facts()}
     for name, points in result["curves"].items():
-        save(figure(name, points), out / f"scaling-{name}.svg")
+        write_figure(out / f"scaling-{name}.svg", figure(name, points), overwrite=True)
     (out / "scaling.json").write_text(
         json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )

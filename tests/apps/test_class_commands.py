@@ -100,7 +100,9 @@ def test_evaluate_leads_with_the_classes(run: Path, capfd: pytest.CaptureFixture
 
 def test_floors_of_classes_and_numbers(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
-    assert main(["evaluate", str(run), "--out", str(tmp_path), "--floors"]) == 0
+    plot = tmp_path / "x.svg"
+    assert main(["evaluate", str(run), "--out", str(tmp_path), "--floors", "--plot", str(plot)]) == 0
+    assert plot.read_text().startswith("<?xml")
     lines = capfd.readouterr().out.splitlines()
     for name in FLOORS:
         below = lines[lines.index(f"{name}:") :]

@@ -20,6 +20,7 @@ from molspectra.errors import DamagedError, ExistsError, InputError, MismatchErr
 from molspectra.evaluation.ensemble import finetune_ensemble, read_ensemble
 from molspectra.models.model import ModelConfig
 from molspectra.reporting.collect import collect_report
+from molspectra.reporting.evaluation_figure import evaluation_figure
 from molspectra.training.config import FinetuneConfig
 from molspectra.training.data import Selection
 from molspectra.training.record import read_run
@@ -131,11 +132,15 @@ def test_an_unfinished_ensemble_is_called_one(
         ms.load(cut_off)
 
 
-def test_the_evaluation_is_that_of_the_mean(ensemble: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_evaluation_is_that_of_the_mean(
+    ensemble: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Errors, uncertainties and coverage by hand from the members' own evaluations."""
-    assert main(["evaluate", str(ensemble)]) == 0
+    assert main(["evaluate", str(ensemble), "--plot", str(tmp_path / "x.png")]) == 0
     assert "stated coverage" in capsys.readouterr().out
     result = json.loads((ensemble / "evaluation.json").read_text())
+    observed = evaluation_figure(result, ensemble).axes[-1].lines[1].get_ydata()
+    assert observed.tolist() == [one["observed"] for one in result["uncertainty"]["coverage"].values()]
     tables = []
     for run in read_ensemble(ensemble).members:
         alone = ms.evaluate(run)

@@ -12,7 +12,6 @@ from docs_pages import follow
 
 import molspectra as ms
 from molspectra.apps.cli import main
-from molspectra.apps.predict_spectra import DRAWN
 from molspectra.errors import ElementError, ExistsError, FormatError, InputError, MismatchError, NotFoundError
 from molspectra.evaluation import predicted_retrieval
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
@@ -20,6 +19,7 @@ from molspectra.models.model import ModelConfig
 from molspectra.models.specformer import SpecFormerConfig
 from molspectra.search.library import Library
 from molspectra.spectra.modality import modality
+from molspectra.spectra.plots import DRAWN
 from molspectra.training.config import DataConfig, LoopConfig, PretrainConfig
 from molspectra.training.run import pretrain
 
@@ -156,6 +156,7 @@ def test_figures(run, tmp_path: Path) -> None:
     assert len(drawn.axes) == 3 * DRAWN
     np.testing.assert_allclose(drawn.axes[4].lines[0].get_ydata(), found.intensities["ir"][1])
     found = ms.predict_spectra(SOME[:1], run, modalities=["ir"])
+    assert found._repr_png_().startswith(b"\x89PNG")
     found.plot(tmp_path / "x.svg")
     before = (tmp_path / "x.svg").read_bytes()
     found.plot(tmp_path / "x.svg", overwrite=True)

@@ -16,6 +16,8 @@ from benchmarks.goals import STEPS
 from benchmarks.molecules import LEAST_ATOMS, aspirins, chains, qm9_like
 from benchmarks.steps import CONFIGS, measure, parser
 
+from molspectra.reporting.canvas import write_figure
+
 ROOT = Path(__file__).parents[2]
 FIGURES = (
     "median_seconds", "spread", "molecules_per_second", "peak_memory_gb", "efficiency", "flop",
@@ -158,7 +160,7 @@ def test_ceilings_loader_and_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert 0 < found["stores"]["spectra as samples"]["structures alone"]["share_of_a_step"] < 1
     points = [{"x": x, "molecules": 2, "seconds": 0.1} for x in (1.0, 2.0)]
     for name in scaling.LABELS:
-        scaling.save(scaling.figure(name, points), tmp_path / f"{name}.svg")
+        write_figure(tmp_path / f"{name}.svg", scaling.figure(name, points))
         assert "<svg" in (tmp_path / f"{name}.svg").read_text()
 
 

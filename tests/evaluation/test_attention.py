@@ -123,9 +123,7 @@ def test_files_of_a_map(runs, tmp_path):
     assert np.shape(values["blocks"]["layers"]) == (1, 3, 3)
     stored = load_file(tmp_path / "out" / "attention.safetensors")["matrix"]
     np.testing.assert_allclose(stored, attention.matrix, rtol=1e-6)
-    assert (
-        (tmp_path / "out" / "attention.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
-    )
+    assert "<svg " in (tmp_path / "out" / "attention.svg").read_text()
     assert (tmp_path / "out" / "attention.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -23,6 +23,7 @@ from molspectra.reporting.content import (
     Score,
 )
 from molspectra.reporting.drawing import draw
+from molspectra.spectra import style
 from molspectra.spectra.modality import IR, UV_VIS
 
 
@@ -75,9 +76,9 @@ FIGURES = {
             Depicted("A"), "run", "why", {kind.name: spectrum(kind) for kind in (UV_VIS, IR)}
         )
     ),
-    "probes": lambda: figures.probes(TESTS),
-    "galleries": lambda: figures.recall_by_size(TESTS, GALLERIES, METHODS),
-    "alignment": lambda: figures.alignment(TESTS),
+    "probes": lambda: style.figure_of(figures.probes(TESTS)),
+    "galleries": lambda: style.figure_of(figures.recall_by_size(TESTS, GALLERIES, METHODS)),
+    "alignment": lambda: style.figure_of(figures.alignment(TESTS)),
     "recall": lambda: figures.recall_curve(
         RetrievalResult(
             "run $x$ 分子", "test", 60, ("test",), np.arange(1, 10),
@@ -90,7 +91,7 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_show_something(name):
     drawn = FIGURES[name]()
-    pixels = imread(io.BytesIO(canvas.png(drawn, dpi=50)))[..., :3]
+    pixels = imread(io.BytesIO(style.png(drawn, dpi=50)))[..., :3]
     inside = pixels[5:-5, 5:-5]
     assert (inside < 0.9).any(-1).mean() > 0.005  # ink
     assert np.ptp(inside.max(-1) - inside.min(-1)) > 0.2 or name == "recall"  # colour
@@ -112,8 +113,8 @@ def test_figures_leave_the_users_settings_alone_and_know_none():
 
 def test_colours_belong_to_starts_not_to_places():
     keys = ["stage2", "other", "scratch", "third"]
-    assert canvas.colour_of("stage2", keys) == canvas.colour_of("stage2", ["stage2"])
-    assert len({canvas.colour_of(key, keys) for key in keys}) == 4
+    assert style.colour_of("stage2", keys) == style.colour_of("stage2", ["stage2"])
+    assert len({style.colour_of(key, keys) for key in keys}) == 4
 
 
 def test_a_table_without_predictions_has_no_parity_plot():

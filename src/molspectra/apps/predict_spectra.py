@@ -16,6 +16,7 @@ from molspectra._version import __version__
 from molspectra.apps.loading import LoadedModel, loaded
 from molspectra.apps.molecules import CheckedMolecule, Molecules, checked_batches, identity_columns
 from molspectra.apps.tables import Tabular, table_of, write_rejected
+from molspectra.chem.drawing import title_of
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.data.output import free_path, write_table
@@ -24,7 +25,6 @@ from molspectra.data.store.writer import Row, write_store
 from molspectra.errors import InputError, MismatchError, NotFoundError, hint
 from molspectra.evaluation.predict import moved
 from molspectra.models.model import MolSpectra
-from molspectra.printable import printable
 from molspectra.spectra.modality import Modality, modality, modality_names
 from molspectra.spectra.plausible import check_values
 from molspectra.spectra.spectrum import SampledSpectrum
@@ -37,11 +37,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".arrow", ".parquet", ".csv")
 """Files that predicted spectra can be written to."""
 
-DRAWN = 12
-"""Molecules of one figure; those behind them are not drawn."""
-
 _FAINT = 0.01  # of the highest maximum
-_LONGEST = 40  # letters of a name
 
 
 class Band(NamedTuple):
@@ -97,12 +93,6 @@ class PredictedSpectra(Tabular):
         """Return a short description for people."""
         left_out = f", {len(self.rejected)} left out" if self.rejected else ""
         return f"PredictedSpectra({', '.join(self.modalities)} of {len(self)}, {self.level}{left_out})"
-
-    def title(self, index: int) -> str:
-        """Name of a molecule for people: its name, else its SMILES, else its formula."""
-        one = self.molecules[index]
-        text = " ".join(printable(one.name or one.smiles or one.formula).split())
-        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
     def bands(self, index: int, name: str, most: int = 3) -> list[Band]:
         """The `most` highest maxima of a molecule's spectrum of a modality, the highest first.
@@ -190,24 +180,20 @@ class PredictedSpectra(Tabular):
         write_rejected(path, self.rejected)
 
     def figure(self) -> Figure:
-        """Draw the spectra of the first `DRAWN` molecules, a row for each, a column for each modality."""
-        from molspectra.reporting.canvas import new_figure, styled
-        from molspectra.spectra.plots import plot_spectrum
+        """Draw the spectra of the first twelve molecules, a row for each, a column for each modality."""
+        from molspectra.spectra.plots import spectra_figure
 
-        rows, columns = min(len(self), DRAWN), len(self.modalities)
-        with styled():
-            drawn = new_figure(4.2 * columns, 2.1 * rows + 0.5)
-            axes = drawn.subplots(rows, columns, squeeze=False, sharex="col")
-            for row in range(rows):
-                for column, (name, spectrum) in enumerate(self[row].items()):
-                    panel = axes[row][column]
-                    plot_spectrum(panel, spectrum, color="#1f78b4", descending=name == "ir")
-                    panel.set_ylabel(modality(name).intensity_unit)
-                    if row < rows - 1:
-                        panel.set_xlabel("")
-                axes[row][0].set_title(self.title(row))
-            drawn.suptitle(printable(self.level), x=0.99, ha="right", fontsize=9)
-        return drawn
+        rows = (
+            (title_of(molecule), {name: (spectrum, None) for name, spectrum in spectra.items()})
+            for molecule, spectra in zip(self.molecules, self, strict=True)
+        )
+        return spectra_figure(rows, len(self), self.level)
+
+    def _repr_png_(self) -> bytes:
+        """The figure, for notebooks."""
+        from molspectra.spectra.style import png
+
+        return png(self.figure(), dpi=80)
 
     def plot(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write `figure` as PNG, SVG or PDF, by the suffix.

@@ -7,13 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.drawing import html_of
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS, hill_formula
 from molspectra.chem.identity import identity_of
 from molspectra.errors import ElementError, ValueRangeError
+from molspectra.printable import printable
 
 MIN_DISTANCE = 0.3
 """Two atoms closer than this (Å) are an error; the shortest bond, H2, is 0.74 Å."""
@@ -72,6 +75,10 @@ class Molecule:
         optional = {"smiles": self.smiles, "name": self.name, "charge": self.charge or None}
         extras = [f"{key}={value!r}" for key, value in optional.items() if value is not None]
         return f"Molecule({', '.join([self.formula, f'{len(self)} atoms', *extras])})"
+
+    def _repr_html_(self) -> str:
+        """The drawn structure, for notebooks; a line of text where bonds cannot be told."""
+        return html_of(self) or f"<code>{escape(printable(repr(self)))}</code>"
 
     @property
     def symbols(self) -> list[str]:

@@ -290,8 +290,12 @@ def read_force_errors(path: Path) -> list[float] | None:
         return None if name is None else [float(row[name]) for row in rows]
 
 
-def read_predictions(path: Path) -> tuple[list[float], list[float]]:
-    """Read computed and predicted values of the first target from a `predictions.csv`, where both are known.
+def read_predictions(path: Path, target: int = 0) -> tuple[list[float], list[float]]:
+    """Read computed and predicted values of a target from a `predictions.csv`, where both are known.
+
+    Args:
+        path: of the file.
+        target: its place among the targets.
 
     Raises:
         FormatError: the file is missing or damaged.
@@ -299,7 +303,8 @@ def read_predictions(path: Path) -> tuple[list[float], list[float]]:
     with read_table(path, "predictions") as rows:
         if not rows:
             return [], []
-        computed, predicted = list(rows[0])[2:4]  # after COLUMNS
+        place = len(COLUMNS) + 2 * target
+        computed, predicted = list(rows[0])[place : place + 2]
         pairs = [(float(row[computed]), float(row[predicted])) for row in rows]
     known = [pair for pair in pairs if not math.isnan(pair[0])]
     return [pair[0] for pair in known], [pair[1] for pair in known]

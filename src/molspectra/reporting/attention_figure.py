@@ -12,11 +12,12 @@ from safetensors.numpy import save
 
 from molspectra.data.atomic import atomic_file
 from molspectra.evaluation.attention import AttentionMap, patch_centres
-from molspectra.reporting.canvas import COLOURS, INK, OTHERS, new_figure, png, styled, svg
+from molspectra.reporting.canvas import write_figure
 from molspectra.reporting.wording import number
+from molspectra.spectra.style import INK, SERIES, new_figure, styled
 from molspectra.training.record import write_json
 
-_LAYER_COLOURS = (COLOURS["stage1"], COLOURS["stage2"], *OTHERS)
+_LAYER_LINES = ("-", "--", "-.", ":")
 
 
 def write_attention(attention: AttentionMap, out: str | Path) -> None:
@@ -28,16 +29,11 @@ def write_attention(attention: AttentionMap, out: str | Path) -> None:
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "attention.json", attention.plain())
+    with atomic_file(folder / "attention.safetensors") as file:
+        file.write(save({"matrix": attention.matrix.astype(np.float32)}))
     drawn = attention_figure(attention)
-    picture = svg(drawn, "mean attention over wavenumbers", "attention")
-    files = {
-        "attention.safetensors": save({"matrix": attention.matrix.astype(np.float32)}),
-        "attention.svg": picture.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).encode(),
-        "attention.png": png(drawn),
-    }
-    for name, content in files.items():
-        with atomic_file(folder / name) as file:
-            file.write(content)
+    for suffix in (".svg", ".png"):
+        write_figure(folder / f"attention{suffix}", drawn, overwrite=True)
 
 
 def attention_figure(attention: AttentionMap) -> Figure:
@@ -66,8 +62,11 @@ def _spectrum_panel(axes: Axes, attention: AttentionMap, name: str) -> None:
     height = spectrum / (float(spectrum.max()) or 1.0) * top * 0.9
     axes.fill_between(axis, height, color=INK, alpha=0.14, linewidth=0, label="mean spectrum")
     for index, layer in enumerate(attention.layers):
-        colour = _LAYER_COLOURS[index % len(_LAYER_COLOURS)]
-        axes.plot(patch_centres(kind), received[index], color=colour, linewidth=1.3, label=f"layer {layer}")
+        style: Any = {
+            "color": SERIES[index % len(SERIES)],
+            "linestyle": _LAYER_LINES[index % len(_LAYER_LINES)],
+        }
+        axes.plot(patch_centres(kind), received[index], linewidth=1.3, label=f"layer {layer}", **style)
     axes.axhline(1.0, color=INK, linestyle="--", linewidth=0.9, alpha=0.6)
     axes.set(xlim=(axis[0], axis[-1]), ylim=(0, top), xlabel=kind.unit, title=kind.title or kind.name)
     axes.set_ylabel("attention / uniform")

@@ -94,7 +94,7 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
         with _damage_named(run.directory):
             facts.append(_facts(run, known))
             if (run.directory / RESULT).is_file():
-                representations.append(_representation(run.directory, run.name))
+                representations.append(representation_of(run.directory, run.name))
             curves += _curves(run, runs, known)
             losses += _losses(run)
             if run.stage == "stage2" and run.evaluation is not None:
@@ -105,7 +105,7 @@ def collect_report(run_dirs: Sequence[str | Path], title: str = "molspectra repo
                     mask_ratio = run.evaluation["mask_ratio"]
     for path in bare:
         with _damage_named(path):
-            representations.append(_representation(path, None))
+            representations.append(representation_of(path, None))
     return ReportContent(
         title=title,
         runs=tuple(facts),
@@ -284,8 +284,8 @@ def _retrieval(run: Run) -> RetrievalResult:
     )
 
 
-def _representation(directory: Path, name: str | None) -> Representation:
-    """Read the tests of a model's embeddings; without a name that of the model is taken."""
+def representation_of(directory: Path, name: str | None) -> Representation:
+    """Read the tests of a model's embeddings in a directory; without a name that of the model is taken."""
     values = read_json(directory / RESULT)
     probes = []
     for target, one in values.get("probes", {}).items():

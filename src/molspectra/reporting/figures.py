@@ -1,4 +1,4 @@
-"""The figures of a report, each a matplotlib figure, to be rendered by `canvas.svg` or `canvas.png`."""
+"""The figures of a report, each a matplotlib figure, to be rendered by `canvas.svg` or `style.png`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from itertools import cycle
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from molspectra.evaluation.metrics import mean_and_sd
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
-from molspectra.reporting.canvas import COLOURS, INK, MARKERS, OTHER_MARKER, colour_of, new_figure, styled
 from molspectra.reporting.content import (
     Curve,
     ReconstructedMolecule,
@@ -23,13 +22,22 @@ from molspectra.reporting.content import (
     RetrievalResult,
 )
 from molspectra.reporting.wording import number
+from molspectra.spectra.style import (
+    COLOURS,
+    INK,
+    MANY_MARKERS,
+    MARKERS,
+    OTHER_MARKER,
+    Part,
+    colour_of,
+    new_figure,
+    styled,
+)
 
 Errors = tuple[str, str, Mapping[int, float]]
 """Key and label of a start, and the mean absolute errors of its runs by seed."""
 
 RECALL_UP_TO = 50
-
-MANY_MARKERS = "osDv^PX"
 
 MANY_POINTS = 5_000
 """A scatter plot of more points is drawn as pixels, which keeps the page small."""
@@ -80,35 +88,69 @@ def parity(table: ResultTable) -> Figure | None:
     if not arms:
         return None
     keys = [arm.key for arm in table.arms]
-    points = sum(len(score.target) for arm in arms for score in arm.scores)
-    values = [v for arm in arms for score in arm.scores for v in (*score.target, *score.prediction)]
-    low, high = min(values), max(values)
-    margin = 0.04 * (high - low or 1.0)
-    span = (low - margin, high + margin)
+    scores = [score for arm in arms for score in arm.scores]
+    points = sum(len(score.target) for score in scores)
+    ends = _ends([value for score in scores for value in (*score.target, *score.prediction)])
     columns = min(len(arms), 3)
     with styled():
         drawn = new_figure(3.5 * columns + 0.3, 3.6 * math.ceil(len(arms) / columns))
         for index, arm in enumerate(arms):
             axes = drawn.add_subplot(math.ceil(len(arms) / columns), columns, index + 1)
-            axes.plot(span, span, color=INK, linewidth=1.0, alpha=0.6)
-            for marker, score in zip(cycle("o^sDv"), arm.scores, strict=False):
-                axes.scatter(
-                    score.target,
-                    score.prediction,
-                    s=14,
-                    color=colour_of(arm.key, keys),
-                    marker=marker,
-                    alpha=0.55,
-                    linewidths=0,
-                    rasterized=points > MANY_POINTS,
-                    label=f"seed {score.seed}: MAE {number(score.mae)}",
-                )
-            axes.set(xlim=span, ylim=span, aspect="equal", title=arm.label)
+            series = [
+                (f"seed {score.seed}: MAE {number(score.mae)}", score.target, score.prediction)
+                for score in arm.scores
+            ]
+            parity_panel(axes, series, colour_of(arm.key, keys), ends=ends, pixels=points > MANY_POINTS)
+            axes.set_title(arm.label)
             axes.set_xlabel(f"computed {table.target} ({table.unit})")
             if index % columns == 0:
                 axes.set_ylabel(f"predicted {table.target} ({table.unit})")
             axes.legend(loc="upper left", handletextpad=0.2, borderaxespad=0.1)
     return drawn
+
+
+def parity_panel(
+    axes: Axes,
+    series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    colour: str,
+    *,
+    ends: tuple[float, float] | None = None,
+    pixels: bool | None = None,
+) -> None:
+    """Draw predicted against computed values, and the line where they are equal.
+
+    Args:
+        axes: to draw in.
+        series: label, computed and predicted values; markers tell them apart.
+        colour: of all of them.
+        ends: of both axes; None takes those of the values.
+        pixels: whether points are drawn as pixels; None where they are more than `MANY_POINTS`.
+    """
+    if ends is None:
+        ends = _ends([value for _, *both in series for values in both for value in values])
+    if pixels is None:
+        pixels = sum(len(computed) for _, computed, _ in series) > MANY_POINTS
+    axes.plot(ends, ends, color=INK, linewidth=1.0, alpha=0.6)
+    for marker, (label, computed, predicted) in zip(cycle("o^sDv"), series, strict=False):
+        axes.scatter(
+            computed,
+            predicted,
+            s=14,
+            color=colour,
+            marker=marker,
+            alpha=0.55,
+            linewidths=0,
+            rasterized=pixels,
+            label=label,
+        )
+    axes.set(xlim=ends, ylim=ends, aspect="equal")
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis with some room around the values."""
+    low, high = min(values), max(values)
+    margin = 0.04 * (high - low or 1.0)
+    return low - margin, high + margin
 
 
 def errors_by_start(arms: Sequence[Errors], quantity: str, unit: str) -> Figure:
@@ -236,11 +278,11 @@ PROBES = {"linear": "ridge regression", "neighbours": "k nearest neighbours", "c
 """Probes and what they are called."""
 
 
-def probes(tests: Representation) -> Figure:
+def probes(tests: Representation) -> Part:
     """Draw R² (of classes AUROC) of both probes, by property and features."""
     names = [f"{line.name}, {line.features}" for line in tests.probes]
-    with styled():
-        drawn = new_figure(6.6, 0.3 * len(names) + 1.4)
+
+    def draw(drawn: FigureBase) -> None:
         axes = drawn.add_subplot()
         for which, marker in (("linear", "D"), ("neighbours", "o")):
             scores = [line.figures[which][1] for line in tests.probes]
@@ -251,15 +293,16 @@ def probes(tests: Representation) -> Figure:
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="R² (of classes AUROC); 1 is perfect")
         axes.set_xlim(left=max(axes.get_xlim()[0], -1.0), right=1.02)
         drawn.legend(loc="outside upper right", ncols=2)
-    return drawn
+
+    return Part(6.6, 0.3 * len(names) + 1.4, draw)
 
 
-def recall_by_size(tests: Representation, kinds: Mapping[str, str], methods: Mapping[str, str]) -> Figure:
+def recall_by_size(tests: Representation, kinds: Mapping[str, str], methods: Mapping[str, str]) -> Part:
     """Draw recall@1 against the size of the gallery, a row per method and a column per kind of gallery."""
     shown = [method for method in methods if any(line.method == method for line in tests.galleries)]
     spectra = list(dict.fromkeys(line.spectra for line in tests.galleries))
-    with styled():
-        drawn = new_figure(10.2, 2.9 * len(shown) + 0.7)
+
+    def draw(drawn: FigureBase) -> None:
         for row, method in enumerate(shown):
             for column, (kind, title) in enumerate(kinds.items()):
                 axes = drawn.add_subplot(len(shown), len(kinds), row * len(kinds) + column + 1)
@@ -290,15 +333,16 @@ def recall_by_size(tests: Representation, kinds: Mapping[str, str], methods: Map
                     axes.set_xlabel("molecules in the gallery")
                 if column == 0:
                     axes.set_ylabel("recall@1")
-        handles, names = drawn.axes[0].get_legend_handles_labels()
+        handles, names = axes.get_legend_handles_labels()
         drawn.legend(handles, names, loc="outside upper center", ncols=4)
-    return drawn
+
+    return Part(10.2, 2.9 * len(shown) + 0.7, draw)
 
 
-def alignment(tests: Representation) -> Figure:
+def alignment(tests: Representation) -> Part:
     """Draw alignment against the uniformity of the spectra, a point per subset of spectra."""
-    with styled():
-        drawn = new_figure(6.6, 3.8)
+
+    def draw(drawn: FigureBase) -> None:
         axes = drawn.add_subplot()
         for index, line in enumerate(tests.alignment):
             marker = MANY_MARKERS[index % len(MANY_MARKERS)]
@@ -306,4 +350,5 @@ def alignment(tests: Representation) -> Figure:
         axes.set(xlabel="uniformity of the spectra", ylabel="alignment")
         axes.margins(0.15)
         drawn.legend(loc="outside right upper")
-    return drawn
+
+    return Part(6.6, 3.8, draw)

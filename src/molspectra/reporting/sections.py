@@ -21,6 +21,7 @@ from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import Child, Markup, details, element, listing, paragraph, table
 from molspectra.reporting.wording import duration, mean_sd, number, percent
 from molspectra.spectra.modality import MODALITIES
+from molspectra.spectra.style import figure_of
 
 
 def modality_title(name: str) -> str:
@@ -230,7 +231,7 @@ def representation(pictures: Pictures, tests: Representation) -> list[Child]:
         parts += [
             table(caption, head, rows, numbers=range(2, len(head))),
             pictures.figure(
-                figures.probes(tests), alt, "R² (of classes AUROC) on new molecules.", medium=True
+                figure_of(figures.probes(tests)), alt, "R² (of classes AUROC) on new molecules.", medium=True
             ),
         ]
     if tests.galleries:
@@ -256,7 +257,7 @@ def representation(pictures: Pictures, tests: Representation) -> list[Child]:
         parts += [
             table(caption, head, rows, numbers=range(1, len(head))),
             pictures.figure(
-                figures.alignment(tests),
+                figure_of(figures.alignment(tests)),
                 alt,
                 "Lower left is better: pairs close, molecules spread.",
                 medium=True,
@@ -294,7 +295,7 @@ def _galleries(pictures: Pictures, tests: Representation) -> Iterator[Child]:
         if line.found.size is None
     )
     yield pictures.figure(
-        figures.recall_by_size(tests, GALLERIES, METHODS),
+        figure_of(figures.recall_by_size(tests, GALLERIES, METHODS)),
         alt,
         "Recall@1 expected in random galleries of a size, of queries with more candidates; dashed: chance.",
     )

@@ -17,9 +17,9 @@ from molspectra.data.output import free_path
 from molspectra.errors import ValueRangeError
 from molspectra.printable import printable
 from molspectra.reporting import canvas
-from molspectra.reporting.canvas import COLOURS, INK, new_figure, styled
 from molspectra.search.explain import Band, Explanation
 from molspectra.spectra.modality import Modality, modality
+from molspectra.spectra.style import COLOURS, INK, new_figure, styled
 
 SUFFIXES = canvas.FIGURES
 """Files that a figure can be written to."""

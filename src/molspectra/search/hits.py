@@ -19,6 +19,9 @@ DECIMALS = 6
 SUFFIXES = (".csv", ".parquet", ".json")
 """Files that answers can be written to."""
 
+NOTEBOOK = 20
+"""Answers that a notebook shows."""
+
 _MAX_WIDTH = 44  # characters of a cell in the terminal
 
 
@@ -52,6 +55,13 @@ class Hits:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the answers as dictionaries, best first."""
         yield from self.table.to_pylist()
+
+    def _repr_html_(self) -> str:
+        """The first answers with drawn structures, for notebooks."""
+        from molspectra.reporting.drawing import Pictures
+        from molspectra.search.answers import answers_table
+
+        return answers_table(Pictures(), self.table, NOTEBOOK)
 
     def to_pandas(self) -> Any:
         """The table as a pandas frame, where pandas is installed."""

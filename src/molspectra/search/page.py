@@ -17,6 +17,7 @@ from molspectra.errors import InputError
 from molspectra.reporting.content import Depicted
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import Child, Markup, element, listing, page, paragraph, section, table
+from molspectra.search.answers import answers_table, fixed
 from molspectra.search.explain import Band, Explanation
 from molspectra.search.figure import SYMBOLS, figure, height, position, title
 from molspectra.search.hits import Hits
@@ -24,9 +25,6 @@ from molspectra.spectra.modality import modality
 
 SUFFIXES = (".html", ".htm")
 """Files that a page can be written to."""
-
-DRAWN = 50
-"""Answers of the table whose structures are drawn."""
 
 _MOTIONS = 6  # strongest bands whose moving atoms are drawn
 _STRETCH = 1.35  # of the sum of covalent radii, within which two atoms may be bonded
@@ -121,7 +119,7 @@ def _page(hits: Hits, explanations: Sequence[Explanation], sources: Mapping[str,
     several = len({each.modality for each in explanations}) > 1
     parts: list[tuple[str, str, Child]] = [
         ("read", "What was read", _read(hits, sources)),
-        ("candidates", "Candidates", _candidates(pictures, hits)),
+        ("candidates", "Candidates", answers_table(pictures, hits.table) if len(hits) else None),
         *(
             (
                 f"answer-{each.rank}-{each.modality}",
@@ -150,9 +148,9 @@ def _summary(hits: Hits) -> Iterator[str]:
         yield "No molecule of the library passes the filters."
         return
     confidence = first["confidence"]
-    sure = "" if confidence is None else f", confidence {_fixed(confidence, 3)}"
+    sure = "" if confidence is None else f", confidence {fixed(confidence, 3)}"
     name = first["name"] or first["smiles"] or "no name"
-    yield f"First: {name} ({first['formula']}), score {_fixed(first['score'], 3)}{sure}."
+    yield f"First: {name} ({first['formula']}), score {fixed(first['score'], 3)}{sure}."
 
 
 def _read(hits: Hits, sources: Mapping[str, Path | str]) -> list[Child]:
@@ -165,39 +163,8 @@ def _read(hits: Hits, sources: Mapping[str, Path | str]) -> list[Child]:
     return [listing(files), listing(hits.remarks), paragraph(f"Scores are by {ways}.")]
 
 
-def _candidates(pictures: Pictures, hits: Hits) -> list[Child]:
-    if not len(hits):
-        return []
-    extra = [name for name in ("group", "rank_before") if name in hits.table.column_names]
-    rows: list[Sequence[Child]] = []
-    for place, hit in enumerate(hits):
-        depicted = Depicted(hit["identity"], hit["name"], hit["smiles"], hit["formula"])
-        drawing = pictures.molecule(depicted) if place < DRAWN else None
-        rows.append(
-            [
-                str(hit["rank"]),
-                None if drawing is None else element("div", drawing, class_="drawing"),
-                [hit["name"] or "–", element("div", hit["smiles"], class_="soft") if hit["smiles"] else None],
-                hit["formula"],
-                _fixed(hit["score"], 3),
-                _fixed(hit["confidence"], 3),
-                *("–" if hit[name] is None else str(hit[name]) for name in extra),
-            ]
-        )
-    caption = "The answers, best first; a dash where nothing is known."
-    if len(hits) > DRAWN:
-        caption += f" The structures of the first {DRAWN} are drawn."
-    head = ["rank", "structure", "name and SMILES", "formula", "score", "confidence", *extra]
-    return [table(caption, head, rows, numbers=(4, 5))]
-
-
 def _heading(each: Explanation, several: bool) -> str:
     return f"{each.rank}. {_label(each).label}" + (f", {modality(each.modality).title}" if several else "")
-
-
-def _fixed(value: float | None, digits: int = 2) -> str:
-    """A number with that many decimals, so that a column can be compared; a dash for none."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _label(each: Explanation) -> Depicted:
@@ -244,9 +211,9 @@ def _bands(each: Explanation) -> Markup | None:
             [
                 f"{SYMBOLS[band.status]} {band.status}",
                 position(band.measured, kind),
-                _fixed(band.measured_height),
+                fixed(band.measured_height),
                 position(band.computed, kind),
-                _fixed(band.computed_height),
+                fixed(band.computed_height),
                 difference.replace("-", "−"),
                 band.motion or "–",
             ]
@@ -284,7 +251,7 @@ def _motions(pictures: Pictures, each: Explanation) -> Iterator[Markup]:
 def _regions(each: Explanation) -> Markup | None:
     kind = modality(each.modality)
     rows = [
-        [f"{position(high, kind)} to {position(low, kind)}", _fixed(value)]
+        [f"{position(high, kind)} to {position(low, kind)}", fixed(value)]
         for low, high, value in sorted(each.regions, reverse=True)
     ]
     caption = f"Similarity by region, {kind.unit}: 1 where both have the same bands."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
+from molspectra.chem.drawing import title_of
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import is_single, molecule_from
 from molspectra.chem.sanity import check_angstrom
@@ -26,7 +28,7 @@ from molspectra.simulation.geometry import GRADIENT_TOLERANCE, minimise, model_h
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR, DEBYE, HARTREE
 from molspectra.spectra.modality import DOS, modality_names
-from molspectra.spectra.spectrum import LineSpectrum
+from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 if TYPE_CHECKING:
     from molspectra.simulation.vibrations import Modes
@@ -106,6 +108,26 @@ class Simulation:
         lines = [f"{len(lines.position)} {name} lines" for name, lines in self.lines.items()]
         values = [f"{name} {each.value:.4g} {each.unit}" for name, each in self.properties.items()]
         return f"Simulation({', '.join([self.molecule.formula, *lines, *values])})"
+
+    def _repr_html_(self) -> str:
+        """The molecule and its spectra, for notebooks."""
+        from molspectra.spectra.plots import picture
+
+        drawn = self.molecule._repr_html_()
+        if not self.lines:
+            return drawn
+        data = b64encode(picture(title_of(self.molecule), self.spectra, self.level)).decode()
+        return f'<div>{drawn}</div><img alt="spectra" src="data:image/png;base64,{data}">'
+
+    @property
+    def spectra(self) -> dict[str, tuple[SampledSpectrum, LineSpectrum]]:
+        """Broadened spectra by modality, each with its lines."""
+        return {name: (lines.broadened(), lines) for name, lines in self.lines.items()}
+
+    @property
+    def level(self) -> str:
+        """Levels of theory of the spectra in one line."""
+        return "; ".join(dict.fromkeys(lines.level for lines in self.lines.values()))
 
 
 def levels_of_theory(

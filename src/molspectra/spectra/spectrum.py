@@ -48,6 +48,12 @@ class LineSpectrum:
     def __len__(self) -> int:
         return len(self.position)
 
+    def _repr_png_(self) -> bytes:
+        """The lines and the broadened spectrum, for notebooks."""
+        from molspectra.spectra.plots import picture
+
+        return picture("", {self.modality: (self.broadened(), self)}, self.level)
+
     def broadened(
         self, shape: str | None = None, fwhm: float | None = None, scale: float = 1.0
     ) -> SampledSpectrum:
@@ -109,6 +115,12 @@ class SampledSpectrum:
     def axis(self) -> npt.NDArray[np.float64]:
         """Positions of the samples [points] in the modality's axis unit."""
         return modality(self.modality).axis()
+
+    def _repr_png_(self) -> bytes:
+        """The curve, for notebooks."""
+        from molspectra.spectra.plots import picture
+
+        return picture("", {self.modality: (self, None)}, self.source)
 
 
 def _frozen(values: npt.ArrayLike, what: str) -> npt.NDArray[np.float64]:

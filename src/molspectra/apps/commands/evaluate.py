@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from molspectra.apps.commands.parser import CommandParser
+from molspectra.data.output import free_path
 from molspectra.errors import SettingError
 from molspectra.printable import say
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def main(arguments: list[str]) -> int:
@@ -66,8 +70,16 @@ def main(arguments: list[str]) -> int:
         action="store_true",
         help="alignment and uniformity of the embeddings of structures and spectra",
     )
+    parser.add_argument("--plot", help="figure of the tables to write: .png, .svg or .pdf")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace --plot; other results are always replaced"
+    )
     parser.add_shared("--checkpoint", "--device")
     options = parser.parse_args(arguments)
+    if options.plot is not None:
+        from molspectra.reporting.canvas import FIGURES
+
+        free_path(options.plot, FIGURES, overwrite=options.overwrite)
     kinds = [name for name in ("probes", "galleries", "alignment") if getattr(options, name)]
     if kinds:
         others = ("allow_other_data", "disturbances", "floors")
@@ -114,6 +126,7 @@ def main(arguments: list[str]) -> int:
     if "disturbances" in result:
         lines += ["", *disturbance_table(result["disturbances"]["table"])]
     out = options.out or options.run
+    floors = None
     if options.floors:
         from molspectra.evaluation.floors import assess_floors
 
@@ -123,6 +136,10 @@ def main(arguments: list[str]) -> int:
             lines += ["", f"{name}:", *error_table({"target": first, "targets": targets})]
     lines += ["", f"all figures: {result_file(out, options.part, 'evaluation', '.json')}"]
     say("\n".join(lines))
+    if options.plot is not None:
+        from molspectra.reporting.evaluation_figure import evaluation_figure
+
+        _write_figure(options, evaluation_figure(result, out, options.part, floors))
     return 0
 
 
@@ -142,8 +159,20 @@ def _representation(options: Any, kinds: Sequence[str]) -> int:
     if result["left_out"]:
         lines.append(f"{result['left_out']} test rows that are not new are left out")
     lines += [*probe_table(result), *gallery_table(result), *alignment_table(result)]
-    say("\n".join([*lines, "", f"all figures: {Path(options.out or options.run) / RESULT}"]))
+    out = Path(options.out or options.run)
+    say("\n".join([*lines, "", f"all figures: {out / RESULT}"]))
+    if options.plot is not None:
+        from molspectra.reporting.evaluation_figure import representation_figure
+
+        _write_figure(options, representation_figure(out))
     return 0
+
+
+def _write_figure(options: Any, drawn: "Figure") -> None:
+    """Write the figure of the tables, and say where it is."""
+    from molspectra.reporting.canvas import write_figure
+
+    say(f"figure of the tables: {write_figure(options.plot, drawn, overwrite=options.overwrite)}")
 
 
 def probe_table(result: Mapping[str, Any]) -> Iterator[str]:

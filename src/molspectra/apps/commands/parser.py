@@ -21,6 +21,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": "weights with the lowest validation loss, or the newest",
     },
     "--overwrite": {"action": "store_true", "help": "replace --out"},
+    "--plot": {"help": "figure to write: .png, .svg or .pdf; of the first 12 molecules"},
     "--quiet": {"action": "store_true", "help": "show no progress"},
 }
 """Options that mean the same in every command."""
@@ -70,3 +71,11 @@ def print_rejected(rejected: Iterable[object], verb: str) -> None:
     """Print rejected inputs on standard error; `verb` is what happened to them, such as "skipped"."""
     for rejection in rejected:
         say(f"molspectra: {verb}: {rejection}", error=True)
+
+
+def print_figure(path: object, molecules: int) -> None:
+    """Print where the figure of the spectra of so many molecules is, and how many of them it shows."""
+    from molspectra.spectra.plots import DRAWN
+
+    shown = f"the first {DRAWN} of {molecules}" if molecules > DRAWN else f"{molecules}"
+    say(f"figure of {shown} molecules in {path}")

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from molspectra.apps.commands.embed import add_model_options
-from molspectra.apps.commands.parser import CommandParser, print_rejected
+from molspectra.apps.commands.parser import CommandParser, print_figure, print_rejected
+from molspectra.chem.drawing import title_of
 from molspectra.printable import say
 from molspectra.spectra.modality import modality
 
@@ -27,11 +28,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--out", help="file to write: .arrow (a store), .parquet or .csv; without it, bands are printed"
     )
-    parser.add_argument("--plot", help="figure to write: .png, .svg or .pdf; of the first 12 molecules")
+    parser.add_shared("--plot")
     options = parser.parse_args(arguments)
 
     from molspectra.apps.loading import load
-    from molspectra.apps.predict_spectra import DRAWN, SUFFIXES, predict_spectra
+    from molspectra.apps.predict_spectra import SUFFIXES, predict_spectra
     from molspectra.data.output import free_path
 
     if options.out is not None:
@@ -61,14 +62,13 @@ def main(arguments: list[str]) -> int:
         )
     if options.plot is not None:
         spectra.plot(options.plot, overwrite=options.overwrite)
-        drawn = f"the first {DRAWN} of {len(spectra)}" if len(spectra) > DRAWN else f"{len(spectra)}"
-        say(f"figure of {drawn} molecules in {options.plot}")
+        print_figure(options.plot, len(spectra))
     return 1 if spectra.rejected else 0
 
 
 def bands_table(spectra: "PredictedSpectra") -> str:
     """The strongest bands of every molecule and modality as lines of text."""
-    titles = [spectra.title(index) for index in range(len(spectra))]
+    titles = [title_of(molecule) for molecule in spectra.molecules]
     width, wide = max(8, *map(len, titles)), max(8, *map(len, spectra.modalities))
     lines = [f"{'molecule':<{width}}  {'modality':<{wide}}  strongest bands: position (height)"]
     for index, title in enumerate(titles):

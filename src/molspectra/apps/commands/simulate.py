@@ -3,9 +3,10 @@
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from molspectra.apps.commands.parser import CommandParser, print_rejected
+from molspectra.apps.commands.parser import CommandParser, print_figure, print_rejected
+from molspectra.chem.drawing import title_of
 from molspectra.data.output import free_path
-from molspectra.errors import SimulationError
+from molspectra.errors import SettingError, SimulationError
 from molspectra.printable import say
 from molspectra.spectra.modality import DOS, modality, modality_names
 
@@ -26,6 +27,12 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     modalities = modality_names(options.modalities)
     out = free_path(options.out, overwrite=options.overwrite)
+    if options.plot is not None:
+        from molspectra.reporting.canvas import FIGURES
+
+        plot = free_path(options.plot, FIGURES, overwrite=options.overwrite)
+        if plot.absolute() == out.absolute():
+            raise SettingError("--out and --plot name the same file; choose two names")
 
     from molspectra.chem.readers import Rejection, from_smiles, read_molecules
     from molspectra.data.store.store import write_store
@@ -74,6 +81,14 @@ def main(arguments: list[str]) -> int:
             say(f"... and {written.rows - SHOWN} more")
             break
         say(describe(simulation))
+    if options.plot is not None:
+        from molspectra.reporting.canvas import write_figure
+        from molspectra.spectra.plots import spectra_figure
+
+        drawn_rows = ((title_of(each.molecule), each.spectra) for each in result.simulations())
+        drawn = spectra_figure(drawn_rows, written.rows, first.level)
+        write_figure(options.plot, drawn, overwrite=options.overwrite)
+        print_figure(options.plot, written.rows)
     journal.unlink()
     say(f"{written.rows} molecules in {out}")
     return 1 if result.failures or rejected else 0
@@ -103,7 +118,7 @@ def _parser() -> CommandParser:
         help="of ir and raman: GFN2-xTB; the same near to observed frequencies; B3LYP, ir alone [gfn2]",
     )
     parser.add_argument("--out", required=True, help="store to write (.arrow)")
-    parser.add_shared("--overwrite")
+    parser.add_shared("--plot", "--overwrite")
     parser.add_argument("--processes", type=int, default=None, help="processes; one per core if not given")
     parser.add_on_error("raise", "unreadable molecules")
     parser.add_shared("--quiet")
