@@ -61,6 +61,7 @@ def test_no_large_files():
         f"{weights}base/": 12_000 * KB,
         weights: 3000 * KB,
         "src/molspectra/search/network.safetensors": 500 * KB,
+        "src/molspectra/apps/explorer/static/vendor/": 1200 * KB,
         "tests/": 700 * KB,
         "docs/": 700 * KB,
         "requirements.lock": 350 * KB,  # the hashes of every file of 190 packages

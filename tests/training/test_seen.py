@@ -31,7 +31,6 @@ from molspectra.training.seen import (
     Seen,
     hashes_of,
     seen_by,
-    structure_hashes,
 )
 from molspectra.training.settings import from_dict, put, read_recipe, recipes, settings_of
 

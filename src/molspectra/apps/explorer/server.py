@@ -70,10 +70,10 @@ def explore(
             f"the explorer needs {error.name}; install it with: pip install 'molspectra[explorer]'"
         ) from None
     del gradio
-    if index is not None:
-        from molspectra.search.manifest import read_manifest
+    if index is not None and not (Path(index) / "library.json").is_file():
+        from molspectra.search.manifest import read_manifest  # only now, as it loads torch
 
-        read_manifest(Path(index))
+        read_manifest(Path(index))  # says what is wrong
     with TemporaryDirectory(prefix="molspectra-explorer-", ignore_cleanup_errors=True) as temporary:
         os.environ["GRADIO_TEMP_DIR"] = temporary
         listening = _listen(port)
@@ -115,11 +115,10 @@ def _application(index: Path | str | None, model: str, runs: Path, temporary: Pa
     """The web application and what its tabs share."""
     import gradio as gr
     import plotly
-    from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.requests import Request
-    from starlette.responses import FileResponse, PlainTextResponse, Response
-    from starlette.staticfiles import StaticFiles
+    from fastapi import FastAPI, Request, Response
+    from fastapi.middleware.trustedhost import TrustedHostMiddleware
+    from fastapi.responses import FileResponse, PlainTextResponse
+    from fastapi.staticfiles import StaticFiles
 
     from molspectra.apps.explorer.frames import STATIC
     from molspectra.apps.explorer.page import STYLE, build, theme
