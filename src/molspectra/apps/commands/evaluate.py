@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> int:
         help="with --part all: accept molecules seen in training, without spectra or labels or (all) with",
     )
     parser.add_argument(
-        "--disturbances", action="store_true", help="of a stage-2 run, also search with disturbed spectra"
+        "--disturbances",
+        action="store_true",
+        help="of a stage-2 run, also search with disturbed spectra; of other models, and beside the next "
+        "three, with those of new molecules, one kind of spectrum at a time",
     )
     parser.add_argument(
         "--floors",
@@ -69,13 +72,15 @@ def main(arguments: list[str]) -> int:
     parser.add_shared("--checkpoint", "--device")
     options = parser.parse_args(arguments)
     kinds = [name for name in ("probes", "galleries", "alignment") if getattr(options, name)]
+    if options.disturbances and (kinds or not (Path(options.run) / "record.json").is_file()):
+        kinds.append("disturbances")
     if kinds:
-        others = ("allow_other_data", "disturbances", "floors")
+        others = ("allow_other_data", "floors")
         wrong = [name for name in others if getattr(options, name)]
         if wrong or options.part != "test" or options.allow_leak != "none":
             raise SettingError(
                 f"--{kinds[0]}: the embeddings are tested on new molecules of the test part, without other "
-                "tests; leave out --part, --allow-leak, --allow-other-data, --disturbances and --floors"
+                "tests; leave out --part, --allow-leak, --allow-other-data and --floors"
             )
         return _representation(options, kinds)
     if options.floors and (options.part != "test" or options.allow_other_data):
@@ -142,6 +147,8 @@ def _representation(options: Any, kinds: Sequence[str]) -> int:
     if result["left_out"]:
         lines.append(f"{result['left_out']} test rows that are not new are left out")
     lines += [*probe_table(result), *gallery_table(result), *alignment_table(result)]
+    for name, table in result.get("disturbances", {}).items():
+        lines += ["", name, *disturbance_table(table)]
     say("\n".join([*lines, "", f"all figures: {Path(options.out or options.run) / RESULT}"]))
     return 0
 
