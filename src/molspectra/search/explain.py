@@ -78,7 +78,7 @@ class Band:
         computed_height: relative to the candidate's highest point where something was measured.
         motion: such as "C=O stretch 82 %, C-C stretch 9 %"; "" where unknown.
         atoms: those that move most, most first; indices from 0 into `Explanation.molecule`.
-        window: part of the axis that covers it in both spectra, from the lower to the upper end.
+        window: part of the axis that covers it in both spectra, from the lower to the upper end, if known.
         weight: what the score of the answer less the mean of the library loses where this part counts as not
             measured: positive where the band carries the answer, negative where it speaks against it; None
             where it cannot be told. See `molspectra.search.occlusion`.
@@ -93,7 +93,7 @@ class Band:
     computed_height: float | None
     motion: str
     atoms: tuple[int, ...]
-    window: Window
+    window: Window | None = None
     weight: float | None = None
     lead: float | None = None
 

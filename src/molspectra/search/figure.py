@@ -89,7 +89,7 @@ def figure(explanations: Sequence[Explanation], *, titles: bool = True) -> Figur
             if titles:
                 axes.set_title(title(each))
         marks = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        drawn.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=5, columnspacing=1.4)
+        drawn.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=4, columnspacing=1.4)
     return drawn
 
 
@@ -114,7 +114,7 @@ def height(band: Band) -> float:
 
 def weight(value: float | None) -> str:
     """The weight or lead of a band as text, with its sign; a dash for none."""
-    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+    return "–" if value is None else f"{round(value, 3) or 0.0:+.3f}".replace("-", "−")
 
 
 def spread(places: npt.ArrayLike, gap: float, low: float, high: float) -> npt.NDArray[np.float64]:
@@ -209,18 +209,18 @@ def _panel(
 
 def _strip(axes: Axes, bands: Sequence[Band]) -> None:
     """A strip below the candidate: the parts that carry the answer, darker the more, and those against it."""
-    weights = [band.weight or 0.0 for band in bands]
-    largest = max(map(abs, weights), default=0.0)
-    if not largest:
+    known = [(band.window, band.weight) for band in bands if band.window and band.weight]
+    if not known:
         return
+    largest = max(abs(value) for _, value in known)
     low, high = _STRIP
-    for band, value in sorted(zip(bands, weights, strict=True), key=lambda pair: pair[1]):
+    for window, value in sorted(known, key=lambda pair: pair[1]):
         style: dict[str, Any] = {"color": INK, "alpha": abs(value) / largest, "linewidth": 0}
         if value < 0:
             style = {"facecolor": "none", "edgecolor": INK, "hatch": "//////", "linewidth": 0.4}
             style["alpha"] = max(abs(value) / largest, 0.15)
-        axes.fill_between(band.window, low, high, **style)
-    axes.fill_between([], [], color=INK, linewidth=0, label="carries the answer (number: weight)")
+        axes.fill_between(window, low, high, **style)
+    axes.fill_between([], [], color=INK, linewidth=0, label="carries the answer")
     axes.fill_between(
         [], [], facecolor="none", edgecolor=INK, hatch="//////", linewidth=0.4, label="speaks against it"
     )

@@ -94,10 +94,13 @@ class Occlusion:
     scales: Mapping[str, float]
     pipeline: Pipeline
 
-    def losses(self, name: str, windows: Sequence[Window]) -> list[Loss]:
+    def losses(self, name: str, windows: Sequence[Window | None]) -> list[Loss]:
         """What the margins of the answer lose without each of some windows of one spectrum."""
         kind, whole, found = modality(name), self._margins(self.prepared), []
         for window in windows:
+            if window is None:
+                found.append(Loss())
+                continue
             spectrum = hidden(self.prepared[name], kind, window)
             left = self._margins({**self.prepared, name: spectrum}) if spectrum.values.any() else Loss()
             pairs = zip(whole, left, strict=True)
