@@ -28,6 +28,7 @@ from molspectra.evaluation.predicted_retrieval import predicted_spectra, retriev
 from molspectra.evaluation.probes import Flags, Floats, probe_column
 from molspectra.evaluation.ranking import recall_by_size
 from molspectra.evaluation.retrieval import AmongPeers, Gallery, embed_spectra, retrieve, subsets
+from molspectra.evaluation.spectral_floor import floor_spectra
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import find_checkpoint, load_model
 from molspectra.training.config import DataConfig
@@ -45,7 +46,11 @@ KINDS = ("probes", "galleries", "alignment", "disturbances")
 GALLERIES = {"all": "all molecules", "mass": "same mass (10 ppm)", "formula": "same formula"}
 """Kinds of galleries, and what they are called."""
 
-METHODS = {"embedding": "by embedding", "prediction": "against predicted spectra"}
+METHODS = {
+    "embedding": "by embedding",
+    "prediction": "against predicted spectra",
+    "floor": "against spectra of a kernel ridge regression",
+}
 """Ways to search, and what they are called."""
 
 BATCH = 64
@@ -235,6 +240,11 @@ def _galleries(model: MolSpectra, held: Held, modalities: Sequence[str], similar
         used = [name for name in modalities if name in library]
         found_by_prediction = retrieve_by_prediction(library, store, held.test, gallery, used)
         result["prediction"] = {label: _by_size(among) for label, among in found_by_prediction.items()}
+    library = floor_spectra(store, held.fit, gallery.rows, modalities)
+    used = [name for name in modalities if name in library]
+    if used:
+        found_by_floor = retrieve_by_prediction(library, store, held.test, gallery, used)
+        result["floor"] = {label: _by_size(among) for label, among in found_by_floor.items()}
     return result
 
 

@@ -72,7 +72,8 @@ def main(arguments: list[str]) -> int:
     parser.add_shared("--checkpoint", "--device")
     options = parser.parse_args(arguments)
     kinds = [name for name in ("probes", "galleries", "alignment") if getattr(options, name)]
-    if options.disturbances and (kinds or not (Path(options.run) / "record.json").is_file()):
+    of_run = any((Path(options.run) / name).is_file() for name in ("record.json", "ensemble.json"))
+    if options.disturbances and (kinds or not of_run):
         kinds.append("disturbances")
     if kinds:
         others = ("allow_other_data", "floors")
