@@ -254,10 +254,22 @@ def _disturbances(
     """Return a table of searches with disturbed spectra, see `disturbed_retrieval`, by modality."""
     store, found = held.store, {}
     gallery = Gallery.of(model, store, np.arange(len(store)), BATCH)
+    libraries = {"floor": floor_spectra(store, held.fit, gallery.rows, modalities)}
+    if model.spectrum_head is not None:
+        libraries = {"prediction": predicted_spectra(model, store, gallery.rows, BATCH), **libraries}
     for name in modalities:
         settings = typical_preparation(store, held.fit, [name])
+        predicted = {method: library for method, library in libraries.items() if name in library}
         found[name] = disturbed_retrieval(
-            model, store, held.test, gallery, settings, [name], similarity=similarity, batch_size=BATCH
+            model,
+            store,
+            held.test,
+            gallery,
+            settings,
+            [name],
+            similarity=similarity,
+            batch_size=BATCH,
+            predicted=predicted,
         )
     return found
 

@@ -306,10 +306,10 @@ def uncertainty_table(result: Mapping[str, Any]) -> list[str]:
 
 
 def disturbance_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines of a table: recall at 1 and 5 under every disturbance for three search methods."""
+    """Return the lines of a table: recall at 1 and 5 under every disturbance for each search."""
     labels = [f"{row['disturbance']} {row['strength']}".strip() for row in rows]
     width = max(map(len, labels))
-    methods = ("model", "prepared", "similarity")
+    methods = [name for name in rows[0] if name not in ("disturbance", "strength")]
     lines = [f"{'disturbance':<{width}}" + "".join(f"  {method:>10} R@1    R@5" for method in methods)]
     for label, row in zip(labels, rows, strict=True):
         shares = "".join(
