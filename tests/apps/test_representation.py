@@ -22,7 +22,7 @@ NAMES = ("ethanol", "dimethyl ether", "propane")
 
 
 def test_all_of_a_run_is_tested_and_reported(runs, tiny, tmp_path, capfd):
-    command = ["evaluate", str(runs["stage2"]), "--probes", "--galleries", "--alignment"]
+    command = ["evaluate", str(runs["stage2"]), "--probes", "--galleries", "--alignment", "--disturbances"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     printed = capfd.readouterr().out
     result = json.loads((tmp_path / "out" / RESULT).read_text())
@@ -51,6 +51,18 @@ def test_all_of_a_run_is_tested_and_reported(runs, tiny, tmp_path, capfd):
         assert 0 <= figures["alignment"] <= 4
         assert figures["uniformity_of_spectra"] <= 1e-9
     assert "same formula" in printed
+    floor = result["galleries"]["floor"]
+    assert set(floor) == set(found)
+    assert [each["size"] for each in floor["ir"]["all"]] == [3, 10, 30, None]
+    assert "kernel ridge" in printed
+
+    disturbed = result["disturbances"]
+    assert set(disturbed) == {"uv_vis", "ir", "raman"}
+    assert disturbed["ir"][0]["disturbance"] == "none"
+    whole = everything[-1]["recall"]
+    assert disturbed["ir"][0]["model"]["recall"]["1"] == pytest.approx(whole["1"])  # the same search
+    assert disturbed["ir"][0]["similarity"]["recall"]["1"] == 1
+    assert "scale × 0.95" in printed
 
     page = ms.report([tmp_path / "out"], tmp_path / "page.html").read_text()
     for text in ("Embeddings by themselves", "Probes of frozen embeddings", "Wang and Isola"):
@@ -126,7 +138,8 @@ def test_masses_group_isomers(runs, tiny):
         (["base", "--probes", "--store", "bundled"], "--out"),
         (["{stage1}", "--alignment"], "no spectrum encoder"),
         (["{stage2}", "--galleries", "--part", "val"], "--part"),
-        (["{stage2}", "--probes", "--disturbances"], "--disturbances"),
+        (["base", "--disturbances"], "--store"),
+        (["{stage1}", "--probes", "--disturbances"], "no spectrum encoder"),
     ],
 )
 def test_what_does_not_fit_is_refused(runs, capfd, arguments, told):

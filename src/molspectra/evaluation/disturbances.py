@@ -22,8 +22,9 @@ from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, normal, seed_for, uniform
 from molspectra.data.store.store import Broadening, Store
 from molspectra.errors import NotFoundError
+from molspectra.evaluation.predicted_retrieval import retrieve_by_prediction
 from molspectra.evaluation.ranking import RankFigures, answer_scores, rank_figures, ranks
-from molspectra.evaluation.retrieval import Gallery, known_modalities, retrieve
+from molspectra.evaluation.retrieval import Gallery, figures_of, known_modalities, retrieve
 from molspectra.models.model import MolSpectra
 from molspectra.spectra.distortion import cut, drifted, moved, noised, widened
 from molspectra.spectra.measured import Preparation, prepare
@@ -183,6 +184,7 @@ def disturbed_retrieval(
     *,
     similarity: str = "cosine",
     batch_size: int = 64,
+    predicted: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> list[dict[str, Any]]:
     """Search the queries under every disturbance.
 
@@ -195,11 +197,13 @@ def disturbed_retrieval(
         modalities: spectra to use together.
         similarity: of the model's embeddings, "cosine" or "inner".
         batch_size: molecules per pass.
+        predicted: spectra of the gallery's structures to search in too, as `predicted_spectra` gives them, by
+            the name of what has predicted them; compared with the disturbed spectra as they are.
 
     Returns:
         One entry per disturbance (without smaller widths where the store has no lines), the undisturbed
-        first: "disturbance", "strength", and for each of "model", "prepared" and "similarity" a dictionary
-        of its recall and MRR.
+        first: "disturbance", "strength", and for each of "model", "prepared", "similarity" and the names in
+        `predicted` a dictionary of its recall and MRR.
 
     Raises:
         InputError: as `retrieve`.
@@ -228,6 +232,10 @@ def disturbed_retrieval(
             "similarity": by_similarity(change_and_prepare),
         }
         figures = {name: {"recall": result.recall, "mrr": result.mrr} for name, result in searches.items()}
+        for method, library in (predicted or {}).items():
+            found = retrieve_by_prediction(library, store, queries, gallery, names, change=change)
+            among = figures_of(found[" + ".join(names)])
+            figures[method] = {name: among[name] for name in ("recall", "mrr")}
         table.append({"disturbance": disturbance.name, "strength": disturbance.strength, **figures})
     return table
 

@@ -5,7 +5,7 @@ Bare structures are enough, as for retrieval by embeddings. Both spectra are com
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from molspectra.data.batch import Batch
 from molspectra.data.store.store import Store
 from molspectra.evaluation.predict import on_device
 from molspectra.evaluation.ranking import answer_scores
@@ -69,6 +70,7 @@ def retrieve_by_prediction(
     gallery: Gallery,
     modalities: Sequence[str],
     batch_size: int = 256,
+    change: Callable[[Batch], Batch] | None = None,
 ) -> dict[str, AmongPeers]:
     """Search the molecules of the query rows with every subset of their spectra.
 
@@ -83,6 +85,7 @@ def retrieve_by_prediction(
         gallery: what to search in.
         modalities: spectra to use.
         batch_size: queries whose scores are held at once.
+        change: applied to the batches of queries.
 
     Returns:
         Ranks by the names of the subset.
@@ -93,6 +96,7 @@ def retrieve_by_prediction(
     for start in range(0, len(queries), batch_size):
         rows = queries[start : start + batch_size]
         batch = store.batch(rows, modalities=modalities)
+        batch = batch if change is None else change(batch)
         true = torch.tensor([number[identities[row]] for row in rows])
         cosines = {
             name: WEIGHTS.get(name, 1.0) * comparable(batch.spectra[name], modality(name)) @ library[name].T

@@ -20,6 +20,7 @@ from molspectra.data.store.schema import SPLIT
 from molspectra.data.store.store import Store
 from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
 from molspectra.evaluation import hypersphere
+from molspectra.evaluation.disturbances import disturbed_retrieval, typical_preparation
 from molspectra.evaluation.embedding import alignment_similarity, embed_batch, pooled_batch
 from molspectra.evaluation.evaluate import plain_json
 from molspectra.evaluation.predict import moved, on_device
@@ -27,6 +28,7 @@ from molspectra.evaluation.predicted_retrieval import predicted_spectra, retriev
 from molspectra.evaluation.probes import Flags, Floats, probe_column
 from molspectra.evaluation.ranking import recall_by_size
 from molspectra.evaluation.retrieval import AmongPeers, Gallery, embed_spectra, retrieve, subsets
+from molspectra.evaluation.spectral_floor import floor_spectra
 from molspectra.models.model import MolSpectra
 from molspectra.training.checkpoint import find_checkpoint, load_model
 from molspectra.training.config import DataConfig
@@ -38,13 +40,17 @@ from molspectra.training.seen import hashes_of, seen_by
 RESULT = "representation.json"
 """Name of the file of results."""
 
-KINDS = ("probes", "galleries", "alignment")
+KINDS = ("probes", "galleries", "alignment", "disturbances")
 """What can be asked for."""
 
 GALLERIES = {"all": "all molecules", "mass": "same mass (10 ppm)", "formula": "same formula"}
 """Kinds of galleries, and what they are called."""
 
-METHODS = {"embedding": "by embedding", "prediction": "against predicted spectra"}
+METHODS = {
+    "embedding": "by embedding",
+    "prediction": "against predicted spectra",
+    "floor": "against spectra of a kernel ridge regression",
+}
 """Ways to search, and what they are called."""
 
 BATCH = 64
@@ -104,7 +110,8 @@ def assess_representation(
         path: a run, a checkpoint, or the name of a shipped model.
         out: directory of the results; None takes that of the run.
         kinds: of `KINDS`: probes of every property of the store, see `probes`; recall by the size of the
-            gallery, see `recall_by_size`; alignment and uniformity, see `hypersphere`.
+            gallery, see `recall_by_size`; alignment and uniformity, see `hypersphere`; searches with each
+            kind of spectrum, disturbed, among all structures of the store, see `disturbances`.
         store: None takes the one that the run names. A run's own split is used, else the default one by
             identity; molecules that were seen in training or validation are not tested.
         device: where to compute.
@@ -154,13 +161,15 @@ def assess_representation(
     }
     if "probes" in kinds:
         result |= _probes(model, held)
-    if set(kinds) & {"galleries", "alignment"}:
+    if set(kinds) & {"galleries", "alignment", "disturbances"}:
         names = _modalities(model, held)
+        similarity = alignment_similarity(directory, about)
         if "galleries" in kinds:
-            similarity = alignment_similarity(directory, about)
             result["galleries"] = _galleries(model, held, names, similarity)
         if "alignment" in kinds:
             result["alignment"] = _alignment(model, held, names)
+        if "disturbances" in kinds:
+            result["disturbances"] = _disturbances(model, held, names, similarity)
     result["seconds"] = round(time.perf_counter() - began, 2)
     result = plain_json(result)
     target.mkdir(parents=True, exist_ok=True)
@@ -231,7 +240,38 @@ def _galleries(model: MolSpectra, held: Held, modalities: Sequence[str], similar
         used = [name for name in modalities if name in library]
         found_by_prediction = retrieve_by_prediction(library, store, held.test, gallery, used)
         result["prediction"] = {label: _by_size(among) for label, among in found_by_prediction.items()}
+    library = floor_spectra(store, held.fit, gallery.rows, modalities)
+    used = [name for name in modalities if name in library]
+    if used:
+        found_by_floor = retrieve_by_prediction(library, store, held.test, gallery, used)
+        result["floor"] = {label: _by_size(among) for label, among in found_by_floor.items()}
     return result
+
+
+def _disturbances(
+    model: MolSpectra, held: Held, modalities: Sequence[str], similarity: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Return a table of searches with disturbed spectra, see `disturbed_retrieval`, by modality."""
+    store, found = held.store, {}
+    gallery = Gallery.of(model, store, np.arange(len(store)), BATCH)
+    libraries = {"floor": floor_spectra(store, held.fit, gallery.rows, modalities)}
+    if model.spectrum_head is not None:
+        libraries = {"prediction": predicted_spectra(model, store, gallery.rows, BATCH), **libraries}
+    for name in modalities:
+        settings = typical_preparation(store, held.fit, [name])
+        predicted = {method: library for method, library in libraries.items() if name in library}
+        found[name] = disturbed_retrieval(
+            model,
+            store,
+            held.test,
+            gallery,
+            settings,
+            [name],
+            similarity=similarity,
+            batch_size=BATCH,
+            predicted=predicted,
+        )
+    return found
 
 
 def _by_size(among: AmongPeers) -> dict[str, list[Mapping[str, Any]]]:

@@ -21,7 +21,7 @@ from molspectra.evaluation.finetuned import errors_of
 from molspectra.evaluation.pretrained import read_ranks
 from molspectra.evaluation.ranking import RankFigures, SizedRecall
 from molspectra.evaluation.reconstruct import ReconstructedSpectrum
-from molspectra.evaluation.representation import RESULT
+from molspectra.evaluation.representation import METHODS, RESULT
 from molspectra.reporting.content import (
     AlignmentLine,
     Candidate,
@@ -299,7 +299,7 @@ def representation_of(directory: Path, name: str | None) -> Representation:
             probes.append(ProbeLine(target, one["unit"], features, one["class"], *counts, figures))
     galleries = [
         GalleryLine(method, kind, spectra, _sized(one))
-        for method in ("embedding", "prediction")
+        for method in METHODS
         for spectra, by_kind in values.get("galleries", {}).get(method, {}).items()
         for kind, entries in by_kind.items()
         for one in entries

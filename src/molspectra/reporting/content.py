@@ -237,7 +237,7 @@ class GalleryLine:
     """Recall in galleries of one kind and size.
 
     Attributes:
-        method: "embedding", or "prediction" for a search against predicted spectra.
+        method: of `molspectra.evaluation.representation.METHODS`.
         kind: "all" molecules, those of the query's "mass", or of its "formula".
         spectra: used together.
     """

@@ -27,6 +27,7 @@ from molspectra.search.gas import NARROW
 from molspectra.search.groups import GroupEvidence, evidence
 from molspectra.search.hits import DECIMALS, Hits
 from molspectra.search.library import Library
+from molspectra.search.occlusion import Occlusion, Window, moved
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.query import Prepared, Spectrum, prepare
 from molspectra.search.shape import FLOOR, best_scales, centres, shapes
@@ -58,6 +59,7 @@ _SIDE = 0.25  # intensity of a line, relative to the strongest of its band, from
 _TAIL = 0.05  # height of a candidate's spectrum, relative to its highest point, below which all are tails
 _EMPTY = float(np.log1p(0.02 / FLOOR) / np.log1p(1 / FLOOR))  # feature of 2 % of the highest point
 _FEWEST = 3  # bins of a region
+_COVER = 2.0  # reaches of a band within which almost all of its intensity lies
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -77,6 +79,12 @@ class Band:
         motion: such as "C=O stretch 82 %, C-C stretch 9 %"; "" where unknown.
         atoms: those that move most, most first; indices from 0 into `Explanation.molecule`.
         modes: of the assignment that the band consists of, the strongest first, without much weaker ones.
+        window: part of the axis that covers it in both spectra, from the lower to the upper end, if known.
+        weight: what the score of the answer less the mean of the library loses where this part counts as not
+            measured: positive where the band carries the answer, negative where it speaks against it; None
+            where it cannot be told. See `molspectra.search.occlusion`.
+        lead: the same of the score less that of the best other listed answer: positive where the band tells
+            this answer from the next.
     """
 
     status: Literal["matched", "missing", "extra"]
@@ -87,6 +95,9 @@ class Band:
     motion: str
     atoms: tuple[int, ...]
     modes: tuple[int, ...] = ()
+    window: Window | None = None
+    weight: float | None = None
+    lead: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +173,7 @@ def explain(
         raise ValueRangeError(f"at least one answer must be explained, not {count}")
     given = {modality(name).name: spectrum for name, spectrum in spectra.items()}
     prepared = {
-        name: _own_axis(prepare(given[name], name, pipeline=pipeline), modality(name), pipeline.scale)
+        name: moved(prepare(given[name], name, pipeline=pipeline), modality(name), pipeline.scale or 1.0)
         for name in MODALITIES
         if name in given
     }
@@ -181,21 +192,32 @@ def explain(
                 assignment = assign(molecule, vibrational, level=level)
             except MolspectraError as error:  # one molecule that cannot be computed stops no other
                 remark = f"the motions of the atoms could not be computed: {error}"
+        own: dict[str, Explanation] = {}
         for name, spectrum in prepared.items():
             chosen = (assignment, remark) if name in vibrational else (None, None)
             (found,) = library.stored(name, np.array([hit["row"]]))
             stored = found if found.any() else None
-            explanations.append(
-                _explained(hit, molecule, spectrum, stored, modality(name), pipeline, *chosen)
-            )
+            own[name] = _explained(hit, molecule, spectrum, stored, modality(name), pipeline, *chosen)
+        scales = {name: each.scale for name, each in own.items()}
+        occlusion = Occlusion(library, hits, hit["row"], prepared, scales, pipeline)
+        explanations += [_weighed(each, occlusion) for each in own.values()]
     return explanations
+
+
+def _weighed(each: Explanation, occlusion: Occlusion) -> Explanation:
+    """An explanation with the weights and leads of its bands."""
+    losses = occlusion.losses(each.modality, [band.window for band in each.bands])
+    pairs = zip(each.bands, losses, strict=True)
+    bands = tuple(replace(band, weight=loss.weight, lead=loss.lead) for band, loss in pairs)
+    return replace(each, bands=bands)
 
 
 def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwrite: bool = False) -> None:
     """Write the bands of explanations as CSV or Parquet, by the suffix: one row per band.
 
     Columns: rank, name, smiles, modality, status, measured and computed position (axis unit) and height,
-    motion, atoms (indices from 0, with spaces between). Numbers of a CSV file have at most `DECIMALS`.
+    motion, atoms (indices from 0, with spaces between), weight and lead (see `Band`). Numbers of a CSV
+    file have at most `DECIMALS`.
 
     Raises:
         InputError: another suffix, the file exists, or it cannot be written.
@@ -214,6 +236,8 @@ def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwr
             "computed_height": band.computed_height,
             "motion": band.motion,
             "atoms": " ".join(map(str, band.atoms)),
+            "weight": band.weight,
+            "lead": band.lead,
         }
         for each in explanations
         for band in each.bands
@@ -227,26 +251,9 @@ _SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("name", "smiles", "modality", "status")),
         *((name, pa.float64()) for name in ("measured", "measured_height", "computed", "computed_height")),
         *((name, pa.string()) for name in ("motion", "atoms")),
+        *((name, pa.float64()) for name in ("weight", "lead")),
     ]
 )
-
-
-def _own_axis(prepared: Prepared, kind: Modality, scale: float | None) -> Prepared:
-    """A prepared spectrum on the axis it was measured on, without the factor that a pipeline has applied."""
-    if scale is None or scale == 1:
-        return prepared
-    axis = kind.axis()
-
-    def moved(values: npt.NDArray[Any]) -> Floats:
-        return np.interp(axis / scale, axis, values.astype(np.float64), left=0, right=0)
-
-    return replace(
-        prepared,
-        values=moved(prepared.values),
-        signed=moved(prepared.signed),
-        measured=moved(prepared.measured) > 0.999,
-        known=moved(prepared.known) > 0.999,
-    )
 
 
 def _explained(
@@ -488,6 +495,7 @@ def _bands(
             modes = np.flatnonzero(distance <= TOLERANCE.get(kind.unit, 0)).tolist()
         strong = _strong(modes, lines)
         motion, atoms = _motion(strong, assignment)
+        covering = [computed[number] for number in numbers] + ([] if measured is None else [measured])
         return Band(
             status,
             None if measured is None else measured.place,
@@ -497,6 +505,10 @@ def _bands(
             motion,
             atoms,
             strong,
+            (
+                min(peak.place - max(_COVER * peak.reach, kind.fwhm) for peak in covering),
+                max(peak.place + max(_COVER * peak.reach, kind.fwhm) for peak in covering),
+            ),
         )
 
     bands = [

@@ -48,6 +48,7 @@ _THIN = 6  # points of the axis for one of an area, which keeps files small
 _FONT = 8.5  # points, of labels
 _LETTER = 0.52 * _FONT / 72  # inches, mean width
 _LONGEST = 26  # letters of a motion
+_STRIP = (-1.13, -1.04)  # height of the strip of weights, below the candidate
 
 
 def write_figure(path: Path | str, explanations: Sequence[Explanation], *, overwrite: bool = False) -> Path:
@@ -88,7 +89,7 @@ def figure(explanations: Sequence[Explanation], *, titles: bool = True) -> Figur
             if titles:
                 axes.set_title(title(each))
         marks = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        drawn.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=5, columnspacing=1.4)
+        drawn.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=4, columnspacing=1.4)
     return drawn
 
 
@@ -111,6 +112,11 @@ def height(band: Band) -> float:
     return max(band.measured_height or 0.0, band.computed_height or 0.0)
 
 
+def weight(value: float | None) -> str:
+    """The weight or lead of a band as text, with its sign; a dash for none."""
+    return "–" if value is None else f"{round(value, 3) or 0.0:+.3f}".replace("-", "−")
+
+
 def spread(places: npt.ArrayLike, gap: float, low: float, high: float) -> npt.NDArray[np.float64]:
     """Places [n] of labels in ascending order, at least `gap` apart and as near to `places` as can be.
 
@@ -128,19 +134,18 @@ def _labelled(each: Explanation) -> tuple[list[tuple[float, float, str]], list[t
     """Place, height and label of the strongest bands above and below zero."""
     kind = modality(each.modality)
     strong = sorted((band for band in each.bands if height(band) >= _WEAKEST), key=height, reverse=True)
-    above, below = [], []
+    above: list[tuple[float, float, str, str]] = []
+    below: list[tuple[float, float, str, str]] = []
     for band in strong:
         motion = re.sub(r"\s*\d+\s*%$", "", re.split("[,;]", printable(band.motion))[0].strip())
         motion = motion if len(motion) <= _LONGEST else f"{motion[: _LONGEST - 1]}…"
+        side, place, top = below, band.computed, band.computed_height
         if band.measured is not None:
-            above.append((band.measured, band.measured_height or 0.0, band.measured, motion))
-        elif band.computed is not None:
-            below.append((band.computed, band.computed_height or 0.0, band.computed, motion))
+            side, place, top = above, band.measured, band.measured_height
+        told = "" if band.weight is None else f" ({weight(band.weight)})"
+        side.append((place or 0.0, top or 0.0, f"{position(place, kind)}{told}", motion))
     sides = [sorted(side[:_LABELS]) for side in (above, below)]
-    first, second = (
-        [(x, top, f"{position(at, kind)}  {motion}".rstrip()) for x, top, at, motion in side]
-        for side in sides
-    )
+    first, second = ([(x, top, f"{at}  {motion}".rstrip()) for x, top, at, motion in side] for side in sides)
     return first, second
 
 
@@ -183,6 +188,7 @@ def _panel(
             ]
             xs, ys = zip(*ends, strict=True)
             axes.plot(xs, ys, linestyle=":" if is_joined else "none", linewidth=1.0, **style)
+    _strip(axes, each.bands)
     gap = 1.3 * _FONT / 72 / _PLOT_WIDTH * (high - low)
     for labels, side in ((above, 1), (below, -1)):
         moved = spread([place for place, _, _ in labels], gap, low + gap / 2, high - gap / 2)
@@ -199,3 +205,22 @@ def _panel(
     axes.yaxis.set_label_coords(-0.05, 0.0, axes.get_yaxis_transform())
     axes.spines.left.set_bounds(-1, 1)
     axes.grid(False)
+
+
+def _strip(axes: Axes, bands: Sequence[Band]) -> None:
+    """A strip below the candidate: the parts that carry the answer, darker the more, and those against it."""
+    known = [(band.window, band.weight) for band in bands if band.window and band.weight]
+    if not known:
+        return
+    largest = max(abs(value) for _, value in known)
+    low, high = _STRIP
+    for window, value in sorted(known, key=lambda pair: pair[1]):
+        style: dict[str, Any] = {"color": INK, "alpha": abs(value) / largest, "linewidth": 0}
+        if value < 0:
+            style = {"facecolor": "none", "edgecolor": INK, "hatch": "//////", "linewidth": 0.4}
+            style["alpha"] = max(abs(value) / largest, 0.15)
+        axes.fill_between(window, low, high, **style)
+    axes.fill_between([], [], color=INK, linewidth=0, label="carries the answer")
+    axes.fill_between(
+        [], [], facecolor="none", edgecolor=INK, hatch="//////", linewidth=0.4, label="speaks against it"
+    )

@@ -305,7 +305,7 @@ class Library:
         scores = {way: self.scores(way, query, rows) for way in ways}
         arrays, calibration = self._arrays, self.manifest.calibration
         keys = [key(way, score.modalities_of(way, arrays, query)) for way in ways]
-        temperatures = [calibration.temperature.get(name) if calibration else None for name in keys]
+        temperatures = self.temperatures(ways, query)
         totals = np.zeros(len(self))
         for (way, weight), temperature in zip(ways.items(), temperatures, strict=True):
             totals += weight * scores[way] / (temperature or score.TEMPERATURE[way])
@@ -366,6 +366,12 @@ class Library:
             "row": pa.array(rows),
         }
         return pa.table(columns)
+
+    def temperatures(self, ways: Collection[str], query: Query) -> list[float | None]:
+        """Calibrated temperatures of ways to score a query; None for those without one."""
+        arrays, calibration = self._arrays, self.manifest.calibration
+        keys = [key(way, score.modalities_of(way, arrays, query)) for way in ways]
+        return [calibration.temperature.get(name) if calibration else None for name in keys]
 
     def scores(self, way: str, query: Query, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]:
         """Scores of all entries [n], NaN for those that are not among `rows` or cannot be compared."""

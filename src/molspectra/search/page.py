@@ -19,7 +19,7 @@ from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import Child, Markup, element, listing, page, paragraph, section, table
 from molspectra.search.answers import answers_table, fixed
 from molspectra.search.explain import Band, Explanation
-from molspectra.search.figure import SYMBOLS, figure, height, position, title
+from molspectra.search.figure import SYMBOLS, figure, height, position, title, weight
 from molspectra.search.hits import Hits
 from molspectra.spectra.modality import modality
 
@@ -215,15 +215,20 @@ def _bands(each: Explanation) -> Markup | None:
                 position(band.computed, kind),
                 fixed(band.computed_height),
                 difference.replace("-", "−"),
+                weight(band.weight),
+                weight(band.lead),
                 band.motion or "–",
             ]
         )
     caption = (
         f"Bands, in {kind.unit}, with their heights relative to the highest. Positions of the candidate are "
-        f"those of its spectrum times {each.scale:g}."
+        f"those of its spectrum times {each.scale:g}. Weight: what the score loses, against the mean of the "
+        "library, where the band counts as not measured; positive where it carries the answer, negative "
+        "where it speaks against it. Lead: the same against the best other answer; positive where the band "
+        "tells this one from that."
     )
-    head = ["", "measured", "height", "candidate", "height", "difference", "motion"]
-    return table(caption, head, rows, numbers=range(1, 6))
+    head = ["", "measured", "height", "candidate", "height", "difference", "weight", "lead", "motion"]
+    return table(caption, head, rows, numbers=range(1, 8))
 
 
 def _motions(pictures: Pictures, each: Explanation) -> Iterator[Markup]:

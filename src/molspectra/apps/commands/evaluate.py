@@ -47,7 +47,10 @@ def main(arguments: list[str]) -> int:
         help="with --part all: accept molecules seen in training, without spectra or labels or (all) with",
     )
     parser.add_argument(
-        "--disturbances", action="store_true", help="of a stage-2 run, also search with disturbed spectra"
+        "--disturbances",
+        action="store_true",
+        help="of a stage-2 run, also search with disturbed spectra; of other models, and beside the next "
+        "three, with those of new molecules, one kind of spectrum at a time",
     )
     parser.add_argument(
         "--floors",
@@ -81,13 +84,16 @@ def main(arguments: list[str]) -> int:
 
         free_path(options.plot, FIGURES, overwrite=options.overwrite)
     kinds = [name for name in ("probes", "galleries", "alignment") if getattr(options, name)]
+    of_run = any((Path(options.run) / name).is_file() for name in ("record.json", "ensemble.json"))
+    if options.disturbances and (kinds or not of_run):
+        kinds.append("disturbances")
     if kinds:
-        others = ("allow_other_data", "disturbances", "floors")
+        others = ("allow_other_data", "floors")
         wrong = [name for name in others if getattr(options, name)]
         if wrong or options.part != "test" or options.allow_leak != "none":
             raise SettingError(
                 f"--{kinds[0]}: the embeddings are tested on new molecules of the test part, without other "
-                "tests; leave out --part, --allow-leak, --allow-other-data, --disturbances and --floors"
+                "tests; leave out --part, --allow-leak, --allow-other-data and --floors"
             )
         return _representation(options, kinds)
     if options.floors and (options.part != "test" or options.allow_other_data):
@@ -159,6 +165,8 @@ def _representation(options: Any, kinds: Sequence[str]) -> int:
     if result["left_out"]:
         lines.append(f"{result['left_out']} test rows that are not new are left out")
     lines += [*probe_table(result), *gallery_table(result), *alignment_table(result)]
+    for name, table in result.get("disturbances", {}).items():
+        lines += ["", name, *disturbance_table(table)]
     out = Path(options.out or options.run)
     say("\n".join([*lines, "", f"all figures: {out / RESULT}"]))
     if options.plot is not None:
@@ -327,10 +335,10 @@ def uncertainty_table(result: Mapping[str, Any]) -> list[str]:
 
 
 def disturbance_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines of a table: recall at 1 and 5 under every disturbance for three search methods."""
+    """Return the lines of a table: recall at 1 and 5 under every disturbance for each search."""
     labels = [f"{row['disturbance']} {row['strength']}".strip() for row in rows]
     width = max(map(len, labels))
-    methods = ("model", "prepared", "similarity")
+    methods = [name for name in rows[0] if name not in ("disturbance", "strength")]
     lines = [f"{'disturbance':<{width}}" + "".join(f"  {method:>10} R@1    R@5" for method in methods)]
     for label, row in zip(labels, rows, strict=True):
         shares = "".join(
