@@ -17,7 +17,7 @@ from molspectra.errors import SettingError, ValueRangeError
 from molspectra.printable import printable
 from molspectra.reporting.drawing import draw
 from molspectra.reporting.markup import Markup, element
-from molspectra.search.explain import Explanation, explain
+from molspectra.search.explain import Band, Explanation, explain
 from molspectra.search.figure import SYMBOLS, position
 from molspectra.search.hits import Hits
 from molspectra.search.page import write_page
@@ -28,10 +28,14 @@ from molspectra.spectra.modality import modality
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LARGEST = 20_000_000
+"""Bytes of a file that is read; a spectrum as text has some hundred thousand."""
+
 LISTED = 10
 """Candidates that are shown."""
 
 _HEIGHT = 560  # pixels of an answer
+_TELLING = 0.02  # loss of the score where a band is hidden, from which it is told
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,10 @@ def identify(
     """
     if not path:
         raise SettingError("choose a file or an example first")
+    if (size := Path(path).stat().st_size) > LARGEST:
+        raise ValueRangeError(
+            f"the file has {size / 1e6:.0f} MB; at most {LARGEST / 1e6:.0f} MB are read here"
+        )
     window = None
     if low is not None or high is not None:
         known = modality(kind)
@@ -104,7 +112,8 @@ def told(found: Found) -> Markup:
     hits = found.hits
     text = (
         f"{printable(found.source)}: the first {len(hits)} of {hits.candidates} candidates, "
-        f"from {hits.library} molecules in the library. What was read and done:"
+        f"from {hits.library} molecules in the library. Those of one group are as good as equal. "
+        "What was read and done:"
     )
     if not len(hits):
         text = f"{printable(found.source)}: no molecule of the library passes the filters."
@@ -136,7 +145,7 @@ def explained(site: Site, found: Found, rank: int) -> Markup:
     """Spectra, bands and structure of one candidate."""
     (each,) = explain(
         site.library,
-        _only(found.hits, rank),
+        _first(found.hits, rank),
         {found.kind: found.prepared},
         pipeline=found.pipeline,
         count=1,
@@ -174,6 +183,7 @@ def _drawn(each: Explanation) -> Markup:
                 position(place, kind) for place in (band.measured, band.computed) if place is not None
             ),
             "motion": band.motion,
+            "role": _role(band),
             "moves": None if moving is None or not band.modes else _moves(moving[band.modes[0]]),
         }
         for band in each.bands
@@ -193,17 +203,26 @@ def _drawn(each: Explanation) -> Markup:
     return frames.frame("answer", data, f"{kind.title} spectrum, bands and structure of {name}", _HEIGHT)
 
 
+def _role(band: Band) -> str:
+    """What hiding the band changes, in words; "" for little."""
+    if band.weight is None or abs(band.weight) < _TELLING:
+        return ""
+    said = "speaks for this molecule" if band.weight > 0 else "speaks against it"
+    return f"{said} ({band.weight:+.2f})".replace("-", "−")
+
+
 def _moves(displacements: npt.NDArray[np.float64]) -> list[list[float]]:
     """Displacements [N, 3] with a largest one of 1."""
     return np.round(displacements / np.linalg.norm(displacements, axis=1).max(), 3).tolist()
 
 
-def _only(hits: Hits, rank: int) -> Hits:
-    """The answer of one rank."""
-    places = [place for place, hit in enumerate(hits) if hit["rank"] == rank]
-    if not places:
+def _first(hits: Hits, rank: int) -> Hits:
+    """The answers with that of one rank in front, so that it is explained beside the others."""
+    ranks = [hit["rank"] for hit in hits]
+    if rank not in ranks:
         raise ValueRangeError(f"there is no candidate {rank}; search again")
-    return replace(hits, table=hits.table.slice(places[0], 1))
+    order = sorted(range(len(ranks)), key=lambda place: ranks[place] != rank)
+    return replace(hits, table=hits.table.take(order))
 
 
 def exported(site: Site, found: Found | None) -> list[str]:

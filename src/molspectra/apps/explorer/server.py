@@ -8,6 +8,7 @@ import threading
 import webbrowser
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,8 +21,8 @@ HOST = "127.0.0.1"
 FIRST_PORT, PORTS = 7860, 100
 """The page is served at the first of so many ports that is free."""
 
-LARGEST_UPLOAD = 20_000_000
-"""Bytes of a file that is taken; spectra as text have some hundred thousand."""
+LARGEST_UPLOAD = 200_000_000
+"""Bytes of a file that is taken; the tabs take less, and say so."""
 
 WAITING = 32
 """Requests that wait for their turn; more are refused."""
@@ -60,23 +61,23 @@ def explore(
     """
     if port is not None and not 1 <= port <= 65_535:
         raise ValueRangeError(f"a port is a number from 1 to 65535, not {port}")
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-        import plotly  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the explorer needs {error.name}; install it with: pip install 'molspectra[explorer]'"
-        ) from None
-    del gradio
+    for name in ("fastapi", "gradio", "plotly", "uvicorn"):
+        if find_spec(name) is None:
+            raise MissingExtraError(
+                f"the explorer needs {name}; install it with: pip install 'molspectra[explorer]'"
+            )
     if index is not None and not (Path(index) / "library.json").is_file():
         from molspectra.search.manifest import read_manifest  # only now, as it loads torch
 
         read_manifest(Path(index))  # says what is wrong
-    with TemporaryDirectory(prefix="molspectra-explorer-", ignore_cleanup_errors=True) as temporary:
-        os.environ["GRADIO_TEMP_DIR"] = temporary
-        listening = _listen(port)
+    listening = _listen(port)
+    with (
+        TemporaryDirectory(prefix="molspectra-explorer-", ignore_cleanup_errors=True) as temporary,
+        listening,
+    ):
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": temporary}
+        import uvicorn  # after that, as gradio looks at them when it is imported
+
         address = f"http://{HOST}:{listening.getsockname()[1]}/"
         application, site = _application(index, model, Path(runs), Path(temporary))
         server = uvicorn.Server(

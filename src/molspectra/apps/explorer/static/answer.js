@@ -46,7 +46,7 @@ const viewer = new Viewer(box, data.structure);
 let chosen = null;
 const buttons = data.bands.map((band, number) => {
   const button = make("button", { type: "button", "aria-pressed": "false", "data-band": number },
-    `${band.symbol} ${band.label} ${data.unit}${band.motion ? ` · ${band.motion}` : ""}`);
+    [`${band.symbol} ${band.label} ${data.unit}`, band.motion, band.role].filter(Boolean).join(" · "));
   button.addEventListener("click", () => choose(number));
   return button;
 });
