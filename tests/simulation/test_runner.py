@@ -192,25 +192,29 @@ def _processes():
     return {process.pid for process in multiprocessing.active_children()}
 
 
+def _result(running):
+    found = None
+    while found is None:
+        found = running.result(0.2)
+    return found
+
+
 def test_one_calculation_gives_its_result_or_the_reason():
     with Calculation(partial(simulate, modalities=("ir",)), HYDROGEN) as running:
-        found = None
-        while found is None:
-            found = running.result(1.0)
-    assert found.molecule.name == "hydrogen"
+        assert _result(running).molecule.name == "hydrogen"
     with (
         Calculation(partial(simulate, modalities=("ir",)), OXIDE) as running,
         pytest.raises(SimulationError, match="15 electrons"),
     ):
-        while running.result(1.0) is None:
-            pass
+        _result(running)
 
 
 def test_one_calculation_is_killed_at_its_limit_and_at_the_end_of_its_block():
     before = _processes()
-    with Calculation(_sleep, HELIUM, timeout=0.2) as running, pytest.raises(SimulationError, match="0.2 s"):
-        while running.result(0.1) is None:
-            pass
+    with Calculation(_sleep, HELIUM, timeout=0.2) as running:
+        with pytest.raises(SimulationError, match="longer"):
+            _result(running)
+        assert _processes() == before
     with Calculation(_sleep, HELIUM) as running:
         assert running.result(0.1) is None
         assert _processes() > before
