@@ -6,16 +6,17 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import ValueRangeError
+from molspectra.errors import SimulationError, ValueRangeError
 from molspectra.simulation.api import simulate
 from molspectra.simulation.records import read_journal, to_json
-from molspectra.simulation.runner import simulate_many
+from molspectra.simulation.runner import Calculation, simulate_many
 
 
 def atom(number, name):
@@ -124,7 +125,7 @@ ENDLESS = """
 import signal, sys, numpy as np
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without it
 from molspectra.chem.molecule import Molecule
-from molspectra.simulation.runner import simulate_many
+from molspectra.simulation.runner import Calculation, simulate_many
 molecules = [Molecule(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.5 + i / 1e4]])) for i in range(300)]
 try:
     simulate_many(molecules, sys.argv[1], ("ir",), processes=2)
@@ -181,3 +182,40 @@ def test_bad_options(tmp_path):
     assert not (tmp_path / "journal.jsonl").exists()
     result = run([], tmp_path / "journal.jsonl")
     assert (result.computed, list(result.simulations())) == (0, [])
+
+
+def _sleep(molecule):
+    time.sleep(600)
+
+
+def _processes():
+    return {process.pid for process in multiprocessing.active_children()}
+
+
+def _result(running):
+    found = None
+    while found is None:
+        found = running.result(0.2)
+    return found
+
+
+def test_one_calculation_gives_its_result_or_the_reason():
+    with Calculation(partial(simulate, modalities=("ir",)), HYDROGEN) as running:
+        assert _result(running).molecule.name == "hydrogen"
+    with (
+        Calculation(partial(simulate, modalities=("ir",)), OXIDE) as running,
+        pytest.raises(SimulationError, match="15 electrons"),
+    ):
+        _result(running)
+
+
+def test_one_calculation_is_killed_at_its_limit_and_at_the_end_of_its_block():
+    before = _processes()
+    with Calculation(_sleep, HELIUM, timeout=0.2) as running:
+        with pytest.raises(SimulationError, match="longer"):
+            _result(running)
+        assert _processes() == before
+    with Calculation(_sleep, HELIUM) as running:
+        assert running.result(0.1) is None
+        assert _processes() > before
+    assert _processes() == before

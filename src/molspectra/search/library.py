@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from molspectra.chem.elements import SYMBOLS
 from molspectra.chem.molecule import Molecule
+from molspectra.chem.sanity import check_for_model
 from molspectra.errors import (
     DamagedError,
     ElementError,
@@ -236,6 +237,23 @@ class Library:
             rows = np.concatenate([candidates, appended])
             rows = rows if mask is None else rows[mask[rows]]
         return self._ranked(query, ways, rows, top, approximate)
+
+    def nearest(self, molecule: Molecule, top: int = 10) -> Hits:
+        """The molecules whose structures the model embeds most alike: by cosine, or as it was aligned.
+
+        Raises:
+            InputError: an element that the model was not trained on, or fewer than one answer.
+        """
+        if top < 1:
+            raise ValueRangeError(f"at least one answer must be asked for, not {top}")
+        check_for_model(molecule.numbers, molecule.positions, self.model.elements)
+        trained = self._trained()
+        rows = None if trained is None else np.flatnonzero(trained)
+        scores = self.scores("embedding", Query(vector=self.model.structures([molecule])), rows)
+        best, best_rows = self.answers.best(np.where(np.isnan(scores), -np.inf, scores))
+        chosen = leading(best, top)
+        table = self._table(best_rows[chosen], best[chosen], None, {})
+        return Hits(table, {"embedding": 1.0}, int((best > -np.inf).sum()), len(self.answers), ())
 
     def _default_way(self, spectra: Mapping[str, Spectrum | Prepared], approximate: bool) -> str:
         """The way to score where none is named: spectra are compared with spectra where there are any."""

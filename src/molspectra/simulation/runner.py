@@ -1,4 +1,4 @@
-"""Simulate many molecules in parallel, one spawned process per core."""
+"""Simulate many molecules in parallel, one spawned process per core; or one that can be ended at any time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, Self
 
 from molspectra.chem.molecule import Molecule
-from molspectra.errors import MolspectraError, ValueRangeError
+from molspectra.errors import MolspectraError, SimulationError, ValueRangeError
 from molspectra.printable import printable
 from molspectra.simulation.api import (
     DEFAULT_MODALITIES,
@@ -32,8 +33,11 @@ from molspectra.simulation.records import Journal, Record, key_of, records_at
 TIMEOUT = 1800.0
 """Time limit per molecule, s, after which its process is killed."""
 
-Task = Callable[[Molecule], Simulation]
-"""Calculation of one molecule; pickled for the child processes."""
+Task = Callable[[Molecule], Any]
+"""Calculation of one molecule; it and its result are pickled for the child processes."""
+
+GRACE = 5.0
+"""Seconds after its time limit when a process is killed though nobody asks for its result."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -172,20 +176,23 @@ def _hand_out(worker: _Worker, todo: deque[str], by_key: dict[str, Molecule]) ->
 
 def _outcome(worker: _Worker, answered: bool, molecule: Molecule, key: str, timeout: float) -> Record:
     """Return the record of a worker's answer, or of a failure if it died or took too long and was killed."""
-    result: Simulation | str
-    if answered:
-        try:
-            result = worker.pipe.recv()
-        except (EOFError, OSError):
-            worker.process.join()
-            result = f"the process died ({_exit_reason(worker.process.exitcode)})"
-    else:
-        worker.process.kill()
-        worker.process.join()
-        result = f"took longer than {timeout:g} s"
+    result = _answer(worker, answered, timeout)
     seconds = time.monotonic() - worker.since
     simulation, error = (None, result) if isinstance(result, str) else (result, None)
     return Record(key, molecule.identity, molecule.smiles, molecule.name, seconds, simulation, error)
+
+
+def _answer(worker: _Worker, answered: bool, timeout: float) -> Any:
+    """Return a worker's result, or the reason (text) why there is none; one that took too long is killed."""
+    if not answered:
+        worker.process.kill()
+        worker.process.join()
+        return f"took longer than {timeout:g} s"
+    try:
+        return worker.pipe.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        return f"the process died ({_exit_reason(worker.process.exitcode)})"
 
 
 def _exit_reason(code: int | None) -> str:
@@ -193,6 +200,57 @@ def _exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
         return signal.Signals(-code).name + (", perhaps out of memory" if -code == signal.SIGKILL else "")
     return f"exit code {code}"
+
+
+class Calculation:
+    """One calculation in a process of its own, which is killed when the block ends.
+
+    It is killed also when its time is up, and ends when this process does.
+    """
+
+    def __init__(self, task: Task, molecule: Molecule, timeout: float = TIMEOUT) -> None:
+        """Start it.
+
+        Args:
+            task: what to calculate.
+            molecule: of which molecule.
+            timeout: time limit in seconds, with the start of the process.
+        """
+        self._timeout, self._worker = timeout, _start(task)
+        self._worker.since = time.monotonic()
+        with suppress(OSError):  # a child that died is noticed when its result is asked for
+            self._worker.pipe.send(molecule)
+        self._limit = threading.Timer(timeout + GRACE, self._worker.process.kill)
+        self._limit.daemon = True
+        self._limit.start()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._worker.since
+
+    def result(self, wait: float) -> Any:
+        """The result, or None if there is none within `wait` seconds.
+
+        Raises:
+            SimulationError: it failed, its process died, or its time was up.
+        """
+        answered = self._worker.pipe.poll(max(0.0, min(wait, self._timeout - self.seconds)))
+        if not answered and self.seconds < self._timeout:
+            return None
+        result = _answer(self._worker, answered, self._timeout)
+        if isinstance(result, str):
+            raise SimulationError(result)
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._limit.cancel()
+        self._worker.process.kill()
+        self._worker.process.join()
+        self._worker.pipe.close()
 
 
 @contextmanager
@@ -245,13 +303,22 @@ def _child_environment() -> Iterator[None]:
 def _serve(pipe: Connection, task: Task) -> None:
     """Body of a child process: receive molecules, send simulations or reasons, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):  # the parent is gone or has closed the pipe
         while True:
             pipe.send(_attempt(pipe.recv(), task))
 
 
-def _attempt(molecule: Molecule, task: Task) -> Simulation | str:
-    """Return the simulation, or the reason of its failure; no error may stop the other molecules."""
+def _end_with_parent() -> None:
+    """End this process when its parent has ended in whatever way, also amid a calculation."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _attempt(molecule: Molecule, task: Task) -> Any:
+    """Return the result, or the reason of its failure; no error may stop the other molecules."""
     try:
         return task(molecule)
     except MolspectraError as error:

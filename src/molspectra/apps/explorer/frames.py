@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from molspectra.reporting.markup import Markup, element
+from molspectra.reporting.markup import Markup, element, markup
 
 if TYPE_CHECKING:
     from molspectra.chem.molecule import Molecule
@@ -33,8 +33,10 @@ _SCRIPTS: dict[Frame, tuple[str, ...]] = {
     "map": ("plotly.min.js", "map.js"),
     "molecule": ("plotly.min.js", "vendor/3Dmol-min.js", "viewer.js", "molecule.js"),
     "runs": ("plotly.min.js", "runs.js"),
-    "sketch": ("vendor/openchemlib.js", "sketch.js"),
+    "sketch": ("sketch.js",),
 }
+_MODULES = ("sketch",)
+"""Frames whose script is a module, which imports what it needs."""
 
 
 def frame(kind: Frame, data: Mapping[str, Any], title: str, height: int) -> Markup:
@@ -49,7 +51,8 @@ def frame(kind: Frame, data: Mapping[str, Any], title: str, height: int) -> Mark
     # no "<" ends the script early, and no brace is taken for a template of the page
     text = json.dumps(data, allow_nan=False, ensure_ascii=True).replace("<", "\\u003c")
     head = '<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/frames/frame.css">'
-    scripts = "".join(f'<script src="/frames/{name}"></script>' for name in _SCRIPTS[kind])
+    module = ' type="module"' if kind in _MODULES else ""
+    scripts = "".join(f'<script{module} src="/frames/{name}"></script>' for name in _SCRIPTS[kind])
     document = f'{head}<body><script type="application/json" id="data">{text}</script>{scripts}</body>'
     return whole(
         f'<iframe class="drawing-{kind}" sandbox="allow-scripts" title="{escape(title)}" '
@@ -116,3 +119,11 @@ def choices(rows: list[tuple[str, Markup]], label: str, selected: str | None) ->
         for choice, content in rows
     ]
     return element("ul", items, class_="choices", aria_label=label)
+
+
+def card(smiles: str | None, title: str, line: str, name: str) -> Markup:
+    """Content of a choice: a molecule's drawing, a title and a line; `name` is the drawing's own."""
+    from molspectra.reporting.drawing import draw  # now, as the page is there sooner without it
+
+    text = element("strong", title), element("br"), element("span", line, class_="soft")
+    return markup([element("span", draw(smiles, "", name) or "", class_="picture"), element("span", *text)])

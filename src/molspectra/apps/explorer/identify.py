@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.apps.explorer import frames
-from molspectra.apps.explorer.frames import choices, message
+from molspectra.apps.explorer.frames import card, choices, message
 from molspectra.apps.explorer.site import AS_FILE, Site
 from molspectra.errors import SettingError, ValueRangeError
 from molspectra.printable import printable
-from molspectra.reporting.drawing import draw
 from molspectra.reporting.markup import Markup, element
 from molspectra.search.explain import Band, Explanation, explain
 from molspectra.search.figure import SYMBOLS, position
@@ -128,16 +127,9 @@ def listed(found: Found, rank: int) -> Markup:
         sure = "" if hit["confidence"] is None else f" · confidence {hit['confidence']:.2f}"
         group = hit.get("group")
         near = f" · group {group}" if group is not None else ""
-        content = [
-            element("span", draw(hit["smiles"], "", f"c{place}") or "", class_="picture"),
-            element(
-                "span",
-                element("strong", f"{hit['rank']}. {name}"),
-                element("br"),
-                element("span", f"{hit['formula']} · score {hit['score']:.3f}{sure}{near}", class_="soft"),
-            ),
-        ]
-        rows.append((str(hit["rank"]), Markup("".join(content))))
+        line = f"{hit['formula']} · score {hit['score']:.3f}{sure}{near}"
+        content = card(hit["smiles"], f"{hit['rank']}. {name}", line, f"c{place}")
+        rows.append((str(hit["rank"]), content))
     return frames.whole(choices(rows, "candidates", str(rank)))
 
 

@@ -6,7 +6,7 @@ import gradio as gr
 
 from molspectra._version import __version__
 from molspectra.apps.explorer.site import Site
-from molspectra.apps.explorer.tabs import identify
+from molspectra.apps.explorer.tabs import identify, molecule
 
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 
@@ -41,4 +41,5 @@ def build(site: Site) -> gr.Blocks:
         gr.Markdown(f"# molspectra explorer\n{__version__} · on this computer alone: nothing leaves it")
         with gr.Tabs():
             identify.add_tab(site)
+            molecule.add_tab(site)
     return blocks

@@ -137,6 +137,8 @@ def _application(index: Path | str | None, model: str, runs: Path, temporary: Pa
         ):
             return PlainTextResponse("only the explorer's own page may ask for this", 403)
         response = await answer(request)
+        if is_script:  # a sandboxed frame has no origin, and a module is loaded only where any may have it
+            response.headers["Access-Control-Allow-Origin"] = "*"
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"

@@ -14,6 +14,11 @@ function make(name, attributes = {}, ...children) {
   return node;
 }
 
+// Text for Plotly, which takes it for markup.
+function clean(text) {
+  return text.replace(/[<>&]/g, (sign) => ({ "<": "&lt;", ">": "&gt;", "&": "&amp;" })[sign]);
+}
+
 class Viewer {
   constructor(box, structure) {
     this.box = box;
