@@ -216,6 +216,55 @@ def test_two_visitors_have_answers_of_their_own(visit, tmp_path):
     assert "unknown-A.csv" in one.page.locator("#identify-told").inner_text()
 
 
+def test_a_molecule_typed_simulated_and_drawn(visit):
+    one = visit()
+    page = one.page
+    page.get_by_role("tab", name="Molecule").click()
+    page.get_by_label("SMILES").fill("CC(C)=O")
+    page.get_by_label("SMILES").press("Enter")
+    drawing = page.frame_locator("#molecule-drawing iframe")
+    drawing.locator("body[data-ready=yes]").wait_for()
+    assert drawing.locator("[data-panel]").count() == 3  # predicted
+    assert "10 atoms" in page.locator("#molecule-told").inner_text()
+    page.locator("#nearest button").first.wait_for()
+    assert "acetone" in page.locator("#nearest button").first.inner_text()
+    page.locator("#run-simulate").click()
+    page.locator("#simulate-told", has_text="Simulated in").wait_for()
+    vibration = drawing.locator("button[data-vibration]", has_text="C=O stretch").first
+    vibration.press("Enter")
+    drawing.locator("#viewer[data-moving=yes]").wait_for()
+    assert "scaled" in page.locator("#molecule-caption").inner_text()
+    page.get_by_label("SMILES").fill("C1CC(")
+    page.locator("#run-molecule").click()
+    page.locator("#molecule-told [role=alert]").wait_for()
+    page.locator("#sketch-open").get_by_role("button").first.click()
+    page.frame_locator("#sketch iframe").locator("body[data-ready=yes]").wait_for()
+    box = page.locator("#sketch iframe").bounding_box()
+    page.mouse.click(box["x"] + 250, box["y"] + 200)
+    page.locator("#molecule-told", has_text="Drawn").wait_for()
+    assert page.get_by_label("SMILES").input_value() == "CC"
+
+
+def test_a_simulation_is_cancelled(visit):
+    one = visit()
+    one.page.get_by_role("tab", name="Molecule").click()
+    one.page.get_by_label("SMILES").fill("CCCCCC(=O)OCC")
+    one.page.locator("#run-molecule").click()
+    one.page.locator("#molecule-told", has_text="atoms").wait_for()
+    one.page.get_by_label("B3LYP").check()
+    one.page.get_by_label("Raman activity").uncheck()
+    one.page.locator("#run-simulate").click()
+    one.page.locator("#simulate-told", has_text="of at most").wait_for()
+    one.page.locator("#cancel-simulate").click()
+    one.page.locator("#simulate-told", has_text="Cancelled").wait_for()
+    one.page.get_by_label("SMILES").fill("C")
+    one.page.get_by_label("GFN2-xTB (seconds)").check()
+    one.page.locator("#run-molecule").click()
+    one.page.locator("#molecule-told", has_text="5 atoms").wait_for()
+    one.page.locator("#run-simulate").click()  # the next one's turn comes
+    one.page.locator("#simulate-told", has_text="Simulated in").wait_for()
+
+
 def ask(explorer, path="/", **headers):
     connection = http.client.HTTPConnection(explorer.split("//")[1].strip("/"), timeout=30)
     try:

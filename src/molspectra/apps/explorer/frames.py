@@ -125,5 +125,5 @@ def card(smiles: str | None, title: str, line: str, name: str) -> Markup:
     """Content of a choice: a molecule's drawing, a title and a line; `name` is the drawing's own."""
     from molspectra.reporting.drawing import draw  # now, as the page is there sooner without it
 
-    text = element("strong", title), element("br"), element("span", line, class_="soft")
+    text = element("strong", title), element("span", line, class_="soft")
     return markup([element("span", draw(smiles, "", name) or "", class_="picture"), element("span", *text)])

@@ -24,6 +24,7 @@ STYLE = """
 .choices button[aria-pressed=true] { border-color: #0b5cad; box-shadow: inset 0 0 0 1px #0b5cad; }
 .choices button:focus-visible { outline: 2px solid #0b5cad; outline-offset: 1px; }
 .picture { flex: 0 0 84px; } .picture svg { width: 84px; height: auto; display: block; }
+.choices strong { display: block; }
 .soft { opacity: .75; font-size: .9em; }
 """
 

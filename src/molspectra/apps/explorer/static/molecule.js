@@ -27,13 +27,14 @@ function choose(number) {
   const vibration = chosen === null ? null : data.vibrations[chosen];
   viewer.show(vibration?.moves ?? null);
   motion.textContent = vibration ? `${vibration.label}: ${vibration.motion}` : hint;
-  if (vibration) buttons[chosen].scrollIntoView({ block: "nearest" });
+  if (vibration) list.scrollTop = buttons[chosen].offsetTop - list.offsetTop - 60;
 }
 
 const colours = { dash: "#d55e00", solid: "#1f78b4" };
-function draw(panel) {
-  const plot = make("div", { class: "grow", "data-panel": panel.name });
-  panels.append(make("div", {}, make("strong", {}, panel.title)), plot);
+const plots = data.panels.map((panel) => make("div", { class: "grow", "data-panel": panel.name }));
+data.panels.forEach((panel, number) => panels.append(make("div", {}, make("strong", {}, panel.title)), plots[number]));
+function draw(panel, number) {
+  const plot = plots[number];
   const traces = panel.curves.map((curve) => ({
     x: panel.axis, y: curve.values, name: clean(curve.name), mode: "lines", hoverinfo: "skip",
     line: { color: colours[curve.dash], width: 1.5, dash: curve.dash },

@@ -5,9 +5,15 @@ const box = document.createElement("div");
 box.id = "editor";
 box.style.cssText = "height:100%;background:#ffffff;color-scheme:light";
 document.body.append(box);
-const editor = new CanvasEditor(box);
-editor.setOnChangeListener((event) => {
-  if (event.type !== "molecule" || !event.isUserEvent) return;
-  parent.postMessage({ choice: editor.getMolecule().toIsomericSmiles() }, "*");
-});
-document.body.dataset.ready = "yes";
+
+// The editor takes the size that its box has when it is made, which is none while the frame is folded away.
+new ResizeObserver((_, observer) => {
+  if (!box.clientWidth || !box.clientHeight) return;
+  observer.disconnect();
+  const editor = new CanvasEditor(box);
+  editor.setOnChangeListener((event) => {
+    if (event.type !== "molecule" || !event.isUserEvent) return;
+    parent.postMessage({ choice: editor.getMolecule().toIsomericSmiles() }, "*");
+  });
+  document.body.dataset.ready = "yes";
+}).observe(box);
