@@ -88,7 +88,7 @@ def main() -> None:
     bundled()  # whether it is there
     try:
         run = train(options.runs, not options.quiet)
-        pack(run, options.out, "small", VERSION, MAX_BYTES, bits=5)
+        pack(run, options.out, "small", VERSION, MAX_BYTES, bits=4)
         result = test(run, options.out, options.runs / "shipped")
         write_card(options.out, INTRO, facts(), result, LIMITS)
         first = result["retrieval"]["recall"]["1"]
