@@ -38,10 +38,6 @@ for (const [status, mark] of Object.entries(marks)) {
     line: { dash: "dot", width: 1, color: mark.color },
   });
 }
-function clean(text) {
-  return text.replace(/[<>&]/g, (sign) => ({ "<": "&lt;", ">": "&gt;", "&": "&amp;" })[sign]);
-}
-
 const viewer = new Viewer(box, data.structure);
 let chosen = null;
 const buttons = data.bands.map((band, number) => {

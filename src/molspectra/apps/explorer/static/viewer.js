@@ -14,6 +14,11 @@ function make(name, attributes = {}, ...children) {
   return node;
 }
 
+// Plotly takes its texts for a kind of HTML.
+function clean(text) {
+  return text.replace(/[<>&]/g, (sign) => ({ "<": "&lt;", ">": "&gt;", "&": "&amp;" })[sign]);
+}
+
 class Viewer {
   constructor(box, structure) {
     this.box = box;
