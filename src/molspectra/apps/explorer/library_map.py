@@ -110,9 +110,9 @@ def _key(library: Library) -> str:
 def _read(path: Path, count: int) -> npt.NDArray[np.float32] | None:
     """Places [count, 2] that were kept; None where there are none, or damaged ones."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             places = kept["places"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, BadZipFile, TypeError):
         return None
     fits = places.shape == (count, 2) and places.dtype == np.float32 and np.isfinite(places).all()
     return places if fits else None
@@ -135,11 +135,13 @@ def _placed(library: Library, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.flo
     vectors = vectors.astype(np.float64)
     if not np.isfinite(vectors).all():
         raise DamagedError(f"{library.path}: embeddings are not numbers; make the index again")
+    places = np.zeros((len(rows), 2))
+    if not np.ptp(vectors, axis=0).max() > 1e-9:  # all alike
+        return places.astype(np.float32)
     with threadpool_limits(1):
         dimensions = min(_DIMENSIONS, *vectors.shape)
         reduced = PCA(dimensions, svd_solver="full").fit_transform(vectors)
-        if len(rows) < 5 or not reduced[:, 0].std() > 1e-9:  # too few, or all alike
-            places = np.zeros((len(rows), 2))
+        if len(rows) < 5:  # too few for neighbourhoods
             places[:, : min(2, dimensions)] = reduced[:, :2]
         else:
             perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)

@@ -24,7 +24,8 @@ STYLE = """
 .choices button[aria-pressed=true] { border-color: #0b5cad; box-shadow: inset 0 0 0 1px #0b5cad; }
 .choices button:focus-visible { outline: 2px solid #0b5cad; outline-offset: 1px; }
 .picture { flex: 0 0 84px; } .picture svg { width: 84px; height: auto; display: block; }
-.scroll { overflow-x: auto; } .scroll td, .scroll th { text-align: left; overflow-wrap: anywhere; }
+.scroll { overflow: auto; max-height: 420px; }
+.scroll td, .scroll th { text-align: left; overflow-wrap: anywhere; }
 #map-matches .choices { max-height: 480px; overflow-y: auto; }
 .entry { display: flex; gap: 14px; flex-wrap: wrap; } .facts { overflow-wrap: anywhere; }
 .soft { opacity: .75; font-size: .9em; }

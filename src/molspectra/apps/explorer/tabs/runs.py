@@ -22,7 +22,7 @@ def add_tab(site: Site) -> None:
         status = gr.HTML(message("The folder is read when this tab is opened."), elem_id="runs-told")
         listing = gr.HTML("", elem_id="runs-list")
         with gr.Row():
-            choice = gr.Dropdown([], multiselect=True, label="Runs to show", elem_id="runs-choice")
+            choice = gr.Dropdown([], multiselect=True, label="Runs to show", elem_id="runs-choice", scale=3)
             show = gr.Button("Show curves and results", variant="primary", elem_id="runs-show")
             make = gr.Button("Make a report page", elem_id="runs-report")
             refresh = gr.Button("Refresh", elem_id="runs-refresh")
