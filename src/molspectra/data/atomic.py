@@ -199,6 +199,23 @@ def folder_lock(folder: Path, work: str) -> Iterator[None]:
                 empty.rmdir()
 
 
+def lock_holder(folder: Path) -> str | None:
+    """Which process holds the lock of a folder, see `folder_lock`; None where none does, or none can be told.
+
+    The lock is tried for an instant, and never kept.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return None
+    try:
+        if _lock(handle, wait=False, shared=True):
+            return None
+        return os.read(handle, 200).decode(errors="replace") or "it does not say which"
+    finally:
+        os.close(handle)
+
+
 def _open_and_lock(path: Path, work: str) -> int:
     """Open and lock the file that has this name: the process that held it before may just remove it."""
     while True:
@@ -216,12 +233,13 @@ def _open_and_lock(path: Path, work: str) -> int:
         os.close(handle)
 
 
-def _lock(handle: int, *, wait: bool) -> bool:
+def _lock(handle: int, *, wait: bool, shared: bool = False) -> bool:
     """Lock an open file or folder; return False where another process holds the lock."""
     try:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(handle, kind | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except (ImportError, OSError):  # a system, or a file system, without locks

@@ -193,7 +193,7 @@ def _curves(run: Run, runs: Sequence[Run], known: Sequence[Run]) -> list[Curve]:
         group, key, label = "pretraining", run.stage, STAGES[run.stage]
     losses = [name.removeprefix("val/") for name in series if name.startswith("val/") and name != "val/loss"]
     return [
-        Curve(group, panel_title(loss), key, label, part, run.seed, *_averaged(*series[f"{part}/{loss}"]))
+        Curve(group, panel_title(loss), key, label, part, run.seed, *averaged(*series[f"{part}/{loss}"]))
         for loss in losses
         for part in ("train", "val")
         if f"{part}/{loss}" in series
@@ -221,7 +221,7 @@ def panel_title(loss: str) -> str:
     return loss if loss in ("denoising", "alignment") else f"loss of the {loss}"
 
 
-def _averaged(steps: list[int], values: list[float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def averaged(steps: list[int], values: list[float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Average neighbouring points so that at most `POINTS` are left."""
     width = -(-len(values) // POINTS)
     if width <= 1:

@@ -157,11 +157,11 @@ def evidence(
             group.name, True, group.low, group.high, *_verdict(group, axis, query, known, peaks, infrared)
         )
         for group in GROUPS
-        if mol.HasSubstructMatch(_pattern(group.smarts))
+        if has(mol, group)
     ]
     for demand in DEMANDS if infrared else ():
         place, height = _highest(peaks if asking is None else asking, demand.low, demand.high)
-        if height >= DEMANDING and not mol.HasSubstructMatch(_pattern(demand.smarts)):
+        if height >= DEMANDING and not has(mol, demand):
             reason = f"The strong band at {place:.0f} cm⁻¹ asks for it, and the candidate has none."
             found.append(GroupEvidence(demand.name, False, demand.low, demand.high, "contradicted", reason))
     return tuple(found)
@@ -202,6 +202,11 @@ def _highest(peaks: Sequence[tuple[float, float]], low: float, high: float) -> t
         key=lambda peak: peak[1],
         default=(0.0, 0.0),
     )
+
+
+def has(mol: Any, group: Group | Demand) -> bool:
+    """Whether an RDKit molecule has a functional group."""
+    return bool(mol.HasSubstructMatch(_pattern(group.smarts)))
 
 
 @lru_cache

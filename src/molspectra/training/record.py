@@ -149,7 +149,8 @@ def read_run(run: Path) -> tuple[RunConfig, dict[str, Any]]:
             advice = one_of_several(run) or "; give the one named by --out in training"
             raise NotFoundError(f"{run}: not a run directory (no {name}){advice}")
     record = read_json(run / "record.json")
-    stage = (record.get("about") or {}).get("stage") if isinstance(record, dict) else None
+    about = record.get("about") if isinstance(record, dict) else None
+    stage = about.get("stage") if isinstance(about, dict) else None
     if stage not in ("stage1", "stage2", "finetune"):
         raise FormatError(f"{run / 'record.json'}: not the record of a run (no stage)")
     path = run / "config.json"

@@ -26,14 +26,15 @@ STATIC = Path(__file__).parent / "static"
 POINTS = 1500
 """Most points of a curve, about two for each pixel of a wide screen."""
 
-Frame = Literal["answer", "map", "molecule", "runs", "sketch"]
+Frame = Literal["answer", "map", "molecule", "runs", "sketch", "structure"]
 
 _SCRIPTS: dict[Frame, tuple[str, ...]] = {
     "answer": ("plotly.min.js", "vendor/3Dmol-min.js", "viewer.js", "answer.js"),
-    "map": ("plotly.min.js", "map.js"),
+    "map": ("plotly.min.js", "viewer.js", "map.js"),
     "molecule": ("plotly.min.js", "vendor/3Dmol-min.js", "viewer.js", "molecule.js"),
-    "runs": ("plotly.min.js", "runs.js"),
+    "runs": ("plotly.min.js", "viewer.js", "runs.js"),
     "sketch": ("sketch.js",),
+    "structure": ("plotly.min.js", "vendor/3Dmol-min.js", "viewer.js", "structure.js"),
 }
 _MODULES = ("sketch",)
 """Frames whose script is a module, which imports what it needs."""

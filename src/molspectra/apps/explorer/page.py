@@ -6,7 +6,7 @@ import gradio as gr
 
 from molspectra._version import __version__
 from molspectra.apps.explorer.site import Site
-from molspectra.apps.explorer.tabs import identify, molecule
+from molspectra.apps.explorer.tabs import identify, library_map, molecule, runs
 
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 
@@ -25,6 +25,10 @@ STYLE = """
 .choices button:focus-visible { outline: 2px solid #0b5cad; outline-offset: 1px; }
 .picture { flex: 0 0 84px; } .picture svg { width: 84px; height: auto; display: block; }
 .choices strong { display: block; }
+.scroll { overflow: auto; max-height: 420px; }
+.scroll td, .scroll th { text-align: left; overflow-wrap: anywhere; }
+#map-matches .choices { max-height: 480px; overflow-y: auto; }
+.entry { display: flex; gap: 14px; flex-wrap: wrap; } .facts { overflow-wrap: anywhere; }
 .soft { opacity: .75; font-size: .9em; }
 """
 
@@ -43,4 +47,6 @@ def build(site: Site) -> gr.Blocks:
         with gr.Tabs():
             identify.add_tab(site)
             molecule.add_tab(site)
+            library_map.add_tab(site)
+            runs.add_tab(site)
     return blocks
