@@ -41,13 +41,24 @@ def index(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def explorer(index, tmp_path_factory):
+def explorer(index, runs, tmp_path_factory):
     """The address of a running explorer, which ends well and leaves nothing behind."""
-    temporary = tmp_path_factory.mktemp("temporary")
-    command = [sys.executable, "-m", "molspectra", "explore", str(index), "--no-browser"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)}
-    )
+    temporary, cache = tmp_path_factory.mktemp("temporary"), tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("stage2", "gap-scratch-0"):
+        shutil.copytree(runs[name], folder / name)
+    command = [
+        sys.executable,
+        "-m",
+        "molspectra",
+        "explore",
+        str(index),
+        "--no-browser",
+        "--runs",
+        str(folder),
+    ]
+    places = {"TMPDIR": str(temporary), "MOLSPECTRA_CACHE": str(cache)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | places)
     line = process.stderr.readline()
     found = re.search(r"http://127\.0\.0\.1:\d+/", line)
     assert found, line + process.stderr.read()
@@ -263,6 +274,45 @@ def test_a_simulation_is_cancelled(visit):
     one.page.locator("#molecule-told", has_text="5 atoms").wait_for()
     one.page.locator("#run-simulate").click()  # the next one's turn comes
     one.page.locator("#simulate-told", has_text="Simulated in").wait_for()
+
+
+def test_the_map_opens_a_molecule_by_keyboard_and_by_mouse(visit):
+    one = visit()
+    page = one.page
+    page.get_by_role("tab", name="Map").click()
+    drawing = page.frame_locator("#map-frame iframe")
+    drawing.locator("body[data-ready=yes]").wait_for()
+    page.get_by_label("Find a name").fill("acetone")
+    page.get_by_label("Find a name").press("Enter")
+    page.locator("#map-matches button", has_text="acetone").first.press("Enter")
+    page.locator("#map-molecule h3", has_text="acetone").wait_for()
+    page.frame_locator("#map-molecule iframe").locator("#viewer canvas").wait_for()
+    drawing.locator("body[data-ready=yes]").wait_for()
+    place = drawing.locator(".scatterlayer .point").nth(5)
+    place.click(force=True)
+    page.locator("#map-molecule h3:not(:has-text('acetone'))").wait_for()
+    page.locator("#map-colour input").click()
+    page.get_by_role("option", name="nitrile").click()
+    drawing.locator("body[data-ready=yes]").wait_for()
+    drawing.locator(".legendtext", has_text="nitrile").first.wait_for()
+
+
+def test_runs_show_curves_and_a_report(visit):
+    one = visit()
+    page = one.page
+    page.get_by_role("tab", name="Runs").click()
+    page.locator("#runs-told", has_text="2 runs").wait_for()
+    assert "finished" in page.locator("#runs-list").inner_text()
+    page.locator("#runs-show").click()
+    page.locator("#runs-told [role=alert]").wait_for()  # none is chosen yet
+    page.locator("#runs-choice input").click()
+    page.get_by_role("option", name="stage2").click()
+    page.locator("#runs-show").click()
+    page.frame_locator("#runs-curves iframe").locator("body[data-ready=yes]").wait_for()
+    page.locator("#runs-report").click()
+    with page.expect_download() as download:
+        page.locator("#runs-file a[download='report.html']").click()
+    assert "stage 2" in Path(download.value.path()).read_text(encoding="utf-8")
 
 
 def ask(explorer, path="/", **headers):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from molspectra.apps.explorer import frames
 from molspectra.apps.explorer.colours import AMOUNTS, COLOURS
-from molspectra.apps.explorer.frames import choices, message
+from molspectra.apps.explorer.frames import card, choices, message
 from molspectra.chem.identity import identity_from_smiles, parsed_smiles
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.output import cache_folder
@@ -219,16 +219,7 @@ def listed(library: Library, matches: Matches) -> Markup:
     rows = []
     for place, row in enumerate(matches.rows[:LISTED]):
         (record,) = library.table.slice(row, 1).to_pylist()
-        content = [
-            element("span", draw(record["smiles"], "", f"m{place}") or "", class_="picture"),
-            element(
-                "span",
-                element("strong", _name(record)),
-                element("br"),
-                element("span", record["formula"], class_="soft"),
-            ),
-        ]
-        rows.append((str(row), Markup("".join(content))))
+        rows.append((str(row), card(record["smiles"], _name(record), record["formula"], f"m{place}")))
     return frames.whole(choices(rows, "molecules found", None)) if rows else Markup("")
 
 
