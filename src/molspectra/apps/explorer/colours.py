@@ -5,7 +5,7 @@ from molspectra.search.groups import GROUPS
 AMOUNTS = {
     "number of heavy atoms": "",
     "exact mass": "Da",
-    "share of heteroatoms in the heavy atoms": "%",
+    "share of heteroatoms among heavy atoms": "%",
 }
 """Amounts, with their units; heavy atoms are all but hydrogen."""
 
