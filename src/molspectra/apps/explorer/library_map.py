@@ -158,7 +158,7 @@ def amounts(library: Library, rows: npt.NDArray[np.int64], colour: str) -> npt.N
         return table["mass"].to_numpy()
     atoms = [np.array(numbers) for numbers in table["numbers"].to_pylist()]
     heavy = np.array([(each > 1).sum() for each in atoms], np.float64)
-    if colour == "number of atoms other than hydrogen":
+    if colour == "number of heavy atoms":
         return heavy
     others = np.array([((each > 1) & (each != 6)).sum() for each in atoms], np.float64)
     return np.divide(100 * others, heavy, out=np.full(len(rows), np.nan), where=heavy > 0)

@@ -27,6 +27,7 @@ STYLE = """
 .choices strong { display: block; }
 .scroll { overflow: auto; max-height: 420px; }
 .scroll td, .scroll th { text-align: left; overflow-wrap: anywhere; }
+.plot > svg { max-width: 42rem; height: auto; }
 #map-matches .choices { max-height: 480px; overflow-y: auto; }
 .entry { display: flex; gap: 14px; flex-wrap: wrap; } .facts { overflow-wrap: anywhere; }
 .soft { opacity: .75; font-size: .9em; }
