@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import pytest
 from hypothesis import settings
 from made_up_rows import make_row as make_row
 from made_up_rows import metadata as metadata
@@ -15,3 +16,15 @@ from tiny_runs import tiny as tiny
 settings.register_profile("molspectra", derandomize=True, deadline=None, database=None)
 settings.register_profile("long", deadline=None, database=None, max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "molspectra"))
+
+WORKER = 2 * 1024**3
+"""Bytes that a worker and the processes that its tests start get along with."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` shares the tests among: none but this one where there is one core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    workers = min(cores, memory // WORKER, 8)
+    return workers if workers > 1 else 0
