@@ -1,6 +1,8 @@
 """One thread, no display, the same hypothesis examples on every machine, and fixtures that packages share."""
 
 import os
+from collections.abc import Generator
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -28,3 +30,20 @@ def pytest_xdist_auto_num_workers() -> int:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     workers = min(cores, memory // WORKER, 8)
     return workers if workers > 1 else 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Reports of workers: what a test printed may hold lone surrogates, which cannot be sent."""
+    return encodable((yield))
+
+
+def encodable(data: Any) -> Any:
+    """The same lists, dictionaries and tuples with strings that UTF-8 can hold."""
+    if isinstance(data, str):
+        return data.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(data, dict):
+        return {encodable(key): encodable(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return type(data)(map(encodable, data))
+    return data
