@@ -39,8 +39,9 @@ venv: $(READY) ## set up the virtual environment
 demo: $(READY) ## spectra, pre-training, fine-tuning and a report (SCALE=smoke: a short run)
 	$(BIN)/molspectra demo --out $(OUT) $(if $(SCALE),--scale $(SCALE)) $(ARGS)
 
+# One worker for each core that memory is enough for (tests/conftest.py says how many); ARGS="-n 0": this process alone.
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 lint: $(READY) ## check style, formatting, types and layers
 	$(BIN)/ruff check

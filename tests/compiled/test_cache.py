@@ -1,5 +1,6 @@
 """Kernels on disk: found again by another process, and only if nothing that they consist of has changed."""
 
+import json
 import logging
 import os
 import subprocess
@@ -52,17 +53,50 @@ def shifted(x):
 """
 
 
+PARENT = """
+import json, os, runpy, sys
+import numba.core.config
+import molspectra.compiled.simd
+import molspectra.compiled.threads
+
+for line in sys.stdin:
+    folder, factors, environment = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        for number, name in enumerate(("out", "err"), 1):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.environ.update(environment)
+        numba.core.config.reload_config()
+        sys.path.insert(0, folder)
+        sys.argv[1:] = factors
+        runpy.run_path("script.py", run_name="__main__")
+        break
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def parent():
+    """A process that has imported what the script imports, and has no kernels; it forks for each run."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", PARENT], **pipes) as process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.fixture
-def script(tmp_path):
+def script(tmp_path, parent):
     (tmp_path / "script.py").write_text(SOURCE)
     (tmp_path / "helper.py").write_text(HELPER.format("1.0"))
 
     def call(*factors, **environment):
-        command = [sys.executable, "script.py", *map(str, factors)]
-        done = subprocess.run(
-            command, cwd=tmp_path, check=True, capture_output=True, text=True, env=os.environ | environment
-        )
-        return (done.stdout + done.stderr).splitlines()
+        print(json.dumps([str(tmp_path), [*map(str, factors)], environment]), file=parent.stdin, flush=True)
+        code = parent.stdout.readline()
+        said = (tmp_path / "out").read_text() + (tmp_path / "err").read_text()
+        assert code == "0\n", said
+        return said.splitlines()
 
     return call
 
@@ -83,20 +117,22 @@ def test_without_a_place_to_write_every_process_compiles(script):
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users and modes")
-@pytest.mark.parametrize("shared", ["folder", "parent"])
-def test_a_folder_that_others_can_write_to_is_neither_read_nor_written(script, tmp_path, shared):
+def test_a_folder_that_others_can_write_to_is_neither_read_nor_written(script, tmp_path):
     """In-tree and user-wide folders are given up first, so that only the one of the variable is left."""
     cache = tmp_path / "parent" / "cache"
     alone = {"NUMBA_CACHE_DIR": str(cache), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
     cache.mkdir(parents=True, mode=0o700)
     assert script(2, **alone) == ["[3.0, 3.0] 0 1"]
     assert script(2, **alone) == ["[3.0, 3.0] 1 0"]
-    (cache if shared == "folder" else cache.parent).chmod(0o777)
-    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
-    result, said = script(2, **alone)
-    assert result.startswith("[3.0, 3.0] 0 ")
-    assert said.startswith("every process compiles its kernels anew")
-    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+    for shared in (cache, cache.parent):
+        shared.chmod(0o777)
+        before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+        result, said = script(2, **alone)
+        assert result.startswith("[3.0, 3.0] 0 ")
+        assert said.startswith("every process compiles its kernels anew")
+        assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+        shared.chmod(0o700)
+        assert script(2, **alone) == ["[3.0, 3.0] 1 0"]
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs users and modes")
