@@ -30,10 +30,12 @@ function choose(number) {
   if (vibration) buttons[chosen].scrollIntoView({ block: "nearest" });
 }
 
+// all places stand before the first plot is drawn, which takes the height that is left for it
+const places = data.panels.map((panel) => make("div", { class: "grow", "data-panel": panel.name }));
+data.panels.forEach((panel, number) => panels.append(make("div", {}, make("strong", {}, panel.title)), places[number]));
 const colours = { dash: "#d55e00", solid: "#1f78b4" };
-function draw(panel) {
-  const plot = make("div", { class: "grow", "data-panel": panel.name });
-  panels.append(make("div", {}, make("strong", {}, panel.title)), plot);
+function draw(panel, number) {
+  const plot = places[number];
   const traces = panel.curves.map((curve) => ({
     x: panel.axis, y: curve.values, name: clean(curve.name), mode: "lines", hoverinfo: "skip",
     line: { color: colours[curve.dash], width: 1.5, dash: curve.dash },
