@@ -27,6 +27,13 @@ _SIMULATE: dict[str, Any] = {
 """Simulations take their turn among themselves: minutes of one keep nobody from searching."""
 
 
+class _Look:
+    """What one visitor looks at, and whether its simulation is still wanted."""
+
+    def __init__(self, shown: Any) -> None:
+        self.shown, self.is_wanted = shown, False
+
+
 def add_tab(site: Site) -> None:
     """Add the tab to the page that is being built."""
     with gr.Tab("Molecule", id="molecule"):
@@ -56,30 +63,40 @@ def add_tab(site: Site) -> None:
         drawing = gr.HTML("", elem_id="molecule-drawing")
         caption = gr.HTML("", elem_id="molecule-caption")
 
+        def stop(look: Any) -> Any:
+            if look is None or not look.is_wanted:
+                return message("Nothing is being simulated.")
+            look.is_wanted = False
+            return message("Cancelled.")
+
         @guarded(3)
-        def simulate(shown: Any, asked: str, names: list[str]) -> Any:
+        def simulate(look: Any, asked: str, names: list[str]) -> Any:
             from molspectra.apps.explorer import molecule  # now, as the page is there sooner without it
 
-            if shown is None:
+            if look is None:
                 raise SettingError("show a molecule first")
-            before = None
+            shown, look.is_wanted, before = look.shown, True, None
             for told, result in molecule.simulated(shown.molecule, names, asked):  # type: ignore[arg-type]
+                if not look.is_wanted:  # cancelled, or another molecule is shown: the process is killed
+                    return
                 if result is before:
                     yield message(told), gr.skip(), gr.skip()
                 else:
                     yield message(told), molecule.drawn(shown, result), molecule.captions(shown, result)
                 before = result
+            look.is_wanted = False
 
-        running = run.click(simulate, [memory, level, kinds], [progress, drawing, caption], **_SIMULATE)
+        run.click(simulate, [memory, level, kinds], [progress, drawing, caption], **_SIMULATE)
         outputs = [status, drawing, caption, near, memory, progress]
 
-        def present(molecule_: Any) -> Any:
-            """Show a molecule, then the nearest ones."""
+        def present(look: Any, molecule_: Any) -> Any:
+            """Show a molecule in place of another, then the nearest ones."""
             from molspectra.apps.explorer import molecule
 
+            stop(look)
             shown = molecule.look(site, molecule_)
             told = molecule.told(shown), molecule.drawn(shown), molecule.captions(shown)
-            yield *told, "" if site.is_ready else message(WAIT), shown, ""
+            yield *told, "" if site.is_ready else message(WAIT), _Look(shown), ""
             try:
                 found = molecule.listed(molecule.nearest(site, molecule_))
             except InputError as error:
@@ -87,17 +104,17 @@ def add_tab(site: Site) -> None:
             yield *(gr.skip() for _ in told), found, gr.skip(), gr.skip()
 
         @guarded(len(outputs))
-        def show_typed(text: str) -> Any:
+        def show_typed(look: Any, text: str) -> Any:
             from molspectra.apps.explorer import molecule
 
-            yield from present(molecule.read(text))
+            yield from present(look, molecule.read(text))
 
         @guarded(len(outputs) + 1)
-        def show_near(event: gr.EventData) -> Any:
+        def show_near(look: Any, event: gr.EventData) -> Any:
             from molspectra.apps.explorer import molecule
 
             one = molecule.of_library(site, chosen(event, "choice"))
-            for told in present(one):
+            for told in present(look, one):
                 yield *told, one.smiles or ""
 
         @guarded(2)
@@ -108,7 +125,7 @@ def add_tab(site: Site) -> None:
             return message("Drawn; show it, or go on drawing."), text[:1000]
 
         for start in (show.click, smiles.submit):
-            start(show_typed, smiles, outputs, cancels=[running], **COMPUTE)
-        near.select(show_near, None, [*outputs, smiles], cancels=[running], **COMPUTE)
+            start(show_typed, [memory, smiles], outputs, **COMPUTE)
+        near.select(show_near, memory, [*outputs, smiles], **COMPUTE)
         sketch.select(drawn, None, [status, smiles], **LIGHT)
-        cancel.click(lambda: message("Cancelled."), None, progress, cancels=[running], **LIGHT)
+        cancel.click(stop, memory, progress, **LIGHT)
