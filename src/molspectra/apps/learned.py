@@ -32,6 +32,9 @@ DIPOLE_UNITS = {"D": BOHR / DEBYE, "e·Å": 1.0, "e·bohr": BOHR}
 POLARISABILITY_UNITS = {"a0^3": BOHR**3, "bohr^3": BOHR**3, "Å^3": 1.0}
 """Å³ per unit of a column."""
 
+SYMMETRIC = [[0, 3, 4], [3, 1, 5], [4, 5, 2]]
+"""Place of each element of a symmetric tensor among its six components, see `COMPONENTS`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Learned:
