@@ -9,6 +9,7 @@ import torch
 import molspectra as ms
 from molspectra.apps.cli import main
 from molspectra.apps.learned_vibrations import LearnedVibrations, derivatives, open_vector
+from molspectra.chem.readers import to_ase
 from molspectra.errors import ElementError, InputError, MismatchError, NotFoundError, SettingError
 from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
 from molspectra.models.model import ModelConfig, MolSpectra
@@ -36,11 +37,11 @@ def distorted(smiles: str = "CCO") -> ms.Molecule:
 
 def values(learned, molecule: ms.Molecule) -> np.ndarray:
     """The dipole [3] in e·Å or the polarisability [3, 3] in Å³ of the network at a structure."""
-    atoms = ms.Calculator(run("scalar", "eV", target="u0"), **learned)
-    from molspectra.chem.readers import to_ase
-
+    calculator = ms.Calculator(run("scalar", "eV", target="u0"), **learned)
     replicas = [to_ase(molecule)]
-    return atoms.dipoles(replicas)[0] if "dipole" in learned else atoms.polarisabilities(replicas)[0]
+    return (
+        calculator.dipoles(replicas)[0] if "dipole" in learned else calculator.polarisabilities(replicas)[0]
+    )
 
 
 @pytest.mark.parametrize("quantity", RUNS)
@@ -83,7 +84,7 @@ def test_moved_and_turned(quantity) -> None:
         np.testing.assert_allclose(change, np.cross([0.0, 0.0, 1.0], dipole), atol=1e-8)
 
 
-def test_fixed_charges_by_hand(monkeypatch) -> None:
+def test_fixed_charges_by_hand() -> None:
     """A head of fixed charges: dipole derivatives are the charges, and CO has one line of known intensity."""
     model, about = run(unit="e·Å")
 
@@ -142,6 +143,7 @@ def test_refused() -> None:
         (run("dipole"), "length of the dipole alone.*--vectors"),
         (run("scalar", "eV"), "no dipole"),
         (run(unit=""), "no dipole"),
+        ("base", "base: has no property head; fine-tune it on a dipole"),
         (run("tensor", "a0^3"), "no dipole"),
     ):
         with pytest.raises(MismatchError, match=message):
@@ -158,6 +160,11 @@ def test_refused() -> None:
         ms.predict_spectra(["CO"], dipole=run(), polarisability=run("tensor", "a0^3", elements="HC"))
     with pytest.raises(InputError, match="closed-shell"):
         ms.predict_spectra([ms.Molecule(np.array([8, 1]), np.array([[0, 0, 0], [0, 0, 0.97]]))], dipole=run())
+
+
+def test_what_symmetry_forbids_is_no_spectrum() -> None:
+    with pytest.raises(InputError, match="item 1: its predicted ir spectrum: all intensities are zero"):
+        ms.predict_spectra(["N#N"], dipole=run(elements="N"))
 
 
 def test_errors_of_the_command(tmp_path: Path, capsys) -> None:

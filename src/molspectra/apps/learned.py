@@ -72,7 +72,8 @@ def open_learned(
     else:
         (model, about), where = load_model(run, checkpoint), str(run)
     if model.property_head is None:
-        raise MismatchError(f"{where}: has no property head; fine-tune it on an energy first")
+        article = "an" if quantity == "energy" else "a"
+        raise MismatchError(f"{where}: has no property head; fine-tune it on {article} {quantity} first")
     if model.input_spectra:
         raise MismatchError(f"{where}: takes spectra as input, which no moving molecule has")
     kinds = [head.property for head in property_heads(model.config)]

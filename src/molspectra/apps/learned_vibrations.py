@@ -21,6 +21,8 @@ from molspectra.spectra.spectrum import LineSpectrum
 
 Array = npt.NDArray[np.float64]
 
+_ROUNDING = 1e-12  # km/mol or Å⁴/amu, below which a mode that symmetry forbids is only rounding
+
 
 def open_vector(
     run: Run, quantity: Literal["dipole", "polarisability"], device: str, checkpoint: Literal["best", "last"]
@@ -117,8 +119,13 @@ class LearnedVibrations:
         none = {"ir": np.zeros((len(hessian), 3)), "raman": np.zeros((len(hessian), 3, 3))}
         found = none | {name: derivatives(learned, molecule) for name, learned in self._models.items()}
         both = FieldDerivatives(found["ir"], found["raman"])
-        intensities = {"ir": infrared, "raman": raman}
+        intensities = {"ir": infrared(modes, both), "raman": raman(modes, both)}
         return molecule, {
-            name: LineSpectrum(name, modes.wavenumbers, intensities[name](modes, both), self.levels[name])
+            name: LineSpectrum(
+                name,
+                modes.wavenumbers,
+                np.where(intensities[name] < _ROUNDING, 0, intensities[name]),
+                self.levels[name],
+            )
             for name in self._models
         }
