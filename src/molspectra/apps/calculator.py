@@ -14,7 +14,7 @@ import torch
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 
-from molspectra.apps.learned import Learned, Precision, Run, open_learned
+from molspectra.apps.learned import SYMMETRIC, Learned, Precision, Run, open_learned
 from molspectra.chem.readers import from_ase
 from molspectra.chem.sanity import check_elements
 from molspectra.data.batch import Batch, batch_of
@@ -195,7 +195,7 @@ class Calculator(AseCalculator):
             MolspectraError: a prediction is not finite.
         """
         six = self._predicted(self._polarisability, "polarisability", replicas)
-        return six[:, [[0, 3, 4], [3, 1, 5], [4, 5, 2]]]
+        return six[:, SYMMETRIC]
 
     def _predicted(self, learned: Learned | None, quantity: str, replicas: Sequence[Any]) -> Array:
         """Components [B, 3] of a dipole or [B, 6] of a polarisability in ASE's units."""

@@ -32,6 +32,9 @@ DIPOLE_UNITS = {"D": BOHR / DEBYE, "e·Å": 1.0, "e·bohr": BOHR}
 POLARISABILITY_UNITS = {"a0^3": BOHR**3, "bohr^3": BOHR**3, "Å^3": 1.0}
 """Å³ per unit of a column."""
 
+SYMMETRIC = [[0, 3, 4], [3, 1, 5], [4, 5, 2]]
+"""Place of each element of a symmetric tensor among its six components, see `COMPONENTS`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Learned:
@@ -69,7 +72,8 @@ def open_learned(
     else:
         (model, about), where = load_model(run, checkpoint), str(run)
     if model.property_head is None:
-        raise MismatchError(f"{where}: has no property head; fine-tune it on an energy first")
+        article = "an" if quantity == "energy" else "a"
+        raise MismatchError(f"{where}: has no property head; fine-tune it on {article} {quantity} first")
     if model.input_spectra:
         raise MismatchError(f"{where}: takes spectra as input, which no moving molecule has")
     kinds = [head.property for head in property_heads(model.config)]

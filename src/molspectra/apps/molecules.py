@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from molspectra.apps.learned import Learned
 from molspectra.apps.loading import LoadedModel
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import FORMATS, ErrorPolicy, is_single, molecule_from, open_entries
@@ -148,7 +149,7 @@ def _of_table(table: Any, smiles: str) -> Candidates:
 
 def checked_batches(
     molecules: Molecules,
-    model: LoadedModel,
+    model: LoadedModel | Learned,
     policy: ErrorPolicy,
     batch_size: int,
     *,

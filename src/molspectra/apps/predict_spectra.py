@@ -1,11 +1,11 @@
-"""IR, Raman and UV-Vis spectra of molecules, predicted by the spectrum head of a model."""
+"""IR, Raman and UV-Vis spectra of molecules, by the spectrum head of a model or from learned dipoles."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ import pyarrow as pa
 import torch
 
 from molspectra._version import __version__
+from molspectra.apps.learned import Run
+from molspectra.apps.learned_vibrations import LearnedVibrations
 from molspectra.apps.loading import LoadedModel, loaded
 from molspectra.apps.molecules import CheckedMolecule, Molecules, checked_batches, identity_columns
 from molspectra.apps.tables import Tabular, table_of, write_rejected
@@ -22,12 +24,12 @@ from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.data.output import free_path, write_table
 from molspectra.data.store.schema import Metadata
 from molspectra.data.store.writer import Row, write_store
-from molspectra.errors import InputError, MismatchError, NotFoundError, hint
+from molspectra.errors import InputError, MismatchError, MolspectraError, NotFoundError, SettingError, hint
 from molspectra.evaluation.predict import moved
 from molspectra.models.model import MolSpectra
 from molspectra.spectra.modality import Modality, modality, modality_names
 from molspectra.spectra.plausible import check_values
-from molspectra.spectra.spectrum import SampledSpectrum
+from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +59,8 @@ class PredictedSpectra(Tabular):
         columns: source, identity, name, SMILES and formula of each, by name [n].
         about: model, level, version.
         rejected: molecules that were left out, with the reason.
+        lines: by modality those of each molecule, of which `intensities` are the broadened spectra; empty
+            where a spectrum head predicted.
     """
 
     intensities: Mapping[str, npt.NDArray[np.float32]]
@@ -64,6 +68,7 @@ class PredictedSpectra(Tabular):
     columns: Mapping[str, list[str | None]]
     about: Mapping[str, str]
     rejected: tuple[Rejection, ...] = ()
+    lines: Mapping[str, tuple[LineSpectrum, ...]] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -72,8 +77,12 @@ class PredictedSpectra(Tabular):
 
     @property
     def level(self) -> str:
-        """Level that stores and spectra name: "predicted by MODEL"."""
+        """Level that stores and spectra name: "predicted by MODEL", or those of the lines."""
         return self.about["level"]
+
+    def _level(self, name: str) -> str:
+        """Level of the spectra of a modality."""
+        return self.lines[name][0].level if self.lines else self.level
 
     def __len__(self) -> int:
         return len(self.molecules)
@@ -81,7 +90,7 @@ class PredictedSpectra(Tabular):
     def __getitem__(self, index: int) -> dict[str, SampledSpectrum]:
         """The spectra of one molecule by modality."""
         return {
-            name: SampledSpectrum(name, values[index].astype(np.float64), self.level)
+            name: SampledSpectrum(name, values[index].astype(np.float64), self._level(name))
             for name, values in self.intensities.items()
         }
 
@@ -133,7 +142,7 @@ class PredictedSpectra(Tabular):
             "modality": list(self.modalities) * len(self),
             "axis_unit": [kind.unit for kind in kinds] * len(self),
             "intensity_unit": [kind.intensity_unit for kind in kinds] * len(self),
-            "level": [self.level] * (len(self) * len(kinds)),
+            "level": [self._level(name) for name in self.modalities] * len(self),
         }
 
     def _points(self) -> dict[str, pa.Array]:
@@ -151,8 +160,9 @@ class PredictedSpectra(Tabular):
         return {label: pa.array(column, mask=np.isnan(column)) for label, column in columns.items()}
 
     def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write a store (`.arrow`), `.parquet` (as `table`) or `.csv` (positions in the header).
+        """Write a store (`.arrow`; of lines where there are any), `.parquet` (as `table`) or `.csv`.
 
+        The header of `.csv` holds the positions.
         What was left out is listed in `FILE.rejected.jsonl`. The file appears complete or not at all.
 
         Raises:
@@ -160,16 +170,19 @@ class PredictedSpectra(Tabular):
         """
         path = free_path(out, SUFFIXES, overwrite=overwrite)
         if path.suffix.lower() == ".arrow":
+            levels = {name: self._level(name) for name in self.modalities}
             metadata = Metadata(
                 source="molecules given to predict-spectrum",
                 licence="",
-                samples=dict.fromkeys(self.modalities, self.level),
-                notes={**self.about, "geometry": "as given; of SMILES a conformer by ETKDGv3 and MMFF94"},
+                lines=levels if self.lines else {},
+                samples={} if self.lines else levels,
+                notes={"geometry": "as given; of SMILES a conformer by ETKDGv3 and MMFF94", **self.about},
             )
+            spectra: Iterable[Mapping[str, LineSpectrum | SampledSpectrum]] = self._lines() or self
             rows = (
-                Row(molecule, spectra, identity=identity)
-                for molecule, spectra, identity in zip(
-                    self.molecules, self, self.columns["identity"], strict=True
+                Row(molecule, each, identity=identity)
+                for molecule, each, identity in zip(
+                    self.molecules, spectra, self.columns["identity"], strict=True
                 )
             )
             write_store(path, rows, metadata, overwrite=overwrite)
@@ -179,13 +192,18 @@ class PredictedSpectra(Tabular):
             write_table(table_of({**self._row_columns(), **self._points()}, self.about), path)
         write_rejected(path, self.rejected)
 
+    def _lines(self) -> list[dict[str, LineSpectrum]]:
+        """The lines of the molecules in turn, by modality; none where a spectrum head predicted."""
+        return [dict(zip(self.lines, each, strict=True)) for each in zip(*self.lines.values(), strict=True)]
+
     def figure(self) -> Figure:
         """Draw the spectra of the first twelve molecules, a row for each, a column for each modality."""
         from molspectra.spectra.plots import spectra_figure
 
+        lines = self._lines() or [{}] * len(self)
         rows = (
-            (title_of(molecule), {name: (spectrum, None) for name, spectrum in spectra.items()})
-            for molecule, spectra in zip(self.molecules, self, strict=True)
+            (title_of(molecule), {name: (spectrum, sticks.get(name)) for name, spectrum in spectra.items()})
+            for molecule, spectra, sticks in zip(self.molecules, self, lines, strict=True)
         )
         return spectra_figure(rows, len(self), self.level)
 
@@ -211,6 +229,9 @@ def predict_spectra(
     model: str | os.PathLike[str] | LoadedModel = "base",
     *,
     modalities: Sequence[str] | None = None,
+    dipole: Run | None = None,
+    polarisability: Run | None = None,
+    checkpoint: Literal["best", "last"] = "best",
     batch_size: int = 64,
     device: str = "cpu",
     on_error: OnError = "raise",
@@ -221,10 +242,17 @@ def predict_spectra(
 
     They are kept in memory, about 30 kB for each molecule.
 
+    With `dipole` or `polarisability` no spectrum head predicts. Structure and normal modes are those of
+    GFN2-xTB, as in `simulate`, and the intensities follow from the derivatives of the networks: the result
+    also has `lines`.
+
     Args:
         molecules: as for `molspectra.embed`. SMILES get the conformer of `from_smiles`.
-        model: a model with a spectrum head, see `load`.
+        model: a model with a spectrum head, see `load`; not together with the next two.
         modalities: those to predict, of the model's own; None for all.
+        dipole: a run of a dipole vector (`finetune --vectors`) for `ir`, as for `Calculator`.
+        polarisability: a run of a polarisability (`finetune --tensors`) for `raman`.
+        checkpoint: of these two runs, the weights with the lowest validation loss or the newest.
         batch_size: molecules per pass; results depend on it by rounding only.
         device: where to compute; a loaded model moves there.
         on_error: "raise" stops at the first bad molecule, "skip" lists it in `rejected`.
@@ -236,6 +264,19 @@ def predict_spectra(
             molecule, an element that the model was not trained on, a spectrum that is not finite, or no
             molecule that could be predicted.
     """
+    runs = {name: run for name, run in (("ir", dipole), ("raman", polarisability)) if run is not None}
+    if runs:
+        if model != "base":
+            raise SettingError(
+                "a model with a spectrum head and runs of dipoles are two ways; give one of them"
+            )
+        return _from_derivatives(
+            molecules,
+            LearnedVibrations(_chosen(runs, modalities), device, checkpoint),
+            on_error,
+            smiles,
+            show,
+        )
     model, policy = loaded(model), ErrorPolicy(on_error)
     kinds = _kinds(model, modalities)
     net = moved(model.model, device).eval()
@@ -267,6 +308,61 @@ def predict_spectra(
         identity_columns(predicted),
         {"model": model.name, "level": f"predicted by {model.name}", "molspectra": __version__},
         tuple(policy.rejected),
+    )
+
+
+def _chosen(runs: Mapping[str, Run], names: Sequence[str] | None) -> dict[str, Run]:
+    """The runs of the modalities asked for, all if None.
+
+    Raises:
+        NotFoundError: a modality without a run.
+    """
+    if names is None:
+        return dict(runs)
+    wanted = modality_names([names] if isinstance(names, str) else names)
+    for name in wanted:
+        if name not in runs:
+            need = {"ir": "a dipole run", "raman": "a polarisability run"}.get(name, "a spectrum head")
+            raise NotFoundError(f"{name}: is predicted by {need}, which was not given; {hint(name, runs)}")
+    return {name: run for name, run in runs.items() if name in wanted}
+
+
+def _from_derivatives(
+    molecules: Molecules, vibrations: LearnedVibrations, on_error: OnError, smiles: str, show: bool
+) -> PredictedSpectra:
+    """Predict lines and their broadened spectra, molecule by molecule; see `predict_spectra`."""
+    policy = ErrorPolicy(on_error)
+    predicted: list[CheckedMolecule] = []
+    lines: dict[str, list[LineSpectrum]] = {name: [] for name in vibrations.levels}
+    parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in lines}
+    for (row,), _ in checked_batches(
+        molecules, vibrations.first, policy, 1, smiles=smiles, title="predict-spectrum", show=show
+    ):
+        try:
+            molecule, found = vibrations.lines_of(row.molecule)
+            spectra = {name: each.broadened().values.astype(np.float32) for name, each in found.items()}
+            for name, values in spectra.items():
+                _check(name, values)
+        except MolspectraError as error:
+            policy.reject(row.path, row.where, error)
+            continue
+        predicted.append(replace(row, molecule=molecule))
+        for name in lines:
+            lines[name].append(found[name])
+            parts[name].append(spectra[name])
+    if not predicted:
+        raise policy.nothing_left("predicted")
+    return PredictedSpectra(
+        {name: np.stack(part) for name, part in parts.items()},
+        tuple(row.molecule for row in predicted),
+        identity_columns(predicted),
+        {
+            "level": "; ".join(vibrations.levels.values()),
+            "geometry": "minimum of GFN2-xTB",
+            "molspectra": __version__,
+        },
+        tuple(policy.rejected),
+        {name: tuple(each) for name, each in lines.items()},
     )
 
 

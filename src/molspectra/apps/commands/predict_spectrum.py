@@ -1,4 +1,4 @@
-"""`molspectra predict-spectrum`: IR, Raman and UV-Vis spectra of molecules by a model's spectrum head."""
+"""`molspectra predict-spectrum`: IR, Raman and UV-Vis spectra of molecules by a network."""
 
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,10 @@ def main(arguments: list[str]) -> int:
         "--modalities", nargs="+", help="such as ir raman uv_vis; all of the model if not given"
     )
     parser.add_argument(
+        "--dipole", help="ir at GFN2-xTB modes by this run of a dipole vector, not by --model"
+    )
+    parser.add_argument("--polarisability", help="the same for raman by this run of a polarisability")
+    parser.add_argument(
         "--out", help="file to write: .arrow (a store), .parquet or .csv; without it, bands are printed"
     )
     parser.add_shared("--plot")
@@ -41,10 +45,15 @@ def main(arguments: list[str]) -> int:
         from molspectra.reporting.canvas import FIGURES
 
         free_path(options.plot, FIGURES, overwrite=options.overwrite)
+    is_learned = options.dipole is not None or options.polarisability is not None
+    model = options.model if is_learned else load(options.model, prefer=options.checkpoint)
     spectra = predict_spectra(
         options.smiles if options.molecules is None else options.molecules,
-        load(options.model, prefer=options.checkpoint),
+        model,
         modalities=options.modalities,
+        dipole=options.dipole,
+        polarisability=options.polarisability,
+        checkpoint=options.checkpoint,
         batch_size=options.batch_size,
         device=options.device,
         on_error=options.on_error,
