@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from molspectra._version import __version__
 from molspectra.apps.explorer.site import Site
@@ -41,9 +46,38 @@ def theme() -> gr.themes.Base:
     )
 
 
+class Page(gr.Blocks):
+    """A page that takes files which were uploaded to it, and no others.
+
+    A request may name any path or address as its file. Gradio would copy it to where it can be downloaded:
+    of paths, it checks those of pages that it serves itself, which a mounted one is not; of addresses, it
+    takes all but those of this machine.
+    """
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any, **options: Any) -> Any:
+        """Refuse inputs with other files."""
+        folder = Path(get_upload_folder()).resolve()
+        for path in _files(inputs):
+            # a NUL cannot be resolved; an address is a relative path, and as such not below the folder
+            if "\0" in path or "://" in path or not Path(path).resolve().is_relative_to(folder):
+                raise gr.Error("this file was not uploaded; drop it on the page", print_exception=False)
+        return await super().preprocess_data(block_fn, inputs, *more, **options)
+
+
+def _files(values: Any) -> Iterator[str]:
+    """Paths of the files in the inputs of a request, at any depth."""
+    if isinstance(values, dict):
+        if isinstance(values.get("path"), str):
+            yield values["path"]
+        values = list(values.values())
+    if isinstance(values, list):
+        for value in values:
+            yield from _files(value)
+
+
 def build(site: Site) -> gr.Blocks:
     """Build the page."""
-    with gr.Blocks(title="molspectra", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+    with Page(title="molspectra", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         gr.Markdown(f"# molspectra explorer\n{__version__} · on this computer alone: nothing leaves it")
         with gr.Tabs():
             identify.add_tab(site)

@@ -75,7 +75,11 @@ def explore(
         TemporaryDirectory(prefix="molspectra-explorer-", ignore_cleanup_errors=True) as temporary,
         listening,
     ):
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": temporary}
+        os.environ |= {
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_RUN_HISTORY": "False",  # what was searched is not kept in the browser
+            "GRADIO_TEMP_DIR": temporary,
+        }
         import uvicorn  # after that, as gradio looks at them when it is imported
 
         address = f"http://{HOST}:{listening.getsockname()[1]}/"
