@@ -94,5 +94,12 @@ def test_an_upload_that_is_gone_is_told(tmp_path):
         identify.identify(None, str(tmp_path / "folder.csv"), *SETTINGS)
 
 
+def test_a_file_without_units_points_to_the_setting(tmp_path):
+    (tmp_path / "x.csv").write_text("".join(f"{place},{place % 7}\n" for place in range(1000, 1100)))
+    with pytest.raises(InputError, match="choose its unit under") as told:
+        identify.identify(None, str(tmp_path / "x.csv"), *SETTINGS)
+    assert "command line" not in str(told.value)
+
+
 def test_searches_are_not_kept_in_the_browser(client):
     assert client.get("/config").json()["run_history"] is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ LARGEST = 20_000_000
 
 LISTED = 10
 """Candidates that are shown."""
+
+_CHOOSE = r"choose its \1 under “What the file holds”, and press Identify; it is one of"
 
 _HEIGHT = 560  # pixels of an answer
 _TELLING = 0.02  # loss of the score where a band is hidden, from which it is told
@@ -99,8 +102,10 @@ def identify(
             quantity=None if quantity == AS_FILE else quantity,
             pipeline=pipeline,
         )
-    except InputError as error:  # people know the name of their file, not where it was uploaded to
-        raise InputError(str(error).replace(path, Path(path).name)) from error
+    except InputError as error:
+        # people know the name of their file, not where it was uploaded to, and have no command line here
+        said = str(error).replace(path, Path(path).name)
+        raise InputError(re.sub(r"give (unit|quantity)= \(.*?\) one of", _CHOOSE, said)) from error
     hits = site.library.search(
         {kind: prepared},
         pipeline=pipeline,

@@ -16,8 +16,12 @@ from molspectra.apps.explorer.tabs import identify, library_map, molecule, runs
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 
 STYLE = """
-.gradio-container { max-width: 1500px !important; }
-.told { border-left: 4px solid #0b5cad; padding: 2px 12px; margin: 4px 0; overflow-wrap: anywhere; }
+.gradio-container { max-width: 1500px !important; --seen: #0b5cad; }
+.dark .gradio-container, .gradio-container.dark { --seen: #7cb7f5; }
+.gradio-container :is(input, textarea):focus-visible { outline: 2px solid var(--seen) !important; }
+:root:not(.dark) body:not(.dark) button[role=tab].selected { color: var(--seen); }
+.wrap .or { color: inherit; }
+.told { border-left: 4px solid var(--seen); padding: 2px 12px; margin: 4px 0; overflow-wrap: anywhere; }
 .told p { margin: 4px 0; } .told ul { margin: 4px 0; padding-left: 20px; list-style: disc; }
 .told.wrong { border-left-color: #d55e00; }
 .told.wrong p::before { content: "⚠ "; }
@@ -26,8 +30,8 @@ STYLE = """
 .choices button { width: 100%; height: 100%; display: flex; gap: 10px; align-items: center; text-align: left;
   border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 4px 8px; cursor: pointer;
   background: var(--block-background-fill); font-weight: 400; overflow-wrap: anywhere; }
-.choices button[aria-pressed=true] { border-color: #0b5cad; box-shadow: inset 0 0 0 1px #0b5cad; }
-.choices button:focus-visible { outline: 2px solid #0b5cad; outline-offset: 1px; }
+.choices button[aria-pressed=true] { border-color: var(--seen); box-shadow: inset 0 0 0 1px var(--seen); }
+.choices button:focus-visible { outline: 2px solid var(--seen); outline-offset: 1px; }
 .picture { flex: 0 0 84px; } .picture svg { width: 84px; height: auto; display: block; }
 .choices strong { display: block; }
 .scroll { overflow: auto; max-height: 420px; }
@@ -36,6 +40,7 @@ STYLE = """
 #map-matches .choices { max-height: 480px; overflow-y: auto; }
 .entry { display: flex; gap: 14px; flex-wrap: wrap; } .facts { overflow-wrap: anywhere; }
 .soft { opacity: .75; font-size: .9em; }
+@media (max-width: 780px) { iframe.drawing-answer, iframe.drawing-molecule { height: 960px !important; } }
 """
 
 
@@ -43,6 +48,8 @@ def theme() -> gr.themes.Base:
     """Fonts of the machine alone: nothing is loaded from elsewhere."""
     return gr.themes.Default(
         font=[*_FONTS], font_mono=["ui-monospace", "Consolas", "monospace"], primary_hue="blue"
+    ).set(  # white on primary_500 is too faint
+        button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700"
     )
 
 
