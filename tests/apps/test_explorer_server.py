@@ -12,9 +12,9 @@ import pytest
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("gradio")
 
-from molspectra.apps.explorer import identify
+from molspectra.apps.explorer import identify, server
 from molspectra.apps.explorer.site import AS_FILE
-from molspectra.errors import InputError, NotFoundError
+from molspectra.errors import InputError, NotFoundError, SettingError
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,14 @@ def test_a_file_without_units_points_to_the_setting(tmp_path):
     with pytest.raises(InputError, match="choose its unit under") as told:
         identify.identify(None, str(tmp_path / "x.csv"), *SETTINGS)
     assert "command line" not in str(told.value)
+
+
+def test_explorers_that_start_at_once_get_ports_of_their_own():
+    with server._listen(None) as one, server._listen(None) as two:  # neither answers yet
+        ports = [each.getsockname()[1] for each in (one, two)]
+        assert ports[0] != ports[1]
+        with pytest.raises(SettingError, match="--port"):
+            server._listen(ports[0])
 
 
 def test_searches_are_not_kept_in_the_browser(client):

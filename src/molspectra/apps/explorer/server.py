@@ -108,6 +108,7 @@ def _listen(port: int | None) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind((HOST, number))
+            made.listen()  # now: two that start at once could both bind
         except OSError:
             made.close()
             continue
