@@ -6,13 +6,15 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("gradio")
 
-from molspectra.apps.explorer import identify, server
+from molspectra.apps.explorer import identify, server, site
 from molspectra.apps.explorer.site import AS_FILE
 from molspectra.errors import InputError, NotFoundError, SettingError
 
@@ -107,6 +109,25 @@ def test_explorers_that_start_at_once_get_ports_of_their_own():
         assert ports[0] != ports[1]
         with pytest.raises(SettingError, match="--port"):
             server._listen(ports[0])
+
+
+def test_requests_wait_for_what_is_being_imported(monkeypatch):
+    order = []
+
+    def load(name):
+        order.append(name)
+        time.sleep(0.2)
+        order.append(name)
+
+    monkeypatch.setattr("importlib.import_module", load)
+    answer = site.guarded(1)(lambda: order.append("answered") or ("",))
+    waiting = [threading.Thread(target=each) for each in (site.import_all, answer)]
+    for each in waiting:
+        each.start()
+    for each in waiting:
+        each.join()
+    assert order[-1] == "answered"
+    assert order[:-1:2] == order[1:-1:2]  # none begins before another ends
 
 
 def test_searches_are_not_kept_in_the_browser(client):

@@ -174,10 +174,10 @@ def _application(index: Path | str | None, model: str, runs: Path, temporary: Pa
 
 def _warm(site: Any) -> None:
     """Open what the first search needs while the page is looked at."""
-    from molspectra.apps.explorer import identify  # its imports take seconds
+    from molspectra.apps.explorer.site import import_all
 
+    import_all()
     try:
         _ = site.library.answers
     except InputError as error:
         say(f"molspectra: {error}", error=True)
-    del identify

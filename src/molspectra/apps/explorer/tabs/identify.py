@@ -51,8 +51,8 @@ def add_tab(site: Site) -> None:
             with gr.Column(scale=3, min_width=320):
                 status = gr.HTML(
                     message(
-                        "Drop the file of a measured spectrum (JCAMP-DX, two columns of text, SPC, …), or choose "
-                        "an example. The molecules of the library whose spectra are most alike are "
+                        "Drop the file of a measured spectrum (JCAMP-DX, text, SPC …), or choose an example."
+                        " The molecules of the library whose spectra are most alike are "
                         "listed here, best first; each is drawn below with its spectrum."
                     ),
                     elem_id="identify-told",
