@@ -40,9 +40,11 @@ def client(folder):
     transport = httpx.HTTPTransport(retries=5)
     with httpx.Client(base_url=found[0], timeout=60, trust_env=False, transport=transport) as client:
         yield client
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+        with client.stream("GET", "/gradio_api/heartbeat/open"):  # as a page that is open
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=30)
     assert process.returncode == 0
+    assert "CancelledError" not in told
     assert list((folder / "temporary").iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -93,6 +94,8 @@ def explore(
                 server_header=False,
             )
         )
+        # pages that are still open are cut off at the end, which is no fault
+        logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
         say(f"molspectra: the explorer is at {address} (Ctrl-C ends it)", error=True)
         threading.Thread(target=_warm, args=(site,), daemon=True).start()
         if browser:
