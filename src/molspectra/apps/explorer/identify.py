@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from molspectra.apps.explorer import frames
 from molspectra.apps.explorer.frames import card, choices, message
 from molspectra.apps.explorer.site import AS_FILE, Site
-from molspectra.errors import SettingError, ValueRangeError
+from molspectra.errors import InputError, NotFoundError, SettingError, ValueRangeError
 from molspectra.printable import printable
 from molspectra.reporting.markup import Markup, element
 from molspectra.search.explain import Band, Explanation, explain
@@ -32,6 +33,8 @@ LARGEST = 20_000_000
 
 LISTED = 10
 """Candidates that are shown."""
+
+_CHOOSE = r"choose its \1 under “What the file holds”, and press Identify; it is one of"
 
 _HEIGHT = 560  # pixels of an answer
 _TELLING = 0.02  # loss of the score where a band is hidden, from which it is told
@@ -78,6 +81,8 @@ def identify(
     """
     if not path:
         raise SettingError("choose a file or an example first")
+    if not Path(path).is_file():  # uploads are deleted after an hour
+        raise NotFoundError("the file is no longer there; drop it again")
     if (size := Path(path).stat().st_size) > LARGEST:
         raise ValueRangeError(
             f"the file has {size / 1e6:.0f} MB; at most {LARGEST / 1e6:.0f} MB are read here"
@@ -89,13 +94,18 @@ def identify(
     if smooth is not None and smooth < 0:
         raise ValueRangeError(f"a smoothing window is 0 or more, not {smooth:g}")
     pipeline = Pipeline(steps, scale or None, baseline, smooth or 0.0, window)  # type: ignore[arg-type]
-    prepared = read_query(
-        path,
-        kind,
-        unit=None if unit == AS_FILE else unit,
-        quantity=None if quantity == AS_FILE else quantity,
-        pipeline=pipeline,
-    )
+    try:
+        prepared = read_query(
+            path,
+            kind,
+            unit=None if unit == AS_FILE else unit,
+            quantity=None if quantity == AS_FILE else quantity,
+            pipeline=pipeline,
+        )
+    except InputError as error:
+        # people know the name of their file, not where it was uploaded to, and have no command line here
+        said = str(error).replace(path, Path(path).name)
+        raise InputError(re.sub(r"give (unit|quantity)= \(.*?\) one of", _CHOOSE, said)) from error
     hits = site.library.search(
         {kind: prepared},
         pipeline=pipeline,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -75,7 +76,11 @@ def explore(
         TemporaryDirectory(prefix="molspectra-explorer-", ignore_cleanup_errors=True) as temporary,
         listening,
     ):
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": temporary}
+        os.environ |= {
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_RUN_HISTORY": "False",  # what was searched is not kept in the browser
+            "GRADIO_TEMP_DIR": temporary,
+        }
         import uvicorn  # after that, as gradio looks at them when it is imported
 
         address = f"http://{HOST}:{listening.getsockname()[1]}/"
@@ -89,6 +94,8 @@ def explore(
                 server_header=False,
             )
         )
+        # pages that are still open are cut off at the end, which is no fault
+        logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
         say(f"molspectra: the explorer is at {address} (Ctrl-C ends it)", error=True)
         threading.Thread(target=_warm, args=(site,), daemon=True).start()
         if browser:
@@ -104,6 +111,7 @@ def _listen(port: int | None) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind((HOST, number))
+            made.listen()  # now: two that start at once could both bind
         except OSError:
             made.close()
             continue
@@ -169,10 +177,10 @@ def _application(index: Path | str | None, model: str, runs: Path, temporary: Pa
 
 def _warm(site: Any) -> None:
     """Open what the first search needs while the page is looked at."""
-    from molspectra.apps.explorer import identify  # its imports take seconds
+    from molspectra.apps.explorer.site import import_all
 
+    import_all()
     try:
         _ = site.library.answers
     except InputError as error:
         say(f"molspectra: {error}", error=True)
-    del identify

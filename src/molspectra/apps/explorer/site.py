@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import logging
 import threading
@@ -99,6 +100,16 @@ def _bundled_index() -> Path:
     return folder
 
 
+_IMPORTING = threading.Lock()
+
+
+def import_all() -> None:
+    """Import what handlers need, in one thread, as another would find a torch that is half imported."""
+    with _IMPORTING:
+        importlib.import_module("molspectra.apps.explorer.identify")
+        importlib.import_module("molspectra.apps.explorer.molecule")
+
+
 Told = tuple[Any, ...]
 
 
@@ -130,6 +141,7 @@ def guarded(outputs: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             @functools.wraps(handler)
             def stream(*arguments: Any) -> Iterator[Told]:
                 try:
+                    import_all()
                     yield from handler(*arguments)
                 except Exception as error:  # one request never ends the page
                     yield failed(error)
@@ -139,6 +151,7 @@ def guarded(outputs: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         @functools.wraps(handler)
         def answer(*arguments: Any) -> Told:
             try:
+                import_all()
                 told: Told = handler(*arguments)
             except Exception as error:  # one request never ends the page
                 return failed(error)

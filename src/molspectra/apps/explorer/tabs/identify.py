@@ -24,7 +24,7 @@ def add_tab(site: Site) -> None:
         memory = gr.State(None)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                file = gr.File(label="Spectrum file", file_count="single", type="filepath", height=110)
+                file = gr.File(label="Spectrum file", file_count="single", type="filepath", height=130)
                 example = gr.Dropdown(
                     list(EXAMPLES), value=None, label="Or an example", elem_id="example", interactive=True
                 )
@@ -50,7 +50,11 @@ def add_tab(site: Site) -> None:
                 files = gr.File(label="Page and table", visible=False, interactive=False, elem_id="exported")
             with gr.Column(scale=3, min_width=320):
                 status = gr.HTML(
-                    message("Drop a spectrum, or choose an example: the library is searched at once."),
+                    message(
+                        "Drop the file of a measured spectrum (JCAMP-DX, text, SPC …), or choose an example."
+                        " The molecules of the library whose spectra are most alike are "
+                        "listed here, best first; each is drawn below with its spectrum."
+                    ),
                     elem_id="identify-told",
                 )
                 candidates = gr.HTML("", js_on_load=SELECT, elem_id="candidates")
