@@ -1,12 +1,10 @@
 """The map of the library: places, colours, search, and what is shown of a molecule."""
 
-import html
-import json
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from frame_data import data_of, document_of
 from tiny_runs import MOLECULES
 
 from molspectra.apps.explorer import library_map
@@ -51,12 +49,6 @@ def shown(library):
 
 def row_of(library, name):
     return library.table["name"].to_pylist().index(name)
-
-
-def data_of(markup):
-    """What a frame gets, read as a browser does."""
-    document = html.unescape(re.search(r'srcdoc="([^"]*)"', markup)[1])
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', document)[1])
 
 
 def refuse(*_):
@@ -210,7 +202,7 @@ def test_hostile_names_stay_texts(library, shown):
         assert "<img" not in part
         assert "{" not in part
         assert "$" not in part
-    assert "<img" not in html.unescape(re.search(r'srcdoc="([^"]*)"', parts[0])[1])
+    assert "<img" not in document_of(parts[0])
 
 
 def test_a_molecule_shows_its_structure_and_stored_spectrum(library):

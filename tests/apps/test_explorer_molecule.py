@@ -1,12 +1,10 @@
 """What the tab of one molecule computes and shows, without a browser."""
 
-import html
-import json
 import multiprocessing
-import re
 
 import numpy as np
 import pytest
+from frame_data import data_of, document_of
 
 from molspectra.apps.explorer import molecule as tab
 from molspectra.apps.explorer.frames import frame
@@ -26,12 +24,6 @@ def site(use_store, use_runs, tmp_path_factory):
     return Site(folder / "index", "base", folder / "runs", folder)
 
 
-def drawing(markup):
-    """Data of a frame."""
-    document = html.unescape(re.search(r'srcdoc="([^"]*)"', markup)[1])
-    return json.loads(re.search(r'id="data">(.*?)</script>', document)[1])
-
-
 @pytest.mark.parametrize("text", ["", None, "C1CC", "<b>C</b>", "C" * 2000, "CC.O", "{{x}}"])
 def test_what_is_no_molecule_is_refused_in_one_line(text):
     with pytest.raises(InputError) as caught:
@@ -45,9 +37,9 @@ def test_a_hostile_name_is_only_text(site):
     for markup in (tab.told(shown), tab.drawn(shown), tab.captions(shown)):
         assert "<img" not in markup
         assert not set("{}$") & set(markup)
-    document = html.unescape(re.search(r'srcdoc="([^"]*)"', tab.drawn(shown))[1])
+    document = document_of(tab.drawn(shown))
     assert "<img" not in document
-    assert drawing(tab.drawn(shown))["name"] == shown.title
+    assert data_of(tab.drawn(shown))["name"] == shown.title
 
 
 def test_base_predicts_spectra_and_says_how_to_get_properties(site):
@@ -55,7 +47,7 @@ def test_base_predicts_spectra_and_says_how_to_get_properties(site):
     assert list(shown.predicted) == ["uv_vis", "ir", "raman"]
     assert shown.properties == ()
     assert "--model RUN" in " ".join(shown.remarks)
-    panels = drawing(tab.drawn(shown))["panels"]
+    panels = data_of(tab.drawn(shown))["panels"]
     assert [panel["name"] for panel in panels] == ["ir", "raman", "uv_vis"]
     assert panels[0]["range"] == [4000, 500]
     assert all(max(curve["values"]) == 1 for panel in panels for curve in panel["curves"])
@@ -67,7 +59,7 @@ def test_an_element_that_the_model_does_not_know_is_shown_without_spectra(site):
     shown = tab.look(site, silane)
     assert shown.predicted == {}
     assert "Si" in " ".join(shown.remarks)
-    assert drawing(tab.drawn(shown))["structure"]["symbols"] == silane.symbols
+    assert data_of(tab.drawn(shown))["structure"]["symbols"] == silane.symbols
     with pytest.raises(InputError, match="Si"):
         tab.nearest(site, silane)
 
@@ -127,7 +119,7 @@ def test_a_simulation_stands_beside_the_prediction_and_its_lines_move(site):
     *_, (told, result) = tab.simulated(shown.molecule, ["ir", "raman", "uv_vis"], "scaled")
     assert told.startswith("Simulated")
     assert multiprocessing.active_children() == []
-    data = drawing(tab.drawn(shown, result))
+    data = data_of(tab.drawn(shown, result))
     assert len(data["vibrations"]) == 3
     assert all(np.linalg.norm(each["moves"], axis=1).max() == pytest.approx(1, abs=0.01)
                for each in data["vibrations"])  # fmt: skip

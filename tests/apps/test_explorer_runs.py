@@ -1,14 +1,13 @@
 """The list of runs, their curves, results and report."""
 
 import csv
-import html
 import json
 import os
-import re
 import shutil
 import sys
 
 import pytest
+from frame_data import data_of
 
 from molspectra.apps.explorer import runs as shown
 from molspectra.apps.explorer.site import Site
@@ -43,11 +42,6 @@ def by_name(folder):
 def change(path, **values):
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | values))
-
-
-def data_of(markup):
-    document = html.unescape(re.search(r'srcdoc="([^"]*)"', markup)[1])
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', document)[1])
 
 
 def test_finished_runs_and_foreign_folders_are_listed(folder):

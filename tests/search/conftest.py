@@ -57,6 +57,20 @@ def made(run, small, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="session")
+def part_of_library(tmp_path_factory):
+    """Make a store of the molecules of the bundled library with some SMILES, in their order."""
+
+    def make(*smiles):
+        everything = bundled("bundled-library")
+        rows = {everything.molecule(row).smiles: row for row in range(len(everything))}
+        path = tmp_path_factory.mktemp("part") / "part.arrow"
+        write_store(path, [everything.row(rows[each]) for each in smiles], everything.metadata)
+        return Store(path)
+
+    return make
+
+
 @pytest.fixture
 def index(made, tmp_path):
     """A copy of the index, to be changed."""

@@ -10,7 +10,6 @@ import pytest
 
 from molspectra.chem.identity import parsed_smiles
 from molspectra.data.store.bundled import bundled
-from molspectra.data.store.store import Store, write_store
 from molspectra.errors import (
     ExistsError,
     FormatError,
@@ -34,12 +33,8 @@ ACETONE = {"formula": "C3H6O", "top": 1}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    everything = bundled("bundled-library")
-    rows = {everything.molecule(row).smiles: row for row in range(len(everything))}
-    path = tmp_path_factory.mktemp("explain") / "few.arrow"
-    write_store(path, [everything.row(rows[smiles]) for smiles in SMILES], everything.metadata)
-    return Store(path)
+def store(part_of_library):
+    return part_of_library(*SMILES)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow.csv
 import pytest
 
-from molspectra.data.store.bundled import bundled
 from molspectra.data.store.store import Store, write_store
 from molspectra.search.explain import explain, write_bands
 from molspectra.search.figure import figure, weight
@@ -22,12 +21,8 @@ SMILES = ("CC(C)=O", "CC#N", "CCO", "CO", "CC", "CCC", "CCCC", "CC(C)C", "COC", 
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    everything = bundled("bundled-library")
-    rows = {everything.molecule(row).smiles: row for row in range(len(everything))}
-    path = tmp_path_factory.mktemp("relatives") / "relatives.arrow"
-    write_store(path, [everything.row(rows[smiles]) for smiles in SMILES], everything.metadata)
-    return Store(path)
+def store(part_of_library):
+    return part_of_library(*SMILES)
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,12 @@ def structure(molecule: Molecule) -> tuple[dict[str, Any], npt.NDArray[np.float6
     return shown, axes.T
 
 
+def moves(displacements: npt.NDArray[np.float64], rotation: npt.NDArray[np.float64]) -> list[list[float]]:
+    """Displacements [N, 3] of a vibration for the viewer, turned like the structure; the largest is 1."""
+    turned = displacements @ rotation
+    return np.round(turned / np.linalg.norm(turned, axis=1).max(), 3).tolist()
+
+
 def message(text: str, *, error: bool = False, items: Sequence[str] = ()) -> Markup:
     """A sentence, and a list, in the place where the page tells what happened."""
     lines = "".join(f"<li>{escape(item)}</li>" for item in items)

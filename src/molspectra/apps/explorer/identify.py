@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from molspectra.apps.explorer import frames
 from molspectra.apps.explorer.frames import card, choices, message
@@ -21,7 +19,7 @@ from molspectra.search.explain import Band, Explanation, explain
 from molspectra.search.figure import SYMBOLS, position
 from molspectra.search.hits import Hits
 from molspectra.search.page import write_page
-from molspectra.search.pipeline import Pipeline
+from molspectra.search.pipeline import Choice, Pipeline
 from molspectra.search.query import Prepared, read_query
 from molspectra.spectra.modality import modality
 
@@ -65,7 +63,7 @@ def identify(
     kind: str,
     unit: str,
     quantity: str,
-    steps: str,
+    steps: Choice,
     scale: float | None,
     baseline: float | None,
     smooth: float | None,
@@ -93,7 +91,7 @@ def identify(
         window = {kind: (known.start if low is None else low, known.stop if high is None else high)}
     if smooth is not None and smooth < 0:
         raise ValueRangeError(f"a smoothing window is 0 or more, not {smooth:g}")
-    pipeline = Pipeline(steps, scale or None, baseline, smooth or 0.0, window)  # type: ignore[arg-type]
+    pipeline = Pipeline(steps, scale or None, baseline, smooth or 0.0, window)
     try:
         prepared = read_query(
             path,
@@ -172,7 +170,7 @@ def _drawn(each: Explanation) -> Markup:
     axis, above, below = frames.thinned(each.axis, measured, candidate)
     known = each.axis[each.known] if each.known.any() else each.axis
     shown, rotation = frames.structure(each.molecule if each.assignment is None else each.assignment.molecule)
-    moving = None if each.assignment is None else each.assignment.displacements @ rotation
+    moving = None if each.assignment is None else each.assignment.displacements
     bands = [
         {
             "status": band.status,
@@ -186,7 +184,9 @@ def _drawn(each: Explanation) -> Markup:
             ),
             "motion": band.motion,
             "role": _role(band),
-            "moves": None if moving is None or not band.modes else _moves(moving[band.modes[0]]),
+            "moves": None
+            if moving is None or not band.modes
+            else frames.moves(moving[band.modes[0]], rotation),
         }
         for band in each.bands
     ]
@@ -213,11 +213,6 @@ def _role(band: Band) -> str:
     return f"{said} ({band.weight:+.2f})".replace("-", "−")
 
 
-def _moves(displacements: npt.NDArray[np.float64]) -> list[list[float]]:
-    """Displacements [N, 3] with a largest one of 1."""
-    return np.round(displacements / np.linalg.norm(displacements, axis=1).max(), 3).tolist()
-
-
 def _first(hits: Hits, rank: int) -> Hits:
     """The answers with that of one rank in front, so that it is explained beside the others."""
     ranks = [hit["rank"] for hit in hits]
@@ -235,8 +230,7 @@ def exported(site: Site, found: Found | None) -> list[str]:
     """
     if found is None:
         raise SettingError("search first; the page and the table are about its answers")
-    folder = site.temporary / uuid.uuid4().hex
-    folder.mkdir()
+    folder = site.folder()
     spectra: Mapping[str, Prepared] = {found.kind: found.prepared}
     explanations = explain(site.library, found.hits, spectra, pipeline=found.pipeline, count=3)
     page = write_page(folder / "candidates.html", found.hits, explanations, {found.kind: found.source})

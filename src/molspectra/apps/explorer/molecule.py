@@ -275,18 +275,15 @@ def drawn(shown: Shown, result: Simulated | None = None) -> Markup:
         for name in KINDS
         if name in shown.predicted or name in result.lines
     ]
-    vibrations = []
-    if modes is not None:
-        for mode in listed_modes:
-            moves = modes.displacements[mode] @ rotation
-            largest = np.linalg.norm(moves, axis=1).max()
-            vibrations.append(
-                {
-                    "label": f"{position(float(modes.wavenumbers[mode]), modality('ir'))} cm⁻¹",
-                    "motion": modes.motion(mode),
-                    "moves": np.round(moves / largest, 3).tolist(),
-                }
-            )
+    vibrations = [
+        {
+            "label": f"{position(float(modes.wavenumbers[mode]), modality('ir'))} cm⁻¹",
+            "motion": modes.motion(mode),
+            "moves": frames.moves(modes.displacements[mode], rotation),
+        }
+        for mode in listed_modes
+        if modes is not None
+    ]
     data = {"name": shown.title, "structure": structure, "panels": panels, "vibrations": vibrations}
     height = _HEIGHT + _PANEL * max(len(panels), 1 + bool(vibrations))
     return frames.frame("molecule", data, f"spectra and structure of {shown.title}", height)

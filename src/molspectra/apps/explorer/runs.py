@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -250,5 +249,4 @@ def report(site: Site, names: Sequence[str] | None) -> str:
     """
     entries = chosen_of(site, names)
     content = collect_report([entry.path for entry in entries])
-    folder = site.temporary / uuid.uuid4().hex
-    return str(write_report(folder / "report.html", content))
+    return str(write_report(site.folder() / "report.html", content))

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,12 @@ class Site:
     def is_ready(self) -> bool:
         """Whether the library is open, which takes half a minute the first time."""
         return "_library" in self.__dict__
+
+    def folder(self) -> Path:
+        """A new folder for files that one visitor downloads, with a name that nobody guesses."""
+        path = self.temporary / uuid.uuid4().hex
+        path.mkdir()
+        return path
 
     @property
     def library(self) -> Library:

@@ -70,13 +70,13 @@ def add_tab(site: Site) -> None:
             return message("Cancelled.")
 
         @guarded(3)
-        def simulate(look: Any, asked: str, names: list[str]) -> Any:
+        def simulate(look: Any, asked: Any, names: list[str]) -> Any:
             from molspectra.apps.explorer import molecule  # now, as the page is there sooner without it
 
             if look is None:
                 raise SettingError("show a molecule first")
             shown, look.is_wanted, before = look.shown, True, None
-            for told, result in molecule.simulated(shown.molecule, names, asked):  # type: ignore[arg-type]
+            for told, result in molecule.simulated(shown.molecule, names, asked):
                 if not look.is_wanted:  # cancelled, or another molecule is shown: the process is killed
                     return
                 if result is before:
