@@ -26,6 +26,9 @@ from molspectra.search.build import build
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+SETTLED = 1_500
+"""Milliseconds before a click that must not go to a frame that has moved."""
+
 NAMES = {"acetone", "2-butanone", "ethanol", "methanol", "acetonitrile", "1-nitropropane", "propane", "water"}
 
 if CHROMIUM is None and "MOLSPECTRA_NEEDS_BROWSER" not in os.environ:
@@ -98,6 +101,7 @@ class Visit:
         self.page.locator("#run-identify").wait_for()
 
     def choose(self, list_, text):
+        self.page.wait_for_timeout(SETTLED)
         self.page.locator(f"{list_} input").click()
         self.page.get_by_role("option", name=text).click()
 
@@ -234,7 +238,7 @@ def test_two_visitors_have_answers_of_their_own(visit, tmp_path):
     assert "unknown-A.csv" in one.page.locator("#identify-told").inner_text()
 
 
-def test_a_molecule_typed_simulated_and_drawn(visit):
+def test_a_molecule_typed_and_simulated(visit):
     one = visit()
     page = one.page
     page.get_by_role("tab", name="Molecule").press("Enter")
@@ -255,8 +259,15 @@ def test_a_molecule_typed_simulated_and_drawn(visit):
     page.get_by_label("SMILES").fill("C1CC(")
     page.locator("#run-molecule").press("Enter")
     page.locator("#molecule-told [role=alert]").wait_for()
-    page.locator("#sketch-open").get_by_role("button").first.click()
+
+
+def test_a_molecule_is_drawn(visit):
+    page = visit().page
+    page.get_by_role("tab", name="Molecule").press("Enter")
+    page.locator("#sketch-open").get_by_role("button").first.press("Enter")
     editor = page.frame_locator("#sketch iframe").locator("body[data-ready=yes] #editor")
+    editor.wait_for()
+    page.wait_for_timeout(SETTLED)
     editor.click(position={"x": 250, "y": 200})
     page.locator("#molecule-told", has_text="Drawn").wait_for()
     assert page.get_by_label("SMILES").input_value() == "CC"
@@ -295,6 +306,7 @@ def test_the_map_opens_a_molecule_by_keyboard_and_by_mouse(visit):
     page.frame_locator("#map-molecule iframe").locator("#viewer canvas").wait_for()
     drawing.locator("body[data-ready=yes]").wait_for()
     place = drawing.locator(".scatterlayer .point").nth(5)
+    page.wait_for_timeout(SETTLED)
     place.click(force=True)
     page.locator("#map-molecule h3:not(:has-text('acetone'))").wait_for()
     one.choose("#map-colour", "nitrile")
