@@ -5,9 +5,10 @@
     python scripts/build_library.py --out build/library --pack    # correct them and write the store
 
 Interrupted, the first two continue. The first starts from the minima of the bundled dataset where it has
-them: 1 s of one core per molecule, 2 s for others. The second takes a minute for four heavy atoms and five
-for seven; it may be stopped at any time, since the store takes what is there, and several may run at once.
-The third applies the corrections of the package (`fit_valence.py`), so a new fit needs no new Hessians.
+them: 1 s of one core per molecule, 2 s for others. The second takes half a minute for three heavy atoms and
+five minutes for seven; it leaves out what the package's library has at B3LYP, may be stopped at any time, and
+several may run at once. The third applies the corrections of the package (`fit_valence.py`) and keeps the
+entries of the package's library for which nothing better is there; a new fit needs all Hessians.
 """
 
 import argparse
@@ -25,10 +26,11 @@ from molspectra.chem.identity import identity_from_smiles
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import from_smiles
 from molspectra.data.store.bundled import bundled, bundled_path
-from molspectra.data.store.store import write_store
-from molspectra.datasets.simulated import simulated_metadata, simulated_row
+from molspectra.data.store.schema import Metadata, Quantity
+from molspectra.data.store.store import Store
+from molspectra.data.store.writer import Row, write_store
 from molspectra.errors import MolspectraError
-from molspectra.simulation.api import Property, Simulation, levels_of_theory, minimum
+from molspectra.simulation.api import levels_of_theory, minimum
 from molspectra.simulation.harmonic import harmonic
 from molspectra.simulation.threads import one_thread
 from molspectra.simulation.units import BOHR
@@ -53,40 +55,46 @@ def listed() -> list[tuple[str, str, str]]:
     return [(smiles, name, identity_from_smiles(smiles)) for smiles, name in rows]
 
 
+def rows_of(store: Store) -> dict[str, int]:
+    """Rows of a store by identity."""
+    return {identity: row for row, identity in enumerate(store.identities)}
+
+
 def compute(out: Path) -> None:
     """Compute minimum, Hessian and dipole derivatives of the molecules that are missing, a file for each."""
-    out.mkdir(parents=True, exist_ok=True)
     store = bundled()
-    known = {identity: row for row, identity in enumerate(store.identities)}
+    known = rows_of(store)
     for smiles, name, identity in listed():
-        path = out / f"{identity}.npz"
-        if path.exists():
-            continue
         try:
             row = known.get(identity)
-            molecule = (
-                from_smiles(smiles, name=name or None, seed=SEED) if row is None else store.molecule(row)
-            )
-            positions, hessian, result = minimum(molecule, molecule.positions / BOHR)
-            fields = field_derivatives(molecule.numbers, positions, molecule.charge, result)
+            compute_one(out / f"{identity}.npz", smiles, name, None if row is None else store.molecule(row))
         except MolspectraError as error:
             print(f"{smiles}: {error}", flush=True)
-            continue
-        hidden = out / f".{identity}.npz"
-        arrays = {"hessian": hessian.astype(np.float32), "dipole": fields.dipole.astype(np.float32)}
-        np.savez_compressed(hidden, numbers=molecule.numbers, positions=positions, **arrays)
-        os.replace(hidden, path)
+
+
+def compute_one(path: Path, smiles: str, name: str, start: Molecule | None) -> None:
+    """Write the GFN2-xTB results of one molecule, unless they are there."""
+    if path.exists():
+        return
+    molecule = start or from_smiles(smiles, name=name or None, seed=SEED)
+    positions, hessian, result = minimum(molecule, molecule.positions / BOHR)
+    fields = field_derivatives(molecule.numbers, positions, molecule.charge, result)
+    hidden = path.with_name(f".{path.name}")
+    arrays = {"hessian": hessian.astype(np.float32), "dipole": fields.dipole.astype(np.float32)}
+    np.savez_compressed(hidden, numbers=molecule.numbers, positions=positions, **arrays)
+    os.replace(hidden, path)
 
 
 def chosen() -> list[tuple[str, str, str]]:
-    """Molecules for B3LYP, cheapest first: the smallest, and common ones."""
+    """Molecules for B3LYP: the smallest and common ones, then all others with a name; the cheapest first."""
     common = set(COMMON.read_text(encoding="utf-8").splitlines())
     cost = {}
     for smiles, name, identity in listed():
         molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
         heavy = molecule.GetNumHeavyAtoms()
-        if heavy <= 2 or (name and heavy == 3) or name in common or smiles in CORNERSTONES:
-            cost[smiles, name, identity] = 14 * heavy + 5 * molecule.GetNumAtoms()
+        is_first = heavy <= 2 or (name and heavy == 3) or name in common or smiles in CORNERSTONES
+        if is_first or name:
+            cost[smiles, name, identity] = (not is_first, 14 * heavy + 5 * molecule.GetNumAtoms())
     return sorted(cost, key=cost.__getitem__)
 
 
@@ -94,15 +102,18 @@ def compute_dft(out: Path) -> None:
     """Compute minima, Hessians and dipole derivatives of B3LYP, a file for each, beside those of GFN2-xTB."""
     folder = out / "dft"
     folder.mkdir(exist_ok=True)
+    shipped = bundled("bundled-library")
+    rows, is_better = rows_of(shipped), shipped.column("b3lyp")
     for smiles, name, identity in chosen():
         path, start = folder / f"{identity}.npz", out / f"{identity}.npz"
         busy = path.with_suffix(".busy")
-        if path.exists() or busy.exists() or not start.exists():
+        if path.exists() or busy.exists() or (identity in rows and is_better[rows[identity]] == 1):
             continue
         busy.touch()
-        data = np.load(start)
-        hessian, dipole = (data[key].astype(np.float64) for key in ("hessian", "dipole"))
         try:
+            compute_one(start, smiles, name, None)
+            data = np.load(start)
+            hessian, dipole = (data[key].astype(np.float64) for key in ("hessian", "dipole"))
             with one_thread(["pyscf.dft", "pyscf.hessian"]):
                 found = harmonic(data["numbers"], data["positions"], 0, hessian)
             hidden = folder / f".{identity}.npz"
@@ -123,17 +134,24 @@ def mixed_levels() -> dict[str, str]:
     return {name: f"{better[name]} where b3lyp is 1, else {plain[name]}" for name in plain}
 
 
-def simulations(out: Path) -> Iterator[Simulation]:
-    """Yield the corrected results in the order of the list; print what is missing."""
-    levels = mixed_levels()
+def entries(out: Path) -> Iterator[Row]:
+    """Yield the rows in the order of the list: own results or those of the package; print what is missing."""
+    levels, shipped = mixed_levels(), bundled("bundled-library")
+    rows, is_better = rows_of(shipped), shipped.column("b3lyp")
     for smiles, name, identity in listed():
-        path = out / f"{identity}.npz"
+        path, better = out / f"{identity}.npz", out / "dft" / f"{identity}.npz"
+        row = rows.get(identity)
+        if row is not None and not better.exists() and (is_better[row] == 1 or not path.exists()):
+            kept = shipped.row(row)
+            if any(spectrum.level != levels["ir"] for spectrum in kept.spectra.values()):
+                raise SystemExit(f"{name or smiles}: the package has it at another level, compute all anew")
+            yield kept
+            continue
         if not path.exists():
             print(f"missing: {name or smiles}")
             continue
         data, method = np.load(path), "GFN2-xTB"
         numbers, positions, hessian, dipole = (data[k] for k in ("numbers", "positions", "hessian", "dipole"))
-        better = out / "dft" / path.name
         if better.exists():
             data, method = np.load(better), "B3LYP/def2-SVP"
             positions, hessian, dipole = (data[key] for key in ("x", "H", "d"))
@@ -152,25 +170,28 @@ def simulations(out: Path) -> Iterator[Simulation]:
         )
         rounded = np.round(positions * BOHR / FINEST[0]) * FINEST[0]
         molecule = Molecule(numbers, rounded, smiles=smiles, name=name or None)
-        is_better = Property(float(better.exists()), "1", "")
-        yield Simulation(molecule, {"ir": lines}, {"b3lyp": is_better}, levels)
+        yield Row(molecule, {"ir": lines}, {"b3lyp": float(better.exists())}).with_usable_spectra()
 
 
 def pack(out: Path) -> None:
     """Write the store and its manifest."""
-    results = list(simulations(out))
-    metadata = simulated_metadata(
-        results[0], source="computed by molspectra (scripts/build_library.py)", licence="MIT", notes={}
+    rows, levels = list(entries(out)), mixed_levels()
+    metadata = Metadata(
+        "computed by molspectra (scripts/build_library.py)",
+        "MIT",
+        levels["geometry"],
+        lines={"ir": levels["ir"]},
+        properties={"b3lyp": Quantity("1", "")},
     )
     target = bundled_path("bundled-library")
-    written = write_store(target, map(simulated_row, results), metadata, overwrite=True)
+    written = write_store(target, rows, metadata, overwrite=True)
     manifest = {
         "molecules": written.rows,
-        "named": sum(result.molecule.name is not None for result in results),
+        "named": sum(row.molecule.name is not None for row in rows),
         "content_sha256": written.hash,
-        "b3lyp": sum(result.properties["b3lyp"].value == 1 for result in results),
-        "levels": results[0].levels,
-        "lines": sum(len(result.lines["ir"]) for result in results),
+        "b3lyp": sum(row.properties["b3lyp"] == 1 for row in rows),
+        "levels": levels,
+        "lines": sum(len(lines) for row in rows for lines in row.spectra.values()),
         "weakest_line": WEAKEST,
         "versions": {name: version(name) for name in ("molspectra", "tblite", "numpy", "rdkit")},
     }
@@ -187,6 +208,7 @@ def main() -> None:
     steps.add_argument("--dft", action="store_true", help="compute Hessians of B3LYP")
     steps.add_argument("--pack", action="store_true", help="write the store from what is there")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     step = pack if options.pack else compute_dft if options.dft else compute
     step(options.out)
 
