@@ -113,6 +113,7 @@ def measure(out: Path, threads: int, quick: bool, plots: bool) -> dict[str, Any]
             results["failed"].append(str(error))
     results["loader"] = run("loader", ["--batch", "128"])
     results["simulation"] = run("simulation", ["--repeats", "1" if quick else "3"])
+    results["startup"] = run("startup", ["--repeats", "1" if quick else "5"])
     if plots:
         results["scaling"] = run(
             "scaling", [*common, "--out", str(out.resolve()), *(["--quick"] if quick else [])]

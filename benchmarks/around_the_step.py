@@ -18,8 +18,8 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from molspectra.data.stream import BatchStream
-from molspectra.models.model import ModelConfig, MolSpectra
-from molspectra.models.specformer import SpecFormerConfig
+from molspectra.models.config import ModelConfig, SpecFormerConfig
+from molspectra.models.model import MolSpectra
 from molspectra.training.average import WeightAverage
 from molspectra.training.config import LoopConfig, OptimizerConfig, PretrainConfig, PretrainWeights
 from molspectra.training.data import BatchMaker, Selection

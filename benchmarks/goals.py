@@ -50,3 +50,6 @@ LOADER_SHARE = 0.03
 
 SIMULATION = {"IR and Raman": 1.0, "IR, Raman and UV-Vis": 8.0}
 """Largest number of CPU-seconds for C7H10O2."""
+
+STARTUP = 0.5
+"""Largest number of CPU-seconds until a command has told its help or what is mistyped."""

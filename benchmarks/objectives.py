@@ -21,11 +21,11 @@ from molspectra.data.random import Purpose, seed_for, uniform
 from molspectra.data.store.bundled import bundled
 from molspectra.data.store.internal import with_internal
 from molspectra.data.store.store import Store
-from molspectra.objectives.denoising import DenoisingConfig, denoising_objective
+from molspectra.objectives.config import DenoisingConfig, ReconstructionConfig
+from molspectra.objectives.denoising import denoising_objective
 from molspectra.objectives.loss import NoiseKey
 from molspectra.objectives.reconstruction import (
     MaskedReconstruction,
-    ReconstructionConfig,
     block_masks,
     random_masks,
     runs_of_patches,

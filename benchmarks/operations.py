@@ -9,8 +9,7 @@ half of them are equal. docs/performance.md has the formula in one table.
 from dataclasses import dataclass
 from typing import Literal
 
-from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
-from molspectra.models.specformer import SpecFormerConfig
+from molspectra.models.config import EquivariantTransformerConfig, SpecFormerConfig
 
 Kind = Literal["full", "filter", "first", "unused"]
 """What a product's backward has: "full" gradients of weight and input; "filter", whose input depends on the

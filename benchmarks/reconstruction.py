@@ -16,9 +16,11 @@ import torch
 
 from molspectra.data.batch import Batch
 from molspectra.data.store.store import Store
-from molspectra.models.specformer import SpecFormer, SpecFormerConfig, transform
+from molspectra.models.config import SpecFormerConfig
+from molspectra.models.specformer import SpecFormer, transform
+from molspectra.objectives.config import ReconstructionConfig
 from molspectra.objectives.loss import NoiseKey
-from molspectra.objectives.reconstruction import MaskedReconstruction, ReconstructionConfig
+from molspectra.objectives.reconstruction import MaskedReconstruction
 
 HELD_OUT = 256
 CURVE = 6  # points of the printed curve

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.goals import BFLOAT, DEFAULT_ALLOCATOR, LOADER, LOADER_SHARE, SIMULATION, STEPS
+from benchmarks.goals import BFLOAT, DEFAULT_ALLOCATOR, LOADER, LOADER_SHARE, SIMULATION, STARTUP, STEPS
 
 PLOTS = {
     "batch": "Cost per molecule against the batch",
@@ -24,7 +24,7 @@ def page(results: Mapping[str, Any]) -> str:
     Args:
         results: by the names that `benchmarks.__main__` gives them: `about`, `steps` (a list of what
             `benchmarks.steps` prints), `failed` (what did not end well), `ceilings`, `loader`, `simulation`,
-            `scaling`.
+            `startup`, `scaling`.
     """
     steps: Sequence[Mapping[str, Any]] = results["steps"]
     parts = ["# Speed", _about(results["about"]), "## Steps", _steps_text(), _steps(steps)]
@@ -33,6 +33,8 @@ def page(results: Mapping[str, Any]) -> str:
     parts += [f"**Failed**: `{each}`" for each in results["failed"]]
     parts += ["## Batches, on one core", _loader(results["loader"], steps)]
     parts += ["## Simulation, C7H10O2", _simulation(results["simulation"])]
+    if "startup" in results:  # runs from before have none
+        parts += ["## Start of the command line", _startup(results["startup"])]
     parts += ["## What the machine can do", _ceilings(results["ceilings"])]
     if "scaling" in results:
         layers = results["scaling"]["layers"]
@@ -199,6 +201,14 @@ def _simulation(simulation: Mapping[str, Any]) -> str:
         for name, time in simulation["cpu_seconds"].items()
     ]
     return table(("spectra", "CPU-seconds", "asked for"), rows)
+
+
+def _startup(startup: Mapping[str, Any]) -> str:
+    rows = [
+        (f"`molspectra {command}`", f"{time:.2f}", _below(time, STARTUP))
+        for command, time in startup["cpu_seconds"].items()
+    ]
+    return table(("command", "CPU-seconds", "asked for"), rows)
 
 
 def _ceilings(ceilings: Mapping[str, float]) -> str:

@@ -19,9 +19,7 @@ from molspectra import Library, embed, embed_spectra, predict
 from molspectra.data.store.bundled import bundled
 from molspectra.data.store.internal import InternalFile, internal_path, prepare_internal
 from molspectra.data.store.store import Metadata, Row, Store, write_store
-from molspectra.models.equivariant_transformer import EquivariantTransformerConfig
-from molspectra.models.model import ModelConfig
-from molspectra.models.specformer import SpecFormerConfig
+from molspectra.models.config import EquivariantTransformerConfig, ModelConfig, SpecFormerConfig
 from molspectra.search.build import build
 from molspectra.simulation.api import Property, Simulation
 from molspectra.simulation.records import Journal, Record, key_of, read_journal

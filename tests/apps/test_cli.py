@@ -23,6 +23,16 @@ HEAVY = {
     "pyscf",
     "tblite",
     "numpy",
+    "numba",
+    "safetensors",
+    "rich",
+    "pandas",
+    "sklearn",
+    "optuna",
+    "faiss",
+    "plotly",
+    "gradio",
+    "fastapi",
 }
 
 
@@ -34,12 +44,48 @@ def loaded_by(statement: str) -> tuple[str, set[str]]:
     return "\n".join(printed), set(modules.split())
 
 
+def loaded_by_command(arguments: Sequence[str], code: int) -> tuple[str, set[str]]:
+    """What a command that ends with this exit code prints, errors too, and the modules it has loaded."""
+    return loaded_by(
+        "from molspectra.apps.cli import main\nsys.stderr = sys.stdout\n"
+        f"try:\n    code = main({list(arguments)!r})\nexcept SystemExit as end:\n    code = end.code\n"
+        f"assert code == {code}, code"
+    )
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
-    statement = f"from molspectra.apps.cli import main\nassert main({arguments!r}) == 0"
-    printed, modules = loaded_by(statement)
+    printed, modules = loaded_by_command(arguments, 0)
     assert molspectra.__version__ in printed
     assert modules.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_loads_no_library_but_numpy(name: str) -> None:
+    printed, modules = loaded_by_command([name, "--help"], 0)
+    assert f"usage: molspectra {name} " in printed
+    assert modules & HEAVY <= {"numpy"}  # which the axes of spectra are made of
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fintune"], "did you mean 'finetune'?"),
+        (["finetune", "--out", "run", "--loop.stepz", "3"], "did you mean --loop.steps?"),
+        (["finetune", "--out", "run", "--loop.steps", "many"], "--loop.steps: expected an integer"),
+        (["pretrain", "--out", "run", "--loop.steps", "0"], "steps must be at least 1"),
+        (["pretrain", "--out", "run", "--config", "stage3"], "no such file or recipe"),
+        (["tune", "--out", "run", "--trails", "3"], "did you mean --trials?"),
+        (["prepare", "qm99", "--raw", "raw", "--out", "qm9.arrow"], "did you mean 'qm9'?"),
+        (["evaluate", "run", "--prat", "test"], "did you mean --part?"),
+    ],
+)
+def test_what_is_mistyped_is_told_before_anything_heavy_is_loaded(
+    arguments: Sequence[str], message: str
+) -> None:
+    printed, modules = loaded_by_command(arguments, 2)
+    assert message in printed
+    assert modules & HEAVY <= {"numpy"}
 
 
 def test_the_package_loads_nothing_heavy() -> None:

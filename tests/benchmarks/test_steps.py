@@ -133,6 +133,7 @@ def test_the_page_shows_goals_and_what_was_reached() -> None:
             "ceilings": {"copy, GB/s": 20.0},
             "loader": {"batch": 128, "stores": {"as it is": {"structures alone": loaded}}},
             "simulation": {"cpu_seconds": {"IR and Raman": 0.9, "IR, Raman and UV-Vis": 9.0}},
+            "startup": {"cpu_seconds": {"--version": 0.04, "finetune --help": 3.3}},
         }
     )  # fmt: skip
     assert "2.00× (2×, 3×: floor)" in text
@@ -144,6 +145,8 @@ def test_the_page_shows_goals_and_what_was_reached() -> None:
     assert "≥ 100,000: goal" in text
     assert "**Failed**: `steps --config qm9-stage2: exit code 1`" in text
     assert "| IR, Raman and UV-Vis | 9.00 | ≤ 8: not yet |" in text
+    assert "| `molspectra --version` | 0.04 | ≤ 0.5: goal |" in text
+    assert "| `molspectra finetune --help` | 3.30 | ≤ 0.5: not yet |" in text
     assert "| qm9-stage1 | 16.0 | 0.5% |" in text
 
 

@@ -99,8 +99,8 @@ def _encoder() -> str:
 
     from molspectra.data.batch import batch_of
     from molspectra.data.store.bundled import bundled
-    from molspectra.models.model import ModelConfig, MolSpectra
-    from molspectra.models.shared import EquivariantTransformerConfig
+    from molspectra.models.config import EquivariantTransformerConfig, ModelConfig
+    from molspectra.models.model import MolSpectra
 
     torch.manual_seed(0)
     config = EquivariantTransformerConfig(channels=32, layers=2, heads=4, radial=16)

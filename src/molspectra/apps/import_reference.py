@@ -31,10 +31,10 @@ from molspectra.errors import (
     SettingError,
     ValueRangeError,
 )
-from molspectra.models.model import ModelConfig, MolSpectra
-from molspectra.objectives.alignment import AlignmentConfig
-from molspectra.objectives.denoising import DenoisingConfig, RunningNormaliser
-from molspectra.objectives.reconstruction import ReconstructionConfig
+from molspectra.models.config import ModelConfig
+from molspectra.models.model import MolSpectra
+from molspectra.objectives.config import AlignmentConfig, DenoisingConfig, ReconstructionConfig
+from molspectra.objectives.denoising import RunningNormaliser
 from molspectra.training.checkpoint import load_exactly, save_checkpoint
 from molspectra.training.config import FinetuneConfig, PretrainConfig, PretrainWeights
 from molspectra.training.record import commit, machine, versions, write_json

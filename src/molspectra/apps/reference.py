@@ -14,10 +14,7 @@ from torch import Tensor
 
 from molspectra.datasets.formats.pickled import Record, is_dense, load_pickled
 from molspectra.errors import FormatError, MismatchError, SettingError
-from molspectra.models.heads import PropertyKind
-from molspectra.models.model import ModelConfig
-from molspectra.models.shared import EquivariantTransformerConfig
-from molspectra.models.specformer import SpecFormerConfig
+from molspectra.models.config import EquivariantTransformerConfig, ModelConfig, PropertyKind, SpecFormerConfig
 
 MODALITIES = ("uv_vis", "ir", "raman")
 """Modalities in the order of the reference implementation."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from molspectra.datasets.importer import Importer
 from molspectra.errors import NotFoundError, hint
+
+if TYPE_CHECKING:
+    from molspectra.datasets.importer import Importer
 
 NAMES: dict[str, str] = {
     "qm9": "molspectra.datasets.published.qm9:QM9",

@@ -19,7 +19,7 @@ from molspectra.errors import FormatError
 from molspectra.evaluation.predict import on_device
 from molspectra.models.heads import pooled_features
 from molspectra.models.model import MolSpectra
-from molspectra.objectives.alignment import AlignmentConfig
+from molspectra.objectives.config import AlignmentConfig
 from molspectra.spectra.modality import modality
 from molspectra.spectra.spectrum import LineSpectrum, SampledSpectrum
 from molspectra.training.checkpoint import CONFIG

@@ -24,9 +24,10 @@ from torch.nn import functional as F
 
 from molspectra.data.batch import Batch
 from molspectra.data.neighbours import Edges
+from molspectra.models.config import EGNNConfig
 from molspectra.models.formulas import ExponentialNormal
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
-from molspectra.models.shared import EGNNConfig, Encoded, Encoder
+from molspectra.models.shared import Encoded, Encoder
 
 FADE = 1e-4
 """Mean square of an atom's vectors at which they are halved."""

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from molspectra.compiled import fast
 from molspectra.data.batch import Batch
 from molspectra.data.neighbours import Edges
+from molspectra.models.config import EquivariantTransformerConfig
 from molspectra.models.formulas import ExponentialNormal, cosine_cutoff, plain_update, plain_whitening
 from molspectra.models.segments import gather_pair, gather_source, gather_target, sum_by_target
-from molspectra.models.shared import Encoded, Encoder, EquivariantTransformerConfig
+from molspectra.models.shared import Encoded, Encoder
 
 if TYPE_CHECKING:
     from molspectra.models.kernels.pairs import Pairs

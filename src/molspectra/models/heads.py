@@ -1,27 +1,14 @@
 """Heads: from atom features to properties, noise vectors, dipoles and forces (method, section 4)."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER
 from molspectra.data.batch import Batch
 from molspectra.errors import MismatchError, SettingError
+from molspectra.models.config import COMPONENTS, PropertyKind, Readout
 from molspectra.models.segments import spread_to_atoms, sum_by_molecule
 from molspectra.models.shared import Encoded
-
-PropertyKind = Literal["scalar", "dipole", "spatial_extent", "binary", "vector", "tensor"]
-
-COMPONENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"vector": ("_x", "_y", "_z"), "tensor": ("_xx", "_yy", "_zz", "_xy", "_xz", "_yz")}
-)
-"""What the columns of a vector and of a symmetric tensor add to its name; others have one column."""
-
-Readout = Literal["sum", "pooled"]
-"""How a scalar or a logit is read from the atoms: as a sum over them, or from their statistics."""
 
 
 class GatedEquivariantBlock(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from molspectra.errors import InputError
-from molspectra.models.model import ModelConfig
+from molspectra.models.config import ModelConfig
 
 
 def largest_size(config: ModelConfig) -> str:

@@ -1,89 +1,21 @@
 """The assembled model: a 3D encoder, a spectrum encoder for pre-training, and heads."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from molspectra.data.batch import Batch
-from molspectra.errors import MismatchError, SettingError
+from molspectra.errors import MismatchError
+from molspectra.models.config import EGNNConfig, HeadConfig, ModelConfig, Readout
 from molspectra.models.egnn import EGNN
 from molspectra.models.equivariant_transformer import EquivariantTransformer
-from molspectra.models.heads import NoiseHead, PropertyHead, PropertyKind, Readout, SpectrumInput
+from molspectra.models.heads import NoiseHead, PropertyHead, SpectrumInput
 from molspectra.models.segments import sum_by_molecule
-from molspectra.models.shared import EGNNConfig, Encoded, Encoder, EquivariantTransformerConfig, Shared
-from molspectra.models.specformer import SpecFormer, SpecFormerConfig
+from molspectra.models.shared import Encoded, Encoder, Shared
+from molspectra.models.specformer import SpecFormer
 from molspectra.models.spectrum_head import SpectrumHead
-
-AtomReferences = Literal["none", "fit", "published", "auto"]
-"""Where the energies of the free atoms come from."""
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """How one of several properties is read from the atoms; see the settings of the same names in `model`."""
-
-    property: PropertyKind = "scalar"
-    """Kind of the property head."""
-    readout: Readout = "sum"
-    """How a scalar or a logit is read from the atoms."""
-    atom_references: Literal["none", "fit", "published"] = "none"
-    """Energy per element that the head adds."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Settings of a model and its parts."""
-
-    encoder: EquivariantTransformerConfig | EGNNConfig = field(default_factory=EquivariantTransformerConfig)
-    """The 3D encoder; its `kind` says which."""
-    spectrum_encoder: SpecFormerConfig | None = None
-    """SpecFormer, for stage 2 and retrieval; null for stage 1 and fine-tuning."""
-    property: PropertyKind | None = None
-    """Kind of the property head; null before fine-tuning, and in fine-tuning for the kind of the target.
-    "binary" takes all targets as two classes, 0 and 1 (see `classes`)."""
-    readout: Literal["auto", "sum", "pooled"] = "auto"
-    """How a scalar is read from the atoms: "sum" (as published), or "pooled" from the mean and standard
-    deviation of their features, for what does not grow with the molecule; "auto" pools gap, HOMO, LUMO and
-    classes and sums all else."""
-    atom_references: AtomReferences = "none"
-    """Energy per element that the scalar head adds and so need not learn: "fit" by least squares on the
-    training rows, "published" of QM9's free atoms, "auto" published ones for U0, U, H and G, else none."""
-    heads: tuple[HeadConfig, ...] = ()
-    """The heads of a model of several properties, in their order, which fine-tuning fills in; () for one
-    property."""
-    temperature: float = 0.07
-    """Initial temperature of the alignment, learned or fixed by the objective."""
-    force_head: bool = False
-    """A second noise head, for the force of SliDe denoising, which sets this itself."""
-    spectrum_input: bool = False
-    """Hand the representation of a molecule's spectra to the property head, as an INPUT (the paper's pilot).
-    It is another task than a property from the structure: spectra must be known for every prediction."""
-    spectrum_head: bool = False
-    """A head that predicts the spectra of the spectrum encoder's modalities from the structure; a run with
-    `weights.spectrum` sets this itself."""
-
-    def __post_init__(self) -> None:
-        """Check that the parts fit together.
-
-        Raises:
-            SettingError: spectra as input, or to be predicted, without a spectrum encoder; a temperature that
-                is not positive.
-        """
-        if not self.temperature > 0:
-            raise SettingError(f"model.temperature must be positive, not {self.temperature:g}")
-        if self.spectrum_input and self.spectrum_encoder is None:
-            raise SettingError(
-                "model.spectrum_input: spectra need an encoder; set model.spectrum_encoder.modalities, "
-                "such as uv_vis"
-            )
-        if self.spectrum_head and self.spectrum_encoder is None:
-            raise SettingError(
-                "model.spectrum_head (weights.spectrum): spectra are learnt in stage 2; "
-                "set model.spectrum_encoder.modalities, such as uv_vis,ir,raman"
-            )
 
 
 def property_heads(config: ModelConfig) -> tuple[HeadConfig, ...]:

@@ -6,70 +6,15 @@ D representation width. Masks follow MAE's convention turned boolean: True is re
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from molspectra.errors import MismatchError, NotFoundError, SettingError, ValueRangeError
+from molspectra.errors import MismatchError, NotFoundError, ValueRangeError
+from molspectra.models.config import SpecFormerConfig
 from molspectra.models.transformer_layer import TransformerLayer
-from molspectra.spectra.modality import Modality, modality
-
-
-@dataclass(frozen=True)
-class SpecFormerConfig:
-    """Sizes of SpecFormer."""
-
-    modalities: tuple[str, ...] = ("uv_vis", "ir", "raman")
-    """Names of the modalities, in token order."""
-    patch: tuple[int, ...] | None = None
-    """Points per patch of each modality; null takes the modality's own (20, 50, 50)."""
-    stride: tuple[int, ...] | None = None
-    """Points between patches of each modality; null takes the modality's own (10, 25, 25)."""
-    width: int = 128
-    """Token width d."""
-    heads: int = 16
-    """Attention heads; must divide `width`."""
-    layers: int = 3
-    """Transformer layers."""
-    feed_forward: int = 256
-    """Width of the feed-forward part."""
-    positions: Literal["sinusoidal", "uniform"] = "sinusoidal"
-    """Initial values of the learned positions: sines and cosines, or uniform in ±0.02 (as published), from
-    which masked patches are learnt very slowly."""
-
-    def __post_init__(self) -> None:
-        """Check the sizes and modalities.
-
-        Raises:
-            SettingError: a size that is not positive, heads that do not divide the width, a modality twice.
-        """
-        if min(self.width, self.heads, self.layers, self.feed_forward) < 1:
-            raise SettingError("spectrum encoder: width, heads, layers and feed_forward must be positive")
-        if self.width % self.heads:
-            raise SettingError(f"spectrum encoder: {self.heads} heads do not divide the width {self.width}")
-        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
-            raise SettingError("spectrum encoder: name at least one modality, and each only once")
-
-    def kinds(self) -> dict[str, Modality]:
-        """The modalities with this configuration's patches, by name, in token order.
-
-        Raises:
-            InputError: an unknown modality, or patches that do not fit.
-        """
-        kinds = [modality(name) for name in self.modalities]
-        for key, values in (("patch", self.patch), ("stride", self.stride)):
-            if values is None:
-                continue
-            if len(values) != len(kinds) or min(values) < 1:
-                names = ", ".join(self.modalities)
-                raise SettingError(
-                    f"spectrum encoder: {key} must give one positive length for each of {names}"
-                )
-            changes: list[dict[str, Any]] = [{key: value} for value in values]
-            kinds = [replace(kind, **change) for kind, change in zip(kinds, changes, strict=True)]
-        return {kind.name: kind for kind in kinds}
+from molspectra.spectra.modality import Modality
 
 
 class SpecFormerOutput(NamedTuple):

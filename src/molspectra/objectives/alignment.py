@@ -1,30 +1,11 @@
 """Contrastive alignment of structures and spectra (method, section 6)."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from molspectra.objectives.config import AlignmentConfig
 from molspectra.objectives.loss import Loss
-
-
-@dataclass(frozen=True)
-class AlignmentConfig:
-    """Settings of the alignment."""
-
-    form: Literal["symmetric", "reference"] = "symmetric"
-    """"symmetric": InfoNCE in both directions; "reference": molecule to spectrum only, with copies of a
-    molecule as negatives."""
-    similarity: Literal["cosine", "inner"] = "cosine"
-    """Similarity of two representations (the paper's text: inner product; its code: cosine)."""
-    temperature: Literal["learned", "fixed"] = "learned"
-    """Whether the model's temperature is trained."""
-    structure: Literal["noised", "clean"] = "noised"
-    """Which structure is aligned: the one of the denoising pass, or the clean one (a second encoder pass)."""
-    masked: bool = False
-    """Align the masked spectra of the reconstruction pass (the reference's way) instead of the whole ones."""
 
 
 class Alignment(nn.Module):

@@ -13,8 +13,7 @@ All are called alike: `perturb` moves a batch, the call itself turns predictions
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,43 +21,13 @@ from torch import Tensor, nn
 from molspectra.data.batch import Batch
 from molspectra.data.coordinates import InternalBatch, Terms
 from molspectra.data.random import Purpose, normal
-from molspectra.errors import MismatchError, SettingError
+from molspectra.errors import MismatchError
 from molspectra.models.segments import spread_to_atoms, sum_by_molecule
 from molspectra.models.shared import Shared
+from molspectra.objectives.config import DenoisingConfig
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.objectives.moves import bend, rotate, stretch, twist
 from molspectra.objectives.strain import gradient
-
-
-@dataclass(frozen=True)
-class DenoisingConfig:
-    """Settings of denoising."""
-
-    kind: Literal["coord", "frad", "slide"] = "coord"
-    """"coord": Gaussian noise on all atoms, the target. "frad": rotatable bonds are turned before; the target
-    is only the Gaussian noise. "slide": bonds, angles and torsions are moved before; the targets are the
-    Gaussian noise and, by another head, the force of a harmonic field."""
-    sigma: float = 0.04
-    """Standard deviation σ of the Gaussian noise per coordinate, in Å."""
-    centred: bool = True
-    """Subtract the mean noise of each molecule: a translation cannot be identified from the structure."""
-    normalise: Literal["sigma", "running"] = "sigma"
-    """Standardise the target by σ, or by a running mean and deviation over all noise seen ("running", the
-    reference implementation's way)."""
-    rotation: float = 2.0
-    """Standard deviation of the turn of a rotatable bond, in degrees (Frad)."""
-    force_unit: float = 50.0
-    """The force target is divided by this, in 1/Å (SliDe); 50 makes its root mean square about 1."""
-
-    def __post_init__(self) -> None:
-        """Check the standard deviations and the unit.
-
-        Raises:
-            SettingError: one that is not positive.
-        """
-        for name in ("sigma", "rotation", "force_unit"):
-            if not getattr(self, name) > 0:
-                raise SettingError(f"denoising: {name} must be positive, not {getattr(self, name)}")
 
 
 class Noised(NamedTuple):

@@ -6,42 +6,17 @@ masked patches from all others too: no target point is in the input.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from molspectra.data.batch import Batch
 from molspectra.data.random import Purpose, seed_for, uniform
-from molspectra.errors import SettingError
 from molspectra.models.specformer import gather_rows, patchify, transform
+from molspectra.objectives.config import ReconstructionConfig
 from molspectra.objectives.loss import Loss, NoiseKey
 from molspectra.spectra.modality import Modality
-
-
-@dataclass(frozen=True)
-class ReconstructionConfig:
-    """Settings of masked patch reconstruction."""
-
-    mask_ratio: float = 0.1
-    """Share α of the patches of every spectrum that is removed."""
-    mask: Literal["random", "block"] = "random"
-    """"random": single patches, whose points stay visible where kept patches overlap them (as published).
-    "block": runs of patches, whose points are removed from all patches."""
-    block: int = 7
-    """Patches of a run (the last run may be shorter)."""
-
-    def __post_init__(self) -> None:
-        """Check the sizes.
-
-        Raises:
-            SettingError: a mask ratio outside (0, 1), or a run without patches.
-        """
-        if not 0 < self.mask_ratio < 1:
-            raise SettingError(f"mask_ratio must lie between 0 and 1, not {self.mask_ratio}")
-        if self.block < 1:
-            raise SettingError(f"reconstruction: block must be at least 1, not {self.block}")
 
 
 def kept_patches(patches: int, ratio: float) -> int:

@@ -1,8 +1,6 @@
 """Losses on properties, classes and forces, and the smoothing of the energy loss used for MD17."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,20 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from molspectra.objectives.config import ErrorKind
+from molspectra.objectives.config import SupervisedConfig as SupervisedConfig
 from molspectra.objectives.loss import Loss
-
-ErrorKind = Literal["mse", "mae"]
-
-
-@dataclass(frozen=True)
-class SupervisedConfig:
-    """Settings of the supervised losses."""
-
-    error: ErrorKind = "mse"
-    """Squared or absolute error."""
-    standardised: bool = True
-    """Divide errors by the training set's standard deviation, so that the loss has no unit; False is the
-    reference implementation's loss in the property's unit."""
 
 
 def regression_loss(

@@ -39,10 +39,9 @@ from molspectra.errors import (
     NotFoundError,
     check_format,
 )
+from molspectra.models.config import EGNNConfig, EquivariantTransformerConfig, ModelConfig, SpecFormerConfig
 from molspectra.models.limit import AllocationLimit, largest_size
-from molspectra.models.model import ModelConfig, MolSpectra
-from molspectra.models.shared import EGNNConfig, EquivariantTransformerConfig
-from molspectra.models.specformer import SpecFormerConfig
+from molspectra.models.model import MolSpectra
 from molspectra.spectra.modality import Modality
 from molspectra.training.record import one_of_several, read_json
 from molspectra.training.settings import from_dict, shown, to_dict

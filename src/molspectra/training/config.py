@@ -3,23 +3,26 @@
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 
 from molspectra.compiled import Kernels
-from molspectra.data.store.store import Broadening
 from molspectra.errors import SettingError
-from molspectra.models.heads import COMPONENTS
-from molspectra.models.model import ModelConfig
-from molspectra.objectives.alignment import AlignmentConfig
-from molspectra.objectives.denoising import DenoisingConfig
-from molspectra.objectives.reconstruction import ReconstructionConfig
-from molspectra.objectives.supervised import SupervisedConfig
+from molspectra.models.config import COMPONENTS, ModelConfig
+from molspectra.objectives.config import (
+    AlignmentConfig,
+    DenoisingConfig,
+    ReconstructionConfig,
+    SupervisedConfig,
+)
 from molspectra.spectra.modality import modality
 from molspectra.training.devices import is_device
 from molspectra.training.schedule import ScheduleConfig
 from molspectra.training.settings import flat, from_dict, put, to_dict
+
+if TYPE_CHECKING:
+    from molspectra.data.store.store import Broadening
 
 RESERVED = ("forces", "denoising", "slide", "loss")
 """Names that the losses of a fine-tuning run have besides its target."""
@@ -30,6 +33,12 @@ MAX_WORKERS = 256
 
 MAX_FOLDS = 100
 """More folds than that are a mistake."""
+
+TRIALS = 20
+"""Number of trials of a search for settings unless told otherwise."""
+
+SPACE = ("optimizer.learning_rate=1e-4:3e-3:log", "optimizer.encoder_factor=0.1:1:log")
+"""What it tries unless told otherwise; see `molspectra.training.tune`."""
 
 AS_IS = (1.0, 1.0)
 """A range of factors without effect."""
@@ -291,7 +300,7 @@ class SpectraConfig:
         """Return whether any setting other than dropout is on."""
         return replace(self, dropout=0.0, share=1.0) != SpectraConfig()
 
-    def broadening(self, lines: Collection[str], modalities: Collection[str]) -> dict[str, Broadening]:
+    def broadening(self, lines: Collection[str], modalities: Collection[str]) -> "dict[str, Broadening]":
         """Return the broadening of the lines, before they are widened to the width drawn; {} for the default.
 
         Args:
@@ -310,6 +319,8 @@ class SpectraConfig:
             )
         if low >= 1:
             return {}
+        from molspectra.data.store.store import Broadening
+
         return {name: Broadening(fwhm=low * modality(name).fwhm) for name in modalities if name in lines}
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from molspectra.errors import InputError, SettingError
-from molspectra.training.checkpoint import encoder_of
 from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from molspectra.training.settings import flat, from_dict, put, read_recipe, recipes, to_dict
 
@@ -91,6 +90,8 @@ def configured(
     """
     model = values.setdefault("model", {})
     if changes.get("init") and isinstance(model, dict) and ("encoder" not in model or shipped):
+        from molspectra.training.checkpoint import encoder_of  # loads torch
+
         model["encoder"] = to_dict(encoder_of(changes["init"]))
     own = copy.deepcopy(values)
     put(values, changes, source)

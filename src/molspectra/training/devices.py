@@ -2,8 +2,6 @@
 
 import re
 
-import torch
-
 AUTO = "auto"
 
 _NAMES = re.compile(r"auto|cpu|cuda(:\d{1,3})?|mps")
@@ -22,4 +20,6 @@ def chosen(device: str) -> str:
     """
     if device != AUTO:
         return device
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -11,8 +11,8 @@ from scipy.special import logit
 from molspectra.chem.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from molspectra.data.store.store import Store
 from molspectra.errors import ElementError
-from molspectra.models.heads import COMPONENTS
-from molspectra.models.model import AtomReferences, MolSpectra, property_heads
+from molspectra.models.config import COMPONENTS, AtomReferences
+from molspectra.models.model import MolSpectra, property_heads
 from molspectra.training.data import CHUNK, Rows, Selection
 from molspectra.training.targets import published_references
 

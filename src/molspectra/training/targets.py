@@ -8,8 +8,8 @@ from typing import Any
 from molspectra.data.store.schema import Quantity
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES
 from molspectra.errors import SettingError, UnitError
-from molspectra.models.heads import COMPONENTS, PropertyKind
-from molspectra.models.model import HeadConfig, property_heads
+from molspectra.models.config import COMPONENTS, HeadConfig, PropertyKind
+from molspectra.models.model import property_heads
 from molspectra.simulation.units import HARTREE, KCAL
 from molspectra.training.config import FinetuneConfig
 

@@ -23,7 +23,7 @@ import yaml
 from molspectra.data.atomic import atomic_file, folder_lock
 from molspectra.errors import ExistsError, MismatchError, MissingExtraError, NotFoundError, SettingError
 from molspectra.printable import say
-from molspectra.training.config import FinetuneConfig
+from molspectra.training.config import SPACE, TRIALS, FinetuneConfig
 from molspectra.training.configuration import configuration_for
 from molspectra.training.nonfinite import NonFiniteError
 from molspectra.training.record import read_json, read_metrics, write_json
@@ -32,14 +32,8 @@ from molspectra.training.settings import Setting, did_you_mean, flat, from_dict,
 from molspectra.training.stages import auroc_of, validated
 from molspectra.training.targets import classes_of, resolved
 
-TRIALS = 20
-"""Default number of trials."""
-
 MOST_TRIALS = 10_000
 """More trials than anybody has the time for are a mistake."""
-
-SPACE = ("optimizer.learning_rate=1e-4:3e-3:log", "optimizer.encoder_factor=0.1:1:log")
-"""What is searched unless told otherwise."""
 
 JOURNAL, ABOUT, TABLE, BEST = "study.journal", "tune.json", "trials.csv", "best.yaml"
 

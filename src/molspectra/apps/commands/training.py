@@ -1,4 +1,7 @@
-"""Options shared by `pretrain` and `finetune`: recipes, `--config`, one per setting, `--out`, `--resume`."""
+"""Options shared by `pretrain` and `finetune`: recipes, `--config`, one per setting, `--out`, `--resume`.
+
+What trains loads torch and is imported when it is needed, so that help and refused options come at once.
+"""
 
 import argparse
 import re
@@ -9,11 +12,8 @@ from typing import Any
 from molspectra.apps.commands.parser import CommandParser
 from molspectra.errors import FormatError, SettingError
 from molspectra.printable import say
-from molspectra.training.config import FinetuneConfig
+from molspectra.training.config import SPACE, TRIALS, FinetuneConfig
 from molspectra.training.configuration import STAGES, configured
-from molspectra.training.provenance import refuse_other_target
-from molspectra.training.record import FOLDS, read_json
-from molspectra.training.run import RunResult, finetune, pretrain
 from molspectra.training.settings import Setting, as_typed, read_recipe, recipes, settings_of
 
 _PURPOSES = {
@@ -36,7 +36,6 @@ ALIASES = {"loop.accelerator": ["--device"]}
 def run_command(name: str, arguments: list[str]) -> int:
     """Parse the options of a training command and run it; returns the exit code."""
     cls: type[Any] = STAGES.get(name, FinetuneConfig)  # tune takes the settings of finetune
-    run: Callable[..., RunResult] = pretrain if name == "pretrain" else finetune
     every = "--help-all" in arguments
     is_help = every or bool({"-h", "--help"} & set(arguments))
     settings = settings_of(cls, documented=is_help)
@@ -46,6 +45,8 @@ def run_command(name: str, arguments: list[str]) -> int:
     if "target" in given:  # --target gap homo alpha
         given["target"] = ",".join(given["target"])
         if "config" not in options and "target" in values:  # those of the run that is resumed
+            from molspectra.training.provenance import refuse_other_target
+
             refuse_other_target(Path(options["out"]), values["target"], given["target"])
     for kind in ("classes", "vectors", "tensors"):  # --classes active toxic
         if kind in given:
@@ -61,6 +62,9 @@ def run_command(name: str, arguments: list[str]) -> int:
             return _run_ensemble(config, options)
         if in_all_folds:
             return _run_folds(config, options)
+    from molspectra.training.run import RunResult, finetune, pretrain
+
+    run: Callable[..., RunResult] = pretrain if name == "pretrain" else finetune
     result = run(config, options["out"], resume=options["resume"], show=not options["quiet"])
     if result.rank == 0:
         for key, value in result.metrics.items():
@@ -72,6 +76,7 @@ def run_command(name: str, arguments: list[str]) -> int:
 def _run_folds(config: FinetuneConfig, options: dict[str, Any]) -> int:
     """Train and test with every fold, and print a table; returns the exit code."""
     from molspectra.evaluation.folds import finetune_folds, fold_table
+    from molspectra.training.record import FOLDS
 
     out, show = Path(options["out"]), not options["quiet"]
     say("\n".join(fold_table(finetune_folds(config, out, resume=options["resume"], show=show))))
@@ -147,8 +152,6 @@ def _parser(name: str, settings: list[Setting], every: bool) -> CommandParser:
             help="train an ensemble of N runs, with the seeds from loop.seed on, and calibrate its spread",
         )
     if name == "tune":
-        from molspectra.training.tune import SPACE, TRIALS
-
         parser.add_argument(
             "--search",
             nargs="+",
@@ -192,6 +195,8 @@ def _base(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if "config" in options:
         return options["config"], read_recipe(options["config"])
     if options["resume"] and earlier.is_file():
+        from molspectra.training.record import read_json
+
         values = read_json(earlier)
         if not isinstance(values, dict):
             raise FormatError(f"{earlier}: not the settings of a run")
