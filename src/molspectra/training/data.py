@@ -306,7 +306,7 @@ def elements_of(store: Store, rows: Rows) -> list[str]:
 
 
 def most_edges(store: Store) -> npt.NDArray[np.int64]:
-    """Return the most directed edges of every row, [n]: N² of N atoms, self-edges included, without a cutoff."""
+    """Return the directed edges of every row without a cutoff, self-edges included, [n]: N² of N atoms."""
     return store.atom_counts**2
 
 

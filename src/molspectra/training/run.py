@@ -305,7 +305,8 @@ def _remarks(config: RunConfig, selection: Selection) -> list[str]:
     if over := int((edges > budget).sum()) if budget else 0:
         remarks.append(
             f"{over} of its {len(edges)} training rows have more edges than the loop.edge_budget of "
-            f"{budget:,} (row {selection.train[edges.argmax()]} has {edges.max():,}) and get a micro-batch each"
+            f"{budget:,} (row {selection.train[edges.argmax()]} has {edges.max():,}) and get a micro-batch "
+            "each"
         )
     return remarks
 
