@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/edge_budget.py
 
 The store holds small molecules of the bundled one and, one in eight, arrangements of 60 to 120 carbon atoms.
-Every measurement has a process of its own, by turns; it prints the processor time of a step (median without the
-first), the largest resident set, the edges (N²) of the fullest micro-batch and the number of micro-batches.
+Every measurement has a process of its own, by turns; it prints the processor time of a step (median without
+the first), the largest resident set, the edges (N²) of the fullest micro-batch and the number of micro-batches.
 """
 
 import argparse

@@ -189,12 +189,12 @@ def test_a_run_cut_off_ends_like_one_that_was_not(
 def test_molecules_over_the_budget_are_told_once(
     stage1: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pretrain(stage1(loop__edge_budget=60, loop__steps=2), tmp_path / "run", show=False)
+    pretrain(stage1(loop__edge_budget=60, loop__steps=2), tmp_path / "run")
     lines = [line for line in capsys.readouterr().err.splitlines() if "edge_budget" in line]
     assert len(lines) == 1
     assert "training rows have more edges than the loop.edge_budget of 60 (row " in lines[0]
     assert lines[0].endswith("has 64) and get a micro-batch each")
-    pretrain(stage1(loop__edge_budget=64, loop__steps=2), tmp_path / "other", show=False)
+    pretrain(stage1(loop__edge_budget=64, loop__steps=2), tmp_path / "other")
     assert "edge_budget" not in capsys.readouterr().err
 
 
