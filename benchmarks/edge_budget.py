@@ -4,7 +4,7 @@
 
 The store holds small molecules of the bundled one and, one in eight, arrangements of 60 to 120 carbon atoms.
 Every measurement has a process of its own, by turns; it prints the processor time of a step (median without
-the first), the largest resident set, the edges (N²) of the fullest micro-batch and the number of micro-batches.
+the first), the largest resident set, the edges (N²) of the fullest micro-batch and the number of those.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def write_mixed(path: Path) -> None:
 def measure(path: Path, batch: int, steps: int, accumulation: int, budget: int) -> dict[str, float]:
     """Processor seconds per step, peak memory and the fullest micro-batch of a training."""
     torch.manual_seed(0)
-    encoder = EquivariantTransformerConfig(channels=64, layers=4)
+    encoder = EquivariantTransformerConfig(channels=128, layers=6)
     config = PretrainConfig(model=ModelConfig(encoder), loop=LoopConfig(batch_size=batch))
     store, stage = Store(path), PretrainStage(MolSpectra(config.model), config)
     rows = np.arange(len(store))
@@ -81,10 +81,11 @@ def measure(path: Path, batch: int, steps: int, accumulation: int, budget: int) 
 def main() -> None:
     """Print a line per measurement; by turns, so that other work on the machine counts equally."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--cuts", default="1,0 4,0 1,15000 32,0", help="pairs accumulation,edge_budget")
+    cuts = "1,0 4,0 1,37000 16,0 1,20000"
+    parser.add_argument("--cuts", default=cuts, help="pairs accumulation,edge_budget")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
