@@ -58,11 +58,12 @@ def test_ranks_normalise_as_one(dtype: torch.dtype, rtol: float) -> None:
     def rank_of(rank: int, all_gather: Any) -> tuple[PresentBatchNorm, Tensor, Tensor]:
         norm, tokens = norm_of(dtype), torch.full((1, 6, WIDTH), 9.0, dtype=dtype)
         present = torch.arange(6).unsqueeze(0) < SIZES[rank]  # the rest is absent
+        index = present.flatten().nonzero().squeeze(1)
         tokens[present] = parts[rank]
         tokens.requires_grad_()
         with gathering(norm, all_gather):
-            normed = norm(tokens, present)
-            assert norm(tokens, present, track=False).equal(normed)
+            normed = norm(tokens, index)
+            assert norm(tokens, index, track=False).equal(normed)
             assert not normed[~present].any()
             (normed[present] * factors[rank]).sum().backward()
         assert norm.all_gather is None
@@ -104,7 +105,7 @@ def test_without_any_rows_statistics_stay() -> None:
     norm = norm_of(torch.float64)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     with gathering(norm, lambda values: values.unsqueeze(0)):
-        normed = norm(torch.ones(2, 3, WIDTH, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.bool))
+        normed = norm(torch.ones(2, 3, WIDTH, dtype=torch.float64), torch.zeros(0, dtype=torch.int64))
     assert not normed.any()
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
 

@@ -80,10 +80,16 @@ def use_setting(choice: Kernels) -> Iterator[None]:
 def fast(*tensors: "Tensor") -> bool:
     """Whether compiled kernels run for these tensors: on the CPU, all float32 or all float64.
 
+    Never while `torch.compile` or `torch.export` traces, which see only plain torch.
+
     Raises:
         SettingError: as in `kernels`.
         MissingExtraError: as in `kernels`.
     """
+    from torch.compiler import is_compiling
+
+    if is_compiling():
+        return False
     choice = kernels()
     if choice == "plain" or not installed():
         return False

@@ -51,6 +51,8 @@ class Batch:
         edges: the neighbour list, or None before `with_edges`.
         internal: the internal coordinates, for the objectives that change them; else None.
         clean: spectra before augmentation, for the objective that predicts them; None for those in `spectra`.
+        pairs: number of pairs of atoms of one molecule, Σ n(n-1)/2; None where it was not counted. `to`
+            counts it before it moves a batch, since a GPU would have to be waited for.
     """
 
     numbers: Tensor
@@ -65,6 +67,7 @@ class Batch:
     edges: Edges | None = None
     internal: InternalBatch | None = None
     clean: CleanSpectra | None = None
+    pairs: int | None = None
 
     def __len__(self) -> int:
         """Return the number of molecules B."""
@@ -76,15 +79,18 @@ class Batch:
         return CleanSpectra(self.spectra, self.present) if self.clean is None else self.clean
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-        """Return the batch on `device`, with positions and spectra as `dtype`.
+        """Return the batch on `device`, with positions and spectra as `dtype`; a GPU is not waited for.
 
         Targets keep their dtype: float32 is too coarse for a total energy that is not standardised.
         """
         moved: Batch = replace(to_device(replace(self, present={}, clean=None), device), present=self.present)
+        if self.pairs is None and not self.ptr.is_cuda:
+            atoms = self.ptr.diff()
+            moved = replace(moved, pairs=int((atoms * (atoms - 1)).sum()) // 2)
         spectra = {name: tensor.to(dtype) for name, tensor in moved.spectra.items()}
         clean = self.clean
         if clean is not None:
-            values = {name: tensor.to(device, dtype) for name, tensor in clean.spectra.items()}
+            values = {name: values.to(dtype) for name, values in to_device(clean.spectra, device).items()}
             clean = CleanSpectra(values, clean.present)
         return replace(moved, positions=moved.positions.to(dtype), spectra=spectra, clean=clean)
 
@@ -100,7 +106,7 @@ class Batch:
 
     def with_edges(self, cutoff: float) -> Batch:
         """Return the batch with all edges shorter than `cutoff` Å, from the detached coordinates."""
-        return replace(self, edges=neighbour_edges(self.positions.detach(), self.ptr, cutoff))
+        return replace(self, edges=neighbour_edges(self.positions.detach(), self.ptr, cutoff, self.pairs))
 
     def with_edge_list(self, edges: Edges | None) -> Batch:
         """Return the batch with a given neighbour list, which must fit its coordinates."""
@@ -108,8 +114,13 @@ class Batch:
 
 
 def to_device(value: Any, device: torch.device | str | None) -> Any:
-    """Return a tensor, or the tensors in a (nested) dataclass or dict, on a device; others as they are."""
+    """Return a tensor, or the tensors in a (nested) dataclass or dict, on a device; others as they are.
+
+    On its way to a GPU a tensor is pinned, so that the host can go on while it is copied.
+    """
     if isinstance(value, Tensor):
+        if device is not None and torch.device(device).type == "cuda" and value.device.type == "cpu":
+            return value.pin_memory().to(device=device, non_blocking=True)
         return value.to(device=device)
     if isinstance(value, dict):
         return {name: to_device(item, device) for name, item in value.items()}

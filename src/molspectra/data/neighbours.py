@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,7 +54,7 @@ CHUNK = 1 << 20
 """Candidate pairs per block; bounds the memory that one large molecule needs."""
 
 
-def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
+def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float, candidates: int | None = None) -> Edges:
     """Return all edges with d < `cutoff` within each molecule, and one self-edge per atom.
 
     All pairs of atoms of one molecule are candidates, in chunks of bounded memory; there are no edges between
@@ -63,7 +64,8 @@ def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
     Args:
         positions: [N, 3] coordinates in Å, any floating dtype; distances are taken in that dtype.
         ptr: [B + 1] int64 atom offsets of the molecules.
-        cutoff: in Å, positive.
+        cutoff: in Å, positive; infinity for all pairs, for which a GPU is not waited for.
+        candidates: number of pairs of atoms of one molecule, where the caller knows it.
 
     Raises:
         ValueError: if the cutoff is not positive.
@@ -71,7 +73,8 @@ def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float) -> Edges:
     if not cutoff > 0:
         raise ValueError(f"cutoff must be positive, not {cutoff}")
     positions = positions.detach()
-    return edges_of_pairs(*_close_pairs(positions, ptr, float(cutoff)), positions.shape[0])
+    pairs = _close_pairs(positions, ptr, float(cutoff), candidates)
+    return edges_of_pairs(*pairs, positions.shape[0])
 
 
 def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges:
@@ -121,17 +124,25 @@ def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges
     )
 
 
-def _close_pairs(positions: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+def _close_pairs(
+    positions: Tensor, ptr: Tensor, cutoff: float, candidates: int | None
+) -> tuple[Tensor, Tensor]:
     """Return first < second [Q] of all pairs with d < cutoff, sorted by (first, second)."""
     atoms, device = positions.shape[0], positions.device
     index = torch.arange(atoms, device=device)
     partners = torch.repeat_interleave(ptr[1:], ptr.diff(), output_size=atoms) - index - 1
     start = offsets_of(partners)
     kept = []
-    for low, high in _chunks(start):
+    total = int(start[-1]) if candidates is None else candidates
+    chunks = _chunks(start, total)
+    for low, high in chunks:
         offset = start[low:high]
-        first = torch.repeat_interleave(index[low:high], partners[low:high])
+        size = total if len(chunks) == 1 else None
+        first = torch.repeat_interleave(index[low:high], partners[low:high], output_size=size)
         second = torch.arange(first.shape[0], device=device) - (offset - offset[0])[first - low] + first + 1
+        if cutoff == math.inf:
+            kept.append((first, second))
+            continue
         squared = (positions[first] - positions[second]).square().sum(1)
         keep = torch.nonzero(~(squared >= cutoff * cutoff)).squeeze(1)  # not (>=): a NaN is kept
         kept.append((first[keep], second[keep]))
@@ -141,13 +152,14 @@ def _close_pairs(positions: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor,
     return torch.cat(firsts), torch.cat(seconds)
 
 
-def _chunks(start: Tensor) -> list[tuple[int, int]]:
+def _chunks(start: Tensor, total: int) -> list[tuple[int, int]]:
     """Return ranges of first atoms with about `CHUNK` candidate pairs each.
 
     Args:
         start: [N + 1] offsets of the candidates of each first atom.
+        total: number of candidates.
     """
-    atoms, total = start.shape[0] - 1, int(start[-1])
+    atoms = start.shape[0] - 1
     if total <= CHUNK:
         return [(0, atoms)]
     marks = torch.arange(CHUNK, total, CHUNK, device=start.device)

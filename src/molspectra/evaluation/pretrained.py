@@ -105,7 +105,7 @@ def _losses(subject: Subject, stage: PretrainStage) -> tuple[dict[str, float], d
         for name, loss in stage(batch, key).items():
             total = sums.setdefault(name, [0.0, 0.0])
             total[0] += float(loss.sum)
-            total[1] += loss.count
+            total[1] += float(loss.count)
         if stage.denoises:
             noised = stage.denoising.perturb(batch, key)
             zero = torch.zeros_like(noised.target)

@@ -112,6 +112,8 @@ class MessageLayer(nn.Module):
 class EGNN(Encoder):
     """E(n)-equivariant graph network: embedding and message-passing layers."""
 
+    fades = True
+
     def __init__(self, config: EGNNConfig) -> None:
         super().__init__()
         self.config = config

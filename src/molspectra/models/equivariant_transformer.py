@@ -186,7 +186,8 @@ class VectorWhitening(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Whiten [N, 3, C] vectors; returns the same shape and dtype."""
         reference = self.regulariser == "reference"
-        diagonal = vectors.new_tensor([2.0, 3.0, 4.0] if reference else [1.0, 1.0, 1.0], dtype=torch.float64)
+        first, step = (2.0, 1.0) if reference else (1.0, 0.0)
+        diagonal = first + step * torch.arange(3, dtype=torch.float64, device=vectors.device)
         ridge = torch.diag(diagonal) * self.eps
         if fast(vectors, self.weight):
             from molspectra.models.kernels.whitening import whiten
@@ -201,7 +202,7 @@ class EquivariantTransformer(Encoder):
     def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.channels, self.cutoff = config.channels, config.cutoff
+        self.channels, self.cutoff, self.fades = config.channels, config.cutoff, config.vector_cutoff
         self.embedding = nn.Embedding(config.max_number + 1, config.channels)
         self.expansion = ExponentialNormal(config.radial, config.cutoff)
         self.neighbours = NeighbourEmbedding(config)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from molspectra.data.batch import Batch
+from molspectra.data.batch import Batch, to_device
 from molspectra.errors import MismatchError
 from molspectra.models.config import EGNNConfig, HeadConfig, ModelConfig, Readout
 from molspectra.models.egnn import EGNN
@@ -16,6 +16,9 @@ from molspectra.models.segments import sum_by_molecule
 from molspectra.models.shared import Encoded, Encoder, Shared
 from molspectra.models.specformer import SpecFormer
 from molspectra.models.spectrum_head import SpectrumHead
+
+MOST_PARTNERS = 32
+"""Mean number of other atoms in a molecule up to which a batch on a GPU gets the edges of all pairs."""
 
 
 def property_heads(config: ModelConfig) -> tuple[HeadConfig, ...]:
@@ -59,12 +62,33 @@ class MolSpectra(Shared):
         if config.spectrum_head and self.spectrum_encoder is not None:
             self.spectrum_head = SpectrumHead(channels, self.spectrum_encoder.kinds)
 
+    def compile_passes(self, backend: str = "inductor") -> None:
+        """Let `torch.compile` make the passes of both encoders, at their first calls.
+
+        Weights and their names stay as they are. What is compiled has first derivatives only.
+
+        Args:
+            backend: of `torch.compile`.
+        """
+        self.encoder.compile(backend=backend)
+        if (spectra := self.spectrum_encoder) is not None:
+            spectra.compute = torch.compile(spectra.compute, backend=backend)  # type: ignore[method-assign]
+
     def encode(self, batch: Batch) -> Encoded:
         """Atom features of a batch; edges are built where the batch has none."""
-        if batch.edges is None:
-            batch = batch.with_edges(self.encoder.cutoff)
-        encoded: Encoded = self.encoder(batch)
+        encoded: Encoded = self.encoder(self.with_edges(batch) if batch.edges is None else batch)
         return encoded
+
+    def with_edges(self, batch: Batch) -> Batch:
+        """Return a batch with all edges that the encoder needs.
+
+        Which pairs are close only a GPU knows that has the positions, and the host would have to wait for it.
+        So small molecules on one get the edges of all pairs, if those beyond the cutoff add exactly 0.
+        """
+        encoder, most = self.encoder, MOST_PARTNERS * len(batch.numbers)
+        is_small = batch.pairs is not None and 2 * batch.pairs <= most
+        takes_all = batch.positions.is_cuda and encoder.fades and is_small
+        return batch.with_edges(math.inf if takes_all else encoder.cutoff)
 
     @staticmethod
     def molecule_features(encoded: Encoded, batch: Batch) -> Tensor:
@@ -126,7 +150,7 @@ class MolSpectra(Shared):
                 f"this model takes spectra as input, and the batch has no {', '.join(missing)}"
             )
         present = torch.stack([batch.present[name] for name in names]).any(0)
-        on_device = present.to(batch.positions.device)
+        on_device = to_device(present, batch.positions.device)
         if not self.any_rank(present):  # batch norms need at least one row
             return batch.positions.new_zeros(len(batch), self.encoder.channels), on_device
         spectra = {name: batch.spectra[name] for name in names}
@@ -170,7 +194,7 @@ def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = Fals
     with torch.enable_grad():
         positions = batch.positions.detach().requires_grad_(True)
         moved = batch.with_positions(positions)
-        moved = moved.with_edges(model.encoder.cutoff) if edges is None else moved.with_edge_list(edges)
+        moved = model.with_edges(moved) if edges is None else moved.with_edge_list(edges)
         encoded = model.encode(moved)
         energy, *further = model.predict(encoded, moved)
         (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)

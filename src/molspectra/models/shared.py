@@ -33,10 +33,12 @@ class Encoder(nn.Module, ABC):
     Attributes:
         channels: width C of the features.
         cutoff: neighbour cutoff in Å; a batch must carry edges built with it.
+        fades: whether an edge beyond the cutoff adds exactly 0, so that a batch may have more edges.
     """
 
     channels: int
     cutoff: float
+    fades: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Encoded:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from molspectra.data.batch import to_device
 from molspectra.errors import MismatchError, NotFoundError, ValueRangeError
 from molspectra.models.config import SpecFormerConfig
 from molspectra.models.transformer_layer import TransformerLayer
@@ -129,25 +130,47 @@ class SpecFormer(nn.Module):
         names = self._names(spectra)
         if present is not None and bool(torch.stack([present[name] for name in names]).all()):
             present = None  # the fast path, equal to the published model
+        device = spectra[names[0]].device
+        rows, visible = self._token_presence(names, present, device)
+        if present is not None:
+            present = {name: to_device(present[name], device) for name in names}
+        return self.compute(names, spectra, present, masks, rows, visible, track)
+
+    def compute(
+        self,
+        names: list[str],
+        spectra: Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None,
+        masks: Mapping[str, Tensor] | None,
+        rows: Tensor | None,
+        visible: Tensor | None,
+        track: bool,
+    ) -> SpecFormerOutput:
+        """Compute the pass once all that depends on values is known; what `torch.compile` can trace.
+
+        Args:
+            names: modalities, in token order.
+            spectra: as in `forward`.
+            present: per modality [B] bool on the device, as are all below; None for all.
+            masks: as in `forward`.
+            rows: [n] int64, the present tokens of all B T; None for all.
+            visible: [B, T] bool, tokens that are attended to; None for all.
+            track: whether the batch norms update their running statistics.
+        """
         embedded = []
         for name in names:
             spectrum = spectra[name]
             if present is not None:  # first, so that not even NaN gets through
-                spectrum = spectrum.masked_fill(~present[name].to(spectrum.device).unsqueeze(1), 0.0)
+                spectrum = spectrum.masked_fill(~present[name].unsqueeze(1), 0.0)
             patches = patchify(transform(spectrum), self.kinds[name])
             if masks is not None:
                 patches = patches.masked_fill(masks[name].unsqueeze(-1), 0.0)
             embedded.append(self.projection[name](patches) + self.position[name])
         tokens = torch.cat(embedded, dim=1)
-        token_present = self._token_presence(names, present, tokens.device)
-
         queries: list[Tensor] = []
         keys: list[Tensor] = []
-        visible = token_present
-        if visible is not None:  # all tokens of a molecule without spectra: a softmax over none would be NaN
-            visible = visible | ~visible.any(dim=1, keepdim=True)
         for layer in self.layers:
-            tokens = layer(tokens, queries, keys, token_present, visible, track)
+            tokens = layer(tokens, queries, keys, rows, visible, track)
         pieces = self.split(tokens, names)
         representation = sum((self.slices[name](pieces[name].flatten(1)) for name in names), self.slice_bias)
         return SpecFormerOutput(tokens, self.norm(representation))
@@ -167,12 +190,19 @@ class SpecFormer(nn.Module):
 
     def _token_presence(
         self, names: list[str], present: Mapping[str, Tensor] | None, device: torch.device
-    ) -> Tensor | None:
-        """Presence [B, T] bool of the tokens from that of the spectra [B]; None when all are present."""
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the indices [n] of the present tokens, and [B, T] bool, which are attended to.
+
+        They come from the presence of the spectra [B]; None when all are present.
+        """
         if present is None:
-            return None
+            return None, None
         spread = [present[name].unsqueeze(1).expand(-1, self.kinds[name].patches) for name in names]
-        return torch.cat(spread, dim=1).to(device)
+        tokens = torch.cat(spread, dim=1)
+        # all tokens of a molecule without spectra: a softmax over none would be NaN
+        visible = tokens | ~tokens.any(dim=1, keepdim=True)
+        rows = tokens.flatten().nonzero().squeeze(1)
+        return to_device(rows, device), to_device(visible, device)
 
     def split(self, tokens: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
         """Cut tokens [B, T, d] into those of each modality in `names`, [B, patches, d]; None for all."""

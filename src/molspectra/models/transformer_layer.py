@@ -35,7 +35,7 @@ class TransformerLayer(nn.Module):
         tokens: Tensor,
         queries: list[Tensor],
         keys: list[Tensor],
-        present: Tensor | None,
+        rows: Tensor | None,
         visible: Tensor | None,
         track: bool,
     ) -> Tensor:
@@ -45,13 +45,13 @@ class TransformerLayer(nn.Module):
             tokens: [B, T, d] of the layer before.
             queries: [B, T, d] of every layer before; this layer's are appended.
             keys: [B, T, d] of every layer before; this layer's are appended.
-            present: [B, T] bool, tokens that are normalised (the others become 0); None for all.
+            rows: [n] int64, tokens of all B T that are normalised (the others become 0); None for all.
             visible: [B, T] bool, tokens that are attended to; None for all.
             track: whether the batch norms update their running statistics.
         """
         attended = self.attention(tokens, queries, keys, visible)
-        tokens = self.attention_norm(tokens + attended, present, track)
-        updated: Tensor = self.feed_forward_norm(tokens + self.feed_forward(tokens), present, track)
+        tokens = self.attention_norm(tokens + attended, rows, track)
+        updated: Tensor = self.feed_forward_norm(tokens + self.feed_forward(tokens), rows, track)
         return updated
 
 
@@ -132,8 +132,9 @@ class PresentBatchNorm(Shared, nn.BatchNorm1d):
     """
 
     def forward(self, tokens: Tensor, present: Tensor | None = None, track: bool = True) -> Tensor:
-        """Normalise [B, T, d]; rows where `present` [B, T] is False are left out and become 0."""
-        rows = tokens.flatten(0, 1) if present is None else tokens[present]
+        """Normalise [B, T, d]; of the B T rows those not in `present` [n] int64 are left out and become 0."""
+        flat = tokens.flatten(0, 1)
+        rows = flat if present is None else flat.index_select(0, present)
         if self.training and self.all_gather is not None:
             normed = self._over_ranks(rows, self.all_gather, track)
         elif self.training and not track:
@@ -142,7 +143,7 @@ class PresentBatchNorm(Shared, nn.BatchNorm1d):
             normed = super().forward(rows)
         if present is None:
             return normed.view_as(tokens)
-        return torch.zeros_like(tokens).masked_scatter(present.unsqueeze(-1), normed)
+        return torch.zeros_like(flat).index_copy(0, present, normed).view_as(tokens)
 
     def _over_ranks(self, rows: Tensor, all_gather: AllGather, track: bool) -> Tensor:
         """Normalise rows [n, d], n ≥ 0, by the mean and variance of the rows of all ranks."""
@@ -226,7 +227,8 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to every row of x [..., d]."""
-        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or kernels() == "plain":
+        is_plain = x.device.type != "cpu" or torch.compiler.is_compiling() or kernels() == "plain"
+        if is_plain or torch.is_autocast_enabled("cpu"):
             result: Tensor = super().forward(x)
             return result
         first, _, last = self

@@ -50,8 +50,8 @@ class Alignment(nn.Module):
             molecules, spectra = F.normalize(molecules, dim=1), F.normalize(spectra, dim=1)
             all_molecules, all_spectra = F.normalize(all_molecules, dim=1), F.normalize(all_spectra, dim=1)
         own = torch.arange(len(molecules), device=molecules.device) + first
-        copies = identity.unsqueeze(1) == all_identities
-        copies[torch.arange(len(own), device=own.device), own] = False
+        is_own = own.unsqueeze(1) == torch.arange(len(all_molecules), device=own.device)
+        copies = (identity.unsqueeze(1) == all_identities) & ~is_own
         scale = log_scale.exp()
         to_spectra = scale * molecules @ all_spectra.T
         if self.config.form == "reference":

@@ -113,7 +113,9 @@ class CoordDenoising(nn.Module):
     def noise(self, batch: Batch, key: NoiseKey) -> Tensor:
         """Gaussian noise [N, 3] in Å."""
         counts = batch.ptr.diff()
-        noise = normal(key.seed, key.epoch, batch.geometry_id, Purpose.NOISE, counts, 3)
+        noise = normal(
+            key.seed, key.epoch, batch.geometry_id, Purpose.NOISE, counts, 3, total=len(batch.numbers)
+        )
         noise = noise.to(batch.positions) * self.config.sigma
         if self.config.centred:
             total = sum_by_molecule(noise, batch.molecule, batch.ptr)
@@ -178,7 +180,7 @@ class SlideDenoising(CoordDenoising):
         errors = (predictions["slide"] - target).square()
         has_force = _has_internal(noised.batch).unsqueeze(1)
         losses = super().forward(predictions, noised)
-        return losses | {"slide": Loss((errors * has_force).sum(), self.counts(noised.batch)["slide"])}
+        return losses | {"slide": Loss((errors * has_force).sum(), 3.0 * has_force.sum())}
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """See `CoordDenoising.counts`."""

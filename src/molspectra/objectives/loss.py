@@ -12,13 +12,15 @@ class Loss:
 
     sum: Tensor
     """[] sum over all items."""
-    count: float
-    """Number of items."""
+    count: float | Tensor
+    """Number of items; [] where it was counted on a GPU, which is not waited for."""
 
     @property
     def mean(self) -> Tensor:
         """[] sum / count; 0 where there are no items."""
-        return self.sum / max(self.count, 1.0)
+        return self.sum / (
+            self.count.clamp(min=1) if isinstance(self.count, Tensor) else max(self.count, 1.0)
+        )
 
 
 class NoiseKey(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from molspectra.data.batch import Batch
+from molspectra.data.batch import Batch, to_device
 from molspectra.data.random import Purpose, seed_for, uniform
 from molspectra.models.specformer import gather_rows, patchify, transform
 from molspectra.objectives.config import ReconstructionConfig
@@ -52,8 +52,9 @@ def block_masks(scores: Tensor, patches: int, ratio: float, block: int) -> Tenso
     Returns:
         [B, patches] bool, True is removed.
     """
-    lengths = torch.tensor(runs_of_patches(patches, ratio, block), device=scores.device)
     kept = kept_patches(patches, ratio)
+    lengths = patches - kept - torch.arange(0, patches - kept, block, device=scores.device)
+    lengths = lengths.clamp(max=block)  # `runs_of_patches`, made on the device
     before = (scores.sort(dim=1).values * (kept + 1)).long().clamp(max=kept)
     start = before + (torch.cumsum(lengths, 0) - lengths)
     patch = torch.arange(patches, device=scores.device)
@@ -167,7 +168,7 @@ class MaskedReconstruction(nn.Module):
         for name, predicted in predictions.items():
             patches = patchify(batch.spectra[name], self.kinds[name])
             errors = (predicted - transform(gather_rows(patches, index[name]))).square().mean(-1)
-            present = batch.present[name].to(errors.device).unsqueeze(1)
+            present = to_device(batch.present[name], errors.device).unsqueeze(1)
             losses[name] = Loss((errors * present).sum(), self.count(batch, name))
         return losses
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from molspectra.data.batch import Batch
+from molspectra.data.batch import Batch, to_device
 from molspectra.models.specformer import transform
 from molspectra.objectives.loss import Loss
 
@@ -51,7 +51,7 @@ class SpectrumPrediction:
         clean, losses = batch.before_augmentation, {}
         for name in self.names:
             errors = relative_errors(predictions[name], clean.spectra[name])
-            present = clean.present[name].to(errors.device)
+            present = to_device(clean.present[name], errors.device)
             losses[name] = Loss((errors * present).sum(), self.count(batch, name))
         return losses
 

@@ -32,7 +32,7 @@ def regression_loss(
     known = ~torch.isnan(target)
     difference = torch.where(known, prediction - target, 0.0) / scale
     errors = difference.square() if error == "mse" else difference.abs()
-    return Loss(errors.sum(), float(known.sum()))
+    return Loss(errors.sum(), known.sum())
 
 
 def class_loss(logit: Tensor, label: Tensor) -> Loss:
@@ -49,7 +49,7 @@ def class_loss(logit: Tensor, label: Tensor) -> Loss:
         raise ValueError(f"logits {tuple(logit.shape)}, but labels {tuple(label.shape)}")
     known = ~torch.isnan(label)
     entropy = binary_cross_entropy_with_logits(logit, torch.where(known, label, 0.0), reduction="none")
-    return Loss(torch.where(known, entropy, 0.0).sum(), float(known.sum()))
+    return Loss(torch.where(known, entropy, 0.0).sum(), known.sum())
 
 
 def auroc(score: npt.ArrayLike, label: npt.ArrayLike) -> float:

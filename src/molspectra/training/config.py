@@ -218,6 +218,10 @@ class LoopConfig:
     kernels: Kernels = "auto"
     """"compiled" kernels for the CPU (extra `fast`), "plain" torch, or "auto": what the environment variable
     MOLSPECTRA_KERNELS says, else compiled where they apply. Results are equal up to rounding."""
+    compile: bool = False
+    """Let `torch.compile` make the passes of both encoders, in the first steps; on a GPU with Triton, on the
+    CPU with a C++ compiler and in place of the kernels. One device, no forces. A resumed run then equals an
+    unbroken one up to rounding only."""
     tensorboard: bool = False
     """Also write TensorBoard event files into the run directory (extra `trackers`)."""
     wandb: bool = False
@@ -246,6 +250,10 @@ class LoopConfig:
             raise SettingError(
                 f"loop: {self.accelerator} is one device, not {self.devices}; set loop.accelerator: cuda"
             )
+        if self.compile and self.devices > 1:
+            raise SettingError(f"loop.compile works on one device, not {self.devices}; leave it off")
+        if self.compile and self.kernels == "compiled":
+            raise SettingError("loop.compile takes the place of compiled kernels; set loop.kernels: auto")
         parts = self.accumulation * self.devices
         if self.batch_size < parts:
             raise SettingError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")
@@ -491,6 +499,11 @@ class FinetuneConfig(RunSettings):
             raise SettingError(
                 f"forces: they are the gradient of an energy, and {self.names[0]!r} is none; "
                 "name an energy first, or leave the forces out"
+            )
+        if self.forces and self.loop.compile:
+            raise SettingError(
+                "loop.compile: learning forces takes second derivatives, which torch.compile has not; "
+                "leave it off"
             )
         _refuse_negative("weights", self.energy_weight, self.force_weight, self.denoising_weight)
         if not 0 < self.energy_smoothing <= 1:

@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from molspectra.data.batch import to_device
 from molspectra.data.loader import batches
 from molspectra.errors import DamagedError, ElementError, MismatchError
 from molspectra.models.shared import gathering
@@ -125,6 +126,8 @@ class Trainer:
         if self.precision == torch.float64:
             self.stage.double()
         model = self.stage.model
+        if self.loop.compile:
+            model.compile_passes()
         freeze(model.named_parameters(), model.config.encoder.layers, self.adam)
         groups = rate_groups(model.named_parameters(), model.config.encoder.layers, self.adam)
         self.rates = list(groups)
@@ -321,7 +324,7 @@ class Trainer:
             row = int(batch.row[batch.molecule[batch.numbers.argmax()]])
             element = f"atomic number {int(batch.numbers.max())} is above model.encoder.max_number {limit}"
             raise ElementError(f"{self.maker.store.path}, row {row}: {element}")
-        epoch = micro.key.epoch.to(self.fabric.device)
+        epoch = to_device(micro.key.epoch, self.fabric.device)
         return Micro(batch.to(self.fabric.device, self.precision), micro.key._replace(epoch=epoch))
 
     def _errors(self, metrics: Mapping[str, float]) -> str:
@@ -353,7 +356,9 @@ class Trainer:
                     losses = self._losses(micro, negatives)
                     for column, name in enumerate(names):
                         if name in losses:
-                            totals[:, column] += torch.tensor([float(losses[name].sum), losses[name].count])
+                            totals[:, column] += torch.tensor(
+                                [*map(float, (losses[name].sum, losses[name].count))]
+                            )
                     if self.stage.logits is not None:  # each rank fills in its own rows
                         places = np.searchsorted(self.validation, micro.batch.row.cpu().numpy())
                         logits[places] = self.stage.logits.cpu().double()

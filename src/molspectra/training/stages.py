@@ -11,7 +11,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from molspectra.data.batch import Batch
+from molspectra.data.batch import Batch, to_device
 from molspectra.models.model import MolSpectra, energy_and_forces
 from molspectra.models.shared import Encoded, Shared
 from molspectra.objectives.alignment import Alignment
@@ -199,9 +199,11 @@ class PretrainStage(Stage):
     def _align(self, batch: Batch, molecules: Tensor, spectra: Tensor, negatives: Negatives) -> Loss:
         """Contrast the molecules [B, D] that have spectra with their spectra [B, D]."""
         present = has_spectrum(batch)
-        rows = slice(None) if bool(present.all()) else present
-        pairs = torch.cat([molecules[rows], spectra[rows].to(molecules)], dim=1)
-        return negatives(self._alignment_loss, pairs, batch.geometry_id[rows])
+        pairs, identity = torch.cat([molecules, spectra.to(molecules)], dim=1), batch.geometry_id
+        if not bool(present.all()):
+            rows = to_device(present.nonzero().squeeze(1), pairs.device)
+            pairs, identity = pairs.index_select(0, rows), identity[rows]
+        return negatives(self._alignment_loss, pairs, identity)
 
     def _alignment_loss(self, pairs: Tensor, identity: Tensor, gather: Gather | None) -> Loss:
         """Contrastive loss of pairs [b, 2 D] with identities [b], among those of all ranks."""
