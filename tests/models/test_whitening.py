@@ -3,7 +3,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from molspectra.models.equivariant_transformer import VectorWhitening
-from molspectra.models.formulas import inverse_square_root
+from molspectra.models.formulas import diagonalised, inverse_square_root
 
 EPS = 1e-5
 
@@ -147,3 +147,29 @@ def test_derivatives_for_equal_eigenvalues():
     vectors = octahedron.unsqueeze(0).requires_grad_(True)
     assert gradcheck(layer, vectors)
     assert gradgradcheck(layer, vectors)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (1, 2, 3),
+        (1e-5, 1e-5, 1),
+        (1e-5, 1, 1),
+        (1, 1, 1),
+        (1e-5, 1e-3, 1e6),
+        (0, 0, 0),
+        (1, 1 + 1e-9, 1 - 1e-9),
+    ],
+)
+def test_closed_form_agrees_with_the_eigen_solver(values):
+    basis = torch.linalg.qr(torch.randn(50, 3, 3, dtype=torch.float64)).Q
+    matrix = basis @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ basis.mT
+    matrix = 0.5 * (matrix + matrix.mT)
+    found, vectors = diagonalised(matrix)
+    rounding = 1e-14 * max(values)
+    torch.testing.assert_close(
+        found.sort(-1).values, torch.linalg.eigh(matrix).eigenvalues, rtol=0, atol=rounding
+    )
+    torch.testing.assert_close(vectors @ torch.diag_embed(found) @ vectors.mT, matrix, rtol=0, atol=rounding)
+    one = torch.eye(3, dtype=torch.float64).expand(50, 3, 3)
+    torch.testing.assert_close(vectors.mT @ vectors, one, rtol=0, atol=1e-14)
