@@ -379,11 +379,11 @@ def test_an_unknown_element_is_named(stage1: Make, tmp_path: Path) -> None:
 def test_validation_is_the_same_for_any_share(stage2: Make) -> None:
     """The batches of validation, and so its contrasts, do not depend on the number of ranks."""
     trainer = trainer_of(stage2(loop__batch_size=4))
-    whole = [micro.batch.row.tolist() for micro in trainer._validation_micros()]
+    whole = [micro.batch.row.tolist() for (micro,) in trainer._validation_batches()]
     parts = []
     for rank in (0, 1):
         trainer.ranks.world, trainer.ranks.rank = 2, rank
-        parts += [micro.batch.row.tolist() for micro in trainer._validation_micros()]
+        parts += [micro.batch.row.tolist() for (micro,) in trainer._validation_batches()]
     assert sorted(parts) == sorted(whole)
 
 

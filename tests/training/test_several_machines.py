@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,12 @@ for task in range(nodes * each):
     step |= {f"SLURM_{name}": str(value) for name, value in of_task.items()}
     tasks.append(subprocess.Popen(command, env=os.environ | step))
 metrics = os.environ.get("TIME_IS_UP_AFTER")
-while metrics and not (Path(metrics).exists() and len(Path(metrics).read_text().splitlines()) > 3):
+while metrics and all(task.poll() is None for task in tasks):
+    if Path(metrics).exists() and len(Path(metrics).read_text().splitlines()) > 3:
+        for task in tasks:
+            task.send_signal(signal.SIGUSR1)
+        break
     time.sleep(0.02)
-for task in tasks:
-    if metrics:
-        task.send_signal(signal.SIGUSR1)
 sys.exit(max(task.wait() % 256 for task in tasks))
 """
 """What srun does with a job of SLURM: a process per task, a signal for all at the end of the time."""
@@ -132,9 +133,27 @@ def free_port() -> int:
     return port
 
 
+def finished(command: list[str], where: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a launcher to its end, or, after two minutes, to its and its processes' end."""
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=where, start_new_session=True
+    )
+    try:
+        output, errors = started.communicate(timeout=120)
+    finally:
+        end_all(started)
+    return subprocess.CompletedProcess(command, started.returncode, output, errors)
+
+
+def end_all(started: subprocess.Popen[Any]) -> None:
+    """End what a session still has of processes."""
+    with suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)
+
+
 def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
     line = [*TORCHRUN, "--nproc-per-node", str(processes), "--master-port", str(free_port()), *command]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    return finished(line)
 
 
 def said(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -230,7 +249,7 @@ def test_a_job_of_slurm_is_requeued_and_goes_on(
     for until in (str(tmp_path / "run" / "metrics.csv"), ""):
         monkeypatch.setenv("TIME_IS_UP_AFTER", until)
         monkeypatch.setenv("MASTER_PORT", str(free_port()))
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+        done = finished(command, tmp_path)
         ends.append(done.returncode)
     assert ends == [130, 0], done.stderr
     assert (tmp_path / "requeued").read_text() == "requeue 4242\n"
@@ -281,12 +300,14 @@ def test_two_machines_train_as_one(
         command = ["ip", "netns", "exec", name, "bash", str(EXAMPLES / "torchrun.sh"), *options]
         with (tmp_path / f"said-{number}").open("w") as file:
             environment = os.environ | settings | {"NODE": str(number)}
-            started.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
+            started.append(
+                subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+            )
     try:
         codes = [each.wait(timeout=120) for each in started]
     finally:
         for each in started:
-            each.kill()
+            end_all(each)
     assert codes == [0, 0], [(tmp_path / f"said-{number}").read_text() for number in range(2)]
     assert_as_one(tmp_path / "run", wanted, 2)
 

@@ -99,6 +99,8 @@ def configs(stage1: Make, stage2: Make, gap: Make) -> dict[str, Any]:
         "stage 2, float32": stage2(**LOOP | {"loop__precision": "32-true"}),
         # micro-batches of 1 + 1 and 2 + 1 molecules
         "stage 2, frozen": stage2(**LOOP | {"loop__batch_size": 5, "loop__accumulation": 2}),
+        # two processes with two micro-batches each, by edges
+        "stage 2, frozen, by edges": stage2(**LOOP | {"loop__batch_size": 6, "loop__edge_budget": 70}),
         "forces": gap(**LOOP, forces=True, denoising__normalise="running", energy_smoothing=0.5),
         "spectra as input": gap(**LOOP, model__spectrum_encoder=spectra, model__spectrum_input=True),
     }
@@ -131,7 +133,7 @@ def test_two_processes_train_as_one(configs: dict[str, Any], store: Store, tmp_p
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     for name, config in configs.items():
-        whole = replace(config, loop=replace(config.loop, accumulation=1))
+        whole = replace(config, loop=replace(config.loop, accumulation=1, edge_budget=0))
         rtol = 1e-4 if "float32" in name else 1e-10
         losses = json.loads((tmp_path / name / "losses.json").read_text())
         found = losses, last_weights(tmp_path / name, config)
@@ -142,11 +144,14 @@ def test_two_processes_train_as_one(configs: dict[str, Any], store: Store, tmp_p
     "name",
     ["stage 1, reference", "stage 2", "stage 2, clean", "stage 2, reference", "stage 2, predicted", "forces"],
 )
-def test_accumulation_trains_as_one_batch(configs: dict[str, Any], name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [{"accumulation": 3}, {"edge_budget": 100}])
+def test_accumulation_trains_as_one_batch(
+    configs: dict[str, Any], name: str, cut: dict[str, int], tmp_path: Path
+) -> None:
     config = configs[name]
     # on into another epoch
-    parts = replace(config, loop=replace(config.loop, steps=6, batch_size=7, accumulation=3))
-    whole = replace(parts, loop=replace(parts.loop, accumulation=1))
+    whole = replace(config, loop=replace(config.loop, steps=6, batch_size=7))
+    parts = replace(whole, loop=replace(whole.loop, **cut))
     run = tmp_path / f"{name}, frozen"
     assert_same(run.name, trained(parts, run), trained(whole, tmp_path / "one, frozen"), 1e-10)
 

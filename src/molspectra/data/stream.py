@@ -1,6 +1,7 @@
-"""The order of a training run's rows: a pure function of the optimizer step."""
+"""The order of a training run's rows: a pure function of the optimizer step; micro-batches of like size."""
 
 from functools import lru_cache
+from heapq import heapreplace
 
 import torch
 from torch import Tensor
@@ -75,3 +76,42 @@ def permutation(n: int, seed: int, epoch: int) -> Tensor:
         words = philox(counter, seed)
         keys.append(((words[:, 0::2] << 31) ^ words[:, 1::2]).reshape(-1))
     return torch.sort(torch.cat(keys)[:n], stable=True).indices
+
+
+def packed(edges: Tensor, budget: int, least: int = 1, multiple: int = 1) -> list[Tensor]:
+    """Share molecules out to micro-batches of at most `budget` edges each, with about equally many.
+
+    The next largest molecule always goes to the micro-batch with the fewest edges; where it does not fit,
+    there are too few of them. No micro-batch is empty.
+
+    Args:
+        edges: [B] int64 edges of the molecules, positive.
+        budget: most edges of a micro-batch; a molecule with more is alone in one.
+        least: fewest micro-batches, at most B.
+        multiple: their number is a multiple of this, which divides B.
+
+    Returns:
+        Places 0..B-1 of the molecules of each micro-batch, ascending, int64; that with most edges first.
+
+    Raises:
+        ValueError: if B molecules cannot be so many micro-batches.
+    """
+    sizes = edges.tolist()
+    if least > len(sizes) or len(sizes) % multiple:
+        raise ValueError(f"no {least} or more micro-batches, in {multiple}s, of {len(sizes)} molecules")
+    largest_first = sorted(range(len(sizes)), key=lambda place: -sizes[place])
+    filled = -(-sum(min(size, budget) for size in sizes) // budget)
+    unpaired = sum(2 * size > budget for size in sizes)  # no two of these fit into one
+    count = -(-max(least, filled, unpaired) // multiple) * multiple
+    while True:
+        loads = [(0, number) for number in range(count)]  # a heap
+        parts: list[list[int]] = [[] for _ in range(count)]
+        for place in largest_first:
+            load, number = loads[0]
+            if load and load + sizes[place] > budget:
+                break
+            parts[number].append(place)
+            heapreplace(loads, (load + sizes[place], number))
+        else:
+            return [torch.tensor(sorted(parts[number])) for _, number in sorted(loads, reverse=True)]
+        count = min(count + max(1, count // (16 * multiple)) * multiple, len(sizes))

@@ -189,6 +189,12 @@ class LoopConfig:
     accumulation: int = 1
     """Micro-batches per optimizer step. Losses equal those of one large batch (the alignment takes a second
     pass without gradients for that), but for the spectrum encoder's batch norms, which see one at a time."""
+    edge_budget: int = 0
+    """Most directed edges per micro-batch, counted as N² for a molecule of N atoms (all that any cutoff
+    leaves, self-edges included); 0 divides by molecules alone. It bounds the memory where small and large
+    molecules are mixed: as many micro-batches as it takes, but no fewer than `accumulation`, with about
+    equally many edges, for every device too. A molecule with more edges has a micro-batch of its own. The
+    batch of a step stays the same, and so do its losses (see `accumulation`)."""
     seed: int = 0
     """Seed of initial weights, batch order, noise and masks."""
     validate_every: int = 250
@@ -245,6 +251,13 @@ class LoopConfig:
         parts = self.accumulation * self.processes
         if self.batch_size < parts:
             raise SettingError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")
+        if self.edge_budget < 0:
+            raise SettingError(f"loop.edge_budget must be 0 (none) or more edges, not {self.edge_budget}")
+        if self.edge_budget and self.batch_size % self.processes:
+            raise SettingError(
+                f"loop.edge_budget: on {self.processes} devices loop.batch_size must be a multiple of "
+                f"{self.processes}, not {self.batch_size}"
+            )
 
     @property
     def processes(self) -> int:

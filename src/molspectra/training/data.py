@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from molspectra.data.splits import SPLITS, reference_split, scaffolds, split_row
 from molspectra.data.store.bundled import BUNDLED, bundled
 from molspectra.data.store.schema import SPLIT
 from molspectra.data.store.store import Store
-from molspectra.data.stream import BatchStream, permutation
+from molspectra.data.stream import BatchStream, packed, permutation
 from molspectra.errors import InputError, NotFoundError, SettingError, UnitError, ValueRangeError
 from molspectra.objectives.loss import NoiseKey
 from molspectra.spectra.modality import modality
@@ -304,6 +305,11 @@ def elements_of(store: Store, rows: Rows) -> list[str]:
     return [symbol for symbol, does_occur in zip(SYMBOLS, occurs.tolist(), strict=True) if does_occur]
 
 
+def most_edges(store: Store) -> npt.NDArray[np.int64]:
+    """Return the directed edges of every row without a cutoff, self-edges included, [n]: N² of N atoms."""
+    return store.atom_counts**2
+
+
 @dataclass(frozen=True)
 class Micro:
     """One micro-batch, and the seeds of its noise."""
@@ -328,6 +334,8 @@ class BatchMaker:
     spectra: SpectraConfig = field(default_factory=SpectraConfig)
     keep_clean: bool = False
     """Also keep the spectra before augmentation, in `Batch.clean`."""
+    edge_budget: int = 0
+    """Most edges of a micro-batch (`most_edges`), and ranks with about equally many; 0 goes by molecules."""
 
     def __post_init__(self) -> None:
         """Check before the first step that the spectra can be broadened as asked for."""
@@ -335,13 +343,29 @@ class BatchMaker:
 
     def __call__(self, step: int) -> list[Micro]:
         """Return the micro-batches of this rank."""
-        indices, epochs = self.stream.indices(step, self.world, self.rank)
-        return [
-            self.micro(self.rows[index.numpy()], epoch)
-            for index, epoch in zip(
-                indices.tensor_split(self.accumulation), epochs.tensor_split(self.accumulation), strict=True
-            )
-        ]
+        if self.edge_budget:
+            indices, epochs = self.stream.indices(step)
+            least = self.accumulation * self.world
+            parts = self.within_budget(self.rows[indices.numpy()], least, self.world)[self.rank :: self.world]
+        else:
+            indices, epochs = self.stream.indices(step, self.world, self.rank)
+            parts = list(torch.arange(len(indices)).tensor_split(self.accumulation))
+        return [self.micro(self.rows[indices[part].numpy()], epochs[part]) for part in parts]
+
+    def within_budget(self, rows: Rows, least: int = 1, multiple: int = 1) -> list[torch.Tensor]:
+        """Share rows [b] out within the edge budget, if there is one; return the places of each part.
+
+        Args:
+            rows: of the store.
+            least: fewest parts, at most b.
+            multiple: the number of parts is a multiple of this, which divides b.
+        """
+        edges = torch.from_numpy(self._edges[rows])
+        return packed(edges, self.edge_budget or int(edges.sum()), least, multiple)
+
+    @cached_property
+    def _edges(self) -> npt.NDArray[np.int64]:
+        return most_edges(self.store)
 
     def micro(self, rows: Rows, epochs: torch.Tensor) -> Micro:
         """Return a micro-batch of the given rows [b] in their epochs [b]."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -347,18 +348,21 @@ class Trainer:
         logits = torch.zeros(len(self.validation), len(self.stage.classes), dtype=torch.float64)
         self.stage.eval()
         with self._averaged(), torch.no_grad():
-            for micro in map(self._on_device, self._validation_micros()):
-                losses = self._losses(micro)
-                for column, name in enumerate(names):
-                    if name in losses:
-                        totals[:, column] += torch.tensor([float(losses[name].sum), losses[name].count])
-                if self.stage.logits is not None:  # each rank fills in its own rows
-                    places = np.searchsorted(self.validation, micro.batch.row.cpu().numpy())
-                    logits[places] = self.stage.logits.cpu().double()
+            for batch in self._validation_batches():
+                micros = [self._on_device(micro) for micro in batch]
+                negatives = self._negatives(micros, None)
+                for micro in micros:
+                    losses = self._losses(micro, negatives)
+                    for column, name in enumerate(names):
+                        if name in losses:
+                            totals[:, column] += torch.tensor([float(losses[name].sum), losses[name].count])
+                    if self.stage.logits is not None:  # each rank fills in its own rows
+                        places = np.searchsorted(self.validation, micro.batch.row.cpu().numpy())
+                        logits[places] = self.stage.logits.cpu().double()
             sums, counts = self.ranks.total(totals).tolist()
             if not all(map(math.isfinite, sums)):
                 what = f"the validation loss is not finite after step {self.step}"
-                raise self._non_finite(what, self._validation_micros())
+                raise self._non_finite(what, chain.from_iterable(self._validation_batches()))
         means = {name: total / count for name, total, count in zip(names, sums, counts, strict=True) if count}
         loss = sum(weights[name] * means[name] for name in weights if name in means)
         areas = self._areas(self.ranks.total(logits).numpy()) if self.stage.classes else {}
@@ -373,12 +377,17 @@ class Trainer:
             areas[auroc_of(name)] = auroc(scores[known], labels[known])
         return {name: area for name, area in areas.items() if not math.isnan(area)}
 
-    def _validation_micros(self) -> Iterator[Micro]:
-        """This rank's share of the validation batches, which are the same for any number of ranks."""
+    def _validation_batches(self) -> Iterator[list[Micro]]:
+        """This rank's share of the validation batches, the same for any number of ranks, in micro-batches."""
         rows, size, stage = self.validation, self.loop.batch_size, self.stage
         for start in range(0, len(rows), size)[self.ranks.rank :: self.ranks.world]:
             chosen = rows[start : start + size]
-            yield from in_order(self.maker.store, chosen, size, stage.modalities, stage.targets)
+            parts = [chosen[part.numpy()] for part in self.maker.within_budget(chosen)]
+            yield [
+                micro
+                for part in parts
+                for micro in in_order(self.maker.store, part, size, stage.modalities, stage.targets)
+            ]
 
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.applied(self.stage.model)

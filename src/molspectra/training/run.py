@@ -27,7 +27,7 @@ from molspectra.printable import say
 from molspectra.training.checkpoint import initialise, with_encoder_of
 from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.configuration import Config, configuration_for
-from molspectra.training.data import BatchMaker, Selection
+from molspectra.training.data import BatchMaker, Selection, most_edges
 from molspectra.training.interrupt import Interrupted
 from molspectra.training.launch import connected, is_first, launch, require_agreement
 from molspectra.training.loop import Trainer
@@ -248,6 +248,7 @@ def new_trainer(
         rank=fabric.global_rank,
         spectra=config.spectra if isinstance(config, PretrainConfig) else SpectraConfig(),
         keep_clean=stage.predicts_spectra,
+        edge_budget=loop.edge_budget,
     )
     workers = config.data.workers
     rows, optimizer = selection.val, config.optimizer
@@ -272,8 +273,17 @@ def _print_start(config: RunConfig, trainer: Trainer, provenance: Provenance, se
 def _remarks(config: RunConfig, selection: Selection) -> list[str]:
     """Return what a user should know of the rows before they are trained on."""
     if isinstance(config, FinetuneConfig):
-        return selection.remarks(config.targets, config.forces, classes_of(config))
-    return selection.remarks(())
+        remarks = selection.remarks(config.targets, config.forces, classes_of(config))
+    else:
+        remarks = selection.remarks(())
+    edges, budget = most_edges(selection.store)[selection.train], config.loop.edge_budget
+    if over := int((edges > budget).sum()) if budget else 0:
+        remarks.append(
+            f"{over} of its {len(edges)} training rows have more edges than the loop.edge_budget of "
+            f"{budget:,} (row {selection.train[edges.argmax()]} has {edges.max():,}) and get a micro-batch "
+            "each"
+        )
+    return remarks
 
 
 def _on_extension(config: RunConfig, before: int) -> str:
