@@ -244,7 +244,15 @@ def test_a_job_of_slurm_is_requeued_and_goes_on(
     job = {"JOB_ID": "4242", "NTASKS": "2", "NTASKS_PER_NODE": "1", "NNODES": "2", "NODELIST": "localhost"}
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    command = ["bash", str(EXAMPLES / "pretrain.sbatch"), *options, "--loop.steps", "30"]
+    command = [
+        "bash",
+        str(EXAMPLES / "pretrain.sbatch"),
+        *options,
+        "--loop.steps",
+        "30",
+        "--loop.save_every",
+        "0",
+    ]
     ends = []
     for until in (str(tmp_path / "run" / "metrics.csv"), ""):
         monkeypatch.setenv("TIME_IS_UP_AFTER", until)
@@ -257,7 +265,9 @@ def test_a_job_of_slurm_is_requeued_and_goes_on(
     assert record["finished"]
     assert record["processes"] == 2
     assert len(record["resumed"]) == 1
-    longer = from_dict(type(config), to_dict(config) | {"loop": to_dict(config)["loop"] | {"steps": 30}}, "")
+    longer = from_dict(
+        type(config), to_dict(config) | {"loop": to_dict(config)["loop"] | {"steps": 30, "save_every": 0}}, ""
+    )
     one = losses(pretrain(longer, tmp_path / "one", show=False).directory)
     for name, values in losses(tmp_path / "run").items():
         assert values == pytest.approx(one[name], rel=1e-5), name
