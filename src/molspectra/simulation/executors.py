@@ -83,9 +83,12 @@ class Executor:
         try:
             import executorlib
 
+            resources: dict[str, Any] = {"cores": 1, "threads_per_core": self.processes}
+            if self.kind == "slurm":  # a step takes the cores of its worker on one node, and no others
+                resources |= {"num_nodes": 1, "exclusive": True}
             return getattr(executorlib, _CLASSES[self.kind])(
                 max_cores=self.workers * self.processes,
-                resource_dict={"cores": 1, "threads_per_core": self.processes},
+                resource_dict=resources,
                 hostname_localhost=True if self.kind == "node" else None,
                 disable_dependencies=True,
             )
