@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -62,8 +63,12 @@ class Executor:
 
         Raises:
             MissingExtraError: executorlib is not installed, or what it needs for this kind.
-            SettingError: the allocation is smaller than what is asked of it.
+            SettingError: there is no `srun`.
         """
+        if self.kind == "slurm" and shutil.which("srun") is None:  # executorlib would wait for it for ever
+            raise SettingError(
+                "the executor slurm runs in a SLURM allocation (sbatch); there is no srun here"
+            )
         submitted: list[Future[Any]] = []
         before = os.environ.get("PYTHONPATH")
         executor = self._open()
@@ -97,8 +102,6 @@ class Executor:
                 f"the executor {self.kind} needs executorlib, with its parts for {self.kind} ({error}); "
                 "pip install 'molspectra[cluster]'"
             ) from None
-        except ValueError as error:
-            raise SettingError(f"{self.workers} workers of {self.processes} cores: {error}") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import threading
 import time
 from collections import Counter, deque
@@ -20,6 +21,9 @@ from molspectra.simulation.executors import Executor, LostWorkerError
 
 DEATHS = 3
 """Number of times that an item may end its process, the last time alone in it, before it is given up."""
+
+SHORT = 20.0
+"""Seconds that a share takes at least, if so much is left: a worker takes some to start."""
 
 POLL = 0.5
 """Seconds between two looks at the files."""
@@ -67,11 +71,14 @@ def share_out(
     folder = folder.absolute()
     waiting, alone, deaths = deque(keys), deque[str](), Counter[str]()
     running: dict[Future[Any], _Share] = {}
-    unstarted = number = 0
+    unstarted = number = done = 0
+    since = time.monotonic()
     with executor.pool() as submit, _sign_of_life(folder) as sign:
         while waiting or alone or running:
             while len(running) < executor.workers and (waiting or alone):
-                share = _Share(_next(waiting, alone, executor), folder / f"{sign.name}-{number}")
+                fast = int(SHORT * done / (executor.workers * (time.monotonic() - since)))
+                size = max(fast, len(waiting) // (2 * executor.workers), executor.processes)
+                share = _Share(_next(waiting, alone, size), folder / f"{sign.name}-{number}")
                 number += 1
                 running[submit(work, sign, *call(share.keys, share.file))] = share
             wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
@@ -80,7 +87,7 @@ def share_out(
                 ended = future.done()  # asked before its file is read, which is then complete
                 for key in collect(share.file):
                     del share.left[key]
-                    unstarted = 0
+                    done, unstarted = done + 1, 0
                 if not ended:
                     continue
                 del running[future]
@@ -103,11 +110,10 @@ def share_out(
     shutil.rmtree(folder)
 
 
-def _next(waiting: deque[str], alone: deque[str], executor: Executor) -> list[str]:
-    """Take the keys of the next share: one that must be alone, or a part of what waits, ever smaller."""
+def _next(waiting: deque[str], alone: deque[str], size: int) -> list[str]:
+    """Take the keys of the next share: one that must be alone, or the next of what waits."""
     if alone:
         return [alone.popleft()]
-    size = max(4 * executor.processes, len(waiting) // (2 * executor.workers))
     return [waiting.popleft() for _ in range(min(size, len(waiting)))]
 
 
@@ -134,6 +140,7 @@ def _sign_of_life(folder: Path) -> Iterator[Path]:
 
 def work(sign: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Body of a worker: call the function; the process ends when the sign of life ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # multiprocessing unblocks it when it starts a process
     if not sign.exists():  # it began after the work was broken off
         os._exit(1)
     threading.Thread(target=_end_without, args=(sign,), daemon=True).start()
