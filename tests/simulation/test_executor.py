@@ -89,6 +89,21 @@ def test_a_killed_worker_changes_nothing_in_the_store(tmp_path, library):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.arrow", "plain.arrow"]
 
 
+def test_a_worker_killed_before_it_has_connected_is_replaced(tmp_path, library):
+    def kill_the_first_worker():
+        while not (found := workers_of(os.getpid())):
+            time.sleep(0.001)
+        os.kill(found[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_first_worker)
+    killer.start()
+    result = simulate_many(
+        [molecule()], tmp_path / "j", ("ir",), executor=Executor("node", 1), progress=False
+    )
+    killer.join()
+    assert [each.molecule.name for each in result.simulations()] == ["fluoride"]
+
+
 LONG = """
 import signal, sys, numpy as np
 from pathlib import Path
@@ -131,20 +146,23 @@ def test_an_interrupt_ends_the_workers_and_the_next_run_takes_over_what_they_hav
 
 
 def run_shares(tmp_path, function, keys):
-    seen, given_up = {}, []
+    seen, given_up, shares = {}, [], []
 
     def collect(path):
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         new, seen[path] = lines[len(seen.get(path, [])) :], lines
         return new
 
+    def call(keys, file):
+        shares.append(list(keys))
+        return function, (keys, file)
+
     def give_up(key, reason):
         given_up.append((key, reason))
 
     executor = Executor("node", 1)
-    share_out(executor, tmp_path / "w", keys, lambda *share: (function, share), collect, give_up)
-    done = [key for lines in seen.values() for key in lines]
-    return done, given_up, [len(lines) for lines in seen.values()]
+    share_out(executor, tmp_path / "w", keys, call, collect, give_up)
+    return [key for lines in seen.values() for key in lines], given_up, shares
 
 
 def test_an_item_is_given_up_when_it_has_ended_its_own_worker(tmp_path, library):
@@ -156,10 +174,11 @@ def test_an_item_is_given_up_when_it_has_ended_its_own_worker(tmp_path, library)
                 out.write(f"{key}\n")
                 out.flush()
 
-    done, given_up, shares = run_shares(tmp_path, die_of_one, ["a", "b", "bad", "c"])
+    done, given_up, shares = run_shares(tmp_path, die_of_one, ["a", "bad", "b", "c"])
     assert sorted(done) == ["a", "b", "c"]
+    assert shares[0] == ["a", "bad"]
     assert given_up == [("bad", "its worker ended 3 times")]
-    assert shares == [2, 0, 0, 1]
+    assert shares.count(["bad"]) == 2
 
 
 def test_workers_that_cannot_work_end_the_run_with_the_reason(tmp_path, library):

@@ -88,6 +88,7 @@ class Executor:
         try:
             import executorlib
 
+            _notice_death_at_start()
             resources: dict[str, Any] = {"cores": 1, "threads_per_core": self.processes}
             if self.kind == "slurm":  # a step takes the cores of its worker on one node, and no others
                 resources |= {"num_nodes": 1, "exclusive": True}
@@ -104,6 +105,27 @@ class Executor:
             ) from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _notice_death_at_start() -> None:
+    """Let executorlib send only to a process that has connected, and fail if it ended before that.
+
+    Its socket blocks for ever otherwise (1.11), and with it the future and the end of this process.
+    """
+    import zmq
+    from executorlib.standalone.interactive.communication import ExecutorlibSocketError, SocketInterface
+
+    send = SocketInterface.send_dict
+    if send.__module__ == __name__:
+        return
+
+    def send_dict(interface: Any, input_dict: dict[str, Any]) -> None:
+        while not interface._socket.poll(1000, zmq.POLLOUT):
+            if not interface._spawner.poll():
+                raise ExecutorlibSocketError("its process ended before it connected")
+        send(interface, input_dict)
+
+    SocketInterface.send_dict = send_dict
 
 
 def _submit(

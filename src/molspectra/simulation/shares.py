@@ -76,7 +76,7 @@ def share_out(
     with executor.pool() as submit, _sign_of_life(folder) as sign:
         while waiting or alone or running:
             while len(running) < executor.workers and (waiting or alone):
-                fast = int(SHORT * done / (executor.workers * (time.monotonic() - since)))
+                fast = int(SHORT * done / (executor.workers * max(1.0, time.monotonic() - since)))
                 size = max(fast, len(waiting) // (2 * executor.workers), executor.processes)
                 share = _Share(_next(waiting, alone, size), folder / f"{sign.name}-{number}")
                 number += 1
