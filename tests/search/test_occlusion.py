@@ -195,6 +195,8 @@ def test_attention_is_shown_where_embeddings_were_compared(library, store, tmp_p
     (other,) = explain(library, library.search(spectra, by="shape"), spectra, count=1)
     assert other.attention is None
     assert {band.attention for band in other.bands} == {None}
+    (alone,) = explain(library, library.search(spectra, by="learned"), spectra, count=1)
+    np.testing.assert_allclose(alone.attention, seen.attention)  # one spectrum alone is all together
     query = library.query(spectra, ["embedding"])
     direct = attention_of(library.model.model.spectrum_encoder, {"ir": query.embedded["ir"][0]})
     np.testing.assert_allclose(seen.attention, direct["ir"], rtol=1e-6)

@@ -130,7 +130,7 @@ class Explanation:
         attention: [points] that the points of the query receive in the last layer of the spectrum encoder, in
             units of uniform attention, see `molspectra.evaluation.attention.attention_of`: where the encoder
             looks, which is the same for all answers and need not be what drove any of them. None where the
-            search did not compare embeddings.
+            search did not use the encoder.
     """
 
     rank: int
@@ -216,16 +216,23 @@ def explain(
 def _attention(
     library: Library, hits: Hits, prepared: Mapping[str, Prepared], scale: float
 ) -> dict[str, Floats]:
-    """Attention [points] over the query's axes as measured, by modality; nothing without an embedding."""
-    if "embedding" not in hits.ways:
+    """Attention [points] over the query's axes as measured, by modality; nothing without the encoder.
+
+    `embedding` reads all spectra together, `learned` each alone; of both, the first is shown.
+    """
+    way = next((way for way in ("embedding", "learned") if way in hits.ways), None)
+    if way is None:
         return {}
     placed = {name: moved(spectrum, modality(name), 1 / scale) for name, spectrum in prepared.items()}
-    query = library.query(placed, ["embedding"], Pipeline(scale=1.0))
-    encoder = library.model.model.spectrum_encoder
+    read = library.query(placed, [way], Pipeline(scale=1.0)).embedded
+    together = [tuple(read)] if way == "embedding" else [(name,) for name in read]
+    encoder, found = library.model.model.spectrum_encoder, {}
     assert encoder is not None
-    received = attention_of(encoder, {name: rows[0] for name, rows in query.embedded.items()})
-    axes = {name: modality(name).axis() for name in received}
-    return {name: np.interp(axes[name] / scale, axes[name], values) for name, values in received.items()}
+    for names in together:
+        for name, values in attention_of(encoder, {name: read[name][0] for name in names}).items():
+            axis = modality(name).axis()
+            found[name] = np.interp(axis / scale, axis, values)
+    return found
 
 
 def _weighed(each: Explanation, occlusion: Occlusion, attention: Floats | None) -> Explanation:
