@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt requirements.lock
 	@echo "installing torch into $(VENV)"
 	@$(PIP) torch==2.13.0
 	@echo "installing molspectra into $(VENV)"
-	@$(PIP) -e '.[simulate,files,fast,search,explorer,dev]'
+	@$(PIP) -e '.[simulate,files,fast,search,explorer,cluster,dev]'
 	@rm $(UNFINISHED)
 	@touch $(READY)
 
@@ -67,7 +67,7 @@ lock: ## write requirements.lock, the hashes of constraints.txt
 	MACOSX_DEPLOYMENT_TARGET=14.0 UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV)/bin/uv pip compile -q \
 	  --generate-hashes --no-annotate --python-version 3.11 \
 	  --python-platform macos --no-emit-package torch -c constraints.txt -o requirements.lock \
-	  --extra simulate --extra files --extra fast --extra search --extra explorer --extra dev pyproject.toml
+	  --extra simulate --extra files --extra fast --extra search --extra explorer --extra cluster --extra dev pyproject.toml
 
 release: ## build wheel and source archive into dist/, and try the wheel in a clean environment
 	$(PYTHON) scripts/release.py $(ARGS)

@@ -5,7 +5,8 @@
     python -m benchmarks --out docs/speed      # kept beside the documentation
     python -m benchmarks --datasets            # afterwards also the scripts about datasets, which print
 
-Every measurement is a process of its own, so that none has the other's memory and threads.
+Every measurement is a process of its own, so that none has the other's memory and threads. The efficiencies
+are added to `history.jsonl` in the folder, and what lost more than a tenth is named.
 """
 
 import argparse
@@ -47,16 +48,19 @@ def plan(quick: bool) -> list[tuple[str, list[str]]]:
         if quick:
             jobs.append(("steps", ["--config", name, *_quick(name)]))
             continue
-        jobs.append(("steps", ["--config", name, "--steps", str(steps)]))
-        jobs.append(("compare", ["--config", name, "--steps", str(max(2, steps // 2)), "--compare", "plain"]))
-    fewer = _quick("qm9-stage1") if quick else ["--steps", "3"]
-    jobs.append(("allocator", ["--config", "qm9-stage1", *fewer, "--allocator", "default"]))
+        batch = ["--batch", str(STEPS[name].batch)]
+        jobs.append(("steps", ["--config", name, "--steps", str(steps), *batch]))
+        fewer = ["--steps", str(max(2, steps // 2)), *batch]
+        jobs.append(("compare", ["--config", name, *fewer, "--compare", "plain"]))
     for name in ("qm9-stage1", "qm9-stage2"):
+        fewer = _quick(name) if quick else ["--steps", "4", "--batch", str(STEPS[name].batch)]
+        if name == "qm9-stage1":
+            jobs.append(("allocator", ["--config", name, *fewer, "--allocator", "default"]))
         jobs.append(("bf16", ["--config", name, *fewer, "--precision", "bf16-mixed"]))
         if not quick:
             jobs.append(("default", ["--config", name, *fewer, "--mode", "default"]))
     if quick:
-        jobs.append(("compare", ["--config", "qm9-stage1", *fewer, "--compare", "plain"]))
+        jobs.append(("compare", ["--config", "qm9-stage1", *_quick("qm9-stage1"), "--compare", "plain"]))
     return jobs
 
 
@@ -78,6 +82,8 @@ def run(module: str, options: Sequence[str]) -> dict[str, Any]:
     print(f"--- {module} {shlex.join(options)}", flush=True)
     began = time.perf_counter()
     environment = dict(os.environ)
+    if module == "search":  # queries are timed in one thread
+        environment["OMP_NUM_THREADS"] = "1"
     if module != "steps":  # which arranges this itself, or leaves it as it is
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         environment.setdefault("GOMP_SPINCOUNT", SPINS)
@@ -114,6 +120,9 @@ def measure(out: Path, threads: int, quick: bool, plots: bool) -> dict[str, Any]
     results["loader"] = run("loader", ["--batch", "128"])
     results["simulation"] = run("simulation", ["--repeats", "1" if quick else "3"])
     results["startup"] = run("startup", ["--repeats", "1" if quick else "5"])
+    results["calculator"] = run("calculator", [*common, *(["--calls", "5"] if quick else [])])
+    few = ["--count", "20000", "--queries", "5"] if quick else ["--queries", "20"]
+    results["search"] = run("search", ["--kinds", "clustered", *few])
     if plots:
         results["scaling"] = run(
             "scaling", [*common, "--out", str(out.resolve()), *(["--quick"] if quick else [])]
@@ -134,11 +143,17 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     results = measure(options.out, options.threads, options.quick, not options.no_scaling)
+    from benchmarks import history
     from benchmarks.report import write
 
+    new = history.entry(results)
+    results["regressions"] = history.regressions(history.read(options.out / history.FILE), new)
+    history.append(options.out / history.FILE, new)
     text = json.dumps(results, indent=1, ensure_ascii=False)
     (options.out / "speed.json").write_text(text + "\n", encoding="utf-8")
     print(write(results, options.out))
+    for each in results["regressions"]:
+        print(f"regression: {each}", file=sys.stderr)
     if results["failed"]:
         sys.exit("\n".join(["failed:", *results["failed"]]))
     for name in DATASET_SCRIPTS if options.datasets else ():

@@ -6,10 +6,12 @@
 
 Random vectors are the hardest case: no inverted list holds what is near. Clustered ones (normal around 20,000
 centres) are nearer to embeddings, where many molecules resemble each other. Queries are vectors with noise.
-Queries are timed by the processor time of the one thread (set OMP_NUM_THREADS=1), building by the clock.
+Queries are timed by the processor time of the one thread (set OMP_NUM_THREADS=1), building by the clock. The
+last line is JSON.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from itertools import islice
@@ -57,8 +59,8 @@ def exact(vectors: Floats, query: Floats) -> npt.NDArray[np.int64]:
     return np.argpartition(-found, TOP)[:TOP]
 
 
-def measure(label: str, vectors: Floats, count: int) -> None:
-    """Print times and recall for `count` queries."""
+def measure(label: str, vectors: Floats, count: int) -> dict[str, float]:
+    """Print and return times (ms of one thread) and recall for `count` queries."""
     approximate.faiss().omp_set_num_threads(1)
     queries = queries_of(vectors, count)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,10 +81,13 @@ def measure(label: str, vectors: Floats, count: int) -> None:
         near = rows[np.argsort(-(vectors[rows] @ query))[:TOP]]
         times["approximate"].append(time.process_time() - began)
         recall.append(len(set(true) & set(near)) / TOP)
-    shown = ", ".join(f"{name} {1e3 * float(np.median(each)):.1f} ms" for name, each in times.items())
+    result = {name: 1e3 * float(np.median(each)) for name, each in times.items()}
+    result |= {"recall": float(np.mean(recall)), "lists": index.nprobe, "of": index.nlist}
+    shown = ", ".join(f"{name} {result[name]:.1f} ms" for name in times)
     print(f"{label} {vectors.shape}: {shown} of processor time per query (medians of {count})")
-    print(f"  recall@{TOP} {np.mean(recall):.3f}, {index.nprobe} of {index.nlist} lists searched")
+    print(f"  recall@{TOP} {result['recall']:.3f}, {index.nprobe} of {index.nlist} lists searched")
     print(f"  built in {built:.0f} s, {size:.0f} MiB", flush=True)
+    return result
 
 
 class NoModel:
@@ -134,11 +139,13 @@ def main() -> None:
     print(facts())
     if options.index:
         time_index(options.index)
+    found = {}
     if options.vectors is not None:
-        measure(options.vectors.name, unit(np.load(options.vectors).astype(np.float32)), options.queries)
-        return
-    for kind in options.kinds:
-        measure(kind, vectors_of(kind, options.count, options.width), options.queries)
+        vectors = unit(np.load(options.vectors).astype(np.float32))
+        found[options.vectors.name] = measure(options.vectors.name, vectors, options.queries)
+    for kind in options.kinds if options.vectors is None else ():
+        found[kind] = measure(kind, vectors_of(kind, options.count, options.width), options.queries)
+    print(json.dumps({"count": options.count, "width": options.width, "found": found}))
 
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ def perceived(item: tuple[int, tuple[np.ndarray, np.ndarray]]) -> tuple[int, str
 
 
 def row(index: int, structure: tuple[np.ndarray, np.ndarray], identity: str, extra: dict[str, Any]) -> Row:
-    """Return the row of one structure with its labels."""
-    return Row(Molecule(*structure, name=f"gdb_{index}"), identity=identity, **extra)
+    """Return the row of one structure with its labels; spectra without any intensity are left out."""
+    return Row(Molecule(*structure, name=f"gdb_{index}"), identity=identity, **extra).with_usable_spectra()
 
 
 def geometries(data: Path, identities: dict[int, str]) -> tuple[Metadata, Iterator[Candidate]]:

@@ -197,6 +197,7 @@ def test_every_import_is_declared():
     declared |= {Requirement(r).name.lower().replace("-", "_") for name in extras for r in extras[name]}
     declared |= {
         "yaml",
+        "zmq",
         "faiss",
         "sklearn",
         "mlflow",

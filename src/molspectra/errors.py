@@ -7,6 +7,11 @@ from typing import Self
 class MolspectraError(Exception):
     """Base of every error that the package raises on purpose."""
 
+    exit_code = 2
+    """That of a command which it ends."""
+    is_said = False
+    """Another process of the same run says it; this one ends in silence."""
+
 
 class InputError(MolspectraError):
     """Something that the user can mend: a file, an element, an option.
@@ -88,6 +93,12 @@ def check_format(where: object, found: object, known: int) -> None:
         )
     if type(found) is not int or found != known:
         raise FormatError(f"{where}: its format is {str(found)[:40]!r}, and {known} is read")
+
+
+class LostProcessError(MolspectraError):
+    """Another process of a run, perhaps on another machine, died or cannot be reached any more."""
+
+    exit_code = 1
 
 
 class SimulationError(MolspectraError):

@@ -14,6 +14,7 @@ import pytest
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("gradio")
 
+from molspectra.apps.cli import main
 from molspectra.apps.explorer import identify, server, site
 from molspectra.apps.explorer.site import AS_FILE
 from molspectra.errors import InputError, NotFoundError, SettingError
@@ -111,6 +112,15 @@ def test_explorers_that_start_at_once_get_ports_of_their_own():
         assert ports[0] != ports[1]
         with pytest.raises(SettingError, match="--port"):
             server._listen(ports[0])
+
+
+def test_a_model_that_is_none_is_refused_before_anything_starts(tmp_path, capfd):
+    assert main(["explore", "--no-browser", "--model", str(tmp_path / "gone")]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("molspectra: error: ")
+    assert err.count("\n") == 1
+    assert str(tmp_path / "gone") in err
 
 
 def test_requests_wait_for_what_is_being_imported(monkeypatch):

@@ -113,12 +113,14 @@ def test_spread_is_the_interquartile_range_over_the_median() -> None:
 def test_the_page_shows_goals_and_what_was_reached() -> None:
     steps = [
         {"label": "steps", "config": "qm9-stage1", "batch": 128, "median_seconds": 3.2, "spread": 0.04,
-         "molecules_per_second": 40.0, "efficiency": 0.7, "peak_memory_gb": 2.5, "matmul_gflops": 110.0,
+         "molecules_per_second": 40.0, "efficiency": 0.918, "peak_memory_gb": 2.5, "matmul_gflops": 110.0,
          "batch_seconds": 0.016, "mode": "reference", "precision": "32-true", "allocator": "tuned"},
     ]  # fmt: skip
     steps += [steps[0] | {"label": "compare", "plain_median_seconds": 6.4, "speedup": 2.0}]
     steps += [steps[0] | {"label": "bf16", "precision": "bf16-mixed", "median_seconds": 1.0}]
     steps += [steps[0] | {"label": "allocator", "allocator": "default", "median_seconds": 4.5}]
+    steps += [steps[0] | {"config": "qm9-stage2", "label": "default", "mode": "default", "batch": 64}]
+    steps += [steps[0] | {"config": "md17-force", "batch": 1, "efficiency": 0.4, "median_seconds": 0.006}]
     about = {
         "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 24.0, "system": "a system"}, "numba": "0.61",
         "date": "a day", "commit": "abc", "threads": 2, "torch": "2.13", "load": "0.1", "command": "it",
@@ -134,14 +136,31 @@ def test_the_page_shows_goals_and_what_was_reached() -> None:
             "loader": {"batch": 128, "stores": {"as it is": {"structures alone": loaded}}},
             "simulation": {"cpu_seconds": {"IR and Raman": 0.9, "IR, Raman and UV-Vis": 9.0}},
             "startup": {"cpu_seconds": {"--version": 0.04, "finetune --help": 3.3}},
+            "calculator": {"seconds": {"float64": 0.0061, "float32": 0.006}},
+            "search": {
+                "count": 1_000_000,
+                "width": 256,
+                "found": {
+                    "clustered": {"exact": 39.0, "approximate": 2.5, "recall": 0.985, "lists": 26, "of": 2000}
+                },
+            },
+            "regressions": ["qm9-stage1 128: half as fast"],
         }
     )  # fmt: skip
-    assert "2.00× (2×, 3×: floor)" in text
-    assert "0.70 (0.6, 0.8: floor)" in text
+    assert "| 0.92 | 3.00× (4×: not yet) |" in text  # the reference's efficiency is 0.306
+    assert "| qm9-stage2 | default | 64 |" in text
+    assert "3.61× (4×: not yet)" in text  # 0.918 / 0.254
+    assert "0.006 (≤ 0.005: not yet)" in text
+    assert "6.30× (5×: goal)" in text
+    for name in ("qm9-stage1", "qm9-stage2", "md17-force"):
+        assert f"- {name}, goal missed: {STEPS[name].missed}." in text
+    assert "md17-finetune, goal missed" not in text
+    assert "**Slower than before**: qm9-stage1 128: half as fast" in text
     assert "2.50 (≤ 3: goal)" in text
     assert "| qm9-stage1 | 128 | 6.4 | 3.2 | 2.00× |" in text
-    assert "6.40× the reference in float32 (3×, 5×: goal)" in text
-    assert "4.00× the reference under the same (6×: not yet)" in text
+    assert "| float64 | 6.1 | ≤ 6: not yet |\n| float32 | 6.0 | ≤ 6: goal |" in text
+    assert "| clustered | exact | 39.0 | ≤ 45: goal |" in text
+    assert "| 2.5 | ≤ 2: not yet | 0.985 (≥ 0.98: goal) | 26 of 2000 |" in text
     assert "≥ 100,000: goal" in text
     assert "**Failed**: `steps --config qm9-stage2: exit code 1`" in text
     assert "| IR, Raman and UV-Vis | 9.00 | ≤ 8: not yet |" in text

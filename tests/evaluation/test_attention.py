@@ -10,13 +10,16 @@ from safetensors.numpy import load_file
 from molspectra.errors import MismatchError, NotFoundError
 from molspectra.evaluation.attention import (
     attention_map,
+    attention_of,
     layer_attention,
     most_complete,
+    over_axis,
     patch_centres,
+    token_slices,
 )
 from molspectra.models.specformer import SpecFormer, SpecFormerConfig, patchify, transform
 from molspectra.reporting.attention_figure import write_attention
-from molspectra.spectra.modality import IR
+from molspectra.spectra.modality import IR, Modality
 from molspectra.training.checkpoint import load_model
 from molspectra.training.data import Selection
 
@@ -86,7 +89,7 @@ def test_the_map_of_a_run(runs, tiny):
     assert received.mean() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(attention.spectra["ir"], transform(batch.spectra["ir"]).mean(0), rtol=1e-4)
 
-    tokens_of = attention.token_slices()
+    tokens_of = token_slices(attention.kinds)
     blocks = attention.blocks()
     np.testing.assert_allclose(blocks.sum(2), 1, atol=1e-5)
     ir_to_raman = attention.matrix[0][tokens_of["ir"], tokens_of["raman"]].sum(1).mean()
@@ -131,3 +134,25 @@ def test_patches_have_their_centres():
     centres = patch_centres(IR)
     assert len(centres) == 139
     assert centres[:2].tolist() == [524.5, 549.5]
+
+
+def test_a_point_has_the_mean_of_the_patches_that_cover_it():
+    kind = Modality("made", "eV", "1/eV", start=0, stop=9, step=1, patch=4, stride=2, fwhm=1)
+    assert kind.patches == 4
+    over = over_axis(np.array([1.0, 2, 3, 4]), kind)
+    np.testing.assert_allclose(over, [1, 1, 1.5, 1.5, 2.5, 2.5, 3.5, 3.5, 4, 4])
+
+
+def test_the_attention_of_one_sample_is_that_of_the_last_layer(encoder):
+    generator = np.random.default_rng(0)
+    spectra = {name: generator.random(kind.points) for name, kind in encoder.kinds.items()}
+    found = attention_of(encoder, spectra)
+    rows = {name: torch.tensor(values[None]) for name, values in spectra.items()}
+    last = layer_attention(encoder, rows)[-1][0].mean(0)  # [T, T]
+    share = (last.mean(0) * len(last)).double().numpy()
+    assert share.mean() == pytest.approx(1)
+    for name, tokens in token_slices(encoder.kinds).items():
+        np.testing.assert_allclose(found[name], over_axis(share[tokens], encoder.kinds[name]), rtol=1e-5)
+    alone = attention_of(encoder, {"ir": spectra["ir"]})
+    assert set(alone) == {"ir"}
+    assert alone["ir"][alone["ir"] > 0].mean() == pytest.approx(1, rel=0.05)

@@ -7,6 +7,7 @@ import pyarrow.csv
 import pytest
 
 from molspectra.data.store.store import Store, write_store
+from molspectra.evaluation.attention import attention_of
 from molspectra.search.explain import explain, write_bands
 from molspectra.search.figure import figure, weight
 from molspectra.search.library import Library
@@ -186,3 +187,28 @@ def test_weights_are_shown(library, store, tmp_path):
     told = {text.get_text() for legend in figure(unknown).legends for text in legend.get_texts()}
     assert "carries the answer" not in told
     assert [weight(each) for each in (None, -0.0001, 0.0126, -0.5)] == ["–", "+0.000", "+0.013", "−0.500"]
+
+
+def test_attention_is_shown_where_embeddings_were_compared(library, store, tmp_path):
+    spectra = {"ir": store.spectrum(SMILES.index("CC(C)=O"), "ir")}
+    (seen,) = explain(library, library.search(spectra, by="embedding"), spectra, count=1)
+    (other,) = explain(library, library.search(spectra, by="shape"), spectra, count=1)
+    assert other.attention is None
+    assert {band.attention for band in other.bands} == {None}
+    (alone,) = explain(library, library.search(spectra, by="learned"), spectra, count=1)
+    np.testing.assert_allclose(alone.attention, seen.attention)  # one spectrum alone is all together
+    query = library.query(spectra, ["embedding"])
+    direct = attention_of(library.model.model.spectrum_encoder, {"ir": query.embedded["ir"][0]})
+    np.testing.assert_allclose(seen.attention, direct["ir"], rtol=1e-6)
+    for band in seen.bands:
+        inside = (seen.axis >= band.window[0]) & (seen.axis <= band.window[1]) & seen.known
+        assert band.attention == pytest.approx(seen.attention[inside].mean())
+    for each, is_shown in ((seen, True), (other, False)):
+        write_bands(tmp_path / "bands.csv", [each], overwrite=True)
+        table = pyarrow.csv.read_csv(tmp_path / "bands.csv")
+        assert (table["attention"].null_count == 0) == is_shown
+        told = {text.get_text() for legend in figure([each]).legends for text in legend.get_texts()}
+        assert ("attention, largest 1" in told) == is_shown
+        hits = library.search(spectra)
+        page = write_page(tmp_path / "why.html", hits, [each], {"ir": "acetone.csv"}, overwrite=True)
+        assert (">attention</th>" in page.read_text(encoding="utf-8")) == is_shown

@@ -56,14 +56,15 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
+    """Run a command; returns the exit code (0 done, 1 another process lost, 2 bad input, 130 interrupted)."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
         return _dispatch(arguments)
     except MolspectraError as error:
-        interrupted = getattr(error, "interrupted", False)
-        say(f"molspectra: {'' if interrupted else 'error: '}{_line(error)}", error=True)
-        return 130 if interrupted else 2
+        if not error.is_said:
+            is_interrupted = error.exit_code == 130
+            say(f"molspectra: {'' if is_interrupted else 'error: '}{_line(error)}", error=True)
+        return error.exit_code
     except KeyboardInterrupt:
         say("molspectra: interrupted", error=True)
         return 130

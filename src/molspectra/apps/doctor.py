@@ -14,7 +14,7 @@ EXTRAS = {
     "fast": ("numba",),
     "search": ("faiss",),
     "explorer": ("gradio", "plotly"),
-    "cluster": ("executorlib",),
+    "cluster": ("executorlib", "zmq"),
 }
 """Modules of every optional extra."""
 

@@ -1,4 +1,4 @@
-"""Attention maps of a trained spectrum encoder over wavenumbers, averaged over molecules.
+"""Attention maps of a trained spectrum encoder over wavenumbers: averaged over molecules, or of one sample.
 
 The encoder never stores its attention; here the softmax is recomputed from the queries and keys of a forward
 pass, in chunks of molecules. Layer l attends with the sum of the scores of the layers up to l (residual
@@ -7,7 +7,7 @@ attention, method, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -60,25 +60,19 @@ class AttentionMap:
         """Numbers of the layers, from 1."""
         return range(1, len(self.matrix) + 1)
 
-    def token_slices(self) -> dict[str, slice]:
-        """Slice of the tokens that belong to each modality."""
-        ends = np.cumsum([0, *(kind.patches for kind in self.kinds.values())]).tolist()
-        return {name: slice(*pair) for name, pair in zip(self.kinds, pairwise(ends), strict=True)}
-
     def received(self) -> dict[str, npt.NDArray[np.float64]]:
         """Mean attention that each patch receives from all tokens, by modality, [layers, patches] each.
 
         In units of uniform attention: 1 is what every patch receives if all weights are equal.
         """
-        share = self.matrix.mean(axis=1) * self.matrix.shape[1]
-        return {name: share[:, tokens] for name, tokens in self.token_slices().items()}
+        return _received(self.matrix, self.kinds)
 
     def blocks(self) -> npt.NDArray[np.float64]:
         """Share of the attention from one modality's tokens that goes to another's, [layers, S, S].
 
         Rows are the modalities of the queries, columns those of the keys; every row adds up to 1.
         """
-        slices = list(self.token_slices().values())
+        slices = list(token_slices(self.kinds).values())
         to_modality = np.stack([self.matrix[:, :, keys].sum(axis=2) for keys in slices], axis=2)
         return np.stack([to_modality[:, queries].mean(axis=1) for queries in slices], axis=1)
 
@@ -119,6 +113,49 @@ def patch_centres(kind: Modality) -> npt.NDArray[np.float64]:
     first = np.arange(kind.patches) * kind.stride
     axis = kind.axis()
     return np.asarray((axis[first] + axis[first + kind.patch - 1]) / 2)
+
+
+def token_slices(kinds: Mapping[str, Modality]) -> dict[str, slice]:
+    """Slice of the tokens that belong to each modality, in the order of the tokens."""
+    ends = np.cumsum([0, *(kind.patches for kind in kinds.values())]).tolist()
+    return {name: slice(*pair) for name, pair in zip(kinds, pairwise(ends), strict=True)}
+
+
+def _received(
+    matrix: npt.NDArray[np.float64], kinds: Mapping[str, Modality]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Attention [layers, patches] that each patch receives, by modality, of weights [layers, T, T]."""
+    share = matrix.mean(axis=1) * matrix.shape[1]
+    return {name: share[:, tokens] for name, tokens in token_slices(kinds).items()}
+
+
+def attention_of(
+    encoder: SpecFormer, spectra: Mapping[str, npt.NDArray[np.floating]]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Attention that the points of one sample's spectra receive in the last layer, [points] by modality.
+
+    The mean over heads and tokens, in units of uniform attention, and over the patches that cover a point; 0
+    where none does. Scores are added up over the layers, so the last layer has those of all.
+
+    Args:
+        encoder: in evaluation mode.
+        spectra: [points] intensities by modality, in its unit; of modalities that the encoder reads.
+    """
+    kinds = {name: kind for name, kind in encoder.kinds.items() if name in spectra}
+    weight = next(encoder.parameters())
+    rows = {name: torch.tensor(spectra[name][None]).to(weight.device, weight.dtype) for name in kinds}
+    last = layer_attention(encoder, rows)[-1].double().mean(1).cpu().numpy()  # [1, T, T]
+    return {name: over_axis(parts[0], kinds[name]) for name, parts in _received(last, kinds).items()}
+
+
+def over_axis(patches: npt.NDArray[np.float64], kind: Modality) -> npt.NDArray[np.float64]:
+    """Values [points] of the points of an axis: the mean of the patches [patches] that cover each, else 0."""
+    totals, counts = np.zeros(kind.points), np.zeros(kind.points)
+    for number, value in enumerate(patches):
+        covered = slice(number * kind.stride, number * kind.stride + kind.patch)
+        totals[covered] += value
+        counts[covered] += 1
+    return totals / np.maximum(counts, 1)
 
 
 def attention_map(run_dir: str | Path) -> AttentionMap:

@@ -132,8 +132,8 @@ def finetune_ensemble(
     config, out = configuration_for("finetune", config, FinetuneConfig), Path(out)
     if type(members) is not int or not 2 <= members <= MOST_MEMBERS:
         raise SettingError(f"members: an ensemble has 2 to {MOST_MEMBERS} members, not {members!r}")
-    if config.loop.devices > 1:
-        raise SettingError("members: each is trained on one device; set loop.devices 1")
+    if config.loop.processes > 1:
+        raise SettingError("members: each is trained on one device; set loop.devices and loop.nodes 1")
     if (out / "record.json").exists():
         raise ExistsError(f"{out}: a single run is there; choose another directory for the ensemble")
     if is_ensemble(out) and not resume:

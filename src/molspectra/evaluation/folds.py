@@ -50,7 +50,7 @@ def finetune_folds(
     out, data = Path(out), config.data
     if not data.folds or data.fold is not None:
         raise SettingError("data.folds: all folds are asked for by data.folds without data.fold")
-    if config.loop.devices > 1:
+    if config.loop.processes > 1:
         raise SettingError("loop.devices: several devices train one fold at a time; choose it with data.fold")
     if (out / "record.json").exists():
         raise MismatchError(f"{out}: holds a single run; choose another directory for the folds")

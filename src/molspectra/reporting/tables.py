@@ -30,6 +30,7 @@ IRRELEVANT = (
     "loop.seed",
     "loop.accelerator",
     "loop.devices",
+    "loop.nodes",
     "loop.log_every",
     "loop.save_every",
     "loop.keep",

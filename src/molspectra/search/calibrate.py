@@ -302,9 +302,10 @@ def _fitted(
     fits = {}
     for subset in subsets(names):
         is_readable = model is not None and set(subset) <= learned.keys()
+        embedded = {name: queries[name] for name in subset} if is_readable else {}
         query = Query(
-            model.spectra({name: queries[name] for name in subset}) if model and is_readable else None,
-            subset if is_readable else (),
+            model.spectra(embedded) if model and embedded else None,
+            embedded,
             {name: learned[name] for name in subset if name in learned},
             {name: samples[name] for name in subset if name in samples},
             {name: bands[name] for name in subset if name in bands},

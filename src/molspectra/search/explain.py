@@ -23,6 +23,7 @@ from molspectra.chem.identity import parsed_smiles, perceived_bonds
 from molspectra.chem.molecule import Molecule
 from molspectra.data.output import free_path, write_table
 from molspectra.errors import InputError, MissingExtraError, MolspectraError, ValueRangeError
+from molspectra.evaluation.attention import attention_of
 from molspectra.search.gas import NARROW
 from molspectra.search.groups import GroupEvidence, evidence
 from molspectra.search.hits import DECIMALS, Hits
@@ -85,6 +86,7 @@ class Band:
             where it cannot be told. See `molspectra.search.occlusion`.
         lead: the same of the score less that of the best other listed answer: positive where the band tells
             this answer from the next.
+        attention: mean attention of the spectrum encoder in this part, see `Explanation`; None without one.
     """
 
     status: Literal["matched", "missing", "extra"]
@@ -98,6 +100,7 @@ class Band:
     window: Window | None = None
     weight: float | None = None
     lead: float | None = None
+    attention: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +127,10 @@ class Explanation:
         groups: functional groups of the candidate, and those that a measured band asks for.
         remarks: what was left out or taken as it is, for people.
         assignment: normal modes of the candidate, None where they are not computed.
+        attention: [points] that the points of the query receive in the last layer of the spectrum encoder, in
+            units of uniform attention, see `molspectra.evaluation.attention.attention_of`: where the encoder
+            looks, which is the same for all answers and need not be what drove any of them. None where the
+            search did not use the encoder.
     """
 
     rank: int
@@ -144,6 +151,7 @@ class Explanation:
     groups: tuple[GroupEvidence, ...]
     remarks: tuple[str, ...]
     assignment: Assignment | None = None
+    attention: npt.NDArray[np.float64] | None = None
 
 
 def explain(
@@ -184,6 +192,7 @@ def explain(
             levels_of_theory(vibrational, level=level)
     except MissingExtraError as error:
         lacking = f"the motions of the atoms are not computed: {error}"
+    seen = _attention(library, hits, prepared, pipeline.scale or 1.0)
     explanations = []
     for hit in list(hits)[:count]:
         molecule, assignment, remark = library.molecule(hit["row"]), None, lacking
@@ -200,24 +209,56 @@ def explain(
             own[name] = _explained(hit, molecule, spectrum, stored, modality(name), pipeline, *chosen)
         scales = {name: each.scale for name, each in own.items()}
         occlusion = Occlusion(library, hits, hit["row"], prepared, scales, pipeline)
-        explanations += [_weighed(each, occlusion) for each in own.values()]
+        explanations += [_weighed(each, occlusion, seen.get(name)) for name, each in own.items()]
     return explanations
 
 
-def _weighed(each: Explanation, occlusion: Occlusion) -> Explanation:
-    """An explanation with the weights and leads of its bands."""
+def _attention(
+    library: Library, hits: Hits, prepared: Mapping[str, Prepared], scale: float
+) -> dict[str, Floats]:
+    """Attention [points] over the query's axes as measured, by modality; nothing without the encoder.
+
+    `embedding` reads all spectra together, `learned` each alone; of both, the first is shown.
+    """
+    way = next((way for way in ("embedding", "learned") if way in hits.ways), None)
+    if way is None:
+        return {}
+    placed = {name: moved(spectrum, modality(name), 1 / scale) for name, spectrum in prepared.items()}
+    read = library.query(placed, [way], Pipeline(scale=1.0)).embedded
+    together = [tuple(read)] if way == "embedding" else [(name,) for name in read]
+    encoder, found = library.model.model.spectrum_encoder, {}
+    assert encoder is not None
+    for names in together:
+        for name, values in attention_of(encoder, {name: read[name][0] for name in names}).items():
+            axis = modality(name).axis()
+            found[name] = np.interp(axis / scale, axis, values)
+    return found
+
+
+def _weighed(each: Explanation, occlusion: Occlusion, attention: Floats | None) -> Explanation:
+    """An explanation with the attention [points], and the weights, leads and attention of its bands."""
     losses = occlusion.losses(each.modality, [band.window for band in each.bands])
-    pairs = zip(each.bands, losses, strict=True)
-    bands = tuple(replace(band, weight=loss.weight, lead=loss.lead) for band, loss in pairs)
-    return replace(each, bands=bands)
+    bands = tuple(
+        replace(band, weight=loss.weight, lead=loss.lead, attention=_mean(attention, each, band.window))
+        for band, loss in zip(each.bands, losses, strict=True)
+    )
+    return replace(each, bands=bands, attention=attention)
+
+
+def _mean(attention: Floats | None, each: Explanation, window: Window | None) -> float | None:
+    """Mean attention in the measured part of a window."""
+    if attention is None or window is None:
+        return None
+    inside = each.known & (each.axis >= window[0]) & (each.axis <= window[1])
+    return float(attention[inside].mean()) if inside.any() else None
 
 
 def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwrite: bool = False) -> None:
     """Write the bands of explanations as CSV or Parquet, by the suffix: one row per band.
 
     Columns: rank, name, smiles, modality, status, measured and computed position (axis unit) and height,
-    motion, atoms (indices from 0, with spaces between), weight and lead (see `Band`). Numbers of a CSV
-    file have at most `DECIMALS`.
+    motion, atoms (indices from 0, with spaces between), weight, lead and attention (see `Band`). Numbers of a
+    CSV file have at most `DECIMALS`.
 
     Raises:
         InputError: another suffix, the file exists, or it cannot be written.
@@ -238,6 +279,7 @@ def write_bands(path: Path | str, explanations: Sequence[Explanation], *, overwr
             "atoms": " ".join(map(str, band.atoms)),
             "weight": band.weight,
             "lead": band.lead,
+            "attention": band.attention,
         }
         for each in explanations
         for band in each.bands
@@ -251,7 +293,7 @@ _SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("name", "smiles", "modality", "status")),
         *((name, pa.float64()) for name in ("measured", "measured_height", "computed", "computed_height")),
         *((name, pa.string()) for name in ("motion", "atoms")),
-        *((name, pa.float64()) for name in ("weight", "lead")),
+        *((name, pa.float64()) for name in ("weight", "lead", "attention")),
     ]
 )
 

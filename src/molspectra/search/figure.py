@@ -170,6 +170,10 @@ def _panel(
         axes.fill_between(each.axis[thin], values[thin], 0, color=colour, alpha=0.12, linewidth=0)
     axes.plot(each.axis, measured, color=INK, linewidth=1.1, label="measured")
     axes.plot(each.axis, candidate, color=COLOURS["stage2"], linewidth=1.1, label="candidate, below zero")
+    if each.attention is not None:
+        seen = np.where(known, each.attention, np.nan)
+        seen = seen / max(float(np.nanmax(seen, initial=0.0)), 1e-300)
+        axes.plot(each.axis, seen, "--", color=COLOURS["stage1"], linewidth=0.9, label="attention, largest 1")
     axes.axhline(0, color=INK, linewidth=0.7)
     for status, style in _MARKS.items():
         is_joined = status == "matched"

@@ -202,7 +202,7 @@ def _bands(each: Explanation) -> Markup | None:
     def place(band: Band) -> float:
         return band.measured if band.measured is not None else band.computed or 0.0
 
-    rows = []
+    rows, has_attention = [], each.attention is not None
     for band in sorted(each.bands, key=place, reverse=kind.name == "ir"):
         difference = "–"
         if band.measured is not None and band.computed is not None:
@@ -217,6 +217,7 @@ def _bands(each: Explanation) -> Markup | None:
                 difference.replace("-", "−"),
                 weight(band.weight),
                 weight(band.lead),
+                *([fixed(band.attention)] if has_attention else []),
                 band.motion or "–",
             ]
         )
@@ -227,8 +228,14 @@ def _bands(each: Explanation) -> Markup | None:
         "where it speaks against it. Lead: the same against the best other answer; positive where the band "
         "tells this one from that."
     )
-    head = ["", "measured", "height", "candidate", "height", "difference", "weight", "lead", "motion"]
-    return table(caption, head, rows, numbers=range(1, 8))
+    head = ["", "measured", "height", "candidate", "height", "difference", "weight", "lead"]
+    if has_attention:
+        caption += (
+            " Attention: what the band receives in the spectrum encoder; 1 is the mean of all places. It "
+            "tells where the encoder looks, weight and lead tell what drove the answer."
+        )
+        head.append("attention")
+    return table(caption, [*head, "motion"], rows, numbers=range(1, len(head)))
 
 
 def _motions(pictures: Pictures, each: Explanation) -> Iterator[Markup]:

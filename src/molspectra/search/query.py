@@ -54,7 +54,7 @@ class Query:
 
     Attributes:
         vector: embeddings [Q, D] of all spectra of a sample together; None for a comparison of shapes alone.
-        embedded: modalities in `vector`.
+        embedded: intensities [Q, points] in `vector` by modality, as the encoder reads them.
         learned: embeddings [Q, D] of each spectrum alone, by modality.
         samples: stored points [Q, P] by modality, of length 1 over the known ones, and the mask of these [P].
         shapes: bands of each spectrum, by modality.
@@ -65,7 +65,7 @@ class Query:
     """
 
     vector: Floats | None = None
-    embedded: tuple[str, ...] = ()
+    embedded: Mapping[str, Floats] = field(default_factory=dict)
     learned: Mapping[str, Floats] = field(default_factory=dict)
     samples: Mapping[str, tuple[Floats, npt.NDArray[np.bool_]]] = field(default_factory=dict)
     shapes: Mapping[str, Shapes] = field(default_factory=dict)
@@ -257,6 +257,4 @@ def query_of(
     if not readable:
         raise MismatchError(f"the model reads {', '.join(model.modalities)}, not {', '.join(prepared)}")
     single = {name: model.spectra({name: rows}) for name, rows in readable.items()} if learned else {}
-    return Query(
-        model.spectra(readable), tuple(readable), single, samples, bands, trained, gases, tuple(remarks)
-    )
+    return Query(model.spectra(readable), readable, single, samples, bands, trained, gases, tuple(remarks))

@@ -82,7 +82,7 @@ def _distribution(spectra: Floats) -> Floats:
 def modalities_of(way: str, arrays: Mapping[str, npt.NDArray[np.floating]], query: Query) -> tuple[str, ...]:
     """Modalities that both the query and the library's arrays have for a way."""
     if way == "embedding":
-        return query.embedded
+        return tuple(query.embedded)
     kind = "learned" if way == "learned" else "samples"
     spectra = {"learned": query.learned, "shape": query.shapes, "match": query.shapes}.get(way, query.samples)
     names = tuple(name for name in spectra if f"{kind}-{name}" in arrays)

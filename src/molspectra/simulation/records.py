@@ -161,6 +161,40 @@ def records_at(path: Path, offsets: Iterable[int]) -> Iterator[Record]:
         raise error.with_context(path) from None
 
 
+class GrowingJournal:
+    """Reader of a journal that another process writes.
+
+    Args:
+        path: the file, which may not exist yet.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._end = path, 0
+
+    def new_records(self) -> list[Record]:
+        """Return the records that are complete now and have not been returned before.
+
+        Raises:
+            InputError: the file cannot be read, or a line is not a record.
+        """
+        records = []
+        try:
+            with open(self._path, "rb") as file:  # opened anew, else a network file system shows what it was
+                file.seek(self._end)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    records.append(from_json(line))
+                    self._end += len(line)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise InputError(f"cannot read the journal {self._path}: {error.strerror}") from None
+        except InputError as error:
+            raise error.with_context(self._path) from None
+        return records
+
+
 class Journal:
     """Append-only file of records; `append` returns once its record is on the disk.
 

@@ -1,13 +1,14 @@
-"""Simulate many molecules in parallel, one spawned process per core; or one that can be ended at any time."""
+"""Simulate many molecules, in spawned processes or on an executor; or one that can be ended at any time."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +29,16 @@ from molspectra.simulation.api import (
     levels_of_theory,
     simulate,
 )
-from molspectra.simulation.records import Journal, Record, key_of, records_at
+from molspectra.simulation.executors import Executor
+from molspectra.simulation.records import (
+    GrowingJournal,
+    Journal,
+    Record,
+    key_of,
+    read_journal,
+    records_at,
+)
+from molspectra.simulation.shares import DEATHS, share_out
 
 TIMEOUT = 1800.0
 """Time limit per molecule, s, after which its process is killed."""
@@ -87,6 +97,7 @@ def simulate_many(
     geometry: Geometry = "optimised",
     level: Level = "gfn2",
     processes: int | None = None,
+    executor: Executor | None = None,
     timeout: float = TIMEOUT,
     by_geometry: bool = True,
     retry_failed: bool = False,
@@ -94,8 +105,11 @@ def simulate_many(
 ) -> RunResult:
     """Simulate every molecule once and write each result to a journal, so that an interrupted run continues.
 
-    A molecule that fails, exceeds `timeout` or whose process dies becomes a record with the reason, and the
-    run goes on. On Ctrl-C the child processes are terminated; finished molecules stay in the journal.
+    A molecule that fails or exceeds `timeout` becomes a record with the reason, and the run goes on; so does
+    one whose process dies, when that has happened three times. On Ctrl-C all processes end; finished
+    molecules stay. The workers of an executor write journals of their own, in a folder beside `journal`
+    (named after it, with ".workers") that they must see. They are merged while they grow, and at the next
+    start if this process is killed.
 
     Args:
         molecules: start structures.
@@ -104,6 +118,7 @@ def simulate_many(
         geometry: see `simulate`.
         level: see `simulate`.
         processes: number of child processes; None takes one per usable core.
+        executor: computes on its workers instead, which have their own number of processes.
         timeout: seconds per molecule.
         by_geometry: treat another conformer of the same identity as another molecule.
         retry_failed: compute the failures of the journal again.
@@ -111,6 +126,7 @@ def simulate_many(
 
     Raises:
         InputError: unknown modality, missing extra, or a journal that cannot be used.
+        SimulationError: the workers of the executor do not start, or fail as a whole.
     """
     levels = levels_of_theory(modalities, geometry, level)
     task = partial(simulate, modalities=tuple(modalities), geometry=geometry, level=level)
@@ -122,6 +138,8 @@ def simulate_many(
         total += 1
         by_key.setdefault(key_of(molecule, levels, by_geometry), molecule)
     with Journal(journal) as store:
+        folder = store.path.with_name(store.path.name + ".workers")
+        _take_over(store, folder)
         todo = deque(
             key for key in by_key if key not in store.offsets or (retry_failed and key in store.failed)
         )
@@ -129,23 +147,83 @@ def simulate_many(
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         count = min(processes or usable or 1, computed)
         if count:
-            with _progress(computed, progress) as advance, _pool(count, task) as workers:
-                _work(workers, todo, by_key, store, timeout, task, advance)
+            with _progress(computed, progress) as advance:
+
+                def finish(record: Record) -> None:
+                    store.append(record)
+                    advance(record)
+
+                if executor is None:
+                    with _pool(count, task) as workers:
+                        _work(workers, todo, by_key, finish, timeout, task)
+                else:
+                    share = partial(
+                        simulate_many,
+                        modalities=tuple(modalities),
+                        geometry=geometry,
+                        level=level,
+                        processes=executor.processes,
+                        timeout=timeout,
+                        by_geometry=by_geometry,
+                        progress=False,
+                    )
+                    _work_in_shares(executor, folder, todo, by_key, finish, share)
     offsets = [store.offsets[key] for key in by_key]
     failed = list(records_at(store.path, (store.offsets[key] for key in by_key if key in store.failed)))
     return RunResult(store.path, offsets, failed, computed, len(by_key) - computed, total - len(by_key))
+
+
+def _take_over(store: Journal, folder: Path) -> None:
+    """Merge what the workers of an interrupted run have finished, and remove their journals."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.glob("*-*")):
+        for record in read_journal(path):
+            if record.key not in store.offsets or (record.key in store.failed and record.error is None):
+                store.append(record)
+    shutil.rmtree(folder)
+
+
+def _work_in_shares(
+    executor: Executor,
+    folder: Path,
+    todo: Iterable[str],
+    by_key: dict[str, Molecule],
+    finish: Callable[[Record], None],
+    share: Callable[[Sequence[Molecule], Path], RunResult],
+) -> None:
+    """Compute molecules on an executor, each share with a journal of its own; pass on the results."""
+    journals: dict[Path, GrowingJournal] = {}
+
+    def collect(path: Path) -> Iterator[str]:
+        for record in journals.setdefault(path, GrowingJournal(path)).new_records():
+            finish(record)
+            yield record.key
+
+    def give_up(key: str, reason: str) -> None:
+        molecule = by_key[key]
+        finish(Record(key, molecule.identity, molecule.smiles, molecule.name, 0.0, None, reason))
+
+    share_out(
+        executor,
+        folder,
+        todo,
+        lambda keys, path: (share, ([by_key[key] for key in keys], path)),
+        collect,
+        give_up,
+    )
 
 
 def _work(
     workers: list[_Worker],
     todo: deque[str],
     by_key: dict[str, Molecule],
-    store: Journal,
+    finish: Callable[[Record], None],
     timeout: float,
     task: Task,
-    advance: Callable[[Record], None],
 ) -> None:
-    """Send molecules to idle workers and record their results, until all are done."""
+    """Send molecules to idle workers and pass on their results, until all are done."""
+    deaths = Counter[str]()
     for worker in workers:
         _hand_out(worker, todo, by_key)
     while any(worker.key for worker in workers):
@@ -156,10 +234,15 @@ def _work(
             key = worker.key
             if key is None or (worker.pipe not in ready and time.monotonic() - worker.since < timeout):
                 continue
-            record = _outcome(worker, worker.pipe in ready, by_key[key], key, timeout)
-            store.append(record)
-            advance(record)
+            answered = worker.pipe in ready
+            record = _outcome(worker, answered, by_key[key], key, timeout)
             worker.key = None
+            if answered and record.error is not None and not worker.process.is_alive():
+                deaths[key] += 1
+            if 0 < deaths[key] < DEATHS and record.error is not None:
+                todo.appendleft(key)
+            else:
+                finish(record)
             if not worker.process.is_alive() and todo:
                 workers[workers.index(worker)] = worker = _start(task)
             _hand_out(worker, todo, by_key)

@@ -212,7 +212,9 @@ class LoopConfig:
     CPU. Apple's mps, where nothing was tried, is used only if it is named. A run that is resumed with auto
     keeps the device that its settings name. `record.json` tells the device that was used."""
     devices: int = 1
-    """Number of devices."""
+    """Number of devices on each machine; on the CPU, of processes."""
+    nodes: int = 1
+    """Number of machines. Several are started by torchrun or SLURM's srun, with a process for each device."""
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     """Arithmetic."""
     kernels: Kernels = "auto"
@@ -231,7 +233,7 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts that make no run."""
-        for name in ("steps", "batch_size", "accumulation", "log_every", "devices", "keep"):
+        for name in ("steps", "batch_size", "accumulation", "log_every", "devices", "nodes", "keep"):
             if getattr(self, name) < 1:
                 raise SettingError(f"loop: {name} must be at least 1, not {getattr(self, name)}")
         for name, most in (("steps", MOST_STEPS), ("batch_size", LARGEST_BATCH)):
@@ -246,24 +248,29 @@ class LoopConfig:
                 "loop: accelerator must be auto, cpu, cuda, a GPU by its number (cuda:1) or mps, not "
                 f"{self.accelerator!r}"
             )
-        if ":" in self.accelerator and self.devices > 1:
+        if ":" in self.accelerator and self.processes > 1:
             raise SettingError(
-                f"loop: {self.accelerator} is one device, not {self.devices}; set loop.accelerator: cuda"
+                f"loop: {self.accelerator} is one device, not {self.processes}; set loop.accelerator: cuda"
             )
-        if self.compile and self.devices > 1:
-            raise SettingError(f"loop.compile works on one device, not {self.devices}; leave it off")
+        if self.compile and self.processes > 1:
+            raise SettingError(f"loop.compile works on one device, not {self.processes}; leave it off")
         if self.compile and self.kernels == "compiled":
             raise SettingError("loop.compile takes the place of compiled kernels; set loop.kernels: auto")
-        parts = self.accumulation * self.devices
+        parts = self.accumulation * self.processes
         if self.batch_size < parts:
             raise SettingError(f"loop: a batch of {self.batch_size} cannot be cut into {parts} parts")
         if self.edge_budget < 0:
             raise SettingError(f"loop.edge_budget must be 0 (none) or more edges, not {self.edge_budget}")
-        if self.edge_budget and self.batch_size % self.devices:
+        if self.edge_budget and self.batch_size % self.processes:
             raise SettingError(
-                f"loop.edge_budget: on {self.devices} devices loop.batch_size must be a multiple of "
-                f"{self.devices}, not {self.batch_size}"
+                f"loop.edge_budget: on {self.processes} devices loop.batch_size must be a multiple of "
+                f"{self.processes}, not {self.batch_size}"
             )
+
+    @property
+    def processes(self) -> int:
+        """Number of processes, one for each device of each machine."""
+        return self.nodes * self.devices
 
 
 @dataclass(frozen=True)

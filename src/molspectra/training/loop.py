@@ -174,7 +174,7 @@ class Trainer:
         title = str(self.about.get("stage", "training"))
         source = closing(batches(self.maker, self.step, steps, workers=self.workers))
         bar = progress(title, steps, self.step, self.show and self.ranks.rank == 0)
-        with stop_requests() as stop, bar as advance, source as steps_ahead:
+        with stop_requests(alone=self.ranks.world == 1) as stop, bar as advance, source as steps_ahead:
             for micros in steps_ahead:
                 values = self._update(micros)
                 self.step += 1
@@ -195,7 +195,9 @@ class Trainer:
                     break
                 if stopping and self.step < steps:
                     reached = f"stopped at step {self.step} of {steps}"
-                    raise Interrupted(f"{reached}, the state is saved; continue with --resume")
+                    interrupted = Interrupted(f"{reached}, the state is saved; continue with --resume")
+                    interrupted.is_said = self.ranks.rank > 0
+                    raise interrupted
         return metrics
 
     def _update(self, micros: list[Micro]) -> dict[str, float]:

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 MAY_DIFFER = (
     *("data.store", "data.workers", "data.allow_leak"),
     *("loop.tensorboard", "loop.wandb", "loop.mlflow", "loop.keep"),
+    *("loop.devices", "loop.nodes"),
 )
 """Settings that a resumed run may change; of the store the content is compared."""
 

@@ -4,7 +4,6 @@ A run directory holds `record.json`, `config.json`, `metrics.csv` and `checkpoin
 `seen.safetensors`: which molecules the run has seen.
 """
 
-import atexit
 import time
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
@@ -16,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from molspectra.compiled import use_setting
 from molspectra.data.atomic import folder_lock
@@ -28,11 +25,11 @@ from molspectra.models.limit import AllocationLimit, largest_size
 from molspectra.models.model import MolSpectra
 from molspectra.printable import say
 from molspectra.training.checkpoint import initialise, with_encoder_of
-from molspectra.training.config import FinetuneConfig, LoopConfig, PretrainConfig, RunConfig, SpectraConfig
+from molspectra.training.config import FinetuneConfig, PretrainConfig, RunConfig, SpectraConfig
 from molspectra.training.configuration import Config, configuration_for
 from molspectra.training.data import BatchMaker, Selection, most_edges
-from molspectra.training.devices import chosen
 from molspectra.training.interrupt import Interrupted
+from molspectra.training.launch import connected, is_first, launch, require_agreement
 from molspectra.training.loop import Trainer
 from molspectra.training.provenance import Provenance
 from molspectra.training.record import MetricLog, is_finished, memory
@@ -105,32 +102,32 @@ def _started(config: Config) -> Config:
     return replace(config, model=with_encoder_of(config.model, config.init))
 
 
-def _is_first() -> bool:
-    """Whether this is the first process of a run, before the processes are connected."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
 def _run(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:
     """Train with the kernels that the settings choose."""
     asked_for(config.loop)
-    is_first = _is_first()
     is_done = resume and is_finished(out, config.loop.steps)
-    writes = is_first and not is_done  # a finished run may lie in a read-only folder
+    writes = is_first() and not is_done  # a finished run may lie in a read-only folder
     lock = folder_lock(out, "training this run") if writes else nullcontext()
     with lock, use_setting(config.loop.kernels):
         return _run_stage(config, out, resume, show)
 
 
 def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunResult:
-    """Select, build, initialise or resume, train, record."""
+    """Compare with what is there, start or join the processes, and train."""
     began = time.perf_counter()
     provenance = Provenance(config, out, resume=resume)
     if provenance.finished:
-        if show and _is_first():
+        if show and is_first():
             say(f"{out}: {provenance.end}", error=True)
         return RunResult(out, provenance.validation, 0.0)
+    fabric = launch(provenance.config.loop)
+    with connected(fabric, out):
+        return _train_stage(provenance, fabric, out, began, show)
+
+
+def _train_stage(provenance: Provenance, fabric: Fabric, out: Path, began: float, show: bool) -> RunResult:
+    """Select, build, initialise or resume, train, record."""
     config = provenance.config
-    fabric = _launch(config.loop)
     is_first = fabric.global_rank == 0
 
     # Select the rows, and compare them with those of the runs before.
@@ -156,6 +153,7 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
     trainer = new_trainer(config, fabric, stage, selection, out, about, show, run_id)
     if provenance.resumed:
         trainer.resume()
+    require_agreement(trainer.ranks, out, trainer.step, selection.store.hash)
     if show and is_first:
         _print_start(config, trainer, provenance, selection)
 
@@ -176,29 +174,6 @@ def _run_stage(config: RunConfig, out: Path, resume: bool, show: bool) -> RunRes
         _print_errors(stage, selection, metrics)
         say(f"{out}: {words}", error=True)
     return RunResult(out, metrics, seconds)
-
-
-def _launch(loop: LoopConfig) -> Fabric:
-    """Start the processes of a run with its devices and precision."""
-    try:
-        kind, _, number = chosen(loop.accelerator).partition(":")
-        devices = [int(number)] if number else loop.devices
-        fabric = Fabric(accelerator=kind, devices=devices, precision=loop.precision)
-        fabric.launch()
-    except (MisconfigurationException, RuntimeError, ValueError) as error:
-        settings = f"loop: {loop.devices} devices of kind {loop.accelerator!r} with {loop.precision}"
-        reason = " ".join(str(error).split())
-        raise SettingError(f"{settings} cannot be used: {reason}") from error
-    if fabric.world_size > 1:
-        atexit.unregister(_disconnect)
-        atexit.register(_disconnect)
-    return fabric
-
-
-def _disconnect() -> None:
-    """End the connection of the processes before the interpreter ends: gloo's threads may abort it later."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _select(config: RunConfig) -> Selection:

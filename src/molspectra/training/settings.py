@@ -50,6 +50,8 @@ OFTEN_CALLED = {
     "device": "accelerator",
     "num_workers": "workers",
     "gpus": "devices",
+    "nnodes": "nodes",
+    "num_nodes": "nodes",
     "frozen": "freeze",
     "freeze_encoder": "freeze",
     "early_stopping": "patience",

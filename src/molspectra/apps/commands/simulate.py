@@ -37,8 +37,16 @@ def main(arguments: list[str]) -> int:
     from molspectra.chem.readers import Rejection, from_smiles, read_molecules
     from molspectra.data.store.store import write_store
     from molspectra.datasets.simulated import simulated_metadata, simulated_row
+    from molspectra.simulation.executors import Executor
     from molspectra.simulation.runner import simulate_many
 
+    executor = None
+    if options.executor != "local":
+        if options.workers is None:
+            raise SettingError(f"--executor {options.executor} needs the number of workers: --workers")
+        executor = Executor(options.executor, options.workers, options.processes or 1)
+    elif options.workers is not None:
+        raise SettingError("--workers belongs to an executor; here --processes is meant")
     rejected: list[Rejection] = []
     if options.input is None:
         molecules = [from_smiles(smiles) for smiles in options.smiles]
@@ -53,6 +61,7 @@ def main(arguments: list[str]) -> int:
         geometry=options.geometry,
         level=options.level,
         processes=options.processes,
+        executor=executor,
         progress=not options.quiet,
     )
     if options.quiet:  # otherwise the progress display has printed them
@@ -119,7 +128,19 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--out", required=True, help="store to write (.arrow)")
     parser.add_shared("--plot", "--overwrite")
-    parser.add_argument("--processes", type=int, default=None, help="processes; one per core if not given")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=None,
+        help="processes, on an executor those of each worker [one per core; on an executor 1]",
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "node", "slurm", "flux"),
+        default="local",
+        help="processes of this command, or workers here, in a SLURM or in a Flux allocation [local]",
+    )
+    parser.add_argument("--workers", type=int, default=None, help="number of workers of the executor")
     parser.add_on_error("raise", "unreadable molecules")
     parser.add_shared("--quiet")
     return parser

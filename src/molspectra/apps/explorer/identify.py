@@ -184,6 +184,9 @@ def _drawn(each: Explanation) -> Markup:
             ),
             "motion": band.motion,
             "role": _role(band),
+            "attention": ""
+            if band.attention is None
+            else f"receives {band.attention:.1f} times uniform attention",
             "moves": None
             if moving is None or not band.modes
             else frames.moves(moving[band.modes[0]], rotation),

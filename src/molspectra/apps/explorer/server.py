@@ -71,6 +71,10 @@ def explore(
         from molspectra.search.manifest import read_manifest  # only now, as it loads torch
 
         read_manifest(Path(index))  # says what is wrong
+    if str(model) != "base":
+        from molspectra.training.checkpoint import find_checkpoint  # loads torch as well
+
+        find_checkpoint(model)
     listening = _listen(port)
     with (
         TemporaryDirectory(prefix="molspectra-explorer-", ignore_cleanup_errors=True) as temporary,

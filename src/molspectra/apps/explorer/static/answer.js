@@ -43,7 +43,7 @@ const viewer = new Viewer(box, data.structure);
 let chosen = null;
 const buttons = data.bands.map((band, number) => {
   const button = make("button", { type: "button", "aria-pressed": "false", "data-band": number },
-    [`${band.symbol} ${band.label} ${data.unit}`, band.motion, band.role].filter(Boolean).join(" · "));
+    [`${band.symbol} ${band.label} ${data.unit}`, band.motion, band.role, band.attention].filter(Boolean).join(" · "));
   button.addEventListener("click", () => choose(number));
   return button;
 });
