@@ -66,9 +66,8 @@ def diagonalised(matrix: Tensor) -> tuple[Tensor, Tensor]:
     one = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
     offset = matrix - matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * one
     size = (offset.square().mean((-2, -1)) * 1.5).sqrt()[:, None, None]
-    scaled = offset / size.clamp(
-        min=tiny
-    )  # its eigenvalues are 2 cos(φ + 2πk/3), with 2 cos 3φ its determinant
+    # the eigenvalues are 2 cos(φ + 2πk/3) of this, with 2 cos 3φ its determinant
+    scaled = offset / size.clamp(min=tiny)
     first, second, third = scaled.unbind(-2)
     half = 0.5 * (torch.linalg.cross(first, second) * third).sum(-1)
     angle = torch.acos(half.clamp(-1.0, 1.0)) / 3.0
@@ -139,8 +138,8 @@ class _InverseSquareRoot(torch.autograd.Function):
 def inverse_square_root(matrix: Tensor) -> Tensor:
     """M^(-1/2) of symmetric positive definite 3×3 matrices [N, 3, 3], differentiable to any order.
 
-    Its derivative solves a Sylvester equation, which is well defined also
-    where eigenvalues coincide (the derivative of an SVD is not), and is differentiable again, as forces need.
+    Its derivative solves a Sylvester equation, which is well defined also where eigenvalues coincide (the
+    derivative of an SVD is not), and is differentiable again, as forces need.
     """
     result: Tensor = _InverseSquareRoot.apply(matrix)
     return result
