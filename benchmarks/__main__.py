@@ -5,8 +5,8 @@
     python -m benchmarks --out docs/speed      # kept beside the documentation
     python -m benchmarks --datasets            # afterwards also the scripts about datasets, which print
 
-Every measurement is a process of its own, so that none has the other's memory and threads. The efficiencies
-are added to `history.jsonl` in the folder, and what lost more than a tenth is named.
+Every measurement is a process of its own, so that none has the other's memory and threads. The figures are
+added to `history.jsonl` in the folder, and what lost more than a tenth of its efficiency is named.
 """
 
 import argparse
@@ -20,8 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import history
 from benchmarks.goals import STEPS
 from molspectra.apps.process import SPINS
+from molspectra.errors import DamagedError
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET_SCRIPTS = (
@@ -142,12 +144,15 @@ def main() -> None:
     parser.add_argument("--datasets", action="store_true", help="run the scripts about datasets, too")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    try:  # before the measurements, which would be lost
+        earlier = history.read(options.out / history.FILE)
+    except DamagedError as error:
+        parser.exit(2, f"benchmarks: error: {error}\n")
     results = measure(options.out, options.threads, options.quick, not options.no_scaling)
-    from benchmarks import history
     from benchmarks.report import write
 
     new = history.entry(results)
-    results["regressions"] = history.regressions(history.read(options.out / history.FILE), new)
+    results["regressions"] = history.regressions(earlier, new)
     history.append(options.out / history.FILE, new)
     text = json.dumps(results, indent=1, ensure_ascii=False)
     (options.out / "speed.json").write_text(text + "\n", encoding="utf-8")

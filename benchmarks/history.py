@@ -1,14 +1,16 @@
-"""The efficiencies of earlier runs, and what has become slower.
+"""The figures of earlier runs, and what has become slower.
 
 `history.jsonl` beside a page holds a line of JSON for each run of `python -m benchmarks`: date, commit,
-machine, whether it was idle, and the efficiency of every step by name. Seconds are not compared: another day
-gives others.
+machine, whether it was idle, and every figure by name with its value, unit and, for steps, efficiency. Only
+efficiencies are compared: another day gives other seconds.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from molspectra.errors import DamagedError
 
 FILE = "history.jsonl"
 
@@ -21,6 +23,8 @@ RECENT = 5
 IDLE = 0.5
 """Largest load of the machine before a run with which others are compared."""
 
+KEYS = ("date", "commit", "machine", "is_idle", "is_quick", "figures")
+
 Entry = dict[str, Any]
 
 
@@ -32,18 +36,33 @@ def entry(results: Mapping[str, Any]) -> Entry:
     """
     about = results["about"]
     machine = about["machine"]
+    figures = {
+        name(step): _figure(step["median_seconds"], "s", step["efficiency"])
+        for step in results["steps"]
+        if step["label"] != "compare"
+    }
+    for dtype, seconds in results["calculator"]["seconds"].items():
+        figures[f"calculator {dtype}"] = _figure(seconds, "s")
+    for kind, found in results["search"]["found"].items():
+        units = {"exact": "ms", "approximate": "ms", "recall": ""}
+        label = f"search {results['search']['count']} {kind}"
+        figures |= {f"{label} {each}": _figure(found[each], unit) for each, unit in units.items()}
+    for part in ("startup", "simulation"):
+        for what, seconds in results[part]["cpu_seconds"].items():
+            figures[f"{part} {what}"] = _figure(seconds, "CPU-s")
     return {
         "date": about["date"],
         "commit": about["commit"],
         "machine": f"{machine['cpu']}, {machine['cores']} cores, {about['threads']} threads",
-        "is_idle": _is_idle(about["load"]),
+        "is_idle": is_idle(about["load"]),
         "is_quick": about["quick"],
-        "efficiency": {
-            name(step): round(step["efficiency"], 4)
-            for step in results["steps"]
-            if step["label"] != "compare"
-        },
+        "figures": figures,
     }
+
+
+def _figure(value: float, unit: str, efficiency: float | None = None) -> dict[str, Any]:
+    found = {"value": float(f"{value:.4g}"), "unit": unit}
+    return found if efficiency is None else found | {"efficiency": round(efficiency, 4)}
 
 
 def name(step: Mapping[str, Any]) -> str:
@@ -51,7 +70,8 @@ def name(step: Mapping[str, Any]) -> str:
     return f"{step['config']} {step['batch']} {step['mode']} {step['precision']} {step['allocator']}"
 
 
-def _is_idle(load: str) -> bool:
+def is_idle(load: str) -> bool:
+    """Whether a machine of this load before a run gives figures with which others are compared."""
     try:
         return float(load) <= IDLE
     except ValueError:  # a system that does not tell
@@ -62,37 +82,41 @@ def read(path: Path) -> list[Entry]:
     """The lines of a history, oldest first; none without the file.
 
     Raises:
-        ValueError: a line is damaged.
+        DamagedError: a line is not one that `append` has written.
     """
     if not path.exists():
         return []
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             found = json.loads(line)
-            entries.append(
-                {
-                    key: found[key]
-                    for key in ("date", "commit", "machine", "is_idle", "is_quick", "efficiency")
-                }
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number}: not a line of a history ({error}); remove it"
-            ) from error
+            entries.append({key: found[key] for key in KEYS})
+            _efficiencies(found)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedError(f"{path}, line {number}: not a line of a history; remove it") from error
     return entries
 
 
+def _efficiencies(run: Entry) -> dict[str, float]:
+    figures = run["figures"].items()
+    return {key: float(each["efficiency"]) for key, each in figures if "efficiency" in each}
+
+
 def regressions(earlier: Sequence[Entry], new: Entry) -> list[str]:
-    """What is slower by more than `LOSS` than the best of the last comparable runs, in words."""
+    """What is slower by more than `LOSS` than the best of the last comparable runs, in words.
+
+    Runs are comparable on the same kind of machine, idle before them; quick ones never are.
+    """
+    if new["is_quick"]:
+        return []
     alike = [
-        each
+        (_efficiencies(each), each)
         for each in earlier
         if each["machine"] == new["machine"] and each["is_idle"] and not each["is_quick"]
     ]
     found = []
-    for step, efficiency in new["efficiency"].items():
-        known = [(each["efficiency"][step], each) for each in alike if step in each["efficiency"]][-RECENT:]
+    for step, efficiency in _efficiencies(new).items():
+        known = [(known[step], each) for known, each in alike if step in known][-RECENT:]
         if not known:
             continue
         best, when = max(known, key=lambda pair: pair[0])

@@ -1,4 +1,4 @@
-"""The page of a whole run: tables of floors, goals and figures, plots, and what was measured where.
+"""The page of a whole run: tables of goals and figures, plots, and what was measured where.
 
 `python -m benchmarks.report runs/bench` writes it again from the `speed.json` of a run.
 """
@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import history
 from benchmarks.goals import (
     APPROXIMATE,
     CALCULATOR,
     EXACT,
     LOADER,
     LOADER_SHARE,
+    MISSED,
     RECALL,
     SIMULATION,
     STARTUP,
@@ -82,20 +84,21 @@ def _about(about: Mapping[str, Any]) -> str:
         ("load before the run", about["load"]),
         ("command", f"`{about['command']}`"),
     ]
-    said = (
-        "**A quick run**: few steps, small batches; its figures are not to be quoted.\n\n"
-        if about["quick"]
-        else ""
-    )
-    return said + table(("", ""), rows)
+    said = []
+    if about["quick"]:
+        said += ["**A quick run**: few steps, small batches; its figures are not to be quoted."]
+    if not history.is_idle(about["load"]):
+        said += [f"**A busy machine** (load {about['load']}): no later run is compared with this one."]
+    return "\n\n".join([*said, table(("", ""), rows)])
 
 
 _STEPS = (
     "Whole steps at the paper's sizes, float32, allocator as the command line sets it. Mode `reference` has "
     "the published variants, `default` this package's own. *Efficiency* is the time of the plain algorithm's "
     "matrix products over that of the step, and does not depend on the machine. *Times faster* is the "
-    "efficiency over that of the reference implementation, which was measured side by side with this package "
-    "(`benchmarks/goals.py`) and does not run here. Spread is the interquartile range over the median."
+    "efficiency over that of the reference implementation (in brackets), which was measured side by side "
+    "with this package on 28 November 2026 and does not run here: a ratio by the machine's own matrix rate, "
+    "not of seconds of another day. Spread is the interquartile range over the median."
 )
 
 
@@ -117,18 +120,24 @@ def _missed(steps: Sequence[Mapping[str, Any]]) -> str:
     """Why goals are missed and what comes next, a line for each kind of step."""
     missed = {}
     for step in _plain(steps, "steps", "default"):
-        (faster, wanted), goal = _faster(step), STEPS[step["config"]]
+        goal, (faster, wanted) = STEPS[step["config"]], _faster(step)
         is_late = goal.seconds is not None and step["median_seconds"] > goal.seconds
         if (wanted is not None and faster < wanted) or is_late:
             missed[step["config"]] = goal.missed
-    return "\n".join(f"- {config}, goal missed: {why}." for config, why in missed.items())
+    return "\n".join(_why(config, why) for config, why in missed.items())
+
+
+def _why(figure: str, reason: str) -> str:
+    return f"- {figure}, goal missed: {reason}."
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for step in _plain(steps, "steps", "default"):
         goal, (faster, wanted) = STEPS[step["config"]], _faster(step)
-        ratio = f"{faster:.2f}×" if faster else "–"
+        ratio, efficiency = "–", f"{step['efficiency']:.2f}"
+        if faster:
+            ratio, efficiency = f"{faster:.2f}×", f"{efficiency} ({goal.reference:g})"
         if wanted is not None:
             ratio += f" ({wanted:g}×: {'goal' if faster >= wanted else 'not yet'})"
         seconds = f"{step['median_seconds']:.4g}"
@@ -145,14 +154,14 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
                 seconds,
                 f"{100 * step['spread']:.0f} %",
                 f"{step['molecules_per_second']:.4g}",
-                f"{step['efficiency']:.2f}",
+                efficiency,
                 ratio,
                 memory,
                 f"{step['matmul_gflops']:.0f}",
             )
         )
     head = (
-        "step", "mode", "batch", "seconds", "spread", "molecules/s", "efficiency",
+        "step", "mode", "batch", "seconds", "spread", "molecules/s", "efficiency (reference)",
         "times faster (goal)", "peak memory, GB", "GFLOP/s",
     )  # fmt: skip
     return table(head, rows)
@@ -194,7 +203,14 @@ def _calculator(calculator: Mapping[str, Any]) -> str:
         (dtype, f"{1e3 * time:.1f}", f"≤ {1e3 * CALCULATOR:g}: {'goal' if time <= CALCULATOR else 'not yet'}")
         for dtype, time in calculator["seconds"].items()
     ]
-    return table(("precision", "ms", "asked for"), rows)
+    is_late = max(calculator["seconds"].values()) > CALCULATOR
+    return _with_why(table(("precision", "ms", "asked for"), rows), {"calculator": is_late})
+
+
+def _with_why(text: str, is_missed: Mapping[str, bool]) -> str:
+    """A table, and below it why goals are missed and what comes next."""
+    reasons = [_why(figure, MISSED[figure]) for figure, missed in is_missed.items() if missed]
+    return "\n\n".join([text, "\n".join(reasons)]) if reasons else text
 
 
 def _search(search: Mapping[str, Any]) -> str:
@@ -207,7 +223,14 @@ def _search(search: Mapping[str, Any]) -> str:
         rows.append((kind, "approximate", *times, recall, lists))
     head = ("vectors", "search", "ms of one core", "asked for", "recall@25", "lists searched")
     said = f"{search['count']:,} vectors of width {search['width']}."
-    return f"{said}\n\n{table(head, rows)}"
+    all_found = search["found"].values()
+    is_missed = {
+        "exact search": any(each["exact"] > EXACT for each in all_found),
+        "approximate search": any(
+            each["approximate"] > APPROXIMATE or each["recall"] < RECALL for each in all_found
+        ),
+    }
+    return _with_why(f"{said}\n\n{table(head, rows)}", is_missed)
 
 
 def _loader(loader: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> str:
@@ -243,7 +266,8 @@ def _startup(startup: Mapping[str, Any]) -> str:
         (f"`molspectra {command}`", f"{time:.2f}", _below(time, STARTUP))
         for command, time in startup["cpu_seconds"].items()
     ]
-    return table(("command", "CPU-seconds", "asked for"), rows)
+    is_late = max(startup["cpu_seconds"].values()) > STARTUP
+    return _with_why(table(("command", "CPU-seconds", "asked for"), rows), {"startup": is_late})
 
 
 def _ceilings(ceilings: Mapping[str, float]) -> str:
