@@ -94,15 +94,17 @@ def add_shards(
     """
     if append:
         with naming_store(path):
-            Manifest.read(path)  # before the lock makes a folder
-    elif path.exists() and not (path.is_dir() and all(map(_is_left_over, path.iterdir()))):
-        raise ExistsError(f"{path} exists already; choose another name or remove it")
+            found = Manifest.read(path)  # before the lock makes a folder
+        if not schema_of(found.metadata).equals(schema_of(metadata), check_metadata=True):
+            raise MismatchError(f"{path}: the rows to be added have other columns, levels, source or notes")
     schema = schema_of(metadata)
     content, shards, by_geometry = ContentHash(schema), list[Shard](), 0
     with folder_lock(path, "writing this store"):
         if append:
             with naming_store(path):
-                shards.extend(_continued(path, metadata, content))
+                shards.extend(_continued(path, content))
+        elif not all(map(_is_left_over, path.iterdir())):
+            raise ExistsError(f"{path} exists already; choose another name or remove it")
         for orphan in path.glob(".*.part"):  # left by a process that was killed while writing
             orphan.unlink(missing_ok=True)
         number = int(Path(shards[-1].file).stem) + 1 if shards else 0
@@ -111,7 +113,6 @@ def add_shards(
             for group in groups:
                 added.append(path / f"{number + len(added):05}.arrow")
                 lengths: list[int] = []
-
                 written = write_batches(added[-1], _counted(group, lengths, content), schema)
                 shards.append(Shard(added[-1].name, tuple(lengths), written.hash))
                 by_geometry += written.by_geometry
@@ -133,11 +134,9 @@ def _counted(
         yield batch
 
 
-def _continued(path: Path, metadata: Metadata, content: ContentHash) -> tuple[Shard, ...]:
+def _continued(path: Path, content: ContentHash) -> tuple[Shard, ...]:
     """Return the shards that are there, after adding their rows to the running hash."""
     manifest, file = Manifest.read(path), ShardedFile(path)
-    if not schema_of(metadata).equals(file.schema, check_metadata=True):
-        raise MismatchError("the rows to be added have other columns, units or levels, or another source")
     file.locate(file.starts[:-1])
     if [content.update(chunk) for chunk in file.chunks][-1] != file.hash:
         file.verify()

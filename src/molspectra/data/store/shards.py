@@ -62,6 +62,11 @@ RAW = (".npz", ".csv", ".sdf", ".xyz", ".extxyz", ".parquet", ".log", ".out")
 """Suffixes of files that stores are made of."""
 
 
+def is_store(path: Path) -> bool:
+    """Whether a path seems to be that of a store, by its suffix or by the manifest in the folder."""
+    return path.suffix.lower() == ".arrow" or (path / MANIFEST).is_file()
+
+
 @contextmanager
 def naming_store(path: Path, row: str = "") -> Iterator[None]:
     """Put the file, the row and advice into the message of an error about the content of a store.
@@ -137,12 +142,13 @@ class Manifest:
             )
             rows = [count for shard in shards for count in shard.rows]
             if not (
-                0 < min(rows) <= max(rows) < MAX_ROWS and all(SHARD.fullmatch(one.file) for one in shards)
+                0 < min(rows) <= max(rows) < MAX_ROWS
+                and all(one.rows and SHARD.fullmatch(one.file) for one in shards)
             ):
                 raise ValueError("impossible rows or names of files")
             return cls(metadata, str(found["hash"]), shards)
         except FileNotFoundError:
-            raise NotFoundError(f"{folder}: a folder without {MANIFEST}, so no store") from None
+            raise NotFoundError(f"{folder / MANIFEST}: no such file, so the folder is no store") from None
         except FormatError:
             raise
         except (OSError, LookupError, ValueError, TypeError, *_NONSENSE) as error:
