@@ -8,9 +8,10 @@
 Structures are made up (random elements and coordinates, 8 to 52 atoms, 30 on average) but written by the
 store's own writer, in parts of 50,000 rows as `molspectra prepare` writes them. The file is read once, so
 that it lies in the page cache, then opened, all offsets checked, and 1,000 batches of 128 random rows are
-taken by one thread. A store in shards is opened by its manifest alone; what its shards take when they are first
-needed is the time of the first batch of each process, measured on nine stores opened anew. Nothing waits for a disk, so that the aims are compared with processor time, which a busy
-machine does not change much; wall time is shown beside it. Prints text and JSON.
+taken by one thread. A store in shards is opened by its manifest alone, and checks each shard when it is first
+needed: that is in the time of the first batch, measured on nine stores opened anew. Nothing waits for a disk,
+so that the aims are compared with processor time, which a busy machine does not change much; wall time is
+shown beside it. Prints text and JSON.
 """
 
 import argparse
