@@ -122,6 +122,48 @@ def test_an_interrupted_run_gives_the_same_bytes(run, tmp_path, stop):
     assert report.tally.records == 25
 
 
+@pytest.mark.parametrize("stop", [None, 3, 10, 17])
+def test_shards_are_the_parts(run, tmp_path, stop):
+    bad = dict.fromkeys([5, *range(10, 20)], raising(InputError("bad")))  # no row is left in the second part
+    whole = run(Waters(35, bad), out=tmp_path / "whole.arrow")
+    sharded = partial(run, out=tmp_path / "store", shard_rows=10)
+    if stop is not None:
+        with pytest.raises(KeyboardInterrupt):
+            sharded(Waters(35, bad, stop))
+        assert not (tmp_path / "store").exists()
+    report = sharded(Waters(35, bad))
+    assert report.resumed == (stop or 0) // 10
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("store")) == [
+        "store",
+        "store.rejected.jsonl",
+        "store.report.json",
+        "store.report.txt",
+    ]
+    names = ["00000.arrow", "00002.arrow", "00003.arrow", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == names
+    store = Store(tmp_path / "store")
+    store.verify()
+    assert store.hash == report.hash == whole.hash
+    assert (report.same_identity, report.by_geometry) == (whole.same_identity, whole.by_geometry)
+    for overwrite in (False, True):
+        with pytest.raises(ExistsError, match="store exists already"):
+            sharded(Waters(35, bad), overwrite=overwrite)
+
+
+def test_killed_while_the_folder_gets_its_name(run, tmp_path, monkeypatch):
+    sharded = partial(run, out=tmp_path / "store", shard_rows=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "molspectra.datasets.parts.Parts.publish", lambda *_, **__: raising(KeyboardInterrupt())()
+        )
+        with pytest.raises(KeyboardInterrupt):
+            sharded(Waters(20))
+    assert not (tmp_path / "store").exists()
+    assert sharded(Waters(20)).resumed == 2
+    assert len(Store(tmp_path / "store")) == 20
+    assert not (tmp_path / "store.parts").exists()
+
+
 @given(total=st.integers(1, 40), size=st.integers(3, 25), cut=st.integers(0, 40))
 @settings(max_examples=6, deadline=None)
 def test_any_size_of_parts_holds_the_same_content(tmp_path_factory, total, size, cut):

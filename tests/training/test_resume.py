@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from molspectra.data.store.shard_writer import write_shards
 from molspectra.data.store.store import Store, write_store
 from molspectra.errors import DamagedError, ExistsError, InputError, MismatchError
 from molspectra.training.checkpoint import newest, read_resume
@@ -357,3 +359,25 @@ def test_a_run_refuses_a_store_that_is_not_what_was_written(
     with pytest.raises(DamagedError, match=r"other\.arrow.*rows 0 to 39"):
         pretrain(stage1(data__store=str(other)), tmp_path / "run", show=False)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_store_in_shards_trains_and_goes_on_bit_for_bit(
+    config: Any, whole: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run records another path, and nothing else differs: not the losses, not the weights."""
+    write_shards(tmp_path / "shards", store, store.metadata, shard_rows=7)
+    data = replace(config.data, store=str(tmp_path / "shards"), workers=2)
+    sharded, run = replace(config, data=data), tmp_path / "run"
+    update = Trainer._update
+
+    def until_step_9(self: Trainer, micros: Any) -> Any:
+        if self.step == 9:
+            raise KeyboardInterrupt
+        return update(self, micros)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", until_step_9)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(sharded, run, show=False)
+    pretrain(sharded, run, resume=True, show=False)
+    assert_same_end(run, whole)

@@ -13,6 +13,7 @@ import numpy as np
 
 from molspectra.data.atomic import atomic_file
 from molspectra.data.store.bundled import BUNDLED
+from molspectra.data.store.shards import is_store
 from molspectra.data.store.store import Store
 from molspectra.errors import NotFoundError, SettingError, ValueRangeError
 from molspectra.training.checkpoint import named
@@ -152,7 +153,7 @@ def _tested(path: Path, name: str, split: DataConfig | None) -> tuple[Store, Row
 
 
 def _is_store(name: str) -> bool:
-    return name in BUNDLED or Path(name).is_file()
+    return name in BUNDLED or Path(name).is_file() or (Path(name).is_dir() and is_store(Path(name)))
 
 
 def _contained(name: str, split: DataConfig | None) -> Seen:

@@ -18,6 +18,7 @@ from molspectra.apps.embed import Embeddings, Length, finite_vectors, joined, sc
 from molspectra.apps.loading import LoadedModel, loaded
 from molspectra.chem.readers import ErrorPolicy, OnError
 from molspectra.data.store.bundled import BUNDLED
+from molspectra.data.store.shards import is_store
 from molspectra.data.store.store import Store
 from molspectra.errors import (
     FormatError,
@@ -127,7 +128,7 @@ def _store(spectra: Any) -> Store | None:
         return spectra
     if isinstance(spectra, str | os.PathLike):
         path = Path(spectra)
-        if path.suffix.lower() == ".arrow" or (str(spectra) in BUNDLED and not path.exists()):
+        if is_store(path) or (str(spectra) in BUNDLED and not path.exists()):
             return open_store(os.fspath(spectra))
     return None
 

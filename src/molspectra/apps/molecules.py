@@ -20,6 +20,7 @@ from molspectra.chem.records import check_readable
 from molspectra.chem.sanity import check_for_model
 from molspectra.data.batch import Batch
 from molspectra.data.store.bundled import BUNDLED
+from molspectra.data.store.shards import is_store
 from molspectra.data.store.store import Row, Store
 from molspectra.errors import FormatError, MolspectraError, NotFoundError, SettingError, hint
 from molspectra.evaluation.embedding import batch_on_device
@@ -110,8 +111,9 @@ def _of_file(text: str) -> Candidates:
         return _of_store(open_store(text))
     if not path.exists() and not suffix:
         raise NotFoundError(f"{text}: no such file; SMILES are given as a list")
-    check_readable(path)
-    if suffix == "arrow":
+    if not (path.is_dir() and is_store(path)):
+        check_readable(path)
+    if is_store(path):
         return _of_store(Store(path))
     if suffix == "parquet":
         from molspectra.datasets.own.parquet import PARQUET

@@ -2,16 +2,17 @@
 
 Part k holds the records k·size … (k+1)·size − 1: a complete store `0000k.arrow` (absent where no row is
 left), its rejections `0000k.rejected.jsonl`, and its tally `0000k.json`, which is written last and marks the
-part as finished.
+part as finished. Where a store in shards is asked for, the stores of the parts become its shards.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from molspectra.data.atomic import atomic_file, exclusive_lock, naming
+from molspectra.data.atomic import atomic_file, exclusive_lock, flush, naming
 from molspectra.data.store.schema import Metadata, schema_of
-from molspectra.data.store.writer import Written, write_batches
+from molspectra.data.store.shards import MANIFEST, Manifest, Shard
+from molspectra.data.store.writer import ContentHash, Written, identified_by_geometry, write_batches
 from molspectra.datasets.report import Tally
 from molspectra.errors import DamagedError, MismatchError
 
@@ -86,7 +88,8 @@ class Parts:
 
     def geometry_ids(self) -> npt.NDArray[np.int64]:
         """Return the sorted geometry ids [rows] of the finished parts; 8 bytes per row."""
-        ids = [batch.column("geometry_id").to_numpy() for batch in self._batches()]
+        batches = chain.from_iterable(map(self._batches_of, self._with_rows()))
+        ids = [batch.column("geometry_id").to_numpy() for batch in batches]
         return np.sort(np.concatenate(ids)) if ids else np.empty(0, np.int64)
 
     def join(self, metadata: Metadata) -> tuple[Written, int]:
@@ -99,15 +102,55 @@ class Parts:
             InputError: if the store cannot be written, or a part is damaged.
         """
         hashes: list[npt.NDArray[np.int64]] = []
+        batches = chain.from_iterable(map(self._batches_of, self._with_rows()))
+        written = write_batches(self.joined, _identities(batches, hashes), schema_of(metadata))
+        return written, written.rows - len(np.unique(np.concatenate(hashes)))
 
-        def hashed_batches() -> Iterator[pa.RecordBatch]:
-            for batch in self._batches():
-                hashes.append(np.array([hash(key) for key in batch.column("identity").to_pylist()], np.int64))
-                yield batch
+    def as_shards(self, metadata: Metadata) -> tuple[Written, int]:
+        """Write the manifest that makes the folder a store, with the stores of the parts as its shards.
 
-        written = write_batches(self.joined, hashed_batches(), schema_of(metadata))
-        distinct = len(np.unique(np.concatenate(hashes)))
-        return written, written.rows - distinct
+        Returns:
+            As `join`.
+
+        Raises:
+            InputError: if the manifest cannot be written, or a part is damaged.
+        """
+        hashes: list[npt.NDArray[np.int64]] = []
+        schema = schema_of(metadata)
+        whole, shards, by_geometry = ContentHash(schema), list[Shard](), 0
+        for part in self._with_rows():
+            own, lengths = ContentHash(schema), list[int]()
+            for batch in _identities(self._batches_of(part), hashes):
+                own.update(batch)
+                whole.update(batch)
+                lengths.append(batch.num_rows)
+                by_geometry += identified_by_geometry(batch)
+            shards.append(Shard(self.store(part).name, tuple(lengths), own.digest))
+        Manifest(metadata, whole.digest, tuple(shards)).write(self.folder)
+        written = Written(sum(sum(shard.rows) for shard in shards), whole.digest, (), by_geometry)
+        return written, written.rows - len(np.unique(np.concatenate(hashes)))
+
+    def publish(self, out: Path, *, shards: bool) -> None:
+        """Give the store its name, in one step, and remove what else the folder holds.
+
+        Args:
+            out: path of the store.
+            shards: whether `as_shards` made the folder the store, or `join` a file.
+
+        Raises:
+            WriteError: if it cannot be renamed.
+        """
+        with naming(out):
+            (self.folder if shards else self.joined).replace(out)
+            flush(out.parent)
+        if not shards:
+            self.remove()
+            return
+        kept = {MANIFEST, *(self.store(part).name for part in self._with_rows())}
+        with naming(out):
+            for path in out.iterdir():
+                if path.name not in kept:
+                    path.unlink()
 
     def rejected(self) -> Iterator[str]:
         """Yield the lines of the named rejections of all parts."""
@@ -154,16 +197,29 @@ class Parts:
             yield tally
             part += 1
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the record batches of the finished parts."""
-        for path in (self.store(part) for part, tally in enumerate(self.tallies) if tally.rows):
-            try:
-                with pa.OSFile(str(path)) as source:  # not mapped: mapped pages would count as memory
-                    file = pa.ipc.open_file(source)
-                    for index in range(file.num_record_batches):
-                        yield file.get_batch(index)
-            except (pa.ArrowException, OSError) as error:
-                raise DamagedError(f"{path} is damaged; remove {path.parent} and start again") from error
+    def _with_rows(self) -> list[int]:
+        """Return the finished parts that have a store."""
+        return [part for part, tally in enumerate(self.tallies) if tally.rows]
+
+    def _batches_of(self, part: int) -> Iterator[pa.RecordBatch]:
+        """Yield the record batches of a finished part."""
+        path = self.store(part)
+        try:
+            with pa.OSFile(str(path)) as source:  # not mapped: mapped pages would count as memory
+                file = pa.ipc.open_file(source)
+                for index in range(file.num_record_batches):
+                    yield file.get_batch(index)
+        except (pa.ArrowException, OSError) as error:
+            raise DamagedError(f"{path} is damaged; remove {path.parent} and start again") from error
+
+
+def _identities(
+    batches: Iterable[pa.RecordBatch], hashes: list[npt.NDArray[np.int64]]
+) -> Iterator[pa.RecordBatch]:
+    """Yield record batches, and append the hashes of their identities."""
+    for batch in batches:
+        hashes.append(np.array([hash(key) for key in batch.column("identity").to_pylist()], np.int64))
+        yield batch
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from molspectra._version import __version__
 from molspectra.chem.readers import check_on_error
 from molspectra.chem.sanity import SEEM_IN_BOHR, bohr_suspected
-from molspectra.data.atomic import atomic_file, flush, naming
+from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.store.writer import Record, Row, record_of, write_records
 from molspectra.datasets.importer import Candidate, Excluded, Importer, Opened, checked_options
 from molspectra.datasets.parts import Parts, locked_folder, parts_folder
@@ -58,6 +58,7 @@ def prepare(
     limit: int | None = None,
     show: bool = True,
     part_records: int = PART_RECORDS,
+    shard_rows: int | None = None,
 ) -> Report:
     """Make a store of a published dataset.
 
@@ -76,6 +77,8 @@ def prepare(
         limit: largest number of records to read, None for all.
         show: whether to show progress on standard error.
         part_records: records per part.
+        shard_rows: make the store a folder of shards with at most so many rows, see
+            `molspectra.data.store.shards`; each is a part, and none is written twice. None for one file.
 
     Raises:
         InputError: if the raw files or the options are wrong, the store exists, an unfinished preparation
@@ -85,7 +88,8 @@ def prepare(
     importer = importer_of(name) if isinstance(name, str) else name
     raw, out = Path(raw), Path(out)
     chosen = checked_options(importer, options or {})
-    _check_call(out, on_error, overwrite, limit)
+    _check_call(out, on_error, overwrite, limit, shard_rows)
+    part_records = part_records if shard_rows is None else shard_rows
     if not raw.exists():
         raise NotFoundError(f"{raw}: no such file or folder; --raw must be {importer.files}")
     opened = importer.open(raw, chosen)
@@ -123,12 +127,10 @@ def prepare(
             reason = _first_left_out(parts.rejected())
             parts.remove()
             raise ValueRangeError(f"{raw}: all {sum(left_out.values())} spectra were left out; {reason}")
-        report = _join(importer, opened, parts, out, chosen, limit, resumed)
+        report = _join(importer, opened, parts, out, chosen, limit, resumed, shards=shard_rows is not None)
         report.write(parts.rejected())
-        with naming(out):  # last, so that what fails before can be repeated without overwriting
-            parts.joined.replace(out)
-            flush(out.parent)
-        parts.remove()
+        # last, so that what fails before can be repeated without overwriting
+        parts.publish(out, shards=shard_rows is not None)
     return report
 
 
@@ -140,10 +142,12 @@ def _join(
     options: Mapping[str, str],
     limit: int | None,
     resumed: int,
+    *,
+    shards: bool,
 ) -> Report:
     """Join the parts and return the report of the store that they make."""
     began, cpu = time.monotonic(), time.process_time()
-    written, same = parts.join(opened.metadata)
+    written, same = (parts.as_shards if shards else parts.join)(opened.metadata)
     tally = parts.sum()
     tally.seconds += time.monotonic() - began
     tally.cpu_seconds += time.process_time() - cpu
@@ -297,10 +301,14 @@ def _first_left_out(lines: Iterator[str]) -> str:
     return next(f"{one['name']}: {one['reason']}" for one in named if LEFT_OUT in one["reason"])
 
 
-def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None) -> None:
+def _check_call(out: Path, on_error: str, overwrite: bool, limit: int | None, shard_rows: int | None) -> None:
     check_on_error(on_error)
     if limit is not None and limit < 1:
         raise SettingError(f"the limit must be at least 1 record, not {limit}")
+    if shard_rows is not None and shard_rows < 1:
+        raise SettingError(f"a shard has at least 1 row, not {shard_rows}")
+    if shard_rows is not None and out.exists():
+        raise ExistsError(f"{out} exists already; a store in shards overwrites nothing, so remove it first")
     if out.is_dir():
         raise ExistsError(f"{out} exists already and is a folder; choose a name for the store")
     if out.exists() and not overwrite:

@@ -17,6 +17,7 @@ from molspectra.chem.readers import ErrorPolicy, molecule_from, open_entries
 from molspectra.chem.records import Entry
 from molspectra.chem.sanity import check_for_model
 from molspectra.data.store.bundled import BUNDLED
+from molspectra.data.store.shards import is_store
 from molspectra.data.store.store import Row, Store
 from molspectra.errors import MolspectraError, ValueRangeError
 from molspectra.evaluation.embedding import stack_spectra
@@ -70,7 +71,7 @@ def blocks(source: Source, policy: ErrorPolicy, elements: frozenset[int] | None 
         InputError: unreadable file; or a bad record or spectrum, where the policy says so.
     """
     path = Path(source) if isinstance(source, str | Path) else None
-    if path is not None and (str(source) in BUNDLED or path.suffix.lower() == ".arrow"):
+    if path is not None and (str(source) in BUNDLED or is_store(path)):
         source = open_store(str(source))
     if isinstance(source, Store):
         yield from _blocks_of_store(source, policy, elements)

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from molspectra.data.store.schema import schema_of
-from molspectra.data.store.store import HASH_KEY, Metadata, Store, write_store
+from molspectra.data.store.schema import HASH_KEY, schema_of
+from molspectra.data.store.store import Metadata, Store, write_store
 from molspectra.errors import DamagedError, FormatError, InputError, NewerFormatError, NotFoundError
 
 

@@ -20,7 +20,14 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("name", help="the dataset")
     parser.add_argument("--raw", required=True, help="file or folder with the published files")
-    parser.add_argument("--out", required=True, help="store to write (.arrow)")
+    parser.add_argument("--out", required=True, help="store to write (.arrow; a folder with --shard-rows)")
+    parser.add_argument(
+        "--shard-rows",
+        type=int,
+        default=None,
+        metavar="N",
+        help="write a folder of files with at most N rows each, for large data (100000 is a good size)",
+    )
     parser.add_argument(
         "--option", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options of the dataset"
     )
@@ -48,6 +55,7 @@ def main(arguments: list[str]) -> int:
             overwrite=given.overwrite,
             limit=given.limit,
             show=not given.quiet,
+            shard_rows=given.shard_rows,
         )
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command continues after the last finished part") from None
@@ -74,7 +82,7 @@ def about(name: str) -> str:
     chosen = importer(name)
     lines = [
         f"usage: molspectra prepare {name} --raw PATH --out STORE [--option KEY=VALUE ...] [--limit N] "
-        "[--on-error raise|skip] [--overwrite] [--quiet]",
+        "[--shard-rows N] [--on-error raise|skip] [--overwrite] [--quiet]",
         "",
         f"{chosen.title}: --raw is {chosen.files}",
     ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.data.output import free_path
+from molspectra.data.store.schema import schema_of
 from molspectra.data.store.store import Store
 
 _GROUP_ROWS = 8192
@@ -34,16 +34,13 @@ def export_parquet(store: Store, out: Path | str, *, overwrite: bool = False) ->
     """
     out = free_path(out, overwrite=overwrite)
     store.verify()
-    with (
-        pa.memory_map(str(store.path)) as source,
-        pa.ipc.open_file(source) as reader,
-        atomic_file(out) as file,
-    ):
+    with atomic_file(out) as file:
         # hardly any number occurs twice, so a dictionary of them would only take space
-        writer = pq.ParquetWriter(file, reader.schema, compression="zstd", use_dictionary=False)
-        for index in range(reader.num_record_batches):
+        schema = schema_of(store.metadata)
+        writer = pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False)
+        for batch in store.record_batches():
             with naming(out):
-                writer.write_batch(reader.get_batch(index), row_group_size=_GROUP_ROWS)
+                writer.write_batch(batch, row_group_size=_GROUP_ROWS)
         with naming(out):
             writer.close()
     return len(store)

@@ -4,6 +4,9 @@ Arrow keeps a column in pieces, one per record batch. Here the whole file is vie
 and each piece of a column is an offset into that tensor, so that rows of any record batches are collected by
 one vectorised gather. Every offset that a gather uses is checked once, when the file is opened.
 
+Several files at once are viewed in the same way, as one tensor over all addresses of the process
+(`ADDRESSES`), of which only what lies inside a checked buffer is ever read.
+
 The messages of errors do not name the file; `Store` and `InternalFile` add its path.
 """
 
@@ -24,6 +27,11 @@ from molspectra.errors import DamagedError, FormatError, NotFoundError
 from molspectra.spectra.modality import modality
 
 _MAGIC = b"ARROW1"
+_PAGE = 4096
+
+ADDRESSES = pa.foreign_buffer(_PAGE, (1 << 48) - _PAGE)
+"""All addresses at which a file can be mapped: what columns of several files are offsets into."""
+
 _DLPACK_TYPES = {
     torch.uint8: pa.uint8(),
     torch.int16: pa.int16(),
@@ -129,7 +137,8 @@ class Validity:
 
     Attributes:
         bytes: the file as uint8.
-        base: [chunks] offset in `bytes` of the bits of each record batch, -1 where all rows are valid.
+        base: [chunks] offset in `bytes` of the bits of each record batch; where all rows are valid, ~k of the
+            offset k of the file, a negative number.
     """
 
     bytes: Tensor
@@ -138,15 +147,59 @@ class Validity:
     def take(self, location: Location) -> Tensor:
         """Return whether rows have a value, [B] bool."""
         base = self.base[location.chunk]
-        bits = self.bytes[base.clamp(min=0) + (location.local >> 3)] >> (location.local & 7)
+        # where there are no bits, some of the file's own bytes are read instead and not used
+        bits = self.bytes[torch.where(base < 0, ~base, base) + (location.local >> 3)] >> (location.local & 7)
         return (base < 0) | (bits & 1).bool()
 
 
-class MappedFile:
+class RecordBatches:
+    """Rows in record batches, each a range of the rows.
+
+    Attributes:
+        schema: of all of them.
+        starts: [chunks + 1] first row of each, and the number of rows.
+        chunks: the record batches; those of files that are opened when needed, once `locate` was asked.
+    """
+
+    schema: pa.Schema
+    starts: Tensor
+    chunks: list[pa.RecordBatch]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self.starts[-1])
+
+    def locate(self, rows: Tensor) -> Location:
+        """Return where rows [B] lie; they must be in range."""
+        chunk = torch.searchsorted(self.starts, rows, right=True) - 1
+        return Location(chunk, rows - self.starts[chunk])
+
+    def all_counts(self, column: Ragged) -> Tensor:
+        """Return the number of values of every row, [rows] int64."""
+        self.locate(self.starts[:-1])
+        spans = zip(self.starts.diff() + 1, column.offsets, strict=True)
+        return torch.cat([column.words[start:][:n].diff() for n, start in spans])
+
+    def texts(self, name: str) -> list[str | None]:
+        """Return a whole column of texts."""
+        self.locate(self.starts[:-1])
+        return [text for chunk in self.chunks for text in _decoded(chunk.column(name))]
+
+    def text(self, name: str, row: int) -> str | None:
+        """Return the text of one row, None where it has none."""
+        location = self.locate(torch.tensor([row]))
+        return _decoded(self.chunks[int(location.chunk)].column(name).slice(int(location.local), 1))[0]
+
+
+class MappedFile(RecordBatches):
     """An Arrow file under a memory map: its record batches, and its columns as gathers over the file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, space: pa.Buffer | None = None) -> None:
         """Map the file and check its structure; the columns are checked as they are looked up.
+
+        Args:
+            path: of the file.
+            space: what the columns are offsets into, `ADDRESSES` for a file among others; None for the file.
 
         Raises:
             NotFoundError: if there is no such file; only this message names the path.
@@ -163,6 +216,7 @@ class MappedFile:
             self._memory = pa.memory_map(str(path)).read_buffer()
             if self._memory.size < 32 or self._memory.slice(self._memory.size - 6).to_pybytes() != _MAGIC:
                 raise DamagedError("the file is cut short")
+            self._space = self._memory if space is None else space
             self._reader = pa.ipc.open_file(pa.BufferReader(self._memory))
             self.schema = self._reader.schema
             self.chunks = [self._reader.get_batch(index) for index in range(self._reader.num_record_batches)]
@@ -175,15 +229,6 @@ class MappedFile:
             raise DamagedError("a record batch has no rows")
         self.starts = offsets_of(lengths)
         self._views: dict[torch.dtype, Tensor] = {}
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return int(self.starts[-1])
-
-    def locate(self, rows: Tensor) -> Location:
-        """Return where rows [B] lie; they must be in range."""
-        chunk = torch.searchsorted(self.starts, rows, right=True) - 1
-        return Location(chunk, rows - self.starts[chunk])
 
     def custom_metadata(self) -> Iterator[dict[bytes, bytes]]:
         """Yield the metadata of each record batch."""
@@ -204,9 +249,7 @@ class MappedFile:
         """Return a column of lists or texts, after checking that its offsets ascend and stay in range."""
         arrays = self._column(name)
         text = pa.types.is_large_string(arrays[0].type)
-        value = pa.uint8() if text else arrays[0].type.value_type
-        width = value.list_size if pa.types.is_fixed_size_list(value) else 1
-        dtype = _TORCH_TYPES[value.value_type if width > 1 else value]
+        dtype, width = _values(arrays[0].type)
         valid = self._validity(arrays)
         offsets, base = [], []
         for chunk, array in enumerate(arrays):
@@ -222,24 +265,8 @@ class MappedFile:
                     raise DamagedError(f"column {name!r} has values in rows without any")
             offsets.append(start)
             base.append(self._offset(data, length, dtype))
-        view = self._view(dtype)
-        if width > 1:
-            view = view.as_strided((max(len(view) - width + 1, 0), width), (1, 1))
+        view = _vectors(self._view(dtype), width)
         return Ragged(view, width, self._view(torch.int64), torch.tensor(offsets), torch.tensor(base), valid)
-
-    def all_counts(self, column: Ragged) -> Tensor:
-        """Return the number of values of every row of the file, [rows] int64."""
-        spans = zip(self.starts.diff() + 1, column.offsets, strict=True)
-        return torch.cat([column.words[start:][:n].diff() for n, start in spans])
-
-    def texts(self, name: str) -> list[str | None]:
-        """Return a whole column of texts."""
-        return [text for chunk in self.chunks for text in _decoded(chunk.column(name))]
-
-    def text(self, name: str, row: int) -> str | None:
-        """Return the text of one row, None where it has none."""
-        location = self.locate(torch.tensor([row]))
-        return _decoded(self.chunks[int(location.chunk)].column(name).slice(int(location.local), 1))[0]
 
     def _column(self, name: str) -> list[pa.Array]:
         arrays = [chunk.column(name) for chunk in self.chunks]
@@ -252,7 +279,9 @@ class MappedFile:
         base = []
         for array in arrays:
             bitmap, length = array.buffers()[0], -(-len(array) // 8)
-            base.append(-1 if bitmap is None else self._offset(bitmap, length, torch.uint8))
+            bits = self._memory.slice(0, length) if bitmap is None else bitmap
+            offset = self._offset(bits, length, torch.uint8)
+            base.append(~offset if bitmap is None else offset)
         return Validity(self._view(torch.uint8), torch.tensor(base))
 
     def _offset(self, buffer: pa.Buffer | None, length: int, dtype: torch.dtype) -> int:
@@ -267,15 +296,53 @@ class MappedFile:
             raise DamagedError("a buffer is compressed or lies outside the file")
         if start % dtype.itemsize:
             raise DamagedError("a buffer is not aligned")
-        return start // dtype.itemsize
+        return (start + int(self._memory.address - self._space.address)) // dtype.itemsize
 
     def _view(self, dtype: torch.dtype) -> Tensor:
-        """Return the whole file as one tensor without a copy; nobody may write to it."""
         if dtype not in self._views:
-            length = self._memory.size // dtype.itemsize
-            whole = pa.Array.from_buffers(_DLPACK_TYPES[dtype], length, [None, self._memory])
-            self._views[dtype] = from_dlpack(whole)
+            self._views[dtype] = _view(self._space, dtype)
         return self._views[dtype]
+
+
+def empty_columns(schema: pa.Schema, chunks: int) -> dict[str, Scalars | Ragged]:
+    """Return the columns of files among `ADDRESSES` before any is open; their offsets are filled in later."""
+    columns: dict[str, Scalars | Ragged] = {}
+    for field in schema:
+        dtype, width = _values(field.type)
+        view = _vectors(_view(ADDRESSES, dtype), width)
+        base, valid = (torch.zeros(chunks, dtype=torch.int64) for _ in range(2))
+        validity = Validity(_view(ADDRESSES, torch.uint8), valid)
+        if _is_ragged(field.type):
+            words = _view(ADDRESSES, torch.int64)
+            columns[field.name] = Ragged(view, width, words, torch.zeros_like(base), base, validity)
+        else:
+            columns[field.name] = Scalars(view, base, validity)
+    return columns
+
+
+def _view(memory: pa.Buffer, dtype: torch.dtype) -> Tensor:
+    """Return a whole buffer as one tensor without a copy; nobody may write to it."""
+    length = memory.size // dtype.itemsize
+    return from_dlpack(pa.Array.from_buffers(_DLPACK_TYPES[dtype], length, [None, memory]))
+
+
+def _vectors(view: Tensor, width: int) -> Tensor:
+    """Return a view [n] as overlapping vectors [n - width + 1, width]; as it is where the width is 1."""
+    return view.as_strided((max(len(view) - width + 1, 0), width), (1, 1)) if width > 1 else view
+
+
+def _is_ragged(column: pa.DataType) -> bool:
+    return bool(pa.types.is_large_list(column) or pa.types.is_large_string(column))
+
+
+def _values(column: pa.DataType) -> tuple[torch.dtype, int]:
+    """Return the type of a column's numbers, and how many make up a value."""
+    if pa.types.is_large_string(column):
+        return torch.uint8, 1
+    value = column.value_type if pa.types.is_large_list(column) else column
+    if pa.types.is_fixed_size_list(value):
+        return _TORCH_TYPES[value.value_type], value.list_size
+    return _TORCH_TYPES[value], 1
 
 
 def _decoded(texts: pa.Array) -> list[str | None]:
@@ -316,7 +383,7 @@ def open_columns(file: MappedFile, metadata: Metadata) -> dict[str, Scalars | Ra
     lists: dict[str, Ragged] = {}
     scalars: dict[str, Scalars] = {}
     for field in file.schema:
-        if pa.types.is_large_list(field.type) or pa.types.is_large_string(field.type):
+        if _is_ragged(field.type):
             lists[field.name] = file.ragged(field.name)
         else:
             scalars[field.name] = file.scalars(field.name)

@@ -1,8 +1,8 @@
-"""The dataset store: an Arrow file of molecules, spectra and labels, read through a memory map.
+"""The dataset store: molecules, spectra and labels in an Arrow file, or in several, read through memory maps.
 
 The map is shared with torch and between processes without a copy; a batch is gathered from it and belongs to
 its reader. A file must not be changed in place while it is open: `write_store` never does, it makes a new one
-and renames it.
+and renames it. A store of several files is a folder with a manifest, see `molspectra.data.store.shards`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from molspectra.chem.molecule import Molecule
 from molspectra.data.batch import Batch
 from molspectra.data.coordinates import InternalBatch
 from molspectra.data.output import frame_of
-from molspectra.data.store.mapped import Location, MappedFile, Ragged, Scalars, open_columns, runs_of
-from molspectra.data.store.schema import HASH_KEY, Metadata, Quantity, metadata_of
-from molspectra.data.store.writer import Candidate, ContentHash, Row, Written, write_store
+from molspectra.data.store.mapped import Location, Ragged, Scalars, runs_of
+from molspectra.data.store.schema import Metadata, Quantity
+from molspectra.data.store.shards import ShardedFile, StoreFile, naming_store
+from molspectra.data.store.writer import Candidate, Row, Written, write_store
 from molspectra.errors import (
     DamagedError,
-    FormatError,
     InputError,
     MismatchError,
-    NewerFormatError,
     NotFoundError,
     hint,
 )
@@ -54,10 +53,6 @@ __all__ = [
     "Written",
     "write_store",
 ]
-
-
-RAW = (".npz", ".csv", ".sdf", ".xyz", ".extxyz", ".parquet", ".log", ".out")
-"""Suffixes of files that stores are made of."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +81,11 @@ class Store:
     """An open store: n rows, each a structure with its known spectra and labels.
 
     Opening maps the file and checks every offset in it, so that a damaged file is refused and never read out
-    of bounds; `verify` checks the values themselves. A pickle holds only the path: each process maps the file
-    itself.
+    of bounds; `verify` checks the values themselves. The shards of a folder are opened, and refused, when a
+    row of theirs is first needed. A pickle holds only the path: each process maps the file itself.
 
     Attributes:
-        path: absolute path of the file.
+        path: absolute path of the file or folder.
         metadata: description of the columns.
         hash: SHA-256 of the content, as recorded by its writer.
     """
@@ -103,12 +98,10 @@ class Store:
         """
         self.path = Path(path).absolute()
         with self._naming_file():
-            self._file = MappedFile(self.path)
-            self.metadata: Metadata = metadata_of(self._file.schema)
-            self._columns = open_columns(self._file, self.metadata)
-            hashes = [attached.get(HASH_KEY, b"") for attached in self._file.custom_metadata()]
-        self._hashes = [digest.decode("ascii", "replace") for digest in hashes]
-        self.hash = self._hashes[-1]
+            self._file = ShardedFile(self.path) if self.path.is_dir() else StoreFile(self.path)
+        self.metadata = self._file.metadata
+        self.hash = self._file.hash
+        self._columns = self._file.columns
         self._numbers = self._ragged("numbers")
         self._internal: InternalSource | None = None
 
@@ -360,18 +353,23 @@ class Store:
         )
 
     def verify(self) -> None:
-        """Read the whole file and compare its content with the hash that its writer recorded.
+        """Read everything and compare it with the hash that its writer recorded.
 
         Raises:
-            DamagedError: if any value has changed; the message names the rows.
+            DamagedError: if any value has changed; the message names the file and the rows.
         """
-        content = ContentHash(self._file.schema)
-        starts = self._file.starts.tolist()
         with self._naming_file():
-            for chunk, expected, start in zip(self._file.chunks, self._hashes, starts, strict=False):
-                if content.update(chunk) != expected:
-                    last = start + chunk.num_rows - 1
-                    raise DamagedError(f"rows {start} to {last} are not what was written")
+            self._file.verify()
+
+    def record_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as Arrow record batches, one after the other, as they lie in the file or files.
+
+        Raises:
+            InputError: if a file is missing or damaged.
+        """
+        for index, start in enumerate(self._file.starts[:-1]):
+            self._file.locate(start[None])
+            yield self._file.chunks[index]
 
     def _spectra(self, name: str, location: Location, broadening: Broadening) -> tuple[Tensor, Tensor]:
         """Return the spectra [B, points] of one modality, and whether each row has one, [B] bool."""
@@ -451,22 +449,9 @@ class Store:
 
     @contextmanager
     def _naming_file(self, row: str = "") -> Iterator[None]:
-        """Put the file, the row and advice into the message of an error about the content.
-
-        A value that a molecule or spectrum refuses was valid when it was written, so it is damage too.
-        """
-        try:
+        """Put the file, the row and advice into the message of an error about the content."""
+        with naming_store(self.path, row):
             yield
-        except NotFoundError:
-            raise
-        except NewerFormatError as error:
-            raise error.with_context(self.path) from error
-        except InputError as error:
-            kind = FormatError if isinstance(error, FormatError) else DamagedError
-            advice = "make the store again or fetch a new copy"
-            if self.path.suffix.lower() in RAW:
-                advice = "a store is made of such a file by `molspectra prepare`"
-            raise kind(f"{self.path}{row}: not a readable store: {error}; {advice}") from error
 
 
 def _values_or_nan(column: Scalars, location: Location) -> Tensor:

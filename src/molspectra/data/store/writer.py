@@ -148,7 +148,7 @@ def write_store(
     if path.exists() and not overwrite:
         raise ExistsError(f"{path} exists already; choose another name or remove it")
     rejected: list[Rejection] = []
-    written = write_records(path, _accepted(path, rows, metadata, on_error, rejected), metadata, chunk_rows)
+    written = write_records(path, accepted(path, rows, metadata, on_error, rejected), metadata, chunk_rows)
     return replace(written, rejected=tuple(rejected))
 
 
@@ -161,7 +161,7 @@ def write_records(
         InputError: if the file cannot be written, or there are no records.
     """
     schema = schema_of(metadata)
-    batches = (record_batch(chunk, schema) for chunk in _chunks(records, chunk_rows))
+    batches = (record_batch(chunk, schema) for chunk in chunked(records, chunk_rows))
     return write_batches(path, batches, schema)
 
 
@@ -179,8 +179,7 @@ def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
             with naming(path):
                 writer.write_batch(batch, custom_metadata={HASH_KEY: digest})
             rows += batch.num_rows
-            hashed = pc.match_substring_regex(batch.column("identity"), f"^{GEOMETRY_PATTERN.pattern}$")
-            by_geometry += pc.sum(hashed).as_py()
+            by_geometry += identified_by_geometry(batch)
         with naming(path):
             writer.close()
         if not rows:
@@ -188,7 +187,13 @@ def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
     return Written(rows, digest, (), by_geometry)
 
 
-def _accepted(
+def identified_by_geometry(batch: pa.RecordBatch) -> int:
+    """Return the number of rows whose identity is a hash of their geometry."""
+    hashed = pc.match_substring_regex(batch.column("identity"), f"^{GEOMETRY_PATTERN.pattern}$")
+    return int(pc.sum(hashed).as_py())
+
+
+def accepted(
     path: Path, rows: Iterable[Row | Candidate], metadata: Metadata, on_error: str, rejected: list[Rejection]
 ) -> Iterator[Record]:
     """Yield the record of each row that fits; append the others to `rejected`."""
@@ -288,7 +293,7 @@ def _cast(values: npt.ArrayLike, dtype: np.dtype[np.floating], label: str) -> np
     return result
 
 
-def _chunks(records: Iterable[Record], chunk_rows: int) -> Iterator[list[Record]]:
+def chunked(records: Iterable[Record], chunk_rows: int) -> Iterator[list[Record]]:
     """Group records into record batches of bounded length and size."""
     chunk: list[Record] = []
     size = 0
@@ -331,7 +336,8 @@ def _lists(values: list[object], dtype: pa.DataType) -> pa.Array:
 class ContentHash:
     """A running SHA-256 over the schema and, column by column, the nulls, lengths and values of all rows.
 
-    It does not depend on the size of the record batches or the version of the Arrow library.
+    It does not depend on the size of the record batches or the version of the Arrow library. `digest` is that
+    of the rows so far.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -339,6 +345,7 @@ class ContentHash:
         columns = [f"{field.name}:{field.type}:{sorted((field.metadata or {}).items())}" for field in schema]
         self._schema = repr((columns, sorted((schema.metadata or {}).items()))).encode()
         self._parts: list[hashlib._Hash] = []
+        self.digest = ""
 
     def update(self, batch: pa.RecordBatch) -> str:
         """Add the next rows and return the hash of all rows so far, as 64 hexadecimal digits."""
@@ -347,7 +354,10 @@ class ContentHash:
             self._parts = [hashlib.sha256() for _ in leaves]
         for part, leaf in zip(self._parts, leaves, strict=True):
             part.update(leaf.tobytes())
-        return hashlib.sha256(self._schema + b"".join(part.digest() for part in self._parts)).hexdigest()
+        self.digest = hashlib.sha256(
+            self._schema + b"".join(part.digest() for part in self._parts)
+        ).hexdigest()
+        return self.digest
 
 
 def _leaves(array: pa.Array) -> Iterator[npt.NDArray[np.generic]]:
