@@ -129,7 +129,7 @@ def test_unknown_commands(arguments: Sequence[str], message: str, capsys: pytest
 
 
 class Stopped(MolspectraError):
-    interrupted = True
+    exit_code = 130
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molspectra.data.atomic import folder_lock
 from molspectra.data.store.export import export_parquet
 from molspectra.data.store.shard_writer import write_shards
 from molspectra.data.store.store import Store, write_store
@@ -127,6 +127,17 @@ def test_opening_touches_no_shard(folder, single):
         store.batch([20])
     shutil.move(folder.parent / "away.arrow", folder / "00002.arrow")
     assert torch.equal(store.batch([20]).positions, single.batch([20]).positions)
+
+
+def test_threads_open_shards_at_once(tmp_path, rows, metadata, single):
+    write_shards(tmp_path / "store", rows, metadata, shard_rows=1)
+    for _ in range(5):
+        store = Store(tmp_path / "store")
+        with ThreadPoolExecutor(8) as pool:
+            found = list(
+                pool.map(lambda start, store=store: store.batch(range(start, N)), [0, 3, 0, 5, 1, 0])
+            )
+        assert all(torch.equal(found[k].positions, single.batch(range(N)).positions) for k in (0, 2, 5))
 
 
 def test_files_are_not_kept_open(folder):
@@ -243,13 +254,36 @@ def test_a_new_store_that_was_killed_is_begun_again(tmp_path, rows, metadata, si
         write_shards(tmp_path / "home", rows, metadata)
 
 
-def test_a_second_writer_is_refused(folder, rows, metadata):
-    before = contents(folder)
-    with folder_lock(folder, "writing this store"):
-        with pytest.raises(ExistsError, match=rf"another process is writing this store.*{os.getpid()}"):
+WRITER = """
+import sys
+from molspectra.data.store.shard_writer import write_shards
+from molspectra.data.store.store import Store
+
+source = Store(sys.argv[2])
+
+def rows():
+    yield source.row(0)
+    print("writing", flush=True)
+    input()
+    yield source.row(1)
+
+write_shards(sys.argv[1], rows(), source.metadata, append=True)
+"""
+
+
+def test_two_writers(folder, single, rows, metadata, tmp_path):
+    (tmp_path / "writer.py").write_text(WRITER)
+    command = [sys.executable, tmp_path / "writer.py", folder, single.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "writing\n"
+        with pytest.raises(ExistsError, match=rf"another process is writing this store.*{other.pid}"):
             write_shards(folder, rows, metadata, append=True)
-        Store(folder).verify()  # reading goes on
-    assert contents(folder) == before
+        assert len(Store(folder)) == N
+        other.communicate("go on\n")
+    assert other.returncode == 0
+    assert len(Store(folder)) == N + 2
+    assert write_shards(folder, rows, metadata, append=True).rows == 2 * N + 2
+    Store(folder).verify()
 
 
 def refused(folder, match, kind=DamagedError):
