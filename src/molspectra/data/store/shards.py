@@ -11,6 +11,7 @@ A shard is mapped and checked when one of its rows is first needed, so that open
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ RAW = (".npz", ".csv", ".sdf", ".xyz", ".extxyz", ".parquet", ".log", ".out")
 
 def is_store(path: Path) -> bool:
     """Whether a path seems to be that of a store, by its suffix or by the manifest in the folder."""
-    return path.suffix.lower() == ".arrow" or (path / MANIFEST).is_file()
+    return path.suffix.lower() == ".arrow" or os.path.isfile(path / MANIFEST)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ and renames it. A store of several files is a folder with a manifest, see `molsp
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ class Store:
         """
         self.path = Path(path).absolute()
         with self._naming_file():
-            self._file = ShardedFile(self.path) if self.path.is_dir() else StoreFile(self.path)
+            # unlike `Path.is_dir` it is False for a name that is too long, which StoreFile reports
+            self._file = ShardedFile(self.path) if os.path.isdir(self.path) else StoreFile(self.path)
         self.metadata = self._file.metadata
         self.hash = self._file.hash
         self._columns = self._file.columns
