@@ -95,7 +95,7 @@ def _about(about: Mapping[str, Any]) -> str:
 _STEPS = (
     "Whole steps at the paper's sizes, float32, allocator as the command line sets it. Mode `reference` has "
     "the published variants, `default` this package's own. *Efficiency* is the time of the plain algorithm's "
-    "matrix products over that of the step, and does not depend on the machine. *Times faster* is the "
+    "matrix products over that of the step, and depends little on the machine. *Times faster* is the "
     "efficiency over that of the reference implementation (in brackets), which was measured side by side "
     "with this package on 28 November 2026 and does not run here: a ratio by the machine's own matrix rate, "
     "not of seconds of another day. Spread is the interquartile range over the median."
