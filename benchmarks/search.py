@@ -27,9 +27,7 @@ from molspectra.search.segment import write_segment
 from molspectra.search.sources import blocks
 from molspectra.search.vectors import Floats, unit
 
-TOP = 25
-NOISE = 0.6
-"""Length of the noise on a query, in lengths of a vector."""
+TOP = approximate.NEAREST
 
 
 def vectors_of(kind: str, count: int, width: int) -> Floats:
@@ -47,7 +45,7 @@ def queries_of(vectors: Floats, count: int) -> Floats:
     """Unit vectors [count, width] near some of the vectors."""
     generator = np.random.default_rng(1)
     chosen = vectors[generator.integers(0, len(vectors), count)]
-    return unit(chosen + NOISE * unit(generator.standard_normal(chosen.shape, dtype=np.float32)))
+    return unit(chosen + approximate.NOISE * unit(generator.standard_normal(chosen.shape, dtype=np.float32)))
 
 
 def exact(vectors: Floats, query: Floats) -> npt.NDArray[np.int64]:
