@@ -13,11 +13,17 @@ import pytest
 from molspectra.apps.cli import main
 from molspectra.chem.molecule import Molecule
 from molspectra.data.store.store import Store
-from molspectra.errors import MissingExtraError, SettingError, SimulationError, ValueRangeError
-from molspectra.simulation.executors import Executor
+from molspectra.errors import (
+    LostProcessError,
+    MissingExtraError,
+    MolspectraError,
+    SettingError,
+    ValueRangeError,
+)
 from molspectra.simulation.records import GrowingJournal, Journal, read_journal, to_json
 from molspectra.simulation.runner import simulate_many
-from molspectra.simulation.shares import share_out
+from molspectra.workers.executors import Executor
+from molspectra.workers.shares import share_out
 
 SMILES = ["[H][H]", "F", "Cl", "O", "S", "N", "C", "C#N", "C=O", "O=C=O", "C#C", "CF"]
 
@@ -109,7 +115,7 @@ import signal, sys, numpy as np
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from molspectra.chem.molecule import Molecule
-from molspectra.simulation.executors import Executor
+from molspectra.workers.executors import Executor
 from molspectra.simulation.runner import simulate_many
 molecules = [Molecule(np.array([1, 9]), np.array([[0, 0, 0], [0, 0, 0.8 + i / 1e4]])) for i in range(900)]
 try:
@@ -188,9 +194,9 @@ def test_workers_that_cannot_work_end_the_run_with_the_reason(tmp_path, library)
     def fail(keys, file):
         raise OSError("no space left")
 
-    with pytest.raises(SimulationError, match=r"3 workers .* before they began"):
+    with pytest.raises(LostProcessError, match=r"3 workers .* before they began"):
         run_shares(tmp_path / "one", die_at_once, ["a"])
-    with pytest.raises(SimulationError, match="OSError: no space left"):
+    with pytest.raises(MolspectraError, match="OSError: no space left"):
         run_shares(tmp_path / "two", fail, ["a"])
 
 
@@ -229,7 +235,7 @@ def test_bad_settings(tmp_path, monkeypatch, capsys):
     assert main([*arguments, "--executor", "slurm"]) == 2
     assert "--workers" in capsys.readouterr().err
     assert main([*arguments, "--workers", "2"]) == 2
-    assert "--processes" in capsys.readouterr().err
+    assert "--executor" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "executorlib", None)
     with pytest.raises(MissingExtraError, match=r"molspectra\[cluster\]"):
         simulate_many([molecule()], tmp_path / "j", ("ir",), executor=Executor("node", 1), progress=False)

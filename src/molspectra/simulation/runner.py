@@ -29,7 +29,6 @@ from molspectra.simulation.api import (
     levels_of_theory,
     simulate,
 )
-from molspectra.simulation.executors import Executor
 from molspectra.simulation.records import (
     GrowingJournal,
     Journal,
@@ -38,7 +37,8 @@ from molspectra.simulation.records import (
     read_journal,
     records_at,
 )
-from molspectra.simulation.shares import DEATHS, share_out
+from molspectra.workers.executors import Executor
+from molspectra.workers.shares import DEATHS, share_out
 
 TIMEOUT = 1800.0
 """Time limit per molecule, s, after which its process is killed."""

@@ -3,11 +3,14 @@
 import argparse
 import re
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from molspectra.errors import SettingError
 from molspectra.printable import say
 from molspectra.training.settings import did_you_mean
+
+if TYPE_CHECKING:
+    from molspectra.workers.executors import Executor
 
 _SHARED: dict[str, dict[str, Any]] = {
     "--device": {
@@ -56,6 +59,16 @@ class CommandParser(argparse.ArgumentParser):
             "--on-error", choices=("raise", "skip"), default=default, help=f"what to do with {bad}"
         )
 
+    def add_executor(self) -> None:
+        """Add `--executor` and `--workers`, which `executor_of` reads."""
+        self.add_argument(
+            "--executor",
+            choices=("local", "node", "slurm", "flux"),
+            default="local",
+            help="processes of this command, or workers here, in a SLURM or in a Flux allocation [local]",
+        )
+        self.add_argument("--workers", type=int, default=None, help="number of workers of the executor")
+
     def error(self, message: str) -> NoReturn:
         """Raise a SettingError, with a suggestion for an unknown option."""
         unknown = re.search(r"unrecognized arguments: --?([\w.-]+)", message)
@@ -65,6 +78,23 @@ class CommandParser(argparse.ArgumentParser):
             hint = did_you_mean(unknown[1], known).replace("mean ", "mean --")
             message += hint or f"; see {self.prog} --help"
         raise SettingError(message)
+
+
+def executor_of(options: argparse.Namespace, cores: int = 1) -> "Executor | None":
+    """The executor that the options of `add_executor` ask for, with so many cores per worker; None for local.
+
+    Raises:
+        SettingError: an executor without a number of workers, or the reverse.
+    """
+    if options.executor == "local":
+        if options.workers is not None:
+            raise SettingError("--workers belongs to an executor; choose one with --executor")
+        return None
+    if options.workers is None:
+        raise SettingError(f"--executor {options.executor} needs the number of workers: --workers")
+    from molspectra.workers.executors import Executor
+
+    return Executor(options.executor, options.workers, cores)
 
 
 def print_rejected(rejected: Iterable[object], verb: str) -> None:

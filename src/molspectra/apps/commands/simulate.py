@@ -3,7 +3,7 @@
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from molspectra.apps.commands.parser import CommandParser, print_figure, print_rejected
+from molspectra.apps.commands.parser import CommandParser, executor_of, print_figure, print_rejected
 from molspectra.chem.drawing import title_of
 from molspectra.data.output import free_path
 from molspectra.errors import SettingError, SimulationError
@@ -37,16 +37,9 @@ def main(arguments: list[str]) -> int:
     from molspectra.chem.readers import Rejection, from_smiles, read_molecules
     from molspectra.data.store.store import write_store
     from molspectra.datasets.simulated import simulated_metadata, simulated_row
-    from molspectra.simulation.executors import Executor
     from molspectra.simulation.runner import simulate_many
 
-    executor = None
-    if options.executor != "local":
-        if options.workers is None:
-            raise SettingError(f"--executor {options.executor} needs the number of workers: --workers")
-        executor = Executor(options.executor, options.workers, options.processes or 1)
-    elif options.workers is not None:
-        raise SettingError("--workers belongs to an executor; here --processes is meant")
+    executor = executor_of(options, options.processes or 1)
     rejected: list[Rejection] = []
     if options.input is None:
         molecules = [from_smiles(smiles) for smiles in options.smiles]
@@ -134,13 +127,7 @@ def _parser() -> CommandParser:
         default=None,
         help="processes, on an executor those of each worker [one per core; on an executor 1]",
     )
-    parser.add_argument(
-        "--executor",
-        choices=("local", "node", "slurm", "flux"),
-        default="local",
-        help="processes of this command, or workers here, in a SLURM or in a Flux allocation [local]",
-    )
-    parser.add_argument("--workers", type=int, default=None, help="number of workers of the executor")
+    parser.add_executor()
     parser.add_on_error("raise", "unreadable molecules")
     parser.add_shared("--quiet")
     return parser

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from molspectra.errors import MolspectraError, SimulationError
-from molspectra.simulation.executors import Executor, LostWorkerError
+from molspectra.errors import LostProcessError, MolspectraError
+from molspectra.workers.executors import Executor, LostWorkerError
 
 DEATHS = 3
 """Number of times that an item may end its process, the last time alone in it, before it is given up."""
@@ -66,7 +66,8 @@ def share_out(
         give_up: told key and reason of an item that ended its worker `DEATHS` times.
 
     Raises:
-        SimulationError: workers end before they begin, or fail as a whole; with the reason.
+        LostProcessError: workers end before they begin.
+        MolspectraError: they fail as a whole, with the reason.
     """
     folder = folder.absolute()
     waiting, alone, deaths = deque(keys), deque[str](), Counter[str]()
@@ -103,7 +104,7 @@ def share_out(
                         alone.append(key)
                 unstarted += bool(share.left) and not begun
                 if unstarted >= DEATHS * executor.workers:
-                    raise SimulationError(
+                    raise LostProcessError(
                         f"{unstarted} workers ({executor.kind}) in a row ended before they began; see their "
                         "output, and whether they find this Python environment and this folder"
                     )
@@ -123,7 +124,7 @@ def _check(future: Future[Any]) -> None:
     if isinstance(error, MolspectraError):
         raise error
     if error is not None and not isinstance(error, LostWorkerError):
-        raise SimulationError(f"a worker failed: {type(error).__name__}: {error}") from error
+        raise MolspectraError(f"a worker failed: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
