@@ -70,11 +70,7 @@ def neighbour_edges(positions: Tensor, ptr: Tensor, cutoff: float, candidates: i
     Raises:
         ValueError: if the cutoff is not positive.
     """
-    if not cutoff > 0:
-        raise ValueError(f"cutoff must be positive, not {cutoff}")
-    positions = positions.detach()
-    pairs = _close_pairs(positions, ptr, float(cutoff), candidates)
-    return edges_of_pairs(*pairs, positions.shape[0])
+    return edges_of_pairs(*close_pairs(positions, ptr, cutoff, candidates), positions.shape[0])
 
 
 def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges:
@@ -124,10 +120,17 @@ def edges_of_pairs(pair_first: Tensor, pair_second: Tensor, atoms: int) -> Edges
     )
 
 
-def _close_pairs(
-    positions: Tensor, ptr: Tensor, cutoff: float, candidates: int | None
+def close_pairs(
+    positions: Tensor, ptr: Tensor, cutoff: float, candidates: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return first < second [Q] of all pairs with d < cutoff, sorted by (first, second)."""
+    """Return first < second [Q] int64 of the pairs of `neighbour_edges`, sorted by (first, second).
+
+    Raises:
+        ValueError: if the cutoff is not positive.
+    """
+    if not cutoff > 0:
+        raise ValueError(f"cutoff must be positive, not {cutoff}")
+    positions = positions.detach()
     atoms, device = positions.shape[0], positions.device
     index = torch.arange(atoms, device=device)
     partners = torch.repeat_interleave(ptr[1:], ptr.diff(), output_size=atoms) - index - 1

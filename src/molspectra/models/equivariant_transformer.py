@@ -183,17 +183,20 @@ class VectorWhitening(nn.Module):
         self.regulariser = regulariser
         self.eps = eps
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Whiten [N, 3, C] vectors; returns the same shape and dtype."""
+    def constants(self, vectors: Tensor) -> tuple[Tensor, Tensor, float, bool]:
+        """What whitening takes beside the vectors: weight, ridge [3, 3] float64, ε, whether as published."""
         reference = self.regulariser == "reference"
         first, step = (2.0, 1.0) if reference else (1.0, 0.0)
         diagonal = first + step * torch.arange(3, dtype=torch.float64, device=vectors.device)
-        ridge = torch.diag(diagonal) * self.eps
+        return self.weight, torch.diag(diagonal) * self.eps, self.eps, reference
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Whiten [N, 3, C] vectors; returns the same shape and dtype."""
         if fast(vectors, self.weight):
             from molspectra.models.kernels.whitening import whiten
 
-            return whiten(vectors, self.weight, ridge, self.eps, reference)
-        return plain_whitening(vectors, self.weight, ridge, self.eps, reference)
+            return whiten(vectors, *self.constants(vectors))
+        return plain_whitening(vectors, *self.constants(vectors))
 
 
 class EquivariantTransformer(Encoder):

@@ -216,11 +216,7 @@ class PropertyHead(nn.Module):
             return prediction
         scalars, vectors = self.atoms(encoded)
         if self.kind in ("scalar", "binary"):
-            total = sum_by_molecule(self.std * scalars, batch.molecule, batch.ptr) + self.mean
-            if self.references is None:
-                return total
-            references = self.references[batch.numbers]
-            return total.double() + sum_by_molecule(references, batch.molecule, batch.ptr)
+            return self.total(scalars, batch)
         if self.kind == "dipole":
             return self.std * safe_norm(self._dipole(scalars, vectors, batch).unsqueeze(-1)).squeeze(-1)
         if self.kind == "vector":
@@ -229,6 +225,14 @@ class PropertyHead(nn.Module):
             return self._tensor(scalars, vectors, batch)
         extent = self.std * scalars * self._offset(scalars, batch).square().sum(1)
         return sum_by_molecule(extent, batch.molecule, batch.ptr) + self.mean
+
+    def total(self, scalars: Tensor, batch: Batch) -> Tensor:
+        """Predictions [B] of a scalar or a logit from the atoms' scalars [N]."""
+        total = sum_by_molecule(self.std * scalars, batch.molecule, batch.ptr) + self.mean
+        if self.references is None:
+            return total
+        references = self.references[batch.numbers]
+        return total.double() + sum_by_molecule(references, batch.molecule, batch.ptr)
 
     def in_unit(self, values: Tensor) -> Tensor:
         """Turn the outputs [B] of the head into what they stand for: logits into probabilities."""

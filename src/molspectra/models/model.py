@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from molspectra.compiled import fast
 from molspectra.data.batch import Batch, to_device
 from molspectra.errors import MismatchError
 from molspectra.models.config import EGNNConfig, HeadConfig, ModelConfig, Readout
@@ -180,7 +181,7 @@ class EnergyForces(NamedTuple):
 
 
 def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = False) -> EnergyForces:
-    """Energy and forces by automatic differentiation.
+    """Energy and forces, by automatic differentiation where no kernel has its gradient written down.
 
     Args:
         model: a model with a property head.
@@ -190,6 +191,8 @@ def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = Fals
     Raises:
         MismatchError: as in `MolSpectra.predict`.
     """
+    if not create_graph and (found := _without_graph(model, batch)) is not None:
+        return found
     edges = batch.edges
     with torch.enable_grad():
         positions = batch.positions.detach().requires_grad_(True)
@@ -202,3 +205,23 @@ def energy_and_forces(model: MolSpectra, batch: Batch, create_graph: bool = Fals
         energy, encoded = energy.detach(), Encoded(*(features.detach() for features in encoded))
         further = [values.detach() for values in further]
     return EnergyForces(energy, -gradient, encoded, tuple(further))
+
+
+def _without_graph(model: MolSpectra, batch: Batch) -> EnergyForces | None:
+    """Energy and forces of a sum over atoms by compiled kernels; None where they do not apply."""
+    encoder, head = model.encoder, model.property_head
+    if not isinstance(encoder, EquivariantTransformer) or model.spectrum_input is not None:
+        return None
+    if head is None or head.kind != "scalar" or head.pooled is not None:
+        return None
+    if torch.is_autocast_enabled("cpu") or not fast(batch.positions, encoder.embedding.weight):
+        return None
+    from molspectra.models.kernels.forces import atom_scalars
+
+    with torch.no_grad():
+        found = atom_scalars(encoder, head.atoms, batch)
+        energy = head.total(found.scalars, batch)
+        further = [
+            value for one in model.property_heads[1:] for value in one.components(found.encoded, batch)
+        ]
+    return EnergyForces(energy, -head.std * found.gradient, found.encoded, tuple(further))

@@ -1,6 +1,6 @@
 """The edge part of an attention layer as one differentiable operation (loops in `edge_loops`)."""
 
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
@@ -63,13 +63,41 @@ def _common(pairs: Pairs, channels: int, soft: bool) -> tuple[list[Any], int]:
     """The first arguments of all edge kernels, and their number of chunks."""
     molecules = len(pairs.molecules) - 1
     parts = max(1, min(molecules, int(pairs.molecules[-1]) // CHUNK))
-    chunks = torch.tensor([molecules * part // parts for part in range(parts + 1)])
-    ptr = (chunks, pairs.molecules, pairs.ptr, pairs.first, pairs.second)
+    ptr = (_chunks(molecules, parts), pairs.molecules, pairs.ptr, pairs.first, pairs.second)
     return [parts, channels, len(pairs.basis), len(pairs.first), soft, pairs.largest, *ptr], parts
+
+
+@lru_cache(maxsize=256)
+def _chunks(molecules: int, parts: int) -> Tensor:
+    """First molecule of every chunk, and the end of the last, [parts + 1] int64."""
+    return torch.tensor([molecules * part // parts for part in range(parts + 1)])
 
 
 def _small(pairs: Pairs, channels: int) -> bool:
     return len(pairs.first) * channels < SMALL
+
+
+def edge_sums(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    vectors: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    envelope: Tensor,
+    direction: Tensor,
+    pairs: Pairs,
+    soft: bool,
+) -> tuple[Tensor, Tensor]:
+    """`edge_attention` without a graph, of an envelope and directions that are given."""
+    channels, heads = vectors.shape[2], bias.shape[0]
+    scalars, summed = (vectors.new_empty(shape) for shape in (vectors[:, 0].shape, vectors.shape))
+    common, parts = _common(pairs, channels, soft)
+    kernel = _kernels(rows.dtype, channels // heads, pairs.points)[0]
+    geometry = (pairs.row, pairs.weight, pairs.scale, envelope, direction)
+    arguments = (query, key, value, vectors, rows, bias, *geometry, scalars, summed)
+    run(kernel, heads * parts, *common, *arguments, small=_small(pairs, channels))
+    return scalars, summed
 
 
 class _EdgeAttention(torch.autograd.Function):
@@ -87,27 +115,10 @@ class _EdgeAttention(torch.autograd.Function):
         pairs: Pairs,
         soft: bool,
     ) -> tuple[Tensor, Tensor]:
-        channels, heads = vectors.shape[2], bias.shape[0]
         ctx.pairs, ctx.soft = pairs, soft
-        ctx.save_for_backward(query, key, value, vectors, rows, bias, envelope, direction)
-        scalars, summed = (vectors.new_empty(shape) for shape in (vectors[:, 0].shape, vectors.shape))
-        common, parts = _common(pairs, channels, soft)
-        kernel = _kernels(rows.dtype, channels // heads, pairs.points)[0]
-        inputs = (
-            query,
-            key,
-            value,
-            vectors,
-            rows,
-            bias,
-            pairs.row,
-            pairs.weight,
-            pairs.scale,
-            envelope,
-            direction,
-        )
-        run(kernel, heads * parts, *common, *inputs, scalars, summed, small=_small(pairs, channels))
-        return scalars, summed
+        tensors = (query, key, value, vectors, rows, bias, envelope, direction)
+        ctx.save_for_backward(*tensors)
+        return edge_sums(*tensors, pairs, soft)
 
     @staticmethod
     def backward(ctx: Any, grad_scalars: Tensor, grad_vectors: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,7 +133,7 @@ class _EdgeAttention(torch.autograd.Function):
         return (*differentiable(function, inputs, gradients), None, None)
 
 
-def _gradients(
+def edge_gradients(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -135,8 +146,8 @@ def _gradients(
     grad_vectors: Tensor,
     pairs: Pairs,
     soft: bool,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of all inputs; of `envelope` and `direction` only where every pair has its own filters."""
+) -> tuple[Tensor, ...]:
+    """Gradients as the kernel gives them, see `_results`; those of all inputs are `_reduced` from them."""
     heads, channels = bias.shape[0], vectors.shape[2]
     common, parts = _common(pairs, channels, soft)
     results = _results(vectors, rows, bias, pairs, parts)
@@ -144,9 +155,14 @@ def _gradients(
     arguments = (query, key, value, vectors, rows, bias, *geometry, grad_scalars, grad_vectors)
     kernel = _kernels(rows.dtype, channels // heads, pairs.points)[1]
     run(kernel, heads * parts, *common, *arguments, *results, small=_small(pairs, channels))
-    if pairs.points > 1:
-        return (*_reduced(results, pairs)[:6], None, None)
-    return _reduced(results, pairs)
+    return results
+
+
+def _gradients(*arguments: Any) -> tuple[Tensor | None, ...]:
+    """Gradients of all inputs; of `envelope` and `direction` only where every pair has its own filters."""
+    pairs: Pairs = arguments[-2]
+    reduced = _reduced(edge_gradients(*arguments), pairs)
+    return (*reduced[:6], None, None) if pairs.points > 1 else reduced
 
 
 def _results(vectors: Tensor, rows: Tensor, bias: Tensor, pairs: Pairs, parts: int) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ rounding of float32, for any weights. Float64, few pairs, and positions that nee
 filters of the pairs themselves.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,12 +61,9 @@ def pairs_of(batch: Batch, edges: Edges, expansion: ExponentialNormal) -> Pairs:
     """The pairs of a batch with edges; differentiable in its positions where they require a gradient.
 
     Raises:
-        ValueError: the edges are those of another batch; kernels would write beyond its molecules.
+        ValueError: as in `checked`.
     """
-    positions, first, second = batch.positions, edges.pair_first, edges.pair_second
-    of_first, of_second = (batch.molecule.index_select(0, atoms) for atoms in (first, second))
-    if not torch.equal(of_first, of_second) or bool((first.diff() < 0).any()):
-        raise ValueError("the edges do not fit the batch: pairs across molecules, or not sorted by molecule")
+    positions, (first, second) = batch.positions, checked(batch, edges)
     wide = positions if positions.requires_grad else positions.double()
     difference = wide.index_select(0, second) - wide.index_select(0, first)
     separation = torch.linalg.vector_norm(difference, dim=1)
@@ -87,12 +84,32 @@ def pairs_of(batch: Batch, edges: Edges, expansion: ExponentialNormal) -> Pairs:
         scale=scale.to(dtype),
         envelope=envelope.to(dtype),
         direction=(difference / separation.unsqueeze(1)).to(dtype),
-        first=first,
-        second=second,
-        ptr=torch.searchsorted(first, batch.ptr),
-        molecules=batch.ptr,
-        largest=int(batch.ptr.diff().max()),
+        **layout(batch, first, second),
     )
+
+
+def checked(batch: Batch, edges: Edges) -> tuple[Tensor, Tensor]:
+    """The two atoms of every pair [Q].
+
+    Raises:
+        ValueError: the edges are those of another batch; kernels would write beyond its molecules.
+    """
+    first, second = edges.pair_first, edges.pair_second
+    of_first, of_second = (batch.molecule.index_select(0, atoms) for atoms in (first, second))
+    if not torch.equal(of_first, of_second) or bool((first.diff() < 0).any()):
+        raise ValueError("the edges do not fit the batch: pairs across molecules, or not sorted by molecule")
+    return first, second
+
+
+def layout(batch: Batch, first: Tensor, second: Tensor) -> dict[str, Any]:
+    """Those fields of `Pairs` that do not depend on positions, of the atoms [Q] of all pairs."""
+    return {
+        "first": first,
+        "second": second,
+        "ptr": torch.searchsorted(first, batch.ptr),
+        "molecules": batch.ptr,
+        "largest": int(batch.ptr.diff().max()),
+    }
 
 
 @torch.no_grad()

@@ -119,29 +119,33 @@ def update(
     return result
 
 
+def updated(
+    scalars: Tensor, vectors: Tensor, mixed: Tensor, output: Tensor, summed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`update` without a graph."""
+    atoms, channels = scalars.shape
+    out = scalars.new_empty(scalars.shape), vectors.new_empty(vectors.shape)
+    arrays = (scalars, vectors, mixed, output, summed, *out)
+    run(_kernels(scalars.dtype, lanes_of(channels))[0], -(-atoms // ATOMS), atoms, channels, *arrays)
+    return out
+
+
 class _Update(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, scalars: Tensor, vectors: Tensor, mixed: Tensor, output: Tensor, summed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        atoms, channels = scalars.shape
         ctx.save_for_backward(mixed, output)
-        out = (
-            torch.empty(atoms, channels, dtype=scalars.dtype),
-            torch.empty(vectors.shape, dtype=vectors.dtype),
-        )
-        arrays = (scalars, vectors, mixed, output, summed, *out)
-        run(_kernels(scalars.dtype, lanes_of(channels))[0], -(-atoms // ATOMS), atoms, channels, *arrays)
-        return out
+        return updated(scalars, vectors, mixed, output, summed)
 
     @staticmethod
     def backward(ctx: Any, grad_scalars: Tensor, grad_vectors: Tensor) -> tuple[Tensor | None, ...]:
         arguments = (*ctx.saved_tensors, grad_scalars, grad_vectors)
-        further = _Gradients.apply(*arguments) if torch.is_grad_enabled() else _gradients(*arguments)
+        further = _Gradients.apply(*arguments) if torch.is_grad_enabled() else update_gradients(*arguments)
         return grad_scalars, grad_vectors, *further, grad_vectors
 
 
-def _gradients(
+def update_gradients(
     mixed: Tensor, output: Tensor, grad_scalars: Tensor, grad_vectors: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `mixed` [N, 3, 3C] and `output` [N, 3C]."""
@@ -154,13 +158,13 @@ def _gradients(
 
 
 class _Gradients(torch.autograd.Function):
-    """`_gradients`, differentiable once more."""
+    """`update_gradients`, differentiable once more."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*arguments)
         mixed, output, grad_scalars, grad_vectors = arguments
-        return _gradients(mixed, output, grad_scalars, grad_vectors)
+        return update_gradients(mixed, output, grad_scalars, grad_vectors)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -6,6 +6,7 @@ gradient of a function of a symmetric matrix is dM = U ((Uᵀ dW U) ⊙ Δ) Uᵀ
 All arithmetic is in float64.
 """
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -34,6 +35,8 @@ from molspectra.models.kernels.symmetric import diagonalise, divided_differences
 
 ATOMS = 64
 """Atoms per task."""
+Pullback = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From the gradient of the result to those of vectors and weight."""
 SMALLEST = float(np.finfo(np.float64).eps)
 """Eigenvalues below this fraction of the largest are set to it: they are rounding."""
 
@@ -191,33 +194,41 @@ def whiten(vectors: Tensor, weight: Tensor, ridge: Tensor, eps: float, reference
     return result
 
 
+def whiten_with_pullback(
+    vectors: Tensor, weight: Tensor, ridge: Tensor, eps: float, reference: bool
+) -> tuple[Tensor, Pullback]:
+    """`whiten` without a graph, and the function from its gradient to those of vectors and weight."""
+    atoms, _, channels = vectors.shape
+    tasks = -(-atoms // ATOMS)
+    common = (atoms, channels, eps, ridge.double(), reference)
+    spectral = [torch.empty(atoms, n, dtype=torch.float64) for n in (3, 9, 3)]
+    out = vectors.new_empty(vectors.shape)
+    forward, backward = _kernels(vectors.dtype, lanes_of(channels))
+    run(forward, tasks, *common, vectors, weight, out, *spectral)
+
+    def pullback(grad: Tensor) -> tuple[Tensor, Tensor]:
+        d_vectors = vectors.new_empty(vectors.shape)
+        d_weight = torch.empty(tasks, channels, dtype=torch.float64)
+        run(backward, tasks, *common, vectors, weight, grad, *spectral, d_vectors, d_weight)
+        return d_vectors, d_weight.sum(0).to(weight)
+
+    return out, pullback
+
+
 class _Whitening(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, vectors: Tensor, weight: Tensor, ridge: Tensor, eps: float, reference: bool
     ) -> Tensor:
-        atoms, _, channels = vectors.shape
-        ctx.options = (atoms, channels, eps, ridge.double(), reference)
-        means, bases, roots = (torch.empty(atoms, n, dtype=torch.float64) for n in (3, 9, 3))
-        out = vectors.new_empty(vectors.shape)
-        kernel = _kernels(vectors.dtype, lanes_of(channels))[0]
-        arrays = (vectors, weight, out, means, bases, roots)
-        run(kernel, -(-atoms // ATOMS), *ctx.options, *arrays)
-        ctx.save_for_backward(vectors, weight, means, bases, roots)
-        ctx.ridge = ridge
+        ctx.save_for_backward(vectors, weight)
+        ctx.constants = {"ridge": ridge, "eps": eps, "reference": reference}
+        out, ctx.pullback = whiten_with_pullback(vectors, weight, ridge, eps, reference)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        vectors, weight, means, bases, roots = ctx.saved_tensors
-        atoms, channels, eps, _, reference = ctx.options
+        inputs = ctx.saved_tensors  # also where only the kernel uses them: it tells what was changed in place
         if torch.is_grad_enabled():
-            function = partial(plain_whitening, ridge=ctx.ridge, eps=eps, reference=reference)
-            return (*differentiable(function, (vectors, weight), (grad,)), None, None, None)
-        tasks = -(-atoms // ATOMS)
-        d_vectors = vectors.new_empty(vectors.shape)
-        d_weight = torch.empty(tasks, channels, dtype=torch.float64)
-        kernel = _kernels(vectors.dtype, lanes_of(channels))[1]
-        arrays = (vectors, weight, grad, means, bases, roots, d_vectors, d_weight)
-        run(kernel, tasks, *ctx.options, *arrays)
-        return d_vectors, d_weight.sum(0).to(weight), None, None, None
+            function = partial(plain_whitening, **ctx.constants)
+            return (*differentiable(function, inputs, (grad,)), None, None, None)
+        return (*ctx.pullback(grad), None, None, None)
