@@ -82,10 +82,16 @@ class NeighbourEmbedding(nn.Module):
 
 
 class AttentionLayer(nn.Module):
-    """One equivariant attention layer: (x [N, C], v [N, 3, C]) to (x + Δx, v + Δv)."""
+    """One equivariant attention layer: (x [N, C], v [N, 3, C]) to (x + Δx, v + Δv).
 
-    def __init__(self, config: EquivariantTransformerConfig) -> None:
+    Args:
+        config: of the encoder.
+        is_first: the vectors are zero.
+    """
+
+    def __init__(self, config: EquivariantTransformerConfig, is_first: bool = False) -> None:
         super().__init__()
+        self.is_first = is_first
         channels, radial = config.channels, config.radial
         self.heads = config.heads
         self.vector_cutoff = config.vector_cutoff
@@ -107,10 +113,11 @@ class AttentionLayer(nn.Module):
             summed, summed_vectors = self.plain_messages(normed, vectors, edges, geometry)
             mixed, output = self.vector(vectors), self.output(summed)
             return plain_update(scalars, vectors, mixed, output, summed_vectors)
-        from molspectra.models.kernels.update import update
+        from molspectra.models.kernels.update import no_product, update
 
         summed, summed_vectors = self.fused_messages(normed, vectors, geometry)
-        mixed, output = self.vector(vectors).to(scalars), self.output(summed).to(scalars)
+        mixed = no_product(vectors, self.vector.weight) if self.is_first else self.vector(vectors)
+        mixed, output = mixed.to(scalars), self.output(summed).to(scalars)
         return update(scalars, vectors, mixed, output, summed_vectors)
 
     def plain_messages(
@@ -209,7 +216,7 @@ class EquivariantTransformer(Encoder):
         self.embedding = nn.Embedding(config.max_number + 1, config.channels)
         self.expansion = ExponentialNormal(config.radial, config.cutoff)
         self.neighbours = NeighbourEmbedding(config)
-        self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(AttentionLayer(config, index == 0) for index in range(config.layers))
         norms = config.layers if config.layer_norms else 0
         self.scalar_norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(norms))
         self.vector_norms = nn.ModuleList(self._whitening() for _ in range(norms))

@@ -15,7 +15,7 @@ from molspectra.models.kernels.pairs import Pairs
 
 SMALL = 1 << 16
 """Pairs times channels below which one thread does all the work."""
-CHUNK = 512
+CHUNK = 1024
 """Approximate atoms per task; chunks do not depend on the number of threads, so sums do not either."""
 
 _kernels = cache(edge_kernels)

@@ -19,7 +19,7 @@ from molspectra.data.neighbours import close_pairs
 from molspectra.models.kernels.edges import edge_gradients, edge_sums
 from molspectra.models.kernels.geometry import Geometry
 from molspectra.models.kernels.pairs import Pairs, checked, layout
-from molspectra.models.kernels.update import update_gradients, updated
+from molspectra.models.kernels.update import no_product, update_gradients, updated
 from molspectra.models.kernels.whitening import whiten_with_pullback
 from molspectra.models.shared import Encoded
 
@@ -124,7 +124,7 @@ def _layers(
     found: list[tuple[Tensor, ...]] = []
     for index, layer in enumerate(encoder.layers):
         filters = (rows[index], bias[index])
-        scalars, vectors, back = _layer(layer, scalars, vectors, filters, pairs, index == 0, found)  # type: ignore[arg-type]
+        scalars, vectors, back = _layer(layer, scalars, vectors, filters, pairs, found)  # type: ignore[arg-type]
         backs.append(back)
         if encoder.config.layer_norms:
             norms = encoder.scalar_norms[index], encoder.vector_norms[index]
@@ -160,7 +160,6 @@ def _layer(
     vectors: Tensor,
     filters: tuple[Tensor, Tensor],
     pairs: Pairs,
-    is_first: bool,
     found: list[tuple[Tensor, ...]],
 ) -> tuple[Tensor, Tensor, Pullback]:
     """One attention layer; its pullback appends the gradients of rows, φ and directions to `found`."""
@@ -170,10 +169,8 @@ def _layer(
     )
     edge = (query, key, value, vectors, *filters, pairs.envelope, pairs.direction)
     summed, summed_vectors = edge_sums(*edge, pairs, layer.vector_cutoff)
-    if is_first:  # its vectors are zero
-        mixed = vectors.new_zeros(*vectors.shape[:2], 3 * vectors.shape[2])
-    else:
-        mixed = F.linear(vectors, layer.vector.weight)
+    weight = layer.vector.weight
+    mixed = no_product(vectors, weight) if layer.is_first else F.linear(vectors, weight)
     output = F.linear(summed, layer.output.weight, layer.output.bias)
 
     def back(d_scalars: Tensor, d_vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,8 +181,8 @@ def _layer(
         found.append((d_rows.flatten(1), d_envelope, d_direction))
         d_normed = d_query @ layer.query.weight
         d_normed.addmm_(d_key, layer.key.weight).addmm_(d_value, layer.value.weight)
-        if not is_first:
-            d_own.view(-1, d_own.shape[2]).addmm_(d_mixed.flatten(0, 1), layer.vector.weight)
+        if not layer.is_first:
+            d_own.view(-1, d_own.shape[2]).addmm_(d_mixed.flatten(0, 1), weight)
         return norm_back(d_normed).add_(d_scalars), d_own.add_(d_vectors)
 
     return *updated(scalars, vectors, mixed, output, summed_vectors), back

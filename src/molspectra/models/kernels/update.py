@@ -145,6 +145,24 @@ class _Update(torch.autograd.Function):
         return grad_scalars, grad_vectors, *further, grad_vectors
 
 
+def no_product(vectors: Tensor, weight: Tensor) -> Tensor:
+    """Product [N, 3, 3C] of vectors [N, 3, C] that are zero with a weight [3C, C], whose gradient is 0."""
+    product: Tensor = _NoProduct.apply(vectors, weight)
+    return product
+
+
+class _NoProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return vectors.new_zeros(*vectors.shape[:2], len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        (weight,) = ctx.saved_tensors
+        return None, torch.zeros_like(weight)
+
+
 def update_gradients(
     mixed: Tensor, output: Tensor, grad_scalars: Tensor, grad_vectors: Tensor
 ) -> tuple[Tensor, Tensor]:
