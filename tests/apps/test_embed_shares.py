@@ -12,6 +12,7 @@ from worker_processes import kill_a_worker
 import molspectra as ms
 from molspectra.apps.cli import main
 from molspectra.errors import ElementError, InputError, MismatchError, WriteError
+from molspectra.workers import shares
 from molspectra.workers.executors import Executor
 
 SMILES = ["CCO", "C1CC1", "broken", "CC(C)=O", "O", "CC#N", "C[Br]", "CC=O", "CCN", "C1CO1", "CCCO"]
@@ -19,7 +20,7 @@ SMILES = ["CCO", "C1CC1", "broken", "CC(C)=O", "O", "CC#N", "C[Br]", "CC=O", "CC
 
 def test_the_files_are_the_same_though_a_worker_is_killed(use_runs, tmp_path: Path, library, capsys) -> None:
     (tmp_path / "x.smi").write_text("\n".join(f"{each} m{n}" for n, each in enumerate(SMILES)))
-    options = ["--model", str(use_runs["stage2"]), "--batch-size", "3", "--on-error", "skip"]
+    options = ["--model", str(use_runs["stage2"]), "--batch-size", "4", "--on-error", "skip"]
     contents = []
     for name, more in (("one", []), ("two", ["--executor", "node", "--workers", "2"])):
         folder = tmp_path / name
@@ -39,7 +40,9 @@ def test_the_files_are_the_same_though_a_worker_is_killed(use_runs, tmp_path: Pa
     assert contents[0] == contents[1]
 
 
-def test_a_molecule_that_ends_its_worker_costs_only_itself(use_runs, tmp_path: Path, library) -> None:
+def test_a_molecule_that_ends_its_worker_costs_only_itself(
+    use_runs, tmp_path: Path, library, monkeypatch
+) -> None:
     class Deadly:
         def get_positions(self) -> None: ...
 
@@ -47,13 +50,14 @@ def test_a_molecule_that_ends_its_worker_costs_only_itself(use_runs, tmp_path: P
         def pbc(self) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    monkeypatch.setattr(shares, "DEATHS", 1)  # each takes seconds
     common = {"model": use_runs["stage1"], "executor": Executor("node", 2), "folder": tmp_path}
     found = ms.embed(["CCO", Deadly(), "O"], batch_size=2, on_error="skip", **common)
-    assert [str(each) for each in found.rejected] == ["molecules, item 2: its worker ended 3 times"]
+    assert [str(each) for each in found.rejected] == ["molecules, item 2: its worker ended 1 times"]
     assert found.columns["formula"] == ["C2H6O", "H2O"]
     alone = ms.embed(["CCO", "O"], use_runs["stage1"], batch_size=1)
     np.testing.assert_array_equal(found.vectors, alone.vectors)
-    with pytest.raises(InputError, match="item 1: its worker ended 3 times"):
+    with pytest.raises(InputError, match="item 1: its worker ended 1 times"):
         ms.embed([Deadly()], **common)
     assert not list(tmp_path.iterdir())
 

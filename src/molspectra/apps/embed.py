@@ -27,15 +27,15 @@ from molspectra.apps.molecules import (
     identity_columns,
     usable_of,
 )
-from molspectra.apps.tables import Tabular, table_of, vectors_of, write_rejected
+from molspectra.apps.tables import Tabular, table_of, write_rejected
 from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.data.atomic import atomic_files, naming
 from molspectra.data.batch import Batch
-from molspectra.data.output import free_path, write_table
+from molspectra.data.output import free_path, vectors_in, vectors_of, write_table
 from molspectra.errors import MismatchError, SettingError, ValueRangeError
 from molspectra.evaluation.embedding import batch_on_device, comparable, embed_batch, pooled_batch
 from molspectra.evaluation.predict import moved
-from molspectra.evaluation.shared_batches import Work, shared_batches, vectors_in
+from molspectra.evaluation.shared_batches import Work, shared_batches
 from molspectra.models.model import MolSpectra
 from molspectra.workers.executors import Executor
 
@@ -168,7 +168,9 @@ def embed(
         )
     else:
         path, batches, _ = candidate_batches(molecules, batch_size, smiles)
-        opened = partial(_open_work, path, model.path, _fingerprint(model.model), device, pooled, scaling)
+        opened = partial(
+            _open_work, path, model.path.absolute(), _fingerprint(model.model), device, pooled, scaling
+        )
         tables = shared_batches(
             executor, Path(folder), path, batches, opened, policy, title="embed", show=show
         )

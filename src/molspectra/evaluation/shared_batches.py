@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
@@ -98,12 +96,6 @@ def shared_batches(
             if (result := run.results / key).exists():
                 with pa.OSFile(str(result)) as file:
                     yield pa.ipc.open_file(file).read_all()
-
-
-def vectors_in(column: pa.ChunkedArray) -> npt.NDArray[np.floating]:
-    """The vectors [n, D] of a column of lists of length D."""
-    values = column.combine_chunks()
-    return np.asarray(values.flatten().to_numpy(zero_copy_only=False).reshape(-1, values.type.list_size))
 
 
 @dataclass
