@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from worker_processes import kill_a_worker
+from worker_processes import kill_a_worker, processes, workers_of
 
 import molspectra as ms
 from molspectra.apps.cli import main
@@ -16,6 +19,13 @@ from molspectra.workers import shares
 from molspectra.workers.executors import Executor
 
 SMILES = ["CCO", "C1CC1", "broken", "CC(C)=O", "O", "CC#N", "C[Br]", "CC=O", "CCN", "C1CO1", "CCCO"]
+
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from molspectra.apps.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def test_the_files_are_the_same_though_a_worker_is_killed(use_runs, tmp_path: Path, library, capsys) -> None:
@@ -96,3 +106,26 @@ def test_wrong_options(tmp_path: Path, capsys) -> None:
         assert main(["embed", *arguments, *out]) == 2
         assert word in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_ends_the_workers_and_leaves_nothing(use_runs, tmp_path: Path, library) -> None:
+    (tmp_path / "x.smi").write_text("CCCCCCCCCCCC\n" * 1000)
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-c", INTERRUPTIBLE, "embed", "--molecules", str(tmp_path / "x.smi")]
+    command += ["--model", str(use_runs["stage1"]), "--out", str(out / "e.npy"), "--executor", "node"]
+    process = subprocess.Popen([*command, "--workers", "2"], start_new_session=True, stderr=subprocess.PIPE)
+    try:
+        while not list(out.glob(".new-shares-*/*/*-*")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        started = [process.pid, *workers_of(process.pid)]
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    assert len(started) > 1
+    assert not set(started) & set(processes())
+    assert not list(out.iterdir())
