@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from benchmarks.machine import facts
 from molspectra.search import approximate, score
-from molspectra.search.segment import write_segment
+from molspectra.search.segment import part_of, write_segment
 from molspectra.search.sources import blocks
 from molspectra.search.vectors import Floats, unit
 
@@ -108,7 +108,8 @@ def time_index(count: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             model: Any = NoModel()
-            write_segment(Path(folder) / "segment", islice(_again(), count // 256), model, kept, "float32")
+            parts = (part_of(block, model, kept) for block in islice(_again(), count // 256))
+            write_segment(Path(folder) / "segment", parts, model, kept, "float32")
             taken = time.perf_counter() - began
         what = ", ".join(kept) or "no spectra"
         print(

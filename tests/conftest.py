@@ -14,6 +14,7 @@ from made_up_rows import metadata as metadata
 from tiny_runs import runs as runs
 from tiny_runs import store_path as store_path
 from tiny_runs import tiny as tiny
+from worker_processes import library as library
 
 settings.register_profile("molspectra", derandomize=True, deadline=None, database=None)
 settings.register_profile("long", deadline=None, database=None, max_examples=2_000)

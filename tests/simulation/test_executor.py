@@ -2,13 +2,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
+from worker_processes import kill_a_worker, processes, workers_of
 
 from molspectra.apps.cli import main
 from molspectra.chem.molecule import Molecule
@@ -28,34 +26,8 @@ from molspectra.workers.shares import share_out
 SMILES = ["[H][H]", "F", "Cl", "O", "S", "N", "C", "C#N", "C=O", "O=C=O", "C#C", "CF"]
 
 
-def processes():
-    """Number and words of the command of every process of this machine."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            found[int(entry.name)] = (parent, (entry / "cmdline").read_bytes().split(b"\0"))
-    return found
-
-
-def workers_of(parent):
-    """Processes of executorlib that a process has started."""
-    return [
-        number
-        for number, (its_parent, words) in processes().items()
-        if its_parent == parent and any(b"interactive_serial" in word for word in words)
-    ]
-
-
 def molecule(distance=0.92, name="fluoride"):
     return Molecule(np.array([1, 9]), np.array([[0, 0, 0], [0, 0, distance]]), name=name)
-
-
-@pytest.fixture
-def library(monkeypatch):
-    """The tests that need it are skipped without executorlib; its workers find this package."""
-    pytest.importorskip("executorlib", reason="needs executorlib (extra cluster)")
-    monkeypatch.setenv("PYTHONPATH", str(Path(sys.modules["molspectra"].__file__).parents[1]))
 
 
 def simulate(tmp_path, name, *options):
@@ -78,31 +50,15 @@ def simulate(tmp_path, name, *options):
 def test_a_killed_worker_changes_nothing_in_the_store(tmp_path, library):
     plain = simulate(tmp_path, "plain.arrow", "--processes", "2")
     folder = tmp_path / "other.arrow.journal.jsonl.workers"
-    killed = []
-
-    def kill_a_worker_at_work():
-        while not any(path.stat().st_size for path in folder.glob("*-*")):
-            time.sleep(0.01)
-        killed.append(workers_of(os.getpid())[0])
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_a_worker_at_work)
-    killer.start()
+    killer = kill_a_worker(lambda: any(path.stat().st_size for path in folder.glob("*-*")))
     other = simulate(tmp_path, "other.arrow", "--executor", "node", "--workers", "2")
     killer.join()
-    assert len(killed) == 1
     assert other == plain
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.arrow", "plain.arrow"]
 
 
 def test_a_worker_killed_before_it_has_connected_is_replaced(tmp_path, library):
-    def kill_the_first_worker():
-        while not (found := workers_of(os.getpid())):
-            time.sleep(0.001)
-        os.kill(found[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_the_first_worker)
-    killer.start()
+    killer = kill_a_worker(lambda: True)
     result = simulate_many(
         [molecule()], tmp_path / "j", ("ir",), executor=Executor("node", 1), progress=False
     )
@@ -112,7 +68,6 @@ def test_a_worker_killed_before_it_has_connected_is_replaced(tmp_path, library):
 
 LONG = """
 import signal, sys, numpy as np
-from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from molspectra.chem.molecule import Molecule
 from molspectra.workers.executors import Executor

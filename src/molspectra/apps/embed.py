@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from molspectra._version import __version__
-from molspectra.apps.loading import LoadedModel, loaded
+from molspectra.apps.loading import LoadedModel, load, loaded
 from molspectra.apps.molecules import (
+    Candidate,
     CheckedMolecule,
     Molecules,
+    candidate_batches,
     checked_batches,
     identity_columns,
+    usable_of,
 )
-from molspectra.apps.tables import Tabular, table_of, vectors_of, write_rejected
+from molspectra.apps.tables import Tabular, table_of, write_rejected
 from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.data.atomic import atomic_files, naming
-from molspectra.data.output import free_path, write_table
-from molspectra.errors import SettingError, ValueRangeError
-from molspectra.evaluation.embedding import comparable, embed_batch, pooled_batch
+from molspectra.data.batch import Batch
+from molspectra.data.output import free_path, vectors_in, vectors_of, write_table
+from molspectra.errors import MismatchError, SettingError, ValueRangeError
+from molspectra.evaluation.embedding import batch_on_device, comparable, embed_batch, pooled_batch
 from molspectra.evaluation.predict import moved
+from molspectra.evaluation.shared_batches import Work, shared_batches
+from molspectra.models.model import MolSpectra
+from molspectra.workers.executors import Executor
 
 SUFFIXES = (".parquet", ".csv", ".npy")
 """Files that embeddings can be written to."""
@@ -114,6 +124,8 @@ def embed(
     on_error: OnError = "raise",
     smiles: str = "smiles",
     show: bool = False,
+    executor: Executor | None = None,
+    folder: str | os.PathLike[str] = ".",
 ) -> Embeddings:
     """Embed structures: Σ_i x_i over the atoms, which the alignment compares with spectra.
 
@@ -134,26 +146,97 @@ def embed(
         on_error: "raise" stops at the first bad molecule, "skip" lists it in `rejected`.
         smiles: column of a frame with SMILES.
         show: progress on standard error.
+        executor: reads the molecules and computes on its workers, which load the model from its directory.
+            The result is the same; a molecule that ends its worker again and again is a bad one.
+        folder: for the files of the workers, which all of them see; they are gone afterwards.
 
     Raises:
         InputError: no such model or file, a bad molecule, an element that the model was not trained on, or
             no molecule that could be embedded.
+        MolspectraError: the workers do not start, or fail as a whole; or their model is another one.
     """
     model, policy = loaded(model), ErrorPolicy(on_error)
     scaling = scaling_of(model, "raw" if pooled and length == "auto" else length)
-    embed_one = pooled_batch if pooled else embed_batch
-    net = moved(model.model, device).eval()
-    embedded: list[CheckedMolecule] = []
+    parts: Iterable[_Part]
+    if executor is None:
+        net = moved(model.model, device).eval()
+        parts = (
+            _part(net, usable, batch, pooled, scaling, policy)
+            for usable, batch in checked_batches(
+                molecules, model, policy, batch_size, smiles=smiles, title="embed", show=show
+            )
+        )
+    else:
+        path, batches, _ = candidate_batches(molecules, batch_size, smiles)
+        opened = partial(
+            _open_work, path, model.path.absolute(), _fingerprint(model.model), device, pooled, scaling
+        )
+        tables = shared_batches(
+            executor, Path(folder), path, batches, opened, policy, title="embed", show=show
+        )
+        parts = map(_part_of, tables)
+    columns: dict[str, list[str | None]] = {}
     vectors: list[npt.NDArray[np.float32]] = []
-    for molecules_of_batch, batch in checked_batches(
-        molecules, model, policy, batch_size, smiles=smiles, title="embed", show=show
-    ):
-        origins = [(molecule.path, molecule.where) for molecule in molecules_of_batch]
-        finite, indices = finite_vectors(embed_one(net, batch), scaling, policy, origins)
-        embedded += [molecules_of_batch[index] for index in indices]
+    for more, finite in parts:
+        for name, values in more.items():
+            columns.setdefault(name, []).extend(values)
         vectors.append(finite)
-    kind = "pooled structure" if pooled else "structure"
-    return joined(vectors, identity_columns(embedded), model, kind, scaling, policy)
+    return joined(vectors, columns, model, "pooled structure" if pooled else "structure", scaling, policy)
+
+
+_Part = tuple[dict[str, list[str | None]], npt.NDArray[np.float32]]
+"""Columns and vectors [n, D] of some molecules."""
+
+
+def _part(
+    net: MolSpectra,
+    usable: Sequence[CheckedMolecule],
+    batch: Batch,
+    pooled: bool,
+    scaling: str,
+    policy: ErrorPolicy,
+) -> _Part:
+    """Embed a batch."""
+    embeddings = (pooled_batch if pooled else embed_batch)(net, batch)
+    origins = [(molecule.path, molecule.where) for molecule in usable]
+    finite, indices = finite_vectors(embeddings, scaling, policy, origins)
+    return identity_columns([usable[index] for index in indices]), finite
+
+
+def _open_work(path: str, directory: Path, fingerprint: str, device: str, pooled: bool, scaling: str) -> Work:
+    """Load the model in a worker; molecules of a batch, not yet read, to the table of a `_Part`."""
+    model = load(directory)
+    if _fingerprint(model.model) != fingerprint:
+        raise MismatchError(
+            f"{directory}: the model there is not the one that was given; workers load it from there, "
+            "so save what you changed and give its directory"
+        )
+    net = moved(model.model, device).eval()
+
+    def work(candidates: Sequence[Candidate], policy: ErrorPolicy) -> pa.Table | None:
+        usable = usable_of(path, candidates, model.elements, policy)
+        if not usable:
+            return None
+        batch = batch_on_device([row.molecule for row in usable], net)
+        columns, vectors = _part(net, usable, batch, pooled, scaling, policy)
+        return table_of({**columns, "embedding": vectors_of(vectors)}, {})
+
+    return work
+
+
+def _part_of(table: pa.Table) -> _Part:
+    """The part whose table a worker has made."""
+    columns = {name: table[name].to_pylist() for name in table.column_names if name != "embedding"}
+    return columns, vectors_in(table["embedding"])
+
+
+def _fingerprint(model: MolSpectra) -> str:
+    """SHA-256 of a model's settings and weights, whatever its device."""
+    digest = hashlib.sha256(repr(model.config).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def scaling_of(model: LoadedModel, length: Length) -> Literal["unit", "raw"]:

@@ -38,17 +38,21 @@ Molecules = (
 )  # the last: molecules of RDKit and ASE, a column of a frame, or a table with the Arrow interface
 
 
+Candidate = tuple[str, Callable[[], Molecule | Row]]
+"""A molecule that is still to be read: its place, for messages, and a function that reads it."""
+
+
 class Candidates(NamedTuple):
     """Molecules that are still to be read.
 
     Attributes:
         path: their file, or "molecules" or "table" where they are in memory.
-        items: of each its place, for messages, and a function that reads it, also as a row of a store.
+        items: the molecules.
         total: their number where it is known.
     """
 
     path: str
-    items: Iterable[tuple[str, Callable[[], Molecule | Row]]]
+    items: Iterable[Candidate]
     total: int | None
 
 
@@ -173,28 +177,63 @@ def checked_batches(
     Raises:
         InputError: a bad molecule with "raise"; none at all; a batch size below 1.
     """
+    path, batches, total = candidate_batches(molecules, batch_size, smiles)
+    done = 0
+    with progress(title, total, show=show) as advance:
+        for candidates in batches:
+            done += len(candidates)
+            if usable := usable_of(path, candidates, model.elements, policy):
+                yield usable, batch_on_device([row.molecule for row in usable], model.model)
+            advance(done, f"{len(policy.rejected)} left out" if policy.rejected else "")
+
+
+def candidate_batches(
+    molecules: Molecules, batch_size: int, smiles: str = "smiles"
+) -> tuple[str, Iterator[list[Candidate]], int | None]:
+    """Molecules in any form, not yet read, in batches; arguments and errors as `checked_batches`.
+
+    Returns:
+        Path and total as in `Candidates`, and the batches, whose iteration raises if there are none.
+    """
     if batch_size < 1:
         raise SettingError(f"batch_size must be at least 1, not {batch_size}")
     path, items, total = candidates_of(molecules, smiles)
-    remaining, elements, done = iter(items), model.elements, 0
-    with progress(title, total, show=show) as advance:
-        while block := list(islice(remaining, batch_size)):
-            done += len(block)
-            usable: list[CheckedMolecule] = []
-            for where, read in block:
-                try:
-                    source = read()
-                    molecule = source if isinstance(source, Molecule) else source.molecule
-                    check_for_model(molecule.numbers, molecule.positions, elements)
-                    identity = source.identity or molecule.identity
-                    usable.append(CheckedMolecule(path, where, molecule, identity))
-                except MolspectraError as error:
-                    policy.reject(path, where, error)
-            if usable:
-                yield usable, batch_on_device([row.molecule for row in usable], model.model)
-            advance(done, f"{len(policy.rejected)} left out" if policy.rejected else "")
-    if not done:
-        raise NotFoundError("there are no molecules in what was given")
+
+    def batches() -> Iterator[list[Candidate]]:
+        remaining, found = iter(items), False
+        while batch := list(islice(remaining, batch_size)):
+            found = True
+            yield batch
+        if not found:
+            raise NotFoundError("there are no molecules in what was given")
+
+    return path, batches(), total
+
+
+def usable_of(
+    path: str, candidates: Iterable[Candidate], elements: frozenset[int] | None, policy: ErrorPolicy
+) -> list[CheckedMolecule]:
+    """Read and check molecules, and return those that can be used.
+
+    Args:
+        path: of their file, as in `Candidates`.
+        candidates: the molecules.
+        elements: those that the model was trained on; None where that is not known.
+        policy: for molecules that cannot be used.
+
+    Raises:
+        InputError: a bad molecule, where the policy says so.
+    """
+    usable: list[CheckedMolecule] = []
+    for where, read in candidates:
+        try:
+            source = read()
+            molecule = source if isinstance(source, Molecule) else source.molecule
+            check_for_model(molecule.numbers, molecule.positions, elements)
+            usable.append(CheckedMolecule(path, where, molecule, source.identity or molecule.identity))
+        except MolspectraError as error:
+            policy.reject(path, where, error)
+    return usable
 
 
 def identity_columns(molecules: Sequence[CheckedMolecule]) -> dict[str, list[str | None]]:

@@ -19,13 +19,13 @@ from molspectra.apps.molecules import (
     checked_batches,
     identity_columns,
 )
-from molspectra.apps.tables import Tabular, table_of, vectors_of, write_rejected
+from molspectra.apps.tables import Tabular, table_of, write_rejected
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.readers import ErrorPolicy, OnError, Rejection
 from molspectra.chem.xyz import xyz_frame
 from molspectra.data.atomic import atomic_file
 from molspectra.data.batch import Batch
-from molspectra.data.output import free_path, write_table
+from molspectra.data.output import free_path, vectors_of, write_table
 from molspectra.data.store.schema import Quantity
 from molspectra.errors import FormatError, MismatchError, ValueRangeError
 from molspectra.evaluation.ensemble import mean_and_spread

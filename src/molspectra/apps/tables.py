@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from molspectra.chem.readers import Rejection
@@ -64,8 +62,3 @@ def table_of(columns: Mapping[str, Any], about: Mapping[str, Any]) -> pa.Table:
         if pa.types.is_null(array.type):  # a text that no row has
             arrays[name] = array.cast(pa.string())
     return pa.table(arrays).replace_schema_metadata({ABOUT: json.dumps(dict(about), ensure_ascii=False)})
-
-
-def vectors_of(vectors: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
-    """Vectors [n, D] as a column of lists of length D."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])

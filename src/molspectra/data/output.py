@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from molspectra.data.atomic import atomic_file, naming
 from molspectra.errors import ExistsError, FormatError, MissingExtraError, WriteError
 
@@ -76,3 +79,16 @@ def frame_of(table: Any) -> Any:
         return table.to_pandas()
     except ImportError as error:
         raise MissingExtraError("a frame needs pandas, which is not installed; pip install pandas") from error
+
+
+def vectors_of(vectors: npt.NDArray[np.floating]) -> Any:
+    """Vectors [n, D] as an Arrow column of lists of length D."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+
+
+def vectors_in(column: Any) -> npt.NDArray[Any]:
+    """The vectors [n, D] of an Arrow column that `vectors_of` made."""
+    lists = column.combine_chunks()
+    return np.asarray(lists.flatten().to_numpy(zero_copy_only=False)).reshape(-1, lists.type.list_size)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,7 @@ from molspectra.data.atomic import exclusive_lock, naming
 from molspectra.data.store.store import Store
 from molspectra.datasets.report import count, kind_of
 from molspectra.errors import ExistsError, MismatchError, NotFoundError, SettingError, WriteError, hint
+from molspectra.evaluation.shared_batches import Work, shared_batches
 from molspectra.search import approximate
 from molspectra.search.calibrate import MIN_QUERIES, HeldOut, calibrate, held_out, sample
 from molspectra.search.manifest import (
@@ -33,10 +37,20 @@ from molspectra.search.manifest import (
 )
 from molspectra.search.network import ARRAY
 from molspectra.search.ranking import Answers
-from molspectra.search.segment import Segment, open_segment, widths, write_segment
-from molspectra.search.sources import Block, Source, blocks, source_name
+from molspectra.search.segment import (
+    Part,
+    Segment,
+    open_segment,
+    part_in,
+    part_of,
+    widths,
+    write_segment,
+)
+from molspectra.search.sources import Block, Read, Source, blocks, groups_of, source_name
 from molspectra.search.vectors import SearchModel, coarse, copy_model, open_model
 from molspectra.spectra.modality import MODALITIES, modality
+from molspectra.training.progress import progress
+from molspectra.workers.executors import Executor
 
 MODEL = "model"
 """Folder of the model's checkpoint in an index."""
@@ -64,6 +78,8 @@ def build(
     on_error: OnError = "raise",
     overwrite: bool = False,
     device: str = "cpu",
+    executor: Executor | None = None,
+    show: bool = False,
 ) -> Added:
     """Build an index of a library of molecules.
 
@@ -79,9 +95,13 @@ def build(
         on_error: "skip" leaves bad records out.
         overwrite: replace an existing index.
         device: where to compute.
+        executor: reads and embeds the molecules on its workers, which must see the folder of `out`. The index
+            is the same; a molecule that ends its worker again and again is a bad record.
+        show: progress on standard error.
 
     Raises:
         InputError: a bad argument or record; nothing is changed then.
+        MolspectraError: the workers do not start, or fail as a whole.
     """
     out = Path(out)
     if vectors not in VECTOR_TYPES:
@@ -102,8 +122,9 @@ def build(
             with naming(out):
                 _remove(hidden.iterdir())
                 copy_model(search_model, hidden / MODEL)
+            work = _Work(hidden, search_model.hash, search_model.similarity, device, modalities)
             added, entry, kept, typical = _add_segment(
-                hidden, 0, source, search_model, vectors, modalities, on_error
+                work, 0, source, search_model, vectors, on_error, executor, show
             )
             assert entry is not None
             model_entry = ModelEntry(
@@ -129,6 +150,8 @@ def append(
     *,
     on_error: OnError = "raise",
     device: str = "cpu",
+    executor: Executor | None = None,
+    show: bool = False,
 ) -> Added:
     """Add molecules to an index as a new segment.
 
@@ -141,9 +164,12 @@ def append(
         model: a model that must be the one that made the index; None takes the copy in it.
         on_error: see `build`.
         device: where to compute.
+        executor: see `build`.
+        show: progress on standard error.
 
     Raises:
         InputError: no index, another model, or a bad record; the index is as before.
+        MolspectraError: the workers do not start, or fail as a whole.
     """
     path = Path(path)
     read_manifest(path)
@@ -152,9 +178,9 @@ def append(
         search_model = model_of(path, manifest, model, device)
         _remove_left_over(path, manifest)
         number = int(manifest.segments[-1].name.rpartition("-")[2]) + 1
-        present = Present(open_segments(path, manifest), manifest.modalities)
+        work = _Work(path, search_model.hash, search_model.similarity, device, manifest.modalities, manifest)
         added, entry, _, _ = _add_segment(
-            path, number, source, search_model, manifest.vectors, manifest.modalities, on_error, present
+            work, number, source, search_model, manifest.vectors, on_error, executor, show
         )
         if entry is not None:
             counts = manifest.rejected | _counts(entry, added)
@@ -272,33 +298,118 @@ class Present:
         return [f"{self.repeated} molecules of {source} are in the index already and not added again{others}"]
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What makes parts of a segment of blocks; pickled for workers.
+
+    Attributes:
+        folder: the index.
+        hash: of the model, a copy of which is in the folder.
+        similarity: by which it compares.
+        device: where to compute.
+        modalities: spectra to keep; None for all that there are.
+        manifest: of an index that is appended to.
+    """
+
+    folder: Path
+    hash: str
+    similarity: str
+    device: str
+    modalities: tuple[str, ...] | None
+    manifest: Manifest | None = None
+
+    def present(self) -> Present | None:
+        """What is in an index that is appended to."""
+        if self.manifest is None:
+            return None
+        return Present(open_segments(self.folder, self.manifest), self.manifest.modalities)
+
+    def kept(self, available: Iterable[str]) -> tuple[str, ...]:
+        """Modalities to keep where a block has spectra of some."""
+        wanted = set(available if self.modalities is None else self.modalities)
+        return tuple(name for name in MODALITIES if name in wanted)
+
+    def part(self, block: Block, model: SearchModel) -> Part:
+        """The part of a block."""
+        return part_of(block, model, self.kept(block.spectra))
+
+    def parts(
+        self, source: Source, model: SearchModel, policy: ErrorPolicy, present: Present | None, show: bool
+    ) -> Iterator[Part]:
+        """Yield the parts of a source, without what is `present`."""
+        done = 0
+        stream = blocks(source, policy, model.elements)
+        with progress("index", len(source) if isinstance(source, Store) else None, show=show) as advance:
+            for block in stream if present is None else present.unrepeated(stream):
+                yield self.part(block, model)
+                done += len(block)
+                advance(done)
+
+    def shared_parts(
+        self, source: Source, policy: ErrorPolicy, present: Present | None, show: bool, executor: Executor
+    ) -> Iterator[Part]:
+        """Yield the same as `parts`, computed on an executor."""
+        path, groups, read = groups_of(source)
+        opened = partial(self.opened, read)
+        for table in shared_batches(
+            executor, self.folder, path, groups, opened, policy, title="index", show=show
+        ):
+            if present is not None:
+                repeated, known = json.loads(table.schema.metadata[b"present"])
+                present.repeated += repeated
+                present.known += known
+            if table.num_columns:
+                yield part_in(table)
+
+    def opened(self, read: Read) -> Work:
+        """Open model and index in a worker; molecules not yet read to the table of their part."""
+        model = open_model(self.folder / MODEL, similarity=self.similarity, device=self.device)
+        if model.hash != self.hash:
+            raise MismatchError(f"{self.folder / MODEL}: a worker finds another model there")
+        present = self.present()
+
+        def work(items: Sequence[tuple[str, Any]], policy: ErrorPolicy) -> pa.Table | None:
+            block = read(items, policy, model.elements)
+            if block is None or present is None:
+                return None if block is None else self.part(block, model).table()
+            present.repeated = present.known = 0
+            rest = next(present.unrepeated([block]), None)
+            table = pa.table({}) if rest is None else self.part(rest, model).table()
+            counts = json.dumps([present.repeated, present.known])
+            return table.replace_schema_metadata({**(table.schema.metadata or {}), "present": counts})
+
+        return work
+
+
 def _add_segment(
-    folder: Path,
+    work: _Work,
     number: int,
     source: Source,
     model: SearchModel,
     vectors: str,
-    modalities: tuple[str, ...] | None,
     on_error: OnError,
-    present: Present | None = None,
+    executor: Executor | None,
+    show: bool,
 ) -> tuple[Added, SegmentEntry | None, tuple[str, ...], dict[str, list[float]]]:
     """Write a segment under a hidden name and rename it; also returns its modalities and typical spectra.
 
-    There is none if all molecules are `present` already.
+    There is none if all molecules are present already in an index that is appended to.
     """
     policy = ErrorPolicy(on_error)
-    rejected = policy.rejected
-    stream = blocks(source, policy, model.elements)
-    if present is not None:
-        stream = present.unrepeated(stream)
+    rejected, folder = policy.rejected, work.folder
+    present = work.present()
+    if executor is None:
+        stream = work.parts(source, model, policy, present, show)
+    else:
+        stream = work.shared_parts(source, policy, present, show, executor)
     first = next(stream, None)
     if first is None and present is not None and present.repeated:
         return Added(0, tuple(rejected), tuple(present.remarks(source_name(source)))), None, (), {}
     if first is None:
         reason = f"no molecule of it can be indexed: {rejected[0]}" if rejected else "it holds no molecules"
         raise NotFoundError(f"{source_name(source)}: {reason}")
-    available = set(first.spectra)
-    kept = tuple(name for name in MODALITIES if name in (available if modalities is None else modalities))
+    available = set(first.modalities)
+    kept = work.kept(available)
     remarks = []
     if available - set(kept):
         left_out = ", ".join(sorted(available - set(kept)))

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from molspectra.data.atomic import naming
+from molspectra.data.output import vectors_in, vectors_of
 from molspectra.errors import DamagedError, NotFoundError
 from molspectra.search import network
 from molspectra.search.filters import element_bits
@@ -93,6 +95,60 @@ class _ArrayFile:
         os.fsync(self.file.fileno())
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a segment holds of one block.
+
+    Attributes:
+        records: its rows [B] of the table.
+        arrays: its rows [B, D] or [B, P] of the arrays, by name.
+        sums: by modality [P + 1], the sum of the stored points of its spectra before scaling, and their
+            number.
+        modalities: of its spectra, those that are not kept too.
+    """
+
+    records: pa.RecordBatch
+    arrays: Arrays
+    sums: dict[str, npt.NDArray[np.float64]]
+    modalities: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of molecules B."""
+        return len(self.records)
+
+    def table(self) -> pa.Table:
+        """The part as a table, which another process can write to a file."""
+        about = {"sums": {name: total.tolist() for name, total in self.sums.items()}}
+        columns = dict(zip(SCHEMA.names, self.records.columns, strict=True))
+        columns |= {name: vectors_of(values) for name, values in self.arrays.items()}
+        return pa.table(columns).replace_schema_metadata(
+            {"part": json.dumps(about | {"modalities": self.modalities})}
+        )
+
+
+def part_in(table: pa.Table) -> Part:
+    """The part whose table this is."""
+    about = json.loads(table.schema.metadata[b"part"])
+    columns = [table[name].combine_chunks() for name in SCHEMA.names]
+    return Part(
+        pa.RecordBatch.from_arrays(columns, schema=SCHEMA),
+        {name: vectors_in(table[name]) for name in table.column_names if name not in SCHEMA.names},
+        {name: np.array(total, np.float64) for name, total in about["sums"].items()},
+        tuple(about["modalities"]),
+    )
+
+
+def part_of(block: Block, model: SearchModel, modalities: Iterable[str]) -> Part:
+    """The part of a block, with spectra of some modalities; absent ones are zeros."""
+    sums = {}
+    for name in modalities:
+        if name in block.spectra:
+            spectra = block.spectra[name]
+            total = coarse(spectra, modality(name)).sum(0, dtype=np.float64)
+            sums[name] = np.append(total, float(spectra.any(1).sum()))
+    return Part(_records(block), arrays_of(block, model, modalities), sums, tuple(block.spectra))
+
+
 def arrays_of(block: Block, model: SearchModel, modalities: Iterable[str]) -> Arrays:
     """Arrays [B, D] or [B, P] of a block by name, with spectra of some modalities; absent ones are zeros."""
     arrays: Arrays = {"structure": model.structures(block.molecules)}
@@ -132,14 +188,14 @@ def dtype_of(array: str, vectors: str) -> str:
 
 
 def write_segment(
-    folder: Path, blocks: Iterable[Block], model: SearchModel, modalities: tuple[str, ...], vectors: str
+    folder: Path, parts: Iterable[Part], model: SearchModel, modalities: tuple[str, ...], vectors: str
 ) -> tuple[int, dict[str, str], dict[str, npt.NDArray[np.float64]]]:
     """Write a segment into a new folder, flushed to the disk.
 
     Args:
         folder: to make.
-        blocks: molecules of the segment.
-        model: makes the embeddings.
+        parts: of the segment, one for each block of molecules.
+        model: made the embeddings.
         modalities: of the spectra to keep; absent ones are zeros.
         vectors: type of the embeddings, "float32" or "float16".
 
@@ -165,18 +221,15 @@ def write_segment(
         sink = stack.enter_context((folder / TABLE).open("wb"))
         with pa.ipc.new_file(sink, SCHEMA) as writer:
             pending: list[pa.RecordBatch] = []
-            for block in blocks:
-                pending.append(_records(block))
+            for part in parts:
+                pending.append(part.records)
                 if len(pending) == _BLOCKS_PER_WRITE:
                     _write_pending(writer, pending)
-                for name, values in arrays_of(block, model, modalities).items():
+                for name, values in part.arrays.items():
                     files[name].append(values)
-                for name in modalities:
-                    if name in block.spectra:
-                        spectra = block.spectra[name]
-                        sums[name][:-1] += coarse(spectra, modality(name)).sum(0, dtype=np.float64)
-                        sums[name][-1] += int(spectra.any(1).sum())
-                rows += len(block)
+                for name, total in part.sums.items():
+                    sums[name] += total
+                rows += len(part)
             _write_pending(writer, pending)
         for file in files.values():
             file.close()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,25 @@ class Block:
         )
 
 
+Read = Callable[[Sequence[tuple[str, Any]], ErrorPolicy, frozenset[int] | None], Block | None]
+"""See `Groups`."""
+
+
+class Groups(NamedTuple):
+    """Molecules that are still to be read, in groups of `BLOCK`.
+
+    Attributes:
+        path: their file, or "molecules" where they are in memory.
+        groups: of each molecule its place, for messages, and what `read` needs of it.
+        read: reads and checks a group, with the policy and the elements of `blocks`; None where all of it is
+            rejected. It and the groups are pickled for other processes.
+    """
+
+    path: str
+    groups: Iterator[list[tuple[str, Any]]]
+    read: Read
+
+
 def blocks(source: Source, policy: ErrorPolicy, elements: frozenset[int] | None = None) -> Iterator[Block]:
     """Yield the molecules of a source, with their spectra where it has any, in blocks.
 
@@ -70,13 +89,25 @@ def blocks(source: Source, policy: ErrorPolicy, elements: frozenset[int] | None 
     Raises:
         InputError: unreadable file; or a bad record or spectrum, where the policy says so.
     """
+    _, groups, read = groups_of(source)
+    for group in groups:
+        if (block := read(group, policy, elements)) is not None:
+            yield block
+
+
+def groups_of(source: Source) -> Groups:
+    """The molecules of a source, not yet read.
+
+    Raises:
+        InputError: unreadable file.
+    """
     path = Path(source) if isinstance(source, str | Path) else None
     if path is not None and (str(source) in BUNDLED or is_store(path)):
         source = open_store(str(source))
     if isinstance(source, Store):
-        yield from _blocks_of_store(source, policy, elements)
-        return
-    modalities: Iterable[str] = ()
+        rows = ((f"row {row}", (row, name)) for row, name in enumerate(source.identities))
+        return Groups(str(source.path), _grouped(rows), partial(_block_of_store, source))
+    modalities: tuple[str, ...] = ()
     reads: Iterable[tuple[str, Callable[[], Row]]]
     if path is None:
         items = enumerate(cast(Iterable[Any], source), start=1)
@@ -85,18 +116,37 @@ def blocks(source: Source, policy: ErrorPolicy, elements: frozenset[int] | None 
         from molspectra.datasets.registry import importer
 
         table = importer("parquet").open(path, {})
-        modalities = table.metadata.modalities
+        modalities = tuple(table.metadata.modalities)
         reads = ((candidate.name, candidate.make) for candidate in table.candidates(0))
     else:
         reads = ((entry.where, partial(_row_of, entry)) for entry in open_entries(path))
-    rows = _checked(str(path or "molecules"), reads, policy, elements)
-    while group := list(islice(rows, BLOCK)):
-        intensities, _ = stack_spectra([row.spectra for row in group], modalities)
-        yield Block(
-            [row.molecule for row in group],
-            [row.identity or row.molecule.identity for row in group],
-            {name: values.numpy() for name, values in intensities.items()},
-        )
+    name = str(path or "molecules")
+    return Groups(name, _grouped(reads), partial(_block_of_reads, name, modalities))
+
+
+def _grouped(items: Iterable[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
+    remaining = iter(items)
+    while group := list(islice(remaining, BLOCK)):
+        yield group
+
+
+def _block_of_reads(
+    path: str,
+    modalities: Iterable[str],
+    reads: Sequence[tuple[str, Callable[[], Row]]],
+    policy: ErrorPolicy,
+    elements: frozenset[int] | None,
+) -> Block | None:
+    """The block of some molecules, each with its place and the function that reads it."""
+    rows = list(_checked(path, reads, policy, elements))
+    if not rows:
+        return None
+    intensities, _ = stack_spectra([row.spectra for row in rows], modalities)
+    return Block(
+        [row.molecule for row in rows],
+        [row.identity or row.molecule.identity for row in rows],
+        {name: values.numpy() for name, values in intensities.items()},
+    )
 
 
 def _row_from(item: Any) -> Row:
@@ -130,26 +180,31 @@ def _unusable(name: str, reason: str) -> ValueRangeError:
     return ValueRangeError(f"its {name} spectrum cannot be used: {reason}")
 
 
-def _blocks_of_store(store: Store, policy: ErrorPolicy, elements: frozenset[int] | None) -> Iterator[Block]:
-    """Yield the blocks of a store, whose lines are broadened together."""
-    identities, path = store.identities, str(store.path)  # the identities are slow to read
-    for start in range(0, len(store), BLOCK):
-        kept: list[int] = []
-        for row in range(start, min(start + BLOCK, len(store))):
-            try:
-                molecule = store.molecule(row)
-                check_for_model(molecule.numbers, molecule.positions, elements)
-                kept.append(row)
-            except MolspectraError as error:
-                policy.reject(path, f"row {row}", error)
-        if not kept:
-            continue
-        block = rows_of_store(store, np.array(kept), identities)
-        for name, spectra in block.spectra.items():
-            for index, reason in store.unusable_spectra(np.array(kept), name).items():
-                policy.reject(path, f"row {kept[index]}", _unusable(name, reason))
-                spectra[index] = 0
-        yield block
+def _block_of_store(
+    store: Store,
+    items: Sequence[tuple[str, tuple[int, str]]],
+    policy: ErrorPolicy,
+    elements: frozenset[int] | None,
+) -> Block | None:
+    """The block of some rows of a store, each with its identity; their lines are broadened together."""
+    kept: dict[int, str] = {}
+    path = str(store.path)
+    for where, (row, identity) in items:
+        try:
+            molecule = store.molecule(row)
+            check_for_model(molecule.numbers, molecule.positions, elements)
+            kept[row] = identity
+        except MolspectraError as error:
+            policy.reject(path, where, error)
+    if not kept:
+        return None
+    rows = np.array(list(kept))
+    block = rows_of_store(store, rows, kept)
+    for name, spectra in block.spectra.items():
+        for index, reason in store.unusable_spectra(rows, name).items():
+            policy.reject(path, f"row {rows[index]}", _unusable(name, reason))
+            spectra[index] = 0
+    return block
 
 
 def source_name(source: Source) -> str:
@@ -160,17 +215,20 @@ def source_name(source: Source) -> str:
 
 
 def rows_of_store(
-    store: Store, rows: npt.NDArray[np.int64], identities: list[str], names: Iterable[str] | None = None
+    store: Store,
+    rows: npt.NDArray[np.int64],
+    identities: Sequence[str] | Mapping[int, str],
+    names: Iterable[str] | None = None,
 ) -> Block:
     """The block of some rows [B] of a store.
 
     Args:
         store: the store.
         rows: B rows.
-        identities: of all rows of the store, which are slow to read.
+        identities: of all rows of the store, which are slow to read, or by row.
         names: modalities; None for all of the store.
     """
     batch = store.batch(rows, modalities=tuple(store.metadata.modalities if names is None else names))
     molecules = [store.molecule(int(row)) for row in rows]
     spectra = {name: values.numpy() for name, values in batch.spectra.items()}
-    return Block(molecules, [identities[row] for row in rows], spectra)
+    return Block(molecules, [identities[int(row)] for row in rows], spectra)

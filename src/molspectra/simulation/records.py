@@ -16,6 +16,7 @@ from molspectra.chem.molecule import Molecule
 from molspectra.errors import ExistsError, FormatError, InputError, WriteError, check_format
 from molspectra.simulation.api import Property, Simulation
 from molspectra.spectra.spectrum import LineSpectrum
+from molspectra.workers.shares import GrowingLines
 
 FORMAT = 1
 """Of the lines of a journal; a line without the key "format" has format 1, one of another format names it."""
@@ -169,7 +170,7 @@ class GrowingJournal:
     """
 
     def __init__(self, path: Path):
-        self._path, self._end = path, 0
+        self._path, self._lines = path, GrowingLines(path)
 
     def new_records(self) -> list[Record]:
         """Return the records that are complete now and have not been returned before.
@@ -177,22 +178,11 @@ class GrowingJournal:
         Raises:
             InputError: the file cannot be read, or a line is not a record.
         """
-        records = []
+        lines = self._lines.new_lines()
         try:
-            with open(self._path, "rb") as file:  # opened anew, else a network file system shows what it was
-                file.seek(self._end)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    records.append(from_json(line))
-                    self._end += len(line)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise InputError(f"cannot read the journal {self._path}: {error.strerror}") from None
+            return list(map(from_json, lines))
         except InputError as error:
             raise error.with_context(self._path) from None
-        return records
 
 
 class Journal:

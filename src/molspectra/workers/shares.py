@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from molspectra.errors import LostProcessError, MolspectraError
+from molspectra.errors import InputError, LostProcessError, MolspectraError
 from molspectra.workers.executors import Executor, LostWorkerError
 
 DEATHS = 3
@@ -42,6 +42,38 @@ class _Share:
 
     def __post_init__(self) -> None:
         self.left = dict.fromkeys(self.keys)
+
+
+class GrowingLines:
+    """Reader of a file of lines that another process writes.
+
+    Args:
+        path: the file, which may not exist yet.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._end = path, 0
+
+    def new_lines(self) -> list[bytes]:
+        """Return the lines that are complete now and have not been returned before.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        lines: list[bytes] = []
+        try:
+            with open(self._path, "rb") as file:  # opened anew, else a network file system shows what it was
+                file.seek(self._end)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    lines.append(line)
+                    self._end += len(line)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise InputError(f"cannot read {self._path}: {error.strerror}") from None
+        return lines
 
 
 def share_out(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from molspectra.apps.commands.parser import CommandParser, print_rejected
+from molspectra.apps.commands.parser import CommandParser, executor_of, print_rejected
 from molspectra.errors import SettingError
 from molspectra.printable import say
 
@@ -16,18 +16,23 @@ def main(arguments: list[str]) -> int:
         raise SettingError(f"--{given[0]} is about spectra; give --spectra, or leave it out")
     if options.spectra is not None and options.pooled:
         raise SettingError("--pooled is about molecules; leave it out, or give no --spectra")
+    executor = executor_of(options)
+    if options.spectra is not None and executor is not None:
+        raise SettingError("--executor is about molecules; leave it out, or give no --spectra")
 
     from molspectra.apps.embed import embed, free_paths
     from molspectra.apps.embed_spectra import embed_spectra
 
-    free_paths(options.out, overwrite=options.overwrite)
+    out, _ = free_paths(options.out, overwrite=options.overwrite)
     common: dict[str, Any] = {
         name: getattr(options, name) for name in ("length", "batch_size", "device", "on_error")
     }
     common["show"] = not options.quiet
     if options.spectra is None:
         molecules = options.smiles if options.molecules is None else options.molecules
-        embeddings = embed(molecules, options.model, pooled=options.pooled, **common)
+        embeddings = embed(
+            molecules, options.model, pooled=options.pooled, executor=executor, folder=out.parent, **common
+        )
     else:
         one = len(options.spectra) == 1 and not options.together
         embeddings = embed_spectra(
@@ -69,6 +74,7 @@ def _parser() -> CommandParser:
         action="store_true",
         help="mean and deviation over the atoms, for a property model of your own, instead of sums",
     )
+    parser.add_executor()
     spectra = parser.add_argument_group("spectra")
     spectra.add_argument("--modality", nargs="+", help="use these alone; also the kind of a text file")
     spectra.add_argument("--together", action="store_true", help="all files are of one sample")

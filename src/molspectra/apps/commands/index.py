@@ -2,7 +2,7 @@
 
 import argparse
 
-from molspectra.apps.commands.parser import CommandParser, print_rejected
+from molspectra.apps.commands.parser import CommandParser, executor_of, print_rejected
 from molspectra.errors import SettingError
 from molspectra.printable import say
 
@@ -13,13 +13,23 @@ def main(arguments: list[str]) -> int:
     if options.library is None and not options.approximate:
         raise SettingError("which library? Give a file of molecules or a store (or --approximate alone)")
 
+    executor = executor_of(options)
+    if options.library is None and executor is not None:
+        raise SettingError("--executor embeds a library; name it, or leave --executor out")
+
     from molspectra.search import build
 
     rejected = 0
     if options.library is not None:
         if options.append:
             added = build.append(
-                options.out, options.library, options.model, on_error=options.on_error, device=options.device
+                options.out,
+                options.library,
+                options.model,
+                on_error=options.on_error,
+                device=options.device,
+                executor=executor,
+                show=not options.quiet,
             )
         else:
             added = build.build(
@@ -32,6 +42,8 @@ def main(arguments: list[str]) -> int:
                 on_error=options.on_error,
                 overwrite=options.overwrite,
                 device=options.device,
+                executor=executor,
+                show=not options.quiet,
             )
         print_rejected(added.rejected, "skipped")
         for remark in added.remarks:
@@ -78,5 +90,6 @@ def _parser() -> argparse.ArgumentParser:
         help="afterwards also build the approximate index (needs faiss-cpu)",
     )
     parser.add_on_error("raise", "unreadable molecules")
-    parser.add_shared("--device")
+    parser.add_executor()
+    parser.add_shared("--device", "--quiet")
     return parser
