@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice, pairwise
@@ -13,13 +13,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_waters import WATER, Waters, raising, water
 
 from molspectra.apps.cli import main
 from molspectra.chem.molecule import Molecule, geometry_id_of
 from molspectra.chem.sanity import bohr_suspected
-from molspectra.data.store.store import Metadata, Quantity, Store
+from molspectra.data.store.store import Store
 from molspectra.datasets import registry
-from molspectra.datasets.importer import Candidate, Excluded, Opened, Row, choice
+from molspectra.datasets.importer import Excluded, Row, choice
 from molspectra.datasets.parts import Parts
 from molspectra.datasets.prepare import prepare
 from molspectra.datasets.report import MAX_REASONS, Tally, count, kind_of
@@ -36,52 +37,6 @@ from molspectra.errors import (
 )
 from molspectra.simulation.units import BOHR
 from molspectra.spectra.spectrum import LineSpectrum
-
-WATER = np.array([[0.0, 0.0, 0.117], [0.0, 0.757, -0.469], [0.0, -0.757, -0.469]])
-
-
-def water(i: int, scale: float = 1.0) -> Row:
-    """Water number i, each a little different."""
-    positions = WATER.copy()
-    positions[0, 0] += 2e-4 * i
-    lines = LineSpectrum("ir", [1600.0, 3700.0], [60.0, 2.0 + i])
-    molecule = Molecule([8, 1, 1], positions * scale, name=f"w{i}")
-    return Row(
-        molecule, {"ir": lines}, {"energy": float(i)}, identity="XLYOFNOQVPJJNP" if i % 7 else f"ID{i:012}"
-    )
-
-
-class Waters:
-    """A dataset of `total` waters whose record `i` is what `special` makes of it, if it names one."""
-
-    name = "waters"
-    title = "Waters"
-    files = "anything"
-    options: Mapping[str, str] = {"colour": "of the water"}
-
-    def __init__(
-        self, total: int, special: Mapping[int, Callable[[], Row]] | None = None, stop: int | None = None
-    ):
-        self.total, self.special, self.stop = total, special or {}, stop
-        self.starts: list[int] = []
-
-    def open(self, raw: Path, options: Mapping[str, str]) -> Opened:
-        def candidates(start: int) -> Iterator[Candidate]:
-            self.starts.append(start)
-            for i in range(start, self.total):
-                if i == self.stop:
-                    raise KeyboardInterrupt
-                yield Candidate(f"w{i}", self.special.get(i, partial(water, i)))
-
-        metadata = Metadata("made up", "CC0", lines={"ir": ""}, properties={"energy": Quantity("eV")})
-        return Opened(metadata, candidates, total=self.total, expected=self.total, excluded={"odd": 1})
-
-
-def raising(error: Exception) -> Callable[[], Row]:
-    def make() -> Row:
-        raise error
-
-    return make
 
 
 @pytest.fixture

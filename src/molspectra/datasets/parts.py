@@ -3,6 +3,9 @@
 Part k holds the records k·size … (k+1)·size − 1: a complete store `0000k.arrow` (absent where no row is
 left), its rejections `0000k.rejected.jsonl`, and its tally `0000k.json`, which is written last and marks the
 part as finished. Where a store in shards is asked for, the stores of the parts become its shards.
+
+Workers write parts in folders of their own below `workers`, with the same names; moved from there, the tally
+is called `0000k.unchecked.json` until it is known that the part repeats no row of an earlier one.
 """
 
 from __future__ import annotations
@@ -45,21 +48,11 @@ def locked_folder(out: Path) -> Iterator[None]:
         yield
 
 
-class Parts:
-    """The folder `STORE.parts` of one preparation."""
+class PartFiles:
+    """Names of the files of parts in a folder."""
 
-    def __init__(self, out: Path, settings: Mapping[str, object]) -> None:
-        """Begin in an empty folder, or continue with the parts in it.
-
-        Args:
-            out: path of the store.
-            settings: all settings that decide the content of the parts.
-        """
-        self.folder = parts_folder(out)
-        self._check(json.loads(json.dumps(settings)))
-        for orphan in self.folder.glob(".*.part"):  # left by a process that was killed while writing
-            orphan.unlink(missing_ok=True)
-        self.tallies = list(self._finished())
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def store(self, part: int) -> Path:
         """Return the path of the store of a part."""
@@ -69,10 +62,96 @@ class Parts:
         """Return the path of the named rejections of a part."""
         return self.folder / f"{part:05}.rejected.jsonl"
 
+    def mark(self, part: int, tally: Tally) -> None:
+        """Mark a part as finished."""
+        _write_json(self._tally(part), asdict(tally))
+
+    def _tally(self, part: int) -> Path:
+        return self.folder / f"{part:05}.json"
+
+
+class Parts(PartFiles):
+    """The folder `STORE.parts` of one preparation.
+
+    Attributes:
+        tallies: counts of the finished parts, from part 0 on.
+        unchecked: counts of parts that workers wrote and that may repeat rows of earlier ones.
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, object]) -> None:
+        """Begin in an empty folder, or continue with the parts in it.
+
+        Args:
+            out: path of the store.
+            settings: all settings that decide the content of the parts.
+        """
+        super().__init__(parts_folder(out))
+        self.unchecked = {
+            int(path.name.partition(".")[0]): _read_tally(path)
+            for path in self.folder.glob("*.unchecked.json")
+        }
+        self.take_over()
+        self._check(json.loads(json.dumps(settings)))
+        for orphan in self.folder.glob(".*.part"):  # left by a process that was killed while writing
+            orphan.unlink(missing_ok=True)
+        self.tallies = list(self._finished())
+
     def finish(self, tally: Tally) -> None:
         """Mark the next part as finished."""
-        _write_json(self._tally(len(self.tallies)), asdict(tally))
+        self.mark(len(self.tallies), tally)
         self.tallies.append(tally)
+
+    @property
+    def workers(self) -> Path:
+        """Folder of the folders of the workers."""
+        return self.folder / "workers"
+
+    def take(self, folder: Path) -> Iterator[tuple[int, Tally]]:
+        """Take the parts that a worker has finished from its folder; yield the number and the counts of each.
+
+        Parts without records, which lie behind the end of the raw files, are not kept.
+        """
+        theirs = PartFiles(folder)
+        for mark in sorted(folder.glob("*.json")):
+            part, tally = int(mark.stem), _read_tally(mark)
+            with naming(self.folder):
+                if tally.records:
+                    for file, its in (
+                        (self.store(part), theirs.store(part)),
+                        (self.rejections(part), theirs.rejections(part)),
+                    ):
+                        if (
+                            its.is_file()
+                        ):  # not if there are no rows, or a run was killed when it had moved it
+                            its.replace(file)
+                    flush(self.folder)
+                    mark.replace(self._unchecked(part))
+                    self.unchecked[part] = tally
+                else:
+                    mark.unlink()
+            yield part, tally
+
+    def take_over(self) -> None:
+        """Take what workers have finished and remove their folders, without which they end."""
+        for folder in self.workers.glob("*-*"):
+            for _ in self.take(folder):
+                pass
+        if self.workers.is_dir():
+            with naming(self.workers):
+                shutil.rmtree(self.workers)
+
+    def adopt(self) -> None:
+        """Make the next part, which is unchecked, a finished one."""
+        part = len(self.tallies)
+        with naming(self.folder):
+            self._unchecked(part).replace(self._tally(part))
+        self.tallies.append(self.unchecked.pop(part))
+
+    def drop(self, part: int) -> None:
+        """Forget an unchecked part."""
+        with naming(self.folder):
+            self._unchecked(part).unlink()
+        del self.unchecked[part]
 
     @property
     def joined(self) -> Path:
@@ -86,11 +165,11 @@ class Parts:
             total.add(tally)
         return total
 
-    def geometry_ids(self) -> npt.NDArray[np.int64]:
-        """Return the sorted geometry ids [rows] of the finished parts; 8 bytes per row."""
-        batches = chain.from_iterable(map(self._batches_of, self._with_rows()))
-        ids = [batch.column("geometry_id").to_numpy() for batch in batches]
-        return np.sort(np.concatenate(ids)) if ids else np.empty(0, np.int64)
+    def geometry_ids(self, part: int) -> npt.NDArray[np.int64]:
+        """Return the geometry ids [rows] of a part that is finished or unchecked."""
+        rows = self.unchecked[part].rows if part in self.unchecked else self.tallies[part].rows
+        ids = [batch.column("geometry_id").to_numpy() for batch in (self._batches_of(part) if rows else ())]
+        return np.concatenate([np.empty(0, np.int64), *ids])
 
     def join(self, metadata: Metadata) -> tuple[Written, int]:
         """Write `joined`, the final store, from the record batches of the parts, one after the other.
@@ -161,17 +240,19 @@ class Parts:
 
     def remove(self) -> None:
         """Remove the folder, the marks of finished parts first: what is left of it never passes for whole."""
+        for part in list(self.unchecked):
+            self.drop(part)
         with naming(self.folder):
             for part in reversed(range(len(self.tallies))):
                 self._tally(part).unlink()
             shutil.rmtree(self.folder)
 
-    def _tally(self, part: int) -> Path:
-        return self.folder / f"{part:05}.json"
+    def _unchecked(self, part: int) -> Path:
+        return self.folder / f"{part:05}.unchecked.json"
 
     def _check(self, settings: Any) -> None:
         path = self.folder / _SETTINGS
-        if not path.is_file() or not self._tally(0).is_file():  # no finished part
+        if not path.is_file() or not (self._tally(0).is_file() or self.unchecked):  # no finished part
             _write_json(path, settings)
             return
         before = _read_json(path)
@@ -188,10 +269,7 @@ class Parts:
     def _finished(self) -> Iterator[Tally]:
         part = 0
         while self._tally(part).is_file():
-            try:
-                tally = Tally(**_read_json(self._tally(part)))
-            except TypeError as error:
-                raise DamagedError(f"{self._tally(part)} is damaged; remove {self.folder}") from error
+            tally = _read_tally(self._tally(part))
             if tally.rows and not self.store(part).is_file():
                 raise DamagedError(f"{self.store(part)} is missing; remove {self.folder} and start again")
             yield tally
@@ -220,6 +298,13 @@ def _identities(
     for batch in batches:
         hashes.append(np.array([hash(key) for key in batch.column("identity").to_pylist()], np.int64))
         yield batch
+
+
+def _read_tally(path: Path) -> Tally:
+    try:
+        return Tally(**_read_json(path))
+    except TypeError as error:
+        raise DamagedError(f"{path} is damaged; remove {path.parent}") from error
 
 
 def _write_json(path: Path, content: object) -> None:

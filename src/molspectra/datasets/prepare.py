@@ -9,42 +9,32 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import Any
 
 from molspectra._version import __version__
 from molspectra.chem.readers import check_on_error
-from molspectra.chem.sanity import SEEM_IN_BOHR, bohr_suspected
-from molspectra.data.atomic import atomic_file, naming
-from molspectra.data.store.writer import Record, Row, record_of, write_records
-from molspectra.datasets.importer import Candidate, Excluded, Importer, Opened, checked_options
+from molspectra.data.atomic import naming
+from molspectra.datasets.importer import Importer, Opened, checked_options
+from molspectra.datasets.on_workers import Job, write_on_workers
 from molspectra.datasets.parts import Parts, locked_folder, parts_folder
+from molspectra.datasets.reader import LEFT_OUT, Reader, open_raw
 from molspectra.datasets.registry import importer as importer_of
-from molspectra.datasets.report import BESIDE, NAMED, Report, Tally, count, kind_of
+from molspectra.datasets.report import BESIDE, NAMED, Report, Tally
 from molspectra.errors import (
     ExistsError,
     FormatError,
     InputError,
-    MolspectraError,
     NotFoundError,
     SettingError,
-    UnitError,
     ValueRangeError,
     WriteError,
 )
+from molspectra.workers.executors import Executor
 
 PART_RECORDS = 50_000
 """Records per part; an interrupted run repeats fewer than this."""
-
-FIRST = 100
-"""Number of first structures; if most of them seem to be in bohr, the whole dataset is refused."""
-
-LEFT_OUT = "spectrum left out"
-"""In the reasons of rows that lost a spectrum."""
 
 
 def prepare(
@@ -59,6 +49,7 @@ def prepare(
     show: bool = True,
     part_records: int = PART_RECORDS,
     shard_rows: int | None = None,
+    executor: Executor | None = None,
 ) -> Report:
     """Make a store of a published dataset.
 
@@ -79,11 +70,13 @@ def prepare(
         part_records: records per part.
         shard_rows: make the store a folder of shards with at most so many rows, see
             `molspectra.data.store.shards`; each is a part, and none is written twice. None for one file.
+        executor: write the parts on its workers, which must see the raw files and the folder of `out`.
 
     Raises:
         InputError: if the raw files or the options are wrong, the store exists, an unfinished preparation
             with other settings is in the way, no row is left, all spectra were left out, or `on_error`
             is "raise" and a record is bad.
+        LostProcessError: the workers do not start, or a part ends each worker that writes it.
     """
     importer = importer_of(name) if isinstance(name, str) else name
     raw, out = Path(raw), Path(out)
@@ -92,10 +85,7 @@ def prepare(
     part_records = part_records if shard_rows is None else shard_rows
     if not raw.exists():
         raise NotFoundError(f"{raw}: no such file or folder; --raw must be {importer.files}")
-    opened = importer.open(raw, chosen)
-    command = [f"molspectra prepare {importer.name}", *(f"--option {key}={chosen[key]}" for key in chosen)]
-    notes = {**opened.metadata.notes, "prepared": " ".join(command)}
-    opened = replace(opened, metadata=replace(opened.metadata, notes=notes))
+    opened = open_raw(importer, raw, chosen)
     settings = {
         "dataset": importer.name,
         "options": chosen,
@@ -108,19 +98,26 @@ def prepare(
     }
     with locked_folder(out):
         parts = Parts(out, settings)
-        resumed = len(parts.tallies)
+        resumed = len(parts.tallies) + len(parts.unchecked)
         total = opened.total if limit is None or opened.total is None else min(limit, opened.total)
         try:
+            if executor is not None:
+                job = Job(str(Path.cwd()), name, raw, chosen, on_error, limit, part_records)
+                with _progress(f"{importer.title}, {executor.workers} workers", total, show) as advance:
+                    write_on_workers(executor, job, parts, opened.total, advance)
             with _progress(importer.title, total, show) as advance:
-                for part in _Reader(opened, parts, on_error, advance).parts(limit, part_records):
-                    parts.finish(part)
-        finally:
-            if not parts.tallies:  # there is nothing to continue from
+                reader = Reader(opened, parts, on_error, limit, part_records, advance)
+                _write_rest(reader, parts, limit, part_records, advance)
+        except BaseException as error:
+            parts.take_over()
+            # as on one machine, nothing stays of a dataset that is refused in its first part
+            refused = isinstance(error, InputError) and not resumed and 0 not in parts.unchecked
+            if not parts.tallies and (refused or not parts.unchecked):  # there is nothing to continue from
                 parts.remove()
+            raise
         if not parts.sum().rows:
             first = next(parts.rejected(), None)
-            if parts.tallies:
-                parts.remove()
+            parts.remove()
             raise _nothing_left(raw, importer, parts.sum(), first)
         left_out = parts.sum().left_out
         if left_out and not parts.sum().spectra:
@@ -132,6 +129,29 @@ def prepare(
         # last, so that what fails before can be repeated without overwriting
         parts.publish(out, shards=shard_rows is not None)
     return report
+
+
+def _write_rest(
+    reader: Reader, parts: Parts, limit: int | None, size: int, advance: Callable[[int], None]
+) -> None:
+    """Finish the parts in order: take those of workers that repeat no earlier row, write all others."""
+    reader.learn([parts.geometry_ids(part) for part in range(len(parts.tallies))])
+    while not parts.tallies or parts.tallies[-1].records == size:  # a short part is the last
+        part = len(parts.tallies)
+        if limit is not None and part * size >= limit:
+            return
+        if part in parts.unchecked:
+            ids = parts.geometry_ids(part)
+            if not reader.knows_any(ids):
+                parts.adopt()
+                reader.learn([ids])
+                advance(part * size + parts.tallies[-1].records)
+                continue
+            parts.drop(part)
+        tally = reader.write(part)
+        if not tally.records:
+            return
+        parts.finish(tally)
 
 
 def _join(
@@ -174,125 +194,6 @@ def _join(
         peak_mebibytes=peak / (1 << 20 if sys.platform == "darwin" else 1 << 10),
         named=tuple(json.loads(line) for line in islice(parts.rejected(), NAMED)),
     )
-
-
-class _Reader:
-    """Reads candidates and writes them part by part."""
-
-    def __init__(self, opened: Opened, parts: Parts, on_error: str, advance: Callable[[int], None]) -> None:
-        self._opened, self._parts, self._on_error, self._advance = opened, parts, on_error, advance
-        self._geometry_ids = parts.geometry_ids()
-        self._done = sum(tally.records for tally in parts.tallies)
-        self._in_bohr: list[bool] | None = [] if not self._done else None
-
-    def parts(self, limit: int | None, size: int) -> Iterator[Tally]:
-        """Write all missing parts and yield the tally of each."""
-        finished = self._parts.tallies
-        if finished and finished[-1].records < size:
-            return  # a short part is the last
-        candidates = self._opened.candidates(self._done)
-        if limit is not None:
-            candidates = islice(candidates, max(0, limit - self._done))
-        while True:
-            began, cpu = time.monotonic(), time.process_time()
-            tally = self._write(islice(candidates, size))
-            tally.seconds, tally.cpu_seconds = time.monotonic() - began, time.process_time() - cpu
-            if tally.records:
-                yield tally
-            if tally.records < size:
-                return
-
-    def _write(self, candidates: Iterator[Candidate]) -> Tally:
-        """Write one part: its store, unless no row is left, and the list of its rejections."""
-        part, tally, ids = len(self._parts.tallies), Tally(), set[int]()
-        listing = self._parts.rejections(part)
-        with atomic_file(listing) as file:
-            records = self._records(candidates, tally, ids, file)
-            first = next(records, None)
-            if first is not None:
-                store = self._parts.store(part)
-                tally.rows = write_records(store, chain([first], records), self._opened.metadata).rows
-        if not listing.stat().st_size:
-            listing.unlink()
-        self._check_first()
-        new_ids = np.fromiter(ids, np.int64, len(ids))
-        self._geometry_ids = np.sort(np.concatenate([self._geometry_ids, new_ids]))
-        return tally
-
-    def _records(
-        self, candidates: Iterator[Candidate], tally: Tally, ids: set[int], listing: BinaryIO
-    ) -> Iterator[Record]:
-        """Yield the records of the valid candidates; count and name the others."""
-        for candidate in candidates:
-            number, reason = self._done, None
-            tally.records += 1
-            self._done += 1
-            self._advance(self._done)
-            try:
-                row = candidate.make().with_usable_spectra()
-                record = record_of(row, self._opened.metadata)
-                self._check_row(row)
-                if row.left_out and self._on_error == "raise":
-                    modality, why = next(iter(row.left_out.items()))
-                    raise ValueRangeError(f"{modality} spectrum: {why}")
-                if self._repeated(record, ids):
-                    tally.repeated += 1
-                    reason = "the same elements and coordinates as an earlier record"
-            except Excluded as error:
-                count(tally.excluded, str(error))
-                continue
-            except MolspectraError as error:
-                if self._on_error == "raise":
-                    where = f"record {number} ({candidate.name})"
-                    if isinstance(error, InputError):
-                        raise error.with_context(where) from error
-                    raise InputError(f"{where}: {error}") from error
-                reason = str(error)
-                count(tally.rejected, kind_of(reason))
-            if len(self._in_bohr or ()) == FIRST:
-                self._check_first()
-            if reason is not None:
-                _name(listing, number, candidate.name, reason)
-                continue
-            for change in row.changes:
-                count(tally.changes, change)
-            for modality, why in row.left_out.items():
-                count(tally.left_out, kind_of(f"{modality}: {why}"))
-                _name(listing, number, candidate.name, f"{modality} {LEFT_OUT}: {why}")
-            tally.spectra += len(row.spectra)
-            yield record
-
-    def _check_row(self, row: Row) -> None:
-        """Refuse a structure that seems to be in bohr."""
-        suspected = bohr_suspected(row.molecule.numbers, row.molecule.positions)
-        if self._in_bohr is not None and suspected is not None:
-            self._in_bohr.append(suspected)
-        if suspected:
-            raise UnitError(SEEM_IN_BOHR)
-
-    def _check_first(self) -> None:
-        """Refuse a dataset that begins with structures in bohr."""
-        first, self._in_bohr = self._in_bohr or [], None
-        if 2 * sum(first) > len(first):
-            raise UnitError(
-                f"{sum(first)} of the first {len(first)} structures seem to be in bohr; coordinates must be "
-                "in Å (1 bohr = 0.529177 Å)"
-            )
-
-    def _repeated(self, record: Record, ids: set[int]) -> bool:
-        """Return whether an earlier row has this geometry, and add it to the ids of this part."""
-        geometry = record["geometry_id"]
-        assert isinstance(geometry, int)
-        index = int(np.searchsorted(self._geometry_ids, geometry))
-        if geometry in ids or geometry in self._geometry_ids[index : index + 1]:
-            return True
-        ids.add(geometry)
-        return False
-
-
-def _name(listing: BinaryIO, record: int, name: str, reason: str) -> None:
-    line = json.dumps({"record": record, "name": name, "reason": reason}, ensure_ascii=False)
-    listing.write(line.encode(errors="replace") + b"\n")
 
 
 def _first_left_out(lines: Iterator[str]) -> str:
@@ -356,6 +257,7 @@ def _fingerprint(raw: Path, out: Path) -> str:
 @contextmanager
 def _progress(title: str, total: int | None, show: bool) -> Iterator[Callable[[int], None]]:
     """Show the number of records: a bar on a terminal, else a line per 50,000; nothing unless `show`."""
+    shown = 0
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -365,7 +267,9 @@ def _progress(title: str, total: int | None, show: bool) -> Iterator[Callable[[i
     elif not console.is_terminal:
 
         def line(done: int) -> None:
-            if done % PART_RECORDS == 0 or done == total:
+            nonlocal shown
+            if done // PART_RECORDS > shown // PART_RECORDS or done == total:
+                shown = done
                 of = f" of {total:,}" if total else ""
                 console.print(f"{title}: {done:,}{of} records", highlight=False, markup=False)
 
@@ -376,7 +280,9 @@ def _progress(title: str, total: int | None, show: bool) -> Iterator[Callable[[i
             task = bar.add_task(title, total=total)
 
             def advance(done: int) -> None:
-                if done % 256 == 0 or done == total:
+                nonlocal shown
+                if done >= shown + 256 or done == total:
+                    shown = done
                     bar.update(task, completed=done)
 
             yield advance

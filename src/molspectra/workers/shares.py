@@ -94,7 +94,7 @@ def share_out(
         folder: of the files of the shares; all workers see it. It must not exist.
         keys: what to compute.
         call: from keys and the file that their results go to, the function and arguments that compute them.
-        collect: takes the new results from the file of a share (which may not exist) and returns their keys.
+        collect: takes the new results from the file (or folder, or nothing yet) of a share; returns the keys.
         give_up: told key and reason of an item that ended its worker `DEATHS` times.
 
     Raises:

@@ -1,6 +1,6 @@
 """`molspectra prepare`: make a store from the files of a dataset."""
 
-from molspectra.apps.commands.parser import CommandParser
+from molspectra.apps.commands.parser import CommandParser, executor_of
 from molspectra.errors import SettingError
 from molspectra.printable import say
 from molspectra.training.interrupt import Interrupted
@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
         "--option", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options of the dataset"
     )
     parser.add_argument("--limit", type=int, default=None, help="read only so many records")
+    parser.add_executor()
     parser.add_on_error("skip", "bad records")
     parser.add_shared("--overwrite", "--quiet")
     given = parser.parse_args(arguments)
@@ -56,6 +57,7 @@ def main(arguments: list[str]) -> int:
             limit=given.limit,
             show=not given.quiet,
             shard_rows=given.shard_rows,
+            executor=executor_of(given),
         )
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command continues after the last finished part") from None
@@ -82,7 +84,8 @@ def about(name: str) -> str:
     chosen = importer(name)
     lines = [
         f"usage: molspectra prepare {name} --raw PATH --out STORE [--option KEY=VALUE ...] [--limit N] "
-        "[--shard-rows N] [--on-error raise|skip] [--overwrite] [--quiet]",
+        "[--shard-rows N] [--executor node|slurm|flux --workers N] [--on-error raise|skip] [--overwrite] "
+        "[--quiet]",
         "",
         f"{chosen.title}: --raw is {chosen.files}",
     ]
