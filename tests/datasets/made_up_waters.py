@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from molspectra.chem.molecule import Molecule
-from molspectra.data.store.store import Metadata, Quantity
+from molspectra.data.store.schema import Metadata, Quantity
 from molspectra.datasets.importer import Candidate, Opened, Row
 from molspectra.spectra.spectrum import LineSpectrum
 

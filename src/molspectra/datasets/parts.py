@@ -25,7 +25,6 @@ import pyarrow as pa
 
 from molspectra.data.atomic import atomic_file, exclusive_lock, flush, naming
 from molspectra.data.store.schema import Metadata, schema_of
-from molspectra.data.store.shards import MANIFEST, Manifest, Shard
 from molspectra.data.store.writer import ContentHash, Written, identified_by_geometry, write_batches
 from molspectra.datasets.report import Tally
 from molspectra.errors import DamagedError, MismatchError
@@ -194,6 +193,8 @@ class Parts(PartFiles):
         Raises:
             InputError: if the manifest cannot be written, or a part is damaged.
         """
+        from molspectra.data.store.shards import Manifest, Shard  # with torch, which workers do not need
+
         hashes: list[npt.NDArray[np.int64]] = []
         schema = schema_of(metadata)
         whole, shards, by_geometry = ContentHash(schema), list[Shard](), 0
@@ -225,6 +226,8 @@ class Parts(PartFiles):
         if not shards:
             self.remove()
             return
+        from molspectra.data.store.shards import MANIFEST
+
         kept = {MANIFEST, *(self.store(part).name for part in self._with_rows())}
         with naming(out):
             for path in out.iterdir():

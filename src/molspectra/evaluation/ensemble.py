@@ -35,7 +35,6 @@ from molspectra.training.config import FinetuneConfig
 from molspectra.training.configuration import configuration_for
 from molspectra.training.data import Selection
 from molspectra.training.record import ENSEMBLE, read_json, write_json
-from molspectra.training.run import finetune
 from molspectra.training.targets import classes_of, resolved
 
 log = logging.getLogger(__name__)
@@ -129,6 +128,8 @@ def finetune_ensemble(
         InputError: as in `finetune`, or a number of members that is no ensemble.
         Interrupted: the run was asked to stop; its state is saved.
     """
+    from molspectra.training.run import finetune  # a second of imports, which those who predict do not need
+
     config, out = configuration_for("finetune", config, FinetuneConfig), Path(out)
     if type(members) is not int or not 2 <= members <= MOST_MEMBERS:
         raise SettingError(f"members: an ensemble has 2 to {MOST_MEMBERS} members, not {members!r}")
