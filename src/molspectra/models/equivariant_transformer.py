@@ -160,8 +160,10 @@ class AttentionLayer(nn.Module):
         weight = torch.cat([linear.weight.unflatten(0, per_head) for linear in filters], dim=1)
         bias = torch.cat([linear.bias.unflatten(0, per_head) for linear in filters], dim=1)
         with torch.autocast(vectors.device.type, enabled=False):
-            rows = F.linear(pairs.basis, weight.flatten(0, 1)).unflatten(1, (self.heads, -1))
-            rows = rows if pairs.points == 1 else rows.transpose(0, 1).contiguous()
+            if pairs.points == 1:
+                rows = F.linear(pairs.basis, weight.flatten(0, 1)).unflatten(1, (self.heads, -1))
+            else:
+                rows = torch.bmm(pairs.basis.expand(self.heads, -1, -1), weight.mT)
         return edge_attention(query, key, value, vectors, rows, bias, pairs, self.vector_cutoff)
 
 
