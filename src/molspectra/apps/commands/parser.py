@@ -65,7 +65,7 @@ class CommandParser(argparse.ArgumentParser):
             "--executor",
             choices=("local", "node", "slurm", "flux"),
             default="local",
-            help="processes of this command, or workers here, in a SLURM or in a Flux allocation [local]",
+            help="processes of this command, or workers here, in a SLURM or in a Flux allocation",
         )
         self.add_argument("--workers", type=int, default=None, help="number of workers of the executor")
 

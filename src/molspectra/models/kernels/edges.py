@@ -1,5 +1,6 @@
 """The edge part of an attention layer as one differentiable operation (loops in `edge_loops`)."""
 
+from collections.abc import Sequence
 from functools import cache, lru_cache, partial
 from typing import Any
 
@@ -77,25 +78,22 @@ def _small(pairs: Pairs, channels: int) -> bool:
     return len(pairs.first) * channels < SMALL
 
 
-def edge_sums(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    vectors: Tensor,
-    rows: Tensor,
-    bias: Tensor,
-    envelope: Tensor,
-    direction: Tensor,
-    pairs: Pairs,
-    soft: bool,
-) -> tuple[Tensor, Tensor]:
-    """`edge_attention` without a graph, of an envelope and directions that are given."""
+def edge_sums(inputs: Sequence[Tensor], pairs: Pairs, soft: bool) -> tuple[Tensor, Tensor]:
+    """`edge_attention` without a graph.
+
+    Args:
+        inputs: query, key, value, vectors, rows, bias, envelope [1 + Q] and directions [Q, 3].
+        pairs: the pairs of the batch; envelope and directions are taken from `inputs`.
+        soft: see `edge_attention`.
+    """
+    *features, envelope, direction = inputs
+    vectors, rows, bias = features[3:]
     channels, heads = vectors.shape[2], bias.shape[0]
     scalars, summed = (vectors.new_empty(shape) for shape in (vectors[:, 0].shape, vectors.shape))
     common, parts = _common(pairs, channels, soft)
     kernel = _kernels(rows.dtype, channels // heads, pairs.points)[0]
     geometry = (pairs.row, pairs.weight, pairs.scale, envelope, direction)
-    arguments = (query, key, value, vectors, rows, bias, *geometry, scalars, summed)
+    arguments = (*features, *geometry, scalars, summed)
     run(kernel, heads * parts, *common, *arguments, small=_small(pairs, channels))
     return scalars, summed
 
@@ -118,7 +116,7 @@ class _EdgeAttention(torch.autograd.Function):
         ctx.pairs, ctx.soft = pairs, soft
         tensors = (query, key, value, vectors, rows, bias, envelope, direction)
         ctx.save_for_backward(*tensors)
-        return edge_sums(*tensors, pairs, soft)
+        return edge_sums(tensors, pairs, soft)
 
     @staticmethod
     def backward(ctx: Any, grad_scalars: Tensor, grad_vectors: Tensor) -> tuple[Tensor | None, ...]:
@@ -134,34 +132,32 @@ class _EdgeAttention(torch.autograd.Function):
 
 
 def edge_gradients(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    vectors: Tensor,
-    rows: Tensor,
-    bias: Tensor,
-    envelope: Tensor,
-    direction: Tensor,
-    grad_scalars: Tensor,
-    grad_vectors: Tensor,
-    pairs: Pairs,
-    soft: bool,
+    inputs: Sequence[Tensor], gradients: Sequence[Tensor], pairs: Pairs, soft: bool
 ) -> tuple[Tensor, ...]:
-    """Gradients as the kernel gives them, see `_results`; those of all inputs are `_reduced` from them."""
+    """Gradients as the kernel gives them, see `_results`; those of all inputs are `_reduced` from them.
+
+    Args:
+        inputs: as for `edge_sums`.
+        gradients: of both sums.
+        pairs: as for `edge_sums`.
+        soft: see `edge_attention`.
+    """
+    *features, envelope, direction = inputs
+    vectors, rows, bias = features[3:]
     heads, channels = bias.shape[0], vectors.shape[2]
     common, parts = _common(pairs, channels, soft)
     results = _results(vectors, rows, bias, pairs, parts)
     geometry = (pairs.row, pairs.weight, pairs.scale, envelope, direction)
-    arguments = (query, key, value, vectors, rows, bias, *geometry, grad_scalars, grad_vectors)
+    arguments = (*features, *geometry, *gradients, *results)
     kernel = _kernels(rows.dtype, channels // heads, pairs.points)[1]
-    run(kernel, heads * parts, *common, *arguments, *results, small=_small(pairs, channels))
+    run(kernel, heads * parts, *common, *arguments, small=_small(pairs, channels))
     return results
 
 
 def _gradients(*arguments: Any) -> tuple[Tensor | None, ...]:
     """Gradients of all inputs; of `envelope` and `direction` only where every pair has its own filters."""
-    pairs: Pairs = arguments[-2]
-    reduced = _reduced(edge_gradients(*arguments), pairs)
+    *tensors, pairs, soft = arguments
+    reduced = _reduced(edge_gradients(tensors[:8], tensors[8:], pairs, soft), pairs)
     return (*reduced[:6], None, None) if pairs.points > 1 else reduced
 
 

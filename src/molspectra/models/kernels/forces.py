@@ -168,15 +168,17 @@ def _layer(
         F.linear(normed, each.weight, each.bias) for each in (layer.query, layer.key, layer.value)
     )
     edge = (query, key, value, vectors, *filters, pairs.envelope, pairs.direction)
-    summed, summed_vectors = edge_sums(*edge, pairs, layer.vector_cutoff)
+    summed, summed_vectors = edge_sums(edge, pairs, layer.vector_cutoff)
     weight = layer.vector.weight
     mixed = no_product(vectors, weight) if layer.is_first else F.linear(vectors, weight)
     output = F.linear(summed, layer.output.weight, layer.output.bias)
 
     def back(d_scalars: Tensor, d_vectors: Tensor) -> tuple[Tensor, Tensor]:
         d_mixed, d_output = update_gradients(mixed, output, d_scalars, d_vectors)
-        arguments = (*edge, d_output @ layer.output.weight, d_vectors, pairs, layer.vector_cutoff)
-        d_query, d_key, d_value, d_own, d_rows, _, _, d_envelope, d_direction = edge_gradients(*arguments)
+        gradients = (d_output @ layer.output.weight, d_vectors)
+        d_query, d_key, d_value, d_own, d_rows, _, _, d_envelope, d_direction = edge_gradients(
+            edge, gradients, pairs, layer.vector_cutoff
+        )
         d_rows[pairs.loop] = 0.0  # the self-pair has no distance to change
         found.append((d_rows.flatten(1), d_envelope, d_direction))
         d_normed = d_query @ layer.query.weight
