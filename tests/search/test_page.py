@@ -13,7 +13,8 @@ from molspectra.apps.cli import main
 from molspectra.chem.molecule import Molecule
 from molspectra.chem.smiles import from_smiles
 from molspectra.errors import ExistsError, FormatError, ValueRangeError
-from molspectra.search.explain import Band, Explanation, GroupEvidence
+from molspectra.search.bands import Band
+from molspectra.search.explain import Explanation, GroupEvidence
 from molspectra.search.figure import MOST, figure, spread, write_figure
 from molspectra.search.hits import Hits
 from molspectra.search.page import drawn_atoms, write_page

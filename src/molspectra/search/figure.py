@@ -17,7 +17,8 @@ from molspectra.data.output import free_path
 from molspectra.errors import ValueRangeError
 from molspectra.printable import printable
 from molspectra.reporting import canvas
-from molspectra.search.explain import Band, Explanation
+from molspectra.search.bands import Band
+from molspectra.search.explain import Explanation
 from molspectra.spectra.modality import Modality, modality
 from molspectra.spectra.style import COLOURS, INK, new_figure, styled
 

@@ -18,7 +18,8 @@ from molspectra.reporting.content import Depicted
 from molspectra.reporting.drawing import Pictures
 from molspectra.reporting.markup import Child, Markup, element, listing, page, paragraph, section, table
 from molspectra.search.answers import answers_table, fixed
-from molspectra.search.explain import Band, Explanation
+from molspectra.search.bands import Band
+from molspectra.search.explain import Explanation
 from molspectra.search.figure import SYMBOLS, figure, height, position, title, weight
 from molspectra.search.hits import Hits
 from molspectra.spectra.modality import modality

@@ -15,7 +15,8 @@ from molspectra.apps.explorer.site import AS_FILE, Site
 from molspectra.errors import InputError, NotFoundError, SettingError, ValueRangeError
 from molspectra.printable import printable
 from molspectra.reporting.markup import Markup, element
-from molspectra.search.explain import Band, Explanation, explain
+from molspectra.search.bands import Band
+from molspectra.search.explain import Explanation, explain
 from molspectra.search.figure import SYMBOLS, position
 from molspectra.search.hits import Hits
 from molspectra.search.page import write_page
