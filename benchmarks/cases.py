@@ -5,7 +5,7 @@ variants, "default" the package's own.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,8 @@ REFERENCE: dict[str, Any] = {
     },
 }
 """What the published variants change in a recipe."""
+OWN: dict[str, Any] = {"paper-stage2": {"model": {"spectrum_encoder": {"stride": "patch"}}}}
+"""What the package's own recipes have that a recipe of the paper has not."""
 
 TINY: dict[str, Any] = {"channels": 16, "layers": 2, "heads": 2, "radial": 8}
 TINY_SPECTRA: dict[str, Any] = {"width": 16, "heads": 2, "layers": 2, "feed_forward": 16}
@@ -99,8 +101,8 @@ def configuration(case: Case, options: Options, changes: Mapping[str, Any] | Non
     """Settings of a run of a case; `changes` are merged in last."""
     values = read_recipe(case.recipe)
     values |= {"init": None, "data": {}}
-    if options.mode == "reference":
-        values = merged(values, REFERENCE[case.recipe])
+    variants = REFERENCE if options.mode == "reference" else OWN
+    values = merged(values, variants.get(case.recipe, {}))
     if options.tiny:
         values = merged(values, {"model": {"encoder": TINY}})
         if "spectrum_encoder" in values["model"]:
@@ -181,6 +183,8 @@ class Workload:
         channels = self.model.encoder.channels
         found = operations.encoder(self.config.model.encoder, sizes)
         spectra = self.config.model.spectrum_encoder
+        if spectra is not None and spectra.stride == "patch":
+            spectra = replace(spectra, stride=None)
         if self.model.property_head is not None:
             found += operations.head(channels, sizes, vectors=False)
         if isinstance(self.config, PretrainConfig) or self._denoises(self.config):

@@ -114,8 +114,9 @@ class SpecFormerConfig:
     """Names of the modalities, in token order."""
     patch: tuple[int, ...] | None = None
     """Points per patch of each modality; null takes the modality's own (20, 50, 50)."""
-    stride: tuple[int, ...] | None = None
-    """Points between patches of each modality; null takes the modality's own (10, 25, 25)."""
+    stride: tuple[int, ...] | Literal["patch"] | None = None
+    """Points between the beginnings of patches of each modality; "patch" lays them side by side, which halves
+    the tokens; null takes the modality's own (10, 25, 25), with which they overlap by half."""
     width: int = 128
     """Token width d."""
     heads: int = 16
@@ -150,6 +151,9 @@ class SpecFormerConfig:
         kinds = [modality(name) for name in self.modalities]
         for key, values in (("patch", self.patch), ("stride", self.stride)):
             if values is None:
+                continue
+            if values == "patch":
+                kinds = [replace(kind, stride=kind.patch) for kind in kinds]
                 continue
             if len(values) != len(kinds) or min(values) < 1:
                 names = ", ".join(self.modalities)

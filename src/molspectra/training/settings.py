@@ -257,7 +257,10 @@ class Setting:
         if optional and text == "null":
             return None
         if kind is not str and get_origin(kind) is not Literal:
-            is_list = get_origin(kind) is tuple and not text.startswith("[")
+            members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+            is_word = any(get_origin(part) is Literal and text in get_args(part) for part in members)
+            takes_list = any(get_origin(part) is tuple for part in members)
+            is_list = takes_list and not is_word and not text.startswith("[")
             try:
                 value = load_yaml(f"[{text}]" if is_list else text)
             except yaml.YAMLError:
