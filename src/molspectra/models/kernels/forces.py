@@ -32,10 +32,22 @@ if TYPE_CHECKING:
     )
     from molspectra.models.heads import AtomHead, GatedEquivariantBlock
 
-OfGeometry = tuple[Tensor, Tensor, Tensor]
-"""Gradients of basis [1 + Q, K], φ [1 + Q] and directions [Q, 3]."""
 Pullback = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From the gradients of scalars and vectors after a step to those before it."""
+
+
+class _OfPairs:
+    """Gradients that add up over embedding and layers; those of the self-pair, which has no distance, are 0.
+
+    Attributes:
+        basis: [1 + Q, K] of the radial functions.
+        envelope: [1 + Q] of φ.
+        direction: [Q, 3] of the directions.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.basis, self.envelope = torch.zeros_like(pairs.basis), torch.zeros_like(pairs.envelope)
+        self.direction = torch.zeros_like(pairs.direction)
 
 
 class Scalars(NamedTuple):
@@ -76,21 +88,21 @@ def atom_scalars(encoder: "EquivariantTransformer", head: "AtomHead", batch: Bat
         direction=geometry.direction,
         **layout(batch, *ends),
     )
+    found = _OfPairs(pairs)
     own = F.embedding(batch.numbers, encoder.embedding.weight)
-    scalars, embedding_back = _embedding(encoder.neighbours, own, batch.numbers, pairs)
-    scalars, vectors, layers_back = _layers(encoder, scalars, pairs)
+    scalars, embedding_back = _embedding(encoder.neighbours, own, batch.numbers, pairs, found)
+    scalars, vectors, layers_back = _layers(encoder, scalars, pairs, found)
     scalars, vectors, last_back = _norms(encoder.scalar_norm, encoder.vector_norm, scalars, vectors)
     encoded = Encoded(scalars, vectors)
     values, head_back = _head(head, encoded)
-    d_scalars, of_layers = layers_back(*last_back(*head_back()))
-    basis, envelope, direction = (a + b for a, b in zip(of_layers, embedding_back(d_scalars), strict=True))
-    return Scalars(values, geometry.pullback(basis, envelope, direction), encoded)
+    embedding_back(layers_back(*last_back(*head_back())))
+    return Scalars(values, geometry.pullback(found.basis, found.envelope, found.direction), encoded)
 
 
 def _embedding(
-    module: "NeighbourEmbedding", own: Tensor, numbers: Tensor, pairs: Pairs
-) -> tuple[Tensor, Callable[[Tensor], OfGeometry]]:
-    """Scalars [N, C] with the neighbourhood in them, see `NeighbourEmbedding`."""
+    module: "NeighbourEmbedding", own: Tensor, numbers: Tensor, pairs: Pairs, found: _OfPairs
+) -> tuple[Tensor, Callable[[Tensor], None]]:
+    """Scalars [N, C] with their neighbourhood, see `NeighbourEmbedding`; the pullback adds to `found`."""
     values = F.embedding(numbers, module.embedding.weight)
     of_first, of_second = values.index_select(0, pairs.first), values.index_select(0, pairs.second)
     rows = F.linear(pairs.basis[1:], module.filter.weight, module.filter.bias)
@@ -101,29 +113,26 @@ def _embedding(
     weight = module.combine.weight
     out = F.linear(torch.cat([own, sums], dim=1), weight, module.combine.bias)
 
-    def back(grad: Tensor) -> OfGeometry:
+    def back(grad: Tensor) -> None:
         d_sums = grad @ weight[:, own.shape[1] :]
         d_filters = d_sums.index_select(0, pairs.first).mul_(of_second)
         d_filters.addcmul_(d_sums.index_select(0, pairs.second), of_first)
-        d_basis, d_envelope = torch.zeros_like(pairs.basis), torch.zeros_like(pairs.envelope)
-        torch.sum(d_filters * rows, 1, out=d_envelope[1:])
-        torch.mm(d_filters.mul_(phi), module.filter.weight, out=d_basis[1:])
-        return d_basis, d_envelope, torch.zeros_like(pairs.direction)
+        found.envelope[1:] += (d_filters * rows).sum(1)
+        found.basis[1:].addmm_(d_filters.mul_(phi), module.filter.weight)
 
     return out, back
 
 
 def _layers(
-    encoder: "EquivariantTransformer", scalars: Tensor, pairs: Pairs
-) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], tuple[Tensor, OfGeometry]]]:
-    """Scalars [N, C] and vectors [N, 3, C] after all layers."""
+    encoder: "EquivariantTransformer", scalars: Tensor, pairs: Pairs, found: _OfPairs
+) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    """Scalars [N, C] and vectors [N, 3, C] after all layers; the pullback adds to `found`."""
     weight, bias = _filters(list(encoder.layers))  # type: ignore[arg-type]
     rows = torch.matmul(pairs.basis, weight.mT)
     vectors = scalars.new_zeros(len(scalars), 3, scalars.shape[1])
-    backs: list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
-    found: list[tuple[Tensor, ...]] = []
+    backs: list[Pullback] = []
     for index, layer in enumerate(encoder.layers):
-        filters = (rows[index], bias[index])
+        filters = (rows[index], bias[index], weight[index])
         scalars, vectors, back = _layer(layer, scalars, vectors, filters, pairs, found)  # type: ignore[arg-type]
         backs.append(back)
         if encoder.config.layer_norms:
@@ -131,13 +140,10 @@ def _layers(
             scalars, vectors, back = _norms(*norms, scalars, vectors)  # type: ignore[arg-type]
             backs.append(back)
 
-    def all_back(d_scalars: Tensor, d_vectors: Tensor) -> tuple[Tensor, OfGeometry]:
+    def all_back(d_scalars: Tensor, d_vectors: Tensor) -> Tensor:
         for one in reversed(backs):
             d_scalars, d_vectors = one(d_scalars, d_vectors)
-        d_rows, d_envelope, d_direction = zip(*reversed(found), strict=True)
-        d_basis = torch.bmm(torch.stack(d_rows), weight).sum(0)
-        d_phi = F.pad(torch.cat(d_envelope).sum((0, 2)), (1, 0))
-        return d_scalars, (d_basis, d_phi, torch.cat(d_direction).sum(0))
+        return d_scalars
 
     return scalars, vectors, all_back
 
@@ -158,16 +164,16 @@ def _layer(
     layer: "AttentionLayer",
     scalars: Tensor,
     vectors: Tensor,
-    filters: tuple[Tensor, Tensor],
+    filters: tuple[Tensor, Tensor, Tensor],
     pairs: Pairs,
-    found: list[tuple[Tensor, ...]],
+    found: _OfPairs,
 ) -> tuple[Tensor, Tensor, Pullback]:
-    """One attention layer; its pullback appends the gradients of rows, φ and directions to `found`."""
+    """One attention layer with its filters' rows, bias and weight; its pullback adds to `found`."""
     normed, norm_back = _layer_norm(layer.norm, scalars)
     query, key, value = (
         F.linear(normed, each.weight, each.bias) for each in (layer.query, layer.key, layer.value)
     )
-    edge = (query, key, value, vectors, *filters, pairs.envelope, pairs.direction)
+    edge = (query, key, value, vectors, *filters[:2], pairs.envelope, pairs.direction)
     summed, summed_vectors = edge_sums(edge, pairs, layer.vector_cutoff)
     weight = layer.vector.weight
     mixed = no_product(vectors, weight) if layer.is_first else F.linear(vectors, weight)
@@ -179,8 +185,9 @@ def _layer(
         d_query, d_key, d_value, d_own, d_rows, _, _, d_envelope, d_direction = edge_gradients(
             edge, gradients, pairs, layer.vector_cutoff
         )
-        d_rows[pairs.loop] = 0.0  # the self-pair has no distance to change
-        found.append((d_rows.flatten(1), d_envelope, d_direction))
+        found.basis[1:].addmm_(d_rows.flatten(1)[1:], filters[2])
+        found.envelope[1:] += d_envelope.sum((0, 2))
+        found.direction += d_direction.sum(0)
         d_normed = d_query @ layer.query.weight
         d_normed.addmm_(d_key, layer.key.weight).addmm_(d_value, layer.value.weight)
         if not layer.is_first:
