@@ -57,6 +57,8 @@ WITHOUT_SPECTRA: dict[str, Any] = {"model.spectrum_encoder": None}
 """Stage 2 without its spectrum encoder: the same molecules, batches, noise and steps, only denoising."""
 
 _MODALITIES = "model.spectrum_encoder.modalities"
+_MASKED = {"alignment.masked": True}
+_APART = {"model.spectrum_encoder.stride": [20, 50, 50]}
 _PATCHES = {
     "model.spectrum_encoder.patch": [20, 20, 20],
     "model.spectrum_encoder.stride": [10, 10, 10],
@@ -74,6 +76,9 @@ VARIANTS: Mapping[str, Variant] = {
     "stage2-no-uv_vis": _stage2("without UV-Vis", {_MODALITIES: ["ir", "raman"]}),
     "stage2-no-ir": _stage2("without IR", {_MODALITIES: ["uv_vis", "raman"]}),
     "stage2-no-raman": _stage2("without Raman", {_MODALITIES: ["uv_vis", "ir"]}),
+    "stage2-masked": _stage2("masked spectra aligned, one pass", _MASKED),
+    "stage2-stride": _stage2("patches that do not overlap", _APART),
+    "stage2-stride-masked": _stage2("patches that do not overlap, one pass", _APART | _MASKED),
     "stage2-dos": _stage2(
         "stages 1+2 with densities of states", {_MODALITIES: ["uv_vis", "ir", "raman", *DOS]}
     ),
@@ -242,6 +247,20 @@ EXPERIMENTS: Mapping[str, Experiment] = {
                 "",
             ),
             "Objectives and kinds of spectra are left out one at a time; densities of states are added.",
+        ),
+        Experiment(
+            "cost",
+            "Cheaper stages 2",
+            "qm9",
+            ("control", "stage2", "stage2-masked", "stage2-stride", "stage2-stride-masked"),
+            (
+                ("stage2-masked", "stage2", "what one pass instead of two gave"),
+                ("stage2-stride", "stage2", "what patches without overlap gave"),
+                ("stage2-stride-masked", "stage2", "what both gave"),
+                PAIRS[0],
+            ),
+            about="All have the same steps; what is cheaper takes fewer operations per step.",
+            is_sized=True,
         ),
         Experiment(
             "efficiency",
