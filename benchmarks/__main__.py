@@ -112,23 +112,33 @@ def measure(out: Path, threads: int, quick: bool, plots: bool) -> dict[str, Any]
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     about = {**facts(), "threads": threads, "quick": quick, "load": load, "command": command}
-    results: dict[str, Any] = {"about": about, "ceilings": run("ceiling", common)["ceilings"]}
-    results["steps"], results["failed"] = [], []
-    for label, options in plan(quick):
+    results: dict[str, Any] = {"about": about, "steps": [], "failed": []}
+
+    def tried(module: str, *options: str) -> dict[str, Any] | None:
         try:
-            results["steps"].append({"label": label, **run("steps", [*options, *common, "--json"])})
+            return run(module, options)
         except Failed as error:  # the others are still worth having
             results["failed"].append(str(error))
-    results["loader"] = run("loader", ["--batch", "128"])
-    results["simulation"] = run("simulation", ["--repeats", "1" if quick else "3"])
-    results["startup"] = run("startup", ["--repeats", "1" if quick else "5"])
-    results["calculator"] = run("calculator", [*common, *(["--calls", "5"] if quick else [])])
+            return None
+
+    if (ceilings := tried("ceiling", *common)) is not None:
+        results["ceilings"] = ceilings["ceilings"]
+    for label, options in plan(quick):
+        if (step := tried("steps", *options, *common, "--json")) is not None:
+            results["steps"].append({"label": label, **step})
     few = ["--count", "20000", "--queries", "5"] if quick else ["--queries", "20"]
-    results["search"] = run("search", ["--kinds", "clustered", *few])
+    others = {
+        "loader": ["--batch", "128"],
+        "simulation": ["--repeats", "1" if quick else "3"],
+        "startup": ["--repeats", "1" if quick else "5"],
+        "calculator": [*common, *(["--calls", "5"] if quick else [])],
+        "search": ["--kinds", "clustered", *few],
+    }
     if plots:
-        results["scaling"] = run(
-            "scaling", [*common, "--out", str(out.resolve()), *(["--quick"] if quick else [])]
-        )
+        others["scaling"] = [*common, "--out", str(out.resolve()), *(["--quick"] if quick else [])]
+    for module, options in others.items():
+        if (found := tried(module, *options)) is not None:
+            results[module] = found
     return results
 
 

@@ -45,8 +45,8 @@ STEPS = {
         4.0,
         missed=(
             "with the defaults SpecFormer runs twice, on masked spectra for the reconstruction and on whole "
-            "ones for the alignment; next: one pass (`alignment.masked`) if its accuracy holds, the masked "
-            "pass on visible patches alone, longer patches"
+            "ones for the alignment, with patches side by side; next: one pass (`alignment.masked`), which "
+            "costs the alignment something per step (docs/benchmarks.md)"
         ),
     ),
     "qm9-finetune": Goal(128, 0.290, 4.0, None, 3.0, missed=_ALL_PRODUCTS),
@@ -73,8 +73,8 @@ STEPS = {
         5.0,
         seconds=0.005,
         missed=(
-            "some 300 small operations with their overhead around a quarter of matrix products; next: a "
-            "backward pass by hand, without an autograd graph"
+            "matrix products of 21 rows, a fifth in edge kernels on one thread, and some 200 calls from "
+            "Python; next: fewer and larger calls, such as one product for query, key and value"
         ),
     ),
 }
@@ -100,8 +100,8 @@ STARTUP = 0.5
 
 MISSED = {
     "calculator": (
-        "the raw call is the larger part, the rest is ASE's side of it and float64; next: forces by a "
-        "backward pass by hand, without an autograd graph"
+        "the raw call is the larger part, and in float64 its products and kernels take twice as long; next: "
+        "fewer and larger calls"
     ),
     "exact search": (
         "a query reads the whole gigabyte of vectors, so memory bounds it; next: several queries at once, "

@@ -41,14 +41,16 @@ def entry(results: Mapping[str, Any]) -> Entry:
         for step in results["steps"]
         if step["label"] != "compare"
     }
-    for dtype, seconds in results["calculator"]["seconds"].items():
-        figures[f"calculator {dtype}"] = _figure(seconds, "s")
-    for kind, found in results["search"]["found"].items():
+    if "calculator" in results:
+        for dtype, seconds in results["calculator"]["seconds"].items():
+            figures[f"calculator {dtype}"] = _figure(seconds, "s")
+    if "search" in results:
         units = {"exact": "ms", "approximate": "ms", "recall": ""}
-        label = f"search {results['search']['count']} {kind}"
-        figures |= {f"{label} {each}": _figure(found[each], unit) for each, unit in units.items()}
+        for kind, found in results["search"]["found"].items():
+            label = f"search {results['search']['count']} {kind}"
+            figures |= {f"{label} {each}": _figure(found[each], unit) for each, unit in units.items()}
     for part in ("startup", "simulation"):
-        for what, seconds in results[part]["cpu_seconds"].items():
+        for what, seconds in results.get(part, {"cpu_seconds": {}})["cpu_seconds"].items():
             figures[f"{part} {what}"] = _figure(seconds, "CPU-s")
     return {
         "date": about["date"],

@@ -35,8 +35,8 @@ def page(results: Mapping[str, Any]) -> str:
 
     Args:
         results: by the names that `benchmarks.__main__` gives them: `about`, `steps` (a list of what
-            `benchmarks.steps` prints), `failed` (what did not end well), `ceilings`, `loader`, `simulation`,
-            `startup`, `calculator`, `search`, `scaling`, `regressions`.
+            `benchmarks.steps` prints), `failed` (what did not end well), `regressions`, and as far as they
+            ended well `ceilings`, `loader`, `simulation`, `startup`, `calculator`, `search`, `scaling`.
     """
     steps: Sequence[Mapping[str, Any]] = results["steps"]
     parts = ["# Speed", _about(results["about"])]
@@ -45,12 +45,17 @@ def page(results: Mapping[str, Any]) -> str:
     parts += ["## Against plain torch, in the same process", _compared(steps)]
     parts += ["## Allocator and arithmetic", _others(steps)]
     parts += [f"**Failed**: `{each}`" for each in results["failed"]]
-    parts += ["## Batches, on one core", _loader(results["loader"], steps)]
-    parts += ["## Simulation, C7H10O2", _simulation(results["simulation"])]
-    parts += ["## Forces through the calculator", _calculator(results["calculator"])]
-    parts += ["## Search", _search(results["search"])]
-    parts += ["## Start of the command line", _startup(results["startup"])]
-    parts += ["## What the machine can do", _ceilings(results["ceilings"])]
+    sections = {
+        "loader": ("Batches, on one core", lambda loader: _loader(loader, steps)),
+        "simulation": ("Simulation, C7H10O2", _simulation),
+        "calculator": ("Forces through the calculator", _calculator),
+        "search": ("Search", _search),
+        "startup": ("Start of the command line", _startup),
+        "ceilings": ("What the machine can do", _ceilings),
+    }
+    for name, (title, text) in sections.items():
+        if name in results:  # one that failed is named above
+            parts += [f"## {title}", text(results[name])]
     if "scaling" in results:
         layers = results["scaling"]["layers"]
         said = f"The paper's widths, {layers} layers of the encoder (1 for the tokens)."

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import history
+from benchmarks import __main__ as program
+from benchmarks import history, report
 
 from molspectra.errors import DamagedError
 
@@ -122,3 +123,16 @@ def test_a_damaged_history_ends_the_command_before_it_measures(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "history.jsonl, line 1" in line
     assert [each.name for each in tmp_path.iterdir()] == [history.FILE]
+
+
+def test_a_measurement_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    def fail(module, options):
+        raise program.Failed(f"{module}: exit code 1")
+
+    monkeypatch.setattr(program, "run", fail)
+    results = program.measure(tmp_path, 2, quick=True, plots=True)
+    assert len(results["failed"]) == len(program.plan(quick=True)) + 7
+    assert history.entry(results)["figures"] == {}
+    text = report.page(results | {"regressions": []})
+    assert "**Failed**: `search: exit code 1`" in text
+    assert "## Search" not in text
