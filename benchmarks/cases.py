@@ -5,7 +5,7 @@ variants, "default" the package's own.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ REFERENCE: dict[str, Any] = {
     },
 }
 """What the published variants change in a recipe."""
-OWN: dict[str, Any] = {"paper-stage2": {"model": {"spectrum_encoder": {"stride": "patch"}}}}
+OWN: dict[str, Any] = {"paper-stage2": {"alignment": {"masked": True}}}
 """What the package's own recipes have that a recipe of the paper has not."""
 
 TINY: dict[str, Any] = {"channels": 16, "layers": 2, "heads": 2, "radial": 8}
@@ -183,8 +183,6 @@ class Workload:
         channels = self.model.encoder.channels
         found = operations.encoder(self.config.model.encoder, sizes)
         spectra = self.config.model.spectrum_encoder
-        if spectra is not None and spectra.stride == "patch":
-            spectra = replace(spectra, stride=None)
         if self.model.property_head is not None:
             found += operations.head(channels, sizes, vectors=False)
         if isinstance(self.config, PretrainConfig) or self._denoises(self.config):

@@ -44,9 +44,8 @@ STEPS = {
         4.0,
         4.0,
         missed=(
-            "with the defaults SpecFormer runs twice, on masked spectra for the reconstruction and on whole "
-            "ones for the alignment, with patches side by side; next: one pass (`alignment.masked`), which "
-            "costs the alignment something per step (docs/benchmarks.md)"
+            "half is attention among 347 tokens; next: patches side by side (`stride: patch`), 1.5 times "
+            "faster again, at a loss with 100 labels (docs/benchmarks.md); or bf16-mixed"
         ),
     ),
     "qm9-finetune": Goal(128, 0.290, 4.0, None, 3.0, missed=_ALL_PRODUCTS),

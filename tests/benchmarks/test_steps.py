@@ -84,7 +84,7 @@ def test_modes_and_precision_reach_the_settings() -> None:
     sound = configuration(CASES["qm9-stage2"], Options(batch=4, mode="default"))
     assert sound.model.encoder.whitening == "isotropic"
     assert sound.model.encoder.vector_cutoff
-    assert not sound.alignment.masked
+    assert (sound.alignment.form, sound.alignment.masked) == ("symmetric", True)
     published = configuration(CASES["md17-finetune"], Options(batch=8))
     assert (published.noise_mode, published.forces, published.model.encoder.radial) == ("reference", True, 32)
 
