@@ -1,6 +1,7 @@
 """Molecules as people have them in Python, a model that works on them, and the rows of a store."""
 
 import pickle
+import threading
 
 import ase.build
 import numpy as np
@@ -46,6 +47,16 @@ def test_workers_get_a_molecule_of_rdkit_without_loss(embedded, kind):
     molecule = found if kind == "embed" else found.molecule
     np.testing.assert_array_equal(molecule.positions, expected.positions)
     assert (where, molecule.name, molecule.smiles) == ("item 1", "ethanol", expected.smiles)
+
+
+def test_workers_get_atoms_without_their_calculator():
+    water = ase.build.molecule("H2O")
+    water.info["charge"] = 1
+    water.calc = threading.Lock()  # stands for one that cannot be pickled
+    ((_, read),) = pickle.loads(pickle.dumps(candidates_of(water).items))
+    np.testing.assert_array_equal(read().positions, water.positions)
+    assert read().charge == 1
+    assert water.calc is not None
 
 
 def test_a_molecule_of_rdkit_that_is_no_structure_is_refused(embedded):

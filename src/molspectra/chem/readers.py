@@ -229,9 +229,10 @@ def molecule_from(item: Any, name: str | None = None) -> Molecule:
 
 @dataclass(frozen=True)
 class Unread:
-    """An item that `molecule_from` will read; other processes get an RDKit molecule of it without loss.
+    """An item that `molecule_from` will read; it can be pickled, without loss, for other processes.
 
-    RDKit's own pickles lack the properties, such as the name, and have coordinates in single precision.
+    RDKit's own pickles lack the properties, such as the name, and have coordinates in single precision. The
+    calculator of `ase.Atoms` stays here: many cannot be pickled, and none is needed.
     """
 
     item: Any
@@ -242,7 +243,9 @@ class Unread:
         return molecule_from(self.item, self.name)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle an RDKit molecule as RDKit's binary form with all that it holds."""
+        """Pickle an RDKit molecule in RDKit's binary form with all that it holds."""
+        if hasattr(self.item, "calc"):
+            return Unread, (self.item.copy(), self.name)
         if not hasattr(self.item, "ToBinary"):
             return Unread, (self.item, self.name)
         from rdkit.Chem import PropertyPickleOptions as Options
