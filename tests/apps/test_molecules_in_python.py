@@ -1,5 +1,8 @@
 """Molecules as people have them in Python, a model that works on them, and the rows of a store."""
 
+import pickle
+import threading
+
 import ase.build
 import numpy as np
 import pytest
@@ -7,8 +10,10 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 import molspectra as ms
+from molspectra.apps.molecules import candidates_of
 from molspectra.chem.readers import from_rdkit
 from molspectra.errors import ElementError, FormatError, InputError, MismatchError, ValueRangeError
+from molspectra.search.sources import groups_of
 
 pd = pytest.importorskip("pandas")
 
@@ -31,6 +36,27 @@ def test_a_molecule_of_rdkit_keeps_its_coordinates_and_order(embedded):
     assert (molecule.smiles, molecule.name, molecule.charge) == ("CCO", "ethanol", 0)
     assert from_rdkit(Chem.MolFromSmiles("C[NH3+]"), "mine").charge == 1
     assert from_rdkit(Chem.MolFromSmiles("OCC")).identity == molecule.identity
+
+
+@pytest.mark.parametrize("kind", ["embed", "index"])
+def test_workers_get_a_molecule_of_rdkit_without_loss(embedded, kind):
+    """RDKit's own pickles round the coordinates and lack the name."""
+    items = candidates_of([embedded]).items if kind == "embed" else next(groups_of([embedded]).groups)
+    ((where, read),) = pickle.loads(pickle.dumps(list(items)))
+    found, expected = read(), from_rdkit(embedded)
+    molecule = found if kind == "embed" else found.molecule
+    np.testing.assert_array_equal(molecule.positions, expected.positions)
+    assert (where, molecule.name, molecule.smiles) == ("item 1", "ethanol", expected.smiles)
+
+
+def test_workers_get_atoms_without_their_calculator():
+    water = ase.build.molecule("H2O")
+    water.info["charge"] = 1
+    water.calc = threading.Lock()  # stands for one that cannot be pickled
+    ((_, read),) = pickle.loads(pickle.dumps(candidates_of(water).items))
+    np.testing.assert_array_equal(read().positions, water.positions)
+    assert read().charge == 1
+    assert water.calc is not None
 
 
 def test_a_molecule_of_rdkit_that_is_no_structure_is_refused(embedded):

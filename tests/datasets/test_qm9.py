@@ -17,7 +17,7 @@ from molspectra.chem.identity import identity_from_inchi, identity_from_smiles
 from molspectra.data.store.bundled import bundled
 from molspectra.data.store.store import Store
 from molspectra.datasets.prepare import prepare
-from molspectra.datasets.published import qm9_sdf
+from molspectra.datasets.published import qm9_sdf, qm9_xyz
 from molspectra.datasets.published.qm9_targets import ATOMIC_ENERGIES, PUBLISHED
 from molspectra.datasets.report import Report
 from molspectra.errors import (
@@ -309,13 +309,16 @@ def test_a_damaged_molecule_is_named(raw: Path, reason: str) -> None:
 
 def test_an_index_that_occurs_twice(raw: Path) -> None:
     moved = WATER.replace("9.775395708", "9.785395708")
-    archive(
+    path = archive(
         raw, {"a/dsgdb9nsd_000003.xyz": WATER, "b/dsgdb9nsd_000003.xyz": moved, "._dsgdb9nsd_000003.xyz": "x"}
     )
     store, report = prepared(raw)
     assert len(store) == 1
     assert report.named[0]["reason"] == "index 3 occurs a second time"
     assert report.tally.records == 2
+    (again,) = qm9_xyz.candidates(path, (), 1)  # as a worker reads the second part
+    with pytest.raises(MismatchError, match="index 3 occurs a second time"):
+        again.make()
 
 
 def test_an_index_that_occurred_before_the_first_record_that_is_read(raw: Path) -> None:

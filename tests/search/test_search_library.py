@@ -27,10 +27,11 @@ from molspectra.errors import (
     ValueRangeError,
 )
 from molspectra.models.model import MolSpectra
-from molspectra.search.build import add_approximate, append, build, open_segments
+from molspectra.search.build import add_approximate, append, build
 from molspectra.search.library import Library, weights_of
 from molspectra.search.manifest import Manifest
 from molspectra.search.pipeline import Pipeline
+from molspectra.search.segment import open_segments
 from molspectra.spectra.spectrum import SampledSpectrum
 from molspectra.training.checkpoint import load_model, save_checkpoint
 

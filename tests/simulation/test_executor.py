@@ -3,6 +3,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ from molspectra.errors import (
 )
 from molspectra.simulation.records import GrowingJournal, Journal, read_journal, to_json
 from molspectra.simulation.runner import simulate_many
-from molspectra.workers.executors import Executor
+from molspectra.workers.executors import Executor, LostWorkerError
 from molspectra.workers.shares import share_out
 
 SMILES = ["[H][H]", "F", "Cl", "O", "S", "N", "C", "C#N", "C=O", "O=C=O", "C#C", "CF"]
@@ -140,6 +143,43 @@ def test_an_item_is_given_up_when_it_has_ended_its_own_worker(tmp_path, library)
     assert shares[0] == ["a", "bad"]
     assert given_up == [("bad", "its worker ended 3 times")]
     assert shares.count(["bad"]) == 2
+
+
+class TwoLost:
+    """Two workers in this process, both of which are lost with their first share."""
+
+    kind, workers, processes = "node", 2, 1
+
+    @contextmanager
+    def pool(self):
+        started = []
+
+        def submit(_, sign, function, arguments):
+            future = Future()
+            started.append(future)
+            if len(started) <= 2:
+                future.set_exception(LostWorkerError("its process ended"))
+            else:
+                future.set_result(function(*arguments))
+            return future
+
+        yield submit
+
+
+def test_every_share_is_in_the_order_of_all_though_two_workers_end_at_once(tmp_path):
+    """A worker that prepares a dataset knows the rows of its earlier parts, which must be those before."""
+    results, shares = {}, []
+
+    def call(keys, file):
+        shares.append(list(map(int, keys)))
+        return results.__setitem__, (file, keys)
+
+    share_out(
+        TwoLost(), tmp_path / "w", map(str, range(18)), call, lambda file: results.pop(file, ()), pytest.fail
+    )
+    assert shares[:2] == [[0, 1, 2, 3], [4, 5, 6]]
+    assert sorted(chain(*shares[2:])) == list(range(18))
+    assert all(share == sorted(share) for share in shares)
 
 
 def test_workers_that_cannot_work_end_the_run_with_the_reason(tmp_path, library):

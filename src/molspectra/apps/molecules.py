@@ -15,7 +15,7 @@ import numpy as np
 from molspectra.apps.learned import Learned
 from molspectra.apps.loading import LoadedModel
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.readers import FORMATS, ErrorPolicy, is_single, molecule_from, open_entries
+from molspectra.chem.readers import FORMATS, ErrorPolicy, Unread, is_single, open_entries
 from molspectra.chem.records import check_readable
 from molspectra.chem.sanity import check_for_model
 from molspectra.data.batch import Batch
@@ -96,7 +96,7 @@ def candidates_of(molecules: Molecules, smiles: str = "smiles") -> Candidates:
         raise FormatError(
             f"molecules: expected a file, store, list or table, not an object of type {kind}"
         ) from error
-    reads = [(f"item {number}", partial(molecule_from, item)) for number, item in enumerate(items, start=1)]
+    reads = [(f"item {number}", Unread(item)) for number, item in enumerate(items, start=1)]
     return Candidates("molecules", reads, len(reads))
 
 
@@ -147,8 +147,7 @@ def _of_table(table: Any, smiles: str) -> Candidates:
     given = [None] * len(texts) if name_column is None else columns[name_column].to_pylist()
     names = [None if name is None or name != name else str(name) for name in given]
     reads = [
-        (f"row {row}", partial(molecule_from, text, name))
-        for row, (text, name) in enumerate(zip(texts, names, strict=True))
+        (f"row {row}", Unread(text, name)) for row, (text, name) in enumerate(zip(texts, names, strict=True))
     ]
     return Candidates("table", reads, len(reads))
 

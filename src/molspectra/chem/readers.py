@@ -227,6 +227,38 @@ def molecule_from(item: Any, name: str | None = None) -> Molecule:
     )
 
 
+@dataclass(frozen=True)
+class Unread:
+    """An item that `molecule_from` will read; it can be pickled, without loss, for other processes.
+
+    RDKit's own pickles lack the properties, such as the name, and have coordinates in single precision. The
+    calculator of `ase.Atoms` stays here: many cannot be pickled, and none is needed.
+    """
+
+    item: Any
+    name: str | None = None
+
+    def __call__(self) -> Molecule:
+        """Return its molecule; errors as `molecule_from`."""
+        return molecule_from(self.item, self.name)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle an RDKit molecule in RDKit's binary form with all that it holds."""
+        if hasattr(self.item, "calc"):
+            return Unread, (self.item.copy(), self.name)
+        if not hasattr(self.item, "ToBinary"):
+            return Unread, (self.item, self.name)
+        from rdkit.Chem import PropertyPickleOptions as Options
+
+        return _from_binary, (self.item.ToBinary(Options.AllProps | Options.CoordsAsDouble), self.name)
+
+
+def _from_binary(binary: Any, name: str | None) -> Unread:
+    from rdkit import Chem
+
+    return Unread(Chem.Mol(binary), name)
+
+
 def to_ase(molecule: Molecule) -> Any:
     """Return `ase.Atoms` with the charge in `info["charge"]`, and SMILES and name in `info` if known."""
     from ase import Atoms

@@ -26,7 +26,7 @@ from molspectra.errors import (
 )
 from molspectra.search import approximate as approximate_index
 from molspectra.search import build, network, score
-from molspectra.search.build import Added, model_of, open_segments
+from molspectra.search.build import Added, model_of
 from molspectra.search.calibrate import COVERED, FALSE_ALARMS, REFERENCE, confidences, key, reference, sample
 from molspectra.search.filters import Filters
 from molspectra.search.gas import Gases, gas_arrays, small_rows
@@ -35,7 +35,7 @@ from molspectra.search.manifest import Manifest, read_manifest
 from molspectra.search.pipeline import DEFAULT, Pipeline
 from molspectra.search.query import Prepared, Query, Spectrum, prepare, query_of
 from molspectra.search.ranking import Answers, groups, leading
-from molspectra.search.segment import Arrays, Segment, file_hash
+from molspectra.search.segment import Arrays, Segment, file_hash, open_segments
 from molspectra.search.sources import Source
 from molspectra.search.vectors import Floats, SearchModel, stored_points
 from molspectra.spectra.modality import IR, MODALITIES, modality

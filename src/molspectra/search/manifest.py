@@ -18,6 +18,8 @@ from molspectra.spectra.modality import MODALITIES
 from molspectra.training.record import read_json
 
 NAME = "library.json"
+MODEL = "model"
+"""Folder of the model's checkpoint in an index."""
 FORMAT = 1
 VECTOR_TYPES = ("float32", "float16")
 Mixture = tuple[float, float, float, float]

@@ -29,6 +29,7 @@ from molspectra.data.output import vectors_in, vectors_of
 from molspectra.errors import DamagedError, NotFoundError
 from molspectra.search import network
 from molspectra.search.filters import element_bits
+from molspectra.search.manifest import Manifest
 from molspectra.search.sources import Block
 from molspectra.search.vectors import SearchModel, coarse, stored_points, unit
 from molspectra.spectra.modality import modality
@@ -298,6 +299,21 @@ def open_segment(folder: Path, rows: int, sizes: Mapping[str, int], vectors: str
     if table.schema != SCHEMA or len(table) != rows or has_gaps:
         raise DamagedError(f"{path}: damaged (not the {rows} molecules that were written)")
     return Segment(table, {name: _open_array(folder, name, rows, sizes[name], vectors) for name in sizes})
+
+
+def open_segments(path: Path, manifest: Manifest) -> list[Segment]:
+    """Map the segments of an index, see `open_segment`."""
+    sizes = widths(manifest.model.width, manifest.model.modalities, manifest.modalities)
+    segments = []
+    for entry in manifest.segments:
+        # an index of before has no vectors of the network, or those of another
+        present = {
+            name: size
+            for name, size in sizes.items()
+            if name != network.ARRAY or f"{name}.npy" in entry.files
+        }
+        segments.append(open_segment(path / entry.name, entry.rows, present, manifest.vectors))
+    return segments
 
 
 def _open_array(folder: Path, name: str, rows: int, width: int, vectors: str) -> npt.NDArray[np.floating]:

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molspectra.chem.molecule import Molecule
-from molspectra.chem.readers import ErrorPolicy, molecule_from, open_entries
-from molspectra.chem.records import Entry
+from molspectra.chem.readers import ErrorPolicy, Unread, open_entries
 from molspectra.chem.sanity import check_for_model
 from molspectra.data.store.bundled import BUNDLED
 from molspectra.data.store.shards import is_store
@@ -111,7 +110,7 @@ def groups_of(source: Source) -> Groups:
     reads: Iterable[tuple[str, Callable[[], Row]]]
     if path is None:
         items = enumerate(cast(Iterable[Any], source), start=1)
-        reads = ((f"item {number}", partial(_row_from, item)) for number, item in items)
+        reads = ((f"item {number}", partial(_row_from, Unread(item))) for number, item in items)
     elif path.suffix.lower() == ".parquet":
         from molspectra.datasets.registry import importer
 
@@ -119,7 +118,7 @@ def groups_of(source: Source) -> Groups:
         modalities = tuple(table.metadata.modalities)
         reads = ((candidate.name, candidate.make) for candidate in table.candidates(0))
     else:
-        reads = ((entry.where, partial(_row_of, entry)) for entry in open_entries(path))
+        reads = ((entry.where, partial(_row_from, entry.molecule)) for entry in open_entries(path))
     name = str(path or "molecules")
     return Groups(name, _grouped(reads), partial(_block_of_reads, name, modalities))
 
@@ -149,12 +148,8 @@ def _block_of_reads(
     )
 
 
-def _row_from(item: Any) -> Row:
-    return Row(molecule_from(item))
-
-
-def _row_of(entry: Entry) -> Row:
-    return Row(entry.molecule())
+def _row_from(read: Callable[[], Molecule]) -> Row:
+    return Row(read())
 
 
 def _checked(

@@ -90,7 +90,8 @@ def share_out(
     to others. When this ends, in whatever way, all workers end; the folder is removed if all is done.
 
     Args:
-        executor: the workers; each computes `executor.processes` items at once, in the order of its share.
+        executor: the workers; each computes `executor.processes` items at once, in the order of its share,
+            which is that of `keys`.
         folder: of the files of the shares; all workers see it. It must not exist.
         keys: what to compute.
         call: from keys and the file that their results go to, the function and arguments that compute them.
@@ -102,7 +103,8 @@ def share_out(
         MolspectraError: they fail as a whole, with the reason.
     """
     folder = folder.absolute()
-    waiting, alone, deaths = deque(keys), deque[str](), Counter[str]()
+    place = {key: number for number, key in enumerate(keys)}
+    waiting, alone, deaths = deque(place), deque[str](), Counter[str]()
     running: dict[Future[Any], _Share] = {}
     unstarted = number = done = 0
     since = time.monotonic()
@@ -111,7 +113,11 @@ def share_out(
             while len(running) < executor.workers and (waiting or alone):
                 fast = int(SHORT * done / (executor.workers * max(1.0, time.monotonic() - since)))
                 size = max(fast, len(waiting) // (2 * executor.workers), executor.processes)
-                share = _Share(_next(waiting, alone, size), folder / f"{sign.name}-{number}")
+                # what several lost workers left may wait in any order
+                share = _Share(
+                    sorted(_next(waiting, alone, size), key=place.__getitem__),
+                    folder / f"{sign.name}-{number}",
+                )
                 number += 1
                 running[submit(work, sign, *call(share.keys, share.file))] = share
             wait(running, timeout=POLL, return_when=FIRST_COMPLETED)

@@ -46,15 +46,12 @@ def is_tar(path: Path) -> bool:
     return path.name.lower().endswith(_TAR)
 
 
-def small_files(
-    raw: Path, wanted: Callable[[str], bool], start: int = 0
-) -> Iterator[tuple[str, Callable[[], bytes]]]:
+def small_files(raw: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the wanted small files of a tar archive, in its order, or of a folder, sorted by name.
 
     Args:
         raw: the archive or folder.
         wanted: whether a file is wanted, given its name without folder.
-        start: number of wanted files to skip.
 
     Yields:
         The name and a function that returns the content, or raises `ValueRangeError` where the file is too
@@ -64,16 +61,13 @@ def small_files(
         DamagedError: if the archive is damaged.
     """
     if raw.is_dir():
-        for name in sorted(entry.name for entry in raw.iterdir() if wanted(entry.name))[start:]:
+        for name in sorted(entry.name for entry in raw.iterdir() if wanted(entry.name)):
             yield name, partial(_content_of, raw / name)
         return
-    count = 0
     with reading(raw), _unpacked(raw) as stream:
         for name, file in _tar_members(stream):
             if wanted(name):
-                count += 1
-                if count > start:
-                    yield name, partial(_checked, file.read(MAX_SMALL + 1))
+                yield name, partial(_checked, file.read(MAX_SMALL + 1))
 
 
 @contextmanager

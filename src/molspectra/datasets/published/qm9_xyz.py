@@ -28,13 +28,14 @@ def is_molecule(name: str) -> bool:
 def candidates(raw: Path, excluded: Collection[int], start: int) -> Iterator[Candidate]:
     """Yield the molecules from number `start` on; QM9 indices among `excluded` are left out."""
     seen = set[int]()
-    for name, read in small_files(raw, is_molecule, start):
+    for number, (name, read) in enumerate(small_files(raw, is_molecule)):
         match = _INDEX.search(name)
         index = int(match[1]) if match else None
         repeated = index in seen
         if index is not None:
             seen.add(index)
-        yield Candidate(name, partial(_row, index, repeated, read, excluded))
+        if number >= start:  # those before tell which index is repeated
+            yield Candidate(name, partial(_row, index, repeated, read, excluded))
 
 
 def _row(index: int | None, repeated: bool, read: Callable[[], bytes], excluded: Collection[int]) -> Row:
