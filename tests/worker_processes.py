@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -48,3 +49,20 @@ def kill_a_worker(ready):
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     return killer
+
+
+def interrupted(command, has_begun):
+    """Start a command, press Ctrl-C when `has_begun()`, and check its end; its processes at that moment."""
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    try:
+        while not has_begun():
+            assert process.poll() is None
+            time.sleep(0.02)
+        started = [process.pid, *workers_of(process.pid)]
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    return started

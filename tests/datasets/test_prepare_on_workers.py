@@ -2,16 +2,14 @@
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 from made_up_waters import Waters, ends_its_process, raising, water
+from worker_processes import interrupted
 
 from molspectra.apps.cli import main
 from molspectra.data.store.store import Store
@@ -139,17 +137,7 @@ except KeyboardInterrupt:
 def test_an_interrupt_keeps_the_finished_parts(run, tmp_path):
     out, parts = tmp_path / "a.arrow", tmp_path / "a.arrow.parts"
     command = [sys.executable, "-c", LONG, str(tmp_path / "raw"), str(out)]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-    try:
-        while not list(parts.glob("*.unchecked.json")):
-            assert process.poll() is None
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=90)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert b"Traceback" not in errors
+    interrupted(command, lambda: list(parts.glob("*.unchecked.json")))
     finished = len(list(parts.glob("*.unchecked.json")))
     assert finished
     assert sorted(path.name for path in parts.iterdir() if path.is_dir()) == []

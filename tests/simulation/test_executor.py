@@ -1,15 +1,13 @@
 import os
 import signal
-import subprocess
 import sys
-import time
 from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
 import pytest
-from worker_processes import kill_a_worker, processes, workers_of
+from worker_processes import interrupted, kill_a_worker, processes
 
 from molspectra.apps.cli import main
 from molspectra.chem.molecule import Molecule
@@ -86,18 +84,7 @@ except KeyboardInterrupt:
 def test_an_interrupt_ends_the_workers_and_the_next_run_takes_over_what_they_have(tmp_path, library):
     path = tmp_path / "journal.jsonl"
     command = [sys.executable, "-c", LONG, str(path)]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-    try:
-        while not (path.exists() and path.stat().st_size):
-            assert process.poll() is None
-            time.sleep(0.02)
-        started = [process.pid, *workers_of(process.pid)]
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=90)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert b"Traceback" not in errors
+    started = interrupted(command, lambda: path.exists() and path.stat().st_size)
     assert len(started) > 1
     assert not set(started) & set(processes())
     folder = tmp_path / "journal.jsonl.workers"

@@ -119,9 +119,8 @@ class Parts(PartFiles):
                         (self.store(part), theirs.store(part)),
                         (self.rejections(part), theirs.rejections(part)),
                     ):
-                        if (
-                            its.is_file()
-                        ):  # not if there are no rows, or a run was killed when it had moved it
+                        # not there if there are no rows, or a run was killed when it had moved it
+                        if its.is_file():
                             its.replace(file)
                     flush(self.folder)
                     mark.replace(self._unchecked(part))

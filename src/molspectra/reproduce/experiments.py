@@ -58,7 +58,7 @@ WITHOUT_SPECTRA: dict[str, Any] = {"model.spectrum_encoder": None}
 
 _MODALITIES = "model.spectrum_encoder.modalities"
 _MASKED = {"alignment.masked": True}
-_APART = {"model.spectrum_encoder.stride": [20, 50, 50]}
+_APART = {"model.spectrum_encoder.stride": "patch"}
 _PATCHES = {
     "model.spectrum_encoder.patch": [20, 20, 20],
     "model.spectrum_encoder.stride": [10, 10, 10],

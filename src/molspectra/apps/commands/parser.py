@@ -3,14 +3,12 @@
 import argparse
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from molspectra.errors import SettingError
 from molspectra.printable import say
 from molspectra.training.settings import did_you_mean
-
-if TYPE_CHECKING:
-    from molspectra.workers.executors import Executor
+from molspectra.workers.executors import KINDS, Executor
 
 _SHARED: dict[str, dict[str, Any]] = {
     "--device": {
@@ -63,7 +61,7 @@ class CommandParser(argparse.ArgumentParser):
         """Add `--executor` and `--workers`, which `executor_of` reads."""
         self.add_argument(
             "--executor",
-            choices=("local", "node", "slurm", "flux"),
+            choices=("local", *KINDS),
             default="local",
             help="processes of this command, or workers here, in a SLURM or in a Flux allocation",
         )
@@ -80,7 +78,7 @@ class CommandParser(argparse.ArgumentParser):
         raise SettingError(message)
 
 
-def executor_of(options: argparse.Namespace, cores: int = 1) -> "Executor | None":
+def executor_of(options: argparse.Namespace, cores: int = 1) -> Executor | None:
     """The executor that the options of `add_executor` ask for, with so many cores per worker; None for local.
 
     Raises:
@@ -92,8 +90,6 @@ def executor_of(options: argparse.Namespace, cores: int = 1) -> "Executor | None
         return None
     if options.workers is None:
         raise SettingError(f"--executor {options.executor} needs the number of workers: --workers")
-    from molspectra.workers.executors import Executor
-
     return Executor(options.executor, options.workers, cores)
 
 

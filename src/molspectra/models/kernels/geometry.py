@@ -72,18 +72,18 @@ def _kernels(dtype: torch.dtype, lanes: int) -> tuple[Any, Any]:
     @jit
     def backward(
         first_task: int, last_task: int, pairs: int, radial: int, cutoff: float, alpha: float,
-        first: Any, second: Any, means: Any, betas: Any, distance: Any, direction: Any,
+        first: Any, second: Any, means: Any, betas: Any, distance: Any, envelope: Any, direction: Any,
         d_envelope: Any, d_basis: Any, d_direction: Any, gradient: Any,
     ) -> None:  # fmt: skip
         first, second, means, betas = integers(first), integers(second), reals(means), reals(betas)
-        distance, direction, gradient = reals(distance), reals(direction), reals(gradient)
+        distance, envelope, direction = reals(distance), reals(envelope), reals(direction)
+        gradient = reals(gradient)
         d_envelope, d_basis, d_direction = reals(d_envelope), reals(d_basis), reals(d_direction)
         for _ in range(first_task, last_task):
             for q in range(pairs):
                 d, at = distance[q + 1], (q + 1) * radial
-                phi, slope = d * 0.0, d * 0.0
+                phi, slope = envelope[q + 1], d * 0.0
                 if d < cutoff:
-                    phi = 0.5 * (math.cos(d * math.pi / cutoff) + 1.0)
                     slope = -0.5 * math.pi / cutoff * math.sin(d * math.pi / cutoff)
                 u = math.exp(-alpha * d)
                 decay, factor = splat(number(u), lanes), splat(number(2.0 * alpha * phi * u), lanes)
@@ -139,7 +139,7 @@ class Geometry:
     def pullback(self, d_basis: Tensor, d_envelope: Tensor, d_direction: Tensor) -> Tensor:
         """Gradient [N, 3] of the positions from those of basis, envelope and direction; row 0 is constant."""
         gradient = d_basis.new_zeros(self._atoms, 3)
-        geometry = (*self._ends, *self._constants, self._distance, self.direction)
+        geometry = (*self._ends, *self._constants, self._distance, self.envelope, self.direction)
         kernel = _kernels(d_basis.dtype, lanes_of(self._sizes[1]))[1]
         run(kernel, 1, *self._sizes, *geometry, d_envelope, d_basis, d_direction, gradient)
         return gradient
